@@ -1,0 +1,221 @@
+"""The commands of `plab`. Errors are one line, Ctrl-C ends with exit code 130."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parallel_lab.cli import doctor, folders
+from parallel_lab.course import generate, page, progress
+from parallel_lab.course.checks import grade
+from parallel_lab.course.exercises import EXERCISES
+from parallel_lab.course.questions import card, index
+from parallel_lab.runtime import LaunchError, Link, launch
+
+INTERRUPTED = 130
+_EXPECTED = (folders.Trouble, generate.BadSource, LaunchError, OSError, TypeError, ValueError)
+_SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+_BYTES = {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+
+
+class Plab(click.Group):
+    """A group whose commands end in one line where something is wrong, and with 130 on Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("stopped", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            raise  # click ends quietly: the reader of our output has gone
+        except _EXPECTED as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Plab, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="parallel-lab")
+def main() -> None:
+    """Parallel Lab at the command line: what runs here, what is solved, and checks without a notebook.
+
+    \b
+    Examples:
+      plab doctor
+      plab check 02_collectives
+      plab run train.py:main --ranks 4 --link 1ms,100MB
+    """
+
+
+@main.command("doctor")
+def doctor_command() -> None:
+    """Say what will run where, and why. Exit code 1 if something is missing.
+
+    \b
+    Example:
+      plab doctor
+    """
+    found = doctor.findings()
+    for finding in found:
+        click.echo(str(finding))
+    if not all(finding.well for finding in found):
+        sys.exit(1)
+
+
+@main.command("list")
+@click.argument("chapter", required=False)
+def list_command(chapter: str | None) -> None:
+    """List chapters with their exercises and questions; of one CHAPTER only, if given.
+
+    \b
+    Examples:
+      plab list
+      plab list 02
+    """
+    entries = progress.read()["exercises"]
+    chapters = sorted({q.chapter for q in index().values()} | {e.chapter for e in EXERCISES.values()})
+    wanted = [one for one in chapters if chapter is None or one == chapter.zfill(2)]
+    if not wanted:
+        raise folders.Trouble(f"there is no chapter {chapter!r}; there are {chapters[0]} to {chapters[-1]}")
+    for one in wanted:
+        click.echo(f"Chapter {one}")
+        rows = [
+            ("exercise", e.name, f"{e.title} ({e.level}, {e.minutes} min)", progress.state(entries.get(e.name, {})))
+            for e in EXERCISES.values()
+            if e.chapter == one
+        ]
+        rows += [(q.kind, q.id, q.ask, card(q).status or "no card yet") for q in index().values() if q.chapter == one]
+        for kind, name, title, state in rows:
+            click.echo(f"  {kind:<9} {name:<18} {title}  [{state}]")
+
+
+@main.command("check")
+@click.argument("name")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--no-save", is_flag=True, help="Leave the progress as it is.")
+def check_command(name: str, file: Path | None, no_save: bool) -> None:
+    """Check the exercises of notebook NAME without opening it; exit code 1 unless all are solved.
+
+    Takes the functions out of FILE (default: exercises/NAME.ipynb) and runs their checks. Nothing else in the
+    notebook runs.
+
+    \b
+    Examples:
+      plab check 02_collectives
+      plab check 02 my_answers.ipynb
+    """
+    file = file or folders.notebook_named(name, "exercises")
+    stem = Path(name).name.removesuffix(".ipynb")
+    wanted = [e for e in EXERCISES.values() if e.notebook == stem or e.chapter == stem.split("_")[0].zfill(2)]
+    if not wanted:
+        raise folders.Trouble(f"there are no exercises for {name!r}")
+    found = folders.functions_in(file)
+    solved = True
+    for exercise in wanted:
+        fn = found.get(exercise.name)
+        if not callable(fn):
+            click.echo(f"{exercise.name}: {file.name} does not define it")
+            solved = False
+            continue
+        report = grade(exercise, fn, save=not no_save)
+        click.echo(repr(report))
+        solved = solved and report.passed
+    if not solved:
+        sys.exit(1)
+
+
+@main.command("progress")
+def progress_command() -> None:
+    """Show what is solved.
+
+    \b
+    Example:
+      plab progress
+    """
+    click.echo(repr(progress.progress_table()))
+
+
+@main.command("reset")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset_command(name: str, yes: bool) -> None:
+    """Put the empty exercise notebook NAME back; what you wrote is kept beside it as .bak.
+
+    \b
+    Examples:
+      plab reset 02
+      plab reset 02_collectives --yes
+    """
+    source = folders.notebook_named(name, "solutions")
+    top = source.parents[1]
+    target = top / "exercises" / source.name
+    text = generate.generate(top, source.stem)
+    if target.is_file():
+        if not yes:
+            click.confirm(f"Replace {target} by the empty exercise?", abort=True)
+        kept = _free(target)
+        shutil.copy2(target, kept)
+        click.echo(f"your notebook is kept as {kept.name}")
+    target.parent.mkdir(exist_ok=True)
+    progress.replace(target, text)
+    click.echo(f"{target.name} is empty again; close and reopen it in JupyterLab")
+
+
+def _free(target: Path) -> Path:
+    first = Path(f"{target}.bak")
+    later = (Path(f"{target}.bak{n}") for n in range(2, 10**6))
+    return first if not first.exists() else next(path for path in later if not path.exists())
+
+
+@main.command("run")
+@click.argument("target", metavar="FILE.py:FUNCTION")
+@click.option("--ranks", default=4, show_default=True, help="How many processes.")
+@click.option("--link", "link_text", metavar="LATENCY,BANDWIDTH", help="Emulate a slower network, e.g. 1ms,100MB.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds until ranks that hang are ended.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def run_command(target: str, ranks: int, link_text: str | None, timeout: float, device: str) -> None:
+    """Run a function of a file on real ranks and show what it returned and sent.
+
+    \b
+    Examples:
+      plab run train.py:main
+      plab run train.py:main --ranks 8 --link 50us,1GB
+    """
+    run = launch(load(target), ranks=ranks, link=parse_link(link_text), timeout=timeout, device=device)
+    for rank, result in enumerate(run.results):
+        if result is not None:
+            click.echo(f"rank {rank} returned {result!r}")
+    rows = [(str(r), f"{run.trace.bytes_sent(r):,}", f"{run.trace.messages(r):,}") for r in range(run.trace.ranks)]
+    click.echo(page.columns(("rank", "bytes sent", "messages"), rows))
+
+
+def load(target: str) -> Any:
+    """The function that `FILE.py:FUNCTION` names; Trouble says what is missing."""
+    name, _, function = target.rpartition(":")
+    file = Path(name)
+    if not name or not function or not file.is_file():
+        raise folders.Trouble(f"{target!r}: expected FILE.py:FUNCTION with an existing file")
+    # Under a name that no module has, so that its functions travel to the ranks by value.
+    space: dict[str, Any] = {"__name__": "__plab__", "__file__": str(file)}
+    sys.path.insert(0, os.fspath(file.resolve().parent))
+    try:
+        exec(compile(file.read_text(encoding="utf-8"), os.fspath(file), "exec"), space)
+    except Exception as error:
+        raise folders.Trouble(f"{file}: {type(error).__name__}: {error}".split("\n")[0]) from None
+    if not callable(space.get(function)):
+        raise folders.Trouble(f"{file} has no function {function!r}")
+    return space[function]
+
+
+def parse_link(text: str | None) -> Link | None:
+    """`1ms,100MB` as a Link of one millisecond and 100 MB a second; None for none; ValueError if it cannot be read."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([\d.]+(?:e-?\d+)?)(s|ms|us)?,([\d.]+(?:e\d+)?)(B|kB|MB|GB)?(?:/s)?", text.strip())
+    if match is None:
+        raise ValueError(f"--link {text!r}: expected LATENCY,BANDWIDTH, for example 1ms,100MB")
+    return Link(float(match[1]) * _SECONDS[match[2] or ""], float(match[3]) * _BYTES[match[4] or ""])

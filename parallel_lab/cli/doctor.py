@@ -1,0 +1,116 @@
+"""`plab doctor`: what will run where, and why."""
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from parallel_lab.course import progress
+from parallel_lab.runtime import choose_device, launch
+
+LEAST_FREE_BYTES = 2**30
+
+
+class Finding(NamedTuple):
+    """One line of the report: is it well, what was looked at, what was seen."""
+
+    well: bool
+    what: str
+    seen: str
+
+    def __str__(self) -> str:
+        return f"{'ok ' if self.well else 'NO '} {self.what:<12} {self.seen}"
+
+
+def findings() -> list[Finding]:
+    """Everything, in the order in which a problem would show; nothing raises."""
+    looks = (_python, _torch, _platform, _cores, _memory, _gpus, _devices, _disk, _chromium, _progress, _ranks)
+    return [_safely(look) for look in looks]
+
+
+def _safely(look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except Exception as error:  # a doctor who faints helps nobody
+        return Finding(False, look.__name__.lstrip("_"), f"{type(error).__name__}: {error}".split("\n")[0])
+
+
+def _python() -> Finding:
+    return Finding(sys.version_info >= (3, 11), "python", f"{platform.python_version()} at {sys.executable}")
+
+
+def _torch() -> Finding:
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    enough = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 11)
+    return Finding(enough and dist.is_gloo_available(), "torch", f"{torch.__version__}, {build}")
+
+
+def _platform() -> Finding:
+    if os.name == "nt":
+        return Finding(False, "platform", "Windows has no fork server: run JupyterLab inside WSL2 (`wsl --install`)")
+    notes = ""
+    if sys.platform == "darwin":
+        notes = "; memory limits are not enforced here, all else works as on Linux"
+    elif "microsoft" in platform.release().lower():
+        notes = "; under WSL2: keep the course in the Linux file system, /mnt/c is slow"
+    return Finding(True, "platform", f"{platform.system()} {platform.release()}, {platform.machine()}{notes}")
+
+
+def _cores() -> Finding:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Finding(True, "cpu", f"{usable} cores; more ranks than cores take turns, so their times prove nothing")
+
+
+def _memory() -> Finding:
+    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Finding(total_bytes >= 4e9, "memory", f"{total_bytes / 1e9:.1f} GB")
+
+
+def _gpus() -> Finding:
+    names = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    return Finding(True, "gpu", ", ".join(names) if names else "none that torch sees; the course runs on the CPU")
+
+
+def _devices() -> Finding:
+    chosen = choose_device(4)
+    return Finding(True, "ranks use", f"{chosen.why} (for 4 ranks)")
+
+
+def _disk() -> Finding:
+    free_bytes = shutil.disk_usage(Path.cwd()).free
+    return Finding(free_bytes > LEAST_FREE_BYTES, "disk", f"{free_bytes / 1e9:.1f} GB free here")
+
+
+def _chromium() -> Finding:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return Finding(True, "chromium", found or "not found; only the browser tests of this project want it")
+
+
+def _progress() -> Finding:
+    file = progress.location()
+    writable = os.access(file if file.exists() else file.parent, os.W_OK)
+    return Finding(writable, "progress", f"{file}{'' if file.exists() else ' (not begun)'}")
+
+
+def _ranks() -> Finding:
+    def rank_sum() -> float:  # defined here, so that it travels by value and a rank need not import this module
+        mine = torch.ones(1)
+        dist.all_reduce(mine)
+        return mine.item()
+
+    began_s = time.monotonic()
+    first = launch(rank_sum, ranks=2, echo=False)
+    cold_s, began_s = time.monotonic() - began_s, time.monotonic()
+    launch(rank_sum, ranks=2, echo=False)
+    warm_s = time.monotonic() - began_s
+    seen = f"2 real ranks agreed; first launch {cold_s:.2f} s with the fork server, the next {warm_s:.2f} s"
+    return Finding(first.results == [2.0, 2.0], "launch", seen)

@@ -1,0 +1,68 @@
+"""Where the notebooks are, and taking a learner's functions out of one."""
+
+import ast
+import linecache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+import parallel_lab
+from parallel_lab.course import progress
+
+_MAGIC = ("%", "!", "?")
+
+
+class Trouble(Exception):
+    """Something that the learner can put right; the message is one line."""
+
+
+def root() -> Path:
+    """The folder that holds `solutions` and `exercises`: above the working folder, else beside the package."""
+    for folder in (progress.home(), Path(parallel_lab.__file__).parents[1]):
+        if (folder / "solutions").is_dir() or any((folder / "exercises").glob("*.ipynb")):
+            return folder
+    raise Trouble("no folder with exercises here or above: change to the course's folder")
+
+
+def notebook_named(name: str, folder: str) -> Path:
+    """`<folder>/NN_name.ipynb` for `02`, `02_collectives` or the file's name; Trouble unless it is just one."""
+    stem = Path(name).name.removesuffix(".ipynb")
+    files = sorted((root() / folder).glob("*.ipynb"))
+    found = [file for file in files if file.stem == stem or file.stem.split("_")[0] == stem.zfill(2)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(file.stem for file in found or files) or "none"
+    raise Trouble(f"no single notebook {name!r} in {folder}; there are: {known}")
+
+
+def functions_in(file: Path) -> dict[str, Any]:
+    """What the code cells of a notebook define. Runs imports, definitions and assignments, and no other statement.
+
+    Trouble names the cell that cannot be read or run.
+    """
+    try:
+        notebook = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)
+    except Exception as error:  # nbformat raises many kinds; all mean the same to the reader
+        raise Trouble(f"{file.name} is not a notebook: {_line(error)}") from None
+    space: dict[str, Any] = {"__name__": "__plab__"}  # no module of this name: the functions travel to ranks by value
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code":
+            _define(cell.source, f"{file.name}, cell {cell.get('id', number)}", space)
+    return space
+
+
+def _define(source: str, where: str, space: dict[str, Any]) -> None:
+    text = "\n".join("" if line.lstrip().startswith(_MAGIC) else line for line in source.split("\n"))
+    try:
+        tree = ast.parse(text, where)
+        kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+        tree.body = [statement for statement in tree.body if isinstance(statement, kinds)]
+        exec(compile(tree, where, "exec"), space)
+    except Exception as error:
+        raise Trouble(f"{where}: {type(error).__name__}: {_line(error)}") from None
+    linecache.cache[where] = (len(text), None, text.splitlines(keepends=True), where)  # reports show the learner's line
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

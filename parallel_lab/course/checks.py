@@ -1,0 +1,100 @@
+"""`check("ring_all_reduce", fn)`: grades learner code by how it works, and `hint("ring_all_reduce")`.
+
+The learner's function runs in ranks, never in the kernel; whatever it does there ends up in the report, and the cell
+itself does not fail. What the grading defends against stands in `course.lab`.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from parallel_lab.course import progress
+from parallel_lab.course.exercise import Exercise, title_of
+from parallel_lab.course.exercises import EXERCISES
+from parallel_lab.course.lab import Lab, NotStarted, Stuck, Wrong
+from parallel_lab.course.rank_side import REFERENCES
+from parallel_lab.course.report import FAILED, NOT_RUN, PASSED, Hint, Report, Verdict
+from parallel_lab.course.sources import uses
+
+MEMORY_BYTES = 2 * 2**30
+
+
+class UnknownExercise(KeyError):
+    """There is no exercise with this name; the message names the nearest ones."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def find(name: str) -> Exercise:
+    """The exercise called `name`; UnknownExercise, a KeyError, if there is none."""
+    if name not in EXERCISES:
+        near = difflib.get_close_matches(str(name), EXERCISES, n=3, cutoff=0.3) or list(EXERCISES)
+        raise UnknownExercise(f"there is no exercise {name!r}; the nearest are {', '.join(near)}")
+    return EXERCISES[name]
+
+
+def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = True) -> Report:
+    """Grades `fn` as the answer to exercise `name` and records the result in the learner's progress.
+
+    Args:
+        name: of the exercise, which is also that of the function asked for.
+        fn: the learner's function. Without it, or with a stub, the report says that the exercise was not started.
+        seeds: to repeat an earlier check with the same inputs; its report names them.
+        save: whether to record the result.
+
+    Raises:
+        UnknownExercise: there is no exercise `name`.
+    """
+    exercise = find(name)
+    if fn is None:
+        return Report(exercise, said=f'Write {name} and pass it: check("{name}", {name}).')
+    if not callable(fn):
+        said = (
+            f"check wants the function itself, and got {type(fn).__name__}: write check({name!r}, {name}), without ()."
+        )
+        return Report(None, said=said)
+    return grade(exercise, fn, seeds, save)
+
+
+def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: bool = True) -> Report:
+    """Runs all tests of `exercise` on `fn`; as `check`, for an exercise at hand."""
+    reference = next((said for package in REFERENCES if (said := uses(fn, package))), "")
+    if reference:
+        advice = "The exercise is to build it from messages."
+        verdicts = [Verdict(title_of(test), FAILED, reference, advice) for test in exercise.tests]
+    else:
+        try:
+            verdicts = _verdicts(exercise, fn, Lab(seeds, exercise.timeout_s, MEMORY_BYTES))
+        except NotStarted:
+            return Report(
+                exercise, said=f"{exercise.name} still raises NotImplementedError: replace it by your answer."
+            )
+    count = sum(v.state == PASSED for v in verdicts)
+    said = progress.record_exercise(exercise.name, count, len(verdicts)) if save else ""
+    return Report(exercise, tuple(verdicts), said, lambda: hint(exercise.name))
+
+
+def _verdicts(exercise: Exercise, fn: Callable, lab: Lab) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    for place, test in enumerate(exercise.tests):
+        try:
+            test(fn, lab)
+            verdicts.append(Verdict(title_of(test), PASSED))
+        except Stuck as wrong:  # every further run would wait as long
+            verdicts.append(Verdict(title_of(test), FAILED, wrong.seen, wrong.advice))
+            return verdicts + [Verdict(title_of(later), NOT_RUN) for later in exercise.tests[place + 1 :]]
+        except Wrong as wrong:
+            verdicts.append(Verdict(title_of(test), FAILED, wrong.seen, wrong.advice, lab.last_seeds))
+    return verdicts
+
+
+def hint(name: str) -> Hint:
+    """The next hint for exercise `name`; after the last one, the first again. UnknownExercise if there is none."""
+    exercise = find(name)
+    shown = progress.read()["exercises"].get(name, {}).get("hints", 0)
+    count = len(exercise.hints)
+    place = shown % count
+    said = progress.record_hint(name, shown + 1)
+    text = f"Hint {place + 1} of {count}: {exercise.hints[place]}"
+    return Hint(f"{text}\n\n{said}" if said else text)

@@ -1,0 +1,117 @@
+"""Chapter 02: all-reduce by a ring, reduce-scatter followed by all-gather (Patarasuk and Yuan 2009).
+
+Each rank sends 2 (n-1)/n S bytes in 2 (n-1) messages, all to one neighbour: no all-reduce sends fewer bytes.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from parallel_lab.course import inputs
+from parallel_lab.course.exercise import Exercise
+from parallel_lab.course.lab import WORLDS, Lab, Outcome, Wrong
+from parallel_lab.course.mechanism import (
+    expect_bytes,
+    expect_heard,
+    expect_messages,
+    expect_travel,
+    expect_waits,
+    forbid,
+    peers,
+)
+from parallel_lab.course.values import right_everywhere, unchanged
+
+ITEM_BYTES = 8  # float64
+LENGTH = 12_000  # divides by 2, 3 and 4
+UNEVEN = ((3, (7,)), (4, (5, 3)), (2, (1,)), (3, (2,)), (4, (3, 1, 7)))  # (ranks, shape); also fewer elements than ranks
+
+
+def _expected(outcome: Outcome) -> list:
+    return [torch.stack([given[0] for given in outcome.inputs]).sum(0)] * outcome.ranks
+
+
+def _run(fn: Callable, lab: Lab, ranks: int, shape: tuple[int, ...] = (LENGTH,), **options) -> Outcome:
+    return lab.run(fn, ranks, partial(inputs.normal, shape=shape), key=None if options else shape, **options)
+
+
+def _right(outcome: Outcome) -> None:
+    right_everywhere(outcome, _expected(outcome), "Return the sum over all ranks.")
+
+
+def numbers(fn: Callable, lab: Lab) -> None:
+    """Every rank returns the sum, at 1 to 4 ranks, and leaves its input alone."""
+    for ranks in WORLDS:
+        outcome = _run(fn, lab, ranks)
+        _right(outcome)
+        unchanged(outcome)
+
+
+def uneven(fn: Callable, lab: Lab) -> None:
+    """Sizes that do not divide by the number of ranks work, and keep their shape."""
+    for ranks, shape in UNEVEN:
+        _right(_run(fn, lab, ranks, shape))
+
+
+def messages_only(fn: Callable, lab: Lab) -> None:
+    """It is built from messages that carry the data and are waited for."""
+    outcome = _run(fn, lab, 3)
+    forbid(outcome)
+    expect_travel(outcome, lambda rank: LENGTH * ITEM_BYTES, "in any all-reduce a rank")
+    expect_waits(outcome)
+    garbled = _run(fn, lab, 3, garble=True)
+    expect_heard(garbled, _expected(garbled))
+
+
+def ring_bytes(fn: Callable, lab: Lab) -> None:
+    """Each rank sends 2 (n-1)/n of the tensor, and no more."""
+    for ranks in WORLDS[1:]:
+        outcome = _run(fn, lab, ranks)
+        _right(outcome)
+        forbid(outcome)
+        least_bytes = 2 * (ranks - 1) * (LENGTH // ranks) * ITEM_BYTES
+        advice = "Which part of the tensor does the neighbour really need in this round?"
+        expect_bytes(outcome, lambda rank, most=least_bytes: most, "a ring sends", advice)
+        expect_travel(outcome, lambda rank, least=least_bytes: least, "a ring's rank")
+
+
+def ring_messages(fn: Callable, lab: Lab) -> None:
+    """Each rank sends 2 (n-1) messages, all to one neighbour."""
+    for ranks in WORLDS[1:]:
+        outcome = _run(fn, lab, ranks)
+        _right(outcome)
+        forbid(outcome)
+        advice = "A ring needs nothing between its rounds: a message received is itself the signal to go on."
+        expect_messages(outcome, lambda rank, ranks=ranks: 2 * (ranks - 1), "a ring sends", advice)
+        for rank in range(ranks):
+            if len(to := peers(outcome.trace, rank)) > 1:
+                seen = f"{outcome.at}: rank {rank} sent to ranks {', '.join(map(str, sorted(to)))}; in a ring it sends to one"
+                raise Wrong(seen, "On a real ring of cables only the neighbour is one hop away.")
+
+
+EXERCISE = Exercise(
+    name="ring_all_reduce",
+    chapter="02",
+    title="All-reduce by a ring",
+    level="medium",
+    minutes=40,
+    tests=(numbers, uneven, messages_only, ring_bytes, ring_messages),
+    hints=(
+        "Cut the tensor in n chunks. If every rank had to own the finished sum of just one chunk, how would that chunk's "
+        "partial sums travel round the ring?",
+        "In round k of the first half rank r sends chunk `(r - k) % n`. Which chunk arrives at the same time, and what do "
+        "you do with it? Which chunk is finished on rank r after n - 1 rounds?",
+        "The second half moves finished chunks and adds nothing. With which chunk does rank r begin?",
+        "`torch.tensor_split` cuts any length in n parts. What if all ranks send before any receives? Look at "
+        "`dist.batch_isend_irecv`.",
+    ),
+    solution_note=(
+        "n - 1 rounds of reduce-scatter leave rank r with the finished chunk r + 1, and n - 1 rounds of all-gather pass the finished chunks "
+        "on. Each rank sends a chunk of S/n a round, 2 (n-1)/n S in all; in no all-reduce does the busiest rank send less "
+        "(Patarasuk and Yuan 2009, section 3). The price is latency: 2 (n-1) messages one after another, where "
+        "recursive halving and doubling needs 2 log2 n. Send and receive are issued together, so no cycle of ranks "
+        "waits for itself. `tensor_split` gives chunks whose sizes differ by one at most; the received chunk has the sender's size, which "
+        "both ranks know, as all have the same shape."
+    ),
+    notebook="02_collectives",
+)

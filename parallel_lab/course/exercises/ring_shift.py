@@ -1,0 +1,91 @@
+"""Chapter 02: a shift round the ring in which every rank sends before it receives, to be mended.
+
+A send may block until its receive is posted (MPI standard 4.0, section 3.4; gloo and NCCL do so): a program that is right only if
+messages are buffered is wrong.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from parallel_lab.course import inputs
+from parallel_lab.course.exercise import Exercise
+from parallel_lab.course.lab import Lab, Outcome
+from parallel_lab.course.mechanism import (
+    expect_bytes,
+    expect_heard,
+    expect_messages,
+    expect_travel,
+    expect_waits,
+    forbid,
+)
+from parallel_lab.course.values import right_everywhere, unchanged
+
+ITEM_BYTES = 8  # float64
+LENGTH = 50_000
+
+
+def _expected(outcome: Outcome) -> list:
+    return [outcome.inputs[rank - 1][0] for rank in range(outcome.ranks)]
+
+
+def _run(fn: Callable, lab: Lab, ranks: int, shape: tuple[int, ...] = (LENGTH,), **options) -> Outcome:
+    return lab.run(fn, ranks, partial(inputs.normal, shape=shape), key=None if options else shape, **options)
+
+
+def _right(outcome: Outcome) -> None:
+    right_everywhere(outcome, _expected(outcome), "Rank r returns what its left neighbour, rank r - 1, had.")
+
+
+def finishes(fn: Callable, lab: Lab) -> None:
+    """It ends, and every rank has its left neighbour's tensor, at 2, 3, 4 and 1 ranks."""
+    for ranks in (2, 3, 4, 1):
+        outcome = _run(fn, lab, ranks)
+        _right(outcome)
+        unchanged(outcome)
+
+
+def small(fn: Callable, lab: Lab) -> None:
+    """It ends for small tensors of any shape too."""
+    for ranks, shape in ((2, (1,)), (3, (2, 5)), (5, (3,))):
+        _right(_run(fn, lab, ranks, shape))
+
+
+def really_exchanged(fn: Callable, lab: Lab) -> None:
+    """Every rank still sends its tensor once, and waits until it is gone."""
+    for ranks in (2, 3, 4):
+        outcome = _run(fn, lab, ranks)
+        _right(outcome)
+        forbid(outcome, advice="Mend the order of send and receive; there is no need for a collective.")
+        size_bytes = LENGTH * ITEM_BYTES
+        expect_travel(outcome, lambda rank: size_bytes, "in any shift a rank")
+        expect_bytes(outcome, lambda rank: size_bytes, "a shift sends", "Each rank has one neighbour to serve.")
+        expect_messages(outcome, lambda rank: 1, "a shift sends", "One message a rank is enough.")
+        expect_waits(outcome)
+    garbled = _run(fn, lab, 3, garble=True)
+    expect_heard(garbled, _expected(garbled))
+
+
+EXERCISE = Exercise(
+    name="ring_shift",
+    chapter="02",
+    title="Mend a deadlock: a shift round the ring",
+    level="easy",
+    minutes=10,
+    tests=(finishes, small, really_exchanged),
+    hints=(
+        "Read the report: which operation does each rank wait in, and what would have to happen on its peer first?",
+        "Draw an arrow from each rank to the one it waits for. What shape do the arrows make, and which single arrow would "
+        "you turn round?",
+        "Two ways out: let some ranks receive first, or issue both before waiting for either. Which of them still keeps all "
+        "links busy at once?",
+    ),
+    solution_note=(
+        "Every rank waited in send until its right neighbour would receive, and that neighbour waited in send as well: a "
+        "cycle. Issuing send and receive together and then waiting for both breaks it for any number of ranks, and every link "
+        "works at once. Letting even ranks send first and odd ranks receive first is right too, in two rounds (three when "
+        "the number of ranks is odd). Letting only rank 0 receive first also ends, but one rank after another. A program that "
+        "is right only while messages fit in a buffer is wrong: it hangs on the day the tensor grows."
+    ),
+    notebook="02_collectives",
+    timeout_s=5.0,
+)

@@ -1,0 +1,174 @@
+"""Question cards: `ask("E5")` shows an interview question with its answer folded away.
+
+`questions/index.yaml` lists every question; `questions/<id>.md` holds its card, written after `_TEMPLATE.md`: front
+matter (id, evidence, status) and one section a heading. `problems()` is what the tests run over all cards.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import yaml
+
+from parallel_lab.course import page
+
+FOLDER = files("parallel_lab.course").joinpath("questions")
+# heading in the card -> (what the reader sees, language)
+SECTIONS = {
+    "30 seconds": ("30-second answer", ""),
+    "30 秒": ("30 秒回答", "zh"),
+    "Two minutes": ("2-minute answer, with numbers", ""),
+    "Follow-ups": ("What an interviewer asks next", ""),
+    "Common mistake": ("The common mistake", ""),
+    "Weak answer": ("A weak answer", ""),
+    "Strong answer": ("A strong answer", ""),
+}
+KINDS = {"ask": "Interview question", "code": "Coding problem", "topic": "Topic"}
+STATES = ("draft", "ready")
+_EVIDENCE = re.compile(r"(\d\d(?:_\w+)?)#([\w.-]+)")
+
+
+class UnknownQuestion(KeyError):
+    """There is no question with this id; the message names the nearest ones."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Question:
+    """One entry of the index.
+
+    Attributes:
+        id: `E5`. kind: `ask`, `code` or `topic`. chapter: two digits, the notebook that answers it.
+        ask, zh: the question in English and in Chinese.
+        test: the circulating claim that the notebook puts to a measured test; empty where there is none.
+    """
+
+    id: str
+    kind: str
+    chapter: str
+    ask: str
+    zh: str
+    test: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A question and, where its card is written, the answer; `_repr_html_` is static HTML with the answer folded.
+
+    Attributes:
+        question: the entry of the index.
+        evidence: `notebook#cell-tag`, the cell that proves the answer; the notebook may be only its number.
+        status: `draft` or `ready`; empty where no card is written yet.
+        sections: Markdown by heading, in the order of the file.
+    """
+
+    question: Question
+    evidence: str = ""
+    status: str = ""
+    sections: Mapping[str, str] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        q = self.question
+        parts = [page.paragraph(f"{q.id} · {q.ask}", "head"), page.paragraph(q.zh, lang="zh")]
+        if q.test:
+            parts.append(page.paragraph(self._claim(), "small"))
+        for heading, text in self.sections.items():
+            title, lang = SECTIONS.get(heading, (heading, ""))
+            parts.append(page.folded(title, page.markdown(text), lang))
+        parts.append(page.paragraph(self._foot(), "small"))
+        return page.box(parts, f"{KINDS[q.kind]} {q.id}")
+
+    def _claim(self) -> str:
+        return f"Often heard, and put to the test in chapter {self.question.chapter}: “{self.question.test}”"
+
+    def _foot(self) -> str:
+        kind, chapter = KINDS[self.question.kind], self.question.chapter
+        if not self.sections:
+            return f"{kind}. Its answer is not written yet: chapter {chapter} will give it."
+        return f"{kind}. Chapter {chapter}; shown by the cell {self.evidence}."
+
+    def __repr__(self) -> str:
+        q = self.question
+        parts = [f"{q.id} · {q.ask}", q.zh, *([self._claim()] if q.test else [])]
+        parts += [f"\n{SECTIONS.get(name, (name, ''))[0]}\n{text}" for name, text in self.sections.items()]
+        return "\n".join([*parts, "", self._foot()])
+
+
+@cache
+def index() -> dict[str, Question]:
+    """All questions by id, in the order of the index."""
+    rows = yaml.safe_load(FOLDER.joinpath("index.yaml").read_text(encoding="utf-8"))
+    return {name: Question(id=name, **row) for name, row in rows.items()}
+
+
+def ask(name: str) -> Card:
+    """The card of question `name` (`"E5"`, in any case).
+
+    A question whose card is not written yet shows the question and the chapter that will answer it. Raises
+    `UnknownQuestion`, a KeyError that names the nearest ids, if there is no such question.
+    """
+    key = str(name).strip().upper()
+    if key not in index():
+        near = difflib.get_close_matches(key, index(), n=3, cutoff=0.4) or list(index())[:3]
+        raise UnknownQuestion(f"there is no question {name!r}; the nearest are {', '.join(near)}")
+    return card(index()[key])
+
+
+def card(question: Question, folder: Traversable | Path = FOLDER) -> Card:
+    """The card of `question` from `folder`, without sections where there is no file; ValueError if it is unreadable."""
+    file = folder.joinpath(f"{question.id}.md")
+    if not file.is_file():
+        return Card(question)
+    front, sections = parse(file.read_text(encoding="utf-8"), f"{question.id}.md")
+    return Card(question, str(front.get("evidence", "")), str(front.get("status", "")), sections)
+
+
+def parse(text: str, name: str) -> tuple[dict, dict[str, str]]:
+    """Front matter and sections of a card; ValueError naming the file if the front matter cannot be read."""
+    match = re.match(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL)
+    if match is None:
+        raise ValueError(f"{name}: no front matter between two lines of ---")
+    try:
+        front = yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: the front matter is not YAML: {error}") from None
+    if not isinstance(front, dict):
+        raise ValueError(f"{name}: the front matter is not a list of `key: value`")
+    pieces = re.split(r"^## +(.+?) *$", match[2], flags=re.MULTILINE)
+    return front, {heading: body.strip() for heading, body in zip(pieces[1::2], pieces[2::2], strict=True)}
+
+
+def problems(folder: Traversable | Path = FOLDER) -> list[str]:
+    """What is wrong with the cards in `folder`, one sentence each; empty if all is well."""
+    found = []
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".md") and not file.name.startswith("_"):
+            found += _problems_of(file)
+    return found
+
+
+def _problems_of(file: Traversable | Path) -> list[str]:
+    name = file.name
+    if name.removesuffix(".md") not in index():
+        return [f"{name}: the index has no such question"]
+    try:
+        front, sections = parse(file.read_text(encoding="utf-8"), name)
+    except ValueError as error:
+        return [str(error)]
+    found = [f"{name}: section {heading!r} is missing" for heading in SECTIONS if heading not in sections]
+    found += [f"{name}: section {heading!r} is empty" for heading, text in sections.items() if not text]
+    found += [f"{name}: section {heading!r} is not known" for heading in sections if heading not in SECTIONS]
+    if front.get("id") != name.removesuffix(".md"):
+        found.append(f"{name}: the front matter says id {front.get('id')!r}")
+    if front.get("status") not in STATES:
+        found.append(f"{name}: status is {front.get('status')!r}, not one of {', '.join(STATES)}")
+    if not _EVIDENCE.fullmatch(str(front.get("evidence", ""))):
+        found.append(f"{name}: evidence is {front.get('evidence')!r}, not notebook#cell-tag")
+    return found

@@ -1,0 +1,161 @@
+"""What runs around learner code inside a rank: fresh input, a guard on side doors, and plain results.
+
+Each rank draws its own input from a seed of the operating system, so that no other rank can know it before a message
+brings it; the seed goes back with the result, and the kernel, which alone computes the expected answer, makes the input
+again from it.
+
+This module is imported in every graded rank, and so is the one that `make` comes from (`course.inputs`): they must load
+neither widgets nor the reference collectives.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.distributed as dist
+
+from parallel_lab.runtime.backend import LabGroup
+from parallel_lab.runtime.device import rank_device
+from parallel_lab.runtime.work import MessageWork
+
+# make(rank, ranks, generator) -> the arguments of that rank's call
+Make = Callable[[int, int, torch.Generator], tuple]
+REFERENCES = ("parallel_lab.collectives", "parallel_lab.pipeline", "parallel_lab.data_parallel")
+# What Python announces to an audit hook when data could leave the process other than by a message.
+_DOORS = (
+    "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "mmap.__new__", "subprocess.Popen", "os.system",
+    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.kill", "os.mkdir", "os.rename", "os.link", "os.symlink",
+    "os.truncate", "os.remove", "os.rmdir", "os.utime", "os.chmod", "os.setxattr", "ctypes.dlopen",
+)  # fmt: skip
+
+
+class SideDoor(RuntimeError):
+    """Learner code tried to move data other than by messages of the process group."""
+
+
+class Strange(NamedTuple):
+    """Stands for a returned value that is neither a plain tensor nor a number, list or tuple of them."""
+
+    type_name: str
+
+
+@dataclass
+class Returned:
+    """What one rank sends back to the kernel.
+
+    Attributes:
+        seed: what its input was made from.
+        result: what the learner's function returned, in plain tensors and lists.
+        given: its arguments as they were after the call.
+        loaded: the reference packages that were loaded after the call.
+    """
+
+    seed: int
+    result: Any
+    given: Any
+    loaded: list[str]
+
+
+def graded(fn: Callable, make: Make, seeds: Sequence[int] = (), garble: bool = False) -> Returned:
+    """Calls `fn` once on this rank with input made from its own seed (`seeds` repeats an earlier run).
+
+    With `garble`, the first message that the last rank receives arrives changed by one.
+
+    When `fn` has returned, its arguments are overwritten: a send that nobody waited for then sends the wrong bytes.
+    """
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    seed = seeds[rank % len(seeds)] if seeds else int.from_bytes(os.urandom(2), "big")
+    given = to_device(inputs_of(make, rank, ranks, seed))
+    if garble and rank == ranks - 1:
+        _garble_first_message()
+    inside = _close_side_doors()
+    try:
+        result = plain(fn(*given))
+    finally:
+        inside.clear()
+    after = plain(given)
+    poison(given)
+    return Returned(seed, result, after, [name for name in REFERENCES if name in sys.modules])
+
+
+def inputs_of(make: Make, rank: int, ranks: int, seed: int) -> tuple:
+    """The arguments that `make` gives rank `rank` of `ranks` for `seed`; the same in the rank and in the kernel."""
+    return make(rank, ranks, torch.Generator().manual_seed(seed))
+
+
+def to_device(value: Any) -> Any:
+    """`value` with its tensors on this rank's device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(rank_device())
+    return type(value)(to_device(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def plain(value: Any) -> Any:
+    """A copy of `value` in plain tensors on the CPU, numbers and lists; anything else becomes `Strange`.
+
+    A subclass of Tensor or a class of the learner's could claim to equal everything, so its type decides.
+    """
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        return value.detach().cpu().clone()
+    if type(value) in (list, tuple):
+        return [plain(item) for item in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    return Strange(type(value).__name__)
+
+
+def poison(value: Any) -> None:
+    """Overwrites every tensor in `value` with NaN (integers: with -1)."""
+    if isinstance(value, torch.Tensor):
+        with torch.no_grad():
+            value.fill_(float("nan") if value.is_floating_point() else -1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            poison(item)
+
+
+def _garble_first_message() -> None:
+    plain_recv = LabGroup.recv
+
+    def recv(self, tensors, srcRank: int, tag: int) -> dist.Work:
+        LabGroup.recv = plain_recv
+        work = plain_recv(self, tensors, srcRank, tag)
+        arrived = cast(MessageWork, work).after
+
+        def after() -> None:
+            arrived()
+            tensors[0].add_(1)
+
+        cast(MessageWork, work).after = after
+        return work
+
+    LabGroup.recv = recv
+
+
+def _close_side_doors() -> list[str]:
+    """From now on files opened for writing, sockets and child processes raise `SideDoor`, until the list is empty.
+
+    An audit hook cannot be taken out again, and the threads of the process group never meet it: they are not Python.
+    """
+    inside = ["learner code"]
+    sys.dont_write_bytecode = True  # an import inside learner code may read, and needs to write nothing
+
+    def hook(event: str, arguments: tuple) -> None:
+        if inside and (event in _DOORS or (event == "open" and _writes(arguments))):
+            what = f"{event}({arguments[0]!r})" if arguments else event
+            raise SideDoor(f"{what}: data may leave a rank only by messages of the process group")
+
+    sys.addaudithook(hook)
+    return inside
+
+
+def _writes(arguments: tuple) -> bool:
+    path, mode, flags = arguments
+    if path == os.devnull:
+        return False
+    if isinstance(mode, str):
+        return any(letter in mode for letter in "wax+")
+    return bool(isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))

@@ -1,0 +1,113 @@
+"""What a check says: per test what was expected and what was seen, the score, and the next step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from parallel_lab.course import page
+from parallel_lab.course.exercise import Exercise
+
+PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+MARKS = {PASSED: "✓", FAILED: "✗", NOT_RUN: "–"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One test of a check.
+
+    Attributes:
+        title: what is graded. state: `passed`, `failed` or `not run`.
+        seen: expected and seen, at which world size. advice: where to look next. Both empty when passed.
+        seeds: of the inputs of the failing run.
+    """
+
+    title: str
+    state: str
+    seen: str = ""
+    advice: str = ""
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hint:
+    """One hint, as shown in a cell."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return page.box([page.markdown(self.text)], "Hint", "note")
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one check; a cell shows it as HTML, a terminal as text.
+
+    Attributes:
+        exercise: what was checked; None where the check could not begin.
+        verdicts: one a test; empty when the exercise was not started.
+        said: what else the learner must know: not started, not a function, progress not saved.
+        next_hint: gives the next hint.
+    """
+
+    exercise: Exercise | None
+    verdicts: tuple[Verdict, ...] = ()
+    said: str = ""
+    next_hint: Callable[[], Hint] = field(default=lambda: Hint("There is no hint."), repr=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every test passed, and there was one."""
+        return bool(self.verdicts) and all(v.state == PASSED for v in self.verdicts)
+
+    @property
+    def score(self) -> float:
+        """The share of tests that passed, from 0 to 1."""
+        return sum(v.state == PASSED for v in self.verdicts) / len(self.verdicts) if self.verdicts else 0.0
+
+    @property
+    def headline(self) -> str:
+        """Name, result and score in one line."""
+        name = self.exercise.name if self.exercise else "check"
+        if not self.verdicts:
+            return f"{name}: not started" if self.exercise else f"{name}: nothing was checked"
+        count = sum(v.state == PASSED for v in self.verdicts)
+        return f"{name}: {'solved' if self.passed else 'not yet'}, {count} of {len(self.verdicts)} tests passed"
+
+    def hint(self) -> Hint:
+        """The next hint; hints ask rather than tell, and come one at a time."""
+        return self.next_hint()
+
+    def _repr_html_(self) -> str:
+        parts = [page.paragraph(self.headline, "head")]
+        for v in self.verdicts:
+            parts.append(page.paragraph(f"{MARKS[v.state]} {v.state}: {v.title}"))
+            if v.seen:
+                first, *rest = v.seen.splitlines()
+                parts.append(page.paragraph(first))
+                parts += [f"<pre>{page.escape(chr(10).join(rest))}</pre>"] if rest else []
+            parts += [page.paragraph(text, "small") for text in (v.advice, _seeds(v)) if text]
+        parts += [page.paragraph(self.said)] if self.said else []
+        parts += [page.markdown(text) for text in self._closing()]
+        look = "good" if self.passed else "bad" if self.verdicts else "note"
+        return page.box(parts, self.headline, look)
+
+    def __repr__(self) -> str:
+        lines = [self.headline]
+        for v in self.verdicts:
+            lines.append(f"  {MARKS[v.state]} {v.state}: {v.title}")
+            lines += [f"      {line}" for text in (v.seen, v.advice, _seeds(v)) for line in text.splitlines()]
+        return "\n".join([*lines, *([self.said] if self.said else []), *self._closing()])
+
+    def _closing(self) -> list[str]:
+        if self.exercise is None:
+            return []
+        if self.passed:
+            note = self.exercise.solution_note
+            return [note, f"The reference solution: `solutions/{self.exercise.notebook}.ipynb`."]
+        return [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts else []
+
+
+def _seeds(verdict: Verdict) -> str:
+    return f"The same inputs again: check(..., seeds={verdict.seeds})" if verdict.seeds else ""

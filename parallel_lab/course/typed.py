@@ -1,0 +1,74 @@
+"""Numbers as a learner types them, and what a wrong one hints at."""
+
+import math
+import re
+
+_PREFIXES = {
+    "": 1.0,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "Ki": 2.0**10,
+    "Mi": 2.0**20,
+    "Gi": 2.0**30,
+    "Ti": 2.0**40,
+}
+_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s]*)")
+_FACTORS = {
+    2: "2",
+    3: "3",
+    4: "4",
+    8: "8: bits for bytes",
+    10: "10",
+    100: "100: per cent",
+    1000: "1000: a unit prefix",
+    16: "16",
+}
+
+
+def parse_number(text: str, unit: str = "") -> float:
+    """The number that a learner typed, in `unit`: `1.5e6`, `1,500,000`, `1 500 000`, `1.5 MB`, `2/3`, `75 %`.
+
+    A unit typed with another prefix is converted; ValueError says what was not understood.
+    """
+    compact = re.sub(r"(?<=\d)[,_\u202f\u00a0 '](?=\d{3}(?!\d))", "", text.strip()).replace("−", "-")
+    fraction = re.fullmatch(r"(-?\d+)\s*/\s*(\d*[1-9]\d*)", compact)
+    if fraction:
+        return int(fraction[1]) / int(fraction[2])
+    match = _NUMBER.fullmatch(compact)
+    if match is None:
+        raise ValueError(f"{text!r} is not a number: write 1500000, 1.5e6 or 1,500,000.")
+    value, typed = float(match[1]), match[2]
+    return value * _scale(typed, unit, text)
+
+
+def _scale(typed: str, unit: str, text: str) -> float:
+    """What one of the typed unit is in the unit that was asked for."""
+    if typed in ("", unit):
+        return 1.0
+    if typed == "%" and not unit:
+        return 0.01
+    for prefix, factor in _PREFIXES.items():
+        for wanted, per in _PREFIXES.items():
+            base = unit.removeprefix(wanted) if unit.startswith(wanted) else None
+            if base and typed.lower() == (prefix + base).lower():
+                return factor / per
+    raise ValueError(f"{text!r}: the unit asked for is {unit or 'none'}.")
+
+
+def off_by(value: float, answer: float) -> str:
+    """How far the wrong number `value` is from `answer`, and what the factor between them hints at."""
+    if answer == 0 or value == 0:
+        return "Not yet." if value else "Not yet: it is not zero."
+    if math.isclose(value, -answer, rel_tol=0.01):
+        return "Not yet: look at the sign."
+    ratio = abs(value / answer)
+    way, factor = ("large", ratio) if ratio > 1 else ("small", 1 / ratio)
+    for power, units in ((1, "kB or KiB"), (2, "MB or MiB"), (3, "GB or GiB")):
+        if math.isclose(factor, 1.024**power, rel_tol=0.002):
+            return f"Close: the difference is that between 1000 and 1024 ({units})."
+    for known, name in _FACTORS.items():
+        if math.isclose(factor, known, rel_tol=0.01):
+            return f"Not yet: too {way} by a factor of {name}."
+    return f"Not yet: too {way} by a factor of about {factor:.3g}."

@@ -1,0 +1,82 @@
+"""Comparing what ranks returned with what was expected, in the kernel, by value; and saying where they differ."""
+
+from typing import Any
+
+import torch
+
+from parallel_lab.course.lab import Outcome, Wrong
+from parallel_lab.course.rank_side import Strange
+
+# Sums of a handful of float64 normals: two orders of adding differ by a few units in the last place (2e-16 each).
+TOLERANCE = 1e-12
+
+
+def same(got: Any, expected: Any, where: str, advice: str = "", tolerance: float = TOLERANCE) -> None:
+    """Raises `Wrong` unless `got` is `expected`: same structure, shapes and dtypes, values within `tolerance`.
+
+    `tolerance` is absolute and relative to the largest expected value; NaN equals nothing. `where` begins the message
+    (`at 3 ranks: rank 1`).
+    """
+    if isinstance(expected, list | tuple):
+        _same_list(got, expected, where, advice, tolerance)
+    elif isinstance(expected, torch.Tensor):
+        _same_tensor(got, expected, where, advice, tolerance)
+    elif type(got) is not type(expected) or got != expected:
+        raise Wrong(f"{where} returned {name(got)}, expected {expected!r}", advice)
+
+
+def right_everywhere(outcome: Outcome, expected: list, advice: str) -> None:
+    """Raises `Wrong` unless each rank returned its item of `expected`."""
+    for rank, (got, right) in enumerate(zip(outcome.results, expected, strict=True)):
+        same(got, right, f"{outcome.at}: rank {rank}", advice)
+
+
+def unchanged(outcome: Outcome, advice: str = "Work on a copy: whoever called you still needs the input.") -> None:
+    """Raises `Wrong` if a rank's arguments are not what they were before the call."""
+    for rank, (after, before) in enumerate(zip(outcome.given, outcome.inputs, strict=True)):
+        try:
+            same(after, before, "", tolerance=0.0)
+        except Wrong:
+            raise Wrong(f"{outcome.at}: rank {rank} changed its input", advice) from None
+
+
+def name(value: Any) -> str:
+    """What a returned value is, in a few words."""
+    if isinstance(value, torch.Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Strange):
+        return f"an object of class {value.type_name}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return repr(value)
+
+
+def _same_list(got: Any, expected: Any, where: str, advice: str, tolerance: float) -> None:
+    if type(got) is not list or len(got) != len(expected):
+        raise Wrong(f"{where} returned {name(got)}, expected a list of {len(expected)}", advice)
+    for place, (one, other) in enumerate(zip(got, expected, strict=True)):
+        same(one, other, f"{where}, item {place}," if where else "", advice, tolerance)
+
+
+def _same_tensor(got: Any, expected: torch.Tensor, where: str, advice: str, tolerance: float) -> None:
+    # torch.Tensor and nothing derived from it: a subclass can answer comparisons as it likes.
+    if type(got) is not torch.Tensor or got.shape != expected.shape or got.dtype != expected.dtype:
+        raise Wrong(f"{where} returned {name(got)}, expected {name(expected)}", advice)
+    if expected.numel() == 0:
+        return
+    apart = (got.double() - expected.double()).abs()
+    allowed = tolerance * (1 + expected.double().abs().max())
+    if bool((apart <= allowed).all()):
+        return
+    worst = int(apart.nan_to_num(nan=float("inf")).argmax())
+    seen, wanted = got.flatten()[worst].item(), expected.flatten()[worst].item()
+    raise Wrong(f"{where}: element {worst} is {seen:.6g}, expected {wanted:.6g}{_guess(got, expected)}", advice)
+
+
+def _guess(got: torch.Tensor, expected: torch.Tensor) -> str:
+    """What a constant ratio between answer and expectation hints at."""
+    ratio = got.double() / expected.double()
+    first = ratio.flatten()[0].item()
+    if not bool((ratio - first).abs().le(1e-9 * abs(first)).all()) or abs(first) < 1e-9:
+        return ""
+    return f"; every element is {first:.4g} times what it should be"

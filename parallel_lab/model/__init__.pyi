@@ -1,0 +1,39 @@
+# The one list of names: lazy_loader reads it at run time, type checkers and editors before.
+from .data import Batch, Batches, shard_sizes, share, text, text_batches, tokenise
+from .digits import digit_batches, digit_images
+from .formulas import activation_bytes, block_activation_bytes, flops_per_token, matmul_parameters, parameter_count
+from .gpt import GPT, Attention, Block, Embedding, FeedForward, GPTConfig, Head, causal_attention, loss
+from .hub import hub_text
+from .mlp import MLP
+from .reference import Reference, build, train
+
+__all__ = [
+    "GPT",
+    "MLP",
+    "Attention",
+    "Batch",
+    "Batches",
+    "Block",
+    "Embedding",
+    "FeedForward",
+    "GPTConfig",
+    "Head",
+    "Reference",
+    "activation_bytes",
+    "block_activation_bytes",
+    "build",
+    "causal_attention",
+    "digit_batches",
+    "digit_images",
+    "flops_per_token",
+    "hub_text",
+    "loss",
+    "matmul_parameters",
+    "parameter_count",
+    "shard_sizes",
+    "share",
+    "text",
+    "text_batches",
+    "tokenise",
+    "train",
+]

@@ -1,0 +1,111 @@
+"""The oracle: one process, the global batches, nothing parallel. Every technique has to end where it ends.
+
+The loss of a step is the mean over all targets of the *global* batch. A technique whose ranks hold uneven shares has to
+weight each rank's mean by its share of the samples, or it computes something else. Compare in float64
+(`build(config, dtype=torch.float64)`): a different order of sums then stays near 1e-15, and a mistake does not.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+
+from parallel_lab.model.data import Batch, shard_sizes
+from parallel_lab.model.gpt import GPT, GPTConfig
+from parallel_lab.model.gpt import loss as cross_entropy
+from parallel_lab.model.mlp import MLP
+
+LossFn = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What training in one process came to.
+
+    Attributes:
+        losses: the mean loss of each step's global batch, before that step's update.
+        gradients: of the last step, by name as in `named_parameters()`; frozen parameters have none.
+        weights: after the last step, by name as in `state_dict()`.
+    """
+
+    losses: list[float]
+    gradients: dict[str, Tensor]
+    weights: dict[str, Tensor]
+
+
+@overload
+def build(config: GPTConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> GPT: ...
+@overload
+def build(config: Sequence[int], seed: int = 0, dtype: torch.dtype = torch.float32) -> MLP: ...
+def build(config: GPTConfig | Sequence[int], seed: int = 0, dtype: torch.dtype = torch.float32) -> GPT | MLP:
+    """A `GPT` from its config, or an `MLP` from its widths; the same seed gives the same weights in every dtype.
+
+    The weights are drawn in float32 and then converted. Torch's own random state is left as it was.
+    """
+    with _seeded(seed):
+        model = GPT(config) if isinstance(config, GPTConfig) else MLP(config)
+    return model.to(dtype)
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    optimizer_class: Callable[..., torch.optim.Optimizer],
+    *,
+    loss: LossFn = cross_entropy,
+    accumulate: int = 1,
+    seed: int = 0,
+    **optimizer_kwargs,
+) -> Reference:
+    """Trains a copy of `model`, one step a global batch (inputs, targets), and returns what came of it.
+
+    `optimizer_class(parameters, **optimizer_kwargs)` makes the optimizer. `loss(outputs, targets)` is a mean over
+    samples of equal weight. `accumulate` cuts each batch into that many microbatches, weighted by their samples, so
+    that the step stays the same. `seed` is for dropout. Inputs are moved to the model's device, and floating-point
+    ones to its dtype. ValueError if there are no batches, or a batch is smaller than `accumulate`.
+    """
+    model = deepcopy(model)
+    optimizer = optimizer_class(model.parameters(), **optimizer_kwargs)
+    losses: list[float] = []
+    with _seeded(seed, model):
+        for inputs, targets in batches:
+            optimizer.zero_grad()
+            losses.append(_backward(model, *_to(model, inputs, targets), loss, accumulate))
+            optimizer.step()
+    if not losses:
+        raise ValueError("no batches to train on")
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return Reference(losses, gradients, {name: t.clone() for name, t in model.state_dict().items()})
+
+
+@contextmanager
+def _seeded(seed: int, model: nn.Module | None = None) -> Iterator[None]:
+    """Draws from `seed` inside, and leaves the random state of the CPU and of the model's GPU as it was."""
+    devices = {p.device.index for p in model.parameters() if p.is_cuda} if model else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _to(model: nn.Module, inputs: Tensor, targets: Tensor) -> Batch:
+    like = next(model.parameters())
+    dtype = like.dtype if inputs.is_floating_point() else inputs.dtype
+    return inputs.to(like.device, dtype), targets.to(like.device)
+
+
+def _backward(model: nn.Module, inputs: Tensor, targets: Tensor, loss: LossFn, accumulate: int) -> float:
+    """Adds the gradients of the mean loss over the batch, a microbatch at a time, and returns that loss."""
+    samples = len(inputs)
+    if not 1 <= accumulate <= samples:
+        raise ValueError(f"a batch of {samples} does not cut into {accumulate} microbatches")
+    sizes = shard_sizes(samples, accumulate)
+    total = 0.0
+    for x, y, size in zip(inputs.split(sizes), targets.split(sizes), sizes, strict=True):
+        part = loss(model(x), y) * (size / samples)
+        part.backward()
+        total += part.item()
+    return total

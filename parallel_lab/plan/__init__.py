@@ -1,0 +1,24 @@
+"""The schedule as data; standard library only."""
+
+from parallel_lab.plan.check import PlanError, check_plan
+from parallel_lab.plan.op import COMPUTE, LANES, LETTERS, NAMES, RECEIVING, RECV, SEND, Op, Plan, recv, send
+from parallel_lab.plan.text import parse, parse_grid, to_grid
+
+__all__ = [
+    "COMPUTE",
+    "LANES",
+    "LETTERS",
+    "NAMES",
+    "RECEIVING",
+    "RECV",
+    "SEND",
+    "Op",
+    "Plan",
+    "PlanError",
+    "check_plan",
+    "parse",
+    "parse_grid",
+    "recv",
+    "send",
+    "to_grid",
+]

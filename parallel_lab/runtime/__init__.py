@@ -1,0 +1,30 @@
+"""Running functions on real ranks: `launch`, an emulated `Link`, faults, and the errors that explain what went wrong."""
+
+from parallel_lab.runtime.device import Device, choose_device, rank_device
+from parallel_lab.runtime.errors import Deadlock, LaunchError, Mismatch, RankFailed
+from parallel_lab.runtime.faults import Delay, Drop, Fault, Kill
+from parallel_lab.runtime.forkserver import restart
+from parallel_lab.runtime.launch import Run, launch
+from parallel_lab.runtime.link import Cost, Link, ring_cost
+from parallel_lab.runtime.mesh import make_mesh
+
+__all__ = [
+    "Cost",
+    "Deadlock",
+    "Delay",
+    "Device",
+    "Drop",
+    "Fault",
+    "Kill",
+    "LaunchError",
+    "Link",
+    "Mismatch",
+    "RankFailed",
+    "Run",
+    "choose_device",
+    "launch",
+    "make_mesh",
+    "rank_device",
+    "restart",
+    "ring_cost",
+]

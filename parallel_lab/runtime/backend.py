@@ -1,0 +1,207 @@
+"""The lab process group: the one door through which every byte of every rank passes.
+
+It wraps gloo or NCCL and hands each operation on unchanged. On the way it writes down who asked for it and from which
+line, records a span with the bytes that leave the rank, lets faults strike, and lets an emulated link hold it back.
+Because it is registered as a backend of `torch.distributed`, PyTorch's own DDP, FSDP2, tensor parallel and pipelining pass through
+it as well, and so do sub-groups and device meshes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+
+from parallel_lab.runtime import stage
+from parallel_lab.runtime.calls import Call, CallLog, learner_line
+from parallel_lab.runtime.emulate import Emulator
+from parallel_lab.runtime.faults import Injector
+from parallel_lab.runtime.link import ring_cost
+from parallel_lab.runtime.work import CollectiveWork, DoneWork, MessageWork
+from parallel_lab.trace.record import recorder
+
+# Method of ProcessGroup -> the name in a trace. Several methods are one operation on differently packed tensors.
+COLLECTIVES = {
+    "allreduce": "all_reduce",
+    "allreduce_coalesced": "all_reduce",
+    "broadcast": "broadcast",
+    "reduce": "reduce",
+    "gather": "gather",
+    "scatter": "scatter",
+    "barrier": "barrier",
+    "alltoall": "all_to_all",
+    "all_to_all_single": "all_to_all",
+    "allgather": "all_gather",
+    "all_gather_single": "all_gather",
+    "all_gather_single_coalesced": "all_gather",
+    "reduce_scatter": "reduce_scatter",
+    "reduce_scatter_single": "reduce_scatter",
+    "reduce_scatter_single_coalesced": "reduce_scatter",
+}
+# torch 2.13 renamed these; 2.11 and C++ callers know the old names.
+OLD_NAMES = {
+    "alltoall_base": "all_to_all_single",
+    "_allgather_base": "all_gather_single",
+    "allgather_into_tensor_coalesced": "all_gather_single_coalesced",
+    "_reduce_scatter_base": "reduce_scatter_single",
+    "reduce_scatter_tensor_coalesced": "reduce_scatter_single_coalesced",
+}
+ROOTED = ("broadcast", "reduce", "gather", "scatter")
+
+
+@dataclass
+class Door:
+    """What this process knows beside its process groups; `launch` sets it, torchrun leaves the defaults.
+
+    Attributes:
+        backend: what carries the bytes, `gloo` or `nccl`.
+        host: the address gloo listens on; None lets it find the one that other hosts reach. `launch` says 127.0.0.1:
+            gloo in the wheels has no TLS, so nothing may leave the machine.
+        calls, injector, emulator: the log, the faults and the link of this rank.
+    """
+
+    backend: str = "gloo"
+    host: str | None = None
+    calls: CallLog = field(default_factory=CallLog)
+    injector: Injector = field(default_factory=lambda: Injector(-1, ()))
+    emulator: Emulator | None = None
+
+
+door = Door()
+
+
+def payload_bytes(kind: str, arguments: tuple, ranks: int) -> int:
+    """The size of the whole tensor that a collective works on (of gather and scatter: the root's)."""
+    sizes = [sum(t.nbytes for t in stage.flatten(argument)) for argument in arguments]
+    if kind in ("gather", "scatter"):
+        one = 1 if kind == "gather" else 0  # gather reads its second argument, scatter writes its first
+        return ranks * sizes[one]
+    return max(sizes, default=0)
+
+
+def _nothing() -> None:
+    return None
+
+
+class LabGroup(dist.ProcessGroup):
+    """A process group that records what it hands on to `inner`.
+
+    Args:
+        inner: the group that moves the bytes.
+        ranks: the global ranks of the members, in group order.
+        name: unique among the groups of this process; empty for the default group.
+    """
+
+    def __init__(self, inner: dist.ProcessGroup, rank: int, ranks: list[int], name: str) -> None:
+        super().__init__(rank, len(ranks))
+        self.inner, self.ranks, self.label = inner, tuple(ranks), name
+        self._name = name
+
+    # torch numbers the group after it is made, and compiled code looks it up by that name.
+    def _set_group_name(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def group_name(self) -> str:
+        """The name under which torch knows this group."""
+        return self._name
+
+    def getBackendName(self) -> str:
+        """`lab`."""
+        return "lab"
+
+    def send(self, tensors, dstRank: int, tag: int) -> dist.Work:
+        """Sends `tensors[0]` to the member `dstRank`."""
+        return self._message("send", tensors, dstRank, tag)
+
+    def recv(self, tensors, srcRank: int, tag: int) -> dist.Work:
+        """Receives into `tensors[0]` from the member `srcRank`."""
+        return self._message("recv", tensors, srcRank, tag)
+
+    def recv_anysource(self, tensors, tag: int) -> dist.Work:
+        """Receives into `tensors[0]` from whoever sends first; an emulated link does not hold it back."""
+        call, index = self._begin("recv", stage.flatten(tensors)[0].nbytes, -1, peer=-1, lane="recv")
+        return MessageWork(self.inner.recv_anysource(tensors, tag), call, recorder(), index, _nothing, lambda: 0.0)
+
+    def _message(self, kind: str, tensors, other: int, tag: int) -> dist.Work:
+        size, peer = tensors[0].nbytes, self.ranks[other]
+        sent = {"sent_bytes": size, "sent_messages": 1} if kind == "send" else {}
+        call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
+        if door.injector.apply(kind):
+            return DoneWork(tensors)
+        due: Callable[[], float] = lambda: 0.0  # noqa: E731
+        if door.emulator:
+            announce = door.emulator.send if kind == "send" else door.emulator.receive
+            due = announce(self.inner, size, other, tag)
+        (tensors, *_), back = self._staged(kind, (tensors,))
+        work = getattr(self.inner, kind)(tensors, other, tag)
+        return MessageWork(work, call, recorder(), index, back if kind == "recv" else _nothing, due)
+
+    def _collective(self, method: str, arguments: tuple, options: dict) -> dist.Work:
+        kind, ranks = COLLECTIVES[method], self.size()
+        size = payload_bytes(kind, arguments, ranks)
+        settings = next(iter(options.values()), arguments[-1] if arguments else None)
+        root = settings.rootRank if kind in ROOTED else -1
+        cost = ring_cost(kind, ranks, size, place=(self.rank() - root) % ranks if root >= 0 else 0)
+        sent = {"sent_bytes": cost.sent_bytes, "sent_messages": cost.sent_messages}
+        call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
+        if door.injector.apply(kind):
+            return DoneWork(stage.flatten(arguments[:1]))
+        arguments, back = self._staged(kind, arguments)
+
+        def start() -> dist.Work:
+            return getattr(self.inner, method)(*arguments, **options)
+
+        work, future = door.emulator.collective(self.inner, start, cost) if door.emulator else (start(), None)
+        return CollectiveWork(work, call, recorder(), index, back, future)
+
+    def _begin(self, kind: str, size: int, other: int, **fields) -> tuple[Call, int]:
+        line = learner_line()
+        call = door.calls.begin(kind, self.label, self.ranks, size, other, line)
+        return call, recorder().issue(kind, bytes=size, group=self.label, line=line, **fields)
+
+    def _staged(self, kind: str, arguments: tuple) -> tuple[tuple, Callable[[], None]]:
+        if stage.needed(kind, door.backend, stage.flatten(arguments)):
+            return stage.to_host(arguments)
+        return arguments, _nothing
+
+
+def _add_collective(name: str, method: str) -> None:
+    def call(self, *arguments, **options):
+        return self._collective(method, arguments, options)
+
+    call.__doc__ = f"`{COLLECTIVES[method]}`, handed on to the inner group."
+    setattr(LabGroup, name, call)
+
+
+for _name in COLLECTIVES:
+    _add_collective(_name, _name)
+for _old, _new in OLD_NAMES.items():
+    _add_collective(_old, _new if hasattr(dist.ProcessGroup, _new) else _old)
+    COLLECTIVES.setdefault(_old, COLLECTIVES[_new])
+
+
+def _create(settings, _options) -> LabGroup:
+    """What `init_process_group("lab")` and `new_group` call to make a group."""
+    rank, ranks = settings.group_rank, settings.global_ranks_in_group or list(range(settings.group_size))
+    inner = dist.ProcessGroup(settings.store, rank, len(ranks))
+    if door.backend == "nccl":
+        backend = dist.ProcessGroupNCCL(settings.store, rank, len(ranks), settings.timeout)
+        kind, devices = dist.ProcessGroup.BackendType.NCCL, ["cuda"]
+    else:
+        options = dist.ProcessGroupGloo._Options()
+        options._timeout = settings.timeout
+        if door.host:
+            options._devices = [dist.ProcessGroupGloo.create_device(hostname=door.host)]
+        else:
+            options._devices = [dist.ProcessGroupGloo.create_default_device()]
+        backend = dist.ProcessGroupGloo(settings.store, rank, len(ranks), options)
+        kind, devices = dist.ProcessGroup.BackendType.GLOO, ["cpu", "cuda"]
+    for device in devices:
+        inner._register_backend(torch.device(device), kind, backend)
+    inner._set_default_backend(kind)
+    world = not dist.is_initialized()
+    return LabGroup(inner, rank, ranks, "" if world else settings.group_id)
+
+
+dist.Backend.register_backend("lab", _create, extended_api=True, devices=["cpu", "cuda"])

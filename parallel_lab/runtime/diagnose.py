@@ -1,0 +1,167 @@
+"""Who waits for whom, and why: from the calls of each rank to one sentence.
+
+Three things can be wrong. The ranks of a group called different collectives (or the same on different sizes): then the
+first such call is the cause, whatever happened later. A rank waits for one that will never come: it returned, it died,
+or it is busy elsewhere. Or ranks wait for each other in a circle.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from parallel_lab.runtime.calls import DONE, WAITING, Call
+
+ANY_SIZE = ("all_to_all", "gather", "scatter", "all_gather", "barrier")  # sizes may differ between ranks
+
+
+@dataclass
+class State:
+    """A rank at the moment of the report.
+
+    Attributes:
+        calls: what it asked of its groups, in order.
+        line: the learner's line that it is in, `file:number`; empty where unknown.
+        finished: whether its function has returned.
+        ended: how it failed, in words; empty while it lives.
+        silent: whether it could not answer (native code holds the interpreter).
+    """
+
+    calls: list[Call]
+    line: str = ""
+    finished: bool = False
+    ended: str = ""
+    silent: bool = False
+
+    @property
+    def waiting(self) -> Call | None:
+        """The call in which the rank stands still."""
+        return next((call for call in reversed(self.calls) if call.state == WAITING), None)
+
+
+def mismatch(states: Mapping[int, State]) -> str:
+    """The first collective on which the members of a group disagree, in words; empty if there is none."""
+    for group, number in sorted(_collectives(states), key=lambda key: key[1]):
+        calls = {rank: call for rank, state in states.items() if (call := _nth(state, group, number))}
+        for key, tell in ((lambda c: c.kind, _kind), (lambda c: c.peer, _root), (_size, _bytes)):
+            odd, usual = _odd(calls, key)
+            if odd:
+                others = "the others" if len(calls[usual].ranks) > 2 else f"rank {usual}"
+                where = f" in group {group}" if group else ""
+                text = f"{_ranks(odd)} called {tell(calls[odd[0]])} where {others} called {tell(calls[usual])}"
+                return f"{text} (collective number {number + 1}{where})"
+    return ""
+
+
+def verdict(states: Mapping[int, State]) -> str:
+    """What is wrong, in one sentence."""
+    if wrong := mismatch(states):
+        return wrong
+    needs = {rank: _waits_for(rank, state.waiting, states) for rank, state in states.items() if state.waiting}
+    for rank in states:
+        if needs.get(rank) is None:
+            waiters = [other for other, targets in needs.items() if rank in targets]
+            if text := _missing(rank, states[rank], waiters, states):
+                return text
+    if circle := _circle(needs):
+        steps = [f"rank {a} waits for rank {b} in {_name(states[a].waiting)}" for a, b in zip(circle, circle[1:], strict=False)]
+        return "a circle: " + ", ".join(steps)
+    return "no rank waits for another: the work is slow, or the timeout is short"
+
+
+def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, State]) -> str:
+    """What to say of a rank that is not waiting for anybody."""
+    at = f" at {state.line}" if state.line else ""
+    if waiters:
+        wait = f"{_ranks(waiters)} {'waits' if len(waiters) == 1 else 'wait'} for it"
+        what = _name(states[waiters[0]].waiting)
+        if state.finished:
+            return f"rank {rank} returned; {wait} in {what}, which it never joined"
+        return f"rank {rank} {state.ended or 'is busy' + at}; {wait} in {what}"
+    if state.finished or state.ended:
+        return ""
+    if state.silent:
+        return f"rank {rank} is in native code{at} that does not come back and does not let Python run"
+    return f"rank {rank} is busy{at}, and waits for nobody"
+
+
+def _collectives(states: Mapping[int, State]) -> set[tuple[str, int]]:
+    return {(call.group, call.number) for state in states.values() for call in state.calls if call.collective}
+
+
+def _nth(state: State, group: str, number: int) -> Call | None:
+    return next((c for c in state.calls if c.collective and c.group == group and c.number == number), None)
+
+
+def _size(call: Call) -> int:
+    return -1 if call.kind in ANY_SIZE else call.bytes
+
+
+def _odd(calls: Mapping[int, Call], key) -> tuple[list[int], int]:
+    """The ranks whose call differs from most, and one of the others; no ranks if all agree."""
+    values: dict = {}
+    for rank, call in calls.items():
+        values.setdefault(key(call), []).append(rank)
+    if len(values) < 2:
+        return [], -1
+    groups = list(values.values())
+    usual = max(groups, key=lambda ranks: (len(ranks), -ranks[0]))
+    return next(ranks for ranks in groups if ranks is not usual), usual[0]
+
+
+def _waits_for(rank: int, call: Call | None, states: Mapping[int, State]) -> list[int]:
+    """The ranks that have not done their part of the call in which `rank` waits."""
+    assert call is not None
+    if call.collective:
+        return [r for r in call.ranks if r in states and _nth(states[r], call.group, call.number) is None]
+    if call.peer not in states:
+        return []
+    other = "send" if call.kind == "recv" else "recv"
+    answers = (c for c in states[call.peer].calls if (c.kind, c.peer, c.group) == (other, rank, call.group))
+    return [] if any(c.number == call.number for c in answers) else [call.peer]
+
+
+def _circle(needs: Mapping[int, list[int]]) -> list[int]:
+    for start in needs:
+        path = [start]
+        while (following := needs.get(path[-1])) and following[0] not in path:
+            path.append(following[0])
+        if following and following[0] in path:
+            return [*path[path.index(following[0]) :], following[0]]
+    return []
+
+
+def _kind(call: Call) -> str:
+    return call.kind
+
+
+def _root(call: Call) -> str:
+    return f"{call.kind} with root {call.peer}"
+
+
+def _bytes(call: Call) -> str:
+    return f"{call.kind} on {call.bytes:,} bytes"
+
+
+def _name(call: Call | None) -> str:
+    if call is None:
+        return "nothing"
+    other = "" if call.collective else f"({'from' if call.kind == 'recv' else 'to'} rank {call.peer})"
+    return call.kind + other
+
+
+def _ranks(ranks: list[int]) -> str:
+    names = [str(rank) for rank in ranks]
+    return "rank " + names[0] if len(names) == 1 else "ranks " + ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def describe(rank: int, state: State) -> str:
+    """One line on where a rank is."""
+    if state.ended:
+        return f"rank {rank} {state.ended}"
+    if state.finished:
+        return f"rank {rank} has returned"
+    call = state.waiting
+    at = f" at {state.line}" if state.line else ""
+    if call is None or call.state == DONE:
+        return f"rank {rank} is busy{at}" + (" (native code: it does not answer)" if state.silent else "")
+    members = "" if len(call.ranks) == 0 or not call.collective else f" with ranks {', '.join(map(str, call.ranks))}"
+    return f"rank {rank} waits in {_name(call)}, number {call.number + 1}, {call.bytes:,} bytes{members}{at}"

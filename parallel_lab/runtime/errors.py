@@ -1,0 +1,44 @@
+"""What a launch raises. Each message says what happened, on which rank, at which line, and what to do."""
+
+
+class LaunchError(RuntimeError):
+    """Something went wrong with the ranks of a launch.
+
+    Attributes:
+        report: the whole report, as text (the message of the exception).
+        rank: the rank at the root of it; -1 where no single rank is.
+        output: what each rank had printed until then.
+        trace: what had been recorded until then; None where it is lost.
+    """
+
+    def __init__(self, report: str, rank: int = -1, output: tuple[str, ...] = ()) -> None:
+        super().__init__(report)
+        self.report = report
+        self.rank = rank
+        self.output = output
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the report alone, since the kernel's own frames say nothing about the ranks."""
+        return [f"{type(self).__name__}: {self.report}"]
+
+
+class RankFailed(LaunchError):
+    """A rank raised, exited, or was killed. The report names the first that failed, with its own traceback.
+
+    Attributes:
+        cause: the name of the exception's class (`ValueError`), or `exit` or `killed`.
+        failures: for each rank that failed of its own, one line.
+    """
+
+    def __init__(self, report: str, rank: int, cause: str, failures: dict[int, str], output=()) -> None:
+        super().__init__(report, rank, output)
+        self.cause = cause
+        self.failures = failures
+
+
+class Deadlock(LaunchError):
+    """The ranks did not finish in time. The report says what each waits for, then what is wrong in one sentence."""
+
+
+class Mismatch(LaunchError):
+    """All ranks returned, but they had called different collectives, or the same on different sizes."""

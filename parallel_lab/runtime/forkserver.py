@@ -1,0 +1,103 @@
+"""The kernel's handle on its fork server: started once, used by every launch, gone with the kernel."""
+
+import atexit
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+
+from parallel_lab.runtime.server import HEADER_BYTES, MAX_RANKS
+
+_lock = threading.Lock()
+_numbers = itertools.count()
+_server: "ForkServer | None" = None
+
+
+class ForkServer:
+    """A running fork server. Use `get()`; there is one a process."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.control, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "parallel_lab.runtime.server", str(theirs.fileno())]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            command,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        theirs.close()
+        if self.control.recv(5, socket.MSG_WAITALL) != b"ready":
+            raise RuntimeError("the fork server did not start:\n" + self._last_words())
+
+    def usable(self) -> bool:
+        """Whether it runs and belongs to this process (a fork of the kernel needs its own)."""
+        return self.owner == os.getpid() and self.process.poll() is None
+
+    def fork(self, folder: str, fds: list[int]) -> int:
+        """Asks for one rank for each two descriptors after the first; returns the launch's number."""
+        number = next(_numbers)
+        self._ask({"do": "fork", "id": number, "folder": folder}, fds)
+        return number
+
+    def kill(self, number: int) -> None:
+        """Ends every rank of a launch; harmless when they have ended."""
+        try:
+            self._ask({"do": "kill", "id": number})
+        except OSError:
+            pass  # a dead server has taken its ranks along
+
+    def close(self) -> None:
+        """Ends the server and every rank it still has."""
+        self.control.close()
+        assert self.process.stderr
+        self.process.stderr.close()
+        if self.owner == os.getpid():
+            self.process.wait(timeout=10)
+
+    def _ask(self, request: dict, fds: list[int] | None = None) -> None:
+        body = json.dumps(request).encode()
+        with _lock:
+            socket.send_fds(self.control, [f"{len(body):0{HEADER_BYTES}d}".encode()], fds or [])
+            self.control.sendall(body)
+
+    def _last_words(self) -> str:
+        assert self.process.stderr
+        return self.process.stderr.read().decode(errors="replace")
+
+
+_start = threading.Lock()
+
+
+def get() -> ForkServer:
+    """The fork server of this process, started if there is none or it has died."""
+    global _server
+    if os.name == "nt":
+        raise RuntimeError("Windows has no fork server. Use WSL2 (`wsl --install`) and run JupyterLab inside it.")
+    with _start:
+        if _server is not None and not _server.usable():
+            _server.close()
+            _server = None
+        if _server is None:
+            _server = ForkServer()
+        return _server
+
+
+def restart() -> None:
+    """Ends the fork server; the next launch starts a new one. Needed after editing `parallel_lab` itself."""
+    global _server
+    with _start:
+        if _server is not None:
+            _server.close()
+        _server = None
+
+
+atexit.register(restart)
+__all__ = ["MAX_RANKS", "ForkServer", "get", "restart"]

@@ -1,0 +1,152 @@
+"""`launch` runs a plain function on real processes and says what they did."""
+
+import functools
+import os
+import pickle
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from parallel_lab.runtime import forkserver, report, torchrun
+from parallel_lab.runtime.bar import Bar
+from parallel_lab.runtime.device import choose_device
+from parallel_lab.runtime.diagnose import State, mismatch
+from parallel_lab.runtime.errors import Mismatch
+from parallel_lab.runtime.faults import Fault
+from parallel_lab.runtime.link import Link
+from parallel_lab.runtime.rank import Job
+from parallel_lab.runtime.watch import Watch
+from parallel_lab.trace import Trace
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a launch gave. `run[2]` is rank 2's result.
+
+    Attributes:
+        results: what the function returned, one per rank.
+        trace: the spans and memory of all ranks.
+        output: what each rank printed.
+    """
+
+    results: list[Any]
+    trace: Trace
+    output: list[str]
+
+    def __getitem__(self, rank: int) -> Any:
+        return self.results[rank]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __repr__(self) -> str:
+        sent = sum(s.sent_bytes for s in self.trace.spans)
+        messages = sum(s.sent_messages for s in self.trace.spans)
+        return f"<Run: {len(self)} ranks sent {sent:,} bytes in {messages:,} messages>"
+
+
+def launch(
+    fn: Callable[..., Any],
+    *args: Any,
+    ranks: int = 4,
+    link: Link | None = None,
+    faults: Sequence[Fault] = (),
+    timeout: float = 60.0,
+    device: str = "auto",
+    seed: int = 0,
+    memory_bytes: int | None = None,
+    echo: bool = True,
+    **kwargs: Any,
+) -> Run:
+    """Runs `fn(*args, **kwargs)` on `ranks` processes that share a default process group, and waits for them.
+
+    Inside, `torch.distributed` is initialised and one thread computes. `fn` may be any function, lambda or closure, from
+    a cell or a module; it and its arguments are copied to each rank, and what it returns is copied back. The random
+    generators of Python, NumPy and torch start from `seed` on every rank alike. Under torchrun, where the ranks exist
+    already, `fn` runs here and the run holds this rank's result alone.
+
+    Args:
+        ranks: how many, 1 to 64.
+        link: an emulated slower network between the ranks; None for the machine's own loopback.
+        faults: what goes wrong and where: `Kill`, `Delay`, `Drop`.
+        timeout: seconds until ranks that have not finished are ended.
+        device: `auto`, `cpu` or `cuda`; see `runtime.choose_device`.
+        memory_bytes: the most that each rank may allocate beyond what it starts with (Linux).
+        echo: print what the ranks printed, in rank order, when they have ended.
+
+    Raises:
+        RankFailed: a rank raised, exited or was killed; the message has its traceback.
+        Deadlock: time was up; the message says who waits for whom.
+        Mismatch: the ranks returned but had called different collectives.
+        ValueError, TypeError: the arguments make no sense, or `fn` cannot be pickled.
+    """
+    if torchrun.active():
+        return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed)
+    _validate(fn, ranks, timeout)
+    call = _pickle(fn, args, kwargs)
+    where = choose_device(ranks, device)
+    with tempfile.TemporaryDirectory(prefix="parallel-lab-", ignore_cleanup_errors=True) as folder:
+        job = Job(call, ranks, seed, link, tuple(faults), where, memory_bytes, time.monotonic(), timeout, folder)
+        with open(os.path.join(folder, "job"), "wb") as file:
+            pickle.dump(job, file)
+        return _watch(job, echo)
+
+
+def _validate(fn: Any, ranks: Any, timeout: Any) -> None:
+    if not callable(fn):
+        raise TypeError(f"launch needs a function, got {type(fn).__name__}; write launch(fn, x), not launch(fn(x))")
+    if not isinstance(ranks, int) or not 1 <= ranks <= forkserver.MAX_RANKS:
+        raise ValueError(f"ranks={ranks!r}: expected a whole number from 1 to {forkserver.MAX_RANKS}")
+    if not timeout > 0:
+        raise ValueError(f"timeout={timeout!r}: expected seconds above 0")
+
+
+def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
+    try:
+        return cloudpickle.dumps((fn, args, kwargs))
+    except Exception as error:
+        name = getattr(fn, "__name__", repr(fn))
+        text = f"{name} and its arguments must be copied to the ranks, and something in them cannot be: {error}"
+        raise TypeError(f"{text}. Open files, locks, sockets and generators inside the function instead.") from None
+
+
+def _watch(job: Job, echo: bool) -> Run:
+    """Starts the ranks and turns what becomes of them into a `Run` or an error."""
+    error, bar = None, Bar(job.ranks)
+    with Watch(forkserver.get(), job.folder, job.ranks, bar) as watch:
+        finished = watch.wait(job.timeout_s)
+        if not finished:
+            error = report.hang(watch, job.timeout_s, ())
+        elif watch.trouble:
+            error = report.failure(watch, ())
+        else:
+            watch.release()
+    bar.close()
+    output = [peer.printed.decode(errors="replace") for peer in watch.peers]
+    if echo:
+        replay(output)
+    if error:
+        error.output = tuple(output)
+        raise error
+    return _run(watch, output)
+
+
+def _run(watch: Watch, output: list[str]) -> Run:
+    told = [peer.done or {} for peer in watch.peers]
+    if wrong := mismatch({rank: State(message["calls"]) for rank, message in enumerate(told)}):
+        raise Mismatch(f"All ranks returned, but {report.places(wrong)}. The results cannot be trusted.", output=tuple(output))
+    spans = tuple(span for message in told for span in message["spans"])
+    samples = tuple(sample for message in told for sample in message["samples"])
+    results = [pickle.loads(message["result"]) for message in told]
+    return Run(results, Trace(len(told), spans, samples), output)
+
+
+def replay(output: Sequence[str]) -> None:
+    """Prints what the ranks printed, in rank order, each line with its rank."""
+    for rank, text in enumerate(output):
+        for line in text.splitlines():
+            print(f"[rank {rank}] {line}")

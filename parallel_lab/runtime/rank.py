@@ -1,0 +1,185 @@
+"""What runs in a rank: join the group, run the learner's function, tell the kernel how it went."""
+
+import contextlib
+import faulthandler
+import os
+import pickle
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import warnings
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import cloudpickle
+import numpy
+import torch
+import torch.distributed as dist
+
+from parallel_lab.runtime import backend, wire
+from parallel_lab.runtime.calls import CallLog
+from parallel_lab.runtime.device import Device
+from parallel_lab.runtime.emulate import Emulator
+from parallel_lab.runtime.faults import Fault, Injector
+from parallel_lab.runtime.limits import limit_memory
+from parallel_lab.runtime.link import Link
+from parallel_lab.trace.record import Recorder, install, recorder
+
+# What gloo says when the other side of a connection is gone: the trouble is another rank's, not this one's.
+_LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Connection refused", "Read error", "connectFullMesh")
+PROGRESS_EVERY_S = 0.05
+
+
+@dataclass
+class Job:
+    """What the kernel leaves in the launch's folder for its ranks."""
+
+    payload: bytes  # (fn, args, kwargs), pickled by value
+    ranks: int
+    seed: int
+    link: Link | None
+    faults: tuple[Fault, ...]
+    device: Device
+    memory_bytes: int | None
+    began_s: float
+    timeout_s: float
+    folder: str
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    directory: str = field(default_factory=os.getcwd)
+    path: list[str] = field(default_factory=lambda: list(sys.path))
+
+
+def main(rank: int, talk: int, output: int, folder: str) -> NoReturn:
+    """The life of a rank, from the fork to its end. Never returns into the server."""
+    os.setsid()
+    _take_over_output(output)
+    kernel = Kernel(socket.socket(fileno=talk))
+    try:
+        with open(os.path.join(folder, "job"), "rb") as file:
+            job = pickle.load(file)
+        faulthandler.register(signal.SIGUSR1, open(os.path.join(folder, f"stack{rank}"), "w"), all_threads=False)  # noqa: SIM115
+        _prepare(rank, job)
+        threading.Thread(target=kernel.listen, daemon=True, name="kernel").start()
+        kernel.run(rank, job)
+    except BaseException as error:
+        kernel.tell("failed", **describe(error))
+    _flush()
+    kernel.released.wait()
+    os._exit(0)
+
+
+class Kernel:
+    """This rank's line to the kernel."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.lock = threading.Lock()
+        self.released = threading.Event()
+        self.told_s = 0.0
+
+    def tell(self, what: str, **fields: Any) -> None:
+        """Sends one message; the kernel may be gone already."""
+        with self.lock, contextlib.suppress(OSError):
+            wire.send(self.sock, {"what": what, **fields})
+
+    def listen(self) -> None:
+        """Answers the kernel's questions until it lets this rank go, or is gone itself."""
+        with contextlib.suppress(EOFError, OSError):
+            while wire.receive(self.sock) == "report":
+                self.tell("state", calls=backend.door.calls.calls, stack=_main_stack())
+            self.released.set()
+            return
+        os._exit(1)
+
+    def report_progress(self, label: str, done: int, total: int | None) -> None:
+        """Moves the bar under the cell, at most 20 times a second."""
+        now = time.monotonic()
+        if now - self.told_s > PROGRESS_EVERY_S or done == total:
+            self.told_s = now
+            self.tell("progress", label=label, done=done, total=total)
+
+    def run(self, rank: int, job: Job) -> None:
+        """Runs the function and sends its result and what was recorded."""
+        function, args, kwargs = pickle.loads(job.payload)
+        recorder().report = self.report_progress
+        _join(rank, job)
+        result = function(*args, **kwargs)
+        try:
+            result = cloudpickle.dumps(result)
+        except Exception as error:
+            raise TypeError(f"what the function returned cannot be sent to the notebook: {error}") from None
+        log = recorder()
+        self.tell("done", result=result, spans=log.spans, samples=log.samples, calls=backend.door.calls.calls)
+
+
+def _take_over_output(output: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(output)
+    sys.stdout = open(1, "w", buffering=1, closefd=False, errors="replace")
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="replace")
+
+
+def _prepare(rank: int, job: Job) -> None:
+    os.environ.clear()
+    os.environ.update(job.environment, RANK=str(rank), WORLD_SIZE=str(job.ranks), LOCAL_RANK=str(rank))
+    os.environ["PARALLEL_LAB_DEVICE"] = str(job.device.of(rank))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    os.chdir(job.directory)
+    sys.path[:] = job.path
+    limit_memory(job.memory_bytes)
+    torch.set_num_threads(1)
+    # torch 2.13 renamed the collectives on single tensors; 2.11 knows the old names alone, and both are supported.
+    warnings.filterwarnings("ignore", message=r"`torch.distributed.\w+` is deprecated", category=FutureWarning)
+    random.seed(job.seed)
+    numpy.random.seed(job.seed)
+    torch.manual_seed(job.seed)
+    if job.device.kind == "cuda":
+        torch.cuda.set_device(job.device.of(rank))
+    install(Recorder(rank, job.began_s))
+    log = CallLog(open(os.path.join(job.folder, f"calls{rank}"), "wb", buffering=0))  # noqa: SIM115
+    emulator = Emulator(job.link) if job.link else None
+    backend.door = backend.Door(job.device.backend, "127.0.0.1", log, Injector(rank, job.faults), emulator)
+
+
+def _join(rank: int, job: Job) -> None:
+    store = dist.FileStore(os.path.join(job.folder, "store"), job.ranks)
+    # The kernel ends a hang; a backend that gave up first would hide who waits for whom.
+    patience = timedelta(seconds=job.timeout_s + 60)
+    dist.init_process_group("lab", store=store, rank=rank, world_size=job.ranks, timeout=patience)
+
+
+def _main_stack() -> list[tuple[str, int, str]]:
+    """Where the rank's own thread is, innermost last."""
+    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    return [(s.filename, s.lineno or 0, s.name) for s in traceback.StackSummary.extract(traceback.walk_stack(frame))][::-1]
+
+
+def describe(error: BaseException) -> dict:
+    """An exception as plain data: the kernel adds the source lines, which only it has."""
+    frames = traceback.extract_tb(error.__traceback__)
+    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    if isinstance(error, SystemExit):
+        text = f"called sys.exit({error.code!r})"
+    return {
+        "type": type(error).__name__,
+        "text": text,
+        "frames": [(frame.filename, frame.lineno or 0, frame.name) for frame in frames],
+        "cause": describe(error.__cause__) if error.__cause__ else None,
+        "lost": isinstance(error, RuntimeError) and any(sign in text for sign in _LOST),
+        "at_s": time.monotonic(),
+        "calls": backend.door.calls.calls,
+    }
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()

@@ -1,0 +1,109 @@
+"""Errors of ranks in the learner's words: their own tracebacks with the cell's lines, and who waits for whom."""
+
+import linecache
+import os
+import re
+import signal
+import sys
+
+from parallel_lab.runtime.calls import hidden
+from parallel_lab.runtime.diagnose import State, describe, mismatch, verdict
+from parallel_lab.runtime.errors import Deadlock, LaunchError, RankFailed
+from parallel_lab.runtime.watch import Peer, Watch, describe_end
+
+_PLACE = re.compile(r"(\S*[/\\]\S+|<\S+>):(\d+)")
+
+
+def failure(watch: Watch, output: tuple[str, ...]) -> LaunchError:
+    """The error to raise when a rank failed: the first that did so of its own, with its traceback."""
+    states = watch.ask_states()
+    failed = {r: p for r, p in enumerate(watch.peers) if p.failed or p.died}
+    own = {r: p for r, p in failed.items() if not (p.failed and p.failed["lost"])} or failed
+    first = min(own, key=lambda rank: _moment(own[rank]))
+    lines = [f"rank {first} {_headline(own[first])}"]
+    if (wrong := mismatch(states)) and not _programming(own[first]):
+        lines.append(f"The cause: {places(wrong)}.")
+    if told := own[first].failed:
+        lines.append(_traceback(told))
+    lines += [f"rank {r} {describe_end(p)}" for r, p in own.items() if r != first]
+    lines += [places(describe(r, s)) for r, s in states.items() if r not in own and not s.finished]
+    if advice := _advice(own[first]):
+        lines.append(advice)
+    failures = {r: describe_end(p) for r, p in own.items()}
+    return RankFailed("\n".join(lines), first, _cause(own[first]), failures, output)
+
+
+def hang(watch: Watch, timeout_s: float, output: tuple[str, ...]) -> Deadlock:
+    """The error to raise when time is up."""
+    states = watch.ask_states()
+    late = sum(not s.finished for s in states.values())
+    lines = [f"{late} of {len(states)} ranks had not finished after {timeout_s:g} s and were ended."]
+    lines += [places(describe(rank, state)) for rank, state in states.items()]
+    lines.append("What is wrong: " + places(verdict(states)) + ".")
+    return Deadlock("\n".join(lines), _culprit(states), output)
+
+
+def places(text: str) -> str:
+    """`text` with each `file:number` followed by the source of that line; a cell is named as notebooks name it."""
+
+    def readable(match: re.Match) -> str:
+        source = linecache.getline(match[1], int(match[2])).strip()
+        place = f"{_file(match[1])}, line {match[2]}"
+        return f"{place}: `{source}`" if source else place
+
+    return _PLACE.sub(readable, text)
+
+
+def _file(path: str) -> str:
+    """A file by its last name; a notebook's cell as `In[7]`."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    names = getattr(getattr(shell, "compile", None), "_filename_map", {})
+    return f"In[{names[path]}]" if path in names else os.path.basename(path)
+
+
+def _traceback(told: dict) -> str:
+    """The learner's part of a traceback, with source lines from this process, which has the cells."""
+    frames = [frame for frame in told["frames"] if not hidden(frame[0])] or told["frames"]
+    lines = [f"  {_file(f)}, line {n}, in {where}\n    {linecache.getline(f, n).strip()}" for f, n, where in frames]
+    text = "\n".join([*lines, told["text"]])
+    if told["cause"]:
+        return _traceback(told["cause"]) + "\nwhich led to:\n" + text
+    return text
+
+
+def _headline(peer: Peer) -> str:
+    return "failed:" if peer.failed else describe_end(peer) + "."
+
+
+def _moment(peer: Peer) -> float:
+    return peer.failed["at_s"] if peer.failed else peer.ended_s
+
+
+def _programming(peer: Peer) -> bool:
+    """Whether the failure is the learner's own exception, which needs no diagnosis of the communication."""
+    return bool(peer.failed) and peer.failed["type"] != "RuntimeError"
+
+
+def _cause(peer: Peer) -> str:
+    if peer.failed:
+        return "exit" if peer.failed["type"] == "SystemExit" else peer.failed["type"]
+    return "killed" if (peer.code or 0) < 0 else "exit"
+
+
+def _advice(peer: Peer) -> str:
+    text = peer.failed["text"] if peer.failed else ""
+    if "MemoryError" in text or "can't allocate memory" in text or "out of memory" in text:
+        return "It ran out of memory: use fewer ranks or smaller tensors, or raise memory_bytes if you set it."
+    if peer.died and peer.code == -signal.SIGKILL:
+        return "If no fault was injected, look at the memory that the ranks need together."
+    return ""
+
+
+def _culprit(states: dict[int, State]) -> int:
+    """The rank that others wait for, where it is only one."""
+    idle = [rank for rank, state in states.items() if state.waiting is None]
+    return idle[0] if len(idle) == 1 else -1
+
+
+__all__ = ["failure", "hang", "places"]

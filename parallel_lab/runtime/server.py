@@ -1,0 +1,146 @@
+"""The fork server: a process that has torch loaded, never computes, and forks a rank in milliseconds.
+
+Forking the kernel itself deadlocks once it has used autograd (its threads do not survive a fork), and `spawn` imports
+torch again in each rank. The standard library's fork server would run the learner's main module again in each rank
+(`pytest` and scripts without a guard included), so this one is our own: it forks on request and knows nothing else.
+
+It is started by `forkserver.py` with one end of a socket. A request is a line of JSON with file descriptors attached:
+a pipe for what becomes of the ranks, then a socket and an output pipe a rank. When the kernel is gone the socket
+closes; then the server ends every rank and itself, so that nothing outlives the notebook.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from parallel_lab.runtime import rank
+
+# What torch would import, for seconds, in each rank: the first optimizer and the first DDP module load the compiler.
+PRELOAD = (
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.parallel",
+    "torch.distributed.pipelining",
+)
+HEADER_BYTES = 8
+MAX_RANKS = 64  # descriptors travel in one message, which carries at most 253
+
+
+class Crew:
+    """The ranks of one launch: who is still alive, and the pipe on which the kernel hears of them."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.alive: dict[int, int] = {}  # pid -> rank
+
+    def tell(self, **message) -> None:
+        """Writes one line of JSON to the kernel, which may have stopped listening."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.status, json.dumps(message).encode() + b"\n")
+
+    def exited(self, pid: int, code: int) -> None:
+        """Reports the end of a rank: its exit code, or minus the number of the signal that ended it."""
+        # A rank leads a process group of its own; what it started ends with it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        self.tell(rank=self.alive.pop(pid), code=code)
+        if not self.alive:
+            os.close(self.status)
+
+    def kill(self) -> None:
+        """Ends every rank and whatever it started."""
+        for pid in self.alive:
+            for end in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    end(pid, signal.SIGKILL)
+
+
+def fork_ranks(crew: Crew, folder: str, pipes: list[tuple[int, int]], control: socket.socket) -> None:
+    """Forks one rank for each (socket, output pipe) of `pipes`."""
+    for number, (talk, output) in enumerate(pipes):
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.close()
+            os.close(crew.status)
+            for later in pipes[number + 1 :]:
+                os.close(later[0])
+                os.close(later[1])
+            rank.main(number, talk, output, folder)
+        crew.alive[pid] = number
+        os.close(talk)
+        os.close(output)
+    crew.tell(pids=list(crew.alive))
+
+
+def serve(control: socket.socket) -> None:
+    """Answers requests until the kernel closes the socket."""
+    crews: dict[int, Crew] = {}
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    while True:
+        ready, _, _ = select.select([control, wake_read], [], [])
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+            reap(crews)
+        if control in ready and not answer(control, crews):
+            break
+    end_all(crews)
+
+
+def reap(crews: dict[int, Crew]) -> None:
+    """Collects the ranks that have ended."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        for crew in crews.values():
+            if pid in crew.alive:
+                crew.exited(pid, os.waitstatus_to_exitcode(status))
+        for name in [name for name, crew in crews.items() if not crew.alive]:
+            del crews[name]
+
+
+def answer(control: socket.socket, crews: dict[int, Crew]) -> bool:
+    """Carries out one request; False when the kernel is gone."""
+    header, fds, _, _ = socket.recv_fds(control, HEADER_BYTES, 1 + 2 * MAX_RANKS)
+    if len(header) < HEADER_BYTES:
+        return False
+    request = json.loads(control.recv(int(header), socket.MSG_WAITALL))
+    if request["do"] == "fork":
+        crews[request["id"]] = crew = Crew(fds[0])
+        fork_ranks(crew, request["folder"], list(zip(fds[1::2], fds[2::2], strict=True)), control)
+    elif request["id"] in crews:
+        crews[request["id"]].kill()
+    return True
+
+
+def end_all(crews: dict[int, Crew]) -> None:
+    """Ends every rank and waits until the last is gone."""
+    for crew in crews.values():
+        crew.kill()
+    while crews:
+        reap(crews)
+        time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    # Stop and Ctrl-C reach the whole process group of a kernel; they are the kernel's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link = socket.socket(fileno=int(sys.argv[1]))
+    for module in PRELOAD:
+        importlib.import_module(module)
+    link.sendall(b"ready")
+    serve(link)

@@ -1,0 +1,48 @@
+"""Moving CUDA tensors through host memory where gloo cannot move them itself (all but all_reduce and broadcast)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+GLOO_TAKES_CUDA = ("all_reduce", "broadcast", "barrier")
+
+
+def flatten(argument: Any) -> list[torch.Tensor]:
+    """The tensors in a tensor, a list of tensors or a list of lists; nothing in anything else."""
+    if isinstance(argument, torch.Tensor):
+        return [argument]
+    if isinstance(argument, (list, tuple)):
+        return [tensor for inner in argument for tensor in flatten(inner)]
+    return []
+
+
+def needed(kind: str, backend: str, tensors: list[torch.Tensor]) -> bool:
+    """Whether this operation must go through host memory."""
+    return backend == "gloo" and kind not in GLOO_TAKES_CUDA and any(t.is_cuda for t in tensors)
+
+
+def to_host(arguments: tuple) -> tuple[tuple, Callable[[], None]]:
+    """Copies of `arguments` in host memory, and a function that copies what arrived there back.
+
+    The first argument of every collective is what it writes, so that one is copied back.
+    """
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def host(argument: Any) -> Any:
+        if isinstance(argument, torch.Tensor):
+            copy = torch.empty(argument.shape, dtype=argument.dtype, pin_memory=argument.is_cuda)
+            copies.append((argument, copy.copy_(argument)))
+            return copy
+        if isinstance(argument, (list, tuple)):
+            return [host(inner) for inner in argument]
+        return argument
+
+    staged = tuple(host(argument) for argument in arguments)
+    written = len(flatten(arguments[0])) if arguments else 0
+
+    def back() -> None:
+        for tensor, copy in copies[:written]:
+            tensor.copy_(copy)
+
+    return staged, back

@@ -1,0 +1,230 @@
+"""The kernel's side of a launch: listens to the ranks until all have finished, one has failed, or time is up."""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from parallel_lab.runtime import wire
+from parallel_lab.runtime.calls import hidden, read_calls
+from parallel_lab.runtime.diagnose import State
+from parallel_lab.runtime.forkserver import ForkServer
+
+PIECE_BYTES = 1 << 20
+OUTPUT_BYTES = 1 << 22  # what is kept of one rank's printing
+GRACE_S = 0.3  # how long after a failure other ranks may report failures of their own
+LOST_GRACE_S = 2.0  # how long the cause of a lost connection may take to show
+ANSWER_S = 0.5  # how long a rank may take to say where it is
+
+
+@dataclass
+class Peer:
+    """What the kernel knows of one rank."""
+
+    sock: socket.socket
+    output_fd: int
+    pid: int = 0
+    reader: wire.Reader = field(default_factory=wire.Reader)
+    printed: bytearray = field(default_factory=bytearray)
+    done: dict[str, Any] | None = None  # the message with its result
+    failed: dict[str, Any] | None = None  # the message with its exception
+    state: dict[str, Any] | None = None  # its answer to where it is
+    code: int | None = None  # its exit code, once it has ended
+    ended_s: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be expected of it."""
+        return self.done is not None or self.failed is not None or self.code is not None
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended without a word."""
+        return self.code is not None and self.done is None and self.failed is None
+
+
+class Watch:
+    """Listens to the ranks of one launch. A context manager: leaving it ends every rank and closes every descriptor."""
+
+    def __init__(self, server: ForkServer, folder: str, ranks: int, on_progress) -> None:
+        self.server, self.folder, self.on_progress = server, folder, on_progress
+        self.selector = selectors.DefaultSelector()
+        self.peers: list[Peer] = []
+        self.status_data = b""
+        self.status_fd, theirs = os.pipe()
+        fds = [theirs]
+        self.selector.register(self.status_fd, selectors.EVENT_READ, self._on_status)
+        for rank in range(ranks):
+            ours, talk = socket.socketpair()
+            read, write = os.pipe()
+            self.peers.append(peer := Peer(ours, read))
+            self.selector.register(ours, selectors.EVENT_READ, lambda peer=peer, rank=rank: self._on_message(peer, rank))
+            self.selector.register(read, selectors.EVENT_READ, lambda peer=peer: self._on_output(peer))
+            fds += [talk.detach(), write]
+        try:
+            self.number = server.fork(folder, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.kill(self.number)
+        self._until(lambda: self.ended, time.monotonic() + 5)
+        self._until(lambda: self._open() == 0, time.monotonic() + 0.2)
+        for key in list(self.selector.get_map().values()):
+            self._close(key.fileobj)
+        self.selector.close()
+
+    @property
+    def ended(self) -> bool:
+        """Whether every rank has ended."""
+        return all(peer.code is not None for peer in self.peers)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until all ranks are over or one has failed (and the others have had a moment to fail too); False when time is
+        up before."""
+        deadline = time.monotonic() + timeout_s
+        self._until(lambda: self.all_over or self.trouble, deadline)
+        if self.trouble:
+            self._until(lambda: self.all_over or self.cause, time.monotonic() + LOST_GRACE_S)
+            self._until(lambda: self.all_over, time.monotonic() + GRACE_S)
+        return self.all_over or self.trouble
+
+    def release(self) -> None:
+        """Lets the ranks go, once all have returned: a rank that left early would break its peers' connections."""
+        for peer in self.peers:
+            self._tell(peer, "go")
+        self._until(lambda: self.ended, time.monotonic() + 2)
+
+    def ask_states(self) -> dict[int, State]:
+        """Where each rank is now."""
+        for peer in self.peers:
+            if not peer.over:
+                self._tell(peer, "report")
+        self._until(lambda: all(p.over or p.state for p in self.peers), time.monotonic() + ANSWER_S)
+        silent = [rank for rank, p in enumerate(self.peers) if not (p.over or p.state)]
+        stacks = self._native_stacks(silent)
+        return {rank: self._state(rank, peer, stacks.get(rank)) for rank, peer in enumerate(self.peers)}
+
+    @property
+    def all_over(self) -> bool:
+        """Whether nothing more is to be expected of any rank."""
+        return all(peer.over for peer in self.peers)
+
+    @property
+    def trouble(self) -> bool:
+        """Whether a rank failed or died."""
+        return any(peer.failed or peer.died for peer in self.peers)
+
+    @property
+    def cause(self) -> bool:
+        """Whether a rank failed of its own, and not for the loss of another."""
+        return any(peer.died or (peer.failed and not peer.failed["lost"]) for peer in self.peers)
+
+    def _native_stacks(self, ranks: list[int]) -> dict[int, list]:
+        """Where ranks are that cannot answer: faulthandler writes it from a signal handler, whatever holds Python."""
+        for rank in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.peers[rank].pid, signal.SIGUSR1)
+        if ranks:
+            self._until(lambda: False, time.monotonic() + 0.1)
+        return {rank: read_stack(os.path.join(self.folder, f"stack{rank}")) for rank in ranks}
+
+    def _state(self, rank: int, peer: Peer, stack: list | None) -> State:
+        told = peer.done or peer.failed or peer.state or {}
+        calls = told["calls"] if "calls" in told else read_calls(os.path.join(self.folder, f"calls{rank}"))
+        frames = stack if stack is not None else told.get("stack", [])
+        line = "" if peer.done or peer.failed else learner_frame(frames)
+        ended = describe_end(peer)
+        return State(calls, line, peer.done is not None, ended, stack is not None)
+
+    def _until(self, done, deadline: float) -> None:
+        while not done() and (left := deadline - time.monotonic()) > 0 and self._open():
+            for key, _ in self.selector.select(left):
+                key.data()
+
+    def _open(self) -> int:
+        return len(self.selector.get_map())
+
+    def _tell(self, peer: Peer, word: str) -> None:
+        with contextlib.suppress(OSError):
+            wire.send(peer.sock, word)
+
+    def _close(self, thing: Any) -> None:
+        self.selector.unregister(thing)
+        os.close(thing) if isinstance(thing, int) else thing.close()
+
+    def _on_status(self) -> None:
+        data = os.read(self.status_fd, PIECE_BYTES)
+        if not data:
+            self._close(self.status_fd)
+            for peer in self.peers:  # the server is gone, and its ranks with it
+                peer.code = -signal.SIGKILL if peer.code is None else peer.code
+            return
+        *lines, self.status_data = (self.status_data + data).split(b"\n")
+        for message in map(json.loads, lines):
+            for pid, peer in zip(message.get("pids", ()), self.peers, strict=False):
+                peer.pid = pid
+            if "code" in message:
+                peer = self.peers[message["rank"]]
+                peer.code, peer.ended_s = message["code"], time.monotonic()
+
+    def _on_message(self, peer: Peer, rank: int) -> None:
+        try:
+            data = peer.sock.recv(PIECE_BYTES)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self._close(peer.sock)
+        for message in peer.reader.feed(data):
+            what = message.pop("what")
+            if what == "progress":
+                self.on_progress(rank, **message)
+            else:
+                setattr(peer, what, message)
+
+    def _on_output(self, peer: Peer) -> None:
+        data = os.read(peer.output_fd, PIECE_BYTES)
+        if not data:
+            self._close(peer.output_fd)
+        elif len(peer.printed) < OUTPUT_BYTES:
+            peer.printed += data
+            if len(peer.printed) >= OUTPUT_BYTES:
+                peer.printed += b"\n... (the rest of this rank's output is left out)\n"
+
+
+def describe_end(peer: Peer) -> str:
+    """How a rank ended, in words; empty while it lives or if it returned."""
+    if peer.failed:
+        return f"raised {peer.failed['text'].splitlines()[0]}"
+    if peer.done or peer.code is None:
+        return ""
+    if peer.code >= 0:
+        return f"exited with code {peer.code} before it returned"
+    name = signal.Signals(-peer.code).name
+    hint = " (the system does that when memory runs out)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def read_stack(path: str) -> list[tuple[str, int, str]]:
+    """The frames that faulthandler wrote, outermost first."""
+    frames = []
+    with contextlib.suppress(OSError), open(path) as file:
+        for line in file:
+            if line.startswith("  File "):
+                name, number, where = line.strip()[6:].rsplit(", line ", 1)[0], *line.strip().rsplit(", line ", 1)[1].split(" in ", 1)
+                frames.append((name[:-1], int(number), where))
+    return frames[::-1]
+
+
+def learner_frame(frames: list) -> str:
+    """The innermost frame that is the learner's, as `file:number`."""
+    return next((f"{name}:{number}" for name, number, _ in reversed(frames) if not hidden(name)), "")

@@ -1,0 +1,165 @@
+"""Handles on operations under way: they record when an operation is complete and hold it back on an emulated link."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch.futures import Future
+
+from parallel_lab.runtime import calls
+from parallel_lab.runtime.calls import Call
+from parallel_lab.trace.record import Recorder
+
+
+class DoneWork(dist.Work):
+    """The handle of an operation that a fault swallowed: complete from the start."""
+
+    def __init__(self, tensors: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.future: Future = Future()
+        self.future.set_result(tensors)
+
+    def wait(self, timeout=None) -> bool:
+        """Returns at once."""
+        return True
+
+    def is_completed(self) -> bool:
+        """True."""
+        return True
+
+    def get_future(self) -> Future:
+        """A completed future."""
+        return self.future
+
+
+class LabWork(dist.Work):
+    """A handle that keeps the log and the trace: the base of both kinds."""
+
+    def __init__(self, inner: dist.Work, call: Call, recorder: Recorder, index: int) -> None:
+        super().__init__()
+        self.inner, self.call, self.recorder, self.index = inner, call, recorder, index
+        self.wait_s = 0.0
+
+    def is_completed(self) -> bool:
+        """Whether the operation is over."""
+        return self.inner.is_completed()
+
+    def is_success(self) -> bool:
+        """Whether it is over and well."""
+        return self.inner.is_success()
+
+    def result(self) -> list[torch.Tensor]:
+        """The tensors of the inner handle."""
+        return self.inner.result()
+
+    def _source_rank(self) -> int:
+        return self.inner._source_rank()
+
+    source_rank = _source_rank
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Marks the rank as standing still for this operation, and times it."""
+        if self.call.state != calls.DONE:
+            self.call.state = calls.WAITING
+        began_s = time.monotonic()
+        yield
+        self.wait_s += time.monotonic() - began_s
+        self.call.state = calls.DONE
+
+
+def future_of(work: dist.Work) -> tuple[Future, bool]:
+    """The future of a backend's handle, and whether it is our own.
+
+    gloo's reduce_scatter has none; a thread then waits for it.
+    """
+    try:
+        return work.get_future(), False
+    except RuntimeError:
+        future: Future = Future()
+        threading.Thread(target=_wait_for, args=(work, future), daemon=True, name="waiter").start()
+        return future, True
+
+
+def _wait_for(work: dist.Work, future: Future) -> None:
+    try:
+        work.wait()
+        future.set_result(None)
+    except Exception as error:
+        future.set_exception(error)
+
+
+class CollectiveWork(LabWork):
+    """The handle of a collective. DDP never calls `wait` but takes the future, so completion is recorded there too.
+
+    `after` runs once, when the result has arrived: it copies staged tensors back. `future` is given where an emulated
+    link decides when the collective is over; otherwise the backend's own future does.
+    """
+
+    def __init__(self, inner, call, recorder, index, after: Callable[[], None], future: Future | None) -> None:
+        super().__init__(inner, call, recorder, index)
+        self.after = after
+        self.future, self.ours = (future, True) if future is not None else future_of(inner)
+        self._once = threading.Lock()
+        self._finished = False
+        self.future.add_done_callback(lambda _: self._finish())
+
+    def wait(self, timeout=None) -> bool:
+        """Blocks until the collective is over; raises what went wrong."""
+        with self.waiting():
+            if self.ours:
+                self.future.wait()
+            else:
+                self.inner.wait()
+        self._finish()
+        return True
+
+    def is_completed(self) -> bool:
+        """Whether the collective is over, on the emulated link too."""
+        return self.future.done()
+
+    def get_future(self) -> Future:
+        """The future that completes with the collective."""
+        return self.future
+
+    def _finish(self) -> None:
+        with self._once:
+            if self._finished:
+                if self.wait_s:
+                    self.recorder.waited(self.index, self.wait_s)
+                return
+            self._finished = True
+            self.call.state = calls.DONE
+            self.recorder.complete(self.index, self.wait_s)
+            self.after()
+
+
+class MessageWork(LabWork):
+    """The handle of a send or a receive. gloo gives these no future: `wait` is where their end is seen.
+
+    `due` is called once the message has arrived and returns the moment of the monotonic clock at which an emulated
+    link would have delivered it (0 for no link).
+    """
+
+    def __init__(self, inner, call, recorder, index, after: Callable[[], None], due: Callable[[], float]) -> None:
+        super().__init__(inner, call, recorder, index)
+        self.after, self.due = after, due
+        self._finished = False
+
+    def wait(self, timeout=None) -> bool:
+        """Blocks until the message is delivered; raises what went wrong."""
+        if self._finished:
+            return True
+        with self.waiting():
+            self.inner.wait()
+            due_s = self.due()
+            if (left_s := due_s - time.monotonic()) > 0:
+                time.sleep(left_s)
+        self._finished = True
+        self.after()
+        # On an emulated link the end is known even when the rank looked only later.
+        self.recorder.complete(self.index, self.wait_s, end_s=due_s or None)
+        return True

@@ -1,0 +1,152 @@
+"""What happened, real or simulated: spans of time on the lanes of each rank, and the bytes held over time.
+
+Conventions, used everywhere in the course: bytes and messages are counted at the rank that *sends* them. A built-in
+collective of PyTorch is one span, and is charged what its ring algorithm sends per rank (`runtime.link.ring_cost`).
+Times are seconds since the trace began; on one machine all ranks read the same monotonic clock.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from parallel_lab.plan import COMPUTE, NAMES, Op, Plan
+
+
+class Span(NamedTuple):
+    """One thing that one rank did.
+
+    Attributes:
+        rank, kind, part, mb, peer, lane: as in `plan.Op`. A PyTorch collective has its own name as kind
+            (`all_reduce`), lane `send`, and part -1.
+        start_s, end_s: when it was issued and when it was complete.
+        bytes: the payload of the call, in bytes, sent or received.
+        sent_bytes, sent_messages: what left this rank because of it.
+        wait_s: how long the rank's own thread stood still for it.
+        group: the name of the process group; empty for the default group.
+        line: the learner's line that asked for it, as `file:number`.
+    """
+
+    rank: int
+    kind: str
+    start_s: float
+    end_s: float
+    part: int = -1
+    mb: int = 0
+    peer: int = -1
+    lane: str = COMPUTE
+    bytes: int = 0
+    sent_bytes: int = 0
+    sent_messages: int = 0
+    wait_s: float = 0.0
+    group: str = ""
+    line: str = ""
+
+    @property
+    def name(self) -> str:
+        """The kind in words: `forward` for F."""
+        return NAMES.get(self.kind, self.kind)
+
+    @property
+    def op(self) -> Op:
+        """The step of a plan that this span carried out."""
+        return Op(self.rank, self.kind, self.part, self.mb, self.peer, self.lane)
+
+
+class Sample(NamedTuple):
+    """Bytes that a rank held at a time, of one kind (`parameters`, `activations`; `all` for the sum)."""
+
+    rank: int
+    time_s: float
+    bytes: int
+    kind: str = "all"
+
+
+def _union(spans: Iterable[Span]) -> list[tuple[float, float]]:
+    """The stretches of time that at least one span covers, in order and disjoint."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted((s.start_s, s.end_s) for s in spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _length(stretches: Iterable[tuple[float, float]]) -> float:
+    return sum(end - start for start, end in stretches)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything that `ranks` ranks did.
+
+    Attributes:
+        ranks: how many there were.
+        spans: in the order in which each rank issued them.
+        memory: samples of bytes held, in time order per rank; empty where nothing was measured.
+        simulated: whether the times come from a cost model and not from a clock.
+    """
+
+    ranks: int
+    spans: tuple[Span, ...]
+    memory: tuple[Sample, ...] = field(default=())
+    simulated: bool = False
+
+    @property
+    def duration_s(self) -> float:
+        """From the first start to the last end."""
+        if not self.spans:
+            return 0.0
+        return max(s.end_s for s in self.spans) - min(s.start_s for s in self.spans)
+
+    def of(self, rank: int) -> list[Span]:
+        """The spans of one rank, in the order of issue."""
+        self._check(rank)
+        return [s for s in self.spans if s.rank == rank]
+
+    def _check(self, rank: int) -> None:
+        if not 0 <= rank < self.ranks:
+            raise ValueError(f"rank {rank}: this trace has ranks 0 to {self.ranks - 1}")
+
+    def bytes_sent(self, rank: int) -> int:
+        """Bytes that left `rank`."""
+        return sum(s.sent_bytes for s in self.of(rank))
+
+    def messages(self, rank: int) -> int:
+        """Messages that left `rank`."""
+        return sum(s.sent_messages for s in self.of(rank))
+
+    def busy_s(self, rank: int, lane: str = COMPUTE) -> float:
+        """Seconds during which at least one span of `lane` ran on `rank`."""
+        return _length(_union(s for s in self.of(rank) if s.lane == lane))
+
+    def bubble(self) -> float:
+        """The share of all ranks' time in which nothing was computed: 1 - busy / (ranks x duration), from 0 to 1."""
+        if not self.duration_s:
+            return 0.0
+        busy_s = sum(self.busy_s(rank) for rank in range(self.ranks))
+        return 1 - busy_s / (self.ranks * self.duration_s)
+
+    def overlap_s(self, rank: int) -> float:
+        """Seconds in which `rank` computed and communicated at the same time: |A| + |B| - |A or B|."""
+        spans = self.of(rank)
+        compute = [s for s in spans if s.lane == COMPUTE]
+        communicate = [s for s in spans if s.lane != COMPUTE]
+        apart_s = _length(_union(compute)) + _length(_union(communicate))
+        return apart_s - _length(_union(spans))
+
+    def peak_bytes(self, rank: int) -> int:
+        """The most bytes that `rank` held at once, all kinds together; 0 where memory was not sampled."""
+        self._check(rank)
+        held: dict[str, int] = defaultdict(int)
+        peak = 0
+        for sample in self.memory:
+            if sample.rank == rank:
+                held[sample.kind] = sample.bytes
+                peak = max(peak, sum(held.values()))
+        return peak
+
+    def plan(self) -> Plan:
+        """The plan that was carried out: each rank's spans as ops, in the order of issue."""
+        return Plan.of((s.op for s in self.spans), ranks=self.ranks)

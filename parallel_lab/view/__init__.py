@@ -1,0 +1,24 @@
+"""Pictures of a run: the only place that loads matplotlib and widgets."""
+
+from parallel_lab.view.chrome import chrome_trace, save_chrome
+from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.memory import draw_memory
+from parallel_lab.view.mesh import draw_mesh
+from parallel_lab.view.plots import bars, lines
+from parallel_lab.view.text import summary
+from parallel_lab.view.timeline import Timeline, draw
+from parallel_lab.view.topology import topology
+
+__all__ = [
+    "Drawing",
+    "Timeline",
+    "bars",
+    "chrome_trace",
+    "draw",
+    "draw_memory",
+    "draw_mesh",
+    "lines",
+    "save_chrome",
+    "summary",
+    "topology",
+]

@@ -1,0 +1,110 @@
+"""The interactive timeline: a widget that draws the layout of a trace on a canvas in the browser.
+
+Spans travel as rows of numbers, at most `MOST_BOXES` of them; what is narrower is merged. The page needs no network.
+"""
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+from parallel_lab.plan import NAMES
+from parallel_lab.trace import Trace
+from parallel_lab.view.layout import Box, Layout, counted_kinds, held_bytes, lane_name, lay_out
+from parallel_lab.view.style import looks, order
+from parallel_lab.view.text import summary
+
+MOST_BOXES = 20_000
+_MOST_LEVELS = 2_000
+_HERE = Path(__file__).parent
+
+
+def module() -> str:
+    """The source of the widget's ES module: painting, reading, elements, then the widget itself."""
+    return "\n".join(
+        (_HERE / name).read_text("utf-8") for name in ("paint.js", "tooltip.js", "elements.js", "canvas.js")
+    )
+
+
+class Canvas(anywidget.AnyWidget):
+    """A timeline to zoom and pan. What the reader sees is in traits that Python can read, watch and set.
+
+    Attributes:
+        start_s, end_s: the stretch of time in view, in seconds since the first span.
+        selected: index of the selected box in `data["boxes"]`; -1 for none.
+        data: what is drawn; see `payload`.
+    """
+
+    _esm = module()
+    _css = (_HERE / "canvas.css").read_text("utf-8")
+
+    data = traitlets.Dict().tag(sync=True)
+    start_s = traitlets.Float(0.0).tag(sync=True)
+    end_s = traitlets.Float(0.0).tag(sync=True)
+    selected = traitlets.Int(-1).tag(sync=True)
+
+    def __init__(self, data: dict, **traits) -> None:
+        super().__init__(data=data, end_s=data["duration_s"], **traits)
+
+
+def payload(trace: Trace, slots: bool, label: str) -> dict:
+    """What the browser needs to draw `trace`, compact enough to be sent as JSON.
+
+    `boxes` holds rows of (rank, lane, row, start_s, duration_s, kind, part, mb, peer, bytes, wait_s, line, count),
+    where lane, kind and line are indices into the lists of that name. `memory` holds (time_s, bytes) per rank.
+    """
+    layout = _small_enough(trace)
+    kinds = order(box.kind for box in layout.boxes)
+    lines = list(dict.fromkeys(trace.spans[box.first].line for box in layout.boxes))
+    places = {"kind": kinds, "lane": list(layout.rows), "line": lines}
+    index = {name: {value: i for i, value in enumerate(values)} for name, values in places.items()}
+    return {
+        "label": label,
+        "text": summary(trace, times=True) if not slots else label,
+        "ranks": layout.ranks,
+        "duration_s": layout.duration_s,
+        "slots": slots,
+        "simulated": trace.simulated,
+        "lanes": [{"name": lane_name(lane, layout.rows), "rows": rows} for lane, rows in layout.rows.items()],
+        "kinds": _kinds(trace, kinds),
+        "lines": lines,
+        "boxes": [_row(trace, layout, box, index) for box in layout.boxes],
+        "memory": [_levels(trace, layout, rank) for rank in range(trace.ranks)] if trace.memory else [],
+    }
+
+
+def _kinds(trace: Trace, kinds: list[str]) -> list[dict]:
+    counted, found = counted_kinds(trace.spans), looks(kinds)
+    return [
+        {"name": NAMES.get(kind, kind), "counted": kind in counted, "ink": look.ink, **look._asdict()}
+        for kind, look in ((kind, found[kind]) for kind in kinds)
+    ]
+
+
+def _small_enough(trace: Trace) -> Layout:
+    """The finest layout of at most `MOST_BOXES` boxes that merging can give."""
+    columns = 1_000_000
+    layout = lay_out(trace, columns)
+    while len(layout.boxes) > MOST_BOXES and columns > 100:
+        columns //= 4
+        layout = lay_out(trace, columns)
+    return layout
+
+
+def _row(trace: Trace, layout: Layout, box: Box, index: dict[str, dict[str, int]]) -> list:
+    s = trace.spans[box.first]
+    start_s, duration_s = box.start_s - layout.start_s, box.end_s - box.start_s
+    what = [index["kind"][box.kind], s.part, s.mb, s.peer, s.bytes, float(f"{s.wait_s:.4g}"), index["line"][s.line]]
+    return [box.rank, index["lane"][box.lane], box.row, _short(start_s), _short(duration_s), *what, box.spans]
+
+
+def _short(time_s: float) -> float:
+    """`time_s` to the nanosecond at most, so that JSON writes it in few digits."""
+    return round(time_s, 12)
+
+
+def _levels(trace: Trace, layout: Layout, rank: int) -> list[list[float]]:
+    """Bytes held by `rank` over time, thinned where there are too many samples, keeping the highest of each stretch."""
+    levels = [[_short(t - layout.start_s), sum(held.values())] for t, held in held_bytes(trace, rank)]
+    stride = -(-len(levels) // _MOST_LEVELS) or 1
+    return [max(levels[at : at + stride], key=lambda level: level[1]) for at in range(0, len(levels), stride)]

@@ -1,0 +1,110 @@
+"""A trace as a file in Google's Trace Event Format, for Perfetto (ui.perfetto.dev) and chrome://tracing.
+
+Each rank is a process and each lane a thread; a lane with several spans at once takes further threads, because slices
+of one thread must nest. Arrows lead from each send to its receive. Times are microseconds, as the format demands.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from parallel_lab.plan import LANES, RECV, SEND
+from parallel_lab.trace import Span, Trace
+from parallel_lab.view.layout import held_bytes, pack
+
+_THREADS_PER_LANE = 1000
+
+
+def chrome_trace(trace: Trace) -> dict:
+    """`trace` as a dict that `json.dump` writes in the Trace Event Format ("JSON object format")."""
+    threads = _threads(trace)
+    events = [
+        *_names(trace, threads),
+        *(_slice(s, thread) for s, thread in zip(trace.spans, threads, strict=True)),
+        *_arrows(trace, threads),
+        *_counters(trace),
+    ]
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"simulated": trace.simulated}}
+
+
+def save_chrome(trace: Trace, path: str | Path) -> None:
+    """Writes `chrome_trace(trace)` to `path` as JSON."""
+    Path(path).write_text(json.dumps(chrome_trace(trace), separators=(",", ":")), encoding="utf-8")
+
+
+def _us(time_s: float) -> float:
+    return round(time_s * 1e6, 3)
+
+
+def _threads(trace: Trace) -> list[int]:
+    """The thread of each span: by lane, and by row where spans of a lane overlap."""
+    lanes: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for i, s in sorted(enumerate(trace.spans), key=lambda pair: (pair[1].start_s, -pair[1].end_s)):
+        lanes[s.rank, s.lane].append(i)
+    known = [*LANES, *sorted({s.lane for s in trace.spans} - set(LANES))]
+    threads = [0] * len(trace.spans)
+    for (_, lane), indices in lanes.items():
+        rows = pack([trace.spans[i] for i in indices], most=None)
+        for i, row in zip(indices, rows, strict=True):
+            threads[i] = known.index(lane) * _THREADS_PER_LANE + row
+    return threads
+
+
+def _names(trace: Trace, threads: list[int]) -> Iterator[dict]:
+    for rank in range(trace.ranks):
+        yield {"ph": "M", "name": "process_name", "pid": rank, "tid": 0, "args": {"name": f"rank {rank}"}}
+        yield {"ph": "M", "name": "process_sort_index", "pid": rank, "tid": 0, "args": {"sort_index": rank}}
+    for rank, thread, lane in sorted({(s.rank, t, s.lane) for s, t in zip(trace.spans, threads, strict=True)}):
+        row = thread % _THREADS_PER_LANE
+        where = {"pid": rank, "tid": thread}
+        yield {"ph": "M", "name": "thread_name", **where, "args": {"name": f"{lane} {row + 1}" if row else lane}}
+        yield {"ph": "M", "name": "thread_sort_index", **where, "args": {"sort_index": thread}}
+
+
+def _slice(s: Span, thread: int) -> dict:
+    facts = {"part": s.part, "mb": s.mb, "peer": s.peer, "bytes": s.bytes, "group": s.group, "line": s.line}
+    args = {name: value for name, value in facts.items() if value not in ("", -1)}
+    return {
+        "ph": "X",
+        "name": s.name,
+        "cat": s.lane,
+        "pid": s.rank,
+        "tid": thread,
+        "ts": _us(s.start_s),
+        "dur": _us(s.end_s - s.start_s),
+        "args": args | ({"wait_us": _us(s.wait_s)} if s.wait_s else {}),
+    }
+
+
+def messages(trace: Trace) -> list[tuple[int, int]]:
+    """(index of the send, index of the receive) of each message between two ranks, in order of sending.
+
+    A message is known by its ranks, part, microbatch and group; equal ones pair up in order of issue.
+    """
+    waiting: dict[tuple, list[int]] = defaultdict(list)
+    for i, s in enumerate(trace.spans):
+        if s.lane == RECV and s.peer >= 0:
+            waiting[s.peer, s.rank, s.part, s.mb, s.group].append(i)
+    pairs = []
+    for i, s in enumerate(trace.spans):
+        receives = waiting.get((s.rank, s.peer, s.part, s.mb, s.group)) if s.lane == SEND and s.peer >= 0 else None
+        if receives:
+            pairs.append((i, receives.pop(0)))
+    return pairs
+
+
+def _arrows(trace: Trace, threads: list[int]) -> Iterator[dict]:
+    for number, (out, into) in enumerate(messages(trace)):
+        left, came = trace.spans[out], trace.spans[into]
+        # Readers drop an arrow that ends before it starts; a receive is often posted before its send.
+        arrival_s = min(max(left.start_s, came.start_s), came.end_s)
+        common = {"name": "message", "cat": "message", "id": number}
+        yield {"ph": "s", **common, "pid": left.rank, "tid": threads[out], "ts": _us(left.start_s)}
+        yield {"ph": "f", "bp": "e", **common, "pid": came.rank, "tid": threads[into], "ts": _us(arrival_s)}
+
+
+def _counters(trace: Trace) -> Iterator[dict]:
+    for rank in range(trace.ranks):
+        for time_s, held in held_bytes(trace, rank):
+            yield {"ph": "C", "name": "bytes held", "pid": rank, "tid": 0, "ts": _us(time_s), "args": dict(held)}

@@ -1,0 +1,171 @@
+"""Where each span goes: one band a rank, in it a lane for computing and one for communicating, time across.
+
+The layout knows nothing of how it is drawn; the static figure and the interactive canvas share it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from parallel_lab.plan import COMPUTE, NAMES, RECV, SEND
+from parallel_lab.trace import Span, Trace
+
+MOST_ROWS = 3  # spans of one lane that run at once are drawn below each other, up to so many
+
+
+class Box(NamedTuple):
+    """One rectangle: a span, or several (`spans`) of one kind too narrow to tell apart.
+
+    Attributes:
+        rank, lane, kind: as in `trace.Span`.
+        row: 0 for the first row of the lane; further rows hold what runs at the same time.
+        start_s, end_s: seconds (slots, for a plan).
+        label: what is written inside where there is room; may be empty.
+        spans: how many spans it stands for.
+        first: the place of the first of them in `trace.spans`.
+    """
+
+    rank: int
+    lane: str
+    kind: str
+    row: int
+    start_s: float
+    end_s: float
+    label: str
+    spans: int
+    first: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Boxes, and what they need to be drawn.
+
+    Attributes:
+        ranks: the number of bands.
+        start_s, end_s: the first start and the last end, in seconds.
+        rows: for each lane in use, from top to bottom, how many rows it has.
+        boxes: ordered by rank, lane and start.
+    """
+
+    ranks: int
+    start_s: float
+    end_s: float
+    rows: dict[str, int]
+    boxes: tuple[Box, ...]
+
+    @property
+    def duration_s(self) -> float:
+        """From the first start to the last end."""
+        return self.end_s - self.start_s
+
+
+def lay_out(trace: Trace, columns: int) -> Layout:
+    """Places the spans of `trace` for a drawing `columns` pixels wide; spans below a pixel are merged by kind."""
+    start_s, end_s = extent(trace)
+    pixel_s = (end_s - start_s) / max(columns, 1)
+    labels = _labels(trace.spans)
+    rows: dict[str, int] = {}
+    boxes: list[Box] = []
+    for (rank, lane), indices in _by_lane(trace).items():
+        placed = pack([trace.spans[i] for i in indices], slack_s=1e-9 * (end_s - start_s))
+        rows[lane] = max(rows.get(lane, 1), 1 + max(placed))
+        for i, row in zip(indices, placed, strict=True):
+            s = trace.spans[i]
+            boxes.append(Box(rank, lane, s.kind, row, s.start_s, s.end_s, labels[i], 1, i))
+    return Layout(trace.ranks, start_s, end_s, _ordered(rows), tuple(merge(boxes, pixel_s)))
+
+
+def extent(trace: Trace) -> tuple[float, float]:
+    """First start and last end of the spans and memory samples, in seconds; (0, 0) for an empty trace."""
+    starts = [s.start_s for s in trace.spans] + [m.time_s for m in trace.memory]
+    ends = [s.end_s for s in trace.spans] + [m.time_s for m in trace.memory]
+    return min(starts, default=0.0), max(ends, default=0.0)
+
+
+def held_bytes(trace: Trace, rank: int) -> Iterator[tuple[float, dict[str, int]]]:
+    """For each memory sample of `rank`: its time in seconds, and the bytes held from then on, by kind."""
+    held: dict[str, int] = {}
+    for sample in trace.memory:
+        if sample.rank == rank:
+            held = {**held, sample.kind: sample.bytes}
+            yield sample.time_s, held
+
+
+def lane_name(lane: str, lanes: Iterable[str]) -> str:
+    """What to call `lane` beside a band; a collective sends and receives, so it has the word for both."""
+    if lane == SEND and RECV not in lanes:
+        return "communicate"
+    return {RECV: "receive"}.get(lane, lane)
+
+
+def _ordered(rows: dict[str, int]) -> dict[str, int]:
+    known = [lane for lane in (COMPUTE, SEND, RECV) if lane in rows]
+    return {lane: rows[lane] for lane in [*known, *sorted(set(rows) - set(known))]} or {COMPUTE: 1}
+
+
+def _by_lane(trace: Trace) -> dict[tuple[int, str], list[int]]:
+    """The indices of the spans of each rank and lane, in order of start, the longer first."""
+    lanes: dict[tuple[int, str], list[int]] = {}
+    for i, s in sorted(enumerate(trace.spans), key=lambda pair: (pair[1].rank, pair[1].start_s, -pair[1].end_s)):
+        lanes.setdefault((s.rank, s.lane), []).append(i)
+    return lanes
+
+
+def pack(spans: Sequence[Span], slack_s: float = 0.0, most: int | None = MOST_ROWS) -> list[int]:
+    """A row for each of `spans` (sorted by start) so that spans of one row do not overlap.
+
+    Where more than `most` run at once, the row that is free first is used again; None sets no limit.
+    """
+    ends: list[float] = []
+    rows = []
+    for s in spans:
+        row = next((r for r, end_s in enumerate(ends) if end_s <= s.start_s + slack_s), len(ends))
+        if row == most:
+            row = ends.index(min(ends))
+        if row == len(ends):
+            ends.append(s.end_s)
+        ends[row] = max(ends[row], s.end_s)
+        rows.append(row)
+    return rows
+
+
+def merge(boxes: Iterable[Box], pixel_s: float) -> list[Box]:
+    """Joins boxes narrower than `pixel_s` with their neighbours of the same kind and row, less than a pixel away."""
+    open_box: dict[tuple[int, str, int, str], int] = {}
+    merged: list[Box] = []
+    for box in boxes:
+        key = (box.rank, box.lane, box.row, box.kind)
+        at = open_box.get(key)
+        last = merged[at] if at is not None else None
+        narrow = box.end_s - box.start_s < pixel_s
+        if last and at is not None and narrow and box.start_s - last.end_s < pixel_s:
+            merged[at] = last._replace(end_s=max(last.end_s, box.end_s), spans=last.spans + 1)
+            continue
+        merged.append(box._replace(label="") if narrow else box)
+        # A wide box is closed: what follows it must not make it look longer than it was.
+        open_box.pop(key, None)
+        if narrow:
+            open_box[key] = len(merged) - 1
+    return merged
+
+
+def counted_kinds(spans: Iterable[Span]) -> set[str]:
+    """The kinds whose microbatch or round tells spans apart: none where all is 0, and no collective of PyTorch."""
+    spans = list(spans)
+    if not any(s.mb for s in spans):
+        return set()
+    return {s.kind for s in spans if s.mb != 0 or s.peer >= 0 or s.kind in NAMES}
+
+
+def _labels(spans: Sequence[Span]) -> list[str]:
+    """The microbatch of each span, as text; the whole op where a rank works on several parts of a model."""
+    counted = counted_kinds(spans)
+    parts: dict[int, set[int]] = {}
+    for s in spans:
+        if s.kind in NAMES:
+            parts.setdefault(s.rank, set()).add(s.part)
+    several = any(len(held) > 1 for held in parts.values())
+    return [
+        "" if s.kind not in counted else f"{s.part}{s.kind}{s.mb}" if several and s.kind in NAMES else str(s.mb)
+        for s in spans
+    ]

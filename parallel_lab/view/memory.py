@@ -1,0 +1,90 @@
+"""Bytes that each rank holds over time, stacked by kind."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from parallel_lab.trace import Trace
+from parallel_lab.view.axes import legend_below, panels, tidy
+from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.layout import extent, held_bytes
+from parallel_lab.view.slots import trace_of
+from parallel_lab.view.style import INK, looks, order, settings
+from parallel_lab.view.text import plural, table
+from parallel_lab.view.units import format_bytes, time_unit
+
+_SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
+
+
+def draw_memory(source, *, title: str | None = None, width_in: float = 9.0) -> Drawing:
+    """Draws the bytes held by each rank of a run or trace, a panel a rank, all to one scale, stacked by kind.
+
+    The text gives each rank's peak and what it was made of. Raises ValueError for a trace without memory samples.
+    """
+    trace, _ = trace_of(source)
+    if not trace.memory:
+        raise ValueError("this trace holds no memory samples, so there is no memory to draw")
+    kinds = order(sample.kind for sample in trace.memory)
+    peak = max(trace.peak_bytes(rank) for rank in range(trace.ranks))
+    scale, unit = next(((s, u) for s, u in _SCALES if peak >= s), _SCALES[-1])
+    with settings():
+        columns = 1 if trace.ranks == 1 else 2 if trace.ranks <= 8 else 4
+        figure, axes = panels(trace.ranks, columns, width_in, 1.55, title, sharex=True, sharey=True)
+        for rank, ax in enumerate(axes):
+            _panel(ax, trace, rank, kinds, scale)
+            ax.set_title(f"rank {rank}", fontsize=8.5, color=INK, loc="left")
+        figure.supylabel(f"held ({unit})", fontsize=8.5)
+        for ax in axes[-columns:]:
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel(f"{'simulated time' if trace.simulated else 'time'} ({_time_scale(trace)[1]})", fontsize=8.5)
+        found = looks(kinds)
+        patches = [_patch(found[kind]) for kind in kinds]
+        legend_below(figure, patches, kinds)
+    alt = f"{f'{title}. ' if title else ''}Bytes held over time by {plural(trace.ranks, 'rank')}: {', '.join(kinds)}."
+    return Drawing(figure, alt=alt, text=_text(trace, kinds))
+
+
+def _patch(look) -> Patch:
+    return Patch(facecolor=look.colour, edgecolor=look.ink, hatch=2 * look.hatch or None, linewidth=0.4)
+
+
+def _time_scale(trace: Trace) -> tuple[float, str]:
+    start_s, end_s = extent(trace)
+    return time_unit(end_s - start_s)
+
+
+def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float) -> None:
+    """One rank's steps; each level lasts until the next sample, the last until the trace ends."""
+    tidy(ax)
+    start_s, end_s = extent(trace)
+    unit_s, _ = _time_scale(trace)
+    levels = list(held_bytes(trace, rank))
+    if not levels:
+        return
+    levels.append((end_s, levels[-1][1]))
+    times = (np.array([time_s for time_s, _ in levels]) - start_s) / unit_s
+    below = np.zeros(len(levels))
+    found = looks(kinds)
+    for kind in kinds:
+        above = below + np.array([held.get(kind, 0) for _, held in levels]) / scale
+        style = {"facecolor": found[kind].colour, "edgecolor": found[kind].ink, "hatch": 2 * found[kind].hatch or None}
+        ax.fill_between(times, below, above, step="post", linewidth=0.3, **style)
+        below = above
+    ax.set_xlim(0, (end_s - start_s) / unit_s or 1.0)
+    ax.set_ylim(bottom=0)
+
+
+def _text(trace: Trace, kinds: list[str]) -> str:
+    peaks = [_at_peak(trace, rank) for rank in range(trace.ranks)]
+    columns = {
+        "rank": [str(rank) for rank in range(trace.ranks)],
+        "peak": [format_bytes(sum(held.values())) for held in peaks],
+    }
+    for kind in kinds if len(kinds) > 1 else []:
+        columns[f"{kind} then"] = [format_bytes(held.get(kind, 0)) for held in peaks]
+    return "\n".join(table(columns))
+
+
+def _at_peak(trace: Trace, rank: int) -> dict[str, int]:
+    """What `rank` held, by kind, when it held most; empty where it was not sampled."""
+    return max((held for _, held in held_bytes(trace, rank)), key=lambda held: sum(held.values()), default={})

@@ -1,0 +1,178 @@
+"""Lines and bars in the style of the course, each a `Drawing` with its numbers in text."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from parallel_lab.view.axes import legend_below, panels, tidy
+from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.style import LINES, MARKERS, numbered, settings, shorten
+from parallel_lab.view.text import table
+
+_TICK_CHARACTERS = 40
+
+Points = tuple[Sequence[float], Sequence[float]]
+
+
+def lines(
+    series: Mapping[str, Points],
+    xlabel: str,
+    ylabel: str,
+    *,
+    points: Mapping[str, Points] | None = None,
+    logx: bool = False,
+    logy: bool = False,
+    title: str | None = None,
+    alt: str | None = None,
+    show_values: bool = True,
+    width_in: float = 6.5,
+) -> Drawing:
+    """Draws a line for each of `series` and loose markers for each of `points`: predicted beside measured.
+
+    Args:
+        series: {name: (x, y)}, joined by lines.
+        xlabel, ylabel: what is on the axes, with the unit.
+        points: {name: (x, y)}, drawn as markers; where a name is also in `series`, in the colour of that line.
+        logx, logy: logarithmic axes; all values must then be above 0.
+        title: above the picture.
+        alt: the alternative text; by default one is made from the names and axes.
+        show_values: whether the text lists the values; False where they come from a clock.
+        width_in: width in inches.
+
+    Raises:
+        ValueError: x and y of one name differ in length, there is nothing to draw, or a value does not fit a
+            logarithmic axis.
+    """
+    points = points or {}
+    _check(series, points, logx, logy)
+    names = list(dict.fromkeys([*series, *points]))
+    colours = {name: look.colour for name, look in zip(names, numbered(len(names)), strict=True)}
+    with settings():
+        figure, (ax,) = panels(1, 1, width_in, 3.4, title)
+        tidy(ax, xlabel, ylabel)
+        handles = [_line(ax, i, name, series, points, colours[name]) for i, name in enumerate(names)]
+        ax.set_xscale("log" if logx else "linear")
+        ax.set_yscale("log" if logy else "linear")
+        if logx:
+            _ticks_at_values(ax, [value for x, _ in [*series.values(), *points.values()] for value in x])
+        legend_below(figure, [h for pair in handles for h in pair], _legend_names(names, series, points))
+    what = _plot_text(series, points, xlabel, ylabel, show_values)
+    return Drawing(figure, alt=alt or _alt("Line plot", title, ylabel, xlabel, names), text=what)
+
+
+def bars(
+    series: Mapping[str, Sequence[float]],
+    labels: Sequence[str],
+    ylabel: str,
+    *,
+    logy: bool = False,
+    title: str | None = None,
+    alt: str | None = None,
+    show_values: bool = True,
+    width_in: float = 6.5,
+) -> Drawing:
+    """Draws bars in groups: one group for each of `labels`, in it one bar for each of `series` (`series[name][group]`).
+
+    The other arguments are those of `lines`. Raises ValueError when a series has not one value a label, when there is
+    nothing to draw, or when a value does not fit a logarithmic axis.
+    """
+    wrong = [name for name, values in series.items() if len(values) != len(labels)]
+    if wrong or not series or not labels:
+        raise ValueError(
+            f"each series needs {len(labels)} values, one a label; wrong: {', '.join(wrong) or 'no series'}"
+        )
+    if logy and any(value <= 0 for values in series.values() for value in values):
+        raise ValueError("logy=True: all values must be above 0")
+    found = dict(zip(series, numbered(len(series)), strict=True))
+    width = 0.8 / len(series)
+    with settings():
+        figure, (ax,) = panels(1, 1, width_in, 3.2, title)
+        tidy(ax, "", ylabel)
+        ax.grid(False, axis="x")
+        for i, (name, values) in enumerate(series.items()):
+            where = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
+            look = found[name]
+            style = {"facecolor": look.colour, "edgecolor": look.ink, "hatch": 2 * look.hatch or None}
+            ax.bar(where, values, width, linewidth=0.4, label=name, **style)
+        _group_labels(ax, labels, width_in)
+        ax.set_yscale("log" if logy else "linear")
+        if len(series) > 1:
+            legend_below(figure, *ax.get_legend_handles_labels())
+    values = {name: [f"{value:.4g}" for value in numbers] for name, numbers in series.items()}
+    text = "\n".join(table({"": list(labels), **values})) if show_values else _extent_text(series, labels)
+    return Drawing(figure, alt=alt or _alt("Bar chart", title, ylabel, ", ".join(labels), list(series)), text=text)
+
+
+def _check(series: Mapping[str, Points], points: Mapping[str, Points], logx: bool, logy: bool) -> None:
+    everything = [*series.items(), *points.items()]
+    if not everything:
+        raise ValueError("nothing to draw: series and points are empty")
+    for name, (x, y) in everything:
+        if len(x) != len(y):
+            raise ValueError(f"{name}: {len(x)} x values and {len(y)} y values")
+        if (logx and min(x, default=1) <= 0) or (logy and min(y, default=1) <= 0):
+            raise ValueError(f"{name}: a logarithmic axis needs values above 0")
+
+
+def _line(
+    ax: Axes, i: int, name: str, series: Mapping[str, Points], points: Mapping[str, Points], colour: str
+) -> list[Line2D]:
+    """Draws what there is under `name`; lines differ by colour and dashes, points by colour and marker."""
+    drawn = []
+    if name in series:
+        drawn += ax.plot(*series[name], color=colour, linestyle=LINES[i % len(LINES)], linewidth=1.6)
+    if name in points:
+        marker = {"marker": MARKERS[i % len(MARKERS)], "markersize": 6.5, "markeredgecolor": "#222222"}
+        drawn += ax.plot(*points[name], color=colour, linestyle="none", markeredgewidth=0.7, **marker)
+    return drawn
+
+
+def _ticks_at_values(ax: Axes, values: Sequence[float]) -> None:
+    """On a logarithmic axis, ticks at the values themselves where they are few: 1, 2, 4, 8 rather than powers of 10."""
+    ticks = sorted(set(values))
+    words = [f"{tick:g}" for tick in ticks]
+    if len("".join(words)) <= _TICK_CHARACTERS and all(b / a > 1.2 for a, b in pairwise(ticks)):
+        ax.set_xticks(ticks, words)
+        ax.set_xticks([], minor=True)
+
+
+def _legend_names(names: Sequence[str], series: Mapping, points: Mapping) -> list[str]:
+    found = []
+    for name in names:
+        both = name in series and name in points
+        found += [name] * (name in series) + [f"{name} (measured)" if both else name] * (name in points)
+    return found
+
+
+def _group_labels(ax: Axes, labels: Sequence[str], width_in: float) -> None:
+    room = int((width_in - 0.8) / len(labels) / 0.075)  # characters of 7.5 pt that fit beside each other
+    lean = room < max(len(label) for label in labels)
+    turn = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if lean else {}
+    ax.set_xticks(range(len(labels)), [shorten(label) for label in labels], **turn)
+
+
+def _alt(what: str, title: str | None, ylabel: str, over: str, names: Sequence[str]) -> str:
+    return f"{f'{title}. ' if title else ''}{what} of {ylabel} over {over}, for {', '.join(names)}."
+
+
+def _plot_text(
+    series: Mapping[str, Points], points: Mapping[str, Points], xlabel: str, ylabel: str, show_values: bool
+) -> str:
+    """A line for each name: how many points, and from where to where x and y go."""
+    rows = [(name, xy, "line") for name, xy in series.items()] + [(name, xy, "points") for name, xy in points.items()]
+    columns = {"": [name for name, _, _ in rows], "drawn as": [f"{kind}, {len(xy[0])}" for _, xy, kind in rows]}
+    if show_values:
+        columns[xlabel] = [_from_to(x) for _, (x, _), _ in rows]
+        columns[ylabel] = [_from_to(y) for _, (_, y), _ in rows]
+    return "\n".join(table(columns))
+
+
+def _from_to(values: Sequence[float]) -> str:
+    return f"{values[0]:.4g} to {values[-1]:.4g}" if len(values) else "none"
+
+
+def _extent_text(series: Mapping[str, Sequence[float]], labels: Sequence[str]) -> str:
+    return f"{', '.join(series)} for {', '.join(labels)}"

@@ -1,0 +1,129 @@
+"""One look for every picture: colours that colour-blind readers can tell apart, and hatching for those who see none.
+
+Colours: Okabe and Ito, "Color Universal Design" (2008), with the grey that is usual beside them. A kind of work keeps
+its colour and hatching in every figure of the course.
+"""
+
+import zlib
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from itertools import product
+from typing import NamedTuple
+
+import matplotlib as mpl
+
+OKABE_ITO = {
+    "sky": "#56B4E9",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "yellow": "#F0E442",
+    "grey": "#999999",
+    "black": "#000000",
+}
+HATCHES = ("", "//", "\\\\", "xx", "--", "||", "++", "..")
+INK, FAINT, BAND = "#222222", "#666666", "#F4F4F4"
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+class Look(NamedTuple):
+    """How a kind is drawn: `colour` as #RRGGBB, `hatch` in matplotlib's letters, `ink` for hatching on that colour."""
+
+    colour: str
+    hatch: str
+
+    @property
+    def ink(self) -> str:
+        """White on dark colours, nearly black on light ones."""
+        red, green, blue = (int(self.colour[at : at + 2], 16) for at in (1, 3, 5))
+        return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "#FFFFFF"
+
+
+KINDS = {
+    "F": Look(OKABE_ITO["sky"], ""),
+    "B": Look(OKABE_ITO["orange"], "//"),
+    "I": Look(OKABE_ITO["yellow"], "\\\\"),
+    "W": Look(OKABE_ITO["green"], "xx"),
+    "send": Look(OKABE_ITO["blue"], ""),
+    "recv": Look(OKABE_ITO["purple"], "||"),
+    "recv_reduce": Look(OKABE_ITO["vermillion"], "++"),
+    "all_reduce": Look(OKABE_ITO["vermillion"], "\\\\"),
+    "all_gather": Look(OKABE_ITO["green"], "--"),
+    "reduce_scatter": Look(OKABE_ITO["purple"], "//"),
+    "broadcast": Look(OKABE_ITO["yellow"], ".."),
+    "reduce": Look(OKABE_ITO["orange"], ".."),
+    "all_to_all": Look(OKABE_ITO["blue"], "xx"),
+    "barrier": Look(OKABE_ITO["grey"], ".."),
+    "parameters": Look(OKABE_ITO["blue"], ""),
+    "gradients": Look(OKABE_ITO["vermillion"], "//"),
+    "optimizer": Look(OKABE_ITO["green"], "\\\\"),
+    "activations": Look(OKABE_ITO["sky"], "xx"),
+    "all": Look(OKABE_ITO["grey"], ""),
+}
+# Kinds with a name of their own choosing get a look from what is left.
+_SPARE = tuple(
+    look
+    for look in (Look(colour, hatch) for hatch, colour in product(HATCHES, OKABE_ITO.values()) if colour != "#000000")
+    if look not in KINDS.values()
+)
+
+
+def looks(kinds: Iterable[str]) -> dict[str, Look]:
+    """The look of each of `kinds`, all different.
+
+    Kinds that the course names have a fixed look. Any other gets one by a hash of its name, the same in every
+    process; where two of them meet at one look, the later in the alphabet moves to the next free one.
+    """
+    found = {kind: KINDS[kind] for kind in kinds if kind in KINDS}
+    for kind in sorted(set(kinds) - set(found)):
+        at = zlib.crc32(kind.encode()) % len(_SPARE)
+        while _SPARE[at] in found.values() and len(found) < len(_SPARE):
+            at = (at + 1) % len(_SPARE)
+        found[kind] = _SPARE[at]
+    return found
+
+
+def numbered(count: int) -> list[Look]:
+    """`count` looks for things without a kind of their own (lines, bars, shards), told apart by colour, then hatch."""
+    colours = [colour for name, colour in OKABE_ITO.items() if name not in ("yellow", "black")]
+    return [
+        Look(colours[n % len(colours)], HATCHES[(n % len(colours) + n // len(colours)) % len(HATCHES)])
+        for n in range(count)
+    ]
+
+
+def order(kinds: Iterable[str]) -> list[str]:
+    """`kinds` without repetition: those with a fixed look first, in its order, then the others as they came."""
+    seen = dict.fromkeys(kinds)
+    return [kind for kind in KINDS if kind in seen] + [kind for kind in seen if kind not in KINDS]
+
+
+def shorten(text: str, most: int = 28) -> str:
+    """`text` in at most `most` characters, cut in the middle, where names differ least."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def settings() -> AbstractContextManager:
+    """Fixed drawing settings, so that a reader's own matplotlib style changes no picture of the course."""
+    return mpl.rc_context(
+        {
+            "font.family": "DejaVu Sans",
+            "font.size": 8,
+            "hatch.linewidth": 0.5,
+            "text.usetex": False,
+            "axes.edgecolor": FAINT,
+            "axes.labelcolor": INK,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.grid": False,
+            "grid.color": "#DDDDDD",
+            "legend.frameon": False,
+        }
+    )

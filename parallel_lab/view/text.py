@@ -1,0 +1,96 @@
+"""A trace in text: a row a rank, then the bubble; what a screen reader reads and a comparison of outputs compares."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+from parallel_lab.plan import NAMES
+from parallel_lab.trace import Trace
+from parallel_lab.view.slots import trace_of
+from parallel_lab.view.style import order, shorten
+from parallel_lab.view.units import format_bytes, format_seconds, format_share
+
+_MOST_KINDS = 6
+_FOLD_ABOVE = 8  # with more ranks, neighbours that have the same numbers share a line
+
+
+def summary(source, times: bool | None = None) -> str:
+    """The numbers of a run, a trace or a plan: per rank busy share, bytes, messages, overlap, memory; then the bubble.
+
+    With `times=False` all that comes from a clock is left out, so that the text is the same in every run; by default
+    times are given where they were simulated (or are slots of a plan) and left out where they were measured.
+    """
+    trace, slots = trace_of(source)
+    times = trace.simulated if times is None else times
+    columns = _columns(trace, times, slots)
+    lines = [_headline(trace, times, slots), *table(_fold(columns) if trace.ranks > _FOLD_ABOVE else columns)]
+    if times and trace.spans:
+        lines.append(f"bubble {format_share(trace.bubble())}")
+    return "\n".join(lines)
+
+
+def describe(trace: Trace, times: bool, slots: bool) -> str:
+    """The alternative text of a timeline: one or two sentences."""
+    kinds = ", ".join(_word(kind) for kind in order(s.kind for s in trace.spans)[:_MOST_KINDS])
+    drawn = f"It shows {kinds}." if kinds else "It is empty."
+    bubble = f" Bubble {format_share(trace.bubble())}." if times and trace.spans else ""
+    return f"Timeline: {_headline(trace, times, slots)}. {drawn}{bubble}"
+
+
+def table(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Lines of a table with right-aligned columns, from {heading: cells}."""
+    widths = {name: max(len(name), *(len(cell) for cell in cells), 0) for name, cells in columns.items()}
+    head = "  ".join(name.rjust(widths[name]) for name in columns)
+    rows = zip(*columns.values(), strict=True)
+    return [head, *("  ".join(c.rjust(w) for c, w in zip(row, widths.values(), strict=True)) for row in rows)]
+
+
+def plural(count: int, word: str) -> str:
+    """`1 rank`, `2 ranks`."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _word(kind: str) -> str:
+    return shorten(NAMES.get(kind, kind), 40)
+
+
+def _headline(trace: Trace, times: bool, slots: bool) -> str:
+    ranks = plural(trace.ranks, "rank")
+    if slots:
+        return f"{ranks}, {plural(len(trace.spans), 'step')} in {plural(round(trace.duration_s), 'slot')}"
+    lasted = f", {format_seconds(trace.duration_s)}" if times else ""
+    return f"{ranks}, {plural(len(trace.spans), 'span')}{lasted}{' (simulated)' if trace.simulated else ''}"
+
+
+def _columns(trace: Trace, times: bool, slots: bool) -> dict[str, list[str]]:
+    """The columns that this trace has something to say in."""
+    ranks = range(trace.ranks)
+    columns = {"rank": [str(rank) for rank in ranks]}
+    if times:
+        whole_s = trace.duration_s or 1.0
+        columns["busy"] = [format_share(trace.busy_s(rank) / whole_s) for rank in ranks]
+    if any(s.sent_messages or s.sent_bytes for s in trace.spans):
+        columns["bytes sent"] = [format_bytes(trace.bytes_sent(rank)) for rank in ranks]
+        columns["messages"] = [f"{trace.messages(rank):,}" for rank in ranks]
+    if times and len({s.lane for s in trace.spans}) > 1:
+        overlap = [trace.overlap_s(rank) for rank in ranks]
+        columns["overlap"] = [plural(round(o), "slot") if slots else format_seconds(max(o, 0.0)) for o in overlap]
+    if trace.memory:
+        columns["peak memory"] = [format_bytes(trace.peak_bytes(rank)) for rank in ranks]
+    columns["steps" if slots else "spans"] = [_counts(trace, rank) for rank in ranks]
+    return columns
+
+
+def _fold(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+    """One row for ranks that follow each other and agree in all but their number: `0-15`."""
+    rows = list(zip(*columns.values(), strict=True))
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: row[1:])]
+    folded = [(f"{g[0][0]}-{g[-1][0]}" if len(g) > 1 else g[0][0], *g[0][1:]) for g in groups]
+    return {name: list(cells) for name, cells in zip(columns, zip(*folded, strict=True), strict=True)}
+
+
+def _counts(trace: Trace, rank: int) -> str:
+    counts = Counter(s.kind for s in trace.of(rank))
+    named = [f"{counts[kind]} {shorten(kind)}" for kind in order(counts)]
+    rest = [plural(len(named) - _MOST_KINDS, "more kind")] if len(named) > _MOST_KINDS else []
+    return ", ".join(named[:_MOST_KINDS] + rest) or "none"

@@ -1,0 +1,65 @@
+"""`draw`: one trace, three ways to look at it: a picture with its summary, an interactive canvas, a trace file."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from parallel_lab.trace import Trace
+from parallel_lab.view.canvas import Canvas, payload
+from parallel_lab.view.chrome import save_chrome
+from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.figure import timeline_figure
+from parallel_lab.view.layout import lay_out
+from parallel_lab.view.slots import trace_of
+from parallel_lab.view.text import describe, summary
+
+_COLUMNS_PER_IN = 96
+
+
+class Timeline(Drawing):
+    """The picture of a trace; see `Drawing` for what it shows in a notebook.
+
+    Attributes:
+        trace: the trace that was drawn; for a plan, its ops in unit slots.
+        slots: whether times are slots of a plan.
+    """
+
+    def __init__(self, figure: Figure, *, alt: str, text: str, trace: Trace, slots: bool) -> None:
+        super().__init__(figure, alt=alt, text=text)
+        self.trace = trace
+        self.slots = slots
+
+    def interactive(self) -> Canvas:
+        """A canvas to zoom and pan with mouse or keyboard, with a tooltip for each span."""
+        return Canvas(data=payload(self.trace, self.slots, self.alt))
+
+    def chrome(self, path: str | Path) -> None:
+        """Writes a trace file that Perfetto and chrome://tracing open; a slot of a plan becomes a second."""
+        save_chrome(self.trace, path)
+
+
+def draw(source, *, title: str | None = None, width_in: float = 9.0, show_memory: bool | None = None) -> Timeline:
+    """Draws what each rank did, or shall do, over time: one band a rank, computing above communicating.
+
+    Args:
+        source: a run, a `Trace`, or a `Plan`; a plan is drawn in slots of equal length.
+        title: above the picture.
+        width_in: width in inches, from 4.
+        show_memory: a strip of bytes held under each rank; by default where memory was sampled.
+
+    Returns:
+        A picture that a notebook shows with a summary below; see `Timeline` for what else it does.
+
+    Raises:
+        TypeError: `source` is none of the three.
+        ValueError: `width_in` is below 4, or the plan cannot finish.
+    """
+    if width_in < 4:
+        raise ValueError(f"width_in={width_in}: a timeline needs 4 inches or more")
+    trace, slots = trace_of(source)
+    layout = lay_out(trace, int(_COLUMNS_PER_IN * width_in))
+    memory = bool(trace.memory) if show_memory is None else show_memory and bool(trace.memory)
+    figure = timeline_figure(trace, layout, title=title, width_in=width_in, slots=slots, memory=memory)
+    alt = describe(trace, trace.simulated, slots)
+    alt = f"{title}. {alt}" if title else alt
+    return Timeline(figure, alt=alt, text=summary(source), trace=trace, slots=slots)

@@ -1,0 +1,186 @@
+"""`launch`: what goes in, what comes out, and that two at once do not meet."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import psutil
+import pytest
+import torch
+import torch.distributed as dist
+
+from parallel_lab import Delay, launch, progress, span
+from parallel_lab.runtime import choose_device, make_mesh, rank_device
+from parallel_lab.runtime.bar import Bar
+
+
+def total(x, scale=1.0):
+    x = x * scale * (dist.get_rank() + 1)
+    dist.all_reduce(x)
+    return x
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_arguments_and_results_travel(ranks):
+    run = launch(total, torch.arange(3.0), ranks=ranks, scale=2.0)
+    expected = torch.arange(3.0) * 2 * sum(range(1, ranks + 1))
+    assert len(run) == ranks
+    assert all(torch.equal(result, expected) for result in run.results)
+    assert torch.equal(run[ranks - 1], expected)
+
+
+def test_lambdas_and_closures_run():
+    base = [10]
+    assert launch(lambda: base[0] + dist.get_rank(), ranks=3).results == [10, 11, 12]
+
+
+def test_output_is_kept_and_replayed_in_rank_order(capsys):
+    def fn():
+        time.sleep(0.1 * (2 - dist.get_rank()))
+        print("hello")
+
+    run = launch(fn, ranks=3)
+    assert run.output == ["hello\n"] * 3
+    assert capsys.readouterr().out == "[rank 0] hello\n[rank 1] hello\n[rank 2] hello\n"
+
+
+def test_one_thread_and_the_same_seed_on_every_rank():
+    results = launch(lambda: (torch.get_num_threads(), torch.rand(2).tolist()), ranks=2, seed=7).results
+    assert results[0] == results[1]
+    assert results[0][0] == 1
+    assert results[0] != launch(lambda: (torch.get_num_threads(), torch.rand(2).tolist()), ranks=2, seed=8).results[0]
+
+
+def test_two_at_once():
+    runs = {}
+
+    def start(name, ranks):
+        runs[name] = launch(total, torch.full((4,), name), ranks=ranks)
+
+    threads = [threading.Thread(target=start, args=(name, ranks)) for name, ranks in ((1.0, 2), (3.0, 3), (5.0, 4))]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert [runs[name][0][0].item() for name in (1.0, 3.0, 5.0)] == [3.0, 18.0, 50.0]
+
+
+def test_the_trace_counts_bytes_messages_and_work():
+    def fn():
+        with span("forward", part=2, mb=1):
+            x = torch.ones(1000)
+        if dist.get_rank() == 0:
+            dist.send(x, dst=1)
+        elif dist.get_rank() == 1:
+            dist.recv(x, src=0)
+        dist.all_reduce(x)
+
+    trace = launch(fn, ranks=4).trace
+    assert [trace.bytes_sent(rank) for rank in range(4)] == [4000 + 6000, 6000, 6000, 6000]
+    assert [trace.messages(rank) for rank in range(4)] == [7, 6, 6, 6]
+    assert [s.name for s in trace.of(1)] == ["forward", "recv", "all_reduce"]
+    assert [str(op) for op in trace.plan().rows[0]][:1] == ["2F1"]
+    assert all(s.end_s >= s.start_s for s in trace.spans)
+    assert all(s.line.startswith(__file__) for s in trace.spans if s.kind != "F")
+
+
+def test_progress_moves_a_bar(monkeypatch):
+    shown = []
+    monkeypatch.setattr(Bar, "_show", lambda self, text: shown.append(text))
+    launch(lambda: [time.sleep(0.1) for _ in progress(range(3), label="steps")], ranks=2)
+    assert shown[-1] == f"steps [{'#' * 30}] 3 of 3"
+    assert len(shown) >= 4
+
+
+def test_a_rank_that_returns_early_stays_connected():
+    def fn():
+        if dist.get_rank() == 0:
+            return dist.send(torch.ones(8), dst=1)
+        time.sleep(0.3)
+        dist.recv(x := torch.zeros(8), src=0)
+        return x.sum().item()
+
+    assert launch(fn, ranks=2)[1] == 8
+
+
+@pytest.mark.parametrize(("fn", "words"), [(3, "launch needs a function"), (None, "launch needs a function")])
+def test_what_is_no_function_is_refused(fn, words):
+    with pytest.raises(TypeError, match=words):
+        launch(fn)
+
+
+def test_devices():
+    assert choose_device(2, "cpu").backend == "gloo"
+    with pytest.raises(ValueError, match="expected one of auto, cpu, cuda"):
+        choose_device(2, "gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no GPU"):
+            launch(int, device="cuda")
+    assert launch(lambda: rank_device().type, ranks=1, device="cpu").results == ["cpu"]
+
+
+def test_meshes():
+    def fn():
+        mesh = make_mesh(dp=2, tp=2)
+        x = torch.tensor([float(dist.get_rank())])
+        dist.all_reduce(x, group=mesh.get_group("tp"))
+        with pytest.raises(ValueError, match="makes 6 ranks, but there are 4"):
+            make_mesh(dp=2, tp=3)
+        return x.item()
+
+    assert launch(fn, ranks=4).results == [1.0, 1.0, 5.0, 5.0]
+
+
+def test_a_slow_rank_makes_the_others_wait():
+    trace = launch(lambda: dist.barrier(), ranks=3, faults=[Delay(rank=1, seconds=0.2)]).trace
+    assert min(trace.of(0)[0].wait_s, trace.of(2)[0].wait_s) > 0.15 > trace.of(1)[0].wait_s
+
+
+SCRIPT = """
+import time, torch, torch.distributed as dist
+from parallel_lab import launch
+def fn():
+    x = torch.ones(4) * dist.get_rank()
+    dist.all_reduce(x)
+    {then}
+    return x[0].item()
+print(launch(fn, ranks=3).results, flush=True)
+"""
+
+
+def script(tmp_path, then="pass"):
+    path = tmp_path / "train.py"
+    path.write_text(textwrap.dedent(SCRIPT).format(then=then))
+    return path
+
+
+def test_a_plain_script_without_a_guard_runs(tmp_path):
+    done = subprocess.run([sys.executable, script(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[3.0, 3.0, 3.0]\n", "")
+
+
+def test_ranks_end_with_a_kernel_that_is_killed(tmp_path):
+    mark = tmp_path / "up"
+    path = script(tmp_path, then=f"open({str(mark)!r} + str(dist.get_rank()), 'w').close(); time.sleep(600)")
+    kernel = subprocess.Popen([sys.executable, path])
+    wait_for(lambda: all(os.path.exists(f"{mark}{rank}") for rank in range(3)))
+    family = psutil.Process(kernel.pid).children(recursive=True)
+    assert len(family) == 4, "a fork server and three ranks"
+    kernel.send_signal(signal.SIGKILL)
+    kernel.wait()
+    wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_same_function_runs_under_torchrun(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=3", "--standalone", script(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["[3.0]"] * 3, done.stderr

@@ -1,0 +1,89 @@
+"""Cost models against their formulas."""
+
+from typing import NamedTuple
+
+import pytest
+
+from parallel_lab.plan import Op, Plan, recv, send
+from parallel_lab.simulate import AlphaBeta, PassCost, Roofline, Topology, simulate
+
+
+class Wire(NamedTuple):
+    latency_s: float
+    bytes_per_s: float
+
+
+def test_alpha_beta():
+    cost = AlphaBeta(0.5, 100.0, 300, compute_s=7.0)
+    for op in (send(0, 1, 2), recv(1, 0, 2), recv(1, 0, 2, reduce=True)):
+        assert cost.seconds(op) == 3.5
+        assert cost.bytes(op) == 300
+        assert cost.held(op) == 0
+    assert (cost.seconds(Op(0, "F", 2)), cost.bytes(Op(0, "F", 2))) == (7.0, 0)
+
+
+@pytest.mark.parametrize("part_bytes", [[10, 20, 30], (10, 20, 30), lambda part: 10 * (part + 1)])
+def test_parts_of_several_sizes(part_bytes):
+    cost = AlphaBeta(1.0, 10.0, part_bytes)
+    assert [cost.bytes(send(0, 1, part)) for part in range(3)] == [10, 20, 30]
+    assert [cost.seconds(send(0, 1, part)) for part in range(3)] == [2.0, 3.0, 4.0]
+
+
+def test_compute_as_a_function_of_the_op():
+    cost = AlphaBeta(0.0, 1.0, compute_s=lambda op: 2.0 * op.part)
+    assert cost.seconds(Op(0, "F", 3)) == 6.0
+
+
+def test_topology_takes_the_slow_link_between_nodes():
+    cost = Topology(4, intra=Wire(1.0, 100.0), inter=Wire(5.0, 10.0), part_bytes=100, compute_s=0.25)
+    assert cost.seconds(send(0, 3, 0)) == 2.0
+    assert cost.seconds(send(3, 4, 0)) == cost.seconds(recv(4, 3, 0)) == 15.0
+    assert cost.seconds(send(5, 7, 0)) == 2.0
+    assert cost.seconds(Op(0, "F", 0)) == 0.25
+    assert (cost.bytes(send(0, 1, 0)), cost.bytes(Op(0, "F", 0)), cost.held(Op(0, "F", 0))) == (100, 0, 0)
+
+
+def test_topology_in_a_simulation():
+    ops = [send(0, 1, 0), recv(1, 0, 0), send(2, 1, 0), recv(1, 2, 0)]
+    trace = simulate(Plan.of(ops), Topology(2, AlphaBeta(0.0, 100.0), AlphaBeta(0.0, 10.0), part_bytes=100))
+    assert [s.end_s for s in trace.of(0)] == [1.0]
+    assert [s.end_s for s in trace.of(2)] == [10.0]
+    assert [s.end_s for s in trace.of(1)] == [1.0, 11.0]
+
+
+def test_pass_cost():
+    cost = PassCost(1, 2, 0.75, 1.25, message_s=0.5, activation_bytes=8, message_bytes=3)
+    assert [cost.seconds(Op(0, kind, 0)) for kind in "FBIW"] == [1, 2, 0.75, 1.25]
+    assert [cost.held(Op(0, kind, 0)) for kind in "FBIW"] == [8, -8, 0, -8]
+    assert [cost.bytes(Op(0, kind, 0)) for kind in "FBIW"] == [0, 0, 0, 0]
+    for op in (send(0, 1, 0), recv(1, 0, 0)):
+        assert (cost.seconds(op), cost.bytes(op), cost.held(op)) == (0.5, 3, 0)
+
+
+def test_pass_cost_of_each_stage():
+    cost = PassCost(forward_s=[1, 5], backward_s=(2, 9), activation_bytes=[10, 20], message_bytes=[4, 6])
+    assert [cost.seconds(Op(s, "F", s)) for s in (0, 1)] == [1, 5]
+    assert [cost.seconds(Op(s, "B", s)) for s in (0, 1)] == [2, 9]
+    assert [cost.held(Op(s, "B", s)) for s in (0, 1)] == [-10, -20]
+    assert [cost.bytes(send(0, 1, s)) for s in (0, 1)] == [4, 6]
+
+
+def test_pass_cost_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="not 0step0"):
+        PassCost().seconds(Op(0, "step", 0))
+
+
+def test_roofline():
+    roof = Roofline(flops_per_s=100.0, bytes_per_s=10.0)
+    assert roof.ridge == 10.0
+    assert roof.time_s(1000, 10) == 10.0 and roof.bound(1000, 10) == "compute"
+    assert roof.time_s(10, 100) == 10.0 and roof.bound(10, 100) == "memory"
+
+
+def test_roofline_as_the_compute_of_another_model():
+    roof = Roofline(100.0, 10.0, flops=lambda op: 100.0 * op.part, moved_bytes=20.0)
+    cost = AlphaBeta(1.0, 1.0, compute_s=roof.seconds)
+    assert [cost.seconds(Op(0, "F", part)) for part in (0, 1, 3)] == [2.0, 2.0, 3.0]
+    assert (roof.bytes(Op(0, "F", 0)), roof.held(Op(0, "F", 0))) == (0, 0)
+    with pytest.raises(ValueError, match="prices computation"):
+        roof.seconds(send(0, 1, 0))

@@ -1,0 +1,262 @@
+"""The simulator against times worked out by hand, closed forms, and a slow simulator written another way."""
+
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from parallel_lab.pipeline import gpipe, interleaved, one_f_one_b
+from parallel_lab.plan import RECV, SEND, Op, Plan, PlanError, parse, recv, send
+from parallel_lab.simulate import AlphaBeta, PassCost, StuckPlan, simulate
+from parallel_lab.trace import Sample
+
+ALPHA, BETA = 1e-3, 1e6
+
+
+class Table:
+    """A cost model that looks everything up by how an op prints; what is not in a table is free."""
+
+    def __init__(self, seconds, held=()):
+        self._seconds, self._held = seconds, dict(held)
+
+    def seconds(self, op):
+        return self._seconds.get(str(op), 0.0)
+
+    def bytes(self, op):
+        return 0
+
+    def held(self, op):
+        return self._held.get(str(op), 0)
+
+
+def times(trace):
+    return {f"{s.rank}:{s.op}": (s.start_s, s.end_s) for s in trace.spans}
+
+
+def ring(n: int) -> Plan:
+    """Ring all-reduce: in each of 2(n-1) rounds every rank passes on the chunk that it got in the round before."""
+    ops: list[Op] = []
+    needs: dict[Op, Iterable[Op]] = {}
+    for rank in range(n):
+        got = None
+        for step in range(2 * (n - 1)):
+            reduce = step < n - 1
+            out = send(rank, (rank + 1) % n, (rank - step) % n, step)
+            if got:
+                needs[out] = [got]
+            got = recv(rank, (rank - 1) % n, (rank - 1 - step) % n, step, reduce=reduce)
+            ops += [out, got]
+    return Plan.of(ops, needs)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7, 16])
+def test_ring_all_reduce_takes_its_closed_form(n):
+    size = 840 * 16
+    chunk = size // n
+    trace = simulate(ring(n), AlphaBeta(ALPHA, BETA, chunk))
+    assert trace.simulated
+    assert trace.duration_s == pytest.approx(2 * (n - 1) * (ALPHA + chunk / BETA), rel=1e-12)
+    for rank in range(n):
+        assert trace.bytes_sent(rank) == 2 * (n - 1) * chunk
+        assert trace.messages(rank) == 2 * (n - 1)
+
+
+def test_uneven_chunks_are_charged_to_the_byte():
+    sizes = [3, 2, 2]  # 7 numbers of one byte over 3 ranks
+    trace = simulate(ring(3), AlphaBeta(0.0, 1.0, sizes))
+    assert [trace.bytes_sent(r) for r in range(3)] == [3 + 2 + 2 + 3, 2 + 3 + 2 + 2, 2 + 2 + 3 + 2]
+
+
+def test_a_lone_message_costs_its_time_once():
+    trace = simulate(Plan.of([send(0, 1, 0), recv(1, 0, 0)]), AlphaBeta(ALPHA, BETA, 5000))
+    assert [(s.start_s, s.end_s) for s in trace.spans] == [(0, pytest.approx(0.006)), (0, pytest.approx(0.006))]
+    sent, received = trace.spans
+    assert (sent.bytes, sent.sent_bytes, sent.sent_messages) == (5000, 5000, 1)
+    assert (received.bytes, received.sent_bytes, received.sent_messages) == (5000, 0, 0)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_who_receives_from_many_takes_one_after_another(workers):
+    ops = [send(w, 0, 0) for w in range(1, workers + 1)] + [recv(0, w, 0) for w in range(1, workers + 1)]
+    trace = simulate(Plan.of(ops), AlphaBeta(ALPHA, BETA, 1000))
+    assert trace.duration_s == pytest.approx(workers * (ALPHA + 1000 / BETA))
+    assert all(trace.busy_s(w, SEND) == pytest.approx(ALPHA + 1000 / BETA) for w in range(1, workers + 1))
+    assert trace.busy_s(0, RECV) == pytest.approx(trace.duration_s)
+
+
+def test_who_sends_to_many_sends_one_after_another():
+    ops = [send(0, w, 0) for w in (1, 2, 3)] + [recv(w, 0, 0) for w in (1, 2, 3)]
+    trace = simulate(Plan.of(ops), AlphaBeta(0.0, 1.0, 10))
+    assert [s.end_s for w in (1, 2, 3) for s in trace.of(w)] == [10, 20, 30]
+
+
+def test_a_receive_waits_for_its_other_needs_and_takes_its_time_then():
+    work = Op(1, "F", 0)
+    plan = Plan.of([send(0, 1, 0), work, recv(1, 0, 0)], {recv(1, 0, 0): [work]})
+    trace = simulate(plan, Table({"0send0>1": 2.0, "0recv0<0": 2.0, "0F0": 5.0}))
+    assert times(trace)["1:0recv0<0"] == (5.0, 7.0)
+    assert times(trace)["0:0send0>1"] == (0.0, 2.0)  # the message left without waiting for the receiver
+
+
+def test_a_receive_is_never_over_before_its_send():
+    trace = simulate(Plan.of([send(0, 1, 0), recv(1, 0, 0)]), Table({"0send0>1": 3.0, "0recv0<0": 1.0}))
+    assert times(trace)["1:0recv0<0"] == (0.0, 3.0)
+
+
+def test_both_directions_of_a_link_work_at_once():
+    ops = [send(0, 1, 0), recv(0, 1, 1), send(1, 0, 1), recv(1, 0, 0)]
+    assert simulate(Plan.of(ops), AlphaBeta(0.0, 1.0, 4)).duration_s == 4
+
+
+def test_lanes_overlap_and_needs_hold_them_back():
+    first, second = Op(0, "F", 0, 0), Op(0, "F", 0, 1)
+    out = [send(0, 1, 0, mb) for mb in (0, 1)]
+    ops = [first, out[0], second, out[1], recv(1, 0, 0, 0), recv(1, 0, 0, 1)]
+    trace = simulate(Plan.of(ops, {out[0]: [first], out[1]: [second]}), AlphaBeta(0.0, 1.0, 2, compute_s=3.0))
+    assert times(trace)["0:0send0>1"] == (3.0, 5.0)
+    assert times(trace)["0:0send1>1"] == (6.0, 8.0)
+    assert trace.overlap_s(0) == 2.0
+
+
+@pytest.mark.parametrize("plan", [gpipe(3, 4), one_f_one_b(4, 6), interleaved(2, 4, 2), ring(4), Plan.of([], ranks=2)])
+def test_spans_stand_in_row_order(plan):
+    trace = simulate(plan, PassCost(message_s=0.5))
+    assert trace.ranks == plan.ranks
+    assert trace.plan().rows == plan.rows
+
+
+def slow_times(plan, seconds):
+    """The same rules, written as repeated relaxation: raise every start until nothing moves."""
+    begin = dict.fromkeys(plan, 0.0)
+    finish = {op: seconds(op) for op in plan}
+    moved = True
+    while moved:
+        moved = False
+        for row in plan.rows:
+            free = {}
+            for op in row:
+                sender = op.sender() if op.kind.startswith("recv") else None
+                awaited = [finish[need] for need in plan.needs.get(op, ()) if need != sender]
+                start = max([free.get(op.lane, 0.0), *awaited, begin[sender] if sender else 0.0])
+                end = max(start + seconds(op), finish[sender] if sender else 0.0)
+                moved |= (start, end) != (begin[op], finish[op])
+                begin[op], finish[op] = start, end
+                free[op.lane] = end
+    return {f"{op.rank}:{op}": (begin[op], finish[op]) for op in plan}
+
+
+def random_plan(draw: random.Random) -> Plan:
+    """Ops of random lanes over 4 ranks, in which everything needs only earlier ones, so that it can finish."""
+    ops: list[Op] = []
+    needs: dict[Op, Iterable[Op]] = {}
+    for k in range(40):
+        rank = draw.randrange(4)
+        if draw.random() < 0.4:
+            peer = draw.choice([r for r in range(4) if r != rank])
+            new = [send(rank, peer, k), recv(peer, rank, k, reduce=draw.random() < 0.5)]
+        else:
+            new = [Op(rank, "F", k)]
+        for op in new:
+            needs[op] = draw.sample(ops, min(len(ops), draw.randrange(3)))
+        ops += new
+    return Plan.of(ops, needs)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_plans_agree_with_a_slow_simulator(seed):
+    draw = random.Random(seed)
+    plan = random_plan(draw)
+    table = {str(op): draw.randrange(5) for op in plan}
+    assert times(simulate(plan, Table(table))) == slow_times(plan, Table(table).seconds)
+
+
+def test_memory_is_taken_at_the_start_and_given_back_at_the_end():
+    plan = parse("0F0 0F1 0B0 0B1")
+    cost = PassCost(forward_s=1, backward_s=2, activation_bytes=10)
+    trace = simulate(plan, cost)
+    assert trace.memory == (Sample(0, 0.0, 10), Sample(0, 1.0, 20), Sample(0, 4.0, 10), Sample(0, 6.0, 0))
+    assert trace.peak_bytes(0) == 20
+
+
+def test_what_is_given_back_is_free_for_what_starts_then():
+    assert simulate(parse("0F0 0B0 0F1 0B1"), PassCost(activation_bytes=10)).peak_bytes(0) == 10
+
+
+def test_ops_that_take_no_time_keep_their_turn():
+    cost = PassCost(forward_s=0, backward_s=0, activation_bytes=10)
+    trace = simulate(parse("0F0 0F1 0B0 0B1"), cost)
+    assert [s.bytes for s in trace.memory] == [10, 20, 10, 0]
+
+
+def test_memory_over_lanes_of_one_rank():
+    work = Op(0, "F", 0)
+    plan = Plan.of([work, recv(0, 1, 1), send(1, 0, 1)])
+    cost = Table({"0F0": 3.0, "1recv0<1": 2.0, "1send0>0": 2.0}, {"0F0": -5, "1recv0<1": 7})
+    assert [(s.time_s, s.bytes) for s in simulate(plan, cost).memory] == [(0.0, 7), (3.0, 2)]
+
+
+def test_what_one_lane_gives_back_is_free_for_another():
+    take, work, before = recv(0, 1, 1), Op(0, "F", 0), Op(1, "F", 2)
+    plan = Plan.of([take, work, before, send(1, 0, 1)], {send(1, 0, 1): [before]})
+    cost = Table({"0F0": 3.0, "2F0": 3.0, "1send0>0": 1.0, "1recv0<1": 1.0}, {"0F0": -5, "1recv0<1": 7})
+    assert [(s.time_s, s.bytes) for s in simulate(plan, cost).memory] == [(3.0, -5), (3.0, 2)]
+
+
+def test_cost_without_memory_gives_no_samples():
+    class Bare:
+        def seconds(self, op):
+            return 1.0
+
+        def bytes(self, op):
+            return 0
+
+    trace = simulate(gpipe(2, 2), Bare())
+    assert trace.memory == () and trace.peak_bytes(0) == 0
+
+
+def test_stuck_plan_names_each_stuck_rank_what_it_waits_at_and_for():
+    plan = Plan.of([recv(0, 1, 0), Op(0, "F", 0), recv(1, 2, 0), send(1, 0, 0), Op(2, "F", 2)],
+                   {send(1, 0, 0): [recv(1, 2, 0)]})  # fmt: skip
+    with pytest.raises(StuckPlan) as caught:
+        simulate(plan, AlphaBeta(0.0, 1.0))
+    text = str(caught.value)
+    assert "rank 0 waits at 0recv0<1 for rank 1's 0send0>0" in text
+    assert "rank 1 waits at 0recv0<2 for rank 2's 0send0>1, which is in no row" in text
+    assert "rank 2 waits" not in text
+    assert text.endswith("rank 1: [0recv0<2] 0send0>0\nrank 2:  2F0")  # the cause is marked, not who waits for it
+    assert text.count("[") == 1
+
+
+def test_stuck_plan_finds_the_cause_behind_other_waits():
+    work, far, late = Op(0, "F", 0), Op(1, "F", 1), recv(0, 1, 5)
+    with pytest.raises(StuckPlan) as caught:
+        simulate(Plan(((work, late), (far,)), {work: (far,), far: (late,)}), PassCost())
+    text = str(caught.value)
+    assert "rank 0 waits at 0F0 for rank 1's 1F0" in text
+    assert "rank 0 waits at 5recv0<1 for rank 1's 5send0>0, which is in no row" in text
+    assert "rank 0:  0F0 [5recv0<1]" in text
+
+
+def test_stuck_plan_tells_a_circle():
+    a, b = Op(0, "F", 0), Op(1, "F", 1)
+    with pytest.raises(StuckPlan) as caught:
+        simulate(Plan(((a,), (b,)), {a: (b,), b: (a,)}), PassCost())
+    text = str(caught.value)
+    assert "rank 0 waits at 0F0 for rank 1's 1F0\n" in text
+    assert "rank 1 waits at 1F0 for rank 0's 0F0\n" in text
+    assert "rank 0 waits at 0F0 for rank 1's 1F0, which waits for rank 0's 0F0 again: a circle" in text
+
+
+def test_stuck_plan_is_a_plan_error():
+    assert issubclass(StuckPlan, PlanError)
+
+
+def test_doubled_op_is_refused():
+    with pytest.raises(PlanError, match="stands 2 times"):
+        simulate(parse("0F0 0F0"), PassCost())
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+def test_impossible_time_is_refused(seconds):
+    with pytest.raises(ValueError, match="gives rank 0's 0F0"):
+        simulate(parse("0F0"), Table({"0F0": seconds}))
