@@ -52,7 +52,7 @@ class Op(NamedTuple):
 
     @classmethod
     def parse(cls, rank: int, text: str) -> "Op":
-        """The op that prints as `text` (`2F0`, `1send0>3`, `1recv_reduce0<2`) on `rank`; ValueError if there is none."""
+        """The op of `rank` that prints as `text` (`2F0`, `1send0>3`, `1recv0<2`); ValueError if there is none."""
         match = _TEXT.fullmatch(text)
         if match is None:
             raise ValueError(f"{text!r} is no step: expected part, kind, microbatch (and peer), as in 2F0 or 1send0>3")

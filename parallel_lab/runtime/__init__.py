@@ -1,4 +1,4 @@
-"""Running functions on real ranks: `launch`, an emulated `Link`, faults, and the errors that explain what went wrong."""
+"""Running functions on real ranks: `launch`, an emulated `Link`, faults, and errors that explain what went wrong."""
 
 from parallel_lab.runtime.device import Device, choose_device, rank_device
 from parallel_lab.runtime.errors import Deadlock, LaunchError, Mismatch, RankFailed

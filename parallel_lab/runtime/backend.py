@@ -2,12 +2,13 @@
 
 It wraps gloo or NCCL and hands each operation on unchanged. On the way it writes down who asked for it and from which
 line, records a span with the bytes that leave the rank, lets faults strike, and lets an emulated link hold it back.
-Because it is registered as a backend of `torch.distributed`, PyTorch's own DDP, FSDP2, tensor parallel and pipelining pass through
-it as well, and so do sub-groups and device meshes.
+Because it is registered as a backend of `torch.distributed`, PyTorch's own DDP, FSDP2, tensor parallel and pipelining
+pass through it as well, and so do sub-groups and device meshes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -93,7 +94,7 @@ class LabGroup(dist.ProcessGroup):
     """
 
     def __init__(self, inner: dist.ProcessGroup, rank: int, ranks: list[int], name: str) -> None:
-        super().__init__(rank, len(ranks))
+        super().__init__(rank, len(ranks))  # pyright: ignore[reportCallIssue] (the stubs miss this constructor)
         self.inner, self.ranks, self.label = inner, tuple(ranks), name
         self._name = name
 
@@ -102,7 +103,7 @@ class LabGroup(dist.ProcessGroup):
         self._name = name
 
     @property
-    def group_name(self) -> str:
+    def group_name(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] (a NewType of str)
         """The name under which torch knows this group."""
         return self._name
 
@@ -140,8 +141,8 @@ class LabGroup(dist.ProcessGroup):
     def _collective(self, method: str, arguments: tuple, options: dict) -> dist.Work:
         kind, ranks = COLLECTIVES[method], self.size()
         size = payload_bytes(kind, arguments, ranks)
-        settings = next(iter(options.values()), arguments[-1] if arguments else None)
-        root = settings.rootRank if kind in ROOTED else -1
+        settings: Any = next(iter(options.values()), arguments[-1] if arguments else None)
+        root: int = settings.rootRank if kind in ROOTED else -1
         cost = ring_cost(kind, ranks, size, place=(self.rank() - root) % ranks if root >= 0 else 0)
         sent = {"sent_bytes": cost.sent_bytes, "sent_messages": cost.sent_messages}
         call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
@@ -189,7 +190,7 @@ def _create(settings, _options) -> LabGroup:
         backend = dist.ProcessGroupNCCL(settings.store, rank, len(ranks), settings.timeout)
         kind, devices = dist.ProcessGroup.BackendType.NCCL, ["cuda"]
     else:
-        options = dist.ProcessGroupGloo._Options()
+        options = dist.ProcessGroupGloo._Options()  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
         options._timeout = settings.timeout
         if door.host:
             options._devices = [dist.ProcessGroupGloo.create_device(hostname=door.host)]

@@ -14,18 +14,18 @@ class Device(NamedTuple):
     Attributes:
         backend: `gloo` or `nccl`.
         kind: `cpu` or `cuda`.
-        count: how many devices there are to share.
+        gpus: how many GPUs there are to share.
         why: one sentence for people.
     """
 
     backend: str
     kind: str
-    count: int
+    gpus: int
     why: str
 
     def of(self, rank: int) -> torch.device:
         """The device of one rank: ranks take GPUs in turn."""
-        return torch.device("cuda", rank % self.count) if self.kind == "cuda" else torch.device("cpu")
+        return torch.device("cuda", rank % self.gpus) if self.kind == "cuda" else torch.device("cpu")
 
 
 def choose_device(ranks: int, wish: str = "auto") -> Device:

@@ -5,6 +5,7 @@ first such call is the cause, whatever happened later. A rank waits for one that
 or it is busy elsewhere. Or ranks wait for each other in a circle.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,7 +63,8 @@ def verdict(states: Mapping[int, State]) -> str:
             if text := _missing(rank, states[rank], waiters, states):
                 return text
     if circle := _circle(needs):
-        steps = [f"rank {a} waits for rank {b} in {_name(states[a].waiting)}" for a, b in zip(circle, circle[1:], strict=False)]
+        pairs = itertools.pairwise(circle)
+        steps = [f"rank {a} waits for rank {b} in {_name(states[a].waiting)}" for a, b in pairs]
         return "a circle: " + ", ".join(steps)
     return "no rank waits for another: the work is slow, or the timeout is short"
 

@@ -9,7 +9,9 @@ import heapq
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -48,6 +50,34 @@ class Timer:
             run()
 
 
+class LateFuture(Future):
+    """A future that an emulated link completes at `due_s` of the monotonic clock."""
+
+    due_s = 0.0
+
+
+class Pending(NamedTuple):
+    """A collective under way: the futures of its header and of its bytes, the moment the last rank joined, what it
+    costs, and the future that the caller has."""
+
+    joined: Future
+    payload: Future
+    moment: torch.Tensor
+    seconds: float
+    late: LateFuture
+
+    def arrived(self) -> bool:
+        """Whether header and bytes are here."""
+        return self.joined.done() and self.payload.done()
+
+    def deliver(self) -> None:
+        """Hands the result, or the error, to the caller."""
+        try:
+            self.late.set_result(self.payload.value())
+        except Exception as error:
+            self.late.set_exception(error)
+
+
 class Emulator:
     """The emulated link of one rank: when its way out and its way in are free again."""
 
@@ -56,6 +86,7 @@ class Emulator:
         self.timer = Timer()
         self.out_free_s = 0.0
         self.in_free_s = 0.0
+        self.pending: deque[Pending] = deque()
         self._lock = threading.Lock()
 
     def send(self, inner: dist.ProcessGroup, size_bytes: int, to: int, tag: int) -> Callable[[], float]:
@@ -86,31 +117,26 @@ class Emulator:
 
         return due
 
-    def collective(self, inner: dist.ProcessGroup, start: Callable[[], dist.Work], cost: Cost) -> tuple[dist.Work, Future]:
+    def collective(
+        self, inner: dist.ProcessGroup, start: Callable[[], dist.Work], cost: Cost
+    ) -> tuple[dist.Work, "LateFuture"]:
         """Starts a collective and returns its handle and the future that completes when the link would have done it."""
         joined = torch.tensor([time.monotonic()], dtype=torch.float64)
         options = dist.AllreduceOptions()
-        options.reduceOp = dist.ReduceOp.MAX
+        options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
         header = inner.allreduce([joined], options)
-        work, late = start(), Future()
-        payload, _ = future_of(work)
-        left = itertools.count(1)
+        work = start()
+        entry = Pending(header.get_future(), future_of(work)[0], joined, cost.seconds(self.link), LateFuture())
+        self.pending.append(entry)
+        entry.joined.add_done_callback(self._advance)
+        entry.payload.add_done_callback(self._advance)
+        return work, entry.late
 
-        def arrived(done: Future) -> None:
-            if next(left) < 2:
-                return
-            with self._lock:
-                free_s = max(joined.item(), self.out_free_s, self.in_free_s)
-                self.out_free_s = self.in_free_s = due_s = free_s + cost.seconds(self.link)
-            self.timer.at(due_s, lambda: _pass_on(payload, late))
-
-        header.get_future().add_done_callback(arrived)
-        payload.add_done_callback(arrived)
-        return work, late
-
-
-def _pass_on(done: Future, late: Future) -> None:
-    try:
-        late.set_result(done.value())
-    except Exception as error:
-        late.set_exception(error)
+    def _advance(self, _: Future) -> None:
+        """Gives each collective its turn on the link, in the order of issue: the backend's threads may overtake."""
+        with self._lock:
+            while self.pending and self.pending[0].arrived():
+                entry = self.pending.popleft()
+                start_s = max(entry.moment.item(), self.out_free_s, self.in_free_s)
+                self.out_free_s = self.in_free_s = entry.late.due_s = start_s + entry.seconds
+                self.timer.at(entry.late.due_s, entry.deliver)

@@ -1,6 +1,7 @@
 """The kernel's handle on its fork server: started once, used by every launch, gone with the kernel."""
 
 import atexit
+import contextlib
 import itertools
 import json
 import os
@@ -49,10 +50,8 @@ class ForkServer:
 
     def kill(self, number: int) -> None:
         """Ends every rank of a launch; harmless when they have ended."""
-        try:
+        with contextlib.suppress(OSError):  # a dead server has taken its ranks along
             self._ask({"do": "kill", "id": number})
-        except OSError:
-            pass  # a dead server has taken its ranks along
 
     def close(self) -> None:
         """Ends the server and every rank it still has."""

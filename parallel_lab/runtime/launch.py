@@ -64,10 +64,10 @@ def launch(
 ) -> Run:
     """Runs `fn(*args, **kwargs)` on `ranks` processes that share a default process group, and waits for them.
 
-    Inside, `torch.distributed` is initialised and one thread computes. `fn` may be any function, lambda or closure, from
-    a cell or a module; it and its arguments are copied to each rank, and what it returns is copied back. The random
-    generators of Python, NumPy and torch start from `seed` on every rank alike. Under torchrun, where the ranks exist
-    already, `fn` runs here and the run holds this rank's result alone.
+    Inside, `torch.distributed` is initialised and one thread computes. `fn` may be any function, lambda or closure,
+    from a cell or a module; it and its arguments are copied to each rank, and what it returns is copied back. The
+    random generators of Python, NumPy and torch start from `seed` on every rank alike. Under torchrun, where the ranks
+    exist already, `fn` runs here and the run holds this rank's result alone.
 
     Args:
         ranks: how many, 1 to 64.
@@ -89,7 +89,7 @@ def launch(
     _validate(fn, ranks, timeout)
     call = _pickle(fn, args, kwargs)
     where = choose_device(ranks, device)
-    with tempfile.TemporaryDirectory(prefix="parallel-lab-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"parallel-lab-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
         job = Job(call, ranks, seed, link, tuple(faults), where, memory_bytes, time.monotonic(), timeout, folder)
         with open(os.path.join(folder, "job"), "wb") as file:
             pickle.dump(job, file)
@@ -138,7 +138,8 @@ def _watch(job: Job, echo: bool) -> Run:
 def _run(watch: Watch, output: list[str]) -> Run:
     told = [peer.done or {} for peer in watch.peers]
     if wrong := mismatch({rank: State(message["calls"]) for rank, message in enumerate(told)}):
-        raise Mismatch(f"All ranks returned, but {report.places(wrong)}. The results cannot be trusted.", output=tuple(output))
+        text = f"All ranks returned, but {report.places(wrong)}. The results cannot be trusted."
+        raise Mismatch(text, output=tuple(output))
     spans = tuple(span for message in told for span in message["spans"])
     samples = tuple(sample for message in told for sample in message["samples"])
     results = [pickle.loads(message["result"]) for message in told]

@@ -7,8 +7,8 @@ import sys
 def limit_memory(limit_bytes: int | None) -> None:
     """Lets this process allocate at most `limit_bytes` more than it holds now; None for no limit.
 
-    Linux counts private memory (RLIMIT_DATA), so that what the fork server shares with its ranks is free. macOS does not
-    enforce it.
+    Linux counts private memory (RLIMIT_DATA), so that what the fork server shares with its ranks is free. macOS does
+    not enforce it.
     """
     if limit_bytes is None or not sys.platform.startswith("linux"):
         return

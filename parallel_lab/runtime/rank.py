@@ -21,7 +21,7 @@ import numpy
 import torch
 import torch.distributed as dist
 
-from parallel_lab.runtime import backend, wire
+from parallel_lab.runtime import backend, wire, work
 from parallel_lab.runtime.calls import CallLog
 from parallel_lab.runtime.device import Device
 from parallel_lab.runtime.emulate import Emulator
@@ -31,7 +31,7 @@ from parallel_lab.runtime.link import Link
 from parallel_lab.trace.record import Recorder, install, recorder
 
 # What gloo says when the other side of a connection is gone: the trouble is another rank's, not this one's.
-_LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Connection refused", "Read error", "connectFullMesh")
+_LOST = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "Read error", "connectFullMesh")
 PROGRESS_EVERY_S = 0.05
 
 
@@ -113,6 +113,7 @@ class Kernel:
             result = cloudpickle.dumps(result)
         except Exception as error:
             raise TypeError(f"what the function returned cannot be sent to the notebook: {error}") from None
+        work.settle()
         log = recorder()
         self.tell("done", result=result, spans=log.spans, samples=log.samples, calls=backend.door.calls.calls)
 
@@ -123,8 +124,8 @@ def _take_over_output(output: int) -> None:
         os.dup2(source, target)
     os.close(nothing)
     os.close(output)
-    sys.stdout = open(1, "w", buffering=1, closefd=False, errors="replace")
-    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="replace")
+    sys.stdout = open(1, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115
 
 
 def _prepare(rank: int, job: Job) -> None:
@@ -150,7 +151,7 @@ def _prepare(rank: int, job: Job) -> None:
 
 
 def _join(rank: int, job: Job) -> None:
-    store = dist.FileStore(os.path.join(job.folder, "store"), job.ranks)
+    store = dist.FileStore(os.path.join(job.folder, "store"), job.ranks)  # pyright: ignore[reportPrivateImportUsage]
     # The kernel ends a hang; a backend that gave up first would hide who waits for whom.
     patience = timedelta(seconds=job.timeout_s + 60)
     dist.init_process_group("lab", store=store, rank=rank, world_size=job.ranks, timeout=patience)
@@ -159,7 +160,8 @@ def _join(rank: int, job: Job) -> None:
 def _main_stack() -> list[tuple[str, int, str]]:
     """Where the rank's own thread is, innermost last."""
     frame = sys._current_frames()[threading.main_thread().ident or 0]
-    return [(s.filename, s.lineno or 0, s.name) for s in traceback.StackSummary.extract(traceback.walk_stack(frame))][::-1]
+    frames = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
+    return [(s.filename, s.lineno or 0, s.name) for s in reversed(frames)]
 
 
 def describe(error: BaseException) -> dict:

@@ -1,8 +1,10 @@
 """The kernel's side of a launch: listens to the ranks until all have finished, one has failed, or time is up."""
 
 import contextlib
+import functools
 import json
 import os
+import re
 import selectors
 import signal
 import socket
@@ -15,6 +17,7 @@ from parallel_lab.runtime.calls import hidden, read_calls
 from parallel_lab.runtime.diagnose import State
 from parallel_lab.runtime.forkserver import ForkServer
 
+_FRAME = re.compile(r'File "(.*)", line (\d+) in (.*)')
 PIECE_BYTES = 1 << 20
 OUTPUT_BYTES = 1 << 22  # what is kept of one rank's printing
 GRACE_S = 0.3  # how long after a failure other ranks may report failures of their own
@@ -63,8 +66,8 @@ class Watch:
             ours, talk = socket.socketpair()
             read, write = os.pipe()
             self.peers.append(peer := Peer(ours, read))
-            self.selector.register(ours, selectors.EVENT_READ, lambda peer=peer, rank=rank: self._on_message(peer, rank))
-            self.selector.register(read, selectors.EVENT_READ, lambda peer=peer: self._on_output(peer))
+            self.selector.register(ours, selectors.EVENT_READ, functools.partial(self._on_message, peer, rank))
+            self.selector.register(read, selectors.EVENT_READ, functools.partial(self._on_output, peer))
             fds += [talk.detach(), write]
         try:
             self.number = server.fork(folder, fds)
@@ -216,13 +219,9 @@ def describe_end(peer: Peer) -> str:
 
 def read_stack(path: str) -> list[tuple[str, int, str]]:
     """The frames that faulthandler wrote, outermost first."""
-    frames = []
     with contextlib.suppress(OSError), open(path) as file:
-        for line in file:
-            if line.startswith("  File "):
-                name, number, where = line.strip()[6:].rsplit(", line ", 1)[0], *line.strip().rsplit(", line ", 1)[1].split(" in ", 1)
-                frames.append((name[:-1], int(number), where))
-    return frames[::-1]
+        return [(name, int(number), where) for name, number, where in _FRAME.findall(file.read())][::-1]
+    return []
 
 
 def learner_frame(frames: list) -> str:

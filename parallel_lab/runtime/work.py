@@ -105,6 +105,7 @@ class CollectiveWork(LabWork):
         self.future, self.ours = (future, True) if future is not None else future_of(inner)
         self._once = threading.Lock()
         self._finished = False
+        _open.add(self)
         self.future.add_done_callback(lambda _: self._finish())
 
     def wait(self, timeout=None) -> bool:
@@ -132,9 +133,20 @@ class CollectiveWork(LabWork):
                     self.recorder.waited(self.index, self.wait_s)
                 return
             self._finished = True
+            _open.discard(self)
             self.call.state = calls.DONE
-            self.recorder.complete(self.index, self.wait_s)
+            self.recorder.complete(self.index, self.wait_s, end_s=getattr(self.future, "due_s", None))
             self.after()
+
+
+_open: set[CollectiveWork] = set()
+
+
+def settle() -> None:
+    """Records the collectives that are over but whose callback has not had its turn yet."""
+    for work in list(_open):
+        if work.future.done():
+            work._finish()
 
 
 class MessageWork(LabWork):

@@ -1,9 +1,9 @@
 """What every picture of the course is: a PNG with a text alternative, and a summary in text below it.
 
 In a notebook two outputs appear: the image (`image/png`, which survives the comparison of outputs and every site that
-shows notebooks), then the summary. The alternative text stands in the image's metadata, where nbconvert looks for it,
-and inside the PNG. JupyterLab (4.6) draws `image/png` without an `alt` attribute whatever the metadata says, so the
-summary carries a line of script that hands it on; where scripts do not run, the summary still follows the image.
+shows notebooks), then the summary. The alternative text stands in the image's metadata, for readers that honour it, and
+inside the PNG. JupyterLab (4.6) and the pages that nbconvert makes draw `image/png` without it, so the summary carries
+a line of script that hands it on; where scripts do not run, the summary still follows the image.
 """
 
 import base64
@@ -69,14 +69,17 @@ class Drawing:
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         width, height = (int(side * _CSS_DPI) for side in self.figure.get_size_inches())
         data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
-        # nbconvert reads `alt` under the mime type, other readers beside it.
+        # Some readers look for `alt` under the mime type, others beside it.
         return data, {"alt": self.alt, "image/png": {"alt": self.alt, "width": width, "height": height}}
 
     def _ipython_display_(self) -> None:
         data, metadata = self._repr_mimebundle_()
         display(data, metadata=metadata, raw=True)
         script = f'<script data-alt="{escape(self.alt)}">{_LABEL_IMAGE}</script>'
-        display({"text/html": f"<pre>{escape(self.text)}</pre>{script}", "text/plain": self.text}, raw=True)
+        display(
+            {"text/html": f'<pre style="margin: 0">{escape(self.text)}</pre>{script}', "text/plain": self.text},
+            raw=True,
+        )
 
 
 def _with_palette(image: Image.Image) -> Image.Image:

@@ -35,32 +35,28 @@ def lines(
     Args:
         series: {name: (x, y)}, joined by lines.
         xlabel, ylabel: what is on the axes, with the unit.
-        points: {name: (x, y)}, drawn as markers; where a name is also in `series`, in the colour of that line.
+        points: {name: (x, y)}, drawn as markers; a name that is also in `series` has the colour of its line.
         logx, logy: logarithmic axes; all values must then be above 0.
-        title: above the picture.
-        alt: the alternative text; by default one is made from the names and axes.
+        title, alt: above the picture, and the alternative text; one is made where none is given.
         show_values: whether the text lists the values; False where they come from a clock.
         width_in: width in inches.
 
-    Raises:
-        ValueError: x and y of one name differ in length, there is nothing to draw, or a value does not fit a
-            logarithmic axis.
+    Raises ValueError when x and y differ in length, nothing is given, or a value is 0 or less on a logarithmic axis.
     """
     points = points or {}
     _check(series, points, logx, logy)
     names = list(dict.fromkeys([*series, *points]))
-    colours = {name: look.colour for name, look in zip(names, numbered(len(names)), strict=True)}
+    colours = [look.colour for look in numbered(len(names))]
     with settings():
         figure, (ax,) = panels(1, 1, width_in, 3.4, title)
         tidy(ax, xlabel, ylabel)
-        handles = [_line(ax, i, name, series, points, colours[name]) for i, name in enumerate(names)]
-        ax.set_xscale("log" if logx else "linear")
-        ax.set_yscale("log" if logy else "linear")
+        handles = [_line(ax, i, name, series, points, colours[i]) for i, name in enumerate(names)]
+        ax.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
         if logx:
             _ticks_at_values(ax, [value for x, _ in [*series.values(), *points.values()] for value in x])
         legend_below(figure, [h for pair in handles for h in pair], _legend_names(names, series, points))
-    what = _plot_text(series, points, xlabel, ylabel, show_values)
-    return Drawing(figure, alt=alt or _alt("Line plot", title, ylabel, xlabel, names), text=what)
+    text = _plot_text(series, points, xlabel, ylabel, show_values)
+    return Drawing(figure, alt=alt or _alt("Line plot", title, ylabel, xlabel, names), text=text)
 
 
 def bars(
@@ -79,13 +75,7 @@ def bars(
     The other arguments are those of `lines`. Raises ValueError when a series has not one value a label, when there is
     nothing to draw, or when a value does not fit a logarithmic axis.
     """
-    wrong = [name for name, values in series.items() if len(values) != len(labels)]
-    if wrong or not series or not labels:
-        raise ValueError(
-            f"each series needs {len(labels)} values, one a label; wrong: {', '.join(wrong) or 'no series'}"
-        )
-    if logy and any(value <= 0 for values in series.values() for value in values):
-        raise ValueError("logy=True: all values must be above 0")
+    _check_bars(series, labels, logy)
     found = dict(zip(series, numbered(len(series)), strict=True))
     width = 0.8 / len(series)
     with settings():
@@ -115,6 +105,16 @@ def _check(series: Mapping[str, Points], points: Mapping[str, Points], logx: boo
             raise ValueError(f"{name}: {len(x)} x values and {len(y)} y values")
         if (logx and min(x, default=1) <= 0) or (logy and min(y, default=1) <= 0):
             raise ValueError(f"{name}: a logarithmic axis needs values above 0")
+
+
+def _check_bars(series: Mapping[str, Sequence[float]], labels: Sequence[str], logy: bool) -> None:
+    wrong = [name for name, values in series.items() if len(values) != len(labels)]
+    if wrong or not series or not labels:
+        raise ValueError(
+            f"each series needs {len(labels)} values, one a label; wrong: {', '.join(wrong) or 'no series'}"
+        )
+    if logy and any(value <= 0 for values in series.values() for value in values):
+        raise ValueError("logy=True: all values must be above 0")
 
 
 def _line(

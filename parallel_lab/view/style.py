@@ -5,10 +5,10 @@ its colour and hatching in every figure of the course.
 """
 
 import zlib
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 
@@ -27,6 +27,20 @@ HATCHES = ("", "//", "\\\\", "xx", "--", "||", "++", "..")
 INK, FAINT, BAND = "#222222", "#666666", "#F4F4F4"
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_SETTINGS: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "hatch.linewidth": 0.5,
+    "text.usetex": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": False,
+    "grid.color": "#DDDDDD",
+    "legend.frameon": False,
+}
 
 
 class Look(NamedTuple):
@@ -57,7 +71,7 @@ KINDS = {
     "reduce": Look(OKABE_ITO["orange"], ".."),
     "all_to_all": Look(OKABE_ITO["blue"], "xx"),
     "barrier": Look(OKABE_ITO["grey"], ".."),
-    "parameters": Look(OKABE_ITO["blue"], ""),
+    "parameters": Look(OKABE_ITO["blue"], "--"),
     "gradients": Look(OKABE_ITO["vermillion"], "//"),
     "optimizer": Look(OKABE_ITO["green"], "\\\\"),
     "activations": Look(OKABE_ITO["sky"], "xx"),
@@ -109,21 +123,10 @@ def shorten(text: str, most: int = 28) -> str:
     return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
-def settings() -> AbstractContextManager:
+@contextmanager
+def settings() -> Iterator[None]:
     """Fixed drawing settings, so that a reader's own matplotlib style changes no picture of the course."""
-    return mpl.rc_context(
-        {
-            "font.family": "DejaVu Sans",
-            "font.size": 8,
-            "hatch.linewidth": 0.5,
-            "text.usetex": False,
-            "axes.edgecolor": FAINT,
-            "axes.labelcolor": INK,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "axes.grid": False,
-            "grid.color": "#DDDDDD",
-            "legend.frameon": False,
-        }
-    )
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        yield

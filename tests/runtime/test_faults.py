@@ -22,7 +22,7 @@ SHORT = 2.0
 def leftovers():
     """What a launch could leave: processes below the fork server, files, descriptors."""
     server = psutil.Process(forkserver.get().process.pid)
-    folders = {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("parallel-lab-")}
+    folders = {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(f"parallel-lab-{os.getpid()}-")}
     return server.children(recursive=True), folders, os.listdir("/proc/self/fd") if sys.platform == "linux" else []
 
 
@@ -54,7 +54,9 @@ def test_exception_on_one_rank():
             raise ValueError("broken input")
         dist.all_reduce(torch.ones(4))
 
-    error = fails(fn, RankFailed, r"^rank 1 failed", r"test_faults.py, line \d+, in fn", "raise ValueError", "broken input")
+    error = fails(
+        fn, RankFailed, r"^rank 1 failed", r"test_faults.py, line \d+, in fn", "raise ValueError", "broken input"
+    )
     assert (error.rank, error.cause) == (1, "ValueError")
     assert set(error.failures) == {1}, "ranks that lost their peer did not fail of their own"
 
@@ -79,7 +81,13 @@ def test_a_rank_skips_a_collective():
         if dist.get_rank() != 2:
             dist.all_reduce(torch.ones(4))
 
-    error = fails(fn, Deadlock, "rank 2 returned; ranks 0 and 1 wait for it in all_reduce", "16 bytes", r"`dist.all_reduce\(torch.ones\(4\)\)`")
+    error = fails(
+        fn,
+        Deadlock,
+        "rank 2 returned; ranks 0 and 1 wait for it in all_reduce",
+        "16 bytes",
+        r"`dist.all_reduce\(torch.ones\(4\)\)`",
+    )
     assert error.rank == 2
 
 
@@ -100,7 +108,11 @@ def test_mismatched_sizes(big):
     def fn():
         dist.all_reduce(torch.ones(big if dist.get_rank() == 2 else 4))
 
-    fails(fn, (Deadlock, RankFailed, Mismatch), f"rank 2 called all_reduce on {4 * big:,} bytes where the others called all_reduce on 16")
+    fails(
+        fn,
+        (Deadlock, RankFailed, Mismatch),
+        f"rank 2 called all_reduce on {4 * big:,} bytes where the others called all_reduce on 16",
+    )
 
 
 def test_mismatched_roots():
@@ -181,7 +193,11 @@ def test_endless_python():
             pass
         dist.barrier()
 
-    fails(fn, Deadlock, r"rank 1 is busy at test_faults.py, line \d+: `(while|pass).*; ranks 0 and 2 wait for it in barrier")
+    fails(
+        fn,
+        Deadlock,
+        r"rank 1 is busy at test_faults.py, line \d+: `(while|pass).*; ranks 0 and 2 wait for it in barrier",
+    )
 
 
 def test_endless_native_call():

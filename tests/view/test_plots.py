@@ -1,0 +1,117 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from parallel_lab.plan import Op, Plan, recv, send
+from parallel_lab.trace import Sample, Span, Trace
+from parallel_lab.view import bars, draw_memory, draw_mesh, lines, topology
+
+
+def ring(ranks: int) -> Plan:
+    ops = []
+    for step in range(ranks - 1):
+        for rank in range(ranks):
+            ops.append(send(rank, (rank + 1) % ranks, (rank - step) % ranks, step))
+            ops.append(recv(rank, (rank - 1) % ranks, (rank - 1 - step) % ranks, step))
+    return Plan.of(ops)
+
+
+def test_lines_draw_predictions_and_measurements_in_one_colour():
+    drawing = lines(
+        {"ring": ([2, 4], [1.0, 1.5])}, "ranks", "bytes", points={"ring": ([4], [1.4]), "other": ([3], [2])}
+    )
+    line, measured, other = drawing.figure.axes[0].get_lines()
+    assert line.get_color() == measured.get_color() != other.get_color()
+    assert measured.get_linestyle() == "None" and list(measured.get_ydata()) == [1.4]
+    assert "2 to 4" in drawing.text and "ring" in drawing.alt and drawing.png.startswith(b"\x89PNG")
+
+
+def test_measured_values_can_be_left_out_of_the_text():
+    texts = {lines({"a": ([1, 2], [y, 2 * y])}, "x", "s", show_values=False).text for y in (1.0, 1.1)}
+    assert len(texts) == 1
+    assert (
+        bars({"a": [1.5]}, ["x"], "s", show_values=False).text == bars({"a": [9]}, ["x"], "s", show_values=False).text
+    )
+
+
+def test_a_logarithmic_axis_is_ticked_at_the_values():
+    drawing = lines({"a": ([1, 2, 4, 8], [1, 2, 3, 4])}, "ranks", "y", logx=True)
+    assert [t.get_text() for t in drawing.figure.axes[0].get_xticklabels()] == ["1", "2", "4", "8"]
+
+
+def test_lines_refuse_what_they_cannot_draw():
+    with pytest.raises(ValueError, match="a: 2 x values and 1 y values"):
+        lines({"a": ([1, 2], [1])}, "x", "y")
+    with pytest.raises(ValueError, match="logarithmic"):
+        lines({"a": ([0, 1], [1, 2])}, "x", "y", logx=True)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        lines({}, "x", "y")
+
+
+def test_bars_stand_in_groups_and_differ_by_more_than_colour():
+    drawing = bars({"ours": [1, 2], "theirs": [3, 4]}, ["small", "large"], "s")
+    ours, theirs = drawing.figure.axes[0].containers
+    assert [bar.get_height() for bar in theirs] == [3, 4]
+    assert ours[0].get_x() + ours[0].get_width() == pytest.approx(theirs[0].get_x())
+    assert ours[0].get_hatch() != theirs[0].get_hatch()
+    assert drawing.text.splitlines()[1].split() == ["small", "1", "3"]
+    with pytest.raises(ValueError, match="wrong: ours"):
+        bars({"ours": [1]}, ["small", "large"], "s")
+
+
+def test_topology_draws_a_panel_a_round_and_an_arrow_a_pair():
+    drawing = topology(ring(4), "ring")
+    assert [ax.get_title() for ax in drawing.figure.axes] == ["round 0", "round 1", "round 2"]
+    arrows = [patch for patch in drawing.figure.axes[0].patches if type(patch).__name__ == "FancyArrowPatch"]
+    assert len(arrows) == 4
+    assert "4 ranks on a circle; arrows show 12 messages in 3 rounds" in drawing.alt
+
+
+def test_topology_draws_at_most_eight_rounds_and_says_what_is_missing():
+    drawing = topology(ring(12))
+    assert [ax.get_title() for ax in drawing.figure.axes][-2:] == ["round 6", "round 10"]
+    assert len(drawing.figure.axes) == 8 and "not drawn: 3 rounds" in drawing.text
+    with pytest.raises(ValueError, match="no message"):
+        topology(Plan.of([Op(0, "F", 0)]))
+
+
+def test_a_mesh_numbers_ranks_row_by_row():
+    drawing = draw_mesh({"pp": 2, "dp": 2, "tp": 2})
+    assert drawing.text.splitlines() == [
+        "pp: groups [0, 4] [1, 5] [2, 6] [3, 7]",
+        "dp: groups [0, 2] [1, 3] [4, 6] [5, 7]",
+        "tp: groups [0, 1] [2, 3] [4, 5] [6, 7]",
+    ]
+    assert [ax.get_title() for ax in drawing.figure.axes] == ["pp 0", "pp 1"]
+    assert [t.get_text() for t in drawing.figure.axes[1].texts] == ["rank 4", "rank 5", "rank 6", "rank 7"]
+
+
+def test_a_device_mesh_keeps_its_own_order_of_ranks():
+    mesh = SimpleNamespace(mesh=np.array([[3, 1], [2, 0]]), mesh_dim_names=("dp", "tp"))
+    assert draw_mesh(mesh).text.splitlines() == ["dp: groups [3, 2] [1, 0]", "tp: groups [3, 1] [2, 0]"]
+
+
+def test_ranks_that_hold_the_same_look_the_same():
+    drawing = draw_mesh({"dp": 4}, holds=["w0", "w1", "w0", "w1"])
+    cells = [patch.get_facecolor() for patch in drawing.figure.axes[0].patches]
+    assert cells[0] == cells[2] != cells[1] == cells[3]
+    with pytest.raises(ValueError, match="3 entries, the mesh has 4 ranks"):
+        draw_mesh({"dp": 4}, holds=["a", "b", "c"])
+    with pytest.raises(ValueError, match="size 1 or more"):
+        draw_mesh({"dp": 0})
+
+
+def test_memory_is_stacked_by_kind_and_its_peak_is_explained():
+    samples = (
+        Sample(0, 0, 4_000_000, "parameters"),
+        Sample(0, 1, 6_000_000, "activations"),
+        Sample(0, 2, 0, "activations"),
+    )
+    drawing = draw_memory(Trace(1, (Span(0, "F", 0, 3),), samples, simulated=True))
+    assert drawing.text.splitlines()[1].split() == ["0", "10.0", "MB", "4.00", "MB", "6.00", "MB"]
+    parameters, activations = drawing.figure.axes[0].collections
+    assert parameters.get_paths()[0].vertices[:, 1].max() == 4
+    assert activations.get_paths()[0].vertices[:, 1].max() == 10
+    with pytest.raises(ValueError, match="no memory samples"):
+        draw_memory(Trace(1, ()))
