@@ -1,29 +1,31 @@
 """What the plans of all collectives share: messages in rounds, and chunks that may hold one another.
 
-An algorithm lists its messages, a round at a time; `assemble` makes the `Plan`. It puts each rank's receives of a round
-before its sends, so that a receive is posted while the round before is still on the wire, and it works out what each
-step waits for from the chunks that are read and written:
+An algorithm lists its messages, round by round; `assemble` makes the `Plan` of them. It decides in which order a rank
+issues its steps, and works out from the chunks that are read and written what each step waits for (the needs):
 
 - a send waits for every receive that wrote into its chunk (read after write);
-- a receive waits for every send that still reads from its chunk, and for the receives that wrote it before;
-- a `recv_reduce` lands in a scratch buffer, so those of the same chunk need not wait for each other; but the one of
-  round k waits for that of round k-2, and no rank holds the scratch of more than two rounds.
+- a receive waits for every step of its rank that still reads or wrote its chunk (write after read, write after write),
+  unless the message itself can only have been sent after that step was over. In a ring no such wait is left: the
+  finished chunk comes round only after the partial sum that this rank sent has gone round;
+- a `recv_reduce` lands in a scratch buffer, so those of one chunk do not wait for each other; but with `ahead` rounds
+  posted ahead, that of round k waits for those of round k - ahead - 1, and no rank holds more scratch than that.
 
 Standard library only.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from parallel_lab.plan import Op, Plan, recv, send
+from parallel_lab.plan import RECEIVING, Op, Plan, recv, send
 
 Extents = tuple[tuple[int, int], ...]
+ALL = 1 << 30  # more rounds than any plan has
 
 
 class Message(NamedTuple):
-    """In `round`, `source` sends chunk `part` to `target`, who adds it to what it holds (`reduce`) or overwrites."""
+    """In `round`, `source` sends chunk `part` to `target`, who adds it to its own (`reduce`) or overwrites that."""
 
     round: int
     source: int
@@ -37,9 +39,9 @@ class ChunkPlan(Plan):
     """A plan whose parts are stretches of one flat tensor.
 
     Attributes:
-        extents: `extents[part] = (first, last)`: the tensor is cut into near-equal leaves, and the part holds the leaves
-            first <= i < last. Most algorithms have one leaf a part; where a message carries several leaves (halving,
-            hierarchical), parts overlap.
+        extents: `extents[part] = (first, last)`: the tensor is cut into near-equal leaves, and the part holds the
+            leaves first <= i < last. Most algorithms have one leaf a part; where a message carries several leaves
+            (halving, hierarchical), a part may hold others.
     """
 
     extents: Extents = ()
@@ -55,77 +57,143 @@ class ChunkPlan(Plan):
         return 1 + max((op.mb for op in self), default=-1)
 
     def bounds(self, size: int) -> list[tuple[int, int]]:
-        """For each part the stretch `[start, stop)` of a tensor of `size` elements.
+        """For each part its stretch `(start, stop)` of a tensor of `size` elements.
 
         Leaves are near-equal: the first `size % leaves` have one element more, as in `torch.tensor_split`.
         """
         short, longer = divmod(size, self.leaves)
         return [(a * short + min(a, longer), b * short + min(b, longer)) for a, b in self.extents]
 
+    def sent(self, rank: int, size: int) -> int:
+        """How many elements of a tensor of `size` elements `rank` sends, over all rounds."""
+        bounds = self.bounds(size)
+        return sum(bounds[op.part][1] - bounds[op.part][0] for op in self.rows[rank] if op.kind == "send")
+
 
 def leaves(count: int) -> Extents:
-    """The extents of `count` parts with a leaf each."""
+    """The extents of `count` parts with one leaf each."""
     return tuple((i, i + 1) for i in range(count))
 
 
-def assemble(n: int, messages: Iterable[Message], extents: Extents) -> ChunkPlan:
+def assemble(n: int, messages: Iterable[Message], extents: Extents, ahead: int = ALL) -> ChunkPlan:
     """The plan of `n` ranks that carries out `messages`.
 
+    Args:
+        n: the number of ranks, at least 1.
+        messages: in any order of rounds; within a round each rank issues its steps in the order given.
+        extents: which leaves each part holds.
+        ahead: how many rounds ahead of its own a receive is posted.
+
     Raises:
-        ValueError: a rank would receive, in one round, into a chunk that it sends in that round.
+        ValueError: n < 1, or a rank would, in one round, receive into a chunk that it sends.
     """
+    if n < 1:
+        raise ValueError(f"n={n}: a collective has at least 1 rank")
     rounds: dict[int, list[Message]] = defaultdict(list)
     for message in messages:
         rounds[message.round].append(message)
-    ops: list[Op] = []
-    hazards = [_Hazards(extents) for _ in range(n)]
-    needs: dict[Op, tuple[Op, ...]] = {}
+    needs = _Needs(n, extents, ahead)
+    ops: list[list[Op]] = [[] for _ in range(n)]
     for number in sorted(rounds):
-        sends = [send(m.source, m.target, m.part, m.round) for m in rounds[number]]
-        receives = [recv(m.target, m.source, m.part, m.round, reduce=m.reduce) for m in rounds[number]]
+        sends = [send(m.source, m.target, m.part, number) for m in rounds[number]]
+        receives = [recv(m.target, m.source, m.part, number, reduce=m.reduce) for m in rounds[number]]
         _refuse_conflict(sends, receives, extents)
-        # All needs of a round are taken before any of its steps is noted: they see the rounds before.
-        needs |= {op: before for op in (*receives, *sends) if (before := hazards[op.rank].before(op))}
-        for op in (*receives, *sends):
-            hazards[op.rank].note(op)
-        ops += receives + sends
-    return replace(ChunkPlan.of(ops, needs, ranks=n), extents=extents)
+        needs.add_round(sends, receives)
+        for op in (*sends, *receives):
+            ops[op.rank].append(op)
+    row_order = (op for row in ops for op in _issue_order(row, needs.found, ahead))
+    plan = Plan.of(row_order, needs.found, ranks=n)
+    return ChunkPlan(plan.rows, plan.needs, extents)
 
 
-class _Hazards:
-    """Which steps of one rank last wrote each leaf, and which have read it since."""
+def _issue_order(row: list[Op], needs: dict[Op, tuple[Op, ...]], ahead: int) -> Iterator[Op]:
+    """A rank's steps, round after round: its sends, then the receives of this round and of those `ahead`.
 
-    def __init__(self, extents: Extents) -> None:
+    Receives stay in the order of their rounds, and one is brought forward only past rounds that hold nothing it waits
+    for. So a rank that waits has issued every send up to the round it waits for, and no two can wait for each other.
+    """
+    receives = [op for op in row if op.kind in RECEIVING]
+    posted = 0
+    for number in sorted({op.mb for op in row}):
+        yield from (op for op in row if op.kind == "send" and op.mb == number)
+        while posted < len(receives):
+            op = receives[posted]
+            if op.mb > number + ahead or _last_round(needs.get(op, ())) > number:
+                break
+            yield op
+            posted += 1
+
+
+def _last_round(ops: Iterable[Op]) -> int:
+    return max((op.mb for op in ops), default=-1)
+
+
+class _Needs:
+    """Works out what each step waits for, round by round.
+
+    For each rank and leaf it keeps the steps that wrote the leaf and those that have read it since; for each step the
+    set of steps that are certainly over when it is over, as the bits of an integer.
+    """
+
+    def __init__(self, n: int, extents: Extents, ahead: int) -> None:
         self.extents = extents
-        self.written: Mapping[int, list[Op]] = defaultdict(list)
-        self.read: Mapping[int, list[Op]] = defaultdict(list)
+        self.ahead = ahead
+        self.found: dict[Op, tuple[Op, ...]] = {}
+        self.written: dict[tuple[int, int], list[Op]] = defaultdict(list)
+        self.read: dict[tuple[int, int], list[Op]] = defaultdict(list)
+        self.reduced: list[list[Op]] = [[] for _ in range(n)]
+        self.bit: dict[Op, int] = {}
+        self.over: dict[Op, int] = {}
 
-    def before(self, op: Op) -> tuple[Op, ...]:
-        """What must be over before `op` starts."""
-        found: dict[Op, None] = {}  # a set that keeps its order
+    def add_round(self, sends: list[Op], receives: list[Op]) -> None:
+        """Finds the needs of one round's steps; they see the rounds before, not each other."""
+        waits = {op: self._before_send(op) for op in sends}
+        for op in sends:
+            self._note(op, waits[op])
+        waits |= {op: self._before_receive(op) for op in receives}
+        for op in receives:
+            self._note(op, waits[op])
+        for op in (*sends, *receives):
+            self._touch(op)
+
+    def _before_send(self, op: Op) -> list[Op]:
+        return [w for leaf in range(*self.extents[op.part]) for w in self.written[op.rank, leaf]]
+
+    def _before_receive(self, op: Op) -> list[Op]:
+        before: list[Op] = []
         for leaf in range(*self.extents[op.part]):
-            if op.kind == "recv_reduce":
-                found |= dict.fromkeys(w for w in self.written[leaf] if w.kind == "recv" or w.mb <= op.mb - 2)
-            else:
-                found |= dict.fromkeys(self.written[leaf])
-            if op.kind != "send":
-                found |= dict.fromkeys(self.read[leaf])
-        return tuple(found)
+            writes = self.written[op.rank, leaf]
+            before += [w for w in writes if op.kind == "recv" or w.kind == "recv"] + self.read[op.rank, leaf]
+        implied = self.over[op.sender()]
+        before = [b for b in before if not implied & self.bit[b]]
+        if op.kind == "recv_reduce":
+            before += [r for r in self.reduced[op.rank] if r.mb == op.mb - self.ahead - 1]
+        return before
 
-    def note(self, op: Op) -> None:
-        """Takes down that `op` reads or writes its leaves."""
+    def _note(self, op: Op, before: list[Op]) -> None:
+        self.bit[op] = 1 << len(self.bit)
+        if before:
+            self.found[op] = tuple(dict.fromkeys(before))
+        if op.kind in RECEIVING:
+            before = [*before, op.sender()]
+        self.over[op] = 0
+        for b in before:
+            self.over[op] |= self.over[b] | self.bit[b]
+
+    def _touch(self, op: Op) -> None:
         for leaf in range(*self.extents[op.part]):
             if op.kind == "send":
-                self.read[leaf].append(op)
+                self.read[op.rank, leaf].append(op)
                 continue
             if op.kind == "recv":
-                self.written[leaf].clear()
-            self.written[leaf].append(op)
-            self.read[leaf].clear()
+                self.written[op.rank, leaf].clear()
+            self.written[op.rank, leaf].append(op)
+            self.read[op.rank, leaf].clear()
+        if op.kind == "recv_reduce":
+            self.reduced[op.rank].append(op)
 
 
 def _refuse_conflict(sends: list[Op], receives: list[Op], extents: Extents) -> None:
-    """ValueError where a rank's receive and its send of one round share a leaf."""
     reading = {(op.rank, leaf): op for op in sends for leaf in range(*extents[op.part])}
     for op in receives:
         for leaf in range(*extents[op.part]):

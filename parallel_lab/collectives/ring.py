@@ -1,31 +1,96 @@
-"""Ring collectives: every rank sends to its right neighbour only, and all links are busy all the time.
+"""Ring collectives: each rank sends to its right neighbour only, and every link is busy in every round.
 
-Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations" (2009), section 3.
+Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", J. Parallel Distrib. Comput.
+69 (2009), section 3.
+
+The tensor is cut into n chunks. In the reduce-scatter, chunk c starts at rank c+1 and goes once round the ring; every
+rank it meets adds its own share, so that it arrives complete at rank c. In the all-gather each complete chunk goes
+round once more and is copied.
+
+With S the bytes of the tensor, P the pieces that each chunk is cut into:
+
+| plan           | bytes sent per rank  | messages per rank | rounds    |
+|----------------|----------------------|-------------------|-----------|
+| reduce_scatter | S (n-1)/n            | P (n-1)           | n-1       |
+| all_gather     | S (n-1)/n            | P (n-1)           | n-1       |
+| all_reduce     | 2 S (n-1)/n          | 2 P (n-1)         | 2 (n-1)   |
+| broadcast      | S, and 0 at the last | P, and 0          | n-1 + P-1 |
+| reduce         | S, and 0 at the root | P, and 0          | n-1 + P-1 |
+
+The chunks held by each rank are near-equal; where n does not divide, bytes differ by an element a chunk. No all-reduce
+can send less than 2 S (n-1)/n (section 2 of the paper); the price is the latency of 2(n-1) rounds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from parallel_lab.collectives.chunks import ChunkPlan, Message, assemble, leaves
-
-
-def all_reduce_plan(n: int, pieces: int = 1) -> ChunkPlan:
-    messages = [*_scatter(n, pieces), *_gather(n, pieces, first_round=n - 1)]
-    return assemble(n, messages, leaves(n * pieces))
+from parallel_lab.collectives.chunks import ALL, ChunkPlan, Message, assemble, leaves
 
 
-def _scatter(n: int, pieces: int) -> Iterator[Message]:
+def all_reduce_plan(n: int, pieces: int = 1, ahead: int = ALL) -> ChunkPlan:
+    """Reduce-scatter, then all-gather: every rank ends with the whole sum.
+
+    Args:
+        n: ranks.
+        pieces: how many messages each chunk is sent in. A rank adds one piece while the next is on the wire.
+        ahead: how many rounds early receives are posted; scratch is held for ahead + 1 chunks (at most n - 1).
+    """
+    ranks, chunks = range(n), _chunks(n, pieces)
+    messages = [*scatter_messages(ranks, chunks), *gather_messages(ranks, chunks, n - 1)]
+    return assemble(n, messages, leaves(n * pieces), ahead)
+
+
+def reduce_scatter_plan(n: int, pieces: int = 1, ahead: int = ALL) -> ChunkPlan:
+    """Rank r ends with the sum of chunk r; what it holds of the others is a partial sum."""
+    return assemble(n, scatter_messages(range(n), _chunks(n, pieces)), leaves(n * pieces), ahead)
+
+
+def all_gather_plan(n: int, pieces: int = 1) -> ChunkPlan:
+    """Rank r starts with chunk r; every rank ends with all chunks."""
+    return assemble(n, gather_messages(range(n), _chunks(n, pieces)), leaves(n * pieces))
+
+
+def broadcast_plan(n: int, root: int = 0, pieces: int = 1) -> ChunkPlan:
+    """A pipelined chain: root sends piece after piece to its right, and each rank passes on what it has."""
+    messages = [
+        Message(place + piece, (root + place) % n, (root + place + 1) % n, piece)
+        for place in range(n - 1)
+        for piece in range(pieces)
+    ]
+    return assemble(n, messages, leaves(pieces))
+
+
+def reduce_plan(n: int, root: int = 0, pieces: int = 1) -> ChunkPlan:
+    """The chain backwards: the last rank starts, each adds its own and passes on; root ends with the sum."""
+    messages = [
+        Message(n - 1 - place + piece, (root + place) % n, (root + place - 1) % n, piece, reduce=True)
+        for place in range(n - 1, 0, -1)
+        for piece in range(pieces)
+    ]
+    return assemble(n, messages, leaves(pieces))
+
+
+def scatter_messages(ranks: Sequence[int], chunks: Sequence[Sequence[int]], first: int = 0) -> Iterator[Message]:
+    """The reduce-scatter of a ring of `ranks`: `ranks[c]` ends with the sum of the parts `chunks[c]`.
+
+    `first` is the number of its first round.
+    """
+    n = len(ranks)
     for step in range(n - 1):
-        for rank in range(n):
-            for part in _pieces_of((rank - 1 - step) % n, pieces):
-                yield Message(step, rank, (rank + 1) % n, part, reduce=True)
+        for i in range(n):
+            for part in chunks[(i - 1 - step) % n]:
+                yield Message(first + step, ranks[i], ranks[(i + 1) % n], part, reduce=True)
 
 
-def _gather(n: int, pieces: int, first_round: int = 0) -> Iterator[Message]:
+def gather_messages(ranks: Sequence[int], chunks: Sequence[Sequence[int]], first: int = 0) -> Iterator[Message]:
+    """The all-gather of a ring of `ranks`: `ranks[c]` starts with the parts `chunks[c]`."""
+    n = len(ranks)
     for step in range(n - 1):
-        for rank in range(n):
-            for part in _pieces_of((rank - step) % n, pieces):
-                yield Message(first_round + step, rank, (rank + 1) % n, part)
+        for i in range(n):
+            for part in chunks[(i - step) % n]:
+                yield Message(first + step, ranks[i], ranks[(i + 1) % n], part)
 
 
-def _pieces_of(chunk: int, pieces: int) -> range:
-    return range(chunk * pieces, (chunk + 1) * pieces)
+def _chunks(n: int, pieces: int) -> list[range]:
+    if pieces < 1:
+        raise ValueError(f"pieces={pieces}: a chunk is sent in at least 1 piece")
+    return [range(chunk * pieces, (chunk + 1) * pieces) for chunk in range(n)]

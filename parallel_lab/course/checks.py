@@ -85,7 +85,10 @@ def _verdicts(exercise: Exercise, fn: Callable, lab: Lab) -> list[Verdict]:
             verdicts.append(Verdict(title_of(test), FAILED, wrong.seen, wrong.advice))
             return verdicts + [Verdict(title_of(later), NOT_RUN) for later in exercise.tests[place + 1 :]]
         except Wrong as wrong:
-            verdicts.append(Verdict(title_of(test), FAILED, wrong.seen, wrong.advice, lab.last_seeds))
+            if any(wrong.seen == earlier.seen for earlier in verdicts):
+                verdicts.append(Verdict(title_of(test), FAILED, "for the same reason"))
+            else:
+                verdicts.append(Verdict(title_of(test), FAILED, wrong.seen, wrong.advice, lab.last_seeds))
     return verdicts
 
 

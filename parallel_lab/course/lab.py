@@ -97,7 +97,8 @@ class Lab:
         Tests that look at the same thing from two sides share a run by giving the same `key`.
 
         Raises:
-            Wrong: a rank raised, or the ranks called collectives that do not fit together, or used a reference.
+            Wrong: a rank raised, called collectives that do not fit together, never waited for a message, or used a
+            reference.
             Stuck: the ranks waited for each other.
             NotStarted: the function raised NotImplementedError.
         """
@@ -116,7 +117,9 @@ class Lab:
         try:
             run = launch(graded, fn, make, self.seeds, garble, ranks=ranks, **options)
         except Deadlock as error:
-            raise Stuck(f"{at}: the ranks wait for each other.\n{error.report}") from None
+            returned = " has returned" in error.report
+            advice = "A rank returned while another waits for it: did it wait for its isend?" if returned else ""
+            raise Stuck(f"{at}: the ranks did not finish.\n{error.report}", advice) from None
         except RankFailed as error:
             if error.cause == "NotImplementedError":
                 raise NotStarted from None
@@ -125,7 +128,20 @@ class Lab:
             raise Wrong(f"{at}: {shorten(error.report)}") from None
         except TypeError as error:  # the function, or something that it holds, cannot be sent to a rank
             raise Wrong(str(error)) from None
+        if not options.get("faults"):  # a dropped message is over before it is waited for
+            _all_waited(run.trace, at)
         return _checked(run, ranks, make, at)
+
+
+def _all_waited(trace: Trace, at: str) -> None:
+    """Until a message has been waited for, its buffer belongs to the process group; `wait` is what ends its span."""
+    for s in trace.spans:
+        if s.kind in ("send", "recv") and s.end_s == s.start_s:
+            way = "to" if s.kind == "send" else "from"
+            raise Wrong(
+                f"{at}: rank {s.rank} never waited for the i{s.kind} {way} rank {s.peer} ({s.line})",
+                "isend and irecv return at once; until wait() has returned, the buffer may still be read or unwritten.",
+            )
 
 
 def _checked(run: Any, ranks: int, make: Make, at: str) -> Outcome:

@@ -84,17 +84,6 @@ def expect_rounds(outcome: Outcome, most: int, what: str, advice: str = "") -> N
         raise Wrong(f"{outcome.at}: the messages took {seen} rounds, {what} {most}", advice)
 
 
-def expect_waits(outcome: Outcome) -> None:
-    """Each message must have been waited for: until then its buffer belongs to the process group."""
-    for s in outcome.trace.spans:
-        if s.kind in ("send", "recv") and s.end_s == s.start_s:
-            raise Wrong(
-                f"{outcome.at}: rank {s.rank} never waited for the i{s.kind} {'to' if s.kind == 'send' else 'from'} "
-                f"rank {s.peer} ({s.line})",
-                "isend and irecv return at once. Until wait() has returned, the buffer may be read or not yet written.",
-            )
-
-
 def expect_heard(outcome: Outcome, expected: list) -> None:
     """Of a run with `garble=True`: a result that is right although a message was changed did not come by message."""
     if outcome.ranks > 1 and all(_equal(got, right) for got, right in zip(outcome.results, expected, strict=True)):

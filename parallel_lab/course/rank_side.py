@@ -50,7 +50,7 @@ class Returned:
         seed: what its input was made from.
         result: what the learner's function returned, in plain tensors and lists.
         given: its arguments as they were after the call.
-        loaded: the reference packages that were loaded after the call.
+        loaded: the reference packages that the call loaded.
     """
 
     seed: int
@@ -71,6 +71,7 @@ def graded(fn: Callable, make: Make, seeds: Sequence[int] = (), garble: bool = F
     given = to_device(inputs_of(make, rank, ranks, seed))
     if garble and rank == ranks - 1:
         _garble_first_message()
+    before = set(sys.modules)
     inside = _close_side_doors()
     try:
         result = plain(fn(*given))
@@ -78,7 +79,7 @@ def graded(fn: Callable, make: Make, seeds: Sequence[int] = (), garble: bool = F
         inside.clear()
     after = plain(given)
     poison(given)
-    return Returned(seed, result, after, [name for name in REFERENCES if name in sys.modules])
+    return Returned(seed, result, after, [name for name in REFERENCES if name in sys.modules.keys() - before])
 
 
 def inputs_of(make: Make, rank: int, ranks: int, seed: int) -> tuple:

@@ -19,11 +19,10 @@ _FACTORS = {
     2: "2",
     3: "3",
     4: "4",
-    8: "8: bits for bytes",
+    8: "8 (bits for bytes?)",
     10: "10",
-    100: "100: per cent",
-    1000: "1000: a unit prefix",
-    16: "16",
+    100: "100 (per cent?)",
+    1000: "1000 (a unit prefix?)",
 }
 
 

@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import sys
+import threading
 from dataclasses import astuple, dataclass
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ _HIDDEN = tuple(os.path.dirname(path) + os.sep for path in (os.path.dirname(__fi
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 
 ISSUED, WAITING, DONE = "issued", "waiting", "done"
+RECENT = 1000  # a rank that has more messages than this under way is not looked at closely
 POINT_TO_POINT = ("send", "recv")
 
 
@@ -70,6 +72,12 @@ class CallLog:
         if self.file:
             self.file.write(json.dumps(astuple(call)).encode() + b"\n")
         return call
+
+    def waiting(self) -> bool:
+        """Whether this rank stands still in a call, and has no thread of its own that could make another."""
+        own = {"MainThread", "kernel", "link", "waiter"}
+        alone = all(thread.name in own for thread in threading.enumerate())
+        return alone and any(call.state == WAITING for call in self.calls[-RECENT:])
 
 
 def read_calls(path: str) -> list[Call]:

@@ -69,6 +69,16 @@ def verdict(states: Mapping[int, State]) -> str:
     return "no rank waits for another: the work is slow, or the timeout is short"
 
 
+def hopeless(states: Mapping[int, State]) -> bool:
+    """Whether no rank can go on: each that has not returned waits for a call that its peers have not made.
+
+    A rank that is busy may still make the call, and a transfer under way may still end: then there is hope.
+    """
+    late = [rank for rank, state in states.items() if not state.finished]
+    waits = [(rank, states[rank].waiting) for rank in late]
+    return all(call is not None and _waits_for(rank, call, states) for rank, call in waits) and bool(late)
+
+
 def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, State]) -> str:
     """What to say of a rank that is not waiting for anybody."""
     at = f" at {state.line}" if state.line else ""

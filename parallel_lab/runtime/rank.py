@@ -90,8 +90,11 @@ class Kernel:
     def listen(self) -> None:
         """Answers the kernel's questions until it lets this rank go, or is gone itself."""
         with contextlib.suppress(EOFError, OSError):
-            while wire.receive(self.sock) == "report":
-                self.tell("state", calls=backend.door.calls.calls, stack=_main_stack())
+            while (question := wire.receive(self.sock)) != "go":
+                if question == "report":
+                    self.tell("state", calls=backend.door.calls.calls, stack=_main_stack())
+                else:
+                    self.tell("pulse", waiting=backend.door.calls.waiting(), calls=len(backend.door.calls.calls))
             self.released.set()
             return
         os._exit(1)

@@ -9,7 +9,8 @@ import sys
 from parallel_lab.runtime.calls import hidden
 from parallel_lab.runtime.diagnose import State, describe, mismatch, verdict
 from parallel_lab.runtime.errors import Deadlock, LaunchError, RankFailed
-from parallel_lab.runtime.watch import Peer, Watch, describe_end
+from parallel_lab.runtime.peer import Peer, describe_end
+from parallel_lab.runtime.watch import Watch
 
 _PLACE = re.compile(r"(\S*[/\\]\S+|<\S+>):(\d+)")
 
@@ -37,7 +38,8 @@ def hang(watch: Watch, timeout_s: float, output: tuple[str, ...]) -> Deadlock:
     """The error to raise when time is up."""
     states = watch.ask_states()
     late = sum(not s.finished for s in states.values())
-    lines = [f"{late} of {len(states)} ranks had not finished after {timeout_s:g} s and were ended."]
+    why = "can never finish" if watch.stuck else f"had not finished after {timeout_s:g} s"
+    lines = [f"{late} of {len(states)} ranks {why} and were ended."]
     lines += [places(describe(rank, state)) for rank, state in states.items()]
     lines.append("What is wrong: " + places(verdict(states)) + ".")
     return Deadlock("\n".join(lines), _culprit(states), output)

@@ -4,60 +4,40 @@ import contextlib
 import functools
 import json
 import os
-import re
 import selectors
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_lab.runtime import wire
-from parallel_lab.runtime.calls import hidden, read_calls
-from parallel_lab.runtime.diagnose import State
+from parallel_lab.runtime.calls import read_calls
+from parallel_lab.runtime.diagnose import State, hopeless
 from parallel_lab.runtime.forkserver import ForkServer
+from parallel_lab.runtime.peer import Peer, describe_end, learner_frame, read_stack
 
-_FRAME = re.compile(r'File "(.*)", line (\d+) in (.*)')
 PIECE_BYTES = 1 << 20
 OUTPUT_BYTES = 1 << 22  # what is kept of one rank's printing
 GRACE_S = 0.3  # how long after a failure other ranks may report failures of their own
 LOST_GRACE_S = 2.0  # how long the cause of a lost connection may take to show
 ANSWER_S = 0.5  # how long a rank may take to say where it is
-
-
-@dataclass
-class Peer:
-    """What the kernel knows of one rank."""
-
-    sock: socket.socket
-    output_fd: int
-    pid: int = 0
-    reader: wire.Reader = field(default_factory=wire.Reader)
-    printed: bytearray = field(default_factory=bytearray)
-    done: dict[str, Any] | None = None  # the message with its result
-    failed: dict[str, Any] | None = None  # the message with its exception
-    state: dict[str, Any] | None = None  # its answer to where it is
-    code: int | None = None  # its exit code, once it has ended
-    ended_s: float = 0.0
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more is to be expected of it."""
-        return self.done is not None or self.failed is not None or self.code is not None
-
-    @property
-    def died(self) -> bool:
-        """Whether it ended without a word."""
-        return self.code is not None and self.done is None and self.failed is None
+PULSE_S = 0.5  # how often quiet ranks are asked whether they all wait
 
 
 class Watch:
-    """Listens to the ranks of one launch. A context manager: leaving it ends every rank and closes every descriptor."""
+    """Listens to the ranks of one launch. A context manager: leaving it ends every rank and closes every descriptor.
+
+    Attributes:
+        peers: the ranks.
+        stuck: whether the ranks were seen to wait for something that can never come.
+    """
 
     def __init__(self, server: ForkServer, folder: str, ranks: int, on_progress) -> None:
         self.server, self.folder, self.on_progress = server, folder, on_progress
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
+        self.stuck = False
+        self.pulse: list[int] = []
         self.status_data = b""
         self.status_fd, theirs = os.pipe()
         fds = [theirs]
@@ -93,9 +73,11 @@ class Watch:
 
     def wait(self, timeout_s: float) -> bool:
         """Until all ranks are over or one has failed (and the others have had a moment to fail too); False when time is
-        up before."""
+        up before, or when they are stuck."""
         deadline = time.monotonic() + timeout_s
-        self._until(lambda: self.all_over or self.trouble, deadline)
+        while not (self.all_over or self.trouble or self.stuck) and time.monotonic() < deadline:
+            self._until(lambda: self.all_over or self.trouble, min(deadline, time.monotonic() + PULSE_S))
+            self.stuck = not (self.all_over or self.trouble) and self._stuck()
         if self.trouble:
             self._until(lambda: self.all_over or self.cause, time.monotonic() + LOST_GRACE_S)
             self._until(lambda: self.all_over, time.monotonic() + GRACE_S)
@@ -109,10 +91,7 @@ class Watch:
 
     def ask_states(self) -> dict[int, State]:
         """Where each rank is now."""
-        for peer in self.peers:
-            if not peer.over:
-                self._tell(peer, "report")
-        self._until(lambda: all(p.over or p.state for p in self.peers), time.monotonic() + ANSWER_S)
+        self._ask("report", "state")
         silent = [rank for rank, p in enumerate(self.peers) if not (p.over or p.state)]
         stacks = self._native_stacks(silent)
         return {rank: self._state(rank, peer, stacks.get(rank)) for rank, peer in enumerate(self.peers)}
@@ -131,6 +110,24 @@ class Watch:
     def cause(self) -> bool:
         """Whether a rank failed of its own, and not for the loss of another."""
         return any(peer.died or (peer.failed and not peer.failed["lost"]) for peer in self.peers)
+
+    def _ask(self, question: str, answer: str) -> None:
+        """Asks every rank that still runs; its answer lands in that attribute of its `Peer`."""
+        asked = [peer for peer in self.peers if not peer.over]
+        for peer in asked:
+            setattr(peer, answer, None)
+            self._tell(peer, question)
+        self._until(lambda: all(p.over or getattr(p, answer) for p in asked), time.monotonic() + ANSWER_S)
+
+    def _stuck(self) -> bool:
+        """Whether no rank can ever go on: all that still run wait, twice in a row, for calls that nobody can make."""
+        self._ask("pulse", "pulse")
+        pulses = [p.pulse for p in self.peers if not p.over]
+        counts = [pulse["calls"] for pulse in pulses if pulse and pulse["waiting"]]
+        before, self.pulse = self.pulse, counts
+        if len(counts) < len(pulses) or counts != before or not pulses:
+            return False
+        return hopeless(self.ask_states())
 
     def _native_stacks(self, ranks: list[int]) -> dict[int, list]:
         """Where ranks are that cannot answer: faulthandler writes it from a signal handler, whatever holds Python."""
@@ -202,28 +199,3 @@ class Watch:
             peer.printed += data
             if len(peer.printed) >= OUTPUT_BYTES:
                 peer.printed += b"\n... (the rest of this rank's output is left out)\n"
-
-
-def describe_end(peer: Peer) -> str:
-    """How a rank ended, in words; empty while it lives or if it returned."""
-    if peer.failed:
-        return f"raised {peer.failed['text'].splitlines()[0]}"
-    if peer.done or peer.code is None:
-        return ""
-    if peer.code >= 0:
-        return f"exited with code {peer.code} before it returned"
-    name = signal.Signals(-peer.code).name
-    hint = " (the system does that when memory runs out)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
-
-
-def read_stack(path: str) -> list[tuple[str, int, str]]:
-    """The frames that faulthandler wrote, outermost first."""
-    with contextlib.suppress(OSError), open(path) as file:
-        return [(name, int(number), where) for name, number, where in _FRAME.findall(file.read())][::-1]
-    return []
-
-
-def learner_frame(frames: list) -> str:
-    """The innermost frame that is the learner's, as `file:number`."""
-    return next((f"{name}:{number}" for name, number, _ in reversed(frames) if not hidden(name)), "")

@@ -2,6 +2,7 @@
 
 from parallel_lab.view.chrome import chrome_trace, save_chrome
 from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.grid import grid
 from parallel_lab.view.memory import draw_memory
 from parallel_lab.view.mesh import draw_mesh
 from parallel_lab.view.plots import bars, lines
@@ -17,6 +18,7 @@ __all__ = [
     "draw",
     "draw_memory",
     "draw_mesh",
+    "grid",
     "lines",
     "save_chrome",
     "summary",

@@ -1,0 +1,59 @@
+# Every command of this project. `make` alone prints the list.
+
+PORT ?= 8888
+PYTHON ?=
+TORCH := 2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLER := tools/install.py pyproject.toml
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help lab test notebooks exercises bench lint lock clean
+
+help:  ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo
+	@echo "  make lab PORT=8899         another port"
+	@echo "  make PYTHON=python3.12 lab another Python (3.11 or later)"
+
+lab: $(VENV)/.lab  ## install what is missing and open the course in JupyterLab
+	@exec $(BIN)/python tools/lab.py "$(PORT)"
+
+test: $(VENV)/.dev  ## install what is missing and run every test
+	@exec $(BIN)/python tools/run_tests.py
+
+notebooks: $(VENV)/.dev  ## run every notebook again and store what it shows
+	@exec $(BIN)/python tools/execute_notebooks.py notebooks/*.ipynb
+
+exercises: $(VENV)/.lab  ## write exercises/ from solutions/
+	@exec $(BIN)/python -m parallel_lab.course.generate
+
+bench: $(VENV)/.dev  ## run every benchmark and print its table
+	@exec $(BIN)/python tools/run_benchmarks.py
+
+lint: $(VENV)/.dev  ## style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+lock:  ## resolve pyproject.toml anew and write the lock files and environment.yml
+	@python=$$(tools/find_python.sh "$(PYTHON)") && rm -rf build/lock && "$$python" -m venv build/lock
+	@echo "Resolving into build/lock; this takes some minutes."
+	@build/lock/bin/pip install --quiet --disable-pip-version-check \
+	    torch==$(TORCH) --upgrade setuptools packaging appnope --editable '.[dev,browser]'
+	@build/lock/bin/python tools/lock.py && rm -rf build/lock
+
+clean:  ## remove .venv, caches and build output; your progress and your notebooks stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	find parallel_lab tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp a lock file: what is installed is installed once, until the lock changes.
+$(VENV)/.lab: requirements.lock $(INSTALLER)
+	@python=$$(tools/find_python.sh "$(PYTHON)") && "$$python" tools/install.py $(VENV) requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock requirements.lock $(INSTALLER)
+	@python=$$(tools/find_python.sh "$(PYTHON)") && "$$python" tools/install.py $(VENV) requirements-dev.lock
+	@touch $@ $(VENV)/.lab

@@ -1,0 +1,197 @@
+"""The collectives as functions on tensors: an algorithm's plan, and the executor that runs it.
+
+As everywhere in the package, a rank is a position in the given group, and `group=None` is the default group.
+"""
+
+from functools import lru_cache
+from math import prod
+from types import ModuleType
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, ring, star, tree
+from parallel_lab.collectives.chunks import ChunkPlan
+from parallel_lab.collectives.execute import execute, execute_chunks
+
+ALGORITHMS: dict[str, ModuleType] = {
+    "ring": ring,
+    "tree": tree,
+    "halving_doubling": halving_doubling,
+    "full_mesh": full_mesh,
+    "star": star,
+    "hierarchical": hierarchical,
+}
+
+
+def algorithms(collective: str) -> list[str]:
+    """The names of the algorithms that have a plan for `collective`: `all_reduce`, `broadcast` and so on."""
+    return [name for name, module in ALGORITHMS.items() if hasattr(module, f"{collective}_plan")]
+
+
+@lru_cache(maxsize=64)
+def plan_for(collective: str, algorithm: str, *arguments: int) -> ChunkPlan:
+    """The plan of `algorithm` for `collective`; built once for the same arguments.
+
+    Raises:
+        ValueError: the algorithm is unknown or has no such collective; the message lists those that have.
+    """
+    known = algorithms(collective)
+    if algorithm not in known:
+        raise ValueError(f"unknown algorithm {algorithm!r} for {collective}: expected one of {', '.join(known)}")
+    return getattr(ALGORITHMS[algorithm], f"{collective}_plan")(*arguments)
+
+
+def all_reduce(
+    tensor: Tensor,
+    group: dist.ProcessGroup | None = None,
+    algorithm: str = "ring",
+    op: str = "sum",
+    ranks_per_node: int | None = None,
+) -> Tensor:
+    """Replaces `tensor` by its sum over all ranks, in place, and returns it.
+
+    Args:
+        tensor: contiguous; the same shape and dtype on every rank.
+        group: which ranks take part.
+        algorithm: `ring`, `tree`, `halving_doubling`, `full_mesh`, `star` or `hierarchical`.
+        op: `sum`, `mean` or `max`.
+        ranks_per_node: for `hierarchical` only, which needs it: how many neighbouring ranks share a node.
+
+    Raises:
+        ValueError: an unknown algorithm or op, a tensor that is not contiguous, a rank that is not in the group.
+    """
+    n = _size(group)
+    if algorithm == "hierarchical":
+        execute(plan_for("all_reduce", algorithm, *_nodes(n, ranks_per_node)), tensor, group, op)
+    elif algorithm == "ring":
+        execute(plan_for("all_reduce", algorithm, n, ring_pieces(n, tensor.nbytes)), tensor, group, op)
+    else:
+        execute(plan_for("all_reduce", algorithm, n), tensor, group, op)
+    return tensor
+
+
+def ring_pieces(n: int, size_bytes: int) -> int:
+    """How many pieces to cut a ring's chunks into; `benchmarks/all_reduce.py` measured it and says why."""
+    return 2 if size_bytes >= 16 * 2**20 else 1
+
+
+def reduce_scatter(
+    tensor: Tensor, group: dist.ProcessGroup | None = None, algorithm: str = "ring", op: str = "sum"
+) -> Tensor:
+    """This rank's share of the sum: rows of `tensor` along dim 0, as a new tensor; `tensor` is left as it is.
+
+    Rank r gets `total.tensor_split(n)[r]`, so the first `len(tensor) % n` ranks get a row more. The work is done on a
+    copy of `tensor`. Algorithms: `ring`, `full_mesh`, and `halving_doubling` for powers of two.
+
+    Raises:
+        ValueError: as `all_reduce`; or the tensor has no dim 0.
+    """
+    _require_rows(tensor)
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
+    plan = plan_for("reduce_scatter", algorithm, _size(group))
+    execute(plan, total, group, op, unit=_row_elements(total))
+    return total.tensor_split(plan.ranks)[dist.get_rank(group)].clone()
+
+
+def all_gather(
+    tensor: Tensor, group: dist.ProcessGroup | None = None, algorithm: str = "ring", rows: int | None = None
+) -> Tensor:
+    """The tensors of all ranks, one after another along dim 0, as a new tensor of `rows` rows.
+
+    `rows` is n times this rank's rows by default, which is right when all ranks have equally many. Otherwise give it,
+    and let rank r hold the rows of `tensor_split(n)[r]`, which is what `reduce_scatter` returns. Algorithms: `ring`,
+    `full_mesh`, and `halving_doubling` for powers of two.
+
+    Raises:
+        ValueError: as `all_reduce`; or this rank's rows are not its share of `rows`.
+    """
+    _require_rows(tensor)
+    n, rank = _size(group), dist.get_rank(group)
+    rows = n * len(tensor) if rows is None else rows
+    share = rows // n + (rank < rows % n)
+    if len(tensor) != share:
+        raise ValueError(f"rank {rank} of {n} has {len(tensor)} rows; its share of {rows} rows is {share}")
+    gathered = tensor.new_empty((rows, *tensor.shape[1:]))
+    gathered.tensor_split(n)[rank].copy_(tensor.detach())
+    execute(plan_for("all_gather", algorithm, n), gathered, group, unit=_row_elements(gathered))
+    return gathered
+
+
+def broadcast(tensor: Tensor, src: int = 0, group: dist.ProcessGroup | None = None, algorithm: str = "tree") -> Tensor:
+    """Overwrites `tensor` on every rank by rank `src`'s, in place, and returns it.
+
+    Algorithms: `tree`, `ring` (a chain) or `star`.
+    """
+    n = _size(group)
+    _require_rank(src, n)
+    execute(plan_for("broadcast", algorithm, n, src), tensor, group)
+    return tensor
+
+
+def reduce(
+    tensor: Tensor,
+    dst: int = 0,
+    group: dist.ProcessGroup | None = None,
+    algorithm: str = "tree",
+    op: str = "sum",
+) -> Tensor:
+    """Replaces `tensor` on rank `dst` by the sum over all ranks, in place, and returns it: `tree`, `ring` or `star`.
+
+    On other ranks it holds a partial sum afterwards, and is of no use.
+    """
+    n = _size(group)
+    _require_rank(dst, n)
+    execute(plan_for("reduce", algorithm, n, dst), tensor, group, op)
+    return tensor
+
+
+def all_to_all(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Sends block j of `tensor`'s rows to rank j, and returns a new tensor whose block i came from rank i.
+
+    Raises:
+        ValueError: as `all_reduce`; or the rows cannot be cut into n equal blocks.
+    """
+    _require_rows(tensor)
+    n, rank = _size(group), dist.get_rank(group)
+    if len(tensor) % n:
+        raise ValueError(f"{len(tensor)} rows cannot be cut into {n} equal blocks")
+    given = tensor.detach().contiguous().view(-1).tensor_split(n)
+    result = tensor.new_empty(tensor.shape)
+    taken = result.view(-1).tensor_split(n)
+    taken[rank].copy_(given[rank])
+    # Part i * n + j is the block on its way from i to j: this rank has row `rank` of that grid and gets column `rank`.
+    chunks = [result.view(-1)[:0]] * (n * n)
+    for peer in range(n):
+        chunks[peer * n + rank] = taken[peer]
+    chunks[rank * n : (rank + 1) * n] = given
+    execute_chunks(plan_for("all_to_all", "full_mesh", n), chunks, group)
+    return result
+
+
+def _size(group: dist.ProcessGroup | None) -> int:
+    n = dist.get_world_size(group)
+    if n < 1:
+        raise ValueError("this rank is not in the group")
+    return n
+
+
+def _nodes(n: int, ranks_per_node: int | None) -> tuple[int, int]:
+    if ranks_per_node is None or ranks_per_node < 1 or n % ranks_per_node:
+        raise ValueError(f"hierarchical needs ranks_per_node, a divisor of the {n} ranks; it is {ranks_per_node}")
+    return n // ranks_per_node, ranks_per_node
+
+
+def _row_elements(tensor: Tensor) -> int:
+    return max(1, prod(tensor.shape[1:]))
+
+
+def _require_rows(tensor: Tensor) -> None:
+    if tensor.dim() == 0:
+        raise ValueError("a tensor with no dim cannot be cut into rows: pass tensor.view(1)")
+
+
+def _require_rank(rank: int, n: int) -> None:
+    if not 0 <= rank < n:
+        raise ValueError(f"rank {rank}: the group has ranks 0 to {n - 1}")

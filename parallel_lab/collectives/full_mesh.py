@@ -1,0 +1,62 @@
+"""Full mesh: every rank sends to every other directly. The fewest rounds, but n-1 messages in each.
+
+Thakur, Rabenseifner & Gropp (2005), sections 4.1 and 4.3 (pairwise exchange); the "one-shot" and "two-shot" all-reduce
+inside a node with all-to-all links is the same idea.
+
+Rank r owns chunk r. In a reduce-scatter everyone sends chunk c straight to its owner, who adds up; in an all-gather
+every owner sends its chunk to everyone. Rank r sends to r+1 first, then r+2, so that no one is sent to by all at once.
+
+With S the bytes of the tensor (for all_to_all: of what a rank puts in):
+
+| plan           | bytes sent per rank | messages per rank | rounds |
+|----------------|---------------------|-------------------|--------|
+| reduce_scatter | S (n-1)/n           | n-1               | 1      |
+| all_gather     | S (n-1)/n           | n-1               | 1      |
+| all_reduce     | 2 S (n-1)/n         | 2 (n-1)           | 2      |
+| all_to_all     | S (n-1)/n           | n-1               | 1      |
+
+The bytes are the ring's; the latency is that of two rounds. It pays where each pair has a link of its own, as inside a
+node; where all share one link, n-1 flows meet at every receiver.
+"""
+
+from collections.abc import Iterator
+
+from parallel_lab.collectives.chunks import ChunkPlan, Message, assemble, leaves
+
+
+def all_reduce_plan(n: int) -> ChunkPlan:
+    """Every rank ends with the whole sum."""
+    return assemble(n, [*_to_owners(n), *_from_owners(n, first=1)], leaves(n))
+
+
+def reduce_scatter_plan(n: int) -> ChunkPlan:
+    """Rank r ends with the sum of chunk r; the other chunks keep what it put in."""
+    return assemble(n, _to_owners(n), leaves(n))
+
+
+def all_gather_plan(n: int) -> ChunkPlan:
+    """Rank r starts with chunk r; every rank ends with all chunks."""
+    return assemble(n, _from_owners(n, first=0), leaves(n))
+
+
+def all_to_all_plan(n: int) -> ChunkPlan:
+    """Of an (n, n) grid of chunks, rank r starts with row r and ends with column r: part `i n + j` goes from i to j."""
+    messages = [Message(0, i, j, i * n + j) for i, j in _pairs(n)]
+    return assemble(n, messages, leaves(n * n))
+
+
+def _to_owners(n: int) -> Iterator[Message]:
+    for source, owner in _pairs(n):
+        yield Message(0, source, owner, part=owner, reduce=True)
+
+
+def _from_owners(n: int, first: int) -> Iterator[Message]:
+    for owner, target in _pairs(n):
+        yield Message(first, owner, target, part=owner)
+
+
+def _pairs(n: int) -> Iterator[tuple[int, int]]:
+    """All ordered pairs of different ranks, those one apart first."""
+    for distance in range(1, n):
+        for rank in range(n):
+            yield rank, (rank + distance) % n

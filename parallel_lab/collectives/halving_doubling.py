@@ -1,0 +1,111 @@
+"""Recursive halving and doubling: the ring's bytes in 2 log2(n) messages.
+
+Rabenseifner, "Optimization of collective reduction operations", ICCS 2004, section 2; Thakur, Rabenseifner & Gropp
+(2005), sections 4.4 and 4.5.
+
+Reduce-scatter by halving: in each round a rank and its partner split what they are both responsible for; each sends
+the half that it gives up and adds what it gets to the half that it keeps, so the message halves each round. All-gather
+by doubling runs the same pairs backwards, and the message doubles. When n is no power of two, let n = p + r with p the
+largest power of two below it: the first 2r ranks are folded in pairs beforehand; the even one of a pair takes part for
+both, the odd one gets the result at the end.
+
+With S the bytes of the tensor, n = p + r:
+
+| plan               | bytes sent per rank                  | messages per rank | rounds           |
+|--------------------|--------------------------------------|-------------------|------------------|
+| reduce_scatter (p) | S (p-1)/p                            | log2 p            | log2 p           |
+| all_gather (p)     | S (p-1)/p                            | log2 p            | log2 p           |
+| all_reduce, r = 0  | 2 S (p-1)/p                          | 2 log2 p          | 2 log2 p         |
+| all_reduce, r > 0  | the even of a pair: 2 S (p-1)/p + 3S/2 | 2 log2 p + 2    | 2 log2 p + 3     |
+|                    | the odd of a pair: S                 | 2                 |                  |
+|                    | the others: 2 S (p-1)/p              | 2 log2 p          |                  |
+
+Parts are the nodes of a binary tree over p leaves: part 0 is the whole tensor, 1 and 2 its halves, 3 to 6 the quarters.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from parallel_lab.collectives.chunks import ChunkPlan, Extents, Message, assemble
+
+_WHOLE, _LEFT, _RIGHT = 0, 1, 2
+
+
+def all_reduce_plan(n: int) -> ChunkPlan:
+    """Every rank ends with the sum; any n."""
+    steps = max(n, 1).bit_length() - 1
+    ranks = _participants(n, steps)
+    folds = n - len(ranks)
+    first = 2 if folds else 0
+    messages = [*_halving(ranks, steps, first), *_doubling(ranks, steps, first + steps)]
+    for pair in range(folds):
+        messages += _fold(2 * pair, last=first + 2 * steps)
+    return assemble(n, messages, _tree(steps))
+
+
+def reduce_scatter_plan(n: int) -> ChunkPlan:
+    """Rank r ends with the sum of leaf r.
+
+    Raises:
+        ValueError: n is no power of two.
+    """
+    steps = _log2(n)
+    return assemble(n, _halving(range(n), steps), _tree(steps))
+
+
+def all_gather_plan(n: int) -> ChunkPlan:
+    """Rank r starts with leaf r; every rank ends with all.
+
+    Raises:
+        ValueError: n is no power of two.
+    """
+    steps = _log2(n)
+    return assemble(n, _doubling(range(n), steps), _tree(steps))
+
+
+def _halving(ranks: Sequence[int], steps: int, first: int = 0) -> Iterator[Message]:
+    """In step s, virtual rank v gives up the node of depth s+1 next to its own."""
+    for step in range(steps):
+        for v, rank in enumerate(ranks):
+            partner = v ^ (1 << (steps - step - 1))
+            yield Message(first + step, rank, ranks[partner], _node(partner, step + 1, steps), reduce=True)
+
+
+def _doubling(ranks: Sequence[int], steps: int, first: int = 0) -> Iterator[Message]:
+    """The same pairs backwards: v hands over its own node of depth s+1."""
+    for step in reversed(range(steps)):
+        for v, rank in enumerate(ranks):
+            partner = v ^ (1 << (steps - step - 1))
+            yield Message(first + steps - 1 - step, rank, ranks[partner], _node(v, step + 1, steps))
+
+
+def _fold(even: int, last: int) -> Iterator[Message]:
+    """Rounds 0 and 1 leave the sum of a pair at its even rank; in round `last` the odd one gets the result."""
+    odd = even + 1
+    yield Message(0, even, odd, _RIGHT, reduce=True)
+    yield Message(0, odd, even, _LEFT, reduce=True)
+    yield Message(1, odd, even, _RIGHT)
+    yield Message(last, even, odd, _WHOLE)
+
+
+def _participants(n: int, steps: int) -> list[int]:
+    """The rank behind each of the 2^steps virtual ranks: the even ones of the pairs, then those without a pair."""
+    folds = n - (1 << steps)
+    return [*range(0, 2 * folds, 2), *range(2 * folds, n)]
+
+
+def _tree(steps: int) -> Extents:
+    leaves = 1 << steps
+    return tuple(
+        (i * leaves >> depth, (i + 1) * leaves >> depth) for depth in range(steps + 1) for i in range(1 << depth)
+    )
+
+
+def _node(v: int, depth: int, steps: int) -> int:
+    """The part of depth `depth` that holds leaf v."""
+    return (1 << depth) - 1 + (v >> (steps - depth))
+
+
+def _log2(n: int) -> int:
+    if n < 1 or n & (n - 1):
+        raise ValueError(f"n={n}: halving without a fold needs a power of two; all_reduce_plan takes any n")
+    return n.bit_length() - 1

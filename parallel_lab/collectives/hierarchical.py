@@ -1,0 +1,48 @@
+"""Hierarchical all-reduce: fast links inside a node, slow links between nodes, and few bytes on the slow ones.
+
+Cho et al., "BlueConnect: decomposing all-reduce for deep learning on heterogeneous network hierarchy", MLSys 2019,
+section 3.
+
+First a ring reduce-scatter inside each node leaves every rank with one shard of its node's sum. Then the ranks with the
+same shard, one in each node, all-reduce it in a ring across nodes. Last a ring all-gather inside each node puts the
+shards together.
+
+With S the bytes of the tensor, N nodes and R ranks in each (rank = node R + local):
+
+| where         | bytes sent per rank | messages per rank | rounds  |
+|---------------|---------------------|-------------------|---------|
+| inside nodes  | 2 S (R-1)/R         | 2 (R-1)           | 2 (R-1) |
+| between nodes | 2 (S/R) (N-1)/N     | 2 (N-1)           | 2 (N-1) |
+
+The sum is 2 S (NR-1)/(NR), as in one ring over all ranks. But each node sends 2 S (N-1)/N to other nodes over R links
+at once, and the latency is that of 2(R-1) + 2(N-1) rounds in place of 2(NR-1).
+
+The tensor is cut into R N leaves. Parts 0 to RN-1 are the leaves; part RN + s is shard s, the leaves s N to s N + N-1.
+"""
+
+from parallel_lab.collectives.chunks import ChunkPlan, Message, assemble, leaves
+from parallel_lab.collectives.ring import gather_messages, scatter_messages
+
+
+def all_reduce_plan(nodes: int, ranks_per_node: int) -> ChunkPlan:
+    """Every one of nodes x ranks_per_node ranks ends with the whole sum.
+
+    Raises:
+        ValueError: `nodes` or `ranks_per_node` is below 1.
+    """
+    if nodes < 1 or ranks_per_node < 1:
+        raise ValueError(f"nodes={nodes}, ranks_per_node={ranks_per_node}: both are at least 1")
+    n = nodes * ranks_per_node
+    first, second = ranks_per_node - 1, 2 * (nodes - 1)
+    shards = [[n + s] for s in range(ranks_per_node)]
+    messages: list[Message] = []
+    for node in range(nodes):
+        inside = range(node * ranks_per_node, (node + 1) * ranks_per_node)
+        messages += scatter_messages(inside, shards)
+        messages += gather_messages(inside, shards, first + second)
+    for local in range(ranks_per_node):
+        across = range(local, n, ranks_per_node)
+        chunks = [[local * nodes + c] for c in range(nodes)]
+        messages += scatter_messages(across, chunks, first)
+        messages += gather_messages(across, chunks, first + nodes - 1)
+    return assemble(n, messages, leaves(n) + tuple((s * nodes, (s + 1) * nodes) for s in range(ranks_per_node)))

@@ -1,0 +1,61 @@
+"""Binomial tree: few rounds, whole tensors; the choice for short messages.
+
+Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 19 (2005),
+sections 4.2 (broadcast) and 4.4 (reduce).
+
+In round k of a broadcast every rank that has the tensor sends it to one that has not, 2^k places further on; the number
+of those that have it doubles each round. A reduce is the same tree run backwards, each parent adding what its children
+send. An all-reduce is a reduce followed by a broadcast.
+
+With S the bytes of the tensor, L = ceil(log2 n), v = (rank - root) mod n, and c(v) the number of v's children, which is
+the number of k with v < 2^k and v + 2^k < n:
+
+| plan       | bytes sent per rank          | messages per rank         | rounds |
+|------------|------------------------------|---------------------------|--------|
+| broadcast  | c(v) S; the root sends L S   | c(v)                      | L      |
+| reduce     | S, and 0 at the root         | 1, and 0 at the root      | L      |
+| all_reduce | S (c(v) + 1), the root's L S | c(v) + 1, the root's L    | 2 L    |
+
+All ranks together send (n-1) S in a broadcast, which is the least possible; but the root's link carries L of them.
+"""
+
+from collections.abc import Iterator
+
+from parallel_lab.collectives.chunks import ChunkPlan, Message, assemble, leaves
+
+
+def broadcast_plan(n: int, root: int = 0) -> ChunkPlan:
+    """Every rank ends with root's tensor."""
+    return assemble(n, _down(n, root), leaves(1))
+
+
+def reduce_plan(n: int, root: int = 0) -> ChunkPlan:
+    """Root ends with the sum; what the others hold is a partial sum."""
+    return assemble(n, _up(n, root), leaves(1), ahead=1)
+
+
+def all_reduce_plan(n: int, root: int = 0) -> ChunkPlan:
+    """A reduce to root, then a broadcast from it."""
+    return assemble(n, [*_up(n, root), *_down(n, root, first=depth(n))], leaves(1), ahead=1)
+
+
+def depth(n: int) -> int:
+    """The rounds of a binomial tree of n ranks: ceil(log2 n)."""
+    return (n - 1).bit_length()
+
+
+def _edges(n: int, root: int) -> Iterator[tuple[int, int, int]]:
+    """Level, parent and child, from the root downwards."""
+    for level in range(depth(n)):
+        for place in range(min(1 << level, n - (1 << level))):
+            yield level, (root + place) % n, (root + place + (1 << level)) % n
+
+
+def _down(n: int, root: int, first: int = 0) -> Iterator[Message]:
+    for level, parent, child in _edges(n, root):
+        yield Message(first + level, parent, child, part=0)
+
+
+def _up(n: int, root: int) -> Iterator[Message]:
+    for level, parent, child in _edges(n, root):
+        yield Message(depth(n) - 1 - level, child, parent, part=0, reduce=True)

@@ -1,0 +1,94 @@
+"""A grid of cells with a word in each: who holds which chunk, or which algorithm wins where."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+
+from parallel_lab.view.axes import panels, tidy
+from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.style import FAINT, INK, Look, numbered, settings
+from parallel_lab.view.text import table
+
+Cells = Sequence[Sequence[str]]
+_HALO = [withStroke(linewidth=2.0, foreground="white", alpha=0.9)]
+_EMPTY = Look("#FFFFFF", "")
+
+
+def grid(
+    sheets: Mapping[str, Cells],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    xlabel: str = "",
+    ylabel: str = "",
+    by: Callable[[str], str] = str,
+    across: int = 4,
+    title: str | None = None,
+    alt: str | None = None,
+    width_in: float = 9.0,
+) -> Drawing:
+    """Draws one panel for each of `sheets`: {heading: cells}, where `cells[row][column]` is a word, or empty.
+
+    Args:
+        sheets: every panel has the same rows and columns.
+        rows, columns: their names, from top to bottom and from left to right.
+        xlabel, ylabel: what columns and rows are, with the unit.
+        by: cells whose word gives the same value look the same; by default cells with the same word.
+        across: the most panels side by side.
+        title, alt: above the picture, and the alternative text; one is made where none is given.
+        width_in: width in inches.
+
+    Raises ValueError when there is nothing to draw or a panel has not a word for each row and column.
+    """
+    _check(sheets, rows, columns)
+    words = sorted({word for cells in sheets.values() for row in cells for word in row if word})
+    kinds = list(dict.fromkeys(map(by, words)))
+    kind_looks = dict(zip(kinds, numbered(len(kinds)), strict=True))
+    looks = {word: kind_looks[by(word)] for word in words}
+    across = min(across, len(sheets))
+    with settings():
+        panel_in = 0.75 + max(0.2, min(0.32, 3.4 / len(rows))) * len(rows)
+        figure, axes = panels(len(sheets), across, width_in, panel_in, title)
+        size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / max(map(len, words), default=1) / 0.75))
+        for i, (ax, (heading, cells)) in enumerate(zip(axes, sheets.items(), strict=True)):
+            _sheet(ax, cells, looks, size)
+            tidy(ax, xlabel if i + across >= len(sheets) else "", ylabel if i % across == 0 else "")
+            _frame(ax, rows, columns, heading)
+    text = "\n\n".join("\n".join([heading, *_rows(cells, rows, columns)]) for heading, cells in sheets.items())
+    made = f"{f'{title}. ' if title else ''}Grid of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(sheets)}."
+    return Drawing(figure, alt=alt or made, text=text)
+
+
+def _check(sheets: Mapping[str, Cells], rows: Sequence[str], columns: Sequence[str]) -> None:
+    if not (sheets and rows and columns):
+        raise ValueError("nothing to draw: no panel, row or column")
+    for heading, cells in sheets.items():
+        if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
+            raise ValueError(f"{heading}: expected {len(rows)} rows of {len(columns)} words")
+
+
+def _sheet(ax: Axes, cells: Cells, looks: Mapping[str, Look], size: float) -> None:
+    for y, row in enumerate(cells):
+        for x, word in enumerate(row):
+            look = looks.get(word, _EMPTY)
+            style = {"facecolor": look.colour, "edgecolor": look.ink if word else FAINT, "hatch": look.hatch or None}
+            ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, linewidth=0.4, alpha=0.75, **style))
+            ax.text(x, y, word, ha="center", va="center", fontsize=size, color=INK, path_effects=_HALO)
+    ax.set(xlim=(-0.5, len(cells[0]) - 0.5), ylim=(len(cells) - 0.5, -0.5))
+
+
+def _frame(ax: Axes, rows: Sequence[str], columns: Sequence[str], heading: str) -> None:
+    ax.grid(False)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0, labelsize=7.0)
+    ax.spines[:].set_visible(False)
+    ax.set_title(heading, fontsize=8.5, color=INK)
+
+
+def _rows(cells: Cells, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The panel as a table in text, a dash where a cell is empty."""
+    across = {name: [row[x] or "-" for row in cells] for x, name in enumerate(columns)}
+    return table({"": list(rows), **across})

@@ -1,0 +1,319 @@
+"""The plans alone, with no process: right results, closed forms, and enough needs for any order of events.
+
+`replay` carries a plan out on arrays, in a random order that keeps nothing but the plan's own needs. What a send reads
+and what a receive writes happens at a single moment between those needs and the steps that wait for it, so a missing
+need shows as a wrong number in some order. The numbers are whole, so results are compared exactly.
+"""
+
+import random
+from dataclasses import replace
+from math import ceil, log2
+
+import numpy as np
+import pytest
+
+from parallel_lab.collectives import (
+    ChunkPlan,
+    Message,
+    assemble,
+    full_mesh,
+    halving_doubling,
+    hierarchical,
+    leaves,
+    ring,
+    star,
+    tree,
+)
+from parallel_lab.plan import RECEIVING
+from parallel_lab.plan.check import check_plan
+
+RANKS = range(1, 9)
+SIZE = 37  # no multiple of any number of leaves but 1
+EVEN = 12 * 840  # a multiple of every number of leaves below
+NODES = [(1, 1), (1, 4), (4, 1), (2, 2), (2, 3), (3, 2), (2, 4), (4, 2), (3, 3)]
+
+ALL_REDUCE = {
+    "ring": ring.all_reduce_plan,
+    "ring, 3 pieces": lambda n: ring.all_reduce_plan(n, pieces=3),
+    "ring, 2 pieces, posted late": lambda n: ring.all_reduce_plan(n, pieces=2, ahead=0),
+    "ring, posted one ahead": lambda n: ring.all_reduce_plan(n, ahead=1),
+    "tree": tree.all_reduce_plan,
+    "tree from the last": lambda n: tree.all_reduce_plan(n, root=n - 1),
+    "halving_doubling": halving_doubling.all_reduce_plan,
+    "full_mesh": full_mesh.all_reduce_plan,
+    "star": star.all_reduce_plan,
+    "star from the last": lambda n: star.all_reduce_plan(n, root=n - 1),
+}
+POWERS = (1, 2, 4, 8)
+SCATTER = [(module, n) for module in (ring, full_mesh) for n in RANKS] + [(halving_doubling, n) for n in POWERS]
+ROOTED = [ring, tree, star]
+
+
+def start(n, size=SIZE, seed=0):
+    return [np.random.default_rng([seed, rank]).integers(-99, 99, size) for rank in range(n)]
+
+
+def replay(plan: ChunkPlan, held, seed=0):
+    """Carries `plan` out on `held`, an array a rank, in a random order that respects its needs; returns the arrays."""
+    held, bounds, mail = [h.copy() for h in held], plan.bounds(len(held[0])), {}
+    waiting = {op: set(plan.needs.get(op, ())) for op in plan}
+    draw = random.Random(seed)
+    while waiting:
+        ready = [op for op, before in waiting.items() if not before]
+        assert ready, f"no step can run; {len(waiting)} are left"
+        op = draw.choice(ready)
+        del waiting[op]
+        for before in waiting.values():
+            before.discard(op)
+        chunk = held[op.rank][slice(*bounds[op.part])]
+        if op.kind == "send":
+            mail[op] = chunk.copy()
+        elif op.kind == "recv":
+            chunk[:] = mail[op.sender()]
+        else:
+            chunk += mail[op.sender()]
+    return held
+
+
+def walk(plan: ChunkPlan):
+    """What the executor does with sends that end only when the receive is posted: every rank must get to its end."""
+    place, issued, over = [0] * plan.ranks, set(), set()
+    moved = True
+    while moved:
+        moved = False
+        for rank, row in enumerate(plan.rows):
+            while place[rank] < len(row):
+                op = row[place[rank]]
+                if not all(b in over for b in plan.needs.get(op, ()) if b.rank == rank):
+                    break
+                issued.add(op)
+                place[rank] += 1
+                moved = True
+        for op in plan:
+            pair = (op.sender(), op) if op.kind in RECEIVING else ()
+            if pair and set(pair) <= issued and not set(pair) <= over:
+                over.update(pair)
+                moved = True
+    return all(place[rank] == len(row) for rank, row in enumerate(plan.rows))
+
+
+def most_scratch(plan: ChunkPlan, rank: int):
+    """The most receives to be added that `rank` has posted and not yet waited for, as it walks its row."""
+    posted, most = set(), 0
+    for op in plan.rows[rank]:
+        posted -= set(plan.needs.get(op, ()))
+        if op.kind == "recv_reduce":
+            posted.add(op)
+        most = max(most, len(posted))
+    return most
+
+
+def assert_sound(plan: ChunkPlan, n: int):
+    check_plan(plan)
+    assert plan.ranks == n
+    assert walk(plan)
+    for rank, row in enumerate(plan.rows):
+        position = {op: i for i, op in enumerate(row)}
+        for op in row:
+            assert all(position[b] < position[op] for b in plan.needs.get(op, ()) if b.rank == rank)
+
+
+def bytes_and_messages(plan: ChunkPlan, rank: int):
+    return plan.sent(rank, EVEN), sum(op.kind == "send" for op in plan.rows[rank])
+
+
+@pytest.mark.parametrize("n", RANKS)
+@pytest.mark.parametrize("name", ALL_REDUCE)
+def test_all_reduce_gives_every_rank_the_sum(name, n):
+    plan = ALL_REDUCE[name](n)
+    assert_sound(plan, n)
+    for seed in range(5):
+        held = start(n, seed=seed)
+        for result in replay(plan, held, seed):
+            assert np.array_equal(result, sum(held))
+
+
+@pytest.mark.parametrize(("nodes", "per_node"), NODES)
+def test_hierarchical_all_reduce(nodes, per_node):
+    n = nodes * per_node
+    plan = hierarchical.all_reduce_plan(nodes, per_node)
+    assert_sound(plan, n)
+    for seed in range(3):
+        held = start(n, seed=seed)
+        assert all(np.array_equal(result, sum(held)) for result in replay(plan, held, seed))
+    across = 2 * EVEN * (nodes - 1) // (nodes * per_node)
+    for rank in range(n):
+        bounds = plan.bounds(EVEN)
+        leaving = [o for o in plan.rows[rank] if o.kind == "send" and o.peer // per_node != rank // per_node]
+        assert sum(bounds[o.part][1] - bounds[o.part][0] for o in leaving) == across
+        inside = 2 * EVEN * (per_node - 1) // per_node
+        assert bytes_and_messages(plan, rank) == (inside + across, 2 * (per_node - 1) + 2 * (nodes - 1))
+    assert plan.rounds == 2 * (per_node - 1) + 2 * (nodes - 1)
+
+
+@pytest.mark.parametrize(("module", "n"), SCATTER)
+def test_reduce_scatter_and_all_gather(module, n):
+    scatter, gather = module.reduce_scatter_plan(n), module.all_gather_plan(n)
+    log = ceil(log2(n))
+    messages = log if module is halving_doubling else n - 1
+    rounds = min(1, n - 1) if module is full_mesh else messages
+    for plan in (scatter, gather):
+        assert_sound(plan, n)
+        assert plan.rounds == rounds
+        assert {bytes_and_messages(plan, rank) for rank in range(n)} == {(EVEN * (n - 1) // n, messages)}
+    held = start(n)
+    total, share = sum(held), np.array_split(np.arange(SIZE), n)
+    for rank, result in enumerate(replay(scatter, held)):
+        assert np.array_equal(result[share[rank]], total[share[rank]])
+    own = [np.where(np.isin(np.arange(SIZE), share[rank]), total, 0) for rank in range(n)]
+    assert all(np.array_equal(result, total) for result in replay(gather, own))
+
+
+@pytest.mark.parametrize("n", RANKS)
+@pytest.mark.parametrize("module", ROOTED, ids=lambda m: m.__name__.split(".")[-1])
+def test_broadcast_and_reduce_at_every_root(module, n):
+    for root in range(n):
+        more = {"pieces": 3} if module is ring else {}
+        broadcast, reduction = module.broadcast_plan(n, root, **more), module.reduce_plan(n, root, **more)
+        held = start(n)
+        for plan in (broadcast, reduction):
+            assert_sound(plan, n)
+        assert all(np.array_equal(result, held[root]) for result in replay(broadcast, held, root))
+        assert np.array_equal(replay(reduction, held, root)[root], sum(held))
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_all_to_all_turns_rows_into_columns(n):
+    plan = full_mesh.all_to_all_plan(n)
+    assert_sound(plan, n)
+    held = start(n, size=n * n * 2)
+    for rank, result in enumerate(replay(plan, held)):
+        blocks = result.reshape(n, n, 2)
+        for peer in range(n):
+            assert np.array_equal(blocks[peer, rank], held[peer].reshape(n, n, 2)[peer, rank])
+    assert all(sum(op.kind == "send" for op in row) == n - 1 for row in plan.rows)
+
+
+@pytest.mark.parametrize("n", RANKS)
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_ring_closed_forms(n, pieces):
+    plan = ring.all_reduce_plan(n, pieces)
+    assert plan.rounds == 2 * (n - 1)
+    for rank in range(n):
+        assert bytes_and_messages(plan, rank) == (2 * EVEN * (n - 1) // n, 2 * pieces * (n - 1))
+        assert {op.peer for op in plan.rows[rank] if op.kind == "send"} <= {(rank + 1) % n}
+    for root in (0, n - 1):
+        for chain, idle in (
+            (ring.broadcast_plan(n, root, pieces), root - 1),
+            (ring.reduce_plan(n, root, pieces), root),
+        ):
+            assert chain.rounds == (n - 1 + pieces - 1 if n > 1 else 0)
+            for rank in range(n):
+                expected = (0, 0) if rank == idle % n else (EVEN, pieces)
+                assert bytes_and_messages(chain, rank) == expected
+
+
+@pytest.mark.parametrize("n", RANKS)
+@pytest.mark.parametrize("root", [0, 2])
+def test_tree_closed_forms(n, root):
+    root %= n
+    down, up, both = (f(n, root) for f in (tree.broadcast_plan, tree.reduce_plan, tree.all_reduce_plan))
+    log = ceil(log2(n))
+    assert (down.rounds, up.rounds, both.rounds) == (log, log, 2 * log)
+    for rank in range(n):
+        v = (rank - root) % n
+        children = sum(v < 2**k and v + 2**k < n for k in range(log))
+        rise = 0 if rank == root else 1
+        assert bytes_and_messages(down, rank) == (children * EVEN, children)
+        assert bytes_and_messages(up, rank) == (rise * EVEN, rise)
+        assert bytes_and_messages(both, rank) == ((children + rise) * EVEN, children + rise)
+    assert bytes_and_messages(down, root)[1] == log
+    assert sum(bytes_and_messages(down, rank)[0] for rank in range(n)) == (n - 1) * EVEN
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_halving_doubling_closed_forms(n):
+    plan = halving_doubling.all_reduce_plan(n)
+    steps = n.bit_length() - 1
+    p = 2**steps
+    folds = n - p
+    assert plan.rounds == 2 * steps + (3 if folds else 0)
+    core = 2 * EVEN * (p - 1) // p
+    for rank in range(n):
+        if rank < 2 * folds and rank % 2:
+            expected = (EVEN, 2)
+        elif rank < 2 * folds:
+            expected = (core + 3 * EVEN // 2, 2 * steps + 2)
+        else:
+            expected = (core, 2 * steps)
+        assert bytes_and_messages(plan, rank) == expected
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_full_mesh_and_star_closed_forms(n):
+    mesh, wheel = full_mesh.all_reduce_plan(n), star.all_reduce_plan(n, root=n // 2)
+    assert (mesh.rounds, wheel.rounds) == (min(2, 2 * (n - 1)), 2 * (n - 1))
+    for rank in range(n):
+        assert bytes_and_messages(mesh, rank) == (2 * EVEN * (n - 1) // n, 2 * (n - 1))
+        server = rank == n // 2
+        assert bytes_and_messages(wheel, rank) == (((n - 1) * EVEN, n - 1) if server else (EVEN, 1))
+
+
+def test_a_ring_posts_its_receives_before_it_waits_for_any():
+    row = ring.all_reduce_plan(4).rows[1]
+    kinds = [op.kind for op in row]
+    assert kinds == ["send", *["recv_reduce"] * 3, *["recv"] * 3, *["send"] * 5]
+
+
+@pytest.mark.parametrize("n", [4, 8])
+def test_scratch_is_bounded_by_the_rounds_posted_ahead(n):
+    assert most_scratch(ring.all_reduce_plan(n), 0) == n - 1
+    assert most_scratch(ring.all_reduce_plan(n, ahead=1), 0) == 2
+    assert most_scratch(star.all_reduce_plan(n), 0) == 2
+    assert most_scratch(tree.reduce_plan(n), 0) == 2
+
+
+def test_replay_notices_a_missing_need():
+    plan = ring.all_reduce_plan(4)
+    forgetful = replace(plan, needs={op: b for op, b in plan.needs.items() if op.kind != "send"})
+    held = start(4)
+    assert any(not np.array_equal(r, sum(held)) for seed in range(5) for r in replay(forgetful, held, seed))
+
+
+def test_a_receive_waits_for_the_send_that_still_reads_its_chunk():
+    plan = assemble(2, [Message(0, 0, 1, part=0), Message(1, 1, 0, part=1), Message(2, 1, 0, part=0)], leaves(2))
+    sent = plan.rows[0][0]
+    late = next(op for op in plan.rows[0] if op.mb == 2)
+    # Rank 1 sends the message of round 2 from the chunk that took the message of round 0, so that one has arrived.
+    assert sent not in plan.needs[late]
+    free = assemble(3, [Message(0, 0, 1, part=0), Message(1, 2, 0, part=0)], leaves(1))
+    assert free.rows[0][0] in free.needs[free.rows[0][1]]
+
+
+def test_a_chunk_cannot_be_sent_and_overwritten_in_one_round():
+    with pytest.raises(ValueError, match=r"rank 1: 0recv0<0 writes what 0send0>0 sends in the same round"):
+        assemble(2, [Message(0, 0, 1, 0), Message(0, 1, 0, 0)], leaves(1))
+
+
+def test_bounds_are_those_of_array_split():
+    plan = ring.all_reduce_plan(5)
+    for size in (0, 1, 4, 5, 6, 1003):
+        pieces = np.array_split(np.arange(size), 5)
+        assert [stop - start for start, stop in plan.bounds(size)] == [len(piece) for piece in pieces]
+        assert plan.bounds(size)[0][0] == 0
+        assert plan.bounds(size)[-1][1] == size
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ring.all_reduce_plan(0), "at least 1 rank"),
+        (lambda: ring.all_reduce_plan(2, pieces=0), "at least 1 piece"),
+        (lambda: halving_doubling.reduce_scatter_plan(6), "power of two"),
+        (lambda: halving_doubling.all_reduce_plan(0), "at least 1 rank"),
+        (lambda: hierarchical.all_reduce_plan(0, 2), "both are at least 1"),
+    ],
+)
+def test_impossible_numbers_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,68 @@
+"""What all tests share: what is skipped and why, pictures without a screen, and that nothing stays behind."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+
+import lazy_loader
+import matplotlib
+import psutil
+import pytest
+
+import parallel_lab
+
+matplotlib.use("Agg")  # not through the environment, which the kernels that tests start would inherit
+torch = lazy_loader.load("torch")  # loaded where a test is marked gpu, and by tests that need it
+
+
+def _reasons() -> dict[str, str | None]:
+    """For each marker why its tests cannot run here; None where they can."""
+    return {
+        "gpu": None if torch.cuda.is_available() else "torch sees no CUDA GPU here",
+        "browser": None if shutil.which("chromium") else "chromium is not on the path",
+    }
+
+
+def pytest_collection_modifyitems(items):
+    """Skips what this machine cannot run, with the reason."""
+    marked = [item for item in items if any(item.get_closest_marker(name) for name in ("gpu", "browser"))]
+    reasons = _reasons() if marked else {}
+    for item in marked:
+        for name, reason in reasons.items():
+            if reason and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _started_with(folder: str) -> list[psutil.Process]:
+    """Every other process whose folder for temporary files was set to `folder`, also when its parent is gone."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get("TMPDIR") == folder:
+                found.append(process)
+    return found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_stays(tmp_path_factory):
+    """Fails the session if a process or a launch's folder is left once the fork server has been ended.
+
+    The folder for temporary files is the session's own, so that the launches of others on this machine do not count;
+    its name in the environment tells our processes from theirs.
+    """
+    folder = str(tmp_path_factory.mktemp("t"))
+    before, tempfile.tempdir = os.environ.get("TMPDIR"), folder
+    os.environ["TMPDIR"] = folder
+    yield
+    parallel_lab.runtime.restart()
+    _, alive = psutil.wait_procs(_started_with(folder), timeout=10)
+    lines = [" ".join(process.cmdline()) for process in alive if process.is_running()]
+    folders = [name for name in os.listdir(folder) if name.startswith("parallel-lab-")]
+    tempfile.tempdir = None
+    if before is None:
+        del os.environ["TMPDIR"]
+    else:
+        os.environ["TMPDIR"] = before
+    assert not lines, f"processes were left behind: {lines}"
+    assert not folders, f"folders were left behind: {folders}"

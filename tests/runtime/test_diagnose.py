@@ -1,0 +1,104 @@
+"""From the calls of each rank to one sentence."""
+
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from parallel_lab import Deadlock, Delay, launch
+from parallel_lab.runtime.calls import DONE, ISSUED, WAITING, Call, CallLog, read_calls
+from parallel_lab.runtime.diagnose import State, hopeless, mismatch, verdict
+
+ALL = (0, 1, 2)
+
+
+def call(kind, number=0, state=WAITING, peer=-1, size=16, ranks=ALL, group=""):
+    return Call(kind, group, ranks, number, size, peer, "cell.py:3", state)
+
+
+def test_the_first_difference_is_the_cause():
+    good, bad = [call("all_reduce", n, DONE) for n in range(3)], call("broadcast", 1, DONE, peer=0)
+    states = {0: State(good), 1: State([good[0], bad, good[2]]), 2: State(good)}
+    expected = "rank 1 called broadcast where the others called all_reduce (collective number 2)"
+    assert mismatch(states) == verdict(states) == expected
+
+
+def test_sizes_may_differ_where_they_have_to():
+    for kind, allowed in (("all_to_all", True), ("all_gather", True), ("all_reduce", False), ("broadcast", False)):
+        states = {rank: State([call(kind, size=16 * (rank + 1))]) for rank in range(2)}
+        assert (mismatch(states) == "") == allowed, kind
+
+
+def test_groups_are_looked_at_apart():
+    states = {
+        0: State([call("all_reduce", group="a", ranks=(0, 1)), call("broadcast", group="b", ranks=(0, 2))]),
+        1: State([call("all_reduce", group="a", ranks=(0, 1))]),
+        2: State([call("broadcast", group="b", ranks=(0, 2))]),
+    }
+    assert mismatch(states) == ""
+
+
+@pytest.mark.parametrize(
+    ("late", "words"),
+    [
+        (State([], finished=True), "rank 2 returned; ranks 0 and 1 wait for it in all_reduce, which it never joined"),
+        (State([], line="cell.py:9"), "rank 2 is busy at cell.py:9; ranks 0 and 1 wait for it in all_reduce"),
+        (State([], ended="was killed by SIGKILL"), "rank 2 was killed by SIGKILL; ranks 0 and 1 wait for it"),
+    ],
+)
+def test_the_rank_that_is_waited_for(late, words):
+    states = {0: State([call("all_reduce")]), 1: State([call("all_reduce")]), 2: late}
+    assert verdict(states).startswith(words)
+
+
+def test_a_circle_is_walked():
+    states = {rank: State([call("recv", peer=(rank + 1) % 3)]) for rank in ALL}
+    assert verdict(states).startswith("a circle: rank 0 waits for rank 1 in recv(from rank 1), rank 1 waits for rank 2")
+    assert hopeless(states)
+
+
+def test_a_message_under_way_is_no_deadlock():
+    states = {0: State([call("send", peer=1)]), 1: State([call("recv", peer=0)])}
+    assert not hopeless(states)
+    assert "slow" in verdict(states)
+
+
+def test_a_busy_rank_leaves_hope():
+    states = {0: State([call("barrier")]), 1: State([call("barrier", state=ISSUED)]), 2: State([])}
+    assert not hopeless(states)
+
+
+def test_messages_are_matched_in_order():
+    done = [call("send", n, DONE, peer=1) for n in range(2)]
+    states = {0: State(done, finished=True), 1: State([call("recv", 2, peer=0)])}
+    assert verdict(states) == "rank 0 returned; rank 1 waits for it in recv(from rank 0), which it never joined"
+
+
+def test_the_file_of_a_dead_rank_is_read(tmp_path):
+    with open(tmp_path / "calls", "wb", buffering=0) as file:
+        log = CallLog(file)
+        log.begin("send", "", ALL, 8, 1, "cell.py:1")
+        log.begin("send", "", ALL, 8, 1, "cell.py:2")
+        file.write(b'["cut')
+    assert read_calls(tmp_path / "calls") == log.calls
+    assert [c.number for c in log.calls] == [0, 1]
+    assert read_calls(tmp_path / "none") == []
+
+
+def test_a_certain_deadlock_does_not_wait_for_the_timeout():
+    def fn():
+        dist.recv(torch.ones(4), src=1 - dist.get_rank())
+
+    with pytest.raises(Deadlock, match="2 of 2 ranks can never finish"):
+        launch(fn, ranks=2, timeout=100_000)
+
+
+def test_a_slow_rank_is_no_deadlock():
+    def fn():
+        dist.barrier()
+        time.sleep(1.5 * dist.get_rank())
+        dist.barrier()
+        return True
+
+    assert launch(fn, ranks=2, faults=[Delay(rank=1, seconds=1.5)]).results == [True, True]

@@ -1,0 +1,135 @@
+"""The lock files, the environment for conda and pyproject.toml agree; the package keeps its floors and its sizes."""
+
+import ast
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from parallel_lab import launch
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE, DEV, CONDA = ROOT / "requirements.lock", ROOT / "requirements-dev.lock", ROOT / "environment.yml"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SOURCES = sorted((ROOT / "parallel_lab").rglob("*.py"))
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+NOTEBOOKS = sorted(path for name in ("notebooks", "solutions", "exercises") for path in (ROOT / name).glob("*.ipynb"))
+NOT_IN_A_RANK = ("matplotlib", "ipywidgets", "anywidget", "sklearn", "jupyterlab", "IPython")
+FILE_LINES, FUNCTION_LINES, CELL_LINES = 250, 40, 25
+
+
+def lines_of(lock: Path) -> list[str]:
+    lines = (line.strip() for line in lock.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith(("#", "-r "))]
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Name to version; every line must pin exactly one version."""
+    found = {}
+    for line in lines_of(lock):
+        requirement = Requirement(line)
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==" and "*" not in specifier.version and not requirement.url, line
+        assert canonicalize_name(requirement.name) not in found, f"{line}: twice"
+        found[canonicalize_name(requirement.name)] = specifier.version
+    return found
+
+
+def declared() -> list[Requirement]:
+    texts = [*PROJECT["dependencies"], *(one for extra in PROJECT["optional-dependencies"].values() for one in extra)]
+    return [Requirement(text) for text in texts]
+
+
+def test_torch_is_pinned():
+    assert pins(CORE)["torch"] == "2.13.0"
+
+
+def test_what_the_lab_needs_is_in_the_core_lock_and_in_range():
+    locked = pins(CORE)
+    for text in PROJECT["dependencies"]:
+        requirement = Requirement(text)
+        assert locked[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def test_what_the_tests_need_is_in_a_lock_and_in_range():
+    locked = pins(CORE) | pins(DEV)
+    for requirement in declared():
+        assert locked[canonicalize_name(requirement.name)] in requirement.specifier, str(requirement)
+
+
+def test_the_dev_lock_includes_the_core_lock_and_repeats_nothing():
+    assert "-r requirements.lock" in DEV.read_text().splitlines()
+    assert not pins(CORE).keys() & pins(DEV).keys()
+
+
+def test_every_indirect_dependency_is_pinned():
+    locked = pins(CORE) | pins(DEV)
+    for name in locked:
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # of another platform
+        for requirement in map(Requirement, needs):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                # torch itself names one version of each CUDA library that its build needs, or the one of a bundle.
+                exact = name in ("torch", "cuda-toolkit") and any(s.operator == "==" for s in requirement.specifier)
+                assert exact or canonicalize_name(requirement.name) in locked, f"{name} needs {requirement}"
+
+
+def test_conda_has_the_pins_of_the_core_lock():
+    environment = yaml.safe_load(CONDA.read_text(encoding="utf-8"))
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert environment["channels"] == ["conda-forge"]
+    assert "python=3.11" in environment["dependencies"]
+    assert pip == [*lines_of(CORE), "-e ."]
+
+
+@pytest.mark.parametrize("file", [CORE, DEV, CONDA], ids=lambda path: path.name)
+def test_no_host_is_named(file):
+    text = file.read_text(encoding="utf-8")
+    assert not re.search(r"://|\s@\s|--(index|extra|find|trusted)|\.(org|com|io)\b", text)
+
+
+def test_importing_the_face_is_light():
+    code = "import sys, json, parallel_lab; parallel_lab.launch; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(NOT_IN_A_RANK) & set(json.loads(done.stdout))
+
+
+def test_a_rank_loads_neither_pictures_nor_widgets():
+    run = launch(lambda: [name for name in NOT_IN_A_RANK if name in sys.modules], ranks=2)
+    assert run.results == [[], []]
+
+
+@pytest.mark.parametrize("path", SOURCES + TOOLS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < FUNCTION_LINES, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize("path", SOURCES + TOOLS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_stand_at_the_top(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            hidden = [inner for inner in ast.walk(node) if isinstance(inner, ast.Import | ast.ImportFrom)]
+            assert not hidden, f"line {hidden[0].lineno}: an import inside a function"
+        assert not (isinstance(node, ast.Name | ast.Attribute) and "TYPE_CHECKING" in ast.unparse(node))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_cells_are_short(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            assert len("".join(cell["source"]).splitlines()) <= CELL_LINES, f"cell {cell['id']} is too long"

@@ -1,0 +1,34 @@
+import pytest
+from matplotlib.patches import Rectangle
+
+from parallel_lab.view import grid
+
+CELLS = [["a0", "b0"], ["a1", ""]]
+
+
+def colours(drawing) -> list:
+    return [patch.get_facecolor() for patch in drawing.figure.axes[0].patches if isinstance(patch, Rectangle)]
+
+
+def test_cells_with_the_same_word_look_the_same():
+    first, second, third, empty = colours(grid({"x": [["a", "b"], ["a", ""]]}, ["0", "1"], ["p", "q"]))
+    assert first == third != second
+    assert empty[:3] == (1.0, 1.0, 1.0)
+
+
+def test_by_says_what_looks_the_same():
+    a0, b0, a1, _ = colours(grid({"x": CELLS}, ["0", "1"], ["p", "q"], by=lambda word: word[-1]))
+    assert a0 == b0 != a1
+
+
+def test_the_text_holds_every_word_and_each_panel():
+    drawing = grid({"before": CELLS, "after": CELLS}, ["0", "1"], ["p", "q"], ylabel="rank")
+    assert drawing.text.splitlines()[:4] == ["before", "    p   q", "0  a0  b0", "1  a1   -"]
+    assert "after" in drawing.text and "rank" in drawing.alt and drawing.png.startswith(b"\x89PNG")
+
+
+def test_it_refuses_what_it_cannot_draw():
+    with pytest.raises(ValueError, match="nothing to draw"):
+        grid({}, ["0"], ["p"])
+    with pytest.raises(ValueError, match="x: expected 1 rows of 2 words"):
+        grid({"x": [["a"]]}, ["0"], ["p", "q"])

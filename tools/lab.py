@@ -1,0 +1,75 @@
+"""Opens JupyterLab at the first notebook, on the loopback and with a token.
+
+Run by make, in the virtual environment: .venv/bin/python tools/lab.py PORT
+"""
+
+import errno
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FIRST = "notebooks/00_start_here.ipynb"
+# Nothing here asks the network for news or for a newer version, nor asks the reader whether it may.
+QUIET = {
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+    }
+}
+
+
+def trouble_with(port: str) -> str | None:
+    """Why JupyterLab could not listen on `port`, in a line; None if it can."""
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        return f"PORT={port} is no port: choose a number from 1024 to 65535"
+    advice = f"make lab PORT={8899 if port == '8888' else 8888}"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(port)))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {port} is taken, perhaps by another JupyterLab: choose another, as in {advice}"
+            return f"port {port} cannot be used ({error.strerror}): choose another, as in {advice}"
+    return None
+
+
+def settle() -> None:
+    """Puts the settings above where JupyterLab of this environment reads them."""
+    folder = Path(sys.prefix) / "share" / "jupyter" / "lab" / "settings"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "overrides.json").write_text(json.dumps(QUIET, indent=2) + "\n")
+
+
+def command(port: str) -> list[str]:
+    """What starts JupyterLab."""
+    line = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
+    line += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    line += [f"--LabApp.default_url=/lab/tree/{FIRST}", "--ServerApp.answer_yes=True"]
+    line += ["--LabApp.extension_manager=readonly", "--ServerApp.log_level=WARN"]  # the address is shown all the same
+    line += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    if sys.platform != "darwin" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        line.append("--no-browser")  # else a text browser might take the terminal
+    if os.geteuid() == 0:
+        line.append("--allow-root")  # usual in containers
+    return line
+
+
+def main() -> int:
+    """Replaces this process by JupyterLab; returns 1, with one line, if it could not listen."""
+    port = sys.argv[1]
+    if trouble := trouble_with(port):
+        print(trouble, file=sys.stderr)
+        return 1
+    settle()
+    print(f"Opening {FIRST}. If no browser opens, open the address below yourself. Ctrl-C stops.", flush=True)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # for `plab`
+    os.chdir(ROOT)
+    os.execv(sys.executable, command(port))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
