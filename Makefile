@@ -5,7 +5,7 @@ PYTHON ?=
 TORCH := 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLER := tools/install.py pyproject.toml
+INSTALLER := tools/install.py pyproject.toml requirements-cuda.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -41,7 +41,7 @@ lint: $(VENV)/.dev  ## style, types and the direction of imports
 lock:  ## resolve pyproject.toml anew and write the lock files and environment.yml
 	@python=$$(tools/find_python.sh "$(PYTHON)") && rm -rf build/lock && "$$python" -m venv build/lock
 	@echo "Resolving into build/lock; this takes some minutes."
-	@build/lock/bin/pip install --quiet --disable-pip-version-check \
+	@build/lock/bin/pip install -qq --disable-pip-version-check \
 	    torch==$(TORCH) --upgrade setuptools packaging appnope --editable '.[dev,browser]'
 	@build/lock/bin/python tools/lock.py && rm -rf build/lock
 

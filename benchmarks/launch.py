@@ -2,8 +2,8 @@
 
     python benchmarks/launch.py
 
-Medians; the fork server is warm, as it is from a notebook's second launch on. torchrun is a new command each time, as it
-always is.
+Medians; the fork server is warm, as it is from a notebook's second launch on. torchrun is a new command each time, as
+it always is.
 """
 
 import statistics

@@ -17,7 +17,8 @@ from packaging.utils import canonicalize_name
 from parallel_lab import launch
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE, DEV, CONDA = ROOT / "requirements.lock", ROOT / "requirements-dev.lock", ROOT / "environment.yml"
+CORE, DEV, CUDA = (ROOT / f"requirements{which}.lock" for which in ("", "-dev", "-cuda"))
+CONDA = ROOT / "environment.yml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCES = sorted((ROOT / "parallel_lab").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
@@ -28,7 +29,7 @@ FILE_LINES, FUNCTION_LINES, CELL_LINES = 250, 40, 25
 
 def lines_of(lock: Path) -> list[str]:
     lines = (line.strip() for line in lock.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and not line.startswith(("#", "-r "))]
+    return [line for line in lines if line and not line.startswith(("#", "-r ", "-c "))]
 
 
 def pins(lock: Path) -> dict[str, str]:
@@ -67,11 +68,12 @@ def test_what_the_tests_need_is_in_a_lock_and_in_range():
 
 def test_the_dev_lock_includes_the_core_lock_and_repeats_nothing():
     assert "-r requirements.lock" in DEV.read_text().splitlines()
+    assert "-c requirements-cuda.lock" in CORE.read_text().splitlines()
     assert not pins(CORE).keys() & pins(DEV).keys()
 
 
 def test_every_indirect_dependency_is_pinned():
-    locked = pins(CORE) | pins(DEV)
+    locked = pins(CORE) | pins(DEV) | pins(CUDA)
     for name in locked:
         try:
             needs = importlib.metadata.requires(name) or []
@@ -79,9 +81,7 @@ def test_every_indirect_dependency_is_pinned():
             continue  # of another platform
         for requirement in map(Requirement, needs):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                # torch itself names one version of each CUDA library that its build needs, or the one of a bundle.
-                exact = name in ("torch", "cuda-toolkit") and any(s.operator == "==" for s in requirement.specifier)
-                assert exact or canonicalize_name(requirement.name) in locked, f"{name} needs {requirement}"
+                assert canonicalize_name(requirement.name) in locked, f"{name} needs {requirement}"
 
 
 def test_conda_has_the_pins_of_the_core_lock():
@@ -89,10 +89,10 @@ def test_conda_has_the_pins_of_the_core_lock():
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert environment["channels"] == ["conda-forge"]
     assert "python=3.11" in environment["dependencies"]
-    assert pip == [*lines_of(CORE), "-e ."]
+    assert pip == ["-c requirements-cuda.lock", *lines_of(CORE), "-e ."]
 
 
-@pytest.mark.parametrize("file", [CORE, DEV, CONDA], ids=lambda path: path.name)
+@pytest.mark.parametrize("file", [CORE, DEV, CUDA, CONDA], ids=lambda path: path.name)
 def test_no_host_is_named(file):
     text = file.read_text(encoding="utf-8")
     assert not re.search(r"://|\s@\s|--(index|extra|find|trusted)|\.(org|com|io)\b", text)

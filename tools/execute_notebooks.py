@@ -7,7 +7,9 @@ has random names) are left out. A notebook that fails is left as it was.
 """
 
 import argparse
+import asyncio
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -39,6 +41,18 @@ class Runner:
         self.total = sum(cell.cell_type == "code" for cell in self.notebook.cells)
         self.done = 0
         self.cell: NotebookNode | None = None
+        self.stopped = False
+
+    def take_interrupts(self, notebook: NotebookNode) -> None:
+        """Called once the kernel runs: from now on Ctrl-C cancels the run, which ends the kernel."""
+        task = asyncio.current_task()
+        assert task
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self.stop, task)
+
+    def stop(self, task: asyncio.Task) -> None:
+        """Cancels the run; nbclient reports that as the death of the kernel."""
+        self.stopped = True
+        task.cancel()
 
     def start(self, cell: NotebookNode, cell_index: int) -> None:
         """Called before each cell: says where the notebook is."""
@@ -62,7 +76,9 @@ class Runner:
             store_widget_state=False,
             coalesce_streams=True,
             record_timing=False,
+            on_notebook_start=self.take_interrupts,
             on_cell_start=self.start,
+            extra_arguments=["--log-level=CRITICAL"],
         )
         try:
             client.execute()
@@ -70,7 +86,9 @@ class Runner:
             raise Failed(f"{self.where()}: {error.ename}: {error.evalue}\n{COLOURS.sub('', error.traceback)}") from None
         except CellTimeoutError:
             raise Failed(f"{self.where()}: still running after {CELL_TIMEOUT_S} s") from None
-        except DeadKernelError:
+        except (DeadKernelError, asyncio.CancelledError):
+            if self.stopped:
+                raise KeyboardInterrupt from None
             raise Failed(f"{self.where()}: the kernel died") from None
         return self.notebook
 

@@ -1,10 +1,12 @@
-"""Writes requirements.lock, requirements-dev.lock and environment.yml from what is installed.
+"""Writes the lock files (core, dev, CUDA) and environment.yml from what is installed.
 
 Run by `make lock`, in a fresh environment that has this package with its extras and nothing else. The lock files name
-versions only; what is needed on another platform alone gets a marker.
+versions only; what is needed on another platform alone gets a marker. The libraries of CUDA stand in a file of their
+own, as constraints, because only some builds of torch ask for them.
 """
 
 import importlib.metadata
+import re
 import sys
 from pathlib import Path
 
@@ -16,8 +18,10 @@ PROJECT = "parallel-lab"
 # Installing this package itself, editable, takes these; see tools/install.py.
 ALSO = ("setuptools",)
 SYSTEMS = {"linux": "Linux", "darwin": "Darwin"}
+LOWEST = (3, 11)
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
-HEADER = "# Written by `make lock` from pyproject.toml, with Python {python}. Do not edit.\n# {what}\n"
+HEADER = "# Written by `make lock` from pyproject.toml. Do not edit.\n# {what}\n"
+CUDA = re.compile(r"nvidia-|cuda-|triton$")
 ENVIRONMENT = "name: parallel-lab\nchannels:\n  - conda-forge\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n"
 
 
@@ -31,27 +35,39 @@ def environments() -> list[dict[str, str]]:
     ]
 
 
-def wanted(requirement: Requirement, extras: set[str]) -> set[str]:
+def wanted(requirement: Requirement, extras: frozenset[str]) -> set[str]:
     """The systems on which a package that was asked for with `extras` needs `requirement`."""
     return {
         one["platform_system"]
         for one in environments()
         if requirement.marker is None
-        or any(requirement.marker.evaluate({**one, "extra": extra}) for extra in extras or {""})
+        or any(requirement.marker.evaluate({**one, "extra": extra}) for extra in extras or ("",))
     }
 
 
-def closure(name: str, extras: set[str], found: dict[str, set[str]] | None = None) -> dict[str, set[str]]:
+def requirements_of(name: str) -> list[Requirement]:
+    """What a package asks for; nothing where it is not installed, which `pin` reports."""
+    try:
+        return [Requirement(text) for text in importlib.metadata.requires(name) or []]
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
+def closure(name: str, extras: set[str]) -> dict[str, set[str]]:
     """Every package that `name` needs, however indirectly, with the systems that need it."""
-    found = {} if found is None else found
-    for text in importlib.metadata.requires(name) or []:
-        requirement = Requirement(text)
-        systems = wanted(requirement, extras)
-        child = canonicalize_name(requirement.name)
-        if not systems or (child in found and systems <= found[child] and not requirement.extras):
+    found: dict[str, set[str]] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    todo = [(name, frozenset(extras))]
+    while todo:
+        parent = todo.pop()
+        if parent in seen:
             continue
-        found[child] = found.get(child, set()) | systems
-        closure(child, requirement.extras, found)
+        seen.add(parent)
+        for requirement in requirements_of(parent[0]):
+            if systems := wanted(requirement, parent[1]):
+                child = canonicalize_name(requirement.name)
+                found[child] = found.get(child, set()) | systems
+                todo.append((child, frozenset(requirement.extras)))
     return found
 
 
@@ -65,26 +81,38 @@ def pin(name: str, systems: set[str]) -> str:
     return f"{name}=={version}{marker}"
 
 
-def write(name: str, text: str) -> None:
+def pins(packages: dict[str, set[str]]) -> list[str]:
+    """The lines of a lock file, by name."""
+    return [pin(name, packages[name]) for name in sorted(packages)]
+
+
+def write(name: str, what: str, text: str) -> None:
     """Writes a file at the top of the repository and says so."""
-    (ROOT / name).write_text(text, encoding="utf-8")
+    (ROOT / name).write_text(HEADER.format(what=what) + text, encoding="utf-8")
     print(f"wrote {name}")
 
 
 def main() -> None:
-    """Writes the three files."""
-    core = closure(PROJECT, set()) | {name: set(SYSTEMS.values()) for name in ALSO}
-    everything = closure(PROJECT, {"", "dev", "browser"})
-    pins = [pin(name, core[name]) for name in sorted(core)]
-    more = [pin(name, everything[name]) for name in sorted(everything.keys() - core.keys())]
-    python = ".".join(map(str, sys.version_info[:2]))
-    head = HEADER.format(python=python, what="What the course needs to run.")
-    write("requirements.lock", head + "\n".join(pins) + "\n")
-    head = HEADER.format(python=python, what="What its tests and tools need besides.")
-    write("requirements-dev.lock", head + "-r requirements.lock\n" + "\n".join(more) + "\n")
-    head = HEADER.format(python=python, what="For conda users: the pins of requirements.lock.")
-    lines = [f"      - {one}" if ";" not in one else f"      - '{one}'" for one in pins]
-    write("environment.yml", head + ENVIRONMENT + "\n".join(lines) + "\n      - -e .\n")
+    """Writes the files."""
+    if sys.version_info[:2] != LOWEST:
+        sys.exit("make lock wants Python 3.11, the lowest that is served: some packages are needed by that alone")
+    everywhere = set(SYSTEMS.values())
+    needed = closure(PROJECT, {""}) | dict.fromkeys(ALSO, everywhere)
+    cuda = {name: {"Linux"} for name in needed if CUDA.match(name)}
+    core = {name: systems for name, systems in needed.items() if name not in cuda}
+    extra = {name: systems for name, systems in closure(PROJECT, {"", "dev", "browser"}).items() if name not in needed}
+    lines = ["-c requirements-cuda.lock", *pins(core)]
+    write("requirements.lock", "What the course needs to run.", "\n".join(lines) + "\n")
+    more = ["-r requirements.lock", *pins(extra)]
+    write("requirements-dev.lock", "What its tests and tools need besides.", "\n".join(more) + "\n")
+    quoted = [f"'{line}'" if ";" in line else line for line in [*lines, "-e ."]]
+    listed = "".join(f"      - {line}\n" for line in quoted)
+    write("environment.yml", "For conda users: the pins of requirements.lock.", ENVIRONMENT + listed)
+    if cuda:
+        text = "\n".join(line.split(";")[0] for line in pins(cuda)) + "\n"
+        write("requirements-cuda.lock", "Constraints: what a build of torch for CUDA brings along.", text)
+    else:
+        print("requirements-cuda.lock stays as it is: this build of torch is not for CUDA")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import click
 
 from parallel_lab.cli import doctor, folders
 from parallel_lab.course import generate, page, progress
+from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.checks import grade
 from parallel_lab.course.exercises import EXERCISES
 from parallel_lab.course.questions import card, index
@@ -77,12 +78,11 @@ def list_command(chapter: str | None) -> None:
       plab list 02
     """
     entries = progress.read()["exercises"]
-    chapters = sorted({q.chapter for q in index().values()} | {e.chapter for e in EXERCISES.values()})
-    wanted = [one for one in chapters if chapter is None or one == chapter.zfill(2)]
+    wanted = [one for one in TITLES if chapter is None or one == chapter.zfill(2)]
     if not wanted:
-        raise folders.Trouble(f"there is no chapter {chapter!r}; there are {chapters[0]} to {chapters[-1]}")
+        raise folders.Trouble(f"there is no chapter {chapter!r}; there are {min(TITLES)} to {max(TITLES)}")
     for one in wanted:
-        click.echo(f"Chapter {one}")
+        click.echo(f"{one} {TITLES[one]}")
         rows = [
             ("exercise", e.name, f"{e.title} ({e.level}, {e.minutes} min)", progress.state(entries.get(e.name, {})))
             for e in EXERCISES.values()

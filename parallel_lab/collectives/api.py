@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, ring, star, tree
 from parallel_lab.collectives.chunks import ChunkPlan
-from parallel_lab.collectives.execute import execute, execute_chunks
+from parallel_lab.collectives.execute import execute, execute_chunks, member
 
 ALGORITHMS: dict[str, ModuleType] = {
     "ring": ring,
@@ -62,7 +62,7 @@ def all_reduce(
     Raises:
         ValueError: an unknown algorithm or op, a tensor that is not contiguous, a rank that is not in the group.
     """
-    n = _size(group)
+    n = member(group).size()
     if algorithm == "hierarchical":
         execute(plan_for("all_reduce", algorithm, *_nodes(n, ranks_per_node)), tensor, group, op)
     elif algorithm == "ring":
@@ -90,9 +90,10 @@ def reduce_scatter(
     """
     _require_rows(tensor)
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
-    plan = plan_for("reduce_scatter", algorithm, _size(group))
+    group = member(group)
+    plan = plan_for("reduce_scatter", algorithm, group.size())
     execute(plan, total, group, op, unit=_row_elements(total))
-    return total.tensor_split(plan.ranks)[dist.get_rank(group)].clone()
+    return total.tensor_split(plan.ranks)[group.rank()].clone()
 
 
 def all_gather(
@@ -108,7 +109,8 @@ def all_gather(
         ValueError: as `all_reduce`; or this rank's rows are not its share of `rows`.
     """
     _require_rows(tensor)
-    n, rank = _size(group), dist.get_rank(group)
+    group = member(group)
+    n, rank = group.size(), group.rank()
     rows = n * len(tensor) if rows is None else rows
     share = rows // n + (rank < rows % n)
     if len(tensor) != share:
@@ -124,7 +126,7 @@ def broadcast(tensor: Tensor, src: int = 0, group: dist.ProcessGroup | None = No
 
     Algorithms: `tree`, `ring` (a chain) or `star`.
     """
-    n = _size(group)
+    n = member(group).size()
     _require_rank(src, n)
     execute(plan_for("broadcast", algorithm, n, src), tensor, group)
     return tensor
@@ -141,7 +143,7 @@ def reduce(
 
     On other ranks it holds a partial sum afterwards, and is of no use.
     """
-    n = _size(group)
+    n = member(group).size()
     _require_rank(dst, n)
     execute(plan_for("reduce", algorithm, n, dst), tensor, group, op)
     return tensor
@@ -154,7 +156,8 @@ def all_to_all(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor
         ValueError: as `all_reduce`; or the rows cannot be cut into n equal blocks.
     """
     _require_rows(tensor)
-    n, rank = _size(group), dist.get_rank(group)
+    group = member(group)
+    n, rank = group.size(), group.rank()
     if len(tensor) % n:
         raise ValueError(f"{len(tensor)} rows cannot be cut into {n} equal blocks")
     given = tensor.detach().contiguous().view(-1).tensor_split(n)
@@ -168,13 +171,6 @@ def all_to_all(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor
     chunks[rank * n : (rank + 1) * n] = given
     execute_chunks(plan_for("all_to_all", "full_mesh", n), chunks, group)
     return result
-
-
-def _size(group: dist.ProcessGroup | None) -> int:
-    n = dist.get_world_size(group)
-    if n < 1:
-        raise ValueError("this rank is not in the group")
-    return n
 
 
 def _nodes(n: int, ranks_per_node: int | None) -> tuple[int, int]:

@@ -16,6 +16,7 @@ Standard library only.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from parallel_lab.plan import RECEIVING, Op, Plan, recv, send
@@ -55,6 +56,15 @@ class ChunkPlan(Plan):
     def rounds(self) -> int:
         """How many rounds there are: one more than the highest `mb`, and 0 for one rank."""
         return 1 + max((op.mb for op in self), default=-1)
+
+    @cached_property
+    def waits(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """`waits[rank][i]`: the places in the rank's own row of the steps that its step i needs."""
+        place = {op: i for row in self.rows for i, op in enumerate(row)}
+        return tuple(
+            tuple(tuple(place[b] for b in self.needs.get(op, ()) if b.rank == op.rank) for op in row)
+            for row in self.rows
+        )
 
     def bounds(self, size: int) -> list[tuple[int, int]]:
         """For each part its stretch `(start, stop)` of a tensor of `size` elements.

@@ -5,6 +5,7 @@ A CPU allocator hands large blocks back to the system when they are freed, and t
 """
 
 import threading
+from collections import defaultdict
 
 import torch
 from torch import Tensor
@@ -16,24 +17,23 @@ class Scratch(threading.local):
     """Buffers of this thread that are free; `take` one, and `give` it back."""
 
     def __init__(self) -> None:
-        self.free: list[Tensor] = []
+        self.free: defaultdict[tuple[int, torch.dtype], list[Tensor]] = defaultdict(list)
+        self.kept_bytes = 0
 
     def take(self, like: Tensor) -> Tensor:
-        """An uninitialised tensor with the shape, dtype and device of the flat tensor `like`."""
-        if like.device.type != "cpu":
+        """An uninitialised tensor with the size, dtype and device of the flat tensor `like`."""
+        fitting = self.free[like.numel(), like.dtype] if like.is_cpu else None
+        if not fitting:
             return torch.empty_like(like)
-        size_bytes = like.numel() * like.element_size()
-        fitting = [i for i, buffer in enumerate(self.free) if buffer.numel() >= size_bytes]
-        buffer = (
-            self.free.pop(fitting[-1]) if fitting else torch.empty(-(-size_bytes // 4096) * 4096, dtype=torch.uint8)
-        )
-        return buffer[:size_bytes].view(like.dtype)
+        self.kept_bytes -= like.nbytes
+        return fitting.pop()
 
     def give(self, tensor: Tensor) -> None:
-        """Takes back what `take` handed out, unless enough is kept already."""
-        if tensor.device.type != "cpu":
+        """Keeps what `take` handed out; when there is too much of it, the rest is let go first."""
+        if not tensor.is_cpu or tensor.nbytes > KEPT_BYTES:
             return
-        base = tensor._base
-        kept_bytes = sum(buffer.numel() for buffer in self.free)
-        if base is not None and kept_bytes + base.numel() <= KEPT_BYTES:
-            self.free.append(base)
+        if self.kept_bytes + tensor.nbytes > KEPT_BYTES:
+            self.free.clear()
+            self.kept_bytes = 0
+        self.free[tensor.numel(), tensor.dtype].append(tensor)
+        self.kept_bytes += tensor.nbytes

@@ -49,7 +49,7 @@ class ChapterMap:
     rows: tuple[tuple[str, str, str, int, int], ...]
 
     def _repr_html_(self) -> str:
-        lines = [f"| {' | '.join(HEAD)} |", "|---|---|---|"]
+        lines = [f"| {' | '.join(HEAD)} |", "|:--|--:|--:|"]
         for number, title, notebook, questions, exercises in self.rows:
             name = f"[{number} · {title}]({notebook})" if notebook else f"{number} · {title} *(to come)*"
             lines.append(f"| {name} | {questions or ''} | {exercises or ''} |")
@@ -69,6 +69,4 @@ def chapter_map(folder: Path | None = None) -> ChapterMap:
     written = {file.name[:2]: file.name for file in folder.glob("[0-9][0-9]_*.ipynb")}
     questions = Counter(question.chapter for question in index().values())
     exercises = Counter(exercise.chapter for exercise in EXERCISES.values())
-    return ChapterMap(
-        tuple((n, title, written.get(n, ""), questions[n], exercises[n]) for n, title in TITLES.items())
-    )
+    return ChapterMap(tuple((n, title, written.get(n, ""), questions[n], exercises[n]) for n, title in TITLES.items()))

@@ -10,6 +10,7 @@ cell ids stay. The same source always gives the same bytes.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -50,16 +51,18 @@ def strip(source: str, where: str = "cell") -> str:
 
 
 def exercise_of(solution: NotebookNode, name: str) -> NotebookNode:
-    """The exercise notebook for a solution notebook; BadSource for unbalanced markers and for cell ids used twice."""
-    ids = [cell.get("id") for cell in solution.cells]
-    for place, one in enumerate(ids):
-        if not one or ids.index(one) != place:
-            raise BadSource(f"{name}, cell {place}: its id {one!r} is missing or used twice")
+    """The exercise notebook for a solution notebook; BadSource for unbalanced markers."""
     cells = [_cell(cell, f"{name}, cell {cell.id}") for cell in solution.cells]
     metadata = {key: solution.metadata[key] for key in ("kernelspec", "language_info") if key in solution.metadata}
     if "language_info" in metadata:
         metadata["language_info"] = {"name": metadata["language_info"]["name"]}  # its version is that of some machine
     return NotebookNode(nbformat=4, nbformat_minor=5, metadata=metadata, cells=cells)
+
+
+def _check_ids(ids: list, name: str) -> None:
+    for place, one in enumerate(ids):
+        if not one or ids.index(one) != place:
+            raise BadSource(f"{name}, cell {place}: its id {one!r} is missing or used twice")
 
 
 def _cell(cell: NotebookNode, where: str) -> NotebookNode:
@@ -80,8 +83,13 @@ def text_of(notebook: NotebookNode) -> str:
 def generate(root: Path, name: str) -> str:
     """The text of `exercises/<name>.ipynb` as it should be; BadSource if the solution cannot be read or turned."""
     file = root / "solutions" / f"{name}.ipynb"
+    text = file.read_text(encoding="utf-8")
     try:
-        solution = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)
+        ids = [cell.get("id") for cell in json.loads(text)["cells"]]
+        _check_ids(ids, file.name)  # before nbformat replaces them by random ones
+        solution = nbformat.reads(text, as_version=4)
+    except BadSource:
+        raise
     except Exception as error:  # nbformat raises many kinds; all mean the same to the reader
         raise BadSource(f"{file.name} is not a notebook: {error}") from None
     return text_of(exercise_of(solution, file.name))

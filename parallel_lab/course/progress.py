@@ -117,16 +117,19 @@ class ProgressTable:
     file: Path = Path("progress.json")
     head = ("kind", "name", "state", "checks", "hints", "last")
 
+    @property
+    def place(self) -> str:
+        """The file, seen from the working folder if it lies in the course: a stored output is the same anywhere."""
+        return os.path.relpath(self.file) if self.file.is_relative_to(home()) else str(self.file)
+
     def _repr_html_(self) -> str:
         body = page.table(self.head, self.rows) if self.rows else page.paragraph("Nothing solved yet.")
         return page.box(
-            [page.paragraph("Your progress", "head"), body, page.paragraph(str(self.file), "small")], "Progress"
+            [page.paragraph("Your progress", "head"), body, page.paragraph(self.place, "small")], "Progress"
         )
 
     def __repr__(self) -> str:
-        return (
-            page.columns(self.head, self.rows) + f"\n{self.file}" if self.rows else f"Nothing solved yet.\n{self.file}"
-        )
+        return f"{page.columns(self.head, self.rows) if self.rows else 'Nothing solved yet.'}\n{self.place}"
 
 
 def progress_table(file: Path | None = None) -> ProgressTable:

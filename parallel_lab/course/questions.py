@@ -30,6 +30,7 @@ SECTIONS = {
 }
 KINDS = {"ask": "Interview question", "code": "Coding problem", "topic": "Topic"}
 STATES = ("draft", "ready")
+_CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\n])")  # a browser would set a blank for it
 _EVIDENCE = re.compile(r"(\d\d(?:_\w+)?)#([\w.-]+)")
 
 
@@ -81,6 +82,8 @@ class Card:
             parts.append(page.paragraph(self._claim(), "small"))
         for heading, text in self.sections.items():
             title, lang = SECTIONS.get(heading, (heading, ""))
+            if lang == "zh":
+                text = _CHINESE_BREAK.sub("", text)
             parts.append(page.folded(title, page.markdown(text), lang))
         parts.append(page.paragraph(self._foot(), "small"))
         return page.box(parts, f"{KINDS[q.kind]} {q.id}")

@@ -122,7 +122,7 @@ class Quiz:
     def _repr_html_(self) -> str:
         parts = [page.paragraph("Self-check", "head")]
         for place, one in enumerate(self.questions, 1):
-            parts.append(page.paragraph(f"{place}. {one.question}"))
+            parts.append(page.paragraph(_asked(one, place)))
             if isinstance(one, Choice):
                 parts += [page.paragraph(f"{_LETTERS[i]}) {text}") for i, text in enumerate(one.options)]
             answer = page.paragraph(one.shown_answer) + page.paragraph(one.why)
@@ -132,9 +132,7 @@ class Quiz:
     def __repr__(self) -> str:
         lines = ["Self-check"]
         for place, one in enumerate(self.questions, 1):
-            lines.append(
-                f"{place}. {one.question}" + (f" (in {one.unit})" if isinstance(one, Number) and one.unit else "")
-            )
+            lines.append(_asked(one, place))
             if isinstance(one, Choice):
                 lines += [f"   {_LETTERS[i]}) {text}" for i, text in enumerate(one.options)]
         return "\n".join(lines)
@@ -145,6 +143,11 @@ def quiz(name: str, *questions: Choice | Number) -> Quiz:
     if not questions:
         raise ValueError(f"quiz {name!r} has no questions")
     return Quiz(name, questions)
+
+
+def _asked(one: Choice | Number, place: int) -> str:
+    unit = f" (in {one.unit})" if isinstance(one, Number) and one.unit else ""
+    return f"{place}. {one.question}{unit}"
 
 
 def _row(quiz: Quiz, place: int) -> widgets.VBox:
@@ -159,7 +162,7 @@ def _row(quiz: Quiz, place: int) -> widgets.VBox:
         feedback.value = f'<p role="status" lang="en">{mark} {page.escape(said)}</p>'
 
     button.on_click(clicked)
-    text = widgets.HTML(page.paragraph(f"{place + 1}. {one.question}"))
+    text = widgets.HTML(page.paragraph(_asked(one, place + 1)))
     return widgets.VBox([text, field, button, feedback])
 
 

@@ -4,9 +4,13 @@ Walks the function, the functions, classes and modules that its globals and clos
 learner can hide a call behind `exec`; the modules loaded in the rank are checked as well (`rank_side.graded`).
 """
 
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
+
+# Code of these does not reach for a reference on a learner's behalf, and there is much of it.
+_ELSEWHERE = {*sys.stdlib_module_names, "torch", "numpy"} - {"__main__"}
 
 
 def uses(fn: Any, package: str) -> str:
@@ -15,7 +19,7 @@ def uses(fn: Any, package: str) -> str:
     todo = [fn]
     while todo:
         function = _function(todo.pop())
-        if function is None or id(function) in seen or not hasattr(function, "__code__"):
+        if function is None or id(function) in seen:
             continue
         seen.add(id(function))
         for code in _codes(function.__code__):
@@ -30,8 +34,13 @@ def uses(fn: Any, package: str) -> str:
 
 
 def _function(value: Any) -> Any:
+    """The plain function inside `value`, if it has one that a learner may have written."""
     value = getattr(value, "__wrapped__", getattr(value, "func", value))  # decorators; partial
-    return getattr(value, "__func__", value) if isinstance(value, types.FunctionType | types.MethodType) else None
+    if not isinstance(value, types.FunctionType | types.MethodType | type):
+        value = vars(type(value)).get("__call__")  # an object that is called like a function
+    value = getattr(value, "__func__", value)
+    home = getattr(value, "__module__", None) or ""
+    return value if isinstance(value, types.FunctionType) and home.partition(".")[0] not in _ELSEWHERE else None
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

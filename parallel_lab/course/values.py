@@ -74,7 +74,9 @@ def _same_tensor(got: Any, expected: torch.Tensor, where: str, advice: str, tole
 
 
 def _guess(got: torch.Tensor, expected: torch.Tensor) -> str:
-    """What a constant ratio between answer and expectation hints at."""
+    """What a constant ratio between answer and expectation hints at; of one element it is always constant."""
+    if got.numel() == 1:
+        return ""
     ratio = got.double() / expected.double()
     first = ratio.flatten()[0].item()
     if not bool((ratio - first).abs().le(1e-9 * abs(first)).all()) or abs(first) < 1e-9:

@@ -86,6 +86,7 @@ class Attention(nn.Module):
         self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = causal_attention
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, seq, width) in and out; each position sees itself and those before it."""
         query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
         mixed = self.attend(query, key, value)  # (batch, heads, seq, head_width)
         mixed = mixed.transpose(1, 2).flatten(2)  # (batch, seq, width)
@@ -107,6 +108,7 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, seq, width) in and out; each position by itself."""
         hidden = F.gelu(self.up(x))  # (batch, seq, mlp_ratio * width)
         return self.dropout(self.down(hidden))  # (batch, seq, width)
 
@@ -122,6 +124,7 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, seq, width) in and out."""
         x = x + self.attention(self.attention_norm(x))  # (batch, seq, width)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -157,6 +160,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(config.width, config.vocab, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, seq, width) to logits (batch, seq, vocab)."""
         return self.linear(self.norm(x))
 
 

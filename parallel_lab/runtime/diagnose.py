@@ -84,9 +84,12 @@ def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, S
     at = f" at {state.line}" if state.line else ""
     if waiters:
         wait = f"{_ranks(waiters)} {'waits' if len(waiters) == 1 else 'wait'} for it"
-        what = _name(states[waiters[0]].waiting)
+        waited = states[waiters[0]].waiting
+        assert waited
+        what = _name(waited)
         if state.finished:
-            return f"rank {rank} returned; {wait} in {what}, which it never joined"
+            never = "joined" if waited.collective else "answered"
+            return f"rank {rank} returned; {wait} in {what}, which it never {never}"
         return f"rank {rank} {state.ended or 'is busy' + at}; {wait} in {what}"
     if state.finished or state.ended:
         return ""

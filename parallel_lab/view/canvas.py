@@ -46,6 +46,9 @@ class Canvas(anywidget.AnyWidget):
     def __init__(self, data: dict, **traits) -> None:
         super().__init__(data=data, end_s=data["duration_s"], **traits)
 
+    def __repr__(self) -> str:  # what a page without widgets shows
+        return "An interactive timeline: run this cell in JupyterLab to zoom and pan."
+
 
 def payload(trace: Trace, slots: bool, label: str) -> dict:
     """What the browser needs to draw `trace`, compact enough to be sent as JSON.

@@ -24,6 +24,7 @@ from parallel_lab.view import style
 DPI = 144  # drawn at one and a half times the size at which it is shown, for dense screens
 _CSS_DPI = 96
 _COLOURS = 40
+_TEXT_STYLE = "margin: 0; font-family: var(--jp-code-font-family, monospace)"  # columns must line up everywhere
 _LABEL_IMAGE = (
     "{const me=document.currentScript,"
     "image=me?.closest('.jp-OutputArea-child')?.previousElementSibling?.querySelector('img');"
@@ -77,7 +78,7 @@ class Drawing:
         display(data, metadata=metadata, raw=True)
         script = f'<script data-alt="{escape(self.alt)}">{_LABEL_IMAGE}</script>'
         display(
-            {"text/html": f'<pre style="margin: 0">{escape(self.text)}</pre>{script}', "text/plain": self.text},
+            {"text/html": f'<pre style="{_TEXT_STYLE}">{escape(self.text)}</pre>{script}', "text/plain": self.text},
             raw=True,
         )
 

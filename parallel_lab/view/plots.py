@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from parallel_lab.view.axes import legend_below, panels, tidy
 from parallel_lab.view.drawing import Drawing
@@ -23,6 +24,7 @@ def lines(
     ylabel: str,
     *,
     points: Mapping[str, Points] | None = None,
+    points_are: str = "measured",
     logx: bool = False,
     logy: bool = False,
     title: str | None = None,
@@ -36,6 +38,7 @@ def lines(
         series: {name: (x, y)}, joined by lines.
         xlabel, ylabel: what is on the axes, with the unit.
         points: {name: (x, y)}, drawn as markers; a name that is also in `series` has the colour of its line.
+        points_are: what the legend says of points whose name is also a line's.
         logx, logy: logarithmic axes; all values must then be above 0.
         title, alt: above the picture, and the alternative text; one is made where none is given.
         show_values: whether the text lists the values; False where they come from a clock.
@@ -54,7 +57,9 @@ def lines(
         ax.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
         if logx:
             _ticks_at_values(ax, [value for x, _ in [*series.values(), *points.values()] for value in x])
-        legend_below(figure, [h for pair in handles for h in pair], _legend_names(names, series, points))
+        if logy:
+            _plain_ticks(ax, [value for _, y in [*series.values(), *points.values()] for value in y])
+        legend_below(figure, [h for pair in handles for h in pair], _legend_names(names, series, points, points_are))
     text = _plot_text(series, points, xlabel, ylabel, show_values)
     return Drawing(figure, alt=alt or _alt("Line plot", title, ylabel, xlabel, names), text=text)
 
@@ -139,11 +144,19 @@ def _ticks_at_values(ax: Axes, values: Sequence[float]) -> None:
         ax.set_xticks([], minor=True)
 
 
-def _legend_names(names: Sequence[str], series: Mapping, points: Mapping) -> list[str]:
+def _plain_ticks(ax: Axes, values: Sequence[float]) -> None:
+    """On a logarithmic y axis of few powers of ten, plain numbers (20, 50, 100) rather than 2 x 10^1."""
+    if values and max(values) < 1e4 and min(values) >= 1e-2 and max(values) / min(values) < 1e3:
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+        ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _legend_names(names: Sequence[str], series: Mapping, points: Mapping, points_are: str) -> list[str]:
     found = []
     for name in names:
         both = name in series and name in points
-        found += [name] * (name in series) + [f"{name} (measured)" if both else name] * (name in points)
+        found += [name] * (name in series) + [f"{name} ({points_are})" if both else name] * (name in points)
     return found
 
 

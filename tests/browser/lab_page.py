@@ -13,18 +13,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from nbformat import NotebookNode
-from playwright.sync_api import ConsoleMessage, Locator, Page, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 LOAD_MS = 60_000
 _RUN = re.compile(r"\[\d+\]:")
-_PASTE = """(editor, text) => {
-  const data = new DataTransfer();
-  data.setData("text/plain", text);
-  editor.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
-}"""
 
 
 @dataclass
@@ -34,7 +29,7 @@ class Console:
     Attributes:
         lines: everything that was written to the console, as `level: text (where)`.
         errors: the lines of level error, and exceptions that nobody caught.
-        hosts: the hosts that the page asked for anything.
+        hosts: the hosts that the page asked for anything; no host for what came with the page (`data:`, `blob:`).
     """
 
     lines: list[str] = field(default_factory=list)
@@ -75,8 +70,12 @@ def browse(address: str, evidence: Path, width: int = 1280, height: int = 900) -
 
 def _keep(page: Page, console: Console, folder: Path) -> str:
     (folder / "console.log").write_text("\n".join(console.lines) + "\n")
-    page.screenshot(path=folder / "screenshot.png")
-    return f"The page when it failed: {folder / 'screenshot.png'}, its console: {folder / 'console.log'}"
+    said = f"What the console said until it failed: {folder / 'console.log'}"
+    try:
+        page.screenshot(path=folder / "screenshot.png")
+    except Error as gone:  # the page itself has crashed or hangs
+        return f"{said}; no screenshot: {gone}"
+    return f"{said}; the page: {folder / 'screenshot.png'}"
 
 
 class Notebook:
@@ -92,7 +91,7 @@ class Notebook:
         self.wait_idle()
 
     def place(self, key: str) -> int:
-        """The place of the first cell whose id or tag is `key`, else of the first code cell with `key` in its source."""
+        """The place of the first cell with the id or tag `key`, else of the first code cell that has `key` in it."""
         cells = list(enumerate(self.source.cells))
         named = [i for i, cell in cells if key == cell.id or key in cell.metadata.get("tags", ())]
         written = [i for i, cell in cells if cell.cell_type == "code" and key in cell.source]
@@ -110,7 +109,7 @@ class Notebook:
 
     def wait_idle(self, timeout_ms: float = LOAD_MS) -> None:
         """Returns when the kernel is there and has nothing to do."""
-        # The toolbar says idle before there is a kernel, and cells that are run then are dropped; the status bar does not.
+        # The toolbar says idle before there is a kernel, and cells that are run then are dropped. The status bar waits.
         expect(self.page.locator(".jp-StatusBar-Left")).to_contain_text("| Idle", timeout=timeout_ms)
 
     def run_all(self, timeout_ms: float) -> list[str]:
@@ -140,10 +139,10 @@ class Notebook:
         expect(self._prompt(cell)).to_have_text(_RUN, timeout=timeout_ms)
         self.wait_idle()
 
-    def write(self, key: str, text: str) -> None:
-        """Replaces the source of a cell by `text`: selects all and pastes."""
-        editor = self.cell(key).locator(".cm-content")
-        editor.click()
-        self.page.keyboard.press("Control+A")
-        editor.evaluate(_PASTE, text)
-        expect(editor).to_contain_text(text.strip().splitlines()[-1].strip())
+    def change_line(self, key: str, marked: str, text: str) -> None:
+        """In one cell, replaces the first line that contains `marked` by `text`; the indent stays."""
+        self.cell(key).locator(".cm-line", has_text=marked).first.click()
+        self.page.keyboard.press("Home")
+        self.page.keyboard.press("Shift+End")
+        self.page.keyboard.insert_text(text)
+        expect(self.cell(key).locator(".cm-content")).to_contain_text(text)

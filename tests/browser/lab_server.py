@@ -5,17 +5,19 @@ It reads no settings of the machine's user and writes all its files into a folde
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
+import nbformat
 import psutil
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 START_S = 60.0
 END_S = 15.0
 
@@ -31,15 +33,31 @@ class NoServer(RuntimeError):
     """JupyterLab ended before it answered, or did not answer in time; the message carries the end of its log."""
 
 
+def copy_course(notebook: str, root: Path) -> Path:
+    """Copies `notebook` (a path in the repository) and the exercises to `root`, where a learner may write.
+
+    The notebook loses its outputs, so that each output seen there is one of this run. Returns the copy of the notebook.
+    """
+    shutil.copytree(REPOSITORY / "exercises", root / "exercises", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    content = nbformat.read(REPOSITORY / notebook, as_version=4)
+    content.metadata.pop("widgets", None)
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    (root / notebook).parent.mkdir(parents=True)
+    nbformat.write(content, root / notebook)
+    return root / notebook
+
+
 @contextmanager
-def serve(root: Path, scratch: Path, settings: dict | None = None) -> Iterator[str]:
-    """A running JupyterLab with `root` as its root folder; yields its address, which ends in the token.
+def serve(root: Path, scratch: Path, opened: str) -> Iterator[str]:
+    """A running JupyterLab with `root` as its root folder; yields the address that opens its notebook `opened`.
 
     When the block ends, however it ends, so do the server, its kernels, and everything that those started. Raises
     NoServer where it cannot start, and RuntimeError where a process had to be killed after `END_S` seconds.
     """
     runtime = scratch / "runtime"
-    _write_settings(scratch / "settings", SETTINGS | (settings or {}))
+    _write_settings(scratch / "settings")
     with (scratch / "server.log").open("wb") as log:
         process = subprocess.Popen(
             _command(root, scratch / "settings"),
@@ -50,7 +68,8 @@ def serve(root: Path, scratch: Path, settings: dict | None = None) -> Iterator[s
             cwd=root,
         )
         try:
-            yield _address(process, runtime / f"jpserver-{process.pid}.json", scratch / "server.log")
+            url, token = _await(process, runtime / f"jpserver-{process.pid}.json", scratch / "server.log")
+            yield f"{url}lab/tree/{opened}?token={token}"
         finally:
             killed = _end(process)
     if killed:
@@ -66,9 +85,9 @@ def until(condition: Callable[[], object], timeout_s: float, what: str) -> None:
         time.sleep(0.05)
 
 
-def _write_settings(folder: Path, settings: dict) -> None:
+def _write_settings(folder: Path) -> None:
     folder.mkdir(parents=True)
-    (folder / "overrides.json").write_text(json.dumps(settings))
+    (folder / "overrides.json").write_text(json.dumps(SETTINGS))
 
 
 def _command(root: Path, settings: Path) -> list[str]:
@@ -86,24 +105,25 @@ def _environment(scratch: Path, runtime: Path) -> dict[str, str]:
     return kept | jupyter | {"IPYTHONDIR": str(scratch / "ipython"), "JUPYTER_PLATFORM_DIRS": "1"}
 
 
-def _address(process: subprocess.Popen, card: Path, log: Path) -> str:
-    """The address that the server wrote on its `card`, once it answers there."""
+def _await(process: subprocess.Popen, card: Path, log: Path) -> tuple[str, str]:
+    """The url and the token that the server wrote on its `card`, once it answers there."""
 
-    def answers() -> str:
+    def answers() -> bool:
         if process.poll() is not None:
             raise NoServer(f"JupyterLab ended with code {process.returncode}:\n{_tail(log)}")
         try:
             seen = json.loads(card.read_text())
             with urlopen(f"{seen['url']}api/status?token={seen['token']}", timeout=5):
-                return f"{seen['url']}lab?token={seen['token']}"
-        except (OSError, URLError, ValueError):  # not written yet, half written, or not listening yet
-            return ""
+                return True
+        except (OSError, ValueError):  # not written yet, half written, or not listening yet
+            return False
 
     try:
         until(answers, START_S, "JupyterLab answers")
     except TimeoutError as late:
         raise NoServer(f"{late}:\n{_tail(log)}") from late
-    return answers()
+    seen = json.loads(card.read_text())
+    return seen["url"], seen["token"]
 
 
 def _tail(log: Path) -> str:

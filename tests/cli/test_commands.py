@@ -70,14 +70,14 @@ def test_doctor_survives_a_broken_part(monkeypatch):
 def test_list_shows_exercises_and_questions():
     result = plab("list", "2")
     assert "ring_all_reduce" in result.output and "C7" in result.output and "not started" in result.output
-    assert "Chapter 03" not in result.output
-    assert "Chapter 23" in plab("list").output
+    assert "02 Collectives" in result.output and "03 Data" not in result.output
+    assert "23 What goes wrong" in plab("list").output
 
 
 def test_list_of_no_chapter_is_one_line():
     result = plab("list", "77")
     assert result.exit_code == 1
-    assert result.output.strip() == "Error: there is no chapter '77'; there are 01 to 23"
+    assert result.output.strip() == "Error: there is no chapter '77'; there are 00 to 23"
 
 
 def test_check_runs_what_the_notebook_defines(course):
@@ -176,7 +176,11 @@ def test_interrupt_ends_with_130(monkeypatch, tmp_path):
     [(None, None), ("1ms,100MB", Link(1e-3, 1e8)), ("50us,1GB/s", Link(5e-5, 1e9)), ("0.5,1e6", Link(0.5, 1e6))],
 )
 def test_links_as_people_type_them(text, link):
-    assert parse_link(text) == link
+    found = parse_link(text)
+    if link is None:
+        assert found is None
+    else:
+        assert found and (found.latency_s, found.bytes_per_s) == pytest.approx((link.latency_s, link.bytes_per_s))
 
 
 def test_link_that_cannot_be_read_is_refused():

@@ -1,8 +1,8 @@
 """The collectives on real ranks: the numbers of torch.distributed, the plan's bytes and messages, and the plan itself.
 
 Tolerances: all algorithms add the same numbers in another order, so float64 differs by about n units in the last place
-(1e-12 is far above that for n up to 8), float32 by 1e-5. bfloat16 has 8 bits, and n-1 additions each round once: values are
-within n / 256 of the largest partial sum.
+(1e-12 is far above that for n up to 8), float32 by 1e-5. bfloat16 has 8 bits, and each of n-1 additions rounds once:
+values are within n / 256 of the largest partial sum.
 """
 
 import pytest
@@ -37,7 +37,7 @@ def compare_all_reduce(algorithms, sizes, dtypes):
     for algorithm in algorithms:
         for size in sizes:
             for dtype in dtypes:
-                for op, theirs in (("sum", dist.ReduceOp.SUM), ("max", dist.ReduceOp.MAX)):
+                for op, theirs in (("sum", dist.ReduceOp.SUM), ("max", dist.ReduceOp.MAX))[: 1 + (size == 1003)]:
                     x = values(size, dtype)
                     expected = x.double()
                     dist.all_reduce(expected, theirs)

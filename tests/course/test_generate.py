@@ -45,10 +45,14 @@ def test_unbalanced_markers_name_notebook_and_cell(source, said):
     assert str(caught.value).startswith("02_x.ipynb, cell ring: ")
 
 
-def test_doubled_ids_are_refused():
-    notebook = new_notebook(cells=[new_code_cell("1", id="a"), new_code_cell("2", id="a")])
-    with pytest.raises(BadSource, match="used twice"):
-        exercise_of(notebook, "02_x.ipynb")
+@pytest.mark.parametrize("ids", ["'a', 'a'", "'a', None"])
+def test_doubled_and_missing_ids_are_refused(root, ids):
+    text = (root / "solutions" / "02_x.ipynb").read_text()
+    first, second = ids.replace("'", '"').replace("None", "null").split(", ")
+    text = text.replace('"id": "task"', f'"id": {first}').replace('"id": "f"', f'"id": {second}')
+    (root / "solutions" / "02_x.ipynb").write_text(text)
+    with pytest.raises(BadSource, match=r"02_x\.ipynb, cell .: its id .* is missing or used twice"):
+        generate(root, "02_x")
 
 
 def solution():

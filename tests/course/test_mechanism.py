@@ -59,13 +59,13 @@ def test_each_expectation_says_expected_and_seen():
     star = outcome(STAR, 4)
     assert peers(star.trace, 0) == {1, 2, 3}
     expect_bytes(star, lambda rank: 24, "a tree sends")
-    with pytest.raises(Wrong, match="^at 4 ranks: rank 0 sent 24 B, a tree sends 16 B$"):
+    with pytest.raises(Wrong, match=r"^at 4 ranks: rank 0 sent 24 B, a tree sends 16 B$"):
         expect_bytes(star, lambda rank: 16, "a tree sends")
     expect_messages(star, lambda rank: 3, "x")
-    with pytest.raises(Wrong, match="^at 4 ranks: rank 0 sent 3 messages, a tree sends 2$"):
+    with pytest.raises(Wrong, match=r"^at 4 ranks: rank 0 sent 3 messages, a tree sends 2$"):
         expect_messages(star, lambda rank: 2, "a tree sends")
     expect_rounds(star, 3, "x")
-    with pytest.raises(Wrong, match="^at 4 ranks: the messages took 3 rounds, a tree takes 2$"):
+    with pytest.raises(Wrong, match=r"^at 4 ranks: the messages took 3 rounds, a tree takes 2$"):
         expect_rounds(star, 2, "a tree takes")
 
 

@@ -111,3 +111,14 @@ def test_table_shows_what_is_recorded(file):
 def test_file_is_json_for_people(file):
     progress.record_exercise("ring", 5, 5)
     assert json.loads(file.read_text())["version"] == 1
+
+
+def test_the_table_names_its_file_from_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("PARALLEL_LAB_PROGRESS", raising=False)
+    for folder in ("exercises", "notebooks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "exercises" / "02_collectives.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert repr(progress.progress_table()).endswith("\n../progress.json")
+    elsewhere = tmp_path.parent / "progress.json"
+    assert repr(progress.progress_table(elsewhere)).endswith(f"\n{elsewhere}")

@@ -251,7 +251,7 @@ def star(tensor, root=0):
 
 
 def chain(tensor, root=0):
-    n, rank, right, left = neighbours()
+    _, rank, right, left = neighbours()
     if rank != root:
         dist.recv(tensor, left)
     if right != root:

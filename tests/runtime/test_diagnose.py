@@ -72,7 +72,7 @@ def test_a_busy_rank_leaves_hope():
 def test_messages_are_matched_in_order():
     done = [call("send", n, DONE, peer=1) for n in range(2)]
     states = {0: State(done, finished=True), 1: State([call("recv", 2, peer=0)])}
-    assert verdict(states) == "rank 0 returned; rank 1 waits for it in recv(from rank 0), which it never joined"
+    assert verdict(states) == "rank 0 returned; rank 1 waits for it in recv(from rank 0), which it never answered"
 
 
 def test_the_file_of_a_dead_rank_is_read(tmp_path):

@@ -38,6 +38,7 @@ def test_the_widget_starts_with_all_in_view():
     widget = draw(small()).interactive()
     assert isinstance(widget, Canvas)
     assert (widget.start_s, widget.end_s, widget.selected) == (0.0, 4.0, -1)
+    assert "run this cell" in repr(widget)  # no address: it is stored in notebooks
 
 
 def test_the_module_loads_nothing():

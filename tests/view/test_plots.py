@@ -40,6 +40,18 @@ def test_a_logarithmic_axis_is_ticked_at_the_values():
     assert [t.get_text() for t in drawing.figure.axes[0].get_xticklabels()] == ["1", "2", "4", "8"]
 
 
+def test_points_say_what_they_are():
+    drawing = lines({"a": ([1, 2], [1, 2])}, "x", "y", points={"a": ([1], [1])}, points_are="simulated")
+    assert [t.get_text() for t in drawing.figure.legends[0].get_texts()] == ["a", "a (simulated)"]
+
+
+def test_a_short_logarithmic_y_axis_has_plain_numbers():
+    drawing = lines({"a": ([1, 2], [20, 500])}, "x", "y", logy=True)
+    ticks = drawing.figure.axes[0].yaxis
+    words = {t.get_text() for t in [*ticks.get_ticklabels(), *ticks.get_ticklabels(minor=True)]}
+    assert {"20", "50", "100", "200"} <= words and not any("10^" in word for word in words)
+
+
 def test_lines_refuse_what_they_cannot_draw():
     with pytest.raises(ValueError, match="a: 2 x values and 1 y values"):
         lines({"a": ([1, 2], [1])}, "x", "y")

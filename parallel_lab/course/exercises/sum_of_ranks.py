@@ -14,8 +14,8 @@ from parallel_lab.course import inputs
 from parallel_lab.course.exercise import Exercise
 from parallel_lab.course.lab import WORLDS, Lab, Outcome, Wrong
 from parallel_lab.course.values import right_everywhere, unchanged
+from parallel_lab.plan import COMPUTE
 from parallel_lab.runtime.backend import LabGroup
-from parallel_lab.trace import COMPUTE
 
 NUMBER: tuple[int, ...] = ()  # the shape of one number
 
@@ -52,7 +52,7 @@ def one_collective(fn: Callable, lab: Lab) -> None:
 
 
 def really_summed(fn: Callable, lab: Lab) -> None:
-    """The sum is what the collective brought: where one rank's number changes on its way in, so does every sum."""
+    """The sum is what that collective brought."""
     make = partial(inputs.normal, shape=NUMBER)
     outcome = lab.run(partial(_with_one_more, fn), 3, make)
     advice = "The last rank's number was made larger by one as it entered the collective. The sum must show it."
@@ -86,8 +86,8 @@ EXERCISE = Exercise(
         "It stands in the training loop of this chapter, in the line that sums the gradients.",
     ),
     solution_note=(
-        "reduce leaves the sum on its root alone; all_reduce leaves it on every rank. A reduce and then a broadcast would "
-        "be right too, in two collectives: at the sizes of gradients, twice the waiting. The clone matters as well: "
+        "reduce leaves the sum on its root alone; all_reduce leaves it on every rank. A reduce and then a broadcast "
+        "give the same in two collectives, the second of which waits for the first. The clone matters as well: "
         "all_reduce works in place, and without it the caller's own number would be gone."
     ),
     notebook="00_start_here",

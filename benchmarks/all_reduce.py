@@ -1,0 +1,78 @@
+"""Our all-reduce against gloo's: ratios of times, in the same ranks, taken in turns.
+
+python benchmarks/all_reduce.py [--quick] [--door] [--algorithms ring,tree] [--ranks 2,4]
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+import torch.distributed as dist
+
+from parallel_lab import collectives, launch, progress
+
+KIB, MIB = 2**10, 2**20
+SIZES = [64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB]
+ALGORITHMS = ["ring", "halving_doubling", "full_mesh", "tree", "star"]
+
+
+def measure(sizes: list[int], algorithms: list[str], repetitions: dict[int, int], door: bool) -> dict:
+    """On a rank: for each size and name, the seconds of each repetition; gloo's own and each algorithm take turns."""
+    group = None if door else dist.new_group(backend="gloo")
+    turns = [(size, i) for size in sizes for i in range(-2, repetitions[size])]
+    seconds: dict[tuple[int, str], list[float]] = {}
+    for size, i in progress(turns, "all-reduce"):
+        tensor = torch.empty(size // 4)
+        for name in ["gloo", *algorithms]:
+            tensor.fill_(1.0)
+            dist.barrier(group)
+            began = time.perf_counter()
+            if name == "gloo":
+                dist.all_reduce(tensor, group=group)
+            else:
+                collectives.all_reduce(tensor, group, name)
+            took = time.perf_counter() - began
+            assert tensor[0] == tensor[-1] == dist.get_world_size()
+            if i >= 0:  # the first two warm up
+                seconds.setdefault((size, name), []).append(took)
+    return seconds
+
+
+def row(size: int, results: list[dict], algorithms: list[str]) -> str:
+    """One line of the table: gloo's median, then each algorithm's ratios to gloo's call just before."""
+    slowest = {
+        name: [max(t) for t in zip(*(r[size, name] for r in results), strict=True)] for name in ["gloo", *algorithms]
+    }
+    cells = [f"{statistics.median(slowest['gloo']) * 1e3:8.2f}"]
+    for name in algorithms:
+        ratios = [ours / theirs for ours, theirs in zip(slowest[name], slowest["gloo"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        best = min(slowest[name]) / min(slowest["gloo"])
+        cells.append(f"{middle:5.2f} ({low:.2f}-{high:.2f}) {best:4.2f}")
+    label = f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
+    return f"{label:>8}  " + "  ".join(cells)
+
+
+def main() -> None:
+    """Reads the arguments, measures, prints one table for each number of ranks."""
+    parser = argparse.ArgumentParser(description="our all-reduce against gloo's")
+    parser.add_argument("--quick", action="store_true", help="up to 16 MiB, and fewer repetitions")
+    parser.add_argument("--door", action="store_true", help="through the recording process group, both ours and gloo's")
+    parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
+    parser.add_argument("--ranks", default="2,4")
+    options = parser.parse_args()
+    algorithms = options.algorithms.split(",")
+    sizes = SIZES[:-1] if options.quick else SIZES
+    most = 20 if options.quick else 60
+    repetitions = {size: max(7, min(most, 400 * MIB // size)) for size in sizes}
+    print("Each cell: median of ours / gloo (quartiles), and the ratio of the two best times.")
+    for ranks in map(int, options.ranks.split(",")):
+        run = launch(measure, sizes, algorithms, repetitions, options.door, ranks=ranks, timeout=900.0)
+        print(f"\n{ranks} ranks  gloo, ms  " + "  ".join(f"{name:>22}" for name in algorithms))
+        for size in sizes:
+            print(row(size, run.results, algorithms))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The first notebook as a learner meets it: JupyterLab, a real browser, a keyboard and a mouse."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'parallel-lab[browser]'")
+
+from lab_page import CHROMIUM, Notebook, browse
+from lab_server import copy_course, serve
+from playwright.sync_api import Locator, expect
+
+NAME = "notebooks/00_start_here.ipynb"
+RUN_ALL_MS = 120_000
+CHECK_MS = 30_000
+MARKED = "# <- change this line"
+
+# Console errors that are JupyterLab's own, as (pattern, why). None is known in JupyterLab 4.6.
+NOISE: list[tuple[str, str]] = []
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_learner_works_through_the_first_notebook(tmp_path):
+    root = tmp_path / "course"
+    source = nbformat.read(copy_course(NAME, root), as_version=4)
+    with serve(root, tmp_path, NAME) as address, browse(address, tmp_path) as (page, console):
+        notebook = Notebook(page, source)
+        assert notebook.run_all(RUN_ALL_MS) == []
+        move_the_timeline(notebook)
+        answer_the_self_check(notebook)
+        solve_the_warm_up(notebook)
+        see_the_progress(notebook, root / "progress.json")
+        assert [line for line in console.errors if not any(re.search(known, line) for known, _ in NOISE)] == []
+        assert console.hosts <= {"127.0.0.1", ""}, "the page asked for something from elsewhere"
+
+
+def move_the_timeline(notebook: Notebook) -> None:
+    """By keyboard alone: zoom, pan, another rank, a span, all again."""
+    timeline = notebook.outputs("timeline-interactive").locator(".plab-timeline")
+    whole = view(timeline)
+    press(timeline, "+")
+    zoomed = view(timeline)
+    assert whole["start"] < zoomed["start"] < zoomed["end"] < whole["end"]
+    press(timeline, "ArrowRight")
+    assert view(timeline)["start"] > zoomed["start"]
+    press(timeline, "ArrowDown")
+    assert (view(timeline)["rank"], view(timeline)["selected"] >= 0) == (1, True)
+    expect(timeline.get_by_role("status")).to_contain_text("rank 1")
+    press(timeline, "Escape", "Home")
+    assert view(timeline) == {**whole, "rank": 1}
+
+
+def press(timeline: Locator, *keys: str) -> None:
+    timeline.focus()
+    for key in keys:
+        timeline.press(key)
+
+
+def view(timeline: Locator) -> dict[str, float]:
+    data = timeline.evaluate("root => ({...root.dataset})")
+    return {name: float(data[name]) for name in ("start", "end", "selected", "rank")}
+
+
+def answer_the_self_check(notebook: Notebook) -> None:
+    """Tries every option of a choice, of which one is right, then a wrong and the right number."""
+    rows = notebook.outputs("quiz").locator(".widget-vbox .widget-vbox")
+    choice, number = (rows.filter(has=notebook.page.get_by_role(role)).first for role in ("radio", "textbox"))
+    options = choice.get_by_role("radio")
+    heard = []
+    for place in range(options.count()):
+        options.nth(place).check()
+        heard.append(_submit(choice, rf"✗ Not {'abcdefghij'[place]}\)|✓ Right")[0])
+    assert len(heard) > 1 and heard.count("✓") == 1
+    number.get_by_role("textbox").fill("many")
+    _submit(number, "✗ 'many' is not a number")
+    number.get_by_role("textbox").fill(_right_number(notebook.source.cells[notebook.place("quiz")].source))
+    _submit(number, "✓ Right")
+
+
+def _submit(row: Locator, feedback: str) -> str:
+    row.get_by_role("button", name="Check").click()
+    expect(row.get_by_role("status")).to_have_text(re.compile(feedback))
+    return row.get_by_role("status").inner_text()
+
+
+def _right_number(source: str) -> str:
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    numbers = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "number"]
+    return str(ast.literal_eval(numbers[0].args[1]))
+
+
+def solve_the_warm_up(notebook: Notebook) -> None:
+    """As it stands, with a wrong line, with the right line: the report follows."""
+    said = [_report(notebook)]
+    for line in ("dist.broadcast(total, src=0)", "dist.all_reduce(total)"):
+        notebook.change_line("sum-of-ranks", MARKED, f"{line}  {MARKED}")
+        notebook.run("sum-of-ranks", CHECK_MS)
+        notebook.run("sum-of-ranks-check", CHECK_MS)
+        said.append(_report(notebook))
+    first, wrong, right = said
+    assert "not yet" in first and "not yet" in wrong and "called broadcast" in wrong
+    assert "solved, 3 of 3 tests passed" in right
+
+
+def _report(notebook: Notebook) -> str:
+    return notebook.outputs("sum-of-ranks-check").get_by_role("region", name="sum_of_ranks").inner_text()
+
+
+def see_the_progress(notebook: Notebook, file: Path) -> None:
+    """The table of the notebook and the file of the learner's folder agree that the warm-up is solved."""
+    table = notebook.outputs("progress").get_by_role("region", name="Progress")
+    solved = table.get_by_role("row", name=re.compile("sum_of_ranks solved"))
+    expect(solved).to_have_count(0)
+    notebook.run("progress")
+    expect(solved).to_have_count(1)
+    kept = json.loads(file.read_text())
+    assert kept["exercises"]["sum_of_ranks"]["best"] == 1.0
+    assert [entry["best"] > 0 for entry in kept["quizzes"].values()] == [True]
