@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from parallel_lab import launch
+from parallel_lab.course.chapters import TITLES
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE, DEV, CUDA = (ROOT / f"requirements{which}.lock" for which in ("", "-dev", "-cuda"))
@@ -23,6 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 SOURCES = sorted((ROOT / "parallel_lab").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 NOTEBOOKS = sorted(path for name in ("notebooks", "solutions", "exercises") for path in (ROOT / name).glob("*.ipynb"))
+ROW = re.compile(r"^\| (\d\d) \| (?:\[(.+?)\]\((\S+)\)|([^|]+?)) \|.*\| (ready|not written yet) \|$", re.MULTILINE)
 NOT_IN_A_RANK = ("matplotlib", "ipywidgets", "anywidget", "sklearn", "jupyterlab", "IPython")
 FILE_LINES, FUNCTION_LINES, CELL_LINES = 250, 40, 25
 
@@ -84,6 +87,15 @@ def test_every_indirect_dependency_is_pinned():
                 assert canonicalize_name(requirement.name) in locked, f"{name} needs {requirement}"
 
 
+def test_every_pin_serves_the_first_python_that_we_promise():
+    locked = pins(CORE) | pins(DEV)
+    installed = {canonicalize_name(one.name): one for one in importlib.metadata.distributions()}
+    for name in locked.keys() & installed.keys():
+        if installed[name].version.split("+")[0] == locked[name]:
+            served = installed[name].metadata.get("Requires-Python") or ""
+            assert "3.11.0" in SpecifierSet(served), f"{name} {locked[name]} serves {served}"
+
+
 def test_conda_has_the_pins_of_the_core_lock():
     environment = yaml.safe_load(CONDA.read_text(encoding="utf-8"))
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
@@ -133,3 +145,17 @@ def test_cells_are_short(path):
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             assert len("".join(cell["source"]).splitlines()) <= CELL_LINES, f"cell {cell['id']} is too long"
+
+
+def test_the_readme_says_which_chapters_are_there():
+    rows = ROW.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {number: linked or plain for number, linked, _, plain, _ in rows} == TITLES
+    for number, _, link, _, state in rows:
+        written = [f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob(f"{number}_*.ipynb")]
+        assert ([link], "ready") == (written, state) if written else (link, state) == ("", "not written yet")
+
+
+def test_the_tree_in_contributing_names_every_folder():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = [path for path in (ROOT / "parallel_lab").iterdir() if (path / "__init__.py").is_file()]
+    assert not [path.name for path in folders if f"  {path.name}/ " not in text]

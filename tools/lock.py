@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +20,7 @@ PROJECT = "parallel-lab"
 ALSO = ("setuptools",)
 SYSTEMS = {"linux": "Linux", "darwin": "Darwin"}
 LOWEST = (3, 11)
+EARLIEST = "3.11.0"  # pip takes what the Python at hand can have, and some packages ask for a later 3.11
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 HEADER = "# Written by `make lock` from pyproject.toml. Do not edit.\n# {what}\n"
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
@@ -77,6 +79,8 @@ def pin(name: str, systems: set[str]) -> str:
         version = importlib.metadata.version(name).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
         sys.exit(f"{name} is needed on {', '.join(systems)}: name it where the Makefile installs for `make lock`")
+    if EARLIEST not in SpecifierSet(importlib.metadata.metadata(name).get("Requires-Python") or ""):
+        sys.exit(f"{name} {version} does not serve Python {EARLIEST}: bound it in the Makefile, or use an earlier 3.11")
     marker = "" if systems == set(SYSTEMS.values()) else f'; platform_system == "{systems.copy().pop()}"'
     return f"{name}=={version}{marker}"
 

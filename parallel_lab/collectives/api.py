@@ -15,6 +15,10 @@ from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, 
 from parallel_lab.collectives.chunks import ChunkPlan
 from parallel_lab.collectives.execute import execute, execute_chunks, member
 
+PIECE_BYTES = 2 * 2**20  # what a ring sends at a time, at least
+MOST_PIECES = 16
+EARLY_BYTES = 16 * 2**20  # up to here a ring posts all its receives at once
+
 ALGORITHMS: dict[str, ModuleType] = {
     "ring": ring,
     "tree": tree,
@@ -66,15 +70,16 @@ def all_reduce(
     if algorithm == "hierarchical":
         execute(plan_for("all_reduce", algorithm, *_nodes(n, ranks_per_node)), tensor, group, op)
     elif algorithm == "ring":
-        execute(plan_for("all_reduce", algorithm, n, ring_pieces(n, tensor.nbytes)), tensor, group, op)
+        execute(ring_plan(n, tensor.nbytes), tensor, group, op)
     else:
         execute(plan_for("all_reduce", algorithm, n), tensor, group, op)
     return tensor
 
 
-def ring_pieces(n: int, size_bytes: int) -> int:
-    """How many pieces to cut a ring's chunks into; `benchmarks/all_reduce.py` measured it and says why."""
-    return 2 if size_bytes >= 16 * 2**20 else 1
+def ring_plan(n: int, size_bytes: int) -> ChunkPlan:
+    """The ring for `size_bytes`, with the pieces and the early receives that `benchmarks/all_reduce.py` found best."""
+    pieces = max(1, min(MOST_PIECES, size_bytes // (n * PIECE_BYTES)))
+    return plan_for("all_reduce", "ring", n, pieces, 0 if size_bytes > EARLY_BYTES else n)
 
 
 def reduce_scatter(

@@ -7,8 +7,8 @@ issues its steps, and works out from the chunks that are read and written what e
 - a receive waits for every step of its rank that still reads or wrote its chunk (write after read, write after write),
   unless the message itself can only have been sent after that step was over. In a ring no such wait is left: the
   finished chunk comes round only after the partial sum that this rank sent has gone round;
-- a `recv_reduce` lands in a scratch buffer, so those of one chunk do not wait for each other; but with `ahead` rounds
-  posted ahead, that of round k waits for those of round k - ahead - 1, and no rank holds more scratch than that.
+- a `recv_reduce` lands in a scratch buffer, so those of one chunk do not wait for each other; but with receives posted
+  `ahead` rounds early, that of round k waits for those of round k - ahead - 2, which bounds a rank's scratch.
 
 Standard library only.
 """
@@ -92,7 +92,7 @@ def assemble(n: int, messages: Iterable[Message], extents: Extents, ahead: int =
         n: the number of ranks, at least 1.
         messages: in any order of rounds; within a round each rank issues its steps in the order given.
         extents: which leaves each part holds.
-        ahead: how many rounds ahead of its own a receive is posted.
+        ahead: how many rounds early receives are posted; scratch is held for at most ahead + 2 rounds.
 
     Raises:
         ValueError: n < 1, or a rank would, in one round, receive into a chunk that it sends.
@@ -117,21 +117,21 @@ def assemble(n: int, messages: Iterable[Message], extents: Extents, ahead: int =
 
 
 def _issue_order(row: list[Op], needs: dict[Op, tuple[Op, ...]], ahead: int) -> Iterator[Op]:
-    """A rank's steps, round after round: its sends, then the receives of this round and of those `ahead`.
+    """A rank's steps, round after round: the receives of this round and of those `ahead`, then its sends.
 
     Receives stay in the order of their rounds, and one is brought forward only past rounds that hold nothing it waits
-    for. So a rank that waits has issued every send up to the round it waits for, and no two can wait for each other.
+    for. So a rank that waits has issued all its steps of the rounds before, and no two can wait for each other.
     """
     receives = [op for op in row if op.kind in RECEIVING]
     posted = 0
     for number in sorted({op.mb for op in row}):
-        yield from (op for op in row if op.kind == "send" and op.mb == number)
         while posted < len(receives):
             op = receives[posted]
-            if op.mb > number + ahead or _last_round(needs.get(op, ())) > number:
+            if op.mb > number + ahead or _last_round(needs.get(op, ())) >= number:
                 break
             yield op
             posted += 1
+        yield from (op for op in row if op.kind == "send" and op.mb == number)
 
 
 def _last_round(ops: Iterable[Op]) -> int:
@@ -177,7 +177,7 @@ class _Needs:
         implied = self.over[op.sender()]
         before = [b for b in before if not implied & self.bit[b]]
         if op.kind == "recv_reduce":
-            before += [r for r in self.reduced[op.rank] if r.mb == op.mb - self.ahead - 1]
+            before += [r for r in self.reduced[op.rank] if r.mb == op.mb - self.ahead - 2]
         return before
 
     def _note(self, op: Op, before: list[Op]) -> None:

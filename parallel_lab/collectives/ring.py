@@ -32,7 +32,7 @@ def all_reduce_plan(n: int, pieces: int = 1, ahead: int = ALL) -> ChunkPlan:
     Args:
         n: ranks.
         pieces: how many messages each chunk is sent in. A rank adds one piece while the next is on the wire.
-        ahead: how many rounds early receives are posted; scratch is held for ahead + 1 chunks (at most n - 1).
+        ahead: how many rounds early receives are posted; scratch is held for ahead + 2 chunks, and at most n - 1.
     """
     ranks, chunks = range(n), _chunks(n, pieces)
     messages = [*scatter_messages(ranks, chunks), *gather_messages(ranks, chunks, n - 1)]

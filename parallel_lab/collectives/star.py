@@ -24,12 +24,12 @@ from parallel_lab.collectives.chunks import ChunkPlan, Message, assemble, leaves
 
 def all_reduce_plan(n: int, root: int = 0) -> ChunkPlan:
     """Every rank ends with the sum, which rank `root` computed."""
-    return assemble(n, [*_in(n, root), *_out(n, root, first=n - 1)], leaves(1), ahead=1)
+    return assemble(n, [*_in(n, root), *_out(n, root, first=n - 1)], leaves(1), ahead=0)
 
 
 def reduce_plan(n: int, root: int = 0) -> ChunkPlan:
     """Root ends with the sum; the others keep what they put in."""
-    return assemble(n, _in(n, root), leaves(1), ahead=1)
+    return assemble(n, _in(n, root), leaves(1), ahead=0)
 
 
 def broadcast_plan(n: int, root: int = 0) -> ChunkPlan:

@@ -31,12 +31,12 @@ def broadcast_plan(n: int, root: int = 0) -> ChunkPlan:
 
 def reduce_plan(n: int, root: int = 0) -> ChunkPlan:
     """Root ends with the sum; what the others hold is a partial sum."""
-    return assemble(n, _up(n, root), leaves(1), ahead=1)
+    return assemble(n, _up(n, root), leaves(1), ahead=0)
 
 
 def all_reduce_plan(n: int, root: int = 0) -> ChunkPlan:
     """A reduce to root, then a broadcast from it."""
-    return assemble(n, [*_up(n, root), *_down(n, root, first=depth(n))], leaves(1), ahead=1)
+    return assemble(n, [*_up(n, root), *_down(n, root, first=depth(n))], leaves(1), ahead=0)
 
 
 def depth(n: int) -> int:

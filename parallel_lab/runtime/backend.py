@@ -127,8 +127,9 @@ class LabGroup(dist.ProcessGroup):
     def _message(self, kind: str, tensors, other: int, tag: int) -> dist.Work:
         size, peer = tensors[0].nbytes, self.ranks[other]
         sent = {"sent_bytes": size, "sent_messages": 1} if kind == "send" else {}
+        dropped = door.injector.apply(kind)
         call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
-        if door.injector.apply(kind):
+        if dropped:
             return DoneWork(tensors)
         due: Callable[[], float] = lambda: 0.0  # noqa: E731
         if door.emulator:
@@ -145,8 +146,9 @@ class LabGroup(dist.ProcessGroup):
         root: int = settings.rootRank if kind in ROOTED else -1
         cost = ring_cost(kind, ranks, size, place=(self.rank() - root) % ranks if root >= 0 else 0)
         sent = {"sent_bytes": cost.sent_bytes, "sent_messages": cost.sent_messages}
+        dropped = door.injector.apply(kind)
         call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
-        if door.injector.apply(kind):
+        if dropped:
             return DoneWork(stage.flatten(arguments[:1]))
         arguments, back = self._staged(kind, arguments)
 

@@ -40,8 +40,7 @@ class State:
 
 def mismatch(states: Mapping[int, State]) -> str:
     """The first collective on which the members of a group disagree, in words; empty if there is none."""
-    for group, number in sorted(_collectives(states), key=lambda key: key[1]):
-        calls = {rank: call for rank, state in states.items() if (call := _nth(state, group, number))}
+    for (number, group), calls in sorted(_collectives(states).items()):
         for key, tell in ((lambda c: c.kind, _kind), (lambda c: c.peer, _root), (_size, _bytes)):
             odd, usual = _odd(calls, key)
             if odd:
@@ -88,8 +87,7 @@ def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, S
         assert waited
         what = _name(waited)
         if state.finished:
-            never = "joined" if waited.collective else "answered"
-            return f"rank {rank} returned; {wait} in {what}, which it never {never}"
+            return _returned(rank, waiters, waited, states)
         return f"rank {rank} {state.ended or 'is busy' + at}; {wait} in {what}"
     if state.finished or state.ended:
         return ""
@@ -98,8 +96,25 @@ def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, S
     return f"rank {rank} is busy{at}, and waits for nobody"
 
 
-def _collectives(states: Mapping[int, State]) -> set[tuple[str, int]]:
-    return {(call.group, call.number) for state in states.values() for call in state.calls if call.collective}
+def _returned(rank: int, waiters: list[int], waited: Call, states: Mapping[int, State]) -> str:
+    """What to say when `rank` has returned while others wait: name the few, whether they returned or they wait."""
+    gone = [r for r in waited.ranks if r in states and states[r].finished] if waited.collective else [rank]
+    if len(gone) > len(waiters):
+        return f"only {_ranks(waiters)} called {waited.kind}; {_ranks(gone)} returned without it"
+    wait = "waits" if len(waiters) == 1 else "wait"
+    it, they = ("it", "it") if len(gone) == 1 else ("them", "they")
+    never = "joined" if waited.collective else "answered"
+    return f"{_ranks(gone)} returned; {_ranks(waiters)} {wait} for {it} in {_name(waited)}, which {they} never {never}"
+
+
+def _collectives(states: Mapping[int, State]) -> dict[tuple[int, str], dict[int, Call]]:
+    """For the number and the group of each collective, the call of each rank that made it."""
+    found: dict[tuple[int, str], dict[int, Call]] = {}
+    for rank, state in states.items():
+        for call in state.calls:
+            if call.collective:
+                found.setdefault((call.number, call.group), {})[rank] = call
+    return found
 
 
 def _nth(state: State, group: str, number: int) -> Call | None:

@@ -10,6 +10,8 @@ import signal
 import time
 from dataclasses import dataclass
 
+from parallel_lab.trace.record import span
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -27,7 +29,10 @@ class Kill(Fault):
 
 @dataclass(frozen=True)
 class Delay(Fault):
-    """The rank sleeps for `seconds` before the operation; with the default `nth=None`, before each: a slow rank."""
+    """The rank sleeps for `seconds` before the operation; with the default `nth=None`, before each: a slow rank.
+
+    The trace shows the sleep as a span `delay`, as if the rank had computed for longer.
+    """
 
     nth: int | None = None
     seconds: float = 0.1
@@ -63,5 +68,6 @@ def strike(fault: Fault) -> bool:
     if isinstance(fault, Kill):
         os.kill(os.getpid(), signal.SIGKILL)
     if isinstance(fault, Delay):
-        time.sleep(fault.seconds)
+        with span("delay"):
+            time.sleep(fault.seconds)
     return isinstance(fault, Drop)

@@ -3,6 +3,7 @@
 from parallel_lab.view.chrome import chrome_trace, save_chrome
 from parallel_lab.view.drawing import Drawing
 from parallel_lab.view.grid import grid
+from parallel_lab.view.heatmap import heatmap
 from parallel_lab.view.memory import draw_memory
 from parallel_lab.view.mesh import draw_mesh
 from parallel_lab.view.plots import bars, lines
@@ -19,6 +20,7 @@ __all__ = [
     "draw_memory",
     "draw_mesh",
     "grid",
+    "heatmap",
     "lines",
     "save_chrome",
     "summary",

@@ -56,7 +56,7 @@ def grid(
             _sheet(ax, cells, looks, size)
             tidy(ax, xlabel if i + across >= len(sheets) else "", ylabel if i % across == 0 else "")
             _frame(ax, rows, columns, heading)
-    text = "\n\n".join("\n".join([heading, *_rows(cells, rows, columns)]) for heading, cells in sheets.items())
+    text = _text(sheets, rows, columns, across)
     made = f"{f'{title}. ' if title else ''}Grid of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(sheets)}."
     return Drawing(figure, alt=alt or made, text=text)
 
@@ -88,7 +88,13 @@ def _frame(ax: Axes, rows: Sequence[str], columns: Sequence[str], heading: str) 
     ax.set_title(heading, fontsize=8.5, color=INK)
 
 
-def _rows(cells: Cells, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """The panel as a table in text, a dash where a cell is empty."""
-    across = {name: [row[x] or "-" for row in cells] for x, name in enumerate(columns)}
-    return table({"": list(rows), **across})
+def _text(sheets: Mapping[str, Cells], rows: Sequence[str], columns: Sequence[str], across: int) -> str:
+    """Each panel as a table under its heading, a dash where a cell is empty; side by side as in the picture."""
+    blocks = []
+    for heading, cells in sheets.items():
+        words = {name: [row[x] or "-" for row in cells] for x, name in enumerate(columns)}
+        lines = [heading, *table({"": list(rows), **words})]
+        width = max(map(len, lines))
+        blocks.append([line.ljust(width) for line in lines])
+    bands = [blocks[i : i + across] for i in range(0, len(blocks), across)]
+    return "\n\n".join("\n".join("   ".join(parts).rstrip() for parts in zip(*band, strict=True)) for band in bands)

@@ -52,6 +52,11 @@ def test_the_rank_that_is_waited_for(late, words):
     assert verdict(states).startswith(words)
 
 
+def test_the_few_are_named_when_most_have_returned():
+    states = {0: State([call("all_reduce")]), 1: State([], finished=True), 2: State([], finished=True)}
+    assert verdict(states) == "only rank 0 called all_reduce; ranks 1 and 2 returned without it"
+
+
 def test_a_circle_is_walked():
     states = {rank: State([call("recv", peer=(rank + 1) % 3)]) for rank in ALL}
     assert verdict(states).startswith("a circle: rank 0 waits for rank 1 in recv(from rank 1), rank 1 waits for rank 2")

@@ -22,9 +22,10 @@ def test_by_says_what_looks_the_same():
 
 
 def test_the_text_holds_every_word_and_each_panel():
-    drawing = grid({"before": CELLS, "after": CELLS}, ["0", "1"], ["p", "q"], ylabel="rank")
-    assert drawing.text.splitlines()[:4] == ["before", "    p   q", "0  a0  b0", "1  a1   -"]
-    assert "after" in drawing.text and "rank" in drawing.alt and drawing.png.startswith(b"\x89PNG")
+    drawing = grid({"before": CELLS, "x": CELLS, "after": CELLS}, ["0", "1"], ["p", "q"], ylabel="rank", across=2)
+    side_by_side = ["before      x", "    p   q       p   q", "0  a0  b0   0  a0  b0", "1  a1   -   1  a1   -"]
+    assert drawing.text.splitlines()[:4] == side_by_side
+    assert "after" in drawing.text.splitlines()[5] and "rank" in drawing.alt and drawing.png.startswith(b"\x89PNG")
 
 
 def test_it_refuses_what_it_cannot_draw():
