@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -33,10 +34,10 @@ MAX_RANKS = 64  # descriptors travel in one message, which carries at most 253
 
 
 class Crew:
-    """The ranks of one launch: who is still alive, and the pipe on which the kernel hears of them."""
+    """The ranks of one launch: who is still alive, the pipe on which the kernel hears of them, and their folder."""
 
-    def __init__(self, status: int) -> None:
-        self.status = status
+    def __init__(self, status: int, folder: str) -> None:
+        self.status, self.folder = status, folder
         self.alive: dict[int, int] = {}  # pid -> rank
 
     def tell(self, **message) -> None:
@@ -61,7 +62,7 @@ class Crew:
                     end(pid, signal.SIGKILL)
 
 
-def fork_ranks(crew: Crew, folder: str, pipes: list[tuple[int, int]], control: socket.socket) -> None:
+def fork_ranks(crew: Crew, pipes: list[tuple[int, int]], control: socket.socket) -> None:
     """Forks one rank for each (socket, output pipe) of `pipes`."""
     for number, (talk, output) in enumerate(pipes):
         pid = os.fork()
@@ -73,7 +74,7 @@ def fork_ranks(crew: Crew, folder: str, pipes: list[tuple[int, int]], control: s
             for later in pipes[number + 1 :]:
                 os.close(later[0])
                 os.close(later[1])
-            rank.main(number, talk, output, folder)
+            rank.main(number, talk, output, crew.folder)
         crew.alive[pid] = number
         os.close(talk)
         os.close(output)
@@ -120,20 +121,23 @@ def answer(control: socket.socket, crews: dict[int, Crew]) -> bool:
         return False
     request = json.loads(control.recv(int(header), socket.MSG_WAITALL))
     if request["do"] == "fork":
-        crews[request["id"]] = crew = Crew(fds[0])
-        fork_ranks(crew, request["folder"], list(zip(fds[1::2], fds[2::2], strict=True)), control)
+        crews[request["id"]] = crew = Crew(fds[0], request["folder"])
+        fork_ranks(crew, list(zip(fds[1::2], fds[2::2], strict=True)), control)
     elif request["id"] in crews:
         crews[request["id"]].kill()
     return True
 
 
 def end_all(crews: dict[int, Crew]) -> None:
-    """Ends every rank and waits until the last is gone."""
+    """Ends every rank, waits until the last is gone, and removes the folders, which the kernel no longer can."""
+    folders = [crew.folder for crew in crews.values()]
     for crew in crews.values():
         crew.kill()
     while crews:
         reap(crews)
         time.sleep(0.001)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -172,6 +173,7 @@ def test_ranks_end_with_a_kernel_that_is_killed(tmp_path):
     kernel.send_signal(signal.SIGKILL)
     kernel.wait()
     wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith(f"parallel-lab-{kernel.pid}-")]
 
 
 def wait_for(condition, seconds=60):
