@@ -64,36 +64,26 @@ def launch(
 ) -> Run:
     """Runs `fn(*args, **kwargs)` on `ranks` processes that share a default process group, and waits for them.
 
-    Inside, `torch.distributed` is initialised and one thread computes. `fn` may be any function, lambda or closure,
-    from a cell or a module; it and its arguments are copied to each rank, and what it returns is copied back. The
-    random generators of Python, NumPy and torch start from `seed` on every rank alike. Under torchrun, where the ranks
-    exist already, `fn` runs here and the run holds this rank's result alone.
+    `fn` may be any function, lambda or closure, from a cell or a module; it is copied to each rank, and what it returns
+    is copied back. Each rank has one thread and starts its random generators from `seed`. Under torchrun, where the
+    ranks exist already, `fn` runs here and the run holds this rank's result alone.
 
     Args:
-        ranks: how many, 1 to 64.
-        link: an emulated slower network between the ranks; None for the machine's own loopback.
-        faults: what goes wrong and where: `Kill`, `Delay`, `Drop`.
-        timeout: seconds until ranks that have not finished are ended.
-        device: `auto`, `cpu` or `cuda`; see `runtime.choose_device`.
+        ranks: how many, 1 to 64. link: an emulated slower network. faults: `Kill`, `Delay`, `Drop`: what goes wrong.
+        timeout: seconds until ranks that have not finished are ended. device: `auto`, `cpu` or `cuda`.
         memory_bytes: the most that each rank may allocate beyond what it starts with (Linux).
         echo: print what the ranks printed, in rank order, when they have ended.
 
-    Raises:
-        RankFailed: a rank raised, exited or was killed; the message has its traceback.
-        Deadlock: time was up; the message says who waits for whom.
-        Mismatch: the ranks returned but had called different collectives.
-        ValueError, TypeError: the arguments make no sense, or `fn` cannot be pickled.
+    Raises `RankFailed` (a rank raised, exited or was killed), `Deadlock` (time was up, or no rank could go on),
+    `Mismatch` (different collectives met), ValueError or TypeError (the arguments make no sense or cannot be copied).
     """
     if torchrun.active():
         return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed)
     _validate(fn, ranks, timeout)
-    call = _pickle(fn, args, kwargs)
-    where = choose_device(ranks, device)
-    with tempfile.TemporaryDirectory(prefix=f"parallel-lab-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
-        job = Job(call, ranks, seed, link, tuple(faults), where, memory_bytes, time.monotonic(), timeout, folder)
-        with open(os.path.join(folder, "job"), "wb") as file:
-            pickle.dump(job, file)
-        return _watch(job, echo)
+    call, where = _pickle(fn, args, kwargs), choose_device(ranks, device)
+    began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+        return _watch(Job(call, ranks, seed, link, tuple(faults), where, memory_bytes, began_s, timeout, folder), echo)
 
 
 def _validate(fn: Any, ranks: Any, timeout: Any) -> None:
@@ -117,6 +107,8 @@ def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
 def _watch(job: Job, echo: bool) -> Run:
     """Starts the ranks and turns what becomes of them into a `Run` or an error."""
     error, bar = None, Bar(job.ranks)
+    with open(os.path.join(job.folder, "job"), "wb") as file:
+        pickle.dump(job, file)
     with Watch(forkserver.get(), job.folder, job.ranks, bar) as watch:
         finished = watch.wait(job.timeout_s)
         if not finished:
