@@ -48,6 +48,7 @@ class Timeline {
 
   // Takes over what Python, or another view of the same widget, has set.
   readModel() {
+    if (this.writing) return;
     const start = Math.max(0, Math.min(this.model.get("start_s"), this.whole));
     const end = Math.max(start + this.whole * NARROWEST, this.model.get("end_s"));
     const selected = this.model.get("selected");
@@ -83,9 +84,13 @@ class Timeline {
   change(next) {
     this.view = { ...this.view, ...next };
     this.tip.style.display = "none";
-    this.model.set("start_s", this.view.start);
-    this.model.set("end_s", this.view.end);
-    this.model.set("selected", this.view.selected);
+    const { start, end, selected } = this.view;
+    // Each set tells the listeners at once, and they must not read a view that is half the old one.
+    this.writing = true;
+    this.model.set("start_s", start);
+    this.model.set("end_s", end);
+    this.model.set("selected", selected);
+    this.writing = false;
     this.model.save_changes();
     this.redraw();
   }
