@@ -43,15 +43,12 @@ def grid(
     Raises ValueError when there is nothing to draw or a panel has not a word for each row and column.
     """
     _check(sheets, rows, columns)
-    words = sorted({word for cells in sheets.values() for row in cells for word in row if word})
-    kinds = list(dict.fromkeys(map(by, words)))
-    kind_looks = dict(zip(kinds, numbered(len(kinds)), strict=True))
-    looks = {word: kind_looks[by(word)] for word in words}
+    looks = _looks(sheets, by)
     across = min(across, len(sheets))
     with settings():
         panel_in = 0.75 + max(0.2, min(0.32, 3.4 / len(rows))) * len(rows)
         figure, axes = panels(len(sheets), across, width_in, panel_in, title)
-        size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / max(map(len, words), default=1) / 0.75))
+        size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / max(map(len, looks), default=1) / 0.75))
         for i, (ax, (heading, cells)) in enumerate(zip(axes, sheets.items(), strict=True)):
             _sheet(ax, cells, looks, size)
             tidy(ax, xlabel if i + across >= len(sheets) else "", ylabel if i % across == 0 else "")
@@ -67,6 +64,14 @@ def _check(sheets: Mapping[str, Cells], rows: Sequence[str], columns: Sequence[s
     for heading, cells in sheets.items():
         if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
             raise ValueError(f"{heading}: expected {len(rows)} rows of {len(columns)} words")
+
+
+def _looks(sheets: Mapping[str, Cells], by: Callable[[str], str]) -> dict[str, Look]:
+    """The look of each word; words that `by` puts together share one."""
+    words = sorted({word for cells in sheets.values() for row in cells for word in row if word})
+    kinds = list(dict.fromkeys(map(by, words)))
+    of_kind = dict(zip(kinds, numbered(len(kinds)), strict=True))
+    return {word: of_kind[by(word)] for word in words}
 
 
 def _sheet(ax: Axes, cells: Cells, looks: Mapping[str, Look], size: float) -> None:

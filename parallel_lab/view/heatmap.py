@@ -34,8 +34,7 @@ def heatmap(
 
     Args:
         matrices: every panel has the same rows and columns; `numbers[row][column]` is 0 or more.
-        rows, columns: their names, from top to bottom and from left to right; where the names of columns are long
-            they stand upright.
+        rows, columns: their names, from top to bottom and from left to right; long names of columns stand upright.
         xlabel, ylabel: what columns and rows are, with the unit.
         across: the most panels side by side.
         title, alt: above the picture, and the alternative text; one is made where none is given.
@@ -54,14 +53,12 @@ def heatmap(
         figure, axes = panels(len(arrays), across, width_in, panel_in, title)
         for i, (ax, (name, array)) in enumerate(zip(axes, arrays.items(), strict=True)):
             ax.imshow(array, cmap=shades, norm=scale, aspect="auto", interpolation="nearest")
-            ax.set_title(name, fontsize=8.5, color=INK)
-            ax.set_xlabel(xlabel if i + across >= len(arrays) else "", fontsize=8.5)
-            ax.set_ylabel(ylabel if i % across == 0 else "", fontsize=8.5)
+            below, left = i + across >= len(arrays), i % across == 0
+            _name(ax, name, xlabel if below else "", ylabel if left else "")
             _ticks(ax, rows, columns, width_in / across - 0.7)
         figure.colorbar(ScalarMappable(scale, shades), ax=axes, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
-    over = f"{ylabel or 'rows'} by {xlabel or 'columns'}"
-    made = f"{f'{title}. ' if title else ''}Heatmap of {over}: {', '.join(arrays)}."
-    return Drawing(figure, alt=alt or made, text=_text(arrays, show_values))
+    made = f"Heatmap of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(arrays)}."
+    return Drawing(figure, alt=alt or f"{f'{title}. ' if title else ''}{made}", text=_text(arrays, show_values))
 
 
 def _check(arrays: Mapping[str, np.ndarray], shape: tuple[int, int]) -> None:
@@ -72,6 +69,12 @@ def _check(arrays: Mapping[str, np.ndarray], shape: tuple[int, int]) -> None:
             raise ValueError(f"{name}: expected {shape[0]} rows of {shape[1]} numbers, got the shape {array.shape}")
         if not (array >= 0).all():  # so that not-a-number is caught too
             raise ValueError(f"{name}: a heatmap shows numbers of 0 or more")
+
+
+def _name(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    ax.set_title(title, fontsize=8.5, color=INK)
+    ax.set_xlabel(xlabel, fontsize=8.5)
+    ax.set_ylabel(ylabel, fontsize=8.5)
 
 
 def _ticks(ax: Axes, rows: Sequence[str], columns: Sequence[str], room_in: float) -> None:

@@ -49,17 +49,12 @@ def lines(
     points = points or {}
     _check(series, points, logx, logy)
     names = list(dict.fromkeys([*series, *points]))
-    colours = [look.colour for look in numbered(len(names))]
     with settings():
         figure, (ax,) = panels(1, 1, width_in, 3.4, title)
         tidy(ax, xlabel, ylabel)
-        handles = [_line(ax, i, name, series, points, colours[i]) for i, name in enumerate(names)]
-        ax.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
-        if logx:
-            _ticks_at_values(ax, [value for x, _ in [*series.values(), *points.values()] for value in x])
-        if logy:
-            _plain_ticks(ax, [value for _, y in [*series.values(), *points.values()] for value in y])
-        legend_below(figure, [h for pair in handles for h in pair], _legend_names(names, series, points, points_are))
+        handles = _lines(ax, names, series, points)
+        _log_axes(ax, [*series.values(), *points.values()], logx, logy)
+        legend_below(figure, handles, _legend_names(names, series, points, points_are))
     text = _plot_text(series, points, xlabel, ylabel, show_values)
     return Drawing(figure, alt=alt or _alt("Line plot", title, ylabel, xlabel, names), text=text)
 
@@ -120,6 +115,20 @@ def _check_bars(series: Mapping[str, Sequence[float]], labels: Sequence[str], lo
         )
     if logy and any(value <= 0 for values in series.values() for value in values):
         raise ValueError("logy=True: all values must be above 0")
+
+
+def _lines(ax: Axes, names: Sequence[str], series: Mapping[str, Points], points: Mapping[str, Points]) -> list[Line2D]:
+    looks = numbered(len(names))
+    drawn = [_line(ax, i, name, series, points, looks[i].colour) for i, name in enumerate(names)]
+    return [handle for handles in drawn for handle in handles]
+
+
+def _log_axes(ax: Axes, data: Sequence[Points], logx: bool, logy: bool) -> None:
+    ax.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
+    if logx:
+        _ticks_at_values(ax, [value for x, _ in data for value in x])
+    if logy:
+        _plain_ticks(ax, [value for _, y in data for value in y])
 
 
 def _line(

@@ -53,7 +53,7 @@ const state = {state}, calls = {{}};
 window.state = state;
 window.fromPython = (name, value) => {{ state[name] = value; (calls["change:" + name] || []).forEach((f) => f()); }};
 const model = {{
-  get: (name) => state[name], set: (name, value) => {{ state[name] = value; }}, save_changes: () => {{}},
+  get: (name) => state[name], set: window.fromPython, save_changes: () => {{}},  // each set tells the listeners
   on: (name, call) => {{ (calls[name] ||= []).push(call); }}, off: () => {{}},
 }};
 window.stop = render({{ model, el: document.getElementById("here") }});
