@@ -6,6 +6,7 @@ python benchmarks/all_reduce.py [--quick] [--door] [--algorithms ring,tree] [--r
 import argparse
 import statistics
 import time
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -22,22 +23,27 @@ def measure(sizes: list[int], algorithms: list[str], repetitions: dict[int, int]
 
     A turn is two calls in a row, of which the second is timed: neither finds the caches as the other left them.
     """
-    group = None if door else dist.new_group(backend="gloo")
+    group = None if door else cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
     turns = [(size, i) for size in sizes for i in range(repetitions[size])]
+    names = ["gloo", *algorithms]
     seconds: dict[tuple[int, str], list[float]] = {}
     for size, i in progress(turns, "all-reduce"):
         tensor = torch.zeros(size // 4)
-        for name in ["gloo", *algorithms]:
+        for name in names[i % len(names) :] + names[: i % len(names)]:
             if i == 0:
                 check_once(tensor.fill_(1.0), group, name)
                 tensor.zero_()
-            for _ in range(2):
-                dist.barrier(group)
-                began = time.perf_counter()
-                call(tensor, group, name)
-                took = time.perf_counter() - began
-            seconds.setdefault((size, name), []).append(took)
+            twice = [timed(tensor, group, name) for _ in range(2)]
+            seconds.setdefault((size, name), []).append(twice[1])
     return seconds
+
+
+def timed(tensor: torch.Tensor, group: dist.ProcessGroup | None, name: str) -> float:
+    """The seconds of one call, all ranks starting together."""
+    dist.barrier(group)
+    began = time.perf_counter()
+    call(tensor, group, name)
+    return time.perf_counter() - began
 
 
 def call(tensor: torch.Tensor, group: dist.ProcessGroup | None, name: str) -> None:
@@ -56,7 +62,7 @@ def check_once(ones: torch.Tensor, group: dist.ProcessGroup | None, name: str) -
 
 
 def row(size: int, results: list[dict], algorithms: list[str]) -> str:
-    """One line of the table: gloo's median, then each algorithm's ratios to gloo's call just before."""
+    """One line of the table: gloo's median, then each algorithm's ratios to gloo's time of the same turn."""
     slowest = {
         name: [max(t) for t in zip(*(r[size, name] for r in results), strict=True)] for name in ["gloo", *algorithms]
     }

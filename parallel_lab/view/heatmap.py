@@ -35,8 +35,7 @@ def heatmap(
     Args:
         matrices: every panel has the same rows and columns; `numbers[row][column]` is 0 or more.
         rows, columns: their names, from top to bottom and from left to right; long names of columns stand upright.
-        xlabel, ylabel: what columns and rows are, with the unit.
-        across: the most panels side by side.
+        xlabel, ylabel: what columns and rows are, with the unit. across: the most panels side by side.
         title, alt: above the picture, and the alternative text; one is made where none is given.
         show_values: whether the text lists the largest number of each panel; False where it differs between machines.
         width_in: width in inches.
@@ -45,20 +44,19 @@ def heatmap(
     """
     arrays = {name: np.asarray(numbers, dtype=float) for name, numbers in matrices.items()}
     _check(arrays, (len(rows), len(columns)))
-    largest = max(array.max() for array in arrays.values()) or 1.0
     across = min(across, len(arrays))
-    scale, shades = Normalize(0, largest), mpl.colormaps["Blues"].resampled(_SHADES)
+    scale = Normalize(0, max(array.max() for array in arrays.values()) or 1.0)
+    shades = mpl.colormaps["Blues"].resampled(_SHADES)
     with settings():
         panel_in = 0.7 + (width_in / across - 0.6) * len(rows) / len(columns)
         figure, axes = panels(len(arrays), across, width_in, panel_in, title)
         for i, (ax, (name, array)) in enumerate(zip(axes, arrays.items(), strict=True)):
             ax.imshow(array, cmap=shades, norm=scale, aspect="auto", interpolation="nearest")
-            below, left = i + across >= len(arrays), i % across == 0
-            _name(ax, name, xlabel if below else "", ylabel if left else "")
+            _name(ax, name, xlabel if i + across >= len(arrays) else "", ylabel if i % across == 0 else "")
             _ticks(ax, rows, columns, width_in / across - 0.7)
         figure.colorbar(ScalarMappable(scale, shades), ax=axes, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
-    made = f"Heatmap of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(arrays)}."
-    return Drawing(figure, alt=alt or f"{f'{title}. ' if title else ''}{made}", text=_text(arrays, show_values))
+    made = f"{title or ''} Heatmap of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(arrays)}.".strip()
+    return Drawing(figure, alt=alt or made, text=_text(arrays, show_values))
 
 
 def _check(arrays: Mapping[str, np.ndarray], shape: tuple[int, int]) -> None:
