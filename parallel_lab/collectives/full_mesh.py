@@ -1,6 +1,6 @@
 """Full mesh: every rank sends to every other directly. The fewest rounds, but n-1 messages in each.
 
-Thakur, Rabenseifner & Gropp (2005), sections 4.1 and 4.3 (pairwise exchange); the "one-shot" and "two-shot" all-reduce
+Thakur, Rabenseifner & Gropp (2005), section 4 (pairwise exchange); the "one-shot" and "two-shot" all-reduce
 inside a node with all-to-all links is the same idea.
 
 Rank r owns chunk r. In a reduce-scatter everyone sends chunk c straight to its owner, who adds up; in an all-gather

@@ -1,7 +1,7 @@
 """Recursive halving and doubling: the ring's bytes in 2 log2(n) messages.
 
-Rabenseifner, "Optimization of collective reduction operations", ICCS 2004, section 2; Thakur, Rabenseifner & Gropp
-(2005), sections 4.4 and 4.5.
+Rabenseifner, "Optimization of collective reduction operations", ICCS 2004; Thakur, Rabenseifner & Gropp
+(2005), section 4.
 
 Reduce-scatter by halving: in each round a rank and its partner split what they are both responsible for; each sends
 the half that it gives up and adds what it gets to the half that it keeps, so the message halves each round. All-gather

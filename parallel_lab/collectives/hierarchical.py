@@ -1,7 +1,6 @@
 """Hierarchical all-reduce: fast links inside a node, slow links between nodes, and few bytes on the slow ones.
 
-Cho et al., "BlueConnect: decomposing all-reduce for deep learning on heterogeneous network hierarchy", MLSys 2019,
-section 3.
+Cho et al., "BlueConnect: decomposing all-reduce for deep learning on heterogeneous network hierarchy", MLSys 2019.
 
 First a ring reduce-scatter inside each node leaves every rank with one shard of its node's sum. Then the ranks with the
 same shard, one in each node, all-reduce it in a ring across nodes. Last a ring all-gather inside each node puts the

@@ -1,7 +1,7 @@
 """Ring collectives: each rank sends to its right neighbour only, and every link is busy in every round.
 
 Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", J. Parallel Distrib. Comput.
-69 (2009), section 3.
+69 (2009), on the ring and the lower bound.
 
 The tensor is cut into n chunks. In the reduce-scatter, chunk c starts at rank c+1 and goes once round the ring; every
 rank it meets adds its own share, so that it arrives complete at rank c. In the all-gather each complete chunk goes
@@ -18,7 +18,7 @@ With S the bytes of the tensor, P the pieces that each chunk is cut into:
 | reduce         | S, and 0 at the root | P, and 0          | n-1 + P-1 |
 
 The chunks held by each rank are near-equal; where n does not divide, bytes differ by an element a chunk. No all-reduce
-can send less than 2 S (n-1)/n (section 2 of the paper); the price is the latency of 2(n-1) rounds.
+can send less than 2 S (n-1)/n, which the paper proves; the price is the latency of 2(n-1) rounds.
 """
 
 from collections.abc import Iterator, Sequence

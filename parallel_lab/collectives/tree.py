@@ -1,7 +1,7 @@
 """Binomial tree: few rounds, whole tensors; the choice for short messages.
 
 Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 19 (2005),
-sections 4.2 (broadcast) and 4.4 (reduce).
+section 4, on broadcast and reduce.
 
 In round k of a broadcast every rank that has the tensor sends it to one that has not, 2^k places further on; the number
 of those that have it doubles each round. A reduce is the same tree run backwards, each parent adding what its children

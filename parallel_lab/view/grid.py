@@ -14,6 +14,7 @@ from parallel_lab.view.text import table
 Cells = Sequence[Sequence[str]]
 _HALO = [withStroke(linewidth=2.0, foreground="white", alpha=0.9)]
 _EMPTY = Look("#FFFFFF", "")
+_TEXT_WIDTH = 115  # characters of a line of text
 
 
 def grid(
@@ -94,12 +95,13 @@ def _frame(ax: Axes, rows: Sequence[str], columns: Sequence[str], heading: str) 
 
 
 def _text(sheets: Mapping[str, Cells], rows: Sequence[str], columns: Sequence[str], across: int) -> str:
-    """Each panel as a table under its heading, a dash where a cell is empty; side by side as in the picture."""
+    """Each panel as a table under its heading, a dash where a cell is empty; side by side where they fit."""
     blocks = []
     for heading, cells in sheets.items():
         words = {name: [row[x] or "-" for row in cells] for x, name in enumerate(columns)}
         lines = [heading, *table({"": list(rows), **words})]
         width = max(map(len, lines))
         blocks.append([line.ljust(width) for line in lines])
-    bands = [blocks[i : i + across] for i in range(0, len(blocks), across)]
+    fitting = min(across, max(1, _TEXT_WIDTH // (3 + max(len(block[0]) for block in blocks))))
+    bands = [blocks[i : i + fitting] for i in range(0, len(blocks), fitting)]
     return "\n\n".join("\n".join("   ".join(parts).rstrip() for parts in zip(*band, strict=True)) for band in bands)

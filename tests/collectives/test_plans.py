@@ -1,4 +1,4 @@
-"""The plans alone, with no process: right results, closed forms, and enough needs for any order of events.
+"""The plans alone, with no process: right results, and enough needs for any order of events.
 
 `replay` carries a plan out on arrays, in a random order that keeps nothing but the plan's own needs. What a send reads
 and what a receive writes happens at a single moment between those needs and the steps that wait for it, so a missing
@@ -7,7 +7,6 @@ need shows as a wrong number in some order. The numbers are whole, so results ar
 
 import random
 from dataclasses import replace
-from math import ceil, log2
 
 import numpy as np
 import pytest
@@ -29,7 +28,6 @@ from parallel_lab.plan.check import check_plan
 
 RANKS = range(1, 9)
 SIZE = 37  # no multiple of any number of leaves but 1
-EVEN = 12 * 840  # a multiple of every number of leaves below
 NODES = [(1, 1), (1, 4), (4, 1), (2, 2), (2, 3), (3, 2), (2, 4), (4, 2), (3, 3)]
 
 ALL_REDUCE = {
@@ -118,10 +116,6 @@ def assert_sound(plan: ChunkPlan, n: int):
             assert all(position[b] < position[op] for b in plan.needs.get(op, ()) if b.rank == rank)
 
 
-def bytes_and_messages(plan: ChunkPlan, rank: int):
-    return plan.sent(rank, EVEN), sum(op.kind == "send" for op in plan.rows[rank])
-
-
 @pytest.mark.parametrize("n", RANKS)
 @pytest.mark.parametrize("name", ALL_REDUCE)
 def test_all_reduce_gives_every_rank_the_sum(name, n):
@@ -141,26 +135,13 @@ def test_hierarchical_all_reduce(nodes, per_node):
     for seed in range(3):
         held = start(n, seed=seed)
         assert all(np.array_equal(result, sum(held)) for result in replay(plan, held, seed))
-    across = 2 * EVEN * (nodes - 1) // (nodes * per_node)
-    for rank in range(n):
-        bounds = plan.bounds(EVEN)
-        leaving = [o for o in plan.rows[rank] if o.kind == "send" and o.peer // per_node != rank // per_node]
-        assert sum(bounds[o.part][1] - bounds[o.part][0] for o in leaving) == across
-        inside = 2 * EVEN * (per_node - 1) // per_node
-        assert bytes_and_messages(plan, rank) == (inside + across, 2 * (per_node - 1) + 2 * (nodes - 1))
-    assert plan.rounds == 2 * (per_node - 1) + 2 * (nodes - 1)
 
 
 @pytest.mark.parametrize(("module", "n"), SCATTER)
 def test_reduce_scatter_and_all_gather(module, n):
     scatter, gather = module.reduce_scatter_plan(n), module.all_gather_plan(n)
-    log = ceil(log2(n))
-    messages = log if module is halving_doubling else n - 1
-    rounds = min(1, n - 1) if module is full_mesh else messages
     for plan in (scatter, gather):
         assert_sound(plan, n)
-        assert plan.rounds == rounds
-        assert {bytes_and_messages(plan, rank) for rank in range(n)} == {(EVEN * (n - 1) // n, messages)}
     held = start(n)
     total, share = sum(held), np.array_split(np.arange(SIZE), n)
     for rank, result in enumerate(replay(scatter, held)):
@@ -192,71 +173,6 @@ def test_all_to_all_turns_rows_into_columns(n):
         for peer in range(n):
             assert np.array_equal(blocks[peer, rank], held[peer].reshape(n, n, 2)[peer, rank])
     assert all(sum(op.kind == "send" for op in row) == n - 1 for row in plan.rows)
-
-
-@pytest.mark.parametrize("n", RANKS)
-@pytest.mark.parametrize("pieces", [1, 4])
-def test_ring_closed_forms(n, pieces):
-    plan = ring.all_reduce_plan(n, pieces)
-    assert plan.rounds == 2 * (n - 1)
-    for rank in range(n):
-        assert bytes_and_messages(plan, rank) == (2 * EVEN * (n - 1) // n, 2 * pieces * (n - 1))
-        assert {op.peer for op in plan.rows[rank] if op.kind == "send"} <= {(rank + 1) % n}
-    for root in (0, n - 1):
-        for chain, idle in (
-            (ring.broadcast_plan(n, root, pieces), root - 1),
-            (ring.reduce_plan(n, root, pieces), root),
-        ):
-            assert chain.rounds == (n - 1 + pieces - 1 if n > 1 else 0)
-            for rank in range(n):
-                expected = (0, 0) if rank == idle % n else (EVEN, pieces)
-                assert bytes_and_messages(chain, rank) == expected
-
-
-@pytest.mark.parametrize("n", RANKS)
-@pytest.mark.parametrize("root", [0, 2])
-def test_tree_closed_forms(n, root):
-    root %= n
-    down, up, both = (f(n, root) for f in (tree.broadcast_plan, tree.reduce_plan, tree.all_reduce_plan))
-    log = ceil(log2(n))
-    assert (down.rounds, up.rounds, both.rounds) == (log, log, 2 * log)
-    for rank in range(n):
-        v = (rank - root) % n
-        children = sum(v < 2**k and v + 2**k < n for k in range(log))
-        rise = 0 if rank == root else 1
-        assert bytes_and_messages(down, rank) == (children * EVEN, children)
-        assert bytes_and_messages(up, rank) == (rise * EVEN, rise)
-        assert bytes_and_messages(both, rank) == ((children + rise) * EVEN, children + rise)
-    assert bytes_and_messages(down, root)[1] == log
-    assert sum(bytes_and_messages(down, rank)[0] for rank in range(n)) == (n - 1) * EVEN
-
-
-@pytest.mark.parametrize("n", RANKS)
-def test_halving_doubling_closed_forms(n):
-    plan = halving_doubling.all_reduce_plan(n)
-    steps = n.bit_length() - 1
-    p = 2**steps
-    folds = n - p
-    assert plan.rounds == 2 * steps + (3 if folds else 0)
-    core = 2 * EVEN * (p - 1) // p
-    for rank in range(n):
-        if rank < 2 * folds and rank % 2:
-            expected = (EVEN, 2)
-        elif rank < 2 * folds:
-            expected = (core + 3 * EVEN // 2, 2 * steps + 2)
-        else:
-            expected = (core, 2 * steps)
-        assert bytes_and_messages(plan, rank) == expected
-
-
-@pytest.mark.parametrize("n", RANKS)
-def test_full_mesh_and_star_closed_forms(n):
-    mesh, wheel = full_mesh.all_reduce_plan(n), star.all_reduce_plan(n, root=n // 2)
-    assert (mesh.rounds, wheel.rounds) == (min(2, 2 * (n - 1)), 2 * (n - 1))
-    for rank in range(n):
-        assert bytes_and_messages(mesh, rank) == (2 * EVEN * (n - 1) // n, 2 * (n - 1))
-        server = rank == n // 2
-        assert bytes_and_messages(wheel, rank) == (((n - 1) * EVEN, n - 1) if server else (EVEN, 1))
 
 
 def test_a_ring_posts_its_receives_before_it_waits_for_any():

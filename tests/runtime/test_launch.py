@@ -186,4 +186,4 @@ def wait_for(condition, seconds=60):
 def test_the_same_function_runs_under_torchrun(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=3", "--standalone", script(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stdout.splitlines() == ["[3.0]"] * 3, done.stderr
+    assert done.stdout.replace("\n", "") == "[3.0]" * 3, done.stderr  # lines may run together

@@ -28,6 +28,12 @@ def test_the_text_holds_every_word_and_each_panel():
     assert "after" in drawing.text.splitlines()[5] and "rank" in drawing.alt and drawing.png.startswith(b"\x89PNG")
 
 
+def test_wide_panels_stand_below_each_other_in_the_text():
+    row = [["word" * 5] * 4]
+    drawing = grid({"a": row, "b": row}, ["0"], list("wxyz"), across=2)
+    assert max(map(len, drawing.text.splitlines())) < 100 and len(drawing.text.split("\n\n")) == 2
+
+
 def test_it_refuses_what_it_cannot_draw():
     with pytest.raises(ValueError, match="nothing to draw"):
         grid({}, ["0"], ["p"])

@@ -1,0 +1,32 @@
+# The one list of names: lazy_loader reads it at run time, type checkers and editors before.
+from . import collectives, course, model, pipeline, plan, runtime, simulate, trace, view
+from .course import ask, check, quiz
+from .runtime import Deadlock, Delay, Drop, Kill, Link, RankFailed, Run, launch
+from .trace import progress, span
+from .view import draw
+
+__all__ = [
+    "Deadlock",
+    "Delay",
+    "Drop",
+    "Kill",
+    "Link",
+    "RankFailed",
+    "Run",
+    "ask",
+    "check",
+    "collectives",
+    "course",
+    "draw",
+    "launch",
+    "model",
+    "pipeline",
+    "plan",
+    "progress",
+    "quiz",
+    "runtime",
+    "simulate",
+    "span",
+    "trace",
+    "view",
+]
