@@ -101,6 +101,6 @@ def text_batches(
             # All ranks draw all starts, so that the generator stands at the same place whatever the world size.
             starts = torch.randint(len(tokens) - seq, (batch,), generator=generator)[mine]
             windows = tokens[starts[:, None] + torch.arange(seq + 1)].long()  # (share, seq + 1)
-            yield windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+            yield windows[:, :-1].clone(), windows[:, 1:].clone()
 
     return Batches(steps, draw)
