@@ -4,18 +4,10 @@
 
 Both sides use one plain gloo group; with `--door` both go through the recording group that `launch` gives.
 
-What was measured, on 2 cores that were busy with other work as well (float32, torch 2.13, medians of ring / gloo; the
-quartiles of single turns were about 0.8 and 1.5, so read each figure as give or take 0.15):
-
-| ranks | 4 MiB       | 16 MiB      | 64 MiB      |
-|-------|-------------|-------------|-------------|
-| 2     | 1.04 - 1.43 | 1.00 - 1.21 | 0.89 - 1.35 |
-| 4     | 0.86 - 1.11 | 0.94 - 1.23 | 1.00 - 1.23 |
-
-At the highest priority, so that hardly anyone else ran, ring / gloo was for 2 ranks 1.26 at 4 MiB, 1.09 at 16 and 0.83
-at 64; for 4 ranks 1.00, 0.93 and 0.99. So a ring in Python over single messages comes out level with gloo's ring in C++
-at most sizes from 4 MiB on, behind it at 2 ranks and 4 MiB, and well behind it at 1 MiB and less, where a step costs
-some 15 microseconds whatever its size.
+What was measured on 2 free cores stands in benchmarks/README.md (float32, torch 2.13): the median of ring / gloo is
+0.93 to 0.97 at 16 and 64 MiB, and at 4 ranks from 4 MiB on; it is 1.30 at 2 ranks and 4 MiB, where a single turn
+scatters from 0.9 to 2.0. At 1 MiB and less with 2 ranks the ring is behind: a step costs some 15 microseconds whatever
+its size.
 
 What decides the time, and what was done about it:
 

@@ -23,7 +23,13 @@ from parallel_lab.course.values import right_everywhere, unchanged
 
 ITEM_BYTES = 8  # float64
 LENGTH = 12_000  # divides by 2, 3 and 4
-UNEVEN = ((3, (7,)), (4, (5, 3)), (2, (1,)), (3, (2,)), (4, (3, 1, 7)))  # (ranks, shape); also fewer elements than ranks
+UNEVEN = (
+    (3, (7,)),
+    (4, (5, 3)),
+    (2, (1,)),
+    (3, (2,)),
+    (4, (3, 1, 7)),
+)  # (ranks, shape); also fewer elements than ranks
 
 
 def _expected(outcome: Outcome) -> list:
@@ -83,8 +89,8 @@ def ring_messages(fn: Callable, lab: Lab) -> None:
         expect_messages(outcome, lambda rank, ranks=ranks: 2 * (ranks - 1), "a ring sends", advice)
         for rank in range(ranks):
             if len(to := peers(outcome.trace, rank)) > 1:
-                seen = f"{outcome.at}: rank {rank} sent to ranks {', '.join(map(str, sorted(to)))}; in a ring it sends to one"
-                raise Wrong(seen, "On a real ring of cables only the neighbour is one hop away.")
+                seen = f"rank {rank} sent to ranks {', '.join(map(str, sorted(to)))}; in a ring it sends to one"
+                raise Wrong(f"{outcome.at}: {seen}", "On a real ring of cables only the neighbour is one hop away.")
 
 
 EXERCISE = Exercise(
@@ -95,20 +101,25 @@ EXERCISE = Exercise(
     minutes=40,
     tests=(numbers, uneven, messages_only, ring_bytes, ring_messages),
     hints=(
-        "Cut the tensor in n chunks. If every rank had to own the finished sum of just one chunk, how would that chunk's "
+        "Cut the tensor in n chunks. If every rank had to own the finished sum of just one chunk, how would that "
+        "chunk's "
         "partial sums travel round the ring?",
-        "In round k of the first half rank r sends chunk `(r - k) % n`. Which chunk arrives at the same time, and what do "
+        "In round k of the first half rank r sends chunk `(r - k) % n`. Which chunk arrives at the same time, and "
+        "what do "
         "you do with it? Which chunk is finished on rank r after n - 1 rounds?",
         "The second half moves finished chunks and adds nothing. With which chunk does rank r begin?",
         "`torch.tensor_split` cuts any length in n parts. What if all ranks send before any receives? Look at "
         "`dist.batch_isend_irecv`.",
     ),
     solution_note=(
-        "n - 1 rounds of reduce-scatter leave rank r with the finished chunk r + 1, and n - 1 rounds of all-gather pass the finished chunks "
-        "on. Each rank sends a chunk of S/n a round, 2 (n-1)/n S in all; in no all-reduce does the busiest rank send less "
+        "n - 1 rounds of reduce-scatter leave rank r with the finished chunk r + 1, and n - 1 rounds of all-gather "
+        "pass the finished chunks "
+        "on. Each rank sends a chunk of S/n a round, 2 (n-1)/n S in all; in no all-reduce does the busiest rank send "
+        "less "
         "(Patarasuk and Yuan 2009, section 3). The price is latency: 2 (n-1) messages one after another, where "
         "recursive halving and doubling needs 2 log2 n. Send and receive are issued together, so no cycle of ranks "
-        "waits for itself. `tensor_split` gives chunks whose sizes differ by one at most; the received chunk has the sender's size, which "
+        "waits for itself. `tensor_split` gives chunks whose sizes differ by one at most; the received chunk has the "
+        "sender's size, which "
         "both ranks know, as all have the same shape."
     ),
     notebook="02_collectives",

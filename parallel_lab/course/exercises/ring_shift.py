@@ -1,7 +1,7 @@
 """Chapter 02: a shift round the ring in which every rank sends before it receives, to be mended.
 
-A send may block until its receive is posted (MPI standard 4.0, section 3.4; gloo and NCCL do so): a program that is right only if
-messages are buffered is wrong.
+A send may block until its receive is posted (MPI standard 4.0, section 3.4; gloo and NCCL do so): a program that is
+right only if messages are buffered is wrong.
 """
 
 from collections.abc import Callable
@@ -55,9 +55,10 @@ def really_exchanged(fn: Callable, lab: Lab) -> None:
         outcome = _run(fn, lab, ranks)
         _right(outcome)
         forbid(outcome, advice="Mend the order of send and receive; there is no need for a collective.")
-        size_bytes = LENGTH * ITEM_BYTES
-        expect_travel(outcome, lambda rank: size_bytes, "in any shift a rank")
-        expect_bytes(outcome, lambda rank: size_bytes, "a shift sends", "Each rank has one neighbour to serve.")
+        expect_travel(outcome, lambda rank: LENGTH * ITEM_BYTES, "in any shift a rank")
+        expect_bytes(
+            outcome, lambda rank: LENGTH * ITEM_BYTES, "a shift sends", "Each rank has one neighbour to serve."
+        )
         expect_messages(outcome, lambda rank: 1, "a shift sends", "One message a rank is enough.")
     garbled = _run(fn, lab, 3, garble=True)
     expect_heard(garbled, _expected(garbled))
@@ -72,16 +73,22 @@ EXERCISE = Exercise(
     tests=(finishes, small, really_exchanged),
     hints=(
         "Read the report: which operation does each rank wait in, and what would have to happen on its peer first?",
-        "Draw an arrow from each rank to the one it waits for. What shape do the arrows make, and which single arrow would "
+        "Draw an arrow from each rank to the one it waits for. What shape do the arrows make, and which single arrow "
+        "would "
         "you turn round?",
-        "Two ways out: let some ranks receive first, or issue both before waiting for either. Which of them still keeps all "
+        "Two ways out: let some ranks receive first, or issue both before waiting for either. Which of them still "
+        "keeps all "
         "links busy at once?",
     ),
     solution_note=(
-        "Every rank waited in send until its right neighbour would receive, and that neighbour waited in send as well: a "
-        "cycle. Issuing send and receive together and then waiting for both breaks it for any number of ranks, and every link "
-        "works at once. Letting even ranks send first and odd ranks receive first is right too, in two rounds (three when "
-        "the number of ranks is odd). Letting only rank 0 receive first also ends, but one rank after another. A program that "
+        "Every rank waited in send until its right neighbour would receive, and that neighbour waited in send as "
+        "well: a "
+        "cycle. Issuing send and receive together and then waiting for both breaks it for any number of ranks, and "
+        "every link "
+        "works at once. Letting even ranks send first and odd ranks receive first is right too, in two rounds (three "
+        "when "
+        "the number of ranks is odd). Letting only rank 0 receive first also ends, but one rank after another. A "
+        "program that "
         "is right only while messages fit in a buffer is wrong: it hangs on the day the tensor grows."
     ),
     notebook="02_collectives",

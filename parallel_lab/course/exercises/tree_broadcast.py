@@ -1,7 +1,8 @@
 """Chapter 02: broadcast along a binomial tree.
 
-Every rank that has the data passes it on in each round, so the number of ranks that have it doubles: n ranks are served
-in ceil(log2 n) rounds and the root sends ceil(log2 n) messages, not n - 1 (Thakur, Rabenseifner and Gropp 2005, section 4).
+Every rank that has the data passes it on in each round, so the number of ranks that have it doubles: n ranks are
+served in ceil(log2 n) rounds and the root sends ceil(log2 n) messages, not n - 1 (Thakur, Rabenseifner and Gropp 2005,
+section 4).
 """
 
 from collections.abc import Callable
@@ -34,7 +35,12 @@ def _run(fn: Callable, lab: Lab, ranks: int, shape: tuple[int, ...] = (24,), roo
 
 def _arrives(outcome: Outcome, root: int) -> None:
     for rank, (got, right) in enumerate(zip(outcome.given, _expected(outcome, root), strict=True)):
-        same(got[0], right, f"{outcome.at}, root {root}: rank {rank}'s tensor", "Fill `tensor` in place, as dist.broadcast does.")
+        same(
+            got[0],
+            right,
+            f"{outcome.at}, root {root}: rank {rank}'s tensor",
+            "Fill `tensor` in place, as dist.broadcast does.",
+        )
 
 
 def numbers(fn: Callable, lab: Lab) -> None:
@@ -80,7 +86,7 @@ def few_rounds(fn: Callable, lab: Lab) -> None:
         outcome = _run(fn, lab, ranks)
         forbid(outcome)
         _arrives(outcome, 0)
-        advice = "In each round, how many of the ranks that have the data are sending? Serve first whoever serves most others."
+        advice = "In each round, how many of the ranks that have the data send? Serve first whoever serves most others."
         expect_rounds(outcome, steps(ranks), "a binomial tree takes", advice)
 
 
@@ -92,15 +98,20 @@ EXERCISE = Exercise(
     minutes=20,
     tests=(numbers, other_roots, messages_only, few_messages, few_rounds),
     hints=(
-        "After the first round two ranks have the data. How many can have it after the second, if nobody who has it idles?",
-        "Number the ranks from the root: `place = (rank - root) % n`. In the round with distance 1, 2, 4, ..., which places "
+        "After the first round two ranks have the data. How many can have it after the second, if nobody who has it "
+        "idles?",
+        "Number the ranks from the root: `place = (rank - root) % n`. In the round with distance 1, 2, 4, ..., which "
+        "places "
         "send, and to which place?",
         "A place receives exactly once. In which round, seen from its highest set bit? And what may it do before that?",
     ),
     solution_note=(
-        "In the round with distance d the places below d have the data and each sends to place + d, if there is one. The "
-        "number of holders doubles, so ceil(log2 n) rounds are enough and, with one message a rank a round, none can do "
-        "with fewer. The total stays n - 1 messages: a tree saves time, not bytes. For large tensors it is the wrong choice, since "
+        "In the round with distance d the places below d have the data and each sends to place + d, if there is one. "
+        "The "
+        "number of holders doubles, so ceil(log2 n) rounds are enough and, with one message a rank a round, none can "
+        "do "
+        "with fewer. The total stays n - 1 messages: a tree saves time, not bytes. For large tensors it is the wrong "
+        "choice, since "
         "the root sends ceil(log2 n) * S bytes; scatter followed by all-gather sends about 2 S (Thakur et al. 2005)."
     ),
     notebook="02_collectives",
