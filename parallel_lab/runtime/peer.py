@@ -42,6 +42,8 @@ class Peer:
 
 def describe_end(peer: Peer) -> str:
     """How a rank ended, in words; empty while it lives or if it returned."""
+    if peer.failed and peer.failed["lost"]:
+        return "lost its connection to a rank that had ended"
     if peer.failed:
         return f"raised {peer.failed['text'].splitlines()[0]}"
     if peer.done or peer.code is None:
