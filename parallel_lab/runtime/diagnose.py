@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from parallel_lab.runtime.calls import DONE, WAITING, Call
+from parallel_lab.runtime.calls import DONE, ISSUED, WAITING, Call
 
 ANY_SIZE = ("all_to_all", "gather", "scatter", "all_gather", "barrier")  # sizes may differ between ranks
 
@@ -65,6 +65,8 @@ def verdict(states: Mapping[int, State]) -> str:
         pairs = itertools.pairwise(circle)
         steps = [f"rank {a} waits for rank {b} in {_name(states[a].waiting)}" for a, b in pairs]
         return "a circle: " + ", ".join(steps)
+    if text := _never_waited(states):
+        return text
     return "no rank waits for another: the work is slow, or the timeout is short"
 
 
@@ -144,9 +146,27 @@ def _waits_for(rank: int, call: Call | None, states: Mapping[int, State]) -> lis
         return [r for r in call.ranks if r in states and _nth(states[r], call.group, call.number) is None]
     if call.peer not in states:
         return []
-    other = "send" if call.kind == "recv" else "recv"
-    answers = (c for c in states[call.peer].calls if (c.kind, c.peer, c.group) == (other, rank, call.group))
-    return [] if any(c.number == call.number for c in answers) else [call.peer]
+    return [] if any(_answers(c, call, rank) for c in states[call.peer].calls) else [call.peer]
+
+
+def _never_waited(states: Mapping[int, State]) -> str:
+    """A receive that stands still although its message was issued: nobody waited for the isend, so it may be lost."""
+    for rank, state in states.items():
+        call = state.waiting
+        if call is not None and call.kind == "recv" and call.peer in states:
+            sent = next((c for c in states[call.peer].calls if _answers(c, call, rank)), None)
+            if sent is not None and sent.state == ISSUED:
+                lost = f"rank {call.peer} issued it at {sent.line} and has not waited for it"
+                return (
+                    f"rank {rank} waits for a message of rank {call.peer}; {lost}: keep what isend returns, and wait()"
+                )
+    return ""
+
+
+def _answers(other: Call, call: Call, rank: int) -> bool:
+    """Whether `other`, a call of the peer, is the far end of `call`, a message of `rank`."""
+    kind = "send" if call.kind == "recv" else "recv"
+    return (other.kind, other.peer, other.group, other.number) == (kind, rank, call.group, call.number)
 
 
 def _circle(needs: Mapping[int, list[int]]) -> list[int]:

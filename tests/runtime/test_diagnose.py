@@ -69,6 +69,13 @@ def test_a_message_under_way_is_no_deadlock():
     assert "slow" in verdict(states)
 
 
+def test_a_message_that_nobody_waited_for_is_named():
+    states = {0: State([call("send", state=ISSUED, peer=1), call("recv", peer=1)]), 1: State([call("recv", peer=0)])}
+    assert not hopeless({1: states[1], 0: State([call("send", state=ISSUED, peer=1)])})
+    states[1].calls.append(call("send", state=ISSUED, peer=0))
+    assert "rank 1 issued it at cell.py:3 and has not waited for it: keep what isend returns" in verdict(states)
+
+
 def test_a_busy_rank_leaves_hope():
     states = {0: State([call("barrier")]), 1: State([call("barrier", state=ISSUED)]), 2: State([])}
     assert not hopeless(states)
