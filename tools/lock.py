@@ -79,9 +79,8 @@ def pin(name: str, systems: set[str]) -> str:
         version = importlib.metadata.version(name).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
         sys.exit(f"{name} is needed on {', '.join(systems)}: name it where the Makefile installs for `make lock`")
-    about = importlib.metadata.metadata(name)
-    needed = about["Requires-Python"] if "Requires-Python" in about else ""
-    if EARLIEST not in SpecifierSet(needed):
+    about = importlib.metadata.metadata(name).json
+    if EARLIEST not in SpecifierSet(str(about.get("requires_python", ""))):
         sys.exit(f"{name} {version} does not serve Python {EARLIEST}: bound it in the Makefile, or use an earlier 3.11")
     marker = "" if systems == set(SYSTEMS.values()) else f'; platform_system == "{systems.copy().pop()}"'
     return f"{name}=={version}{marker}"
