@@ -1,5 +1,18 @@
 # The one list of names: lazy_loader reads it at run time, type checkers and editors before.
-from . import collectives, course, model, pipeline, plan, runtime, simulate, trace, view
+from . import (
+    collectives,
+    course,
+    data_parallel,
+    model,
+    parameter_server,
+    pipeline,
+    plan,
+    runtime,
+    simulate,
+    synchronisation,
+    trace,
+    view,
+)
 from .course import ask, check, quiz
 from .runtime import Deadlock, Delay, Drop, Kill, Link, RankFailed, Run, launch
 from .trace import progress, span
@@ -17,9 +30,11 @@ __all__ = [
     "check",
     "collectives",
     "course",
+    "data_parallel",
     "draw",
     "launch",
     "model",
+    "parameter_server",
     "pipeline",
     "plan",
     "progress",
@@ -27,6 +42,7 @@ __all__ = [
     "runtime",
     "simulate",
     "span",
+    "synchronisation",
     "trace",
     "view",
 ]

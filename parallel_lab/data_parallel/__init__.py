@@ -1,0 +1,1 @@
+"""Data parallelism: every rank has the model (or a shard of it) and its own part of each batch."""
