@@ -95,7 +95,8 @@ def assemble(n: int, messages: Iterable[Message], extents: Extents, ahead: int =
         ahead: how many rounds early receives are posted; scratch is held for at most ahead + 2 rounds.
 
     Raises:
-        ValueError: n < 1, or a rank would, in one round, receive into a chunk that it sends.
+        ValueError: n < 1, or a rank would, in one round, receive into a chunk that it sends. A `recv_reduce` into
+            exactly the part that is sent is no conflict: it is added once the send is over.
     """
     if n < 1:
         raise ValueError(f"n={n}: a collective has at least 1 rank")
@@ -207,5 +208,6 @@ def _refuse_conflict(sends: list[Op], receives: list[Op], extents: Extents) -> N
     reading = {(op.rank, leaf): op for op in sends for leaf in range(*extents[op.part])}
     for op in receives:
         for leaf in range(*extents[op.part]):
-            if (op.rank, leaf) in reading:
-                raise ValueError(f"rank {op.rank}: {op} writes what {reading[op.rank, leaf]} sends in the same round")
+            leaving = reading.get((op.rank, leaf))
+            if leaving and (op.kind == "recv" or leaving.part != op.part):
+                raise ValueError(f"rank {op.rank}: {op} writes what {leaving} sends in the same round")

@@ -25,6 +25,7 @@ _TAGS = 1 << 20  # where our tags begin, to keep clear of the small ones that us
 _scratch = Scratch()
 
 Combine = Callable[[Tensor, Tensor], object]
+Waits = Sequence[Sequence[int]]
 COMBINE: dict[str, Combine] = {
     "sum": Tensor.add_,
     "mean": Tensor.add_,
@@ -90,15 +91,12 @@ def execute_chunks(
 
 
 def _walk(
-    row: Sequence[Op],
-    waits: Sequence[Sequence[int]],
-    chunks: Sequence[Tensor],
-    group: dist.ProcessGroup,
-    combine: Combine,
+    row: Sequence[Op], waits: Waits, chunks: Sequence[Tensor], group: dist.ProcessGroup, combine: Combine
 ) -> None:
     """Issues the steps of `row`; `waits[i]` are the places in the row that step i waits for."""
     works: list[dist.Work | None] = [None] * len(row)
     landed: list[Tensor | None] = [None] * len(row)
+    leaving: dict[int, int] = {}  # part -> the place of its latest send
 
     def finish(place: int) -> None:
         work, arrived = works[place], landed[place]
@@ -107,6 +105,7 @@ def _walk(
         work.wait()
         works[place] = landed[place] = None
         if arrived is not None:
+            finish(leaving.get(row[place].part, place))  # what is being sent must not change
             combine(chunks[row[place].part], arrived)
             _scratch.give(arrived)
 
@@ -122,6 +121,8 @@ def _walk(
             tags[-1] = {"kind": kind, "part": part, "mb": mb}
             if kind == "recv_reduce":
                 chunk = landed[place] = _scratch.take(chunk)
+            elif kind == "send":
+                leaving[part] = place
             move = group.send if kind == "send" else group.recv
             works[place] = move([chunk], peer, _TAGS + mb * len(chunks) + part)
     for place in range(len(row)):

@@ -75,7 +75,7 @@ def hopeless(states: Mapping[int, State]) -> bool:
 
     A rank that is busy may still make the call, and a transfer under way may still end: then there is hope.
     """
-    late = [rank for rank, state in states.items() if not state.finished]
+    late = [rank for rank, state in states.items() if not (state.finished or state.ended)]
     waits = [(rank, states[rank].waiting) for rank in late]
     return all(call is not None and _waits_for(rank, call, states) for rank, call in waits) and bool(late)
 

@@ -5,8 +5,8 @@ import os
 import pickle
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -18,6 +18,7 @@ from parallel_lab.runtime.diagnose import State, mismatch
 from parallel_lab.runtime.errors import Mismatch
 from parallel_lab.runtime.faults import Fault
 from parallel_lab.runtime.link import Link
+from parallel_lab.runtime.peer import describe_end
 from parallel_lab.runtime.rank import Job
 from parallel_lab.runtime.watch import Watch
 from parallel_lab.trace import Trace
@@ -31,11 +32,13 @@ class Run:
         results: what the function returned, one per rank.
         trace: the spans and memory of all ranks.
         output: what each rank printed.
+        failures: for each rank of `may_fail` that ended early, how; its result is None and its spans are lost.
     """
 
     results: list[Any]
     trace: Trace
     output: list[str]
+    failures: dict[int, str] = field(default_factory=dict)
 
     def __getitem__(self, rank: int) -> Any:
         return self.results[rank]
@@ -59,6 +62,7 @@ def launch(
     device: str = "auto",
     seed: int = 0,
     memory_bytes: int | None = None,
+    may_fail: Collection[int] = (),
     echo: bool = True,
     **kwargs: Any,
 ) -> Run:
@@ -72,6 +76,7 @@ def launch(
         ranks: how many, 1 to 64. link: an emulated slower network. faults: `Kill`, `Delay`, `Drop`: what goes wrong.
         timeout: seconds until ranks that have not finished are ended. device: `auto`, `cpu` or `cuda`.
         memory_bytes: the most that each rank may allocate beyond what it starts with (Linux).
+        may_fail: ranks that may raise or die while the others go on, as machines do; at least one rank must return.
         echo: print what the ranks printed, in rank order, when they have ended.
 
     Raises `RankFailed` (a rank raised, exited or was killed), `Deadlock` (time was up, or no rank could go on),
@@ -79,20 +84,23 @@ def launch(
     """
     if torchrun.active():
         return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed)
-    _validate(fn, ranks, timeout)
+    _validate(fn, ranks, timeout, may_fail)
     call, where = _pickle(fn, args, kwargs), choose_device(ranks, device)
     began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
-        return _watch(Job(call, ranks, seed, link, tuple(faults), where, memory_bytes, began_s, timeout, folder), echo)
+        job = Job(call, ranks, seed, link, tuple(faults), where, memory_bytes, began_s, timeout, folder)
+        return _watch(job, echo, may_fail)
 
 
-def _validate(fn: Any, ranks: Any, timeout: Any) -> None:
+def _validate(fn: Any, ranks: Any, timeout: Any, may_fail: Any) -> None:
     if not callable(fn):
         raise TypeError(f"launch needs a function, got {type(fn).__name__}; write launch(fn, x), not launch(fn(x))")
     if not isinstance(ranks, int) or not 1 <= ranks <= forkserver.MAX_RANKS:
         raise ValueError(f"ranks={ranks!r}: expected a whole number from 1 to {forkserver.MAX_RANKS}")
     if not timeout > 0:
         raise ValueError(f"timeout={timeout!r}: expected seconds above 0")
+    if not set(may_fail) <= set(range(ranks)):
+        raise ValueError(f"may_fail={may_fail!r}: expected ranks from 0 to {ranks - 1}")
 
 
 def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
@@ -104,16 +112,16 @@ def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
         raise TypeError(f"{text}. Open files, locks, sockets and generators inside the function instead.") from None
 
 
-def _watch(job: Job, echo: bool) -> Run:
+def _watch(job: Job, echo: bool, may_fail: Collection[int]) -> Run:
     """Starts the ranks and turns what becomes of them into a `Run` or an error."""
     error, bar = None, Bar(job.ranks)
     with open(os.path.join(job.folder, "job"), "wb") as file:
         pickle.dump(job, file)
-    with Watch(forkserver.get(), job.folder, job.ranks, bar) as watch:
+    with Watch(forkserver.get(), job.folder, job.ranks, bar, may_fail) as watch:
         finished = watch.wait(job.timeout_s)
         if not finished:
             error = report.hang(watch, job.timeout_s, ())
-        elif watch.trouble:
+        elif watch.trouble or not watch.returned:
             error = report.failure(watch, ())
         else:
             watch.release()
@@ -129,13 +137,14 @@ def _watch(job: Job, echo: bool) -> Run:
 
 def _run(watch: Watch, output: list[str]) -> Run:
     told = [peer.done or {} for peer in watch.peers]
-    if wrong := mismatch({rank: State(message["calls"]) for rank, message in enumerate(told)}):
+    if wrong := mismatch({rank: State(message["calls"]) for rank, message in enumerate(told) if message}):
         text = f"All ranks returned, but {report.places(wrong)}. The results cannot be trusted."
         raise Mismatch(text, output=tuple(output))
-    spans = tuple(span for message in told for span in message["spans"])
-    samples = tuple(sample for message in told for sample in message["samples"])
-    results = [pickle.loads(message["result"]) for message in told]
-    return Run(results, Trace(len(told), spans, samples), output)
+    spans = tuple(span for message in told for span in message.get("spans", ()))
+    samples = tuple(sample for message in told for sample in message.get("samples", ()))
+    results = [pickle.loads(message["result"]) if message else None for message in told]
+    failures = {rank: describe_end(peer) for rank, peer in enumerate(watch.peers) if peer.lost}
+    return Run(results, Trace(len(told), spans, samples), output, failures)
 
 
 def replay(output: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ class Peer:
 
     sock: socket.socket
     output_fd: int
+    may_fail: bool = False  # whether the others can do without it
     pid: int = 0
     reader: wire.Reader = field(default_factory=wire.Reader)
     printed: bytearray = field(default_factory=bytearray)
@@ -33,6 +34,11 @@ class Peer:
     def over(self) -> bool:
         """Whether nothing more is to be expected of it."""
         return self.done is not None or self.failed is not None or self.code is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it raised or died."""
+        return self.failed is not None or self.died
 
     @property
     def died(self) -> bool:

@@ -18,7 +18,7 @@ _PLACE = re.compile(r"(\S*[/\\]\S+|<\S+>):(\d+)")
 def failure(watch: Watch, output: tuple[str, ...]) -> LaunchError:
     """The error to raise when a rank failed: the first that did so of its own, with its traceback."""
     states = watch.ask_states()
-    failed = {r: p for r, p in enumerate(watch.peers) if p.failed or p.died}
+    failed = {r: p for r, p in enumerate(watch.peers) if p.lost and not (p.may_fail and watch.trouble)}
     own = {r: p for r, p in failed.items() if not (p.failed and p.failed["lost"])} or failed
     first = min(own, key=lambda rank: _moment(own[rank]))
     lines = [f"rank {first} {_headline(own[first])}"]

@@ -8,6 +8,7 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Collection
 from typing import Any
 
 from parallel_lab.runtime import wire
@@ -27,12 +28,16 @@ PULSE_S = 0.5  # how often quiet ranks are asked whether they all wait
 class Watch:
     """Listens to the ranks of one launch. A context manager: leaving it ends every rank and closes every descriptor.
 
+    `may_fail` are the ranks whose end does not end the others.
+
     Attributes:
         peers: the ranks.
         stuck: whether the ranks were seen to wait for something that can never come.
     """
 
-    def __init__(self, server: ForkServer, folder: str, ranks: int, on_progress) -> None:
+    def __init__(
+        self, server: ForkServer, folder: str, ranks: int, on_progress, may_fail: Collection[int] = ()
+    ) -> None:
         self.server, self.folder, self.on_progress = server, folder, on_progress
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
@@ -45,7 +50,7 @@ class Watch:
         for rank in range(ranks):
             ours, talk = socket.socketpair()
             read, write = os.pipe()
-            self.peers.append(peer := Peer(ours, read))
+            self.peers.append(peer := Peer(ours, read, may_fail=rank in may_fail))
             self.selector.register(ours, selectors.EVENT_READ, functools.partial(self._on_message, peer, rank))
             self.selector.register(read, selectors.EVENT_READ, functools.partial(self._on_output, peer))
             fds += [talk.detach(), write]
@@ -103,13 +108,19 @@ class Watch:
 
     @property
     def trouble(self) -> bool:
-        """Whether a rank failed or died."""
-        return any(peer.failed or peer.died for peer in self.peers)
+        """Whether a rank failed or died that the others cannot do without."""
+        return any(peer.lost and not peer.may_fail for peer in self.peers)
+
+    @property
+    def returned(self) -> bool:
+        """Whether a rank has returned."""
+        return any(peer.done for peer in self.peers)
 
     @property
     def cause(self) -> bool:
         """Whether a rank failed of its own, and not for the loss of another."""
-        return any(peer.died or (peer.failed and not peer.failed["lost"]) for peer in self.peers)
+        blamed = [peer for peer in self.peers if peer.lost and not peer.may_fail]
+        return any(peer.died or (peer.failed and not peer.failed["lost"]) for peer in blamed)
 
     def _ask(self, question: str, answer: str) -> None:
         """Asks every rank that still runs; its answer lands in that attribute of its `Peer`."""
@@ -190,6 +201,8 @@ class Watch:
                 self.on_progress(rank, **message)
             else:
                 setattr(peer, what, message)
+                if what == "failed" and peer.may_fail:
+                    self._tell(peer, "go")  # its connections close, so that its peers see it gone
 
     def _on_output(self, peer: Peer) -> None:
         data = os.read(peer.output_fd, PIECE_BYTES)

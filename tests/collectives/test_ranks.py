@@ -176,6 +176,26 @@ def test_a_ring_all_reduce_moves_what_its_closed_form_says():
         assert received == ["recv_reduce"] * (n - 1) + ["recv"] * (n - 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_two_ranks_exchange_middling_tensors_in_one_round(dtype):
+    size, passes = 2**21 // dtype.itemsize + 1, 3
+
+    def sums():
+        worst = 0.0
+        for seed in range(passes):  # what is sent must not be added to before it has left: try it a few times
+            x = values(size, dtype, seed)
+            expected = x.clone()
+            dist.all_reduce(expected)
+            worst = max(worst, (collectives.all_reduce(x) - expected).abs().max().item())
+        return worst
+
+    run = launch(sums, ranks=2)
+    assert run.results == [0.0, 0.0]  # a sum of two numbers has one order
+    sends = [s for s in run.trace.of(0) if s.kind == "send"]
+    assert sum(s.bytes for s in sends) == passes * size * dtype.itemsize
+    assert len(sends) == passes * 2
+
+
 def test_chunks_of_no_elements_are_not_sent():
     trace = launch(lambda: collectives.all_reduce(torch.ones(2), algorithm="full_mesh"), ranks=4).trace
     # Ranks 0 and 1 own an element each: they send it to three ranks; everyone sends its share to the owners.

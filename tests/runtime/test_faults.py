@@ -1,5 +1,6 @@
 """Each fault ends with the right report in time, leaves nothing behind, and the next launch works."""
 
+import contextlib
 import os
 import re
 import signal
@@ -285,3 +286,58 @@ def test_delay_makes_a_rank_late():
     waits = [s.wait_s for rank in (0, 1) for s in run.trace.of(rank) if s.kind == "barrier"]
     assert waits[0] > 0.25 > waits[1]
     assert [s.kind for s in run.trace.of(1)] == ["delay", "barrier"]
+
+
+def others_go_on(gone):
+    """The ranks that stay pass a message round, once they have seen that rank `gone` is no more."""
+    rank, n = dist.get_rank(), dist.get_world_size()
+    here = [r for r in range(n) if r != gone]
+    if rank == gone:
+        dist.send(torch.zeros(1), here[0])
+        raise ValueError("out of luck")
+    if rank == here[0]:
+        with contextlib.suppress(RuntimeError):
+            for _ in range(2):
+                dist.recv(torch.zeros(1), gone)
+    box = torch.full((1,), float(rank))
+    others = here[here.index(rank) + 1 :] + here[: here.index(rank)]
+    works = [dist.isend(box, others[0]), dist.irecv(got := torch.zeros(1), others[-1])]
+    for work in works:
+        work.wait()
+    return int(got)
+
+
+@pytest.mark.parametrize("faults", [(), (Kill(rank=1),)])
+def test_ranks_that_may_fail_do_not_end_the_others(faults):
+    run = launch(others_go_on, 1, ranks=3, faults=faults, may_fail=[1], timeout=20)
+    assert run.results == [2, None, 0]
+    assert (
+        run.failures == {1: "was killed by SIGKILL (the system does that when memory runs out)"}
+        if faults
+        else {1: "raised ValueError: out of luck"}
+    )
+
+
+def test_a_rank_that_must_not_fail_still_ends_the_launch():
+    def fn():
+        if dist.get_rank() == 2:
+            raise ValueError("mine")
+        if dist.get_rank() == 1:
+            raise KeyError("tolerated")
+        dist.recv(torch.zeros(1), 2)
+
+    error = fails(fn, RankFailed, r"^rank 2 failed", "mine", may_fail=[1])
+    assert error.rank == 2
+
+
+def test_when_every_rank_that_may_fail_does_nothing_is_returned():
+    def fn():
+        raise ValueError("all of us")
+
+    fails(fn, RankFailed, "all of us", ranks=2, may_fail=[0, 1])
+
+
+@pytest.mark.parametrize("wrong", [[3], [-1]])
+def test_only_ranks_may_fail(wrong):
+    with pytest.raises(ValueError, match="expected ranks from 0 to 1"):
+        launch(int, ranks=2, may_fail=wrong)
