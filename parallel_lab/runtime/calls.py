@@ -62,15 +62,17 @@ class CallLog:
         self.calls: list[Call] = []
         self.file = file
         self._counts: dict[tuple, int] = {}
+        self._lock = threading.Lock()  # a parameter server has a thread for each worker
 
     def begin(self, kind: str, group: str, ranks: tuple[int, ...], size_bytes: int, peer: int, line: str) -> Call:
         """Notes a call and numbers it."""
         key = (group, kind, peer) if kind in POINT_TO_POINT else (group,)
-        number = self._counts.get(key, 0)
-        self._counts[key] = number + 1
-        self.calls.append(call := Call(kind, group, ranks, number, size_bytes, peer, line))
-        if self.file:
-            self.file.write(json.dumps(astuple(call)).encode() + b"\n")
+        with self._lock:
+            number = self._counts.get(key, 0)
+            self._counts[key] = number + 1
+            self.calls.append(call := Call(kind, group, ranks, number, size_bytes, peer, line))
+            if self.file:
+                self.file.write(json.dumps(astuple(call)).encode() + b"\n")
         return call
 
     def waiting(self) -> bool:

@@ -5,6 +5,7 @@ is the machine's own, so the receiver can compare it with its own link. The byte
 emulated time runs. For a collective all ranks first agree on the moment the last of them joined.
 """
 
+import bisect
 import heapq
 import itertools
 import threading
@@ -21,6 +22,8 @@ from parallel_lab.runtime.link import Cost, Link
 from parallel_lab.runtime.work import future_of
 
 HEADER_TAG = 1 << 20  # tags of headers stand beside those of their messages
+ROUNDING_S = 1e-6  # gaps are sums of floating-point moments
+REMEMBERED = 1000  # so many messages back a gap on the way in can still be found
 
 
 class Timer:
@@ -78,6 +81,33 @@ class Pending(NamedTuple):
             self.late.set_exception(error)
 
 
+class WayIn:
+    """When messages come in at one rank: one at a time, in the order of arrival and not of looking at them.
+
+    Threads of a rank may look at a message that is still on its way before one that has arrived already, so each
+    message takes the first gap that is long enough, from the moment it could begin to come in.
+    """
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[float, float]] = []  # stretches, sorted and disjoint
+
+    @property
+    def free_s(self) -> float:
+        """When the last message that is known of is in."""
+        return self.taken[-1][1] if self.taken else 0.0
+
+    def book(self, due_s: float, seconds: float) -> float:
+        """Finds room for a message that would be in at `due_s` if nothing else came; returns when it will be in."""
+        start_s = due_s - seconds
+        place = max(0, bisect.bisect(self.taken, (start_s,)) - 1)
+        while place < len(self.taken) and self.taken[place][0] < start_s + seconds - ROUNDING_S:
+            start_s = max(start_s, self.taken[place][1])
+            place += 1
+        self.taken.insert(place, (start_s, start_s + seconds))
+        del self.taken[:-REMEMBERED]
+        return start_s + seconds
+
+
 class Emulator:
     """The emulated link of one rank: when its way out and its way in are free again."""
 
@@ -85,7 +115,7 @@ class Emulator:
         self.link = link
         self.timer = Timer()
         self.out_free_s = 0.0
-        self.in_free_s = 0.0
+        self.way_in = WayIn()
         self.pending: deque[Pending] = deque()
         self._lock = threading.Lock()
 
@@ -112,8 +142,7 @@ class Emulator:
         def due() -> float:
             work.wait()
             with self._lock:
-                self.in_free_s = max(header.item(), self.in_free_s + self.link.seconds(size_bytes))
-                return self.in_free_s
+                return self.way_in.book(header.item(), self.link.seconds(size_bytes))
 
         return due
 
@@ -137,6 +166,7 @@ class Emulator:
         with self._lock:
             while self.pending and self.pending[0].arrived():
                 entry = self.pending.popleft()
-                start_s = max(entry.moment.item(), self.out_free_s, self.in_free_s)
-                self.out_free_s = self.in_free_s = entry.late.due_s = start_s + entry.seconds
+                start_s = max(entry.moment.item(), self.out_free_s, self.way_in.free_s)
+                self.out_free_s = entry.late.due_s = start_s + entry.seconds
+                self.way_in.book(entry.late.due_s, entry.seconds)
                 self.timer.at(entry.late.due_s, entry.deliver)

@@ -7,6 +7,7 @@ operations of that rank from 0, and None stands for every one.
 
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ class Injector:
     def __init__(self, rank: int, faults: tuple[Fault, ...]) -> None:
         self.faults = [fault for fault in faults if fault.rank == rank]
         self.seen = [0] * len(self.faults)
+        self._lock = threading.Lock()
 
     def apply(self, kind: str) -> bool:
         """Strikes if an operation of this `kind` is due to be hit; True when it is to be dropped."""
@@ -56,7 +58,8 @@ class Injector:
         for index, fault in enumerate(self.faults):
             if fault.kind not in (None, kind):
                 continue
-            count, self.seen[index] = self.seen[index], self.seen[index] + 1
+            with self._lock:
+                count, self.seen[index] = self.seen[index], self.seen[index] + 1
             if fault.nth not in (None, count):
                 continue
             dropped = strike(fault) or dropped

@@ -66,9 +66,11 @@ class LabWork(dist.Work):
         if self.call.state != calls.DONE:
             self.call.state = calls.WAITING
         began_s = time.monotonic()
-        yield
-        self.wait_s += time.monotonic() - began_s
-        self.call.state = calls.DONE
+        try:
+            yield
+        finally:  # a wait that breaks off is over as well
+            self.wait_s += time.monotonic() - began_s
+            self.call.state = calls.DONE
 
 
 def future_of(work: dist.Work) -> tuple[Future, bool]:

@@ -5,6 +5,7 @@ what they compute. Times are taken from the monotonic clock, which all processes
 traces of all ranks fit together with no synchronisation.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -32,10 +33,20 @@ class Recorder:
         self.began_s = began_s
         self.spans: list[Span] = []
         self.samples: list[Sample] = []
-        self.tags: list[dict] = []
         self.enabled = True
         self.report: Callable[[str, int, int | None], None] | None = None
         self._messages: Counter = Counter()
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+
+    @property
+    def tags(self) -> list[dict]:
+        """The names that the present thread gives to its messages, innermost last."""
+        try:
+            return self._thread.tags
+        except AttributeError:
+            self._thread.tags = []
+            return self._thread.tags
 
     def now(self) -> float:
         """Seconds since the trace began."""
@@ -44,13 +55,15 @@ class Recorder:
     def issue(self, kind: str, **fields) -> int:
         """Reserves the slot of a span that starts now and returns its index; `complete` fills in the end."""
         fields.setdefault("start_s", self.now())
-        if "peer" in fields and self.tags:
-            fields |= self.tags[-1]
+        if "peer" in fields and (tags := self.tags):
+            fields |= tags[-1]
             kind = fields.pop("kind", kind)
         elif "peer" in fields:
             fields["mb"] = self._count(kind, fields["peer"], fields.get("group", ""))
-        self.spans.append(Span(self.rank, LETTERS.get(kind, kind), end_s=fields["start_s"], **fields))
-        return len(self.spans) - 1
+        span = Span(self.rank, LETTERS.get(kind, kind), end_s=fields["start_s"], **fields)
+        with self._lock:  # the index belongs to this span, whatever other threads issue
+            self.spans.append(span)
+            return len(self.spans) - 1
 
     def complete(self, index: int, wait_s: float = 0.0, end_s: float | None = None) -> None:
         """Closes the span at `index`; `wait_s` is how long the rank's thread waited for it.
@@ -70,8 +83,9 @@ class Recorder:
 
     def _count(self, kind: str, peer: int, group: str) -> int:
         # Messages between two ranks arrive in order, so the k-th send pairs with the k-th receive.
-        self._messages[kind, peer, group] += 1
-        return self._messages[kind, peer, group] - 1
+        with self._lock:
+            self._messages[kind, peer, group] += 1
+            return self._messages[kind, peer, group] - 1
 
 
 _current = Recorder()

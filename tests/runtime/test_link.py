@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from parallel_lab import Link, launch
 from parallel_lab.runtime import ring_cost
+from parallel_lab.runtime.emulate import WayIn
 
 LINK = Link(latency_s=0.002, bytes_per_s=100e6)
 SIZE_BYTES = 1_000_000
@@ -116,3 +117,19 @@ def test_ring_costs_add_up(kind, ranks):
     assert sum(sent) == times * (ranks - 1) * size, "every rank but one must get, or give, everything"
     if ranks == 1:
         assert ring_cost(kind, 1, size).seconds(LINK) == 0
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "delivered"),
+    [
+        ([(50, 50), (50, 50)], [50, 100]),  # together: one after the other
+        ([(100, 50), (50, 50)], [100, 50]),  # the earlier is looked at later, and is not held back
+        ([(50, 50), (200, 50), (60, 50)], [50, 200, 100]),  # a gap that is long enough
+        ([(50, 50), (130, 50), (60, 50)], [50, 130, 180]),  # a gap that is too short
+        ([(0.3, 0.1), (0.1 + 0.1, 0.1), (0.1, 0.1)], [0.3, 0.2, 0.1]),  # and sums that are not exact
+    ],
+)
+def test_messages_come_in_by_arrival(arrivals, delivered):
+    way = WayIn()
+    assert [way.book(due, seconds) for due, seconds in arrivals] == pytest.approx(delivered)
+    assert way.free_s == pytest.approx(max(delivered))

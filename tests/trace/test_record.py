@@ -1,5 +1,7 @@
 """Recorder, span, tag and progress."""
 
+import threading
+
 import pytest
 
 from parallel_lab.plan import RECV, SEND, Op, Plan, recv, send
@@ -146,3 +148,22 @@ def test_progress_is_silent_outside_a_launch(keeper):
 
 def test_empty_trace_of_a_recorder(keeper):
     assert Trace(3, tuple(keeper.spans)).plan() == Plan(((), (), ()))
+
+
+def test_threads_name_and_keep_their_own_messages(keeper):
+    both_inside, many = threading.Barrier(2), 200
+
+    def work(peer):
+        for mb in range(many):
+            with tag(mb=mb):
+                both_inside.wait()
+                keeper.complete(keeper.issue("send", peer=peer, lane=SEND))
+
+    threads = [threading.Thread(target=work, args=(peer,)) for peer in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for peer in (1, 2):
+        assert [s.mb for s in keeper.spans if s.peer == peer] == list(range(many))
+    assert keeper.tags == []

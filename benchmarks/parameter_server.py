@@ -1,0 +1,136 @@
+"""Parameter servers on an emulated link: how much of it push and pull use, and a step beside a ring all-reduce.
+
+    python benchmarks/parameter_server.py [--quick]
+
+"Share of the link" is the size over the time, over the bandwidth; packing, checking and unpacking are part of the
+time. A step is a synchronous pull and push of every worker, with an update by SGD and no computation. The ring is
+PyTorch's all-reduce among the workers, charged by the same link. All processes share this machine's cores: where the
+bytes of a step take them longer than the emulated link, a measured time is theirs.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from parallel_lab import Link, launch
+from parallel_lab import parameter_server as ps
+
+LINKS = {"100 Mbit/s, 1 ms": Link(1e-3, 12.5e6), "1 Gbit/s, 0.1 ms": Link(1e-4, 125e6), "4 Gbit/s": Link(0, 500e6)}
+SIZES = (1_000_000, 4_000_000, 16_000_000)
+STEPS = (("100 Mbit/s, 1 ms", 4_000_000), ("1 Gbit/s, 0.1 ms", 16_000_000))
+TRIES = 7
+
+
+class Flat(nn.Module):
+    """A model that is one vector of `size_bytes`, float32."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.zeros(size_bytes // 4))
+        self.vector.grad = torch.ones_like(self.vector)
+
+
+def serve_or_work(size: int, servers: int, tries: int) -> list[tuple[float, float, float]]:
+    """On each rank: the moments before a pull, between pull and push, and after the push, for each step of a worker.
+
+    With one worker it pulls once more before, so that no time is counted in which the server updates.
+    """
+    model = Flat(size)
+    if dist.get_rank() < servers:
+        ps.serve(model, torch.optim.SGD, servers=servers, lr=0.1)
+        return []
+    worker, moments = ps.Worker(model, servers), []
+    for _ in range(tries + 1):
+        if worker.workers == 1:
+            worker.pull()
+        began_s = time.monotonic()
+        worker.pull()
+        pulled_s = time.monotonic()
+        worker.push()
+        moments.append((began_s, pulled_s, time.monotonic()))
+    worker.finish()
+    return moments[1:]  # the first step meets cold buffers
+
+
+def ring(size: int, workers: int, tries: int) -> list[float]:
+    """On each rank: the seconds of each all-reduce among the first `workers` ranks."""
+    group, tensor, seconds = dist.new_group(list(range(workers))), torch.ones(size // 4), []
+    for _ in range(tries + 1):
+        dist.barrier()
+        began_s = time.monotonic()
+        if dist.get_rank() < workers:
+            dist.all_reduce(tensor, group=group)
+        seconds.append(time.monotonic() - began_s)
+    return seconds[1:]
+
+
+def bandwidth(links: list[str], sizes: tuple[int, ...], tries: int) -> None:
+    """Prints the share of the link that one worker's push and pull reach."""
+    print("| link | bytes | pull, ms | share of the link | push, ms | share of the link |\n|---|---|---|---|---|---|")
+    for name in links:
+        link = LINKS[name]
+        for size in sizes if link.bytes_per_s > 50e6 else sizes[:2]:
+            moments = launch(serve_or_work, size, 1, tries, ranks=2, link=link, timeout=300)[1]
+            pull_s = statistics.median(middle - began for began, middle, _ in moments)
+            push_s = statistics.median(ended - middle for _, middle, ended in moments)
+            shares = [size / took_s / link.bytes_per_s for took_s in (pull_s, push_s)]
+            print(
+                f"| {name} | {size:,} | {pull_s * 1e3:.1f} | {shares[0]:.2f} | {push_s * 1e3:.1f} | {shares[1]:.2f} |"
+            )
+
+
+def step_seconds(results: list, servers: int) -> float:
+    """The median time between the ends of one step and the next, a step ending with its last worker's push."""
+    ends = [max(step[2] for step in steps) for steps in zip(*results[servers:], strict=True)]
+    return statistics.median(late - early for early, late in itertools.pairwise(ends))
+
+
+def against_ring(workers: int, name: str, size: int, tries: int) -> None:
+    """Prints a synchronous step through 1, 2 and 4 servers beside a ring, measured and predicted."""
+    link = LINKS[name]
+    turns = launch(ring, size, workers, tries, ranks=workers, link=link, timeout=300).results
+    ring_s = statistics.median(max(turn) for turn in zip(*turns, strict=True))
+    rows = [("ring", ps.formulas.ring_seconds(workers, size, link), ring_s)]
+    for servers in (1, 2, 4):
+        run = launch(serve_or_work, size, servers, tries, ranks=workers + servers, link=link, timeout=300)
+        predicted_s = ps.formulas.step_seconds(workers, servers, size, link)
+        rows.append((f"{servers} servers", predicted_s, step_seconds(run.results, servers)))
+    for through, predicted_s, took_s in rows:
+        times = f"{predicted_s * 1e3:.1f} | {took_s * 1e3:.1f} | {took_s / predicted_s:.2f}"
+        ratios = f"{predicted_s / rows[0][1]:.2f} | {took_s / ring_s:.2f}"
+        print(f"| {name} | {workers} | {size:,} | {through} | {times} | {ratios} |")
+
+
+def crossovers(workers: int) -> None:
+    """Prints how many servers a step needs to come near the ring's time, by the formula."""
+    name, size = STEPS[-1]
+    for within in (1.0, 1.4, 2.0, 3.0):
+        fewest = ps.formulas.crossover(workers, size, LINKS[name], within)
+        text = f"{fewest} servers" if fewest else "no number of servers"
+        print(f"{workers} workers, {name}, {size:,} bytes: {text} for {within:g} times the ring's time or less")
+
+
+def main() -> None:
+    """Measures and prints the tables."""
+    parser = argparse.ArgumentParser(description="parameter servers on an emulated link")
+    parser.add_argument("--quick", action="store_true", help="one link and size, fewer repetitions")
+    quick = parser.parse_args().quick
+    tries = 3 if quick else TRIES
+    bandwidth(list(LINKS)[1:2] if quick else list(LINKS), SIZES[1:2] if quick else SIZES, tries)
+    print("\n| link | workers | bytes | through | predicted, ms | measured, ms | measured / predicted | ", end="")
+    print("predicted / ring | measured / ring |\n" + "|---" * 9 + "|")
+    for name, size in STEPS[:1] if quick else STEPS:
+        for workers in (2, 4):
+            against_ring(workers, name, size, tries)
+    print()
+    for workers in (4, 16):
+        crossovers(workers)
+
+
+if __name__ == "__main__":
+    main()

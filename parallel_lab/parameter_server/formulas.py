@@ -1,0 +1,59 @@
+"""What a synchronous step costs through servers and through a ring, by the alpha-beta model.
+
+Each rank has one full-duplex link: the messages of a rank share its way out, and its way in. With n workers, s servers
+and a vector of S bytes, a pull is n messages of S / s out of each server and s messages into each worker, a push the
+same backwards. A server answers one worker after another, and the first pushes while the others are still answered; so
+after max(n, s) messages the last worker has its parameters, and s messages later its gradient has arrived:
+
+    step = (max(n, s) + s) S / s / beta          ring = 2 (n - 1) / n S / beta
+
+With one server a step takes n + 1 times S / beta, with n servers twice. More do not help: a worker sends all of its
+gradient and takes all of the parameters, of which the ring saves each rank its own n-th part. So the best that servers
+reach is n / (n - 1) times the ring's time.
+
+Li et al. 2014, section 2.3; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
+architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), section 2.
+"""
+
+from parallel_lab.parameter_server.sharding import bounds
+from parallel_lab.parameter_server.wire import HEADER_BYTES, VERSION_BYTES
+from parallel_lab.runtime.link import Link, ring_cost
+
+
+def worker_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int) -> int:
+    """Bytes that a worker sends in `steps` steps: its gradient in each, and requests.
+
+    Requests are a pull and a push for each server and step, and DONE and BYE for each server at the end.
+    """
+    return steps * elements * item_bytes + servers * (2 * steps + 2) * HEADER_BYTES
+
+
+def server_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int, workers: int, server: int = 0) -> int:
+    """Bytes that server `server` sends: its shard and a version to each worker, each step and once at the end."""
+    cut = bounds(elements, servers)[server]
+    return workers * (steps + 1) * ((cut.stop - cut.start) * item_bytes + VERSION_BYTES)
+
+
+def step_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> float:
+    """Seconds of pull and push in a synchronous step of a vector of `size_bytes`; computation comes on top.
+
+    The last worker's requests, for its push and for its next pull, are on the way one after another as well.
+    """
+    piece, request_s = size_bytes / servers, link.seconds(HEADER_BYTES)
+    pull_s = max(workers, servers) * link.seconds(piece + VERSION_BYTES)
+    return pull_s + servers * (2 * request_s + link.seconds(piece))
+
+
+def ring_seconds(ranks: int, size_bytes: int, link: Link) -> float:
+    """Seconds of a ring all-reduce of `size_bytes` on `ranks` ranks."""
+    return ring_cost("all_reduce", ranks, size_bytes).seconds(link)
+
+
+def crossover(workers: int, size_bytes: int, link: Link, within: float = 1.25) -> int | None:
+    """The fewest servers with which a step takes at most `within` times as long as a ring of the workers; None if none.
+
+    With `within` 1 it is always None: the best that servers reach is workers / (workers - 1), at as many as workers.
+    """
+    limit_s = within * ring_seconds(workers, size_bytes, link)
+    fits = (s for s in range(1, workers + 1) if step_seconds(workers, s, size_bytes, link) <= limit_s)
+    return next(fits, None)

@@ -1,0 +1,32 @@
+"""One synchronous step through parameter servers, as a plan."""
+
+from parallel_lab.parameter_server.consistency import whole
+from parallel_lab.plan import Op, Plan
+from parallel_lab.plan.op import recv, send
+
+
+def plan(workers: int, servers: int, step: int = 0) -> Plan:
+    """Pull, forward, backward, push, update: ranks 0 to `servers` - 1 serve, the others work; `part` is the shard.
+
+    Requests are left out. Workers are served in groups of as many as there are servers, each by another server at a
+    time, so that no two messages queue where another link is idle. TypeError or ValueError if a count is no whole
+    number above 0.
+    """
+    whole(workers, "workers", 1)
+    whole(servers, "servers", 1)
+    ops: list[Op] = []
+    needs: dict[Op, list[Op]] = {}
+    for server in range(servers):
+        order = [servers + w for w in sorted(range(workers), key=lambda w: (w // servers, (w - server) % servers))]
+        pushes = [recv(server, rank, server, step) for rank in order]
+        update = Op(server, "update", server, step)
+        ops += [send(server, rank, server, step) for rank in order] + [*pushes, update]
+        needs[update] = pushes
+    for worker in range(workers):
+        rank, order = servers + worker, [(worker - k) % servers for k in range(servers)]
+        forward, backward = Op(rank, "F", 0, step), Op(rank, "B", 0, step)
+        pulls = [recv(rank, server, server, step) for server in order]
+        pushes = [send(rank, server, server, step) for server in order]
+        ops += [*pulls, forward, backward, *pushes]
+        needs |= {forward: pulls} | {push: [backward] for push in pushes}
+    return Plan.of(ops, needs, ranks=workers + servers)

@@ -1,0 +1,264 @@
+"""Real servers and workers: parity with one process, staleness, who waits for whom, bytes, and the trace as planned."""
+
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from parallel_lab import Delay, Link, launch, model
+from parallel_lab import parameter_server as ps
+from parallel_lab.simulate import AlphaBeta, simulate
+
+LOSS = torch.nn.functional.cross_entropy
+WIDTHS = (5, 7, 3)  # 66 parameters: neither 4 servers nor 5 divide them
+ELEMENTS, ITEM_BYTES = 66, 8
+
+
+def mlp(widths=WIDTHS):
+    return model.build(widths, seed=1, dtype=torch.float64)
+
+
+def batches(steps=4, size=7):
+    draw = torch.Generator().manual_seed(3)
+    each = [(torch.randn(size, 5, generator=draw), torch.randint(3, (size,), generator=draw)) for _ in range(steps)]
+    return [(inputs.double(), targets) for inputs, targets in each]
+
+
+def train(ranks, optimizer=torch.optim.SGD, steps=4, loss=LOSS, lr=0.1, faults=(), link=None, **options):
+    def fn():
+        return ps.train(mlp(), batches(steps), optimizer, loss=loss, lr=lr, **options)
+
+    return launch(fn, ranks=ranks, timeout=30, faults=faults, link=link)
+
+
+def assert_weights(found, expected):
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-12)
+
+
+OPTIMIZERS = {
+    "sgd": (torch.optim.SGD, {}),
+    "momentum": (torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.01}),
+    "adamw": (torch.optim.AdamW, {"weight_decay": 0.1}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("servers", [1, 2, 3])
+def test_synchronous_equals_one_process(name, workers, servers):
+    optimizer, settings = OPTIMIZERS[name]
+    expected = model.train(mlp(), batches(), optimizer, loss=LOSS, lr=0.1, **settings)
+    run = train(workers + servers, optimizer, servers=servers, **settings)
+    for record in run.results[servers:]:
+        assert_weights(record.weights, expected.weights)
+        assert record.versions == [0, 1, 2, 3]
+    for record in run.results[:servers]:
+        assert record.staleness == [0] * 4 * workers and record.versions == [1, 2, 3, 4]
+    sizes = [len(share) for share in torch.arange(7).tensor_split(workers)]
+    means = zip(*(record.losses for record in run.results[servers:]), strict=True)
+    for each, mean in zip(means, expected.losses, strict=True):
+        assert sum(n * loss for n, loss in zip(sizes, each, strict=True)) / 7 == pytest.approx(mean, abs=1e-12)
+
+
+def test_more_servers_than_parameters():
+    def fn():
+        data = [(x[:, :1], torch.zeros(len(x), 1).double()) for x, _ in batches()]
+        loss = torch.nn.functional.mse_loss
+        reference = model.train(mlp((1, 1)), data, torch.optim.AdamW, loss=loss, lr=0.1)
+        return ps.train(mlp((1, 1)), data, torch.optim.AdamW, servers=3, loss=loss, lr=0.1), reference
+
+    run = launch(fn, ranks=5, timeout=30)
+    record, reference = run[3]
+    assert_weights(record.weights, reference.weights)
+    assert [len(run[r][0].weights) for r in range(3)] == [1, 1, 0]
+
+
+def test_servers_hold_the_final_parameters_between_them():
+    run = train(4, servers=2)
+    names = {}
+    for record in run.results[:2]:
+        names |= record.weights
+    flat = torch.cat([piece.reshape(-1) for piece in names.values()])
+    expected = torch.cat([tensor.reshape(-1) for tensor in run[2].weights.values()])
+    assert torch.equal(flat, expected)
+
+
+def test_a_group_that_is_not_all_ranks():
+    def fn():
+        group = dist.new_group([1, 2, 3])
+        if dist.get_rank() == 0:
+            return None
+        return ps.train(mlp(), batches(), torch.optim.SGD, loss=LOSS, lr=0.1, group=group)
+
+    run = launch(fn, ranks=4, timeout=30)
+    assert [record.role for record in run.results[1:]] == ["server", "worker", "worker"]
+    expected = model.train(mlp(), batches(), torch.optim.SGD, loss=LOSS, lr=0.1)
+    assert_weights(run[3].weights, expected.weights)
+
+
+def test_a_function_gives_each_worker_its_own_batches():
+    def own(worker, workers):
+        return batches(2 + worker)[:2]
+
+    def fn():
+        return ps.train(mlp(), own, torch.optim.SGD, loss=LOSS, lr=0.1, steps=1)
+
+    run = launch(fn, ranks=3, timeout=30)
+    assert [len(record.losses) for record in run.results] == [0, 1, 1]
+
+
+def test_the_model_given_stays_as_it_was():
+    def fn():
+        mine = mlp()
+        ps.train(mine, batches(), torch.optim.SGD, loss=LOSS, lr=0.1)
+        return mine.state_dict()
+
+    assert_weights(launch(fn, ranks=2, timeout=30)[1], mlp().state_dict())
+
+
+class Slow:
+    """A loss that makes worker 0 (rank 1) wait in its first step until the others' losses have begun `steps` steps.
+
+    They begin once worker 0 has read version 0, so the order of events is the same in every run.
+    """
+
+    def __init__(self, folder, ranks, steps):
+        self.folder, self.others, self.steps, self.calls = folder, range(2, ranks), steps, 0
+
+    def __call__(self, outputs, targets):
+        rank, self.calls = dist.get_rank(), self.calls + 1
+        (self.folder / f"{rank}-{self.calls}").touch()
+        if rank == 1 and self.calls == 1:
+            self._until(f"{other}-{self.steps}" for other in self.others)
+        elif rank != 1 and self.calls == 1:
+            self._until(["1-1"])
+        return LOSS(outputs, targets)
+
+    def _until(self, names):
+        for name in names:
+            while not (self.folder / name).exists():
+                time.sleep(1e-3)
+
+
+def test_asynchronous_blocks_nobody_and_records_what_the_slow_worker_missed(tmp_path):
+    run = train(4, consistency=ps.Asynchronous(), steps=8, loss=Slow(tmp_path, 4, 8))
+    server = run[0]
+    slow = [push for push in server.pushes if push.worker == 0]
+    fast = [push for push in server.pushes if push.worker != 0]
+    assert len(server.pushes) == len(server.staleness) == 24 and server.versions == list(range(1, 25))
+    # Both others had pushed 7 times before their eighth loss began; the two eighth pushes may come before or after.
+    assert slow[0].read == 0 and 14 <= slow[0].staleness <= 16
+    assert sum(push.version < slow[0].version for push in fast) >= 14, "the others went on all the while"
+    assert max(push.staleness for push in fast) < slow[0].staleness
+
+
+@pytest.mark.parametrize("bound", [0, 1])
+def test_stale_synchronous_holds_the_fast_back(tmp_path, bound):
+    run = train(4, consistency=ps.StaleSynchronous(bound), steps=6, loss=Slow(tmp_path, 4, bound + 1))
+    pushes = run[0].pushes
+    assert max(push.staleness for push in pushes) <= ps.StaleSynchronous(bound).staleness_bound(3)
+    slow = next(push for push in pushes if push.worker == 0)
+    before = [push.step for push in pushes if push.version < slow.version]
+    # Step `bound` had begun on each of the others, so the one before was pushed; its own push may be on the way.
+    assert bound - 1 <= max(before, default=-1) <= bound, "the others make the steps that the bound lets them"
+    begun = [s for rank in (2, 3) for s in run.trace.of(rank) if s.kind == "F" and s.mb > bound]
+    sent = next(s for s in run.trace.of(1) if s.kind == "send")
+    assert begun and all(s.start_s >= sent.start_s for s in begun)
+
+
+@pytest.mark.parametrize("bound", [0, 2])
+@pytest.mark.parametrize("servers", [1, 2])
+def test_measured_staleness_is_within_the_bound(bound, servers):
+    faults = [Delay(rank=servers, kind="send", seconds=5e-3)]
+    run = train(servers + 3, consistency=ps.StaleSynchronous(bound), servers=servers, steps=8, faults=faults)
+    for record in run.results[:servers]:
+        assert len(record.staleness) == 24
+        assert max(record.staleness) <= ps.StaleSynchronous(bound).staleness_bound(3)
+
+
+class Boundless(ps.StaleSynchronous):
+    def may_pull(self, state, worker):
+        return True
+
+
+def test_a_real_server_that_ignores_the_bound_shows_in_the_staleness(tmp_path):
+    run = train(4, consistency=Boundless(0), steps=8, loss=Slow(tmp_path, 4, 8))
+    assert max(run[0].staleness) > ps.StaleSynchronous(0).staleness_bound(3)
+
+
+def test_partial_drops_the_late_and_counts_them(tmp_path):
+    run = train(4, consistency=ps.Partial(2), steps=4, loss=Slow(tmp_path, 4, 3))
+    server = run[0]
+    late = [push for push in server.pushes if push.dropped]
+    assert server.dropped == len(late) >= 1
+    first = late[0]
+    assert (first.worker, first.step, first.read) == (0, 0, 0) and first.staleness >= 2
+    assert set(server.staleness) == {0}
+    assert len(server.pushes) == 12 and len(server.staleness) == 12 - server.dropped
+
+
+def test_mixed_switches(tmp_path):
+    run = train(4, consistency=ps.Mixed(6), steps=12, loss=Slow(tmp_path, 4, 1))
+    sizes = [sum(push.version == version for push in run[0].pushes) for version in range(len(run[0].versions))]
+    assert sizes[:6] == [1] * 6, "asynchronous: one push an update"
+    assert sizes[6] == 3 and sum(sizes) == 36, "synchronous: one of each worker that is still there"
+    later = [push for push in run[0].pushes if push.version > 6]
+    assert later and all(push.staleness == 0 for push in later)
+
+
+@pytest.mark.parametrize(("workers", "servers"), [(1, 1), (2, 1), (3, 2), (2, 5)])
+def test_bytes_are_those_of_the_formulas(workers, servers):
+    run = train(workers + servers, servers=servers)
+    steps = 4
+    for rank, record in enumerate(run.results):
+        sent = sum(s.sent_bytes for s in run.trace.of(rank) if s.peer >= 0)
+        parameters = sum(s.sent_bytes for s in run.trace.of(rank) if s.kind == "send")
+        if rank < servers:
+            expected = ps.formulas.server_sent_bytes(ELEMENTS, servers, ITEM_BYTES, steps, workers, rank)
+            shard = len(range(ELEMENTS)[ps.sharding.bounds(ELEMENTS, servers)[rank]])
+            assert parameters == workers * (steps + 1) * (8 + shard * ITEM_BYTES)
+        else:
+            expected = ps.formulas.worker_sent_bytes(ELEMENTS, servers, ITEM_BYTES, steps)
+            assert parameters == steps * ELEMENTS * ITEM_BYTES, "the gradient, once a step"
+        assert sent == record.sent_bytes == expected
+
+
+@pytest.mark.parametrize(("workers", "servers"), [(1, 1), (3, 2), (2, 3)])
+def test_the_trace_is_the_plan(workers, servers):
+    run = train(workers + servers, servers=servers)
+    kinds = {"F", "B", "send", "recv", "update"}
+    for step in range(4):
+        plan = ps.plan(workers, servers, step)
+        spans = {s.op: s for s in run.trace.spans if s.kind in kinds and s.mb == step}
+        assert set(spans) == set(plan)
+        for rank in range(servers, workers + servers):
+            order = [s.op for s in run.trace.of(rank) if s.kind in kinds and s.mb == step]
+            assert order == list(plan.rows[rank])
+        for op, before in plan.needs.items():
+            if op.kind != "recv":
+                late = [str(each) for each in before if spans[each].end_s > spans[op].start_s]
+                assert not late, f"{op} of rank {op.rank} did not wait for {late}"
+
+
+@pytest.mark.parametrize(("workers", "servers"), [(1, 1), (4, 1), (4, 2), (4, 4), (2, 4)])
+def test_the_simulated_plan_takes_what_the_formula_says(workers, servers):
+    size, link = 80_000_000, Link(0.0, 1e9)
+    trace = simulate(ps.plan(workers, servers), AlphaBeta(0.0, 1e9, part_bytes=size // servers))
+    expected = ps.formulas.step_seconds(workers, servers, size, link)
+    assert trace.duration_s == pytest.approx(expected, rel=1e-4)
+
+
+def test_through_an_emulated_link():
+    expected = model.train(mlp(), batches(), torch.optim.SGD, loss=LOSS, lr=0.1)
+    run = train(4, servers=2, link=Link(1e-4, 1e7))
+    assert_weights(run[3].weights, expected.weights)
+
+
+def test_updates_of_the_server_are_in_the_trace_with_their_shard():
+    run = train(4, servers=2)
+    for rank in (0, 1):
+        updates = [s for s in run.trace.of(rank) if s.kind == "update"]
+        assert [(s.part, s.mb) for s in updates] == [(rank, step) for step in range(4)]
