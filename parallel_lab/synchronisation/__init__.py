@@ -1,1 +1,35 @@
 """The ways to synchronise: when gradients or weights meet, and how stale they may be by then."""
+
+from parallel_lab.synchronisation import (
+    asynchronous,
+    compare,
+    diloco,
+    hogwild,
+    local_sgd,
+    mixed,
+    partial,
+    stale,
+    synchronous,
+    virtual,
+)
+from parallel_lab.synchronisation.diloco import DiLoCo
+from parallel_lab.synchronisation.local_sgd import LocalSGD
+from parallel_lab.synchronisation.record import Record, Update, histogram
+
+__all__ = [
+    "DiLoCo",
+    "LocalSGD",
+    "Record",
+    "Update",
+    "asynchronous",
+    "compare",
+    "diloco",
+    "histogram",
+    "hogwild",
+    "local_sgd",
+    "mixed",
+    "partial",
+    "stale",
+    "synchronous",
+    "virtual",
+]

@@ -1,0 +1,149 @@
+"""Virtual time: when each worker computes, at which version it reads, and when its gradient takes effect. No processes.
+
+A schedule depends on the strategy and on the seconds that each step takes, not on any model: `retrain.replay` then
+trains with real gradients in exactly that order. The strategies of a parameter server are its own rule objects, so what
+is simulated here is what runs there; `LocalSteps` stands for local SGD and DiLoCo. Asynchronous with `push_s=0` and
+`pull_s=0` is also Hogwild without lost updates.
+
+The network is a delay: `push_s` from a worker to the shared weights, `pull_s` back. Messages do not queue for
+each other. Events at the same moment happen in the order of the worker's index.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from parallel_lab.model.data import shard_sizes
+from parallel_lab.parameter_server import Rule
+from parallel_lab.synchronisation.check import number, whole
+from parallel_lab.synchronisation.events import Costs, Server
+from parallel_lab.synchronisation.record import Update
+
+
+@dataclass(frozen=True)
+class LocalSteps:
+    """Each worker takes `every` steps of its own, then all meet: local SGD, and DiLoCo with an outer step.
+
+    Attributes:
+        every: H, the steps between two meetings.
+        outer_lr, outer_momentum: of the outer step; 1 and 0 take the mean of the weights (local SGD), DiLoCo's paper
+            has 0.7 and 0.9.
+
+    TypeError or ValueError if a number makes no sense.
+    """
+
+    every: int
+    outer_lr: float = 1.0
+    outer_momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        whole("every", self.every)
+        number("outer_lr", self.outer_lr)
+        if number("outer_momentum", self.outer_momentum) >= 1:
+            raise ValueError(f"outer_momentum={self.outer_momentum}: expected less than 1")
+
+
+Strategy = Rule | LocalSteps
+StepSeconds = Callable[[int, int], float] | Sequence[float] | float
+
+
+@dataclass(frozen=True)
+class Schedule(Sequence[Update]):
+    """The updates of one training in virtual time, in the order in which they took effect.
+
+    Attributes:
+        strategy: what decided. workers: how many there were.
+        updates: one for each gradient, dropped ones where they came.
+        costs: what a step and a message take.
+    """
+
+    strategy: Strategy
+    workers: int
+    updates: tuple[Update, ...]
+    costs: Costs
+
+    def __len__(self) -> int:
+        return len(self.updates)
+
+    @overload
+    def __getitem__(self, index: int) -> Update: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Update]: ...
+    def __getitem__(self, index: int | slice) -> Update | Sequence[Update]:
+        return self.updates[index]
+
+    @property
+    def seconds(self) -> float:
+        """When the last gradient took effect."""
+        return max((update.finished_s for update in self.updates), default=0.0)
+
+    @property
+    def staleness(self) -> list[int]:
+        """Of each gradient that was used, in the order of use; see `record.histogram`."""
+        return [update.staleness for update in self.updates if not update.dropped]
+
+
+def schedule(
+    strategy: Strategy,
+    step_s: StepSeconds,
+    workers: int,
+    updates: int,
+    push_s: float = 0.0,
+    pull_s: float = 0.0,
+) -> Schedule:
+    """Lets `workers` workers compute `updates` gradients, all together, and says when each took effect.
+
+    Under a server's rule a worker that becomes free takes the next gradient, so that fast workers compute more of them.
+    Under `LocalSteps` each computes an equal number (the first ones one more where it does not divide).
+
+    Args:
+        strategy: a rule of `parameter_server`, such as `StaleSynchronous(2)`, or `LocalSteps`.
+        step_s: seconds of computing a gradient: a function (worker, its step), one number a worker, or one for all.
+        push_s, pull_s: seconds on the way to the shared weights and back; a meeting of `LocalSteps` takes both.
+
+    Raises:
+        TypeError, ValueError: a count is no whole number from 1, a time is negative or no number, the strategy is none.
+    """
+    whole("workers", workers)
+    whole("updates", updates)
+    costs = Costs(_seconds(step_s, workers), number("push_s", push_s), number("pull_s", pull_s))
+    if isinstance(strategy, LocalSteps):
+        return Schedule(strategy, workers, tuple(_local(strategy.every, workers, updates, costs)), costs)
+    if isinstance(strategy, type) or not hasattr(strategy, "may_pull"):
+        raise TypeError(f"strategy={strategy!r}: expected a rule, such as StaleSynchronous(2), or LocalSteps(8)")
+    strategy.check(workers)
+    return Schedule(strategy, workers, tuple(Server(strategy, workers, updates, costs).run()), costs)
+
+
+def slow_worker(workers: int, factor: float = 3.0, step_s: float = 1.0) -> list[float]:
+    """Seconds of a step for each worker, where the last one takes `factor` times as long: for `schedule`."""
+    whole("workers", workers)
+    return [number("step_s", step_s)] * (workers - 1) + [step_s * number("factor", factor)]
+
+
+def _seconds(step_s: StepSeconds, workers: int) -> Callable[[int, int], float]:
+    if callable(step_s):
+        return lambda worker, step: number(f"step_s({worker}, {step})", step_s(worker, step))
+    each = list(step_s) if isinstance(step_s, Sequence) else [step_s] * workers
+    if len(each) != workers:
+        raise ValueError(f"step_s has {len(each)} numbers for {workers} workers")
+    checked = [number("step_s", value) for value in each]
+    return lambda worker, step: checked[worker]
+
+
+def _local(every: int, workers: int, updates: int, costs: Costs) -> list[Update]:
+    """Rounds of up to `every` steps for each worker; a round ends when its slowest worker has met the others."""
+    left, done, found, now_s, version = shard_sizes(updates, workers), [0] * workers, [], 0.0, 0
+    while any(left):
+        steps = []
+        for worker in range(workers):
+            start_s = now_s
+            for _ in range(min(every, left[worker])):
+                end_s = start_s + costs.step_s(worker, done[worker])
+                steps.append(Update(worker, start_s, 0.0, version, version + 1, 0, False, done[worker], end_s))
+                done[worker], left[worker], start_s = done[worker] + 1, left[worker] - 1, end_s
+        now_s = max(step.computed_s for step in steps) + costs.push_s + costs.pull_s
+        steps.sort(key=lambda step: (step.computed_s, step.worker))
+        found += [step._replace(finished_s=now_s) for step in steps]
+        version += 1
+    return found

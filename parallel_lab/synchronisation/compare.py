@@ -1,0 +1,188 @@
+"""Strategies against each other in virtual time: the quality at equal samples, and at equal simulated seconds.
+
+A strategy that never waits makes more updates in the same time, from staler gradients. Which of the two weighs more is
+a matter of measurement, over several seeds, with a learning rate chosen for each strategy: one rate for all would
+favour whichever it happens to suit: an asynchronous update holds one gradient, a synchronous one the mean of n.
+
+    task = compare.digits()
+    found = compare.curves(task, compare.strategies(4), seeds=range(5), slow=3.0)
+    compare.at_seconds(found, seconds=40.0)       # {"synchronous": Spread(mean=..., stdev=..., seeds=5), ...}
+
+Seeds are independent, so ranks may share them: each calls `curves` with its own, and `merge` puts the results together.
+"""
+
+import math
+import statistics
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from parallel_lab import model as lab  # not by name: a rank that compares nothing must not load scikit-learn
+from parallel_lab.model.data import Batch, text, text_batches
+from parallel_lab.model.gpt import GPTConfig
+from parallel_lab.model.reference import build
+from parallel_lab.parameter_server import Asynchronous, Mixed, Partial, StaleSynchronous, Synchronous
+from parallel_lab.synchronisation.batches import Source
+from parallel_lab.synchronisation.check import whole
+from parallel_lab.synchronisation.clock import LocalSteps, Strategy, schedule, slow_worker
+from parallel_lab.synchronisation.retrain import Curve, replay
+
+Curves = dict[str, list[Curve]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Attributes:
+        model, batches: made from a seed; the batches as the strategies take them, enough for any worker.
+        held_out: (inputs, targets) on which quality is measured.
+        optimizer_class, options: the optimizer of every strategy, and its settings.
+        rates: the learning rate of single strategies, where it is not the one in `options`; see `tuned`.
+    """
+
+    model: Callable[[int], nn.Module]
+    batches: Callable[[int], Source]
+    held_out: Batch
+    optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+
+class Spread(NamedTuple):
+    """A loss over seeds: its mean, its sample standard deviation (0 for one seed), and how many seeds.
+
+    Where training blew up from one of them, the mean is infinite and the deviation NaN.
+    """
+
+    mean: float
+    stdev: float
+    seeds: int
+
+
+_MANY = 1 << 20  # batches of a stream: more than any schedule asks for
+
+
+def digits(batch: int = 16, widths: Sequence[int] = (64, 32, 10), lr: float = 0.2) -> Task:
+    """Handwritten digits, an MLP, SGD; each worker draws batches of `batch` images in an order of its own."""
+
+    def batches(seed: int) -> Source:
+        return lambda worker, workers: lab.digit_batches(batch, _MANY, seed=workers * seed + worker)
+
+    return Task(lambda seed: build(tuple(widths), seed), batches, lab.digit_images("test"), options={"lr": lr})
+
+
+def language(batch: int = 4, config: GPTConfig | None = None, lr: float = 0.3, held_out: int = 32) -> Task:
+    """English text byte by byte, a GPT (2 layers, width 32, 32 bytes of context by default), SGD."""
+    shape = config or GPTConfig(seq=32, layers=2, heads=2, width=32)
+
+    def batches(seed: int) -> Source:
+        return lambda worker, workers: text_batches(shape.seq, batch, _MANY, seed=workers * seed + worker)
+
+    (validation,) = text_batches(shape.seq, held_out, 1, data=text("validation"))
+    return Task(lambda seed: build(shape, seed), batches, validation, options={"lr": lr})
+
+
+def strategies(workers: int) -> dict[str, Strategy]:
+    """One of each kind for so many workers, by the name of its file.
+
+    Partial waits for all but one; mixed switches after 20 updates for each worker; the local ones meet every 8 steps.
+    """
+    return {
+        "synchronous": Synchronous(),
+        "asynchronous": Asynchronous(),
+        "stale": StaleSynchronous(2),
+        "partial": Partial(max(1, workers - 1)),
+        "mixed": Mixed(20 * workers),
+        "local_sgd": LocalSteps(8),
+        "diloco": LocalSteps(8, outer_lr=0.7, outer_momentum=0.9),
+    }
+
+
+def curves(
+    task: Task,
+    chosen: Mapping[str, Strategy],
+    seeds: Iterable[int],
+    *,
+    workers: int = 4,
+    updates: int = 240,
+    slow: float = 1.0,
+    push_s: float = 0.0,
+    pull_s: float = 0.0,
+    points: int = 12,
+) -> Curves:
+    """Trains under each strategy from each seed: `updates` gradients in all, a step of one second.
+
+    The last worker is `slow` times slower than the others. The other arguments are those of `virtual.schedule` and
+    `virtual.replay`, and so are the errors.
+    """
+    step_s = slow_worker(workers, slow)
+    plans = {name: schedule(one, step_s, workers, updates, push_s, pull_s) for name, one in chosen.items()}
+    found: Curves = {name: [] for name in chosen}
+    for seed in seeds:
+        for name, plan in plans.items():
+            options = {**task.options, **({"lr": task.rates[name]} if name in task.rates else {})}
+            model, batches = task.model(seed), task.batches(seed)
+            shared: dict[str, Any] = {"held_out": task.held_out, "points": points, **options}
+            found[name].append(replay(plan, model, batches, task.optimizer_class, **shared))
+    return found
+
+
+def tuned(
+    task: Task, chosen: Mapping[str, Strategy], rates: Sequence[float], seeds: Iterable[int] = (100,), **settings
+) -> dict[str, float]:
+    """For each strategy the learning rate of `rates` with the lowest mean loss at the end; for `Task.rates`.
+
+    Choose with `seeds` that are not compared afterwards. `settings` are those of `curves`.
+    """
+    seeds = list(seeds)
+    best: dict[str, tuple[float, float]] = {}
+    for rate in rates:
+        trial = Task(task.model, task.batches, task.held_out, task.optimizer_class, {**task.options, "lr": rate})
+        for name, found in curves(trial, chosen, seeds, **settings).items():
+            mean = statistics.fmean(curve.losses[-1] for curve in found)
+            # A rate at which training blew up has a loss of NaN, and never counts as best.
+            best[name] = min(best.get(name, (math.inf, rate)), (mean if math.isfinite(mean) else math.inf, rate))
+    return {name: rate for name, (_, rate) in best.items()}
+
+
+def merge(parts: Iterable[Curves]) -> Curves:
+    """The curves of several ranks as one, in the order of the ranks."""
+    parts = list(parts)
+    return {name: list(chain.from_iterable(part[name] for part in parts)) for name in parts[0]}
+
+
+def at_samples(found: Curves, samples: int) -> dict[str, Spread]:
+    """The loss of each strategy once it had used so many samples; see `at_seconds` for points between and errors."""
+    whole("samples", samples)
+    return {
+        name: _spread([_at(curve.samples, curve.losses, samples) for curve in some]) for name, some in found.items()
+    }
+
+
+def at_seconds(found: Curves, seconds: float) -> dict[str, Spread]:
+    """The loss of each strategy after so many simulated seconds.
+
+    That is the loss at the last point of the curve that is not later, so nothing is counted before it was reached.
+    ValueError if a curve has no such point yet, or ended before (its quality then is not known).
+    """
+    return {
+        name: _spread([_at(curve.seconds, curve.losses, seconds) for curve in some]) for name, some in found.items()
+    }
+
+
+def _at(places: Sequence[float], losses: Sequence[float], place: float) -> float:
+    if not places[0] <= place <= places[-1]:
+        raise ValueError(f"{place} lies outside a curve from {places[0]} to {places[-1]}: compare within all of them")
+    return losses[bisect_right(places, place) - 1]
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    if not all(map(math.isfinite, values)):
+        return Spread(math.inf, math.nan, len(values))
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))

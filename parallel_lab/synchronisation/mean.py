@@ -1,0 +1,50 @@
+"""The weighted mean of tensors over all ranks: one flat message, started here and waited for by the caller.
+
+A rank that stands for w samples contributes w times its tensors. Its w travels as one more number of the same message,
+so shares may differ from rank to rank and from round to round. With n ranks and P numbers each rank sends
+2 (n-1)/n (P + 1) numbers, as a ring does.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Mean(NamedTuple):
+    """A mean under way.
+
+    Attributes:
+        flat: (P + 1,), the weighted tensors and the weight; the sums over ranks once `work` is done.
+        work: the handle of the all-reduce.
+        shapes: of the tensors.
+    """
+
+    flat: Tensor
+    work: dist.Work
+    shapes: tuple[torch.Size, ...]
+
+    def wait(self) -> list[Tensor] | None:
+        """Blocks, and returns the means as views of one buffer; None if no rank stands for any samples."""
+        self.work.wait()
+        total = self.flat[-1]
+        if not total:
+            return None
+        pieces = (self.flat[:-1] / total).split([shape.numel() for shape in self.shapes])
+        return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+
+def start_mean(tensors: Sequence[Tensor], weight: float, group: dist.ProcessGroup | None = None) -> Mean:
+    """Starts the mean of `tensors` over all ranks, where this rank counts `weight` times.
+
+    Half-precision tensors travel as float32, which counts exactly up to 16 million samples.
+    """
+    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
+    # A rank without samples sends zeros: 0 times its tensors would turn an infinity into NaN.
+    parts = [t.detach().flatten().to(dtype) * weight if weight else torch.zeros_like(t).flatten() for t in tensors]
+    flat = torch.cat([*parts, torch.tensor([weight], dtype=dtype, device=tensors[0].device)])
+    work = dist.all_reduce(flat, group=group, async_op=True)
+    assert work is not None
+    return Mean(flat, work, tuple(t.shape for t in tensors))

@@ -1,0 +1,66 @@
+"""Partially synchronous SGD: the first k of n gradients count, the others are backups.
+
+Source: Chen et al. 2016, "Revisiting Distributed Synchronous SGD", section 3, algorithms 3 and 4.
+
+Idea: all n workers compute a gradient at the same weights. As soon as k of them have arrived, their mean is the update,
+and all workers go on with the new weights. A gradient of older weights that comes later is dropped.
+
+Guarantee: synchronous SGD on k batches: what counts is never stale. But whoever is always late never counts: if speed
+goes with data (one worker, one kind of data), the model does not see the slow worker's data at all.
+Staleness: 0 for what counts; what is dropped has its own count (`Record.updates`).
+Sharded, replicated, bytes and memory: as in `asynchronous`; dropped gradients travel too.
+A slow rank: with n - k or fewer of them, nobody waits for it, and its work is lost. With more, all wait for the k-th.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from parallel_lab.model.gpt import loss as cross_entropy
+from parallel_lab.model.reference import LossFn
+from parallel_lab.parameter_server import Partial
+from parallel_lab.synchronisation import through_server
+from parallel_lab.synchronisation.batches import Source
+from parallel_lab.synchronisation.record import Record
+
+
+def train(
+    model: nn.Module,
+    batches: Source,
+    optimizer_class: Callable[..., torch.optim.Optimizer],
+    *,
+    k: int,
+    steps: int | None = None,
+    loss: LossFn = cross_entropy,
+    servers: int = 1,
+    group: dist.ProcessGroup | None = None,
+    **optimizer_kwargs,
+) -> Record:
+    """Trains a copy of `model` partially synchronously through parameter servers; every rank calls it.
+
+    Args:
+        batches: global batches (inputs, targets), or a function (worker, workers) -> this worker's batches.
+        optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the servers' optimizer.
+        k: how many gradients make an update, from 1 to the number of workers.
+        steps: how many gradients each worker computes; by default as many as it has batches.
+        loss: of (outputs, targets), a mean over samples.
+        servers: how many ranks serve, the first of the group; the others work.
+
+    Raises:
+        ValueError, TypeError: on the rank that caused it: models that differ, a gradient that is not finite (it never
+            reaches the server), a k out of range, too few ranks, a wrong learning rate.
+    """
+    rule = Partial(k)
+    return through_server.train(
+        model,
+        batches,
+        optimizer_class,
+        rule,
+        steps=steps,
+        loss=loss,
+        servers=servers,
+        group=group,
+        options=optimizer_kwargs,
+    )

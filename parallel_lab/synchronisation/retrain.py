@@ -1,0 +1,226 @@
+"""Replay: trains with real gradients in exactly the order of a schedule, one process, deterministic.
+
+Each gradient is computed at the weights of its `read_version`, with the next batch of its worker, and takes effect when
+the schedule says so. The order may be one of virtual time, or the `updates` of a real run's server: the weights then
+are those of the real run.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from parallel_lab.model.data import Batch
+from parallel_lab.model.gpt import loss as cross_entropy
+from parallel_lab.model.reference import LossFn
+from parallel_lab.synchronisation.batches import Source, own
+from parallel_lab.synchronisation.check import whole
+from parallel_lab.synchronisation.clock import LocalSteps, Schedule
+from parallel_lab.synchronisation.job import to_model, trained, weights
+from parallel_lab.synchronisation.outer import outer_step
+from parallel_lab.synchronisation.record import Update
+
+Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Quality over samples and over time.
+
+    Attributes:
+        samples: computed so far at each point, dropped ones included: they cost as much.
+        seconds: of virtual time at each point.
+        losses: on the held-out batch, or, without one, the mean loss of the gradients since the point before.
+        weights: at the end, by name as in `state_dict()`.
+    """
+
+    samples: list[int]
+    seconds: list[float]
+    losses: list[float]
+    weights: Mapping[str, Tensor]
+
+
+class Gradients:
+    """Computes gradients of one model at any weights, each worker on its own batches.
+
+    Attributes:
+        samples: used so far. losses: of the gradients since the list was last emptied.
+    """
+
+    def __init__(self, model: nn.Module, batches: Source, workers: int, loss: LossFn) -> None:
+        self.model, self.loss = model, loss
+        self.parameters = trained(model)
+        self.streams = [iter(own(batches, worker, workers)) for worker in range(workers)]
+        self.samples = 0
+        self.losses: list[float] = []
+
+    def of(self, worker: int, at: Tensor) -> tuple[Tensor, int]:
+        """The gradient of the worker's next batch at the weights `at`, both (P,), and how many samples it has.
+
+        ValueError if the worker has no batch left.
+        """
+        batch = next(self.streams[worker], None)
+        if batch is None:
+            raise ValueError(f"worker {worker} has no batch left: give each worker as many as there are updates")
+        vector_to_parameters(at, self.parameters)  # views of `at`, not copies
+        self.model.zero_grad()
+        value = self._loss(batch)
+        value.backward()
+        self.samples += len(batch[0])
+        self.losses.append(value.item())
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return parameters_to_vector(found), len(batch[0])
+
+    @torch.no_grad()
+    def held_out(self, batch: Batch | None, at: Tensor) -> float:
+        """The loss on `batch` at the weights `at`; without a batch, the mean of `losses`, which are then forgotten."""
+        recent, self.losses = self.losses, []
+        if batch is None:
+            return sum(recent) / len(recent)
+        vector_to_parameters(at, self.parameters)
+        self.model.eval()
+        value = self._loss(batch).item()
+        self.model.train()
+        return value
+
+    def _loss(self, batch: Batch) -> Tensor:
+        inputs, targets = to_model(self.model, batch)
+        return self.loss(self.model(inputs), targets)
+
+
+def replay(
+    schedule: Sequence[Update],
+    model: nn.Module,
+    batches: Source,
+    optimizer_class: Callable[..., torch.optim.Optimizer],
+    *,
+    loss: LossFn = cross_entropy,
+    held_out: Batch | None = None,
+    points: int = 20,
+    workers: int | None = None,
+    **optimizer_kwargs,
+) -> Curve:
+    """Trains a copy of `model` in the order of `schedule` and returns its quality on the way.
+
+    Args:
+        schedule: a `Schedule`, or a real run's `Record.updates` (of one server).
+        batches: as the real strategies take them; each worker draws from its own as often as it computes.
+        optimizer_class: `optimizer_class([weights], **optimizer_kwargs)`, as a server makes it: over one flat vector,
+            so it has to treat each element alone. Under `LocalSteps` each worker has one.
+        held_out: the batch on which quality is measured; without it, the training loss.
+        points: how many points the curve has, or fewer where there are fewer updates of the shared weights.
+        workers: how many; known from a `Schedule`, otherwise by default those that occur.
+
+    Raises:
+        ValueError: there are no updates, or a worker has too few batches.
+    """
+    if not schedule:
+        raise ValueError("an empty schedule: nothing to train")
+    known = schedule.workers if isinstance(schedule, Schedule) else 1 + max(update.worker for update in schedule)
+    gradients = Gradients(deepcopy(model), batches, workers or known, loss)
+
+    def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return optimizer_class(parameters, **optimizer_kwargs)
+
+    with _one_thread():
+        return _curve(_versions(schedule, gradients, make), schedule, gradients, held_out, whole("points", points))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Models as small as these lose time when torch cuts their products up, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _versions(schedule: Sequence[Update], gradients: Gradients, make: Make) -> Iterator[tuple[Update, Tensor]]:
+    start = parameters_to_vector(gradients.parameters).detach()
+    if isinstance(schedule, Schedule) and isinstance(schedule.strategy, LocalSteps):
+        return _local(schedule, schedule.strategy, gradients, start, make)
+    return _served(schedule, gradients, start, make)
+
+
+def _served(
+    schedule: Sequence[Update], gradients: Gradients, start: Tensor, make: Make
+) -> Iterator[tuple[Update, Tensor]]:
+    """Each update of the server's weights: the last gradient in it, and the weights (P,) after it."""
+    parameter = nn.Parameter(start.clone())
+    optimizer = make([parameter])
+    needed = {update.read_version: index for index, update in enumerate(schedule)}  # the last to read each version
+    closing = {update.version: index for index, update in enumerate(schedule) if not update.dropped}
+    kept = {0: start}
+    held: dict[int, tuple[Tensor, int]] = {}
+    for index, update in enumerate(schedule):
+        gradient = gradients.of(update.worker, kept[update.read_version])
+        if needed[update.read_version] == index:
+            del kept[update.read_version]
+        if update.dropped:
+            continue
+        held[update.worker] = gradient
+        if closing[update.version] == index:
+            parameter.grad = _mean([held[worker] for worker in sorted(held)])
+            optimizer.step()
+            held.clear()
+            kept[update.version] = parameter.detach().clone()
+            yield update, kept[update.version]
+            kept = {version: value for version, value in kept.items() if needed.get(version, -1) > index}
+
+
+def _mean(held: Sequence[tuple[Tensor, int]]) -> Tensor:
+    """The mean of gradients (P,), each weighted by its samples; summed as a server does, so that no bit differs."""
+    total = sum(samples for _, samples in held)
+    mean = held[0][0] * (held[0][1] / total)
+    for gradient, samples in held[1:]:
+        mean.add_(gradient, alpha=samples / total)
+    return mean
+
+
+def _local(
+    schedule: Sequence[Update], strategy: LocalSteps, gradients: Gradients, start: Tensor, make: Make
+) -> Iterator[tuple[Update, Tensor]]:
+    """Each meeting: the last step before it, and the weights (P,) after it."""
+    workers = len(gradients.streams)
+    own_weights = [nn.Parameter(start.clone()) for _ in range(workers)]
+    optimizers = [make([parameter]) for parameter in own_weights]
+    shared, momentum = start.clone(), torch.zeros_like(start)
+    for _, round_ in groupby(schedule, key=lambda update: update.version):
+        steps, seen = list(round_), [0] * workers
+        for update in steps:
+            worker = update.worker
+            own_weights[worker].grad, samples = gradients.of(worker, own_weights[worker].detach())
+            optimizers[worker].step()
+            seen[worker] += samples
+        with torch.no_grad():
+            outer = [(shared - own_weights[w], seen[w]) for w in range(workers) if seen[w]]
+            outer_step(shared, momentum, _mean(outer), strategy.outer_lr, strategy.outer_momentum)
+            for parameter in own_weights:
+                parameter.copy_(shared)
+        yield steps[-1], shared.clone()
+
+
+def _curve(
+    versions: Iterator[tuple[Update, Tensor]],
+    schedule: Sequence[Update],
+    gradients: Gradients,
+    held_out: Batch | None,
+    points: int,
+) -> Curve:
+    total = len({update.version for update in schedule if not update.dropped})
+    samples, seconds, losses, at = [], [], [], torch.empty(0)
+    for index, (update, at) in enumerate(versions, start=1):
+        # `points` of the versions, evenly spread, the last among them.
+        if index * points // total > (index - 1) * points // total:
+            samples.append(gradients.samples)
+            seconds.append(update.finished_s)
+            losses.append(gradients.held_out(held_out, at))
+    vector_to_parameters(at, gradients.parameters)
+    return Curve(samples, seconds, losses, weights(gradients.model))
