@@ -41,16 +41,13 @@ def train(
     group: dist.ProcessGroup | None = None,
     **optimizer_kwargs: Any,
 ) -> Record:
-    """Trains a copy of `model` on the ranks of `group`: the first `servers` serve, the others work.
+    """Trains a copy of `model` on the ranks of `group`, which all call it: the first `servers` serve, the others work.
 
-    Every rank calls this with the same arguments, as the function of a launch does. With `Synchronous()` and a list of
-    global batches, the weights are those of `model.train` in one process.
+    With `Synchronous()` and a list of global batches, the weights are those of `model.train` in one process.
 
     Args:
-        batches: a list of global batches (inputs, targets), of which each worker takes its share, or
-            `batches(worker, workers)`, which gives a worker's own.
-        consistency: a rule of `consistency`; `Synchronous()` if None.
-        loss: of (outputs, targets), a mean over samples.
+        batches: global batches (inputs, targets), of which each worker takes its share, or see `Source`.
+        consistency: a rule; `Synchronous()` if None. loss: of (outputs, targets), a mean over samples.
         steps: how many steps each worker makes at most; None for as long as its batches last.
         spares, snapshot, every, resume, optimizer_kwargs: as in `serve`.
 
@@ -60,18 +57,13 @@ def train(
     check_rate(optimizer_kwargs)
     rule = Synchronous() if consistency is None else consistency
     check_rule(rule, group.size() - servers, servers - spares)
-    if steps is not None:
-        whole(steps, "steps", 1)
+    whole(1 if steps is None else steps, "steps", 1)
     model = deepcopy(model)
     if group.rank() < servers:
         options: dict[str, Any] = {"snapshot": snapshot, "every": every, "resume": resume, "group": group}
         return serve(model, optimizer_class, rule, servers=servers, spares=spares, **options, **optimizer_kwargs)
     worker = Worker(model, servers, spares, group)
-    try:
-        return work(worker, islice(mine(batches, worker.index, worker.workers), steps), loss)
-    except BaseException:
-        worker.leave()  # the process may live on, and the servers would wait for it
-        raise
+    return work(worker, islice(mine(batches, worker.index, worker.workers), steps), loss)
 
 
 def mine(batches: Source, worker: int, workers: int) -> Iterator[Batch]:
@@ -87,8 +79,16 @@ def mine(batches: Source, worker: int, workers: int) -> Iterator[Batch]:
 def work(worker: Worker, batches: Iterable[Batch], loss: LossFn) -> Record:
     """A worker's life: pull, forward, backward, push for each of its batches, then wait for the end.
 
-    ValueError if there are no batches, or a gradient is not finite.
+    ValueError if there are no batches, or a gradient is not finite; whatever is raised, the worker leaves first.
     """
+    try:
+        return _work(worker, batches, loss)
+    except BaseException:
+        worker.leave()  # the process may live on, and the servers would wait for it
+        raise
+
+
+def _work(worker: Worker, batches: Iterable[Batch], loss: LossFn) -> Record:
     record, began_s = Record("worker"), time.monotonic()
     for step, batch in enumerate(batches):
         record.versions.append(worker.pull())
