@@ -33,8 +33,8 @@ def storages(tensors: Iterable[Tensor | None]) -> dict[Key, int]:
             continue
         flatten = getattr(tensor, "__tensor_flatten__", None)  # what torch asks a wrapper for its inner tensors
         if flatten:
-            names, _ = flatten()
-            found |= storages(getattr(tensor, name) for name in names)
+            inner = (getattr(tensor, name) for name in flatten()[0])
+            found |= storages(each for each in inner if isinstance(each, Tensor))  # FSDP2's names its mesh as well
             continue
         storage = tensor.untyped_storage()
         if storage.nbytes():

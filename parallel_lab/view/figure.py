@@ -4,6 +4,7 @@ Boxes of one look are one collection: a trace of 2,000 spans is a dozen artists 
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ from parallel_lab.view.units import format_bytes, time_unit
 
 _LEFT, _RIGHT, _RIGHT_MEMORY = 1.35, 0.2, 0.8
 _LANE_NAMES = 0.75  # the width that names of lanes take, left of the axes
+_BAND_CHARACTERS = 8  # that fit left of them
 _TOP, _TOP_TITLE, _AXIS = 0.12, 0.34, 0.46
 _LABEL_PT, _LANE_PT, _TEXT_PT = 8.5, 6.5, 7.0
 _DIGIT_IN = 0.66 * _TEXT_PT / 72  # a digit of DejaVu Sans is 0.64 em wide
@@ -32,9 +34,16 @@ _HALO = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
 
 
 def timeline_figure(
-    trace: Trace, layout: Layout, *, title: str | None, width_in: float, slots: bool, memory: bool
+    trace: Trace,
+    layout: Layout,
+    *,
+    title: str | None,
+    width_in: float,
+    slots: bool,
+    memory: bool,
+    names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws `layout`, with a strip of bytes held under each rank when `memory` is true."""
+    """Draws `layout`, with a strip of bytes held under each rank when `memory` is true; `names` are the bands'."""
     geometry = Geometry.of(layout, memory)
     right = _RIGHT_MEMORY if memory else _RIGHT
     with settings():
@@ -52,7 +61,7 @@ def timeline_figure(
             ax.set_title(shorten(title, int(axes_in / 0.085)), loc="left", fontsize=10, color=INK)
         if legend:
             legend.set_bbox_to_anchor((0.5, 0.02 / height_in))
-        _bands(ax, layout, geometry, memory, axes_in)
+        _bands(ax, layout, geometry, memory, axes_in, names or [f"rank {rank}" for rank in range(layout.ranks)])
         _boxes(ax, layout, geometry, scale, axes_in)
         if memory:
             _memory(ax, trace, layout, geometry, scale)
@@ -77,7 +86,7 @@ def _axes(ax: Axes, trace: Trace, layout: Layout, geometry: Geometry, slots: boo
     return scale
 
 
-def _bands(ax: Axes, layout: Layout, geometry: Geometry, memory: bool, axes_in: float) -> None:
+def _bands(ax: Axes, layout: Layout, geometry: Geometry, memory: bool, axes_in: float, bands: Sequence[str]) -> None:
     """A pale band behind each rank, its name, and the names of its lanes where they fit."""
     names = geometry.lane_names(memory)
     for rank in range(layout.ranks):
@@ -87,7 +96,7 @@ def _bands(ax: Axes, layout: Layout, geometry: Geometry, memory: bool, axes_in: 
         ax.text(
             -(_LANE_NAMES if names else 0.07) / axes_in,
             (top + bottom) / 2,
-            f"rank {rank}",
+            shorten(bands[rank], _BAND_CHARACTERS),
             fontsize=_LABEL_PT,
             color=INK,
             **where,

@@ -1,5 +1,7 @@
 """Bytes that each rank holds over time, stacked by kind."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
@@ -16,14 +18,20 @@ from parallel_lab.view.units import format_bytes, time_unit
 _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 
-def draw_memory(source, *, title: str | None = None, width_in: float = 9.0) -> Drawing:
+def draw_memory(
+    source, *, names: Sequence[str] | None = None, title: str | None = None, width_in: float = 9.0
+) -> Drawing:
     """Draws the bytes held by each rank of a run or trace, a panel a rank, all to one scale, stacked by kind.
 
-    The text gives each rank's peak and what it was made of. Raises ValueError for a trace without memory samples.
+    `names` stand in place of `rank 0`, `rank 1` and so on. The text gives each rank's peak and what it was made of.
+    Raises ValueError for a trace without memory samples, or if there is not one name for each rank.
     """
     trace, _ = trace_of(source)
     if not trace.memory:
         raise ValueError("this trace holds no memory samples, so there is no memory to draw")
+    names = [f"rank {rank}" for rank in range(trace.ranks)] if names is None else names
+    if len(names) != trace.ranks:
+        raise ValueError(f"{len(names)} names for {trace.ranks} ranks")
     kinds = order(sample.kind for sample in trace.memory)
     peak = max(trace.peak_bytes(rank) for rank in range(trace.ranks))
     scale, unit = next(((s, u) for s, u in _SCALES if peak >= s), _SCALES[-1])
@@ -32,7 +40,7 @@ def draw_memory(source, *, title: str | None = None, width_in: float = 9.0) -> D
         figure, axes = panels(trace.ranks, columns, width_in, 1.55, title, sharex=True, sharey=True)
         for rank, ax in enumerate(axes):
             _panel(ax, trace, rank, kinds, scale)
-            ax.set_title(f"rank {rank}", fontsize=8.5, color=INK, loc="left")
+            ax.set_title(names[rank], fontsize=8.5, color=INK, loc="left")
         figure.supylabel(f"held ({unit})", fontsize=8.5)
         for ax in axes[-columns:]:
             ax.tick_params(labelbottom=True)
@@ -41,7 +49,7 @@ def draw_memory(source, *, title: str | None = None, width_in: float = 9.0) -> D
         patches = [_patch(found[kind]) for kind in kinds]
         legend_below(figure, patches, kinds)
     alt = f"{f'{title}. ' if title else ''}Bytes held over time by {plural(trace.ranks, 'rank')}: {', '.join(kinds)}."
-    return Drawing(figure, alt=alt, text=_text(trace, kinds))
+    return Drawing(figure, alt=alt, text=_text(trace, kinds, names))
 
 
 def _patch(look) -> Patch:
@@ -74,10 +82,10 @@ def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float) ->
     ax.set_ylim(bottom=0)
 
 
-def _text(trace: Trace, kinds: list[str]) -> str:
+def _text(trace: Trace, kinds: list[str], names: Sequence[str]) -> str:
     peaks = [_at_peak(trace, rank) for rank in range(trace.ranks)]
     columns = {
-        "rank": [str(rank) for rank in range(trace.ranks)],
+        "rank": [name.removeprefix("rank ") for name in names],
         "peak": [format_bytes(sum(held.values())) for held in peaks],
     }
     for kind in kinds if len(kinds) > 1 else []:

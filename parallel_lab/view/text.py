@@ -14,16 +14,22 @@ _MOST_KINDS = 6
 _FOLD_ABOVE = 8  # with more ranks, neighbours that have the same numbers share a line
 
 
-def summary(source, times: bool | None = None) -> str:
+def summary(source, times: bool | None = None, names: Sequence[str] | None = None) -> str:
     """The numbers of a run, a trace or a plan: per rank busy share, bytes, messages, overlap, memory; then the bubble.
 
     With `times=False` all that comes from a clock is left out, so that the text is the same in every run; by default
-    times are given where they were simulated (or are slots of a plan) and left out where they were measured.
+    times are given where they were simulated (or are slots of a plan) and left out where they were measured. `names`
+    stand in place of the ranks' numbers.
     """
     trace, slots = trace_of(source)
     times = trace.simulated if times is None else times
     columns = _columns(trace, times, slots)
-    lines = [_headline(trace, times, slots), *table(_fold(columns) if trace.ranks > _FOLD_ABOVE else columns)]
+    if names:
+        columns = {"": list(names), **{name: cells for name, cells in columns.items() if name != "rank"}}
+    lines = [
+        _headline(trace, times, slots),
+        *table(_fold(columns) if trace.ranks > _FOLD_ABOVE and not names else columns),
+    ]
     if times and trace.spans:
         lines.append(f"bubble {format_share(trace.bubble())}")
     return "\n".join(lines)

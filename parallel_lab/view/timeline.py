@@ -1,5 +1,6 @@
 """`draw`: one trace, three ways to look at it: a picture with its summary, an interactive canvas, a trace file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -38,7 +39,14 @@ class Timeline(Drawing):
         save_chrome(self.trace, path)
 
 
-def draw(source, *, title: str | None = None, width_in: float = 9.0, show_memory: bool | None = None) -> Timeline:
+def draw(
+    source,
+    *,
+    title: str | None = None,
+    width_in: float = 9.0,
+    show_memory: bool | None = None,
+    names: Sequence[str] | None = None,
+) -> Timeline:
     """Draws what each rank did, or shall do, over time: one band a rank, computing above communicating.
 
     Args:
@@ -46,20 +54,25 @@ def draw(source, *, title: str | None = None, width_in: float = 9.0, show_memory
         title: above the picture.
         width_in: width in inches, from 4.
         show_memory: a strip of bytes held under each rank; by default where memory was sampled.
+        names: of the bands, in place of `rank 0`, `rank 1`, ..., where a trace was put together from several runs; 8
+            characters at most are shown. The interactive canvas keeps the numbers.
 
     Returns:
         A picture that a notebook shows with a summary below; see `Timeline` for what else it does.
 
     Raises:
         TypeError: `source` is none of the three.
-        ValueError: `width_in` is below 4, or the plan cannot finish.
+        ValueError: `width_in` is below 4, there is not one name a rank, or the plan cannot finish.
     """
     if width_in < 4:
         raise ValueError(f"width_in={width_in}: a timeline needs 4 inches or more")
     trace, slots = trace_of(source)
+    if names is not None and len(names) != trace.ranks:
+        raise ValueError(f"{len(names)} names for {trace.ranks} ranks: expected one a rank")
     layout = lay_out(trace, int(_COLUMNS_PER_IN * width_in))
     memory = bool(trace.memory) if show_memory is None else show_memory and bool(trace.memory)
-    figure = timeline_figure(trace, layout, title=title, width_in=width_in, slots=slots, memory=memory)
+    looks = {"title": title, "width_in": width_in, "slots": slots, "memory": memory, "names": names}
+    figure = timeline_figure(trace, layout, **looks)
     alt = describe(trace, trace.simulated, slots)
     alt = f"{title}. {alt}" if title else alt
-    return Timeline(figure, alt=alt, text=summary(source), trace=trace, slots=slots)
+    return Timeline(figure, alt=alt, text=summary(source, names=names), trace=trace, slots=slots)

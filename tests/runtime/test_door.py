@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from parallel_lab import launch
 from parallel_lab.runtime import make_mesh, ring_cost, stage
+from parallel_lab.trace.memory import held_bytes
 
 WIDTH = 16
 
@@ -159,3 +160,21 @@ def test_sub_groups_name_global_ranks():
     assert [(s.kind, s.peer) for s in trace.of(1)[-2:]] == [("all_reduce", -1), ("send", 2)]
     assert trace.of(1)[-1].group != ""
     assert trace.bytes_sent(3) == 0
+
+
+def test_what_fsdp2_holds_is_this_rank_s_share():
+    def fn():
+        model = mlp()
+        for layer in model:
+            fully_shard(layer)
+        fully_shard(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        model(torch.ones(1, WIDTH)).sum().backward()
+        optimizer.step()
+        return held_bytes(model, optimizer)
+
+    whole = 2 * 4 * WIDTH**2
+    for n in (1, 2):
+        share = whole // n
+        expected = {"parameters": share, "gradients": share, "optimizer_state": share}
+        assert launch(fn, ranks=n).results == [expected] * n

@@ -166,3 +166,12 @@ def test_loading_the_package_leaves_matplotlib_alone():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "False"
     )
+
+
+def test_bands_can_have_names_of_their_own():
+    drawn = draw(busy_trace(2, 4), names=["naive", "overlap"])
+    written = {text.get_text() for text in drawn.figure.findobj(Text)}
+    assert {"naive", "overlap"} <= written and not {"rank 0", "rank 1"} & written
+    assert [line.split()[0] for line in drawn.text.splitlines()[2:4]] == ["naive", "overlap"]
+    with pytest.raises(ValueError, match="3 names for 2 ranks"):
+        draw(busy_trace(2, 4), names=["a", "b", "c"])

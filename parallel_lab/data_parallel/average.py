@@ -1,0 +1,28 @@
+"""The slowest right way to data parallelism: after the backward pass, one all-reduce a parameter, one after another.
+
+Everything is replicated. It sends what DDP sends, 2 (n-1)/n times the gradients' bytes a rank, but pays the latency
+once a parameter, and nothing overlaps with the backward pass. `DDP` differs from it in buckets and in overlap alone.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from parallel_lab.collectives.execute import member
+
+
+def average_gradients(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+    """Replaces `.grad` of each parameter that requires one by its mean over the ranks; call it after `backward()`.
+
+    Ranks need the same model. A parameter without a gradient on this rank counts as zeros and has one afterwards, also
+    where no rank had one. ValueError if no parameter requires a gradient.
+    """
+    group = member(group)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError(f"rank {group.rank()}: no parameter of this model requires a gradient")
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad /= group.size()
+        dist.all_reduce(parameter.grad, group=group)

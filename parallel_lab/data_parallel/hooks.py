@@ -1,0 +1,67 @@
+"""Gradient hooks: what is done with a bucket once this rank has filled it.
+
+A hook is a function of (group, flat) that starts communication and returns a handle. When the handle's `wait()` is
+over, the mean over all ranks stands in `flat`, or is the tensor that `wait()` returned. Compression plugs in here.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Handle(Protocol):
+    """Something under way: a `Work` of torch.distributed, a `torch.futures.Future`, or your own."""
+
+    def wait(self) -> Any:
+        """Blocks until it is over. May return the result, shaped as the bucket, or a list that holds it alone."""
+
+
+Hook = Callable[[dist.ProcessGroup, Tensor], Handle]
+
+
+def mean_hook(group: dist.ProcessGroup, flat: Tensor) -> Handle:
+    """Starts the all-reduce that makes `flat` (elements,) the mean over the ranks of `group`.
+
+    Dividing first keeps sums of float16 in range.
+    """
+    flat.mul_(1 / group.size())
+    return sum_hook(group, flat)
+
+
+def sum_hook(group: dist.ProcessGroup, flat: Tensor) -> Handle:
+    """Starts the all-reduce that makes `flat` (elements,) the sum over the ranks of `group`.
+
+    What DDP does by default, having divided while it filled the bucket: the same mean, one pass over memory less.
+    """
+    work = dist.all_reduce(flat, group=group, async_op=True)
+    assert work is not None  # None is for ranks outside the group
+    return work
+
+
+def start(hook: Hook, group: dist.ProcessGroup, flat: Tensor) -> Handle:
+    """Calls the hook on a filled bucket; TypeError if it returns nothing that can be waited for."""
+    handle = hook(group, flat)
+    if not hasattr(handle, "wait"):
+        name = getattr(hook, "__name__", repr(hook))
+        raise TypeError(
+            f"rank {group.rank()}: the gradient hook {name} returned {handle!r}: expected a handle with wait(), such as"
+            " dist.all_reduce(flat, group=group, async_op=True), or a torch.futures.Future of the reduced bucket"
+        )
+    return handle
+
+
+def finish(handle: Handle, flat: Tensor) -> None:
+    """Waits for the hook and puts what it returned, if that is another tensor, into `flat`.
+
+    Raises ValueError if that tensor has another number of elements.
+    """
+    value = handle.wait()
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, Tensor) or value.data_ptr() == flat.data_ptr():
+        return
+    if value.numel() != flat.numel():
+        raise ValueError(f"the gradient hook gave {value.numel()} elements for a bucket of {flat.numel()}")
+    flat.copy_(value.view(-1))

@@ -1,0 +1,102 @@
+"""Before anything is averaged: do all ranks have the same model? And then the same weights, those of rank 0.
+
+Ranks whose parameters differ in number, shape or order would add up unrelated gradients, or hang. Each rank describes
+its model in words; a fingerprint of eight bytes is compared, and the descriptions travel only if it differs.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+BROADCAST_BYTES = 25 * 2**20  # at most so much is copied together, so that the model is not held twice
+
+Row = tuple[str, str, dict[str, str]]  # parameter, buffer or setting; its name; what must agree
+
+
+def describe(model: nn.Module, **settings: object) -> list[Row]:
+    """Everything that ranks must agree on, a row a parameter, buffer or setting, in order of registration."""
+    first: dict[int, str] = {}
+    rows: list[Row] = [("setting", name, {"value": repr(value)}) for name, value in settings.items()]
+    for name, p in model.named_parameters(remove_duplicate=False):
+        tied = first.setdefault(id(p), name)
+        facts = {"shape": str(tuple(p.shape)), "dtype": str(p.dtype), "requires_grad": str(p.requires_grad)}
+        rows.append(("parameter", name, facts | {"the name of the tensor it shares": tied}))
+    for name, b in model.named_buffers():
+        rows.append(("buffer", name, {"shape": str(tuple(b.shape)), "dtype": str(b.dtype)}))
+    return rows
+
+
+def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
+    """Returns if all ranks of `group` have the same model and settings.
+
+    Otherwise the ranks that differ from most of the others (from rank 0, where that is undecided) raise ValueError with
+    the first difference, and the rest waits for them in a barrier.
+    """
+    rows = describe(model, **settings)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    digest = hashlib.sha256(repr(rows).encode()).digest()[:7]
+    prints = torch.zeros(group.size(), dtype=torch.int64, device=device)
+    prints[group.rank()] = int.from_bytes(digest, "big")
+    dist.all_reduce(prints, group=group)  # each rank fills its own place
+    found = prints.tolist()
+    if len(set(found)) == 1:
+        return
+    everyone: list = [None] * group.size()
+    dist.all_gather_object(everyone, rows, group=group)
+    counts = Counter(found)
+    usual = max(range(len(found)), key=lambda rank: (counts[found[rank]], -rank))
+    if found[group.rank()] != found[usual]:
+        raise ValueError(_difference(group.rank(), rows, usual, everyone[usual]))
+    wait_for_the_culprit(group, "another rank has another model")
+
+
+def wait_for_the_culprit(group: dist.ProcessGroup, why: str) -> None:
+    """Waits in a barrier that the rank at fault never reaches, so that its error is the one that is reported.
+
+    Never returns: if the barrier ends all the same, it raises ValueError.
+    """
+    dist.barrier(group)
+    raise ValueError(f"rank {group.rank()} cannot go on: {why}")
+
+
+def _difference(rank: int, mine: Sequence[Row], other: int, theirs: Sequence[Row]) -> str:
+    start = f"rank {rank} does not have the model of rank {other}:"
+    end = "Build the same model, in the same order, with the same settings on every rank."
+    have, want = {row[:2]: row[2] for row in mine}, {row[:2]: row[2] for row in theirs}
+    for kind, name in want.keys() - have.keys():
+        return f"{start} it lacks the {kind} {name!r}. {end}"
+    for kind, name in have.keys() - want.keys():
+        return f"{start} its {kind} {name!r} is not there. {end}"
+    for key, facts in have.items():
+        for fact, value in facts.items():
+            if value != want[key][fact]:
+                return f"{start} {fact} of the {key[0]} {key[1]!r} is {value} here and {want[key][fact]} there. {end}"
+    for (kind, name), (_, their_name) in zip(have, want, strict=True):
+        if name != their_name:
+            return f"{start} the order differs, the {kind} {name!r} stands where it has {their_name!r}. {end}"
+    return f"{start} {end}"
+
+
+def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, source: int = 0) -> None:
+    """Overwrites the tensors by those of rank `source`, those of a dtype packed together."""
+    packs: dict[tuple, list[Tensor]] = {}
+    for tensor in tensors:
+        pack = packs.setdefault((tensor.dtype, tensor.device), [])
+        if pack and sum(t.nbytes for t in pack) + tensor.nbytes > BROADCAST_BYTES:
+            _broadcast_pack(pack, group, source)
+            pack.clear()
+        pack.append(tensor.detach())
+    for pack in packs.values():
+        _broadcast_pack(pack, group, source)
+
+
+def _broadcast_pack(pack: Sequence[Tensor], group: dist.ProcessGroup, source: int) -> None:
+    flat = torch.cat([tensor.reshape(-1) for tensor in pack])
+    dist.broadcast(flat, group=group, group_src=source)
+    if group.rank() != source:
+        for tensor, part in zip(pack, flat.split([t.numel() for t in pack]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
