@@ -150,7 +150,7 @@ def _checked(run: Any, ranks: int, make: Make, at: str) -> Outcome:
         if type(one) is not Returned:
             raise Wrong(f"{at}: rank {rank} ended without its result")
         if one.loaded:
-            raise Wrong(f"{at}: rank {rank} used {one.loaded[0]}, the answer itself", "Write it with send and recv.")
+            raise Wrong(f"{at}: rank {rank} used {one.loaded[0]}, the answer itself", "The exercise is to build it.")
     seeds = tuple(one.seed for one in returned)
     inputs = [inputs_of(make, rank, ranks, seed) for rank, seed in enumerate(seeds)]
     return Outcome(ranks, inputs, [one.result for one in returned], [one.given for one in returned], run.trace, seeds)
