@@ -96,6 +96,11 @@ def busy(clock, counts):
     return [clock[rank] for rank, count in enumerate(counts) if clock[rank] < count]
 
 
+def fastest_other(clock, counts, worker):
+    others = [clock[rank] for rank, count in enumerate(counts) if rank != worker and clock[rank] < count]
+    return max(others, default=max(counts))
+
+
 ignores_the_bound = server(lambda clock, counts, worker, bound: True)
 always_in_step = server(lambda clock, counts, worker, bound: clock[worker] <= min(busy(clock, counts)))
 one_step_too_strict = server(
@@ -103,7 +108,7 @@ one_step_too_strict = server(
 )
 one_step_too_far = server(lambda clock, counts, worker, bound: clock[worker] - bound - 1 <= min(busy(clock, counts)))
 bound_on_the_fastest = server(
-    lambda clock, counts, worker, bound: clock[worker] - bound <= max(clock[:worker] + clock[worker + 1 :])
+    lambda clock, counts, worker, bound: clock[worker] - bound <= fastest_other(clock, counts, worker)
 )
 never_finished_counted = server(
     lambda clock, counts, worker, bound: clock[worker] - bound <= min(clock[rank] for rank, c in enumerate(counts) if c)
