@@ -4,10 +4,9 @@
 
 Both sides use one plain gloo group; with `--door` both go through the recording group that `launch` gives.
 
-What was measured on 2 free cores stands in benchmarks/README.md (float32, torch 2.13): the median of ring / gloo is
-0.93 to 0.97 at 16 and 64 MiB, and at 4 ranks from 4 MiB on; it is 1.30 at 2 ranks and 4 MiB, where a single turn
-scatters from 0.9 to 2.0. At 1 MiB and less with 2 ranks the ring is behind: a step costs some 15 microseconds whatever
-its size.
+What was measured on 2 free cores stands in benchmarks/README.md (float32, torch 2.13): from 4 MiB on, medians of ring /
+gloo between 0.93 and 1.13 over two runs, where a single turn scatters from 0.7 to 1.5. At 256 KiB and less with 2 ranks
+the ring is behind: a step costs some 15 microseconds whatever its size. Two ranks exchange 1 to 8 MiB in one round.
 
 What decides the time, and what was done about it:
 
