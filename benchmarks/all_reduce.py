@@ -4,9 +4,10 @@
 
 Both sides use one plain gloo group; with `--door` both go through the recording group that `launch` gives.
 
-What was measured on 2 free cores stands in benchmarks/README.md (float32, torch 2.13): from 4 MiB on, medians of ring /
-gloo between 0.93 and 1.13 over two runs, where a single turn scatters from 0.7 to 1.5. At 256 KiB and less with 2 ranks
-the ring is behind: a step costs some 15 microseconds whatever its size. Two ranks exchange 1 to 8 MiB in one round.
+What was measured on 2 free cores stands in benchmarks/README.md (float32, torch 2.13). A single turn scatters from 0.7
+to 1.5 and launches differ by a tenth, so turns of several launches are pooled, and gloo takes part twice: "gloo again"
+says how far a ratio strays where nothing differs. At 1 MiB and less with 2 ranks the ring is behind: with its caches
+full of the tensor, Python needs 0.1 ms for its part of a call, which is done in the calling thread.
 
 What decides the time, and what was done about it:
 
@@ -16,15 +17,19 @@ What decides the time, and what was done about it:
   pair whose lock it cannot get. A rank that posts a receive while its neighbour writes costs the neighbour a core until
   the write is over. Posting all receives before the first send cut the polling from 3.8 to 1.5 million calls in
   200 all-reduces (4 ranks, 4 MiB), and the CPU time by a sixth. Posting them round by round took 1.1 to 1.4 times as
-  long. At 2 ranks both directions share a pair, so there the polling stays.
-- Messages below 2 MiB cost more in handling than the overlap of adding and sending saves; larger chunks are cut into
-  pieces of 2 MiB. Above 16 MiB receives are posted round by round all the same, which bounds the scratch to two chunks.
+  long.
+- At 2 ranks both directions share a pair, so there the polling stayed: 1.05 to 1.3 times gloo's time at 4 MiB. With a
+  second group for the other direction (`collectives/lanes.py`) it is below gloo's.
+- Messages below 4 MiB cost more in handling than the overlap of adding and sending saves; larger chunks are cut into
+  pieces of 4 MiB. Above 16 MiB receives are posted round by round all the same, which bounds the scratch to two chunks.
 - Scratch buffers are kept between calls: fresh memory costs a page fault for each 4 KiB.
 - `group.send` in place of `dist.isend` saves 5 to 20 microseconds a message.
-- A call right after the other side's is up to a tenth slower than one after its own; so each turn times a second call.
+- A call right after the other side's is up to a tenth slower than one after its own; so each turn times a second call,
+  and the order of a turn is drawn anew.
 """
 
 import argparse
+import random
 import statistics
 import time
 from typing import cast
@@ -36,6 +41,8 @@ from parallel_lab import collectives, launch, progress
 
 KIB, MIB = 2**10, 2**20
 SIZES = [64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB]
+LAUNCHES = 5
+AGAIN = "gloo again"
 ALGORITHMS = ["ring", "halving_doubling", "full_mesh", "tree", "star"]
 
 
@@ -46,17 +53,22 @@ def measure(sizes: list[int], algorithms: list[str], repetitions: dict[int, int]
     """
     group = None if door else cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
     turns = [(size, i) for size in sizes for i in range(repetitions[size])]
-    names = ["gloo", *algorithms]
+    names, order = ["gloo", AGAIN, *algorithms], random.Random(0)  # the same order on every rank
     seconds: dict[tuple[int, str], list[float]] = {}
     for size, i in progress(turns, "all-reduce"):
         tensor = torch.zeros(size // 4)
-        for name in names[i % len(names) :] + names[: i % len(names)]:
+        for name in order.sample(names, len(names)):
             if i == 0:
                 check_once(tensor.fill_(1.0), group, name)
                 tensor.zero_()
             twice = [timed(tensor, group, name) for _ in range(2)]
             seconds.setdefault((size, name), []).append(twice[1])
     return seconds
+
+
+def pooled(launches: tuple[dict, ...]) -> dict:
+    """A rank's measurements of several launches as if they were of one."""
+    return {key: [second for launched in launches for second in launched[key]] for key in launches[0]}
 
 
 def timed(tensor: torch.Tensor, group: dist.ProcessGroup | None, name: str) -> float:
@@ -69,7 +81,7 @@ def timed(tensor: torch.Tensor, group: dist.ProcessGroup | None, name: str) -> f
 
 def call(tensor: torch.Tensor, group: dist.ProcessGroup | None, name: str) -> None:
     """gloo's own all-reduce, or ours by the algorithm of that name."""
-    if name == "gloo":
+    if name in ("gloo", AGAIN):
         dist.all_reduce(tensor, group=group)
     else:
         collectives.all_reduce(tensor, group, name)
@@ -85,10 +97,11 @@ def check_once(ones: torch.Tensor, group: dist.ProcessGroup | None, name: str) -
 def row(size: int, results: list[dict], algorithms: list[str]) -> str:
     """One line of the table: gloo's median, then each algorithm's ratios to gloo's time of the same turn."""
     slowest = {
-        name: [max(t) for t in zip(*(r[size, name] for r in results), strict=True)] for name in ["gloo", *algorithms]
+        name: [max(t) for t in zip(*(r[size, name] for r in results), strict=True)]
+        for name in ["gloo", AGAIN, *algorithms]
     }
     cells = [f"{statistics.median(slowest['gloo']) * 1e3:8.2f}"]
-    for name in algorithms:
+    for name in [AGAIN, *algorithms]:
         ratios = [ours / theirs for ours, theirs in zip(slowest[name], slowest["gloo"], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         best = min(slowest[name]) / min(slowest["gloo"])
@@ -107,14 +120,16 @@ def main() -> None:
     options = parser.parse_args()
     algorithms = options.algorithms.split(",")
     sizes = SIZES[:-1] if options.quick else SIZES
-    most = 20 if options.quick else 60
-    repetitions = {size: max(7, min(most, 400 * MIB // size)) for size in sizes}
+    most = 20 if options.quick else 100
+    repetitions = {size: max(7, min(most, 10 * most * MIB // size)) for size in sizes}
     print("Each cell: median of ours / gloo (quartiles), and the ratio of the two best times.")
     for ranks in map(int, options.ranks.split(",")):
-        run = launch(measure, sizes, algorithms, repetitions, options.door, ranks=ranks, timeout=900.0)
-        print(f"\n{ranks} ranks  gloo, ms  " + "  ".join(f"{name:>22}" for name in algorithms))
+        arguments = (sizes, algorithms, repetitions, options.door)
+        runs = [launch(measure, *arguments, ranks=ranks, timeout=900.0).results for _ in range(LAUNCHES)]
+        results = [pooled(mine) for mine in zip(*runs, strict=True)]
+        print(f"\n{ranks} ranks  gloo, ms  " + "  ".join(f"{name:>22}" for name in [AGAIN, *algorithms]))
         for size in sizes:
-            print(row(size, run.results, algorithms))
+            print(row(size, results, algorithms))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,9 @@ from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, 
 from parallel_lab.collectives.chunks import ChunkPlan
 from parallel_lab.collectives.execute import execute, execute_chunks, member
 
-PIECE_BYTES = 2 * 2**20  # what a ring sends at a time, at least
+PIECE_BYTES = 4 * 2**20  # what a ring sends at a time, at least
 MOST_PIECES = 16
 EARLY_BYTES = 16 * 2**20  # up to here a ring posts all its receives at once
-EXCHANGE_BYTES = range(2**20, 8 * 2**20 + 1)  # where 2 ranks are faster with one round than with two
-EXCHANGE_PIECES = 2
 
 ALGORITHMS: dict[str, ModuleType] = {
     "ring": ring,
@@ -80,8 +78,6 @@ def all_reduce(
 
 def ring_plan(n: int, size_bytes: int) -> ChunkPlan:
     """The ring for `size_bytes`, with the pieces and the early receives that `benchmarks/all_reduce.py` found best."""
-    if n == 2 and size_bytes in EXCHANGE_BYTES:
-        return plan_for("exchange", "ring", EXCHANGE_PIECES)
     pieces = max(1, min(MOST_PIECES, size_bytes // (n * PIECE_BYTES)))
     return plan_for("all_reduce", "ring", n, pieces, 0 if size_bytes > EARLY_BYTES else n)
 

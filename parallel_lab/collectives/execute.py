@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from parallel_lab.collectives.chunks import ChunkPlan
+from parallel_lab.collectives.lanes import Lanes, lanes, open_second
 from parallel_lab.collectives.scratch import Scratch
 from parallel_lab.plan import Op
 from parallel_lab.trace import recorder, tag
@@ -86,13 +87,20 @@ def execute_chunks(
     group = member(group)
     if plan.ranks != group.size():
         raise ValueError(f"the plan is for {plan.ranks} ranks, the group has {group.size()}")
-    rank = group.rank()
-    _walk(plan.rows[rank], plan.waits[rank], chunks, group, COMBINE[op])
+    row, waits = plan.rows[group.rank()], plan.waits[group.rank()]
+    exchanged_bytes = _exchanged_bytes(row, chunks) if plan.ranks == 2 else 0
+    _walk(row, waits, chunks, lanes(group, exchanged_bytes), COMBINE[op])
+    open_second(group, exchanged_bytes)
 
 
-def _walk(
-    row: Sequence[Op], waits: Waits, chunks: Sequence[Tensor], group: dist.ProcessGroup, combine: Combine
-) -> None:
+def _exchanged_bytes(row: Sequence[Op], chunks: Sequence[Tensor]) -> int:
+    """The bytes that this rank of two sends and receives; 0 on a GPU, since only gloo has one connection a pair."""
+    if not chunks[0].is_cpu:
+        return 0
+    return sum(chunks[op.part].nbytes for op in row)
+
+
+def _walk(row: Sequence[Op], waits: Waits, chunks: Sequence[Tensor], lane: Lanes, combine: Combine) -> None:
     """Issues the steps of `row`; `waits[i]` are the places in the row that step i waits for."""
     works: list[dist.Work | None] = [None] * len(row)
     landed: list[Tensor | None] = [None] * len(row)
@@ -123,7 +131,7 @@ def _walk(
                 chunk = landed[place] = _scratch.take(chunk)
             elif kind == "send":
                 leaving[part] = place
-            move = group.send if kind == "send" else group.recv
+            move = lane.send if kind == "send" else lane.recv
             works[place] = move([chunk], peer, _TAGS + mb * len(chunks) + part)
     for place in range(len(row)):
         finish(place)

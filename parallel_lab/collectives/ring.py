@@ -16,7 +16,6 @@ With S the bytes of the tensor, P the pieces that each chunk is cut into:
 | all_reduce     | 2 S (n-1)/n          | 2 P (n-1)         | 2 (n-1)   |
 | broadcast      | S, and 0 at the last | P, and 0          | n-1 + P-1 |
 | reduce         | S, and 0 at the root | P, and 0          | n-1 + P-1 |
-| exchange, n=2  | S                    | P                 | 1         |
 
 The chunks held by each rank are near-equal; where n does not divide, bytes differ by an element a chunk. No all-reduce
 can send less than 2 S (n-1)/n, which the paper proves; the price is the latency of 2(n-1) rounds.
@@ -38,15 +37,6 @@ def all_reduce_plan(n: int, pieces: int = 1, ahead: int = ALL) -> ChunkPlan:
     ranks, chunks = range(n), _chunks(n, pieces)
     messages = [*scatter_messages(ranks, chunks), *gather_messages(ranks, chunks, n - 1)]
     return assemble(n, messages, leaves(n * pieces), ahead)
-
-
-def exchange_plan(pieces: int = 1) -> ChunkPlan:
-    """The all-reduce of 2 ranks in one round: both send all they have and add what arrives.
-
-    It sends the S bytes of the two-round ring in half the messages; each rank adds S bytes instead of S/2.
-    """
-    messages = [Message(0, rank, 1 - rank, part, reduce=True) for part in range(pieces) for rank in (0, 1)]
-    return assemble(2, messages, leaves(pieces))
 
 
 def reduce_scatter_plan(n: int, pieces: int = 1, ahead: int = ALL) -> ChunkPlan:

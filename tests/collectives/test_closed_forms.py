@@ -57,15 +57,6 @@ def test_ring(n, pieces):
                 assert bytes_and_messages(chain, rank) == expected
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 4])
-def test_exchange_sends_what_a_ring_of_two_sends_in_one_round(pieces):
-    plan = ring.exchange_plan(pieces)
-    assert plan.rounds == 1
-    for rank in (0, 1):
-        assert bytes_and_messages(plan, rank) == (EVEN, pieces)
-        assert plan.sent(rank, EVEN) == ring.all_reduce_plan(2).sent(rank, EVEN)
-
-
 @pytest.mark.parametrize("n", RANKS)
 @pytest.mark.parametrize("root", [0, 2])
 def test_tree(n, root):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from parallel_lab import collectives, launch
+from parallel_lab import Deadlock, collectives, launch
 from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, ring, star, tree
 
 FLAT = ["ring", "tree", "halving_doubling", "full_mesh", "star"]
@@ -177,8 +177,8 @@ def test_a_ring_all_reduce_moves_what_its_closed_form_says():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_two_ranks_exchange_middling_tensors_in_one_round(dtype):
-    size, passes = 2**21 // dtype.itemsize + 1, 3
+def test_two_ranks_send_large_tensors_on_a_connection_for_each_direction(dtype):
+    size, passes = 2**21 // dtype.itemsize + 1, 3  # the second connection is there from the second pass on
 
     def sums():
         worst = 0.0
@@ -193,7 +193,17 @@ def test_two_ranks_exchange_middling_tensors_in_one_round(dtype):
     assert run.results == [0.0, 0.0]  # a sum of two numbers has one order
     sends = [s for s in run.trace.of(0) if s.kind == "send"]
     assert sum(s.bytes for s in sends) == passes * size * dtype.itemsize
-    assert len(sends) == passes * 2
+    assert len(sends) == passes * 2  # the two rounds of a ring of two
+
+
+def test_a_partner_that_never_comes_is_missed_in_a_message_even_before_the_second_connection():
+    def alone():
+        if dist.get_rank() == 0:
+            collectives.all_reduce(torch.ones(2**20))
+
+    with pytest.raises(Deadlock, match=r"rank 0.*(send|recv)") as caught:
+        launch(alone, ranks=2, timeout=2)
+    assert "rank 1" in str(caught.value)
 
 
 def test_chunks_of_no_elements_are_not_sent():
