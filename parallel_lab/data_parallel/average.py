@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.finite import require_finite
 from parallel_lab.collectives.execute import member
 
 
@@ -15,12 +16,17 @@ def average_gradients(model: nn.Module, group: dist.ProcessGroup | None = None) 
     """Replaces `.grad` of each parameter that requires one by its mean over the ranks; call it after `backward()`.
 
     Ranks need the same model. A parameter without a gradient on this rank counts as zeros and has one afterwards, also
-    where no rank had one. ValueError if no parameter requires a gradient.
+    where no rank had one.
+
+    Raises:
+        ValueError: no parameter requires a gradient; or, before anything is sent, on a rank whose gradients are NaN or
+            infinite (once averaged, every rank has them, and none can tell whose they were).
     """
     group = member(group)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError(f"rank {group.rank()}: no parameter of this model requires a gradient")
+    require_finite(model, f"rank {group.rank()}")
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

@@ -13,7 +13,7 @@ if the shares are equal; if not, rank r multiplies its loss by n * share_r / bat
     held a rank            all of it: with Adam 16 bytes a parameter, in float32 or in mixed precision
 
 `ddp.py` is what a user sees, `reducer.py` the backward pass, `buckets.py` who travels with whom, `settle.py` and
-`same_model.py` what ranks must agree on, `join.py` ranks without a batch.
+`parallel_lab/agree` what ranks must agree on, `join.py` ranks without a batch.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
+from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.collectives.execute import member
 from parallel_lab.data_parallel.buckets import Bucket
 from parallel_lab.data_parallel.hooks import Hook
 from parallel_lab.data_parallel.join import BACKWARD, FORWARD, Announcer, joined, share_state
+from parallel_lab.data_parallel.outputs import tensors_in
 from parallel_lab.data_parallel.reducer import Reducer
-from parallel_lab.data_parallel.same_model import broadcast_tensors, check_same_model
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.trace import span
 
@@ -121,7 +122,7 @@ class DDP(nn.Module):
         with span("forward", mb=self._reducer.microbatch):
             output = self.module(*args, **kwargs)
         if grad:
-            for tensor in _tensors(output):
+            for tensor in tensors_in(output):
                 if tensor.requires_grad:
                     tensor.register_hook(self._reducer.begin)
         return output
@@ -193,14 +194,3 @@ def _validated(model: Any, group: dist.ProcessGroup, bucket_bytes: Any, hook: An
     if not named:
         raise ValueError(f"{rank} no parameter requires a gradient: nothing to average, use the model without DDP")
     return named
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    """The tensors in what a model returned: alone, or in tuples, lists and dicts."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, dict):
-        yield from _tensors(list(output.values()))
-    elif isinstance(output, list | tuple):
-        for item in output:
-            yield from _tensors(item)

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from parallel_lab.agree import finite
 
 # torch 2.13 renamed these; 2.11 knows the old names alone.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -131,6 +134,14 @@ def moved(flat: Tensor, layout: Layout, parameters: Sequence[Tensor]) -> str:
 def moved_problem(name: str, technique: str) -> ValueError:
     """The error for a parameter that `moved` names."""
     return ValueError(f"{name} was moved after {technique} was made: call model.to(...) before {technique}(...)")
+
+
+def gradient_problem(flat: Tensor, layout: Layout, rank: int) -> ValueError | None:
+    """The error for the first parameter of the gradients `flat` (numel,) with a value that is not finite; or None."""
+    if finite.is_finite(flat):
+        return None
+    first = int(torch.isfinite(flat).logical_not().nonzero()[0])
+    return finite.gradient_problem(layout.name_at(first), f"rank {rank}")
 
 
 def all_gather(flat: Tensor, shard: Tensor, group: dist.ProcessGroup) -> dist.Work:

@@ -6,7 +6,7 @@ parameters is needed, and when the gradient of each parameter is complete; after
 with frozen or unused parameters has no such last moment; it goes when the backward pass of the next unit begins.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from parallel_lab.agree.problem import ask
 from parallel_lab.data_parallel import unit as units_
-from parallel_lab.data_parallel.agree import ask
+from parallel_lab.data_parallel.outputs import tensors_in
 from parallel_lab.data_parallel.unit import Reduction, Unit
 from parallel_lab.trace import recorder, span
 
@@ -29,10 +30,17 @@ class Passes:
         in_backward: whether a backward pass is running.
     """
 
-    def __init__(self, units: Sequence[Unit], model: torch.nn.Module, group: dist.ProcessGroup, prefetch: int) -> None:
-        self.units, self.group, self.prefetch = units, group, prefetch
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        model: torch.nn.Module,
+        group: dist.ProcessGroup,
+        prefetch: int,
+        check_finite: bool,
+    ) -> None:
+        self.units, self.group, self.prefetch, self.check_finite = units, group, prefetch, check_finite
         self.root = next((unit for unit in units if unit.module is model), None)
-        self.sync, self.check_finite, self.in_backward = True, True, False
+        self.sync, self.in_backward = True, False
         self.order: list[Unit] = []
         self._seen: list[Unit] = []
         self._reductions: list[Reduction] = []
@@ -203,14 +211,3 @@ class Passes:
             keeper.sample(sum(unit.held_bytes for unit in self.units), "gathered")
             sent = sum(reduction.held_bytes for reduction in self._reductions)
             keeper.sample(sent + sum(unit.buffer_bytes for unit in self.units), "buckets")
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in what a module returned: itself, or in tuples, lists and dicts, however deep."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors_in(each)

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from parallel_lab.agree.problem import wait_for_the_culprit
 from parallel_lab.collectives.execute import member
-from parallel_lab.data_parallel.same_model import wait_for_the_culprit
 
 HELP = "take fewer ranks or a larger one, or, inside DDP.join(), let this rank go without (allow_empty=True)"
 

@@ -11,8 +11,8 @@ from math import isfinite
 import torch
 import torch.distributed as dist
 
+from parallel_lab.agree.problem import wait_for_the_culprit
 from parallel_lab.data_parallel.buckets import Bucket
-from parallel_lab.data_parallel.same_model import wait_for_the_culprit
 
 
 def require_finite(buckets: Sequence[Bucket], group: dist.ProcessGroup) -> None:

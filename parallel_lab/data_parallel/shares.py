@@ -6,9 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel import flat
 from parallel_lab.data_parallel.flat import Layout
-from parallel_lab.data_parallel.same_model import broadcast_tensors
 
 
 class Bucket:

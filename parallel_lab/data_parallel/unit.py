@@ -6,11 +6,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel import flat
-from parallel_lab.data_parallel.agree import flat_gradient_problem
 from parallel_lab.data_parallel.flat import Layout
 from parallel_lab.data_parallel.released import release
-from parallel_lab.data_parallel.same_model import broadcast_tensors
 from parallel_lab.data_parallel.units import Cut, Member
 from parallel_lab.trace import recorder
 
@@ -180,6 +179,6 @@ class Reduction:
 def problem(unit: Unit, rank: int) -> ValueError | None:
     """What is wrong with the gradients in the buffers of `unit`; None if they are finite."""
     for f in unit.flats:
-        if f.buffer is not None and (found := flat_gradient_problem(f.buffer, f.layout, rank)):
+        if f.buffer is not None and (found := flat.gradient_problem(f.buffer, f.layout, rank)):
             return found
     return None

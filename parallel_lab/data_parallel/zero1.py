@@ -18,11 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.agree.arguments import check_rate, rate_problem
+from parallel_lab.agree.finite import gradient_problem, is_finite
+from parallel_lab.agree.problem import agree
+from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.collectives.execute import member
 from parallel_lab.data_parallel import checkpoint, flat
-from parallel_lab.data_parallel.agree import agree, check_rate, gradient_problem, is_finite, rate_problem
 from parallel_lab.data_parallel.flat import Layout, Piece
-from parallel_lab.data_parallel.same_model import broadcast_tensors, check_same_model
 from parallel_lab.trace import span
 
 OptimizerClass = Callable[..., torch.optim.Optimizer]
@@ -33,7 +35,8 @@ class Zero1(torch.optim.Optimizer):
 
     Parameter groups, `zero_grad`, learning rate schedulers and `memory.track` work as with any optimizer. Parameters
     become views of one flat vector for each dtype, and start from rank 0's values. A rank with NaN or infinity in the
-    gradients that it steps, or with a wrong learning rate, raises before anything is changed on any rank.
+    gradients that it steps, or with a wrong learning rate, raises before anything is changed on any rank. Averaged
+    gradients no longer show whose NaN it was; `DDP` and `average_gradients` say so before.
 
     Args:
         params: tensors, (name, tensor) pairs, or groups, as torch takes them. Frozen ones are left alone.
@@ -63,7 +66,7 @@ class Zero1(torch.optim.Optimizer):
         params = list(params)
         if not params:
             raise ValueError("Zero1 got no parameters: a generator that was used up, or a model without any")
-        check_rate(optimizer_kwargs.get("lr", 0.0))
+        check_rate(optimizer_kwargs)
         if isinstance(params[0], dict) and (problem := rate_problem(params)):
             raise problem
         like = optimizer_class(params, **optimizer_kwargs)  # checks the arguments, and fills in the defaults
@@ -151,7 +154,7 @@ class Zero1(torch.optim.Optimizer):
                 return ValueError(f"{name} was frozen when Zero1 was made, and has a gradient now: make a new Zero1")
         for parameter, (piece, _) in self._pieces.items():
             if parameter.grad is not None and not is_finite(parameter.grad.reshape(-1)[piece.start : piece.stop]):
-                return gradient_problem(piece.name, self.group.rank())
+                return gradient_problem(piece.name, f"rank {self.group.rank()}")
         return rate_problem(self.param_groups)
 
     def add_param_group(self, param_group: dict) -> None:

@@ -21,10 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.agree.arguments import check_rate, rate_problem, whole
+from parallel_lab.agree.problem import agree, ask
+from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.collectives.execute import member
 from parallel_lab.data_parallel import checkpoint, flat
-from parallel_lab.data_parallel.agree import agree, ask, check_rate, flat_gradient_problem, rate_problem
-from parallel_lab.data_parallel.same_model import broadcast_tensors, check_same_model
 from parallel_lab.data_parallel.shares import Bucket, fill
 from parallel_lab.trace import recorder, span
 
@@ -69,9 +70,8 @@ class Zero2(nn.Module):
         **optimizer_kwargs,
     ) -> None:
         super().__init__()
-        check_rate(optimizer_kwargs.get("lr", 0.0))
-        if bucket_bytes < 1:
-            raise ValueError(f"bucket_bytes={bucket_bytes}: expected at least 1")
+        check_rate(optimizer_kwargs)
+        whole("bucket_bytes", bucket_bytes)
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError("Zero2 got a model with no parameter to train")
         optimizer_class([nn.Parameter(torch.zeros(1))], **optimizer_kwargs)  # refuses bad arguments before any message
@@ -122,7 +122,7 @@ class Zero2(nn.Module):
         buffer = bucket.buffer
         assert buffer is not None
         if self.check_finite and self._problem is None:
-            self._problem = flat_gradient_problem(buffer, bucket.layout, self.group.rank())
+            self._problem = flat.gradient_problem(buffer, bucket.layout, self.group.rank())
         share = buffer.new_empty(bucket.layout.share)
         index = recorder().issue("reduce", part=bucket.part, lane="recv")
         self._under_way.append((bucket, share, flat.reduce_scatter(share, buffer, self.group), index))

@@ -23,11 +23,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.agree.arguments import whole
+from parallel_lab.agree.problem import agree
+from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.collectives.execute import member
 from parallel_lab.data_parallel import checkpoint, flat
-from parallel_lab.data_parallel.agree import agree
 from parallel_lab.data_parallel.passes import Passes
-from parallel_lab.data_parallel.same_model import broadcast_tensors, check_same_model
 from parallel_lab.data_parallel.unit import FlatParameter, Unit
 from parallel_lab.data_parallel.units import cut
 from parallel_lab.plan import COMPUTE, SEND, Op, Plan
@@ -110,8 +111,7 @@ class Zero3(nn.Module):
         super().__init__()
         if not any(p.numel() for p in model.parameters()):
             raise ValueError("Zero3 got a model without parameters")
-        if prefetch < 0:
-            raise ValueError(f"prefetch={prefetch}: expected at least 0")
+        whole("prefetch", prefetch, 0)
         cuts = cut(model, units)
         self.module, self.group, self.compute_dtype = model, member(group), compute_dtype
         settings = {"units": [each.name for each in cuts], "prefetch": prefetch, "compute_dtype": compute_dtype}
@@ -123,8 +123,7 @@ class Zero3(nn.Module):
         self._names = list(model.state_dict())
         self.units = [Unit(part, each, self.group, compute_dtype) for part, each in enumerate(cuts)]
         self.shards = nn.ParameterList(f.shard for f in self._flats())
-        self._passes = Passes(self.units, model, self.group, prefetch)
-        self._passes.check_finite = check_finite
+        self._passes = Passes(self.units, model, self.group, prefetch, check_finite)
 
     def _flats(self) -> list[FlatParameter]:
         return [f for each in self.units for f in each.flats]

@@ -26,6 +26,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from parallel_lab.agree.arguments import whole
+
 
 @dataclass
 class State:
@@ -93,14 +95,6 @@ class Rule(Protocol):
         ...
 
 
-def whole(value: object, name: str, least: int) -> None:
-    """TypeError if `value` is not an int (a bool is none), ValueError if it is below `least`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r}: expected a whole number")
-    if value < least:
-        raise ValueError(f"{name}={value}: expected at least {least}")
-
-
 class _Any:
     """The answers that most rules share: any number of workers, and every push is used."""
 
@@ -152,7 +146,7 @@ class StaleSynchronous(_Any):
     bound: int
 
     def __post_init__(self) -> None:
-        whole(self.bound, "bound", 0)
+        whole("bound", self.bound, 0)
 
     def due(self, state: State) -> bool:
         """As soon as there is a push."""
@@ -184,7 +178,7 @@ class Partial:
     k: int
 
     def __post_init__(self) -> None:
-        whole(self.k, "k", 1)
+        whole("k", self.k, 1)
 
     def check(self, workers: int, servers: int = 1) -> None:
         """ValueError if there are fewer than k workers."""
@@ -215,7 +209,7 @@ class Mixed(_Any):
     switch_at: int
 
     def __post_init__(self) -> None:
-        whole(self.switch_at, "switch_at", 0)
+        whole("switch_at", self.switch_at, 0)
 
     def check(self, workers: int, servers: int = 1) -> None:
         """ValueError if there are several servers."""

@@ -1,6 +1,6 @@
 """One synchronous step through parameter servers, as a plan."""
 
-from parallel_lab.parameter_server.consistency import whole
+from parallel_lab.agree.arguments import whole
 from parallel_lab.plan import Op, Plan
 from parallel_lab.plan.op import recv, send
 
@@ -12,8 +12,8 @@ def plan(workers: int, servers: int, step: int = 0) -> Plan:
     time, so that no two messages queue where another link is idle. TypeError or ValueError if a count is no whole
     number above 0.
     """
-    whole(workers, "workers", 1)
-    whole(servers, "servers", 1)
+    whole("workers", workers)
+    whole("servers", servers)
     ops: list[Op] = []
     needs: dict[Op, list[Op]] = {}
     for server in range(servers):

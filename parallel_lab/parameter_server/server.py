@@ -28,8 +28,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.arguments import check_rate, whole
+from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.parameter_server import handshake, snapshots, vector, wire
-from parallel_lab.parameter_server.consistency import Rule, Synchronous, whole
+from parallel_lab.parameter_server.consistency import Rule, Synchronous
 from parallel_lab.parameter_server.desk import Desk
 from parallel_lab.parameter_server.record import Record
 from parallel_lab.parameter_server.shard import Shard
@@ -79,7 +81,7 @@ class Files:
 
     def check(self, spares: int) -> None:
         """ValueError if a folder is missing or `every` is not a whole number above 0."""
-        whole(self.every, "every", 1)
+        whole("every", self.every)
         if (spares or self.resume) and self.folder is None:
             raise ValueError("spares and resume need snapshot=<a folder>: there is nothing else to begin from")
 
@@ -97,7 +99,7 @@ class Maker:
 
     def check(self) -> None:
         """TypeError or ValueError if no optimizer can be made: found out before the first message."""
-        handshake.check_rate(self.settings)
+        check_rate(dict(self.settings))
         self([nn.Parameter(torch.zeros(1))])
 
 
@@ -126,7 +128,7 @@ class Server:
         if self.place < self.layout.servers:
             shard = self._open(self.place)
             shard.restore() if files.resume else shard.save()
-        handshake.agree(self.group, self.layout)
+        check_same_model(model, self.group, servers=self.layout.servers)
 
     def run(self) -> Record:
         """Serves until every worker is gone; raises what went wrong in a thread."""

@@ -11,11 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.arguments import check_rate, whole
 from parallel_lab.model.data import Batch, share
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.parameter_server.consistency import Rule, Synchronous, whole
-from parallel_lab.parameter_server.handshake import check_rate, check_rule, members
+from parallel_lab.parameter_server.consistency import Rule, Synchronous
+from parallel_lab.parameter_server.handshake import check_rule, members
 from parallel_lab.parameter_server.record import Record
 from parallel_lab.parameter_server.server import serve
 from parallel_lab.parameter_server.worker import Worker
@@ -57,7 +58,7 @@ def train(
     check_rate(optimizer_kwargs)
     rule = Synchronous() if consistency is None else consistency
     check_rule(rule, group.size() - servers, servers - spares)
-    whole(1 if steps is None else steps, "steps", 1)
+    whole("steps", 1 if steps is None else steps)
     model = deepcopy(model)
     if group.rank() < servers:
         options: dict[str, Any] = {"snapshot": snapshot, "every": every, "resume": resume, "group": group}

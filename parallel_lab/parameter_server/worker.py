@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.parameter_server import handshake, vector, wire
 from parallel_lab.parameter_server.wire import Header, Lost
 
@@ -49,7 +50,7 @@ class Worker:
         self._replies = [wire.reply_buffer(cut.stop - cut.start, self._dtype) for cut in self.layout.bounds]
         self._gradients = torch.empty(sum(self.layout.sizes), dtype=self._dtype)  # kept: fresh memory costs page faults
         self._pulled = False
-        handshake.agree(self.group, self.layout)
+        check_same_model(model, self.group, servers=self.layout.servers)
 
     def pull(self) -> int:
         """Waits until every server lets this worker read, writes the parameters into the model, returns the version.

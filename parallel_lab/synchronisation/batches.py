@@ -12,8 +12,8 @@ from itertools import islice
 import torch
 import torch.distributed as dist
 
+from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch, shard_sizes
-from parallel_lab.synchronisation.check import whole
 
 Source = Iterable[Batch] | Callable[[int, int], Iterable[Batch]]
 

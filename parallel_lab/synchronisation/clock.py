@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+from parallel_lab.agree.arguments import number, whole
 from parallel_lab.model.data import shard_sizes
 from parallel_lab.parameter_server import Rule
-from parallel_lab.synchronisation.check import number, whole
 from parallel_lab.synchronisation.events import Costs, Server
 from parallel_lab.synchronisation.record import Update
 

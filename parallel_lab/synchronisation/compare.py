@@ -23,12 +23,12 @@ import torch
 from torch import nn
 
 from parallel_lab import model as lab  # not by name: a rank that compares nothing must not load scikit-learn
+from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch, text, text_batches
 from parallel_lab.model.gpt import GPTConfig
 from parallel_lab.model.reference import build
 from parallel_lab.parameter_server import Asynchronous, Mixed, Partial, StaleSynchronous, Synchronous
 from parallel_lab.synchronisation.batches import Source
-from parallel_lab.synchronisation.check import whole
 from parallel_lab.synchronisation.clock import LocalSteps, Strategy, schedule, slow_worker
 from parallel_lab.synchronisation.retrain import Curve, replay
 

@@ -27,9 +27,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.arguments import number
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation import check
 from parallel_lab.synchronisation.batches import Source
 from parallel_lab.synchronisation.job import start, trained
 from parallel_lab.synchronisation.local_sgd import LocalSGD, run
@@ -60,8 +60,8 @@ class DiLoCo(LocalSGD):
         every: int = 500,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.outer_lr = check.number("outer_lr", outer_lr)
-        self.outer_momentum = check.number("outer_momentum", outer_momentum)
+        self.outer_lr = number("outer_lr", outer_lr)
+        self.outer_momentum = number("outer_momentum", outer_momentum)
         if self.outer_momentum >= 1:
             raise ValueError(f"outer_momentum={outer_momentum}: expected less than 1, or it never decays")
         super().__init__(model, optimizer, every, group)

@@ -27,9 +27,8 @@ from torch import Tensor, nn
 
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation import check
 from parallel_lab.synchronisation.batches import Source, count, own
-from parallel_lab.synchronisation.job import Job, broadcast_model, trained
+from parallel_lab.synchronisation.job import Job, broadcast_model, optimizer_of, trained
 from parallel_lab.synchronisation.record import Record
 from parallel_lab.synchronisation.shared import shared_zeros
 from parallel_lab.trace.record import span
@@ -77,7 +76,7 @@ def train(
     and errors are those of `synchronous.train`; a gradient that is not finite never reaches the shared weights.
     """
     model, rank, ranks = deepcopy(model), dist.get_rank(group), dist.get_world_size(group)
-    optimizer = check.optimizer_of(model, optimizer_class, optimizer_kwargs)
+    optimizer = optimizer_of(model, optimizer_class, optimizer_kwargs)
     stream = own(batches, rank, ranks)
     rounds = count(stream, steps)
     share_parameters(model, group)

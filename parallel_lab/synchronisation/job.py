@@ -9,9 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.agree.arguments import check_rate
+from parallel_lab.agree.finite import require_finite
+from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
+from parallel_lab.collectives.execute import member
 from parallel_lab.model.data import Batch
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation import check
 from parallel_lab.synchronisation.batches import Source, agreed_rounds, own, padded
 from parallel_lab.synchronisation.record import Record
 from parallel_lab.trace.record import recorder, span
@@ -27,11 +30,19 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
+def optimizer_of(
+    model: nn.Module, optimizer_class: Callable[..., torch.optim.Optimizer], options: dict
+) -> torch.optim.Optimizer:
+    """`optimizer_class(parameters, **options)`; TypeError or ValueError if `lr` is no learning rate."""
+    check_rate(options)
+    return optimizer_class(trained(model), **options)
+
+
 def broadcast_model(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
     """Gives every rank rank 0's parameters and buffers, once all have been found to have the same model."""
-    check.same_model(model, group)
-    for tensor in [*model.parameters(), *model.buffers()]:
-        dist.broadcast(tensor.data, group=group, group_src=0)
+    group = member(group)
+    check_same_model(model, group)
+    broadcast_tensors([*model.parameters(), *model.buffers()], group)
 
 
 def to_model(model: nn.Module, batch: Batch) -> Batch:
@@ -48,7 +59,7 @@ def backward(model: nn.Module, batch: Batch, loss: LossFn, step: int, rank: int)
         value = loss(model(inputs), targets)
     with span("backward", mb=step):
         value.backward()
-    check.finite(model, step, rank)
+    require_finite(model, f"rank {rank}, step {step}")
     return value.item()
 
 
@@ -116,7 +127,7 @@ def start(
     """
     model = deepcopy(model)
     rank, ranks = dist.get_rank(group), dist.get_world_size(group)
-    optimizer = check.optimizer_of(model, optimizer_class, options)
+    optimizer = optimizer_of(model, optimizer_class, options)
     stream = own(batches, rank, ranks)
     rounds = agreed_rounds(stream, steps, next(model.parameters()).device, group)
     broadcast_model(model, group)

@@ -26,9 +26,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.arguments import whole
+from parallel_lab.agree.finite import require_finite
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation import check
 from parallel_lab.synchronisation.batches import Source
 from parallel_lab.synchronisation.job import Job, broadcast_model, sent_bytes, start, trained
 from parallel_lab.synchronisation.mean import start_mean
@@ -57,7 +58,7 @@ class LocalSGD:
         every: int,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.every = check.whole("every", every)
+        self.every = whole("every", every)
         self.model, self.optimizer, self.group = model, optimizer, group
         self.steps = 0  # taken since the start
         self.samples = 0  # seen since the last meeting
@@ -73,7 +74,7 @@ class LocalSGD:
             ValueError: a gradient is not finite; the weights are left as they were.
         """
         if samples:
-            check.finite(self.model, self.steps, dist.get_rank(self.group))
+            require_finite(self.model, f"rank {dist.get_rank(self.group)}, step {self.steps}")
             with span("update"):
                 self.optimizer.step()
         self.samples += samples

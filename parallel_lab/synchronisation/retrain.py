@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
 from parallel_lab.synchronisation.batches import Source, own
-from parallel_lab.synchronisation.check import whole
 from parallel_lab.synchronisation.clock import LocalSteps, Schedule
 from parallel_lab.synchronisation.job import to_model, trained, weights
 from parallel_lab.synchronisation.outer import outer_step

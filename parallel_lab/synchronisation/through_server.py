@@ -10,7 +10,6 @@ from parallel_lab import parameter_server
 from parallel_lab.model.data import Batch
 from parallel_lab.model.reference import LossFn
 from parallel_lab.parameter_server import Push, Rule
-from parallel_lab.synchronisation import check
 from parallel_lab.synchronisation.batches import Source
 from parallel_lab.synchronisation.job import sent_bytes
 from parallel_lab.synchronisation.record import Record, Update
@@ -33,8 +32,6 @@ def train(
     The first `servers` ranks serve and have no losses; the others work, `steps` gradients each. Each server keeps the
     updates of its own shard, so with one server its `updates` are the whole order of events.
     """
-    if "lr" in options and not isinstance(options["lr"], torch.Tensor):
-        check.number("lr", options["lr"])
     before = sent_bytes()
     source = batches if callable(batches) else list[Batch](batches)
     options = {"servers": servers, "consistency": rule, "loss": loss, "steps": steps, "group": group, **options}

@@ -6,8 +6,8 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab import launch
+from parallel_lab.agree.problem import FLAG_BYTES
 from parallel_lab.data_parallel import Zero2, clip_grad_norm_, formulas
-from parallel_lab.data_parallel.agree import FLAG_BYTES
 from parallel_lab.model import GPTConfig, build, loss, train
 from parallel_lab.model.data import text_batches
 

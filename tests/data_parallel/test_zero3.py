@@ -10,8 +10,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from parallel_lab import launch
+from parallel_lab.agree.problem import FLAG_BYTES
 from parallel_lab.data_parallel import Zero3, clip_grad_norm_, formulas
-from parallel_lab.data_parallel.agree import FLAG_BYTES
 from parallel_lab.model import GPTConfig, build, loss, train
 from parallel_lab.model.data import text_batches
 from parallel_lab.runtime import make_mesh

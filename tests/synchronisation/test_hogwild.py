@@ -171,7 +171,7 @@ def test_a_nan_never_reaches_the_shared_weights():
         finally:
             assert torch.isfinite(shared[0]).all()
 
-    with pytest.raises(RankFailed, match=r"rank 1, step 0: the gradient of 0\.weight is not finite") as raised:
+    with pytest.raises(RankFailed, match=r"rank 1, step 0: the gradient of 0\.weight is NaN or infinite") as raised:
         launch(fn, ranks=2, timeout=20)
     assert raised.value.rank == 1
 
@@ -189,6 +189,6 @@ def test_models_that_cannot_be_shared():
     def different():
         hogwild.train(build((64, 4 + dist.get_rank())), batches, torch.optim.SGD, lr=0.1)
 
-    with pytest.raises(RankFailed, match="another model than rank 0") as raised:
+    with pytest.raises(RankFailed, match=r"rank \d does not have the model of rank 0") as raised:
         launch(different, ranks=2, timeout=20)
     assert raised.value.rank == 1

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.agree.problem import wait_for_the_culprit
+
 BROADCAST_BYTES = 25 * 2**20  # at most so much is copied together, so that the model is not held twice
 
 Row = tuple[str, str, dict[str, str]]  # parameter, buffer or setting; its name; what must agree
@@ -52,15 +54,6 @@ def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: obj
     if found[group.rank()] != found[usual]:
         raise ValueError(_difference(group.rank(), rows, usual, everyone[usual]))
     wait_for_the_culprit(group, "another rank has another model")
-
-
-def wait_for_the_culprit(group: dist.ProcessGroup, why: str) -> None:
-    """Waits in a barrier that the rank at fault never reaches, so that its error is the one that is reported.
-
-    Never returns: if the barrier ends all the same, it raises ValueError.
-    """
-    dist.barrier(group)
-    raise ValueError(f"rank {group.rank()} cannot go on: {why}")
 
 
 def _difference(rank: int, mine: Sequence[Row], other: int, theirs: Sequence[Row]) -> str:

@@ -1,0 +1,51 @@
+"""Arguments that many functions take: whole numbers, numbers, learning rates. Each has one way to be wrong."""
+
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any
+
+from torch import Tensor
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """`value`, if it is a whole number of at least `least`.
+
+    Raises:
+        TypeError: it is no int (a bool is none). ValueError: it is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r} ({type(value).__name__}): expected a whole number of at least {least}")
+    if value < least:
+        raise ValueError(f"{name}={value}: expected at least {least}")
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    """`value`, if it is a finite number of at least 0; a tensor of one element counts as a number.
+
+    Raises:
+        TypeError: it is no number. ValueError: it is negative, infinite or NaN.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}={value!r} ({type(value).__name__}): expected a number, as in {name}=0.1")
+    if not (isfinite(value) and value >= 0):
+        raise ValueError(f"{name}={value!r}: expected a finite number of at least 0")
+    return float(value)
+
+
+def check_rate(settings: dict[str, Any]) -> None:
+    """Raises TypeError or ValueError unless `settings`, an optimizer's, have a learning rate or none."""
+    if "lr" in settings:
+        number("lr", settings["lr"])
+
+
+def rate_problem(groups: Iterable[dict[str, Any]]) -> Exception | None:
+    """What is wrong with the learning rates of an optimizer's groups; None if nothing is."""
+    try:
+        for group in groups:
+            check_rate(group)
+    except (TypeError, ValueError) as error:
+        return error
+    return None
