@@ -60,9 +60,9 @@ def _difference(rank: int, mine: Sequence[Row], other: int, theirs: Sequence[Row
     start = f"rank {rank} does not have the model of rank {other}:"
     end = "Build the same model, in the same order, with the same settings on every rank."
     have, want = {row[:2]: row[2] for row in mine}, {row[:2]: row[2] for row in theirs}
-    for kind, name in want.keys() - have.keys():
+    for kind, name in (key for key in want if key not in have):
         return f"{start} it lacks the {kind} {name!r}. {end}"
-    for kind, name in have.keys() - want.keys():
+    for kind, name in (key for key in have if key not in want):
         return f"{start} its {kind} {name!r} is not there. {end}"
     for key, facts in have.items():
         for fact, value in facts.items():
