@@ -6,6 +6,7 @@ Because it is registered as a backend of `torch.distributed`, PyTorch's own DDP,
 pass through it as well, and so do sub-groups and device meshes.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,20 +122,20 @@ class LabGroup(dist.ProcessGroup):
 
     def recv_anysource(self, tensors, tag: int) -> dist.Work:
         """Receives into `tensors[0]` from whoever sends first; an emulated link does not hold it back."""
-        call, index = self._begin("recv", stage.flatten(tensors)[0].nbytes, -1, peer=-1, lane="recv")
+        _, call, index = self._begin("recv", stage.flatten(tensors)[0].nbytes, -1, peer=-1, lane="recv")
         return MessageWork(self.inner.recv_anysource(tensors, tag), call, recorder(), index, _nothing, lambda: 0.0)
 
     def _message(self, kind: str, tensors, other: int, tag: int) -> dist.Work:
         size, peer = tensors[0].nbytes, self.ranks[other]
         sent = {"sent_bytes": size, "sent_messages": 1} if kind == "send" else {}
         dropped = door.injector.apply(kind)
-        call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
+        asked_s, call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
         if dropped:
             return DoneWork(tensors)
         due: Callable[[], float] = lambda: 0.0  # noqa: E731
         if door.emulator:
             announce = door.emulator.send if kind == "send" else door.emulator.receive
-            due = announce(self.inner, size, other, tag)
+            due = announce(self.inner, asked_s, size, other, tag)
         (tensors, *_), back = self._staged(kind, (tensors,))
         work = getattr(self.inner, kind)(tensors, other, tag)
         return MessageWork(work, call, recorder(), index, back if kind == "recv" else _nothing, due)
@@ -147,7 +148,7 @@ class LabGroup(dist.ProcessGroup):
         cost = ring_cost(kind, ranks, size, place=(self.rank() - root) % ranks if root >= 0 else 0)
         sent = {"sent_bytes": cost.sent_bytes, "sent_messages": cost.sent_messages}
         dropped = door.injector.apply(kind)
-        call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
+        asked_s, call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
         if dropped:
             return DoneWork(stage.flatten(arguments[:1]))
         arguments, back = self._staged(kind, arguments)
@@ -155,13 +156,16 @@ class LabGroup(dist.ProcessGroup):
         def start() -> dist.Work:
             return getattr(self.inner, method)(*arguments, **options)
 
-        work, future = door.emulator.collective(self.inner, start, cost) if door.emulator else (start(), None)
+        work, future = door.emulator.collective(self.inner, asked_s, start, cost) if door.emulator else (start(), None)
         return CollectiveWork(work, call, recorder(), index, back, future)
 
-    def _begin(self, kind: str, size: int, other: int, **fields) -> tuple[Call, int]:
+    def _begin(self, kind: str, size: int, other: int, **fields) -> tuple[float, Call, int]:
+        """Writes down that this rank asked for an operation; returns when, before that took its own time."""
+        asked_s = time.monotonic()
         line = learner_line()
         call = door.calls.begin(kind, self.label, self.ranks, size, other, line)
-        return call, recorder().issue(kind, bytes=size, group=self.label, line=line, **fields)
+        fields |= {"start_s": asked_s - recorder().began_s, "bytes": size, "group": self.label, "line": line}
+        return asked_s, call, recorder().issue(kind, **fields)
 
     def _staged(self, kind: str, arguments: tuple) -> tuple[tuple, Callable[[], None]]:
         if stage.needed(kind, door.backend, stage.flatten(arguments)):

@@ -9,7 +9,6 @@ import bisect
 import heapq
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,6 +18,7 @@ import torch.distributed as dist
 from torch.futures import Future
 
 from parallel_lab.runtime.link import Cost, Link
+from parallel_lab.runtime.punctual import Punctual
 from parallel_lab.runtime.work import future_of
 
 HEADER_TAG = 1 << 20  # tags of headers stand beside those of their messages
@@ -45,12 +45,14 @@ class Timer:
                 self._thread.start()
 
     def _loop(self) -> None:
+        clock = Punctual(self._changed.wait)
         while True:
             with self._changed:
-                while not self._queue or self._queue[0][0] > time.monotonic():
-                    self._changed.wait(self._queue[0][0] - time.monotonic() if self._queue else None)
-                _, _, run = heapq.heappop(self._queue)
-            run()
+                while not self._queue:
+                    self._changed.wait()
+                run = heapq.heappop(self._queue)[2] if clock.approach(self._queue[0][0]) else None
+            if run:
+                run()
 
 
 class LateFuture(Future):
@@ -119,10 +121,10 @@ class Emulator:
         self.pending: deque[Pending] = deque()
         self._lock = threading.Lock()
 
-    def send(self, inner: dist.ProcessGroup, size_bytes: int, to: int, tag: int) -> Callable[[], float]:
-        """Sends the header of a message and returns when the message will have left."""
+    def send(self, inner: dist.ProcessGroup, asked_s: float, size_bytes: int, to: int, tag: int) -> Callable[[], float]:
+        """Sends the header of a message that was asked for at `asked_s`; returns when the message will have left."""
         with self._lock:
-            due_s = max(time.monotonic(), self.out_free_s) + self.link.seconds(size_bytes)
+            due_s = max(asked_s, self.out_free_s) + self.link.seconds(size_bytes)
             self.out_free_s = due_s
         header = torch.tensor([due_s], dtype=torch.float64)
         work = inner.send([header], to, tag + HEADER_TAG)
@@ -134,7 +136,9 @@ class Emulator:
 
         return due
 
-    def receive(self, inner: dist.ProcessGroup, size_bytes: int, source: int, tag: int) -> Callable[[], float]:
+    def receive(
+        self, inner: dist.ProcessGroup, _: float, size_bytes: int, source: int, tag: int
+    ) -> Callable[[], float]:
         """Expects the header of a message and returns when the message will have come in."""
         header = torch.zeros(1, dtype=torch.float64)
         work = inner.recv([header], source, tag + HEADER_TAG)
@@ -147,10 +151,13 @@ class Emulator:
         return due
 
     def collective(
-        self, inner: dist.ProcessGroup, start: Callable[[], dist.Work], cost: Cost
+        self, inner: dist.ProcessGroup, asked_s: float, start: Callable[[], dist.Work], cost: Cost
     ) -> tuple[dist.Work, "LateFuture"]:
-        """Starts a collective and returns its handle and the future that completes when the link would have done it."""
-        joined = torch.tensor([time.monotonic()], dtype=torch.float64)
+        """Starts a collective that this rank asked for at `asked_s`.
+
+        Returns its handle and the future that completes when the link would have done it.
+        """
+        joined = torch.tensor([asked_s], dtype=torch.float64)
         options = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
         header = inner.allreduce([joined], options)

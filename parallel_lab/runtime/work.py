@@ -11,6 +11,7 @@ from torch.futures import Future
 
 from parallel_lab.runtime import calls
 from parallel_lab.runtime.calls import Call
+from parallel_lab.runtime.punctual import Punctual
 from parallel_lab.trace.record import Recorder
 
 
@@ -142,6 +143,7 @@ class CollectiveWork(LabWork):
 
 
 _open: set[CollectiveWork] = set()
+_clock = Punctual()
 
 
 def settle() -> None:
@@ -170,8 +172,7 @@ class MessageWork(LabWork):
         with self.waiting():
             self.inner.wait()
             due_s = self.due()
-            if (left_s := due_s - time.monotonic()) > 0:
-                time.sleep(left_s)
+            _clock.until(due_s)
         self._finished = True
         self.after()
         # On an emulated link the end is known even when the rank looked only later.
