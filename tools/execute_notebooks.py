@@ -2,17 +2,19 @@
 
 Run by `make notebooks`, or for some only: .venv/bin/python tools/execute_notebooks.py notebooks/02_collectives.ipynb
 
-Each runs in its own folder. Cell ids stay; times of execution, the version of Python, and the state of widgets (which
-has random names) are left out. A notebook that fails is left as it was.
+Each runs in its own folder, as for a learner who has solved nothing yet. Cell ids stay; times of execution, the version
+of Python, and the state of widgets (which has random names) are left out. A notebook that fails is left as it was.
 """
 
 import argparse
 import asyncio
+import os
 import re
 import signal
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 from nbclient import NotebookClient
@@ -20,8 +22,10 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from parallel_lab.course.generate import text_of
+from parallel_lab.course.progress import VARIABLE
 
 CELL_TIMEOUT_S = 120
+PROGRESS = "progress.json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -81,7 +85,9 @@ class Runner:
             extra_arguments=["--log-level=CRITICAL"],
         )
         try:
-            client.execute()
+            with TemporaryDirectory() as folder:
+                client.execute(env=os.environ | {VARIABLE: f"{folder}/{PROGRESS}"})
+                show_progress_at_home(self.notebook, folder)
         except CellExecutionError as error:
             raise Failed(f"{self.where()}: {error.ename}: {error.evalue}\n{COLOURS.sub('', error.traceback)}") from None
         except CellTimeoutError:
@@ -95,6 +101,15 @@ class Runner:
     def where(self) -> str:
         """The notebook and the cell that ran last."""
         return f"{self.path}: cell {self.done} of {self.total} ({self.cell.id if self.cell else 'none'})"
+
+
+def show_progress_at_home(notebook: NotebookNode, folder: str) -> None:
+    """Names the file of the learner's progress in the outputs where a learner has it, and not in `folder`."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            for kind, shown in output.get("data", {}).items():
+                if isinstance(shown, str):
+                    output.data[kind] = shown.replace(f"{folder}/{PROGRESS}", f"../{PROGRESS}")
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:

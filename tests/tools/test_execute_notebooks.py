@@ -50,3 +50,13 @@ def test_a_widget_gives_way_to_the_picture_beside_it():
     assert cleaned.outputs[0].data == {"image/png": "y"}
     assert WIDGET in cleaned.outputs[1].data
     assert cleaned.metadata == {"tags": ["keep"]}
+
+
+def test_nothing_is_solved_yet_whoever_runs_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "mine.json"))
+    (tmp_path / "mine.json").write_text('{"exercises": {"ring_shift": {"best": 1.0}}, "quizzes": {}, "version": 1}')
+    path = write(tmp_path / "c.ipynb", "from parallel_lab.course.progress import progress_table\nprogress_table()")
+    assert execute([path]) == []
+    shown = nbformat.read(path, 4).cells[1].outputs[0].data
+    assert shown["text/plain"] == "Nothing solved yet.\n../progress.json"
+    assert "../progress.json" in shown["text/html"] and "/tmp" not in shown["text/html"]
