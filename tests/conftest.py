@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 
 import lazy_loader
@@ -14,6 +15,12 @@ import parallel_lab
 
 matplotlib.use("Agg")  # not through the environment, which the kernels that tests start would inherit
 torch = lazy_loader.load("torch")  # loaded where a test is marked gpu, and by tests that need it
+
+
+def pytest_configure():
+    """Lets tests press Stop where pytest runs in the background, for which a shell has SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _reasons() -> dict[str, str | None]:
