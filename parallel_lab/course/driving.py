@@ -60,7 +60,7 @@ def train_ddp(fn: Callable, xs, ys, weights, *, widths, tied: bool, bucket_bytes
     Returns [parameters after the build, gradients of each step, parameters at the end].
     """
     start()
-    notes, model = Notes(), load(Chain(widths, tied, frozen=tied), weights)
+    notes, model = Notes(fn), load(Chain(widths, tied, frozen=tied), weights)
     mark("build")
     ddp = fn(model, bucket_bytes)
     mark("build_over")
@@ -97,7 +97,7 @@ def run_framework(fn: Callable, xs, ys, weights, *, widths, folders=(), garbled:
     losses = fn(model, inputs, targets, lr=LR, **options)
     mark("run_over")
     found_ready_made()
-    return [losses, Notes().copies(model.parameters())]
+    return [losses, Notes(fn).copies(model.parameters())]
 
 
 def step_optimizer(
@@ -106,12 +106,12 @@ def step_optimizer(
     """`fn(parameters, optimizer_class, **options)` and a step for each list of gradients, rank 0's on all ranks.
 
     `most_bytes` is what the optimizer may keep. Returns [parameters after each step, whether each zero_grad cleared,
-    bytes that the optimizer keeps].
+    what the optimizer keeps, as of `Notes.held`].
     """
     start()
-    notes, parameters = Notes(), [nn.Parameter(value) for value in from_rank_0(values)]
+    notes, parameters = Notes(fn), [nn.Parameter(value) for value in from_rank_0(values)]
     given = [from_rank_0(step) for step in gradients]
-    before_bytes = notes.held_bytes()
+    before_bytes, *_ = notes.held()
     optimizer = fn(iter(parameters), optimizer_class, **options)
     if found_ready_made():
         return None
@@ -127,7 +127,8 @@ def step_optimizer(
         optimizer.step()
         mark("step_over")
         seen.append(notes.copies(parameters))
-    return [seen, cleared, notes.held_bytes(before_bytes + most_bytes) - before_bytes]
+    held_bytes, *hidden = notes.held(before_bytes + most_bytes)
+    return [seen, cleared, [held_bytes - before_bytes, *hidden]]
 
 
 def train_layers(fn: Callable, xs, ys, weights, *, widths, limits: dict[str, float], garbled: bool = False):
@@ -135,14 +136,14 @@ def train_layers(fn: Callable, xs, ys, weights, *, widths, limits: dict[str, flo
 
     `limits` says for each place of a sample what may be held there. Returns [shards after the build,
     [[output, gradient of the input, gradients of the shards, shards after the step] for each step], samples]. A sample
-    is [where, layer, bytes held].
+    is [where, layer, what is held, as of `Notes.held`].
     """
     start()
-    notes, samples = Notes(), []
+    notes, samples = Notes(fn), []
 
     def note(kind: str, part: int = -1, rows: int = 0) -> None:
         mark(kind, part, rows)
-        samples.append([kind, part, notes.held_bytes(limits.get(kind, math.inf))])
+        samples.append([kind, part, notes.held(limits.get(kind, math.inf))])
 
     layers = _sharded(fn, weights, widths, note)
     if found_ready_made():

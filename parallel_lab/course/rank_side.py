@@ -29,6 +29,7 @@ _DOORS = (
     "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "mmap.__new__", "subprocess.Popen", "os.system",
     "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.kill", "os.mkdir", "os.rename", "os.link", "os.symlink",
     "os.truncate", "os.remove", "os.rmdir", "os.utime", "os.chmod", "os.setxattr", "ctypes.dlopen",
+    "sqlite3.connect",
 )  # fmt: skip
 
 
@@ -160,7 +161,20 @@ def _close_side_doors() -> list[str]:
             raise SideDoor(f"{what}: data may leave a rank only by messages of the process group")
 
     sys.addaudithook(hook)
+    _announce_saves()
     return inside
+
+
+def _announce_saves() -> None:
+    """`torch.save` opens a path in C++, where no audit hook hears of it: from now on it says so, as `open` does."""
+    plain_writer = cast(Callable, torch._C.PyTorchFileWriter)
+
+    def writer(file: Any, *arguments, **options) -> Any:
+        if isinstance(file, str | os.PathLike):
+            sys.audit("open", os.fspath(file), "wb", 0)
+        return plain_writer(file, *arguments, **options)
+
+    torch._C.PyTorchFileWriter = cast(Any, writer)
 
 
 def _allowed(event: str, arguments: tuple) -> bool:

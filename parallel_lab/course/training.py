@@ -10,24 +10,22 @@ A rank imports this module: it loads neither widgets nor a reference.
 import functools
 import gc
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab.course import rank_side
+from parallel_lab.course.hidden import Watch
 from parallel_lab.runtime.backend import LabGroup
 from parallel_lab.trace import recorder
 from parallel_lab.trace.memory import live_bytes
 
 PATIENCE_S = 1.0
-SMALL_BYTES = 1000  # byte strings below are code and names
 MARK = "mark"  # the lane of what a driver notes
 # note(kind, part, rows): called by a layer at its forward (`layer_forward`) and backward (`layer_backward`)
 Note = Callable[[str, int, int], None]
@@ -111,7 +109,7 @@ def load(module: nn.Module, weights: Sequence[Tensor]) -> nn.Module:
 
 
 def start() -> None:
-    """To be called first in a driver: what lives now is left out of `Notes.held_bytes` and `found_ready_made`.
+    """To be called first in a driver: what lives now is left out of `Notes.held` and `found_ready_made`.
 
     From now on a module or optimizer that is the answer itself is noted when it is made, however short it lives.
     """
@@ -146,11 +144,12 @@ def from_rank_0(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 class Notes:
-    """What a driver keeps of what it saw; `held_bytes` leaves these copies out."""
+    """What a driver keeps of what it saw; `held` leaves these copies out. `fn` is the learner's function."""
 
-    def __init__(self) -> None:
+    def __init__(self, fn: Callable) -> None:
         self.own_bytes = 0
         self.patience_s = PATIENCE_S
+        self.watch = Watch(fn)
 
     def copies(self, values: Iterable[Tensor | None]) -> list[Tensor | None]:
         """Each tensor as it is now."""
@@ -158,36 +157,25 @@ class Notes:
         self.own_bytes += sum(value.nbytes for value in kept if value is not None)
         return kept
 
-    def held_bytes(self, most: float = math.inf) -> int:
-        """Bytes of all tensors and arrays made since `start`, whoever holds them.
+    def held(self, most: float = math.inf) -> tuple[int, int, str]:
+        """(bytes of all tensors and other numbers made since `start`, the share of the others, their class).
 
-        What autograd saves is seen inside `trace.memory.SavedTensors`.
+        It does not matter who holds them. What autograd saves is seen inside `trace.memory.SavedTensors`.
 
         A thread of gloo's lets a finished collective's tensors go a moment after `wait` has returned. So with more than
         `most` it looks again, until there is less or, once in a run, for `PATIENCE_S`.
         """
         until_s = time.monotonic() + self.patience_s
-        while (held := live_bytes() + _hidden_bytes() - self.own_bytes) > most:
+        while True:
+            hidden = self.watch.look()
+            held_bytes = live_bytes() + hidden.bytes - self.own_bytes
+            if held_bytes <= most:
+                break
             if time.monotonic() > until_s:
                 self.patience_s = 0.0
                 break
             time.sleep(0.001)
-        return held
-
-
-def _hidden_bytes() -> int:
-    """Bytes of NumPy arrays and byte strings that objects made since `start` refer to: numbers that are no tensor."""
-    found, todo = {}, gc.get_objects()
-    while todo:
-        referents = gc.get_referents(*todo)
-        for each in referents:
-            if isinstance(each, np.ndarray | bytes | bytearray) and sys.getsizeof(each) > SMALL_BYTES:
-                base = each.base if isinstance(each, np.ndarray) and each.base is not None else each
-                if not isinstance(base, Tensor):  # counted already
-                    found[id(base)] = sys.getsizeof(base)
-        # The collector does not track a dict or a tuple of plain values, so they are not among its objects.
-        todo = [each for each in referents if type(each) in (dict, tuple) and not gc.is_tracked(each)]
-    return sum(found.values())
+        return held_bytes, hidden.bytes, hidden.kind
 
 
 def found_ready_made() -> bool:

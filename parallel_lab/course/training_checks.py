@@ -118,10 +118,20 @@ def _kind(spans: Sequence[Span]) -> str:
     return spans[0].kind if spans else "collective"
 
 
-def expect_held(at: str, held: float, most: float, what: str, advice: str = "") -> None:
-    """`held` bytes must be `most` at the most; `at` says where they were held, `what` who would hold as much."""
-    if held > most:
-        raise Wrong(f"{at} holds {size(held)}, {what} {size(most)}", advice)
+def expect_held(at: str, held: Sequence, most: float, what: str, advice: str = "") -> None:
+    """`held`, as of `Notes.held`, must be `most` bytes at the most.
+
+    `at` says where they were held, `what` who would hold as much. If the tensors alone are few enough, the message
+    says where the other numbers are.
+    """
+    held_bytes, hidden_bytes, kind = held
+    if held_bytes <= most:
+        return
+    seen = f"{at} holds {size(held_bytes)}, {what} {size(most)}"
+    if held_bytes - hidden_bytes <= most:
+        advice = "What is kept counts wherever it lies: the memory of a list or a string is memory too."
+        raise Wrong(f"{seen}; {size(hidden_bytes)} of it lie outside tensors, in objects of class {kind}", advice)
+    raise Wrong(seen, advice)
 
 
 def same_tensors(got: object, expected: Sequence[Tensor | None], where: str, what: str, advice: str = "") -> None:

@@ -1,34 +1,24 @@
 """The warm-up of chapter 00: the solution scores full marks, the stub none, every shortcut fails with its message."""
 
 import sys
-from pathlib import Path
 
 import cloudpickle
 import nbformat
 import pytest
 import torch
 import torch.distributed as dist
+from grading import ROOT, assert_fails, assert_full_marks, assert_generated, solutions, stubs
 
-from parallel_lab.cli.folders import functions_in
-from parallel_lab.course import generate
 from parallel_lab.course.checks import check
-from parallel_lab.course.exercises import EXERCISES
 
-ROOT = Path(__file__).parents[2]
 # Ranks get the functions below by value: importing this module there would load nbformat in each of them.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-SOLUTION = functions_in(ROOT / "solutions" / "00_start_here.ipynb")["sum_of_ranks"]
-
-
-@pytest.fixture(autouse=True)
-def own_progress(tmp_path, monkeypatch):
-    monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
+NOTEBOOK, NAME = "00_start_here", "sum_of_ranks"
+SOLUTION = solutions(NOTEBOOK)[NAME]
 
 
 def test_solution_scores_full_marks():
-    report = check("sum_of_ranks", SOLUTION)
-    assert report.score == 1, repr(report)
-    assert EXERCISES["sum_of_ranks"].solution_note in repr(report)
+    assert_full_marks(NAME, SOLUTION)
 
 
 def attempt_of_the_chapter():
@@ -40,20 +30,19 @@ def attempt_of_the_chapter():
 
 
 def attempt_of_the_exercise():
-    return functions_in(ROOT / "exercises" / "00_start_here.ipynb")["sum_of_ranks"]
+    return stubs(NOTEBOOK)[NAME]
 
 
 @pytest.mark.parametrize("attempt", [attempt_of_the_chapter, attempt_of_the_exercise])
 def test_untouched_attempt_scores_nothing(attempt):
-    report = check("sum_of_ranks", attempt())
+    report = check(NAME, attempt())
     assert report.score == 0, repr(report)
     assert "at 2 ranks: rank 1: element 0 is" in repr(report)
     assert "at 2 ranks: rank 0 called reduce; one all_reduce is enough" in repr(report)
 
 
 def test_exercises_are_what_the_command_writes():
-    written = (ROOT / "exercises" / "00_start_here.ipynb").read_bytes().decode()
-    assert written == generate.generate(ROOT, "00_start_here")
+    assert_generated(NOTEBOOK)
 
 
 def only_its_own(number):
@@ -143,6 +132,4 @@ CHEATS = [
 
 @pytest.mark.parametrize(("cheat", "said"), [pytest.param(*case, id=case[0].__name__) for case in CHEATS])
 def test_cheat_fails_with_its_message(cheat, said):
-    report = check("sum_of_ranks", cheat)
-    assert not report.passed
-    assert said in repr(report), repr(report)
+    assert_fails(NAME, cheat, said)

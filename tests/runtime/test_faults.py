@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import re
 import signal
 import sys
-import tempfile
 import threading
 import time
 
@@ -14,42 +12,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from parallel_lab import Deadlock, Delay, Drop, Kill, RankFailed, launch
-from parallel_lab.runtime import Mismatch, forkserver
+from parallel_lab import Delay, Kill, RankFailed, launch
+from parallel_lab.runtime import forkserver
 
-SHORT = 2.0
-
-
-def leftovers():
-    """What a launch could leave: processes below the fork server, files, descriptors."""
-    server = psutil.Process(forkserver.get().process.pid)
-    folders = {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(f"parallel-lab-{os.getpid()}-")}
-    return server.children(recursive=True), folders, os.listdir("/proc/self/fd") if sys.platform == "linux" else []
+pytestmark = pytest.mark.usefixtures("nothing_stays")
 
 
-@pytest.fixture(autouse=True)
-def nothing_stays():
-    launch(int, ranks=1)
-    _, folders, descriptors = leftovers()
-    yield
-    processes, new_folders, new_descriptors = leftovers()
-    assert not processes
-    assert new_folders <= folders
-    assert len(new_descriptors) <= len(descriptors)
-    assert launch(dist.get_rank, ranks=2).results == [0, 1]
-
-
-def fails(fn, error, *patterns, ranks=3, timeout=SHORT, **options):
-    began = time.monotonic()
-    with pytest.raises(error) as raised:
-        launch(fn, ranks=ranks, timeout=timeout, **options)
-    assert time.monotonic() - began < timeout + 2, "the report must come within the timeout and two seconds"
-    for pattern in patterns:
-        assert re.search(pattern, raised.value.report), raised.value.report
-    return raised.value
-
-
-def test_exception_on_one_rank():
+def test_exception_on_one_rank(fails):
     def fn():
         if dist.get_rank() == 1:
             raise ValueError("broken input")
@@ -62,7 +31,7 @@ def test_exception_on_one_rank():
     assert set(error.failures) == {1}, "ranks that lost their peer did not fail of their own"
 
 
-def test_different_exceptions_name_the_first_and_list_the_others():
+def test_different_exceptions_name_the_first_and_list_the_others(fails):
     def fn():
         rank = dist.get_rank()
         dist.barrier()
@@ -77,79 +46,8 @@ def test_different_exceptions_name_the_first_and_list_the_others():
     assert error.failures.keys() == {0, 2}
 
 
-def test_a_rank_skips_a_collective():
-    def fn():
-        if dist.get_rank() != 2:
-            dist.all_reduce(torch.ones(4))
-
-    error = fails(
-        fn,
-        Deadlock,
-        "rank 2 returned; ranks 0 and 1 wait for it in all_reduce",
-        "16 bytes",
-        r"`dist.all_reduce\(torch.ones\(4\)\)`",
-    )
-    assert error.rank == 2
-
-
-def test_mismatched_collectives():
-    def fn():
-        x = torch.ones(1 << 16)
-        if dist.get_rank() == 1:
-            dist.broadcast(x, src=0)
-        else:
-            dist.all_reduce(x)
-        dist.barrier()
-
-    fails(fn, (Deadlock, RankFailed, Mismatch), "rank 1 called broadcast where the others called all_reduce")
-
-
-@pytest.mark.parametrize("big", [8, 1 << 18])
-def test_mismatched_sizes(big):
-    def fn():
-        dist.all_reduce(torch.ones(big if dist.get_rank() == 2 else 4))
-
-    fails(
-        fn,
-        (Deadlock, RankFailed, Mismatch),
-        f"rank 2 called all_reduce on {4 * big:,} bytes where the others called all_reduce on 16",
-    )
-
-
-def test_mismatched_roots():
-    def fn():
-        dist.broadcast(torch.ones(4), src=1 if dist.get_rank() == 1 else 0)
-
-    fails(fn, (Deadlock, Mismatch), "rank 1 called broadcast with root 1 where the others called broadcast with root 0")
-
-
-def test_send_without_receive():
-    def fn():
-        if dist.get_rank() == 0:
-            dist.send(torch.ones(1 << 20), dst=1)
-
-    fails(fn, Deadlock, r"rank 1 returned; rank 0 waits for it in send\(to rank 1\)", ranks=2)
-
-
-def test_receives_in_a_circle():
-    def fn():
-        x = torch.ones(4)
-        dist.recv(x, src=(dist.get_rank() + 1) % 3)
-        dist.send(x, dst=(dist.get_rank() - 1) % 3)
-
-    fails(fn, Deadlock, r"a circle: rank 0 waits for rank 1 in recv\(from rank 1\), rank 1 waits for rank 2")
-
-
-def test_a_dropped_message_hangs_its_receiver():
-    def fn():
-        x = torch.ones(4)
-        dist.send(x, dst=1) if dist.get_rank() == 0 else dist.recv(x, src=0)
-
-    fails(fn, Deadlock, "rank 1 waits in recv", ranks=2, faults=[Drop(rank=0, kind="send")])
-
-
 @pytest.mark.parametrize(("leave", "words"), [(sys.exit, r"called sys.exit\(3\)"), (os._exit, "exited with code 3")])
-def test_a_rank_exits(leave, words):
+def test_a_rank_exits(fails, leave, words):
     def fn():
         if dist.get_rank() == 1:
             leave(3)
@@ -159,7 +57,7 @@ def test_a_rank_exits(leave, words):
     assert (error.rank, error.cause) == (1, "exit")
 
 
-def test_a_rank_is_killed_says_so_at_once():
+def test_a_rank_is_killed_says_so_at_once(fails):
     def fn():
         if dist.get_rank() == 2:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -169,7 +67,7 @@ def test_a_rank_is_killed_says_so_at_once():
     assert (error.rank, error.cause) == (2, "killed")
 
 
-def test_kill_fault_strikes_the_nth_operation():
+def test_kill_fault_strikes_the_nth_operation(fails):
     def fn():
         for _ in range(5):
             dist.all_reduce(torch.ones(4))
@@ -179,35 +77,13 @@ def test_kill_fault_strikes_the_nth_operation():
     assert error.output[0].count("done") == 3
 
 
-def test_a_rank_runs_out_of_its_memory_limit():
+def test_a_rank_runs_out_of_its_memory_limit(fails):
     def fn():
         if dist.get_rank() == 1:
             return torch.ones(1 << 28).sum().item()
         dist.barrier()
 
     fails(fn, RankFailed, "^rank 1 failed", "ran out of memory", memory_bytes=200_000_000, timeout=20)
-
-
-def test_endless_python():
-    def fn():
-        while dist.get_rank() == 1:
-            pass
-        dist.barrier()
-
-    fails(
-        fn,
-        Deadlock,
-        r"rank 1 is busy at test_faults.py, line \d+: `(while|pass).*; ranks 0 and 2 wait for it in barrier",
-    )
-
-
-def test_endless_native_call():
-    def fn():
-        if dist.get_rank() == 1:  # doubles its work with each letter, and keeps the interpreter to itself
-            re.match(r"(a+)+$", "a" * 60 + "b")
-        dist.barrier()
-
-    fails(fn, Deadlock, r"rank 1 is busy at test_faults.py, line \d+: `re.match", "native code")
 
 
 def test_stop_ends_every_rank():
@@ -226,7 +102,7 @@ def test_unpicklable_function():
         launch(lambda: lock, ranks=2)
 
 
-def test_unpicklable_result():
+def test_unpicklable_result(fails):
     fails(lambda: threading.Lock(), RankFailed, "what the function returned cannot be sent to the notebook")
 
 
@@ -318,7 +194,7 @@ def test_ranks_that_may_fail_do_not_end_the_others(faults):
     )
 
 
-def test_a_rank_that_must_not_fail_still_ends_the_launch():
+def test_a_rank_that_must_not_fail_still_ends_the_launch(fails):
     def fn():
         if dist.get_rank() == 2:
             raise ValueError("mine")
@@ -330,7 +206,7 @@ def test_a_rank_that_must_not_fail_still_ends_the_launch():
     assert error.rank == 2
 
 
-def test_when_every_rank_that_may_fail_does_nothing_is_returned():
+def test_when_every_rank_that_may_fail_does_nothing_is_returned(fails):
     def fn():
         raise ValueError("all of us")
 

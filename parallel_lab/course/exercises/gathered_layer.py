@@ -118,8 +118,8 @@ def held(fn: Callable, lab: Lab) -> None:
             seen = f"{outcome.at}: rank {rank}: the layer was never called ({missing[0]} missing)"
             raise Wrong(seen, "Compute with the layer that you were given.")
         for where, (moment, what, advice) in MOMENTS.items():
-            for part, held_bytes in (sample[1:] for sample in samples if sample[0] == where):
-                expect_held(f"{outcome.at}: rank {rank} {moment.format(part)}", held_bytes, limits[where], what, advice)
+            for part, kept in (sample[1:] for sample in samples if sample[0] == where):
+                expect_held(f"{outcome.at}: rank {rank} {moment.format(part)}", kept, limits[where], what, advice)
 
 
 MOMENTS = {  # where a sample was taken -> in words, what is allowed, advice; the most telling first

@@ -87,11 +87,11 @@ def held(fn: Callable, lab: Lab) -> None:
     """Each rank keeps 1/n of the state, even where one tensor is nearly everything."""
     for ranks in (3, 4):
         outcome = _run(fn, lab, ranks, BIG)
-        for rank, (_, _, kept_bytes) in enumerate(outcome.results):
+        for rank, (_, _, kept) in enumerate(outcome.results):
             what = f"and 1/{ranks} of two moments, a copy of the parameters and one of the gradients is"
             advice = "Who holds both moments of all parameters, or a whole copy of them, does not shard."
             at = f"{outcome.at}: rank {rank}, beside parameters and gradients,"
-            expect_held(at, kept_bytes, _most_bytes(BIG, ranks), what, advice)
+            expect_held(at, kept, _most_bytes(BIG, ranks), what, advice)
 
 
 def traffic(fn: Callable, lab: Lab) -> None:

@@ -1,0 +1,51 @@
+"""For tests of launches that fail: that the report comes in time, and that nothing stays behind."""
+
+import os
+import re
+import sys
+import tempfile
+import time
+
+import psutil
+import pytest
+import torch
+
+from parallel_lab import launch
+from parallel_lab.runtime import forkserver
+
+SHORT = 2.0
+
+
+def leftovers():
+    """What a launch could leave: processes below the fork server, files, descriptors."""
+    server = psutil.Process(forkserver.get().process.pid)
+    folders = {name for name in os.listdir(tempfile.gettempdir()) if name.startswith(f"parallel-lab-{os.getpid()}-")}
+    return server.children(recursive=True), folders, os.listdir("/proc/self/fd") if sys.platform == "linux" else []
+
+
+@pytest.fixture
+def nothing_stays():
+    launch(int, ranks=1)
+    _, folders, descriptors = leftovers()
+    yield
+    processes, new_folders, new_descriptors = leftovers()
+    assert not processes
+    assert new_folders <= folders
+    assert len(new_descriptors) <= len(descriptors)
+    assert launch(torch.distributed.get_rank, ranks=2).results == [0, 1]
+
+
+@pytest.fixture
+def fails():
+    """Launches `fn`, which must raise `error` with a report that matches every pattern; returns the error."""
+    return _fails
+
+
+def _fails(fn, error, *patterns, ranks=3, timeout=SHORT, **options):
+    began = time.monotonic()
+    with pytest.raises(error) as raised:
+        launch(fn, ranks=ranks, timeout=timeout, **options)
+    assert time.monotonic() - began < timeout + 2, "the report must come within the timeout and two seconds"
+    for pattern in patterns:
+        assert re.search(pattern, raised.value.report), raised.value.report
+    return raised.value
