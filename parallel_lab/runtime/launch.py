@@ -16,7 +16,7 @@ from parallel_lab.runtime.bar import Bar
 from parallel_lab.runtime.device import choose_device
 from parallel_lab.runtime.diagnose import State, mismatch
 from parallel_lab.runtime.errors import Mismatch
-from parallel_lab.runtime.faults import Fault
+from parallel_lab.runtime.faults import Fault, Kill
 from parallel_lab.runtime.link import Link
 from parallel_lab.runtime.peer import describe_end
 from parallel_lab.runtime.rank import Job
@@ -118,6 +118,9 @@ def _watch(job: Job, echo: bool, may_fail: Collection[int]) -> Run:
     with open(os.path.join(job.folder, "job"), "wb") as file:
         pickle.dump(job, file)
     with Watch(forkserver.get(), job.folder, job.ranks, bar, may_fail) as watch:
+        for fault in job.faults:
+            if isinstance(fault, Kill) and fault.rank < job.ranks:
+                watch.peers[fault.rank].kill = fault
         finished = watch.wait(job.timeout_s)
         if not finished:
             error = report.hang(watch, job.timeout_s, ())

@@ -9,6 +9,7 @@ from typing import Any
 
 from parallel_lab.runtime import wire
 from parallel_lab.runtime.calls import hidden
+from parallel_lab.runtime.faults import Kill
 
 _FRAME = re.compile(r'File "(.*)", line (\d+) in (.*)')
 
@@ -20,6 +21,7 @@ class Peer:
     sock: socket.socket
     output_fd: int
     may_fail: bool = False  # whether the others can do without it
+    kill: Kill | None = None  # the fault that is to kill it
     pid: int = 0
     reader: wire.Reader = field(default_factory=wire.Reader)
     printed: bytearray = field(default_factory=bytearray)
@@ -57,8 +59,10 @@ def describe_end(peer: Peer) -> str:
     if peer.code >= 0:
         return f"exited with code {peer.code} before it returned"
     name = signal.Signals(-peer.code).name
-    hint = " (the system does that when memory runs out)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
+    if name != "SIGKILL":
+        return f"was killed by {name}"
+    why = f"as {peer.kill} says" if peer.kill else "which the system does when memory runs out"
+    return f"was killed by {name}, {why}"
 
 
 def read_stack(path: str) -> list[tuple[str, int, str]]:

@@ -97,8 +97,8 @@ def _advice(peer: Peer) -> str:
     text = peer.failed["text"] if peer.failed else ""
     if "MemoryError" in text or "can't allocate memory" in text or "out of memory" in text:
         return "It ran out of memory: use fewer ranks or smaller tensors, or raise memory_bytes if you set it."
-    if peer.died and peer.code == -signal.SIGKILL:
-        return "If no fault was injected, look at the memory that the ranks need together."
+    if peer.died and peer.code == -signal.SIGKILL and not peer.kill:
+        return "Look at the memory that the ranks need together."
     return ""
 
 

@@ -63,7 +63,13 @@ def test_a_rank_is_killed_says_so_at_once(fails):
             os.kill(os.getpid(), signal.SIGKILL)
         dist.barrier()
 
-    error = fails(fn, RankFailed, "^rank 2 was killed by SIGKILL", "rank [01] (lost its|waits)", timeout=3)
+    error = fails(
+        fn,
+        RankFailed,
+        "^rank 2 was killed by SIGKILL, which the system does when memory runs out",
+        "rank [01] (lost its|waits)",
+        timeout=3,
+    )
     assert (error.rank, error.cause) == (2, "killed")
 
 
@@ -187,11 +193,8 @@ def others_go_on(gone):
 def test_ranks_that_may_fail_do_not_end_the_others(faults):
     run = launch(others_go_on, 1, ranks=3, faults=faults, may_fail=[1], timeout=20)
     assert run.results == [2, None, 0]
-    assert (
-        run.failures == {1: "was killed by SIGKILL (the system does that when memory runs out)"}
-        if faults
-        else {1: "raised ValueError: out of luck"}
-    )
+    killed = {1: "was killed by SIGKILL, as Kill(rank=1, kind=None, nth=0) says"}
+    assert run.failures == (killed if faults else {1: "raised ValueError: out of luck"})
 
 
 def test_a_rank_that_must_not_fail_still_ends_the_launch(fails):
