@@ -19,6 +19,7 @@ from parallel_lab.runtime.calls import Call, CallLog, learner_line
 from parallel_lab.runtime.emulate import Emulator
 from parallel_lab.runtime.faults import Injector
 from parallel_lab.runtime.link import ring_cost
+from parallel_lab.runtime.parting import Departures
 from parallel_lab.runtime.work import CollectiveWork, DoneWork, MessageWork
 from parallel_lab.trace.record import recorder
 
@@ -60,6 +61,7 @@ class Door:
         host: the address gloo listens on; None lets it find the one that other hosts reach. `launch` says 127.0.0.1:
             gloo in the wheels has no TLS, so nothing may leave the machine.
         calls, injector, emulator: the log, the faults and the link of this rank.
+        departures: which ranks may die, and have.
     """
 
     backend: str = "gloo"
@@ -67,6 +69,7 @@ class Door:
     calls: CallLog = field(default_factory=CallLog)
     injector: Injector = field(default_factory=lambda: Injector(-1, ()))
     emulator: Emulator | None = None
+    departures: Departures = field(default_factory=Departures)
 
 
 door = Door()
@@ -123,7 +126,8 @@ class LabGroup(dist.ProcessGroup):
     def recv_anysource(self, tensors, tag: int) -> dist.Work:
         """Receives into `tensors[0]` from whoever sends first; an emulated link does not hold it back."""
         _, call, index = self._begin("recv", stage.flatten(tensors)[0].nbytes, -1, peer=-1, lane="recv")
-        return MessageWork(self.inner.recv_anysource(tensors, tag), call, recorder(), index, _nothing, lambda: 0.0)
+        work = self.inner.recv_anysource(tensors, tag)
+        return MessageWork(work, call, recorder(), index, _nothing, lambda: 0.0, door.departures)
 
     def _message(self, kind: str, tensors, other: int, tag: int) -> dist.Work:
         size, peer = tensors[0].nbytes, self.ranks[other]
@@ -138,7 +142,8 @@ class LabGroup(dist.ProcessGroup):
             due = announce(self.inner, asked_s, size, other, tag)
         (tensors, *_), back = self._staged(kind, (tensors,))
         work = getattr(self.inner, kind)(tensors, other, tag)
-        return MessageWork(work, call, recorder(), index, back if kind == "recv" else _nothing, due)
+        after = back if kind == "recv" else _nothing
+        return MessageWork(work, call, recorder(), index, after, due, door.departures)
 
     def _collective(self, method: str, arguments: tuple, options: dict) -> dist.Work:
         kind, ranks = COLLECTIVES[method], self.size()

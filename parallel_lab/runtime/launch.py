@@ -88,8 +88,10 @@ def launch(
     call, where = _pickle(fn, args, kwargs), choose_device(ranks, device)
     began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
-        job = Job(call, ranks, seed, link, tuple(faults), where, memory_bytes, began_s, timeout, folder)
-        return _watch(job, echo, may_fail)
+        job = Job(
+            call, ranks, seed, link, tuple(faults), where, memory_bytes, began_s, timeout, folder, tuple(may_fail)
+        )
+        return _watch(job, echo)
 
 
 def _validate(fn: Any, ranks: Any, timeout: Any, may_fail: Any) -> None:
@@ -112,12 +114,12 @@ def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
         raise TypeError(f"{text}. Open files, locks, sockets and generators inside the function instead.") from None
 
 
-def _watch(job: Job, echo: bool, may_fail: Collection[int]) -> Run:
+def _watch(job: Job, echo: bool) -> Run:
     """Starts the ranks and turns what becomes of them into a `Run` or an error."""
     error, bar = None, Bar(job.ranks)
     with open(os.path.join(job.folder, "job"), "wb") as file:
         pickle.dump(job, file)
-    with Watch(forkserver.get(), job.folder, job.ranks, bar, may_fail) as watch:
+    with Watch(forkserver.get(), job.folder, job.ranks, bar, job.may_fail) as watch:
         for fault in job.faults:
             if isinstance(fault, Kill) and fault.rank < job.ranks:
                 watch.peers[fault.rank].kill = fault

@@ -28,6 +28,7 @@ from parallel_lab.runtime.emulate import Emulator
 from parallel_lab.runtime.faults import Fault, Injector
 from parallel_lab.runtime.limits import limit_memory
 from parallel_lab.runtime.link import Link
+from parallel_lab.runtime.parting import Departures
 from parallel_lab.trace.record import Recorder, install, recorder
 
 # What gloo says when the other side of a connection is gone: the trouble is another rank's, not this one's.
@@ -49,6 +50,7 @@ class Job:
     began_s: float
     timeout_s: float
     folder: str
+    may_fail: tuple[int, ...] = ()
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     directory: str = field(default_factory=os.getcwd)
     path: list[str] = field(default_factory=lambda: list(sys.path))
@@ -88,11 +90,13 @@ class Kernel:
             wire.send(self.sock, {"what": what, **fields})
 
     def listen(self) -> None:
-        """Answers the kernel's questions until it lets this rank go, or is gone itself."""
+        """Answers the kernel until it lets this rank go, or is gone itself. A number is that of a rank that died."""
         with contextlib.suppress(EOFError, OSError):
             while (question := wire.receive(self.sock)) != "go":
                 if question == "report":
                     self.tell("state", calls=backend.door.calls.calls, stack=_main_stack())
+                elif isinstance(question, int):
+                    backend.door.departures.note(question)
                 else:
                     self.tell("pulse", waiting=backend.door.calls.waiting(), calls=len(backend.door.calls.calls))
             self.released.set()
@@ -150,7 +154,8 @@ def _prepare(rank: int, job: Job) -> None:
     install(Recorder(rank, job.began_s))
     log = CallLog(open(os.path.join(job.folder, f"calls{rank}"), "wb", buffering=0))  # noqa: SIM115
     emulator = Emulator(job.link) if job.link else None
-    backend.door = backend.Door(job.device.backend, "127.0.0.1", log, Injector(rank, job.faults), emulator)
+    faults, departures = Injector(rank, job.faults), Departures(job.may_fail)
+    backend.door = backend.Door(job.device.backend, "127.0.0.1", log, faults, emulator, departures)
 
 
 def _join(rank: int, job: Job) -> None:

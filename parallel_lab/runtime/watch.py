@@ -165,7 +165,7 @@ class Watch:
     def _open(self) -> int:
         return len(self.selector.get_map())
 
-    def _tell(self, peer: Peer, word: str) -> None:
+    def _tell(self, peer: Peer, word: str | int) -> None:
         with contextlib.suppress(OSError):
             wire.send(peer.sock, word)
 
@@ -187,6 +187,9 @@ class Watch:
             if "code" in message:
                 peer = self.peers[message["rank"]]
                 peer.code, peer.ended_s = message["code"], time.monotonic()
+                if peer.lost and peer.may_fail:
+                    for other in self.peers:
+                        self._tell(other, message["rank"])
 
     def _on_message(self, peer: Peer, rank: int) -> None:
         try:

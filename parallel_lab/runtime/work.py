@@ -11,6 +11,7 @@ from torch.futures import Future
 
 from parallel_lab.runtime import calls
 from parallel_lab.runtime.calls import Call
+from parallel_lab.runtime.parting import Departures
 from parallel_lab.runtime.punctual import Punctual
 from parallel_lab.trace.record import Recorder
 
@@ -157,12 +158,14 @@ class MessageWork(LabWork):
     """The handle of a send or a receive. gloo gives these no future: `wait` is where their end is seen.
 
     `due` is called once the message has arrived and returns the moment of the monotonic clock at which an emulated
-    link would have delivered it (0 for no link).
+    link would have delivered it (0 for no link). `departures` know whether the other side has died.
     """
 
-    def __init__(self, inner, call, recorder, index, after: Callable[[], None], due: Callable[[], float]) -> None:
+    def __init__(
+        self, inner, call, recorder, index, after: Callable[[], None], due: Callable[[], float], departures: Departures
+    ) -> None:
         super().__init__(inner, call, recorder, index)
-        self.after, self.due = after, due
+        self.after, self.due, self.departures = after, due, departures
         self._finished = False
 
     def wait(self, timeout=None) -> bool:
@@ -170,11 +173,14 @@ class MessageWork(LabWork):
         if self._finished:
             return True
         with self.waiting():
-            self.inner.wait()
-            due_s = self.due()
+            due_s = self.departures.wait(self.call.peer, self._arrival)
             _clock.until(due_s)
         self._finished = True
         self.after()
         # On an emulated link the end is known even when the rank looked only later.
         self.recorder.complete(self.index, self.wait_s, end_s=due_s or None)
         return True
+
+    def _arrival(self) -> float:
+        self.inner.wait()
+        return self.due()
