@@ -62,14 +62,15 @@ def _time_scale(trace: Trace) -> tuple[float, str]:
 
 
 def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float) -> None:
-    """One rank's steps; each level lasts until the next sample, the last until the trace ends."""
+    """One rank's steps; each level lasts until the next sample, the last until this rank's last span or sample."""
     tidy(ax)
     start_s, end_s = extent(trace)
     unit_s, _ = _time_scale(trace)
     levels = list(held_bytes(trace, rank))
     if not levels:
         return
-    levels.append((end_s, levels[-1][1]))
+    known_s = [s.end_s for s in trace.of(rank)] + [levels[-1][0]]
+    levels.append((max(known_s), levels[-1][1]))
     times = (np.array([time_s for time_s, _ in levels]) - start_s) / unit_s
     below = np.zeros(len(levels))
     found = looks(kinds)

@@ -71,9 +71,18 @@ KINDS = {
     "reduce": Look(OKABE_ITO["orange"], ".."),
     "all_to_all": Look(OKABE_ITO["blue"], "xx"),
     "barrier": Look(OKABE_ITO["grey"], ".."),
+    "pull": Look(OKABE_ITO["yellow"], "--"),
+    "gradient": Look(OKABE_ITO["purple"], ".."),
+    "push": Look(OKABE_ITO["sky"], "//"),
+    "dropped": Look(OKABE_ITO["grey"], "xx"),
+    "meet": Look(OKABE_ITO["vermillion"], "xx"),
+    "update": Look(OKABE_ITO["grey"], "||"),
+    "free": Look(OKABE_ITO["black"], ""),
     "parameters": Look(OKABE_ITO["blue"], "--"),
     "gradients": Look(OKABE_ITO["vermillion"], "//"),
-    "optimizer": Look(OKABE_ITO["green"], "\\\\"),
+    "optimizer_state": Look(OKABE_ITO["green"], "\\\\"),
+    "buckets": Look(OKABE_ITO["yellow"], "xx"),
+    "gathered": Look(OKABE_ITO["purple"], "xx"),
     "activations": Look(OKABE_ITO["sky"], "xx"),
     "all": Look(OKABE_ITO["grey"], ""),
 }
@@ -92,9 +101,9 @@ def looks(kinds: Iterable[str]) -> dict[str, Look]:
     process; where two of them meet at one look, the later in the alphabet moves to the next free one.
     """
     found = {kind: KINDS[kind] for kind in kinds if kind in KINDS}
-    for kind in sorted(set(kinds) - set(found)):
+    for own, kind in enumerate(sorted(set(kinds) - set(found))):
         at = zlib.crc32(kind.encode()) % len(_SPARE)
-        while _SPARE[at] in found.values() and len(found) < len(_SPARE):
+        while _SPARE[at] in found.values() and own < len(_SPARE):
             at = (at + 1) % len(_SPARE)
         found[kind] = _SPARE[at]
     return found

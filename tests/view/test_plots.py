@@ -6,6 +6,7 @@ import pytest
 from parallel_lab.plan import Op, Plan, recv, send
 from parallel_lab.trace import Sample, Span, Trace
 from parallel_lab.view import bars, draw_memory, draw_mesh, lines, topology
+from parallel_lab.view.style import KINDS
 
 
 def ring(ranks: int) -> Plan:
@@ -127,3 +128,18 @@ def test_memory_is_stacked_by_kind_and_its_peak_is_explained():
     assert activations.get_paths()[0].vertices[:, 1].max() == 10
     with pytest.raises(ValueError, match="no memory samples"):
         draw_memory(Trace(1, ()))
+
+
+def test_memory_is_drawn_as_far_as_it_is_known_of_each_rank():
+    samples = tuple(Sample(rank, time_s, 1_000, "parameters") for rank in (0, 1) for time_s in (0.0, 2.0 + 6 * rank))
+    spans = (Span(0, "F", 0.0, 3.0),)
+    ends = []
+    for ax in draw_memory(Trace(2, spans, samples)).figure.axes[:2]:
+        ends.append(max(collection.get_paths()[0].vertices[:, 0].max() for collection in ax.collections))
+    assert ends == [3.0, 8.0], "rank 0 ended after 3 s: nothing is known of it from then on"
+
+
+def test_what_ranks_are_counted_to_hold_has_a_look_of_its_own():
+    counted = {"parameters", "gradients", "optimizer_state", "buckets", "gathered"}
+    assert counted <= KINDS.keys()
+    assert len({KINDS[kind].colour for kind in counted}) == len(counted), "hatching alone is hard to see in thin bands"
