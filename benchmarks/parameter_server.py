@@ -2,10 +2,13 @@
 
     python benchmarks/parameter_server.py [--quick]
 
-"Share of the link" is the size over the time, over the bandwidth; packing, checking and unpacking are part of the
-time. A step is a synchronous pull and push of every worker, with an update by SGD and no computation. The ring is
-PyTorch's all-reduce among the workers, charged by the same link. All processes share this machine's cores: where the
-bytes of a step take them longer than the emulated link, a measured time is theirs.
+"Share of the link" is the bytes over the time, over the bandwidth. With one worker it is the time of `pull` and `push`,
+checking for NaN included; with three it is that of the server's link: from an update to the last answer, and from the
+first answer to the last gradient.
+
+A step is a synchronous pull and push of every worker, with an update by SGD and no computation. The ring is PyTorch's
+all-reduce among the workers, charged by the same link. All processes share this machine's cores: where the bytes of a
+step take them longer than the emulated link, a measured time is theirs.
 """
 
 import argparse
@@ -19,11 +22,13 @@ from torch import nn
 
 from parallel_lab import Link, launch
 from parallel_lab import parameter_server as ps
+from parallel_lab.trace import Span, Trace
 
 LINKS = {"100 Mbit/s, 1 ms": Link(1e-3, 12.5e6), "1 Gbit/s, 0.1 ms": Link(1e-4, 125e6), "4 Gbit/s": Link(0, 500e6)}
-SIZES = (1_000_000, 4_000_000, 16_000_000)
+SIZES = (1_000_000, 4_000_000, 16_000_000, 40_000_000)
 STEPS = (("100 Mbit/s, 1 ms", 4_000_000), ("1 Gbit/s, 0.1 ms", 16_000_000))
 TRIES = 7
+HALF_A_SECOND = 0.5  # short messages are repeated for so long: their medians scatter most
 
 
 class Flat(nn.Module):
@@ -69,19 +74,36 @@ def ring(size: int, workers: int, tries: int) -> list[float]:
     return seconds[1:]
 
 
-def bandwidth(links: list[str], sizes: tuple[int, ...], tries: int) -> None:
-    """Prints the share of the link that one worker's push and pull reach."""
-    print("| link | bytes | pull, ms | share of the link | push, ms | share of the link |\n|---|---|---|---|---|---|")
+def pull_and_push(moments: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """The median seconds of a pull and of a push of one worker."""
+    pull_s = statistics.median(middle - began for began, middle, _ in moments)
+    return pull_s, statistics.median(ended - middle for _, middle, ended in moments)
+
+
+def server_phases(trace: Trace) -> tuple[float, float]:
+    """The median seconds of rank 0, the server: from an update to the last answer, from the first to the last push."""
+    spans: dict[tuple[str, int], list[Span]] = {}
+    for span in trace.of(0):
+        spans.setdefault((span.kind, span.mb), []).append(span)
+    pulls, pushes = [], []
+    for kind, step in spans:
+        if kind == "update" and step:
+            answered = [span.end_s for span in spans["send", step]]
+            pulls.append(max(answered) - spans["update", step - 1][0].end_s)
+            pushes.append(max(span.end_s for span in spans["recv", step]) - min(answered))
+    return statistics.median(pulls), statistics.median(pushes)
+
+
+def bandwidth(workers: int, links: list[str], sizes: tuple[int, ...], tries: int) -> None:
+    """Prints the share of the link that pulls and pushes of all workers reach, through one server."""
     for name in links:
         link = LINKS[name]
         for size in sizes if link.bytes_per_s > 50e6 else sizes[:2]:
-            moments = launch(serve_or_work, size, 1, tries, ranks=2, link=link, timeout=300)[1]
-            pull_s = statistics.median(middle - began for began, middle, _ in moments)
-            push_s = statistics.median(ended - middle for _, middle, ended in moments)
-            shares = [size / took_s / link.bytes_per_s for took_s in (pull_s, push_s)]
-            print(
-                f"| {name} | {size:,} | {pull_s * 1e3:.1f} | {shares[0]:.2f} | {push_s * 1e3:.1f} | {shares[1]:.2f} |"
-            )
+            repeats = max(tries, min(10 * tries, round(HALF_A_SECOND / link.seconds(size))))
+            run = launch(serve_or_work, size, 1, repeats, ranks=1 + workers, link=link, timeout=300)
+            seconds = pull_and_push(run[1]) if workers == 1 else server_phases(run.trace)
+            found = [f"{1e3 * took_s:.1f} | {workers * size / took_s / link.bytes_per_s:.2f}" for took_s in seconds]
+            print(f"| {name} | {1 + workers} | {size:,} | {found[0]} | {found[1]} |", flush=True)
 
 
 def step_seconds(results: list, servers: int) -> float:
@@ -99,11 +121,11 @@ def against_ring(workers: int, name: str, size: int, tries: int) -> None:
     for servers in (1, 2, 4):
         run = launch(serve_or_work, size, servers, tries, ranks=workers + servers, link=link, timeout=300)
         predicted_s = ps.formulas.step_seconds(workers, servers, size, link)
-        rows.append((f"{servers} servers", predicted_s, step_seconds(run.results, servers)))
+        rows.append((f"{servers} server{'s' * (servers > 1)}", predicted_s, step_seconds(run.results, servers)))
     for through, predicted_s, took_s in rows:
         times = f"{predicted_s * 1e3:.1f} | {took_s * 1e3:.1f} | {took_s / predicted_s:.2f}"
         ratios = f"{predicted_s / rows[0][1]:.2f} | {took_s / ring_s:.2f}"
-        print(f"| {name} | {workers} | {size:,} | {through} | {times} | {ratios} |")
+        print(f"| {name} | {workers} | {size:,} | {through} | {times} | {ratios} |", flush=True)
 
 
 def crossovers(workers: int) -> None:
@@ -121,7 +143,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one link and size, fewer repetitions")
     quick = parser.parse_args().quick
     tries = 3 if quick else TRIES
-    bandwidth(list(LINKS)[1:2] if quick else list(LINKS), SIZES[1:2] if quick else SIZES, tries)
+    links = list(LINKS)
+    print("| link | ranks | bytes | pull, ms | share of the link | push, ms | share of the link |\n" + "|---" * 7 + "|")
+    bandwidth(1, links[1:2] if quick else links, SIZES[1:2] if quick else SIZES, tries)
+    bandwidth(3, links[1:2] if quick else links[2:], SIZES[1:2] if quick else SIZES, tries)
     print("\n| link | workers | bytes | through | predicted, ms | measured, ms | measured / predicted | ", end="")
     print("predicted / ring | measured / ring |\n" + "|---" * 9 + "|")
     for name, size in STEPS[:1] if quick else STEPS:

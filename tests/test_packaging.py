@@ -24,6 +24,7 @@ CONDA = ROOT / "environment.yml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCES = sorted((ROOT / "parallel_lab").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 NOTEBOOKS = sorted(path for name in ("notebooks", "solutions", "exercises") for path in (ROOT / name).glob("*.ipynb"))
 ROW = re.compile(r"^\| (\d\d) \| (?:\[(.+?)\]\((\S+)\)|([^|]+?)) \|.*\| (ready|not written yet) \|$", re.MULTILINE)
 NOT_IN_A_RANK = ("matplotlib", "ipywidgets", "anywidget", "sklearn", "jupyterlab", "IPython")
@@ -121,7 +122,7 @@ def test_a_rank_loads_neither_pictures_nor_widgets():
     assert run.results == [[], []]
 
 
-@pytest.mark.parametrize("path", SOURCES + TOOLS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES + TOOLS + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_are_short(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= FILE_LINES

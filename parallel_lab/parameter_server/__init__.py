@@ -7,13 +7,13 @@ from parallel_lab.parameter_server.consistency import (
     Partial,
     Rule,
     StaleSynchronous,
-    State,
     Synchronous,
 )
 from parallel_lab.parameter_server.record import Push, Record
 from parallel_lab.parameter_server.schedule import plan
 from parallel_lab.parameter_server.server import serve
 from parallel_lab.parameter_server.sharding import Layout, shards
+from parallel_lab.parameter_server.state import State
 from parallel_lab.parameter_server.train import train
 from parallel_lab.parameter_server.worker import Worker
 

@@ -10,69 +10,32 @@ A server has a *version*: how often it has updated its shard. A worker reads a v
 it; its *clock* is how many pushes it has made. The *staleness* of a push is the version it meets minus the version it
 was computed from: how many updates the gradient does not know of.
 
-A rule answers three questions about a `State`, and the server asks them under its lock whenever something happened.
+A rule answers these questions about a `State`, and the server asks them under its lock whenever something happened.
 Whatever becomes true stays true until the next event, so no answer needs a clock on the wall:
 
-| rule                | is this push used? | update when                  | may a worker read?              |
-|---------------------|--------------------|------------------------------|---------------------------------|
-| Synchronous         | yes                | every live worker has pushed | once its own push is applied    |
-| Asynchronous        | yes                | at once                      | always                          |
-| StaleSynchronous(b) | yes                | at once                      | if it is at most b clocks ahead |
-| Partial(k)          | if it is not late  | k pushes are there, or all   | once its own push is applied    |
-| Mixed(u)            | yes                | u times at once, then as Synchronous | likewise                |
+| rule                | is this push used? | update when                               | may a worker read?            |
+|---------------------|--------------------|-------------------------------------------|-------------------------------|
+| Synchronous         | yes                | every live worker has pushed              | once its own push is applied  |
+| Asynchronous        | yes                | at once                                   | always                        |
+| StaleSynchronous(b) | yes                | at once                                   | if at most b clocks ahead     |
+| Partial(k)          | if it is not late  | k pushes are there, or all                | once its own push is applied  |
+| Mixed(u)            | yes                | at once if computed from a version below  | once its own push is applied  |
+|                     |                    | u of the first server, else once all have |                               |
+
+Several servers hold pushes of several workers, and workers wait for all servers: so a push must be held everywhere or
+nowhere. Hence no server decides for itself. The first one says to each worker that reads whether its next push is a
+*synchronous* one, the worker never goes back, and counts these pushes: its *rounds*. Each push tells every server its
+round, 0 if it is none. No order of events lets workers wait for each other: a push of round r is held only until every
+live worker is known to have pushed one of round r or later (it may be lost), so nobody holds up the live worker with
+the fewest rounds. It goes on, and catches up, until all have the same number.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from parallel_lab.agree.arguments import whole
-
-
-@dataclass
-class State:
-    """What a rule looks at; the server keeps it, one for each shard.
-
-    Attributes:
-        live: the workers that still take part: neither finished nor dead.
-        version: updates made.
-        clocks: pushes made, by worker.
-        held: the workers whose push waits for the next update, in the order of arrival.
-        unheard: after a spare has taken over, the live workers that it has not heard of yet, so that it cannot know
-            their clocks.
-    """
-
-    live: set[int]
-    version: int = 0
-    clocks: dict[int, int] = field(default_factory=dict)
-    held: list[int] = field(default_factory=list)
-    unheard: set[int] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, workers: Iterable[int], version: int = 0) -> "State":
-        """A state in which each of `workers` lives and has pushed nothing."""
-        live = set(workers)
-        return cls(live, version, dict.fromkeys(live, 0))
-
-    def slowest(self) -> int:
-        """The clock of the slowest live worker, as far as heard of; 0 where there is none."""
-        return min((self.clocks[worker] for worker in self.live - self.unheard), default=0)
-
-    def all_held(self) -> bool:
-        """Whether somebody has pushed, and every live worker has."""
-        return bool(self.held) and self.live <= set(self.held)
-
-    def step_complete(self) -> bool:
-        """Whether every live worker has made the step of the push held that is furthest behind.
-
-        The same as `all_held`, unless pushes were lost with a server. Then the shards of several servers may each hold
-        the push of another worker; if each waited for one more of the others, all would wait for ever. Counting
-        steps, the slowest worker never waits.
-        """
-        if not self.held or self.live & self.unheard:
-            return False
-        step = min(self.clocks[worker] for worker in self.held)
-        return all(self.clocks[worker] >= step for worker in self.live)
+from parallel_lab.parameter_server.state import State
 
 
 class Rule(Protocol):
@@ -82,12 +45,19 @@ class Rule(Protocol):
         """Raises ValueError if the rule makes no sense with so many workers and servers."""
         ...
 
+    def together(self, state: State) -> bool:
+        """Whether pushes computed from the present version are synchronous; the version alone decides.
+
+        Workers heed the first server's answer.
+        """
+        ...
+
     def admits(self, state: State, read_version: int) -> bool:
         """Whether a push computed from `read_version` is used; otherwise it is dropped."""
         ...
 
-    def due(self, state: State) -> bool:
-        """Whether the pushes held are to be averaged and applied now."""
+    def due(self, state: State) -> Sequence[int]:
+        """The workers whose pushes held are to be averaged and applied now; none for not yet."""
         ...
 
     def may_pull(self, state: State, worker: int) -> bool:
@@ -96,10 +66,14 @@ class Rule(Protocol):
 
 
 class _Any:
-    """The answers that most rules share: any number of workers, and every push is used."""
+    """The answers that most rules share: any numbers will do, no push is synchronous, and every push is used."""
 
     def check(self, workers: int, servers: int = 1) -> None:
         """Any numbers will do."""
+
+    def together(self, state: State) -> bool:
+        """Never."""
+        return False
 
     def admits(self, state: State, read_version: int) -> bool:
         """Every push is used."""
@@ -113,9 +87,13 @@ class Synchronous(_Any):
     The staleness of every push is 0, and training equals that of one process on the global batch.
     """
 
-    def due(self, state: State) -> bool:
-        """Once every live worker has pushed."""
-        return state.step_complete()
+    def together(self, state: State) -> bool:
+        """Always."""
+        return True
+
+    def due(self, state: State) -> Sequence[int]:
+        """All, once every live worker has pushed."""
+        return state.held if state.round_complete() else ()
 
     def may_pull(self, state: State, worker: int) -> bool:
         """Once the worker's own push is part of an update."""
@@ -126,9 +104,9 @@ class Synchronous(_Any):
 class Asynchronous(_Any):
     """Each push is an update of its own, and nobody waits (Dean et al. 2012, Downpour SGD). Staleness has no bound."""
 
-    def due(self, state: State) -> bool:
-        """As soon as there is a push."""
-        return bool(state.held)
+    def due(self, state: State) -> Sequence[int]:
+        """The first, as soon as there is one."""
+        return state.held[:1]
 
     def may_pull(self, state: State, worker: int) -> bool:
         """Always."""
@@ -148,9 +126,9 @@ class StaleSynchronous(_Any):
     def __post_init__(self) -> None:
         whole("bound", self.bound, 0)
 
-    def due(self, state: State) -> bool:
-        """As soon as there is a push."""
-        return bool(state.held)
+    def due(self, state: State) -> Sequence[int]:
+        """The first, as soon as there is one."""
+        return state.held[:1]
 
     def may_pull(self, state: State, worker: int) -> bool:
         """Unless the worker is more than `bound` clocks ahead."""
@@ -166,7 +144,7 @@ class StaleSynchronous(_Any):
 
 
 @dataclass(frozen=True)
-class Partial:
+class Partial(_Any):
     """An update is the mean of the first `k` pushes of a version; later ones are dropped (Chen et al. 2016).
 
     With n workers, n - k are backups: that many slow ones delay nobody. Where fewer than k live, all of them are
@@ -189,9 +167,9 @@ class Partial:
         """Unless it was computed from an older version than the present one."""
         return read_version == state.version
 
-    def due(self, state: State) -> bool:
-        """Once k pushes are there, or one of every live worker."""
-        return len(state.held) >= self.k or state.all_held()
+    def due(self, state: State) -> Sequence[int]:
+        """All, once k pushes are there, or one of every live worker."""
+        return state.held if len(state.held) >= self.k or state.all_held() else ()
 
     def may_pull(self, state: State, worker: int) -> bool:
         """Once the worker's own push is part of an update, or was dropped."""
@@ -200,10 +178,14 @@ class Partial:
 
 @dataclass(frozen=True)
 class Mixed(_Any):
-    """Asynchronous for the first `switch_at` updates, then synchronous, from wherever each worker is by then.
+    """Asynchronous until the first server has made `switch_at` updates, then synchronous, from wherever each worker is.
 
-    The first synchronous update may still hold gradients computed before the switch. TypeError or ValueError if
-    `switch_at` is not a whole number from 0 up.
+    A push computed from an earlier version is applied at once and by itself on every server, even where synchronous
+    ones are held. After the switch each worker makes at most one such push, so that on the first server a push of the
+    first round misses fewer updates than there are workers. From the second round on the staleness is 0 everywhere:
+    all workers are synchronous, round follows round with no update between, and each reads after its own.
+
+    TypeError or ValueError if `switch_at` is not a whole number from 0 up.
     """
 
     switch_at: int
@@ -211,18 +193,15 @@ class Mixed(_Any):
     def __post_init__(self) -> None:
         whole("switch_at", self.switch_at, 0)
 
-    def check(self, workers: int, servers: int = 1) -> None:
-        """ValueError if there are several servers."""
-        if servers > 1:
-            text = "each would switch at another moment, and workers could wait for each other"
-            raise ValueError(
-                f"{self} counts the updates of one server, and there are {servers}: {text}. Use servers=1."
-            )
+    def together(self, state: State) -> bool:
+        """After the switch."""
+        return state.version >= self.switch_at
 
-    def due(self, state: State) -> bool:
-        """As soon as there is a push before the switch, once every live worker has pushed after it."""
-        return bool(state.held) if state.version < self.switch_at else state.all_held()
+    def due(self, state: State) -> Sequence[int]:
+        """A push of before the switch at once; the others, once every live worker has made one."""
+        early = [worker for worker in state.held if not state.rounds[worker]]
+        return early[:1] or (state.held if state.round_complete() else ())
 
     def may_pull(self, state: State, worker: int) -> bool:
-        """Always before the switch, once the worker's own push is part of an update after it."""
+        """Once the worker's own push is part of an update: at once before the switch."""
         return worker not in state.held

@@ -1,4 +1,4 @@
-"""Where one worker is served: its thread on a server, and the buffers that this thread uses."""
+"""Where one worker is served: its thread on a server, and the buffer that this thread uses."""
 
 from typing import Protocol
 
@@ -18,8 +18,8 @@ class House(Protocol):
         """The shard of an index; it may have to be fetched from a snapshot first."""
         ...
 
-    def told(self, worker: int, step: int) -> None:
-        """A worker has made `step` steps."""
+    def told(self, worker: int, step: int, rounds: int) -> None:
+        """A worker has made `step` steps, `rounds` of them synchronous."""
         ...
 
     def leave(self, worker: int) -> None:
@@ -40,14 +40,14 @@ class Desk:
     def __init__(self, group: dist.ProcessGroup, peer: int, worker: int, house: House) -> None:
         self.group, self.peer, self.worker, self.house = group, peer, worker, house
         self.sent_bytes = 0
-        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # shard -> the worker's gradient, and the reply to it
+        self._gradients: dict[int, Tensor] = {}  # shard -> the worker's gradient
 
     def serve(self) -> None:
         """Answers requests until the worker says BYE; `wire.Lost` if its connection breaks."""
         while (header := wire.receive_header(self.group, self.peer)).what != wire.BYE:
             shard = self.house.shard(header.shard)
-            if header.shard not in self._buffers:
-                self._buffers[header.shard] = _buffers(shard.parameter)
+            if header.shard not in self._gradients:
+                self._gradients[header.shard] = torch.empty_like(shard.parameter, requires_grad=False)
                 shard.seen(header.version)
             if header.what == wire.PUSH:
                 self._take(shard, header)
@@ -55,23 +55,16 @@ class Desk:
                 self._answer(shard, header)
 
     def _take(self, shard: Shard, header: Header) -> None:
-        gradient, _ = self._buffers[header.shard]
+        gradient = self._gradients[header.shard]
         if gradient.numel():
             wire.wait_for(wire.receive(self.group, gradient, self.peer, header.shard, header.step))
         shard.push(self.worker, header, gradient)
 
     def _answer(self, shard: Shard, header: Header) -> None:
-        _, reply = self._buffers[header.shard]
-        version, values = wire.open_reply(reply, shard.parameter.dtype)
         if header.what == wire.PULL:
-            self.house.told(self.worker, header.step)
-            version.fill_(shard.pull(self.worker, values))
+            self.house.told(self.worker, header.step, header.round)
         else:
             self.house.leave(self.worker)
-            version.fill_(shard.final(self.worker, values))
-        wire.wait_for(wire.send(self.group, reply, self.peer, header.shard, header.step))
+        with (shard.pull if header.what == wire.PULL else shard.final)(self.worker) as reply:
+            wire.wait_for(wire.send(self.group, reply, self.peer, header.shard, header.step))
         self.sent_bytes += reply.nbytes
-
-
-def _buffers(parameter: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(parameter, requires_grad=False), wire.reply_buffer(parameter.numel(), parameter.dtype)

@@ -2,10 +2,11 @@
 
 Each rank has one full-duplex link: the messages of a rank share its way out, and its way in. With n workers, s servers
 and a vector of S bytes, a pull is n messages of S / s out of each server and s messages into each worker, a push the
-same backwards. A server answers one worker after another, and the first pushes while the others are still answered; so
-after max(n, s) messages the last worker has its parameters, and s messages later its gradient has arrived:
+same backwards. Workers are served in groups of s, in which each server answers another worker at a time: s messages a
+group. The first group pushes while the next is answered; so after ceil(n / s) s messages the last worker has its
+parameters, and s messages later its gradient has arrived:
 
-    step = (max(n, s) + s) S / s / beta          ring = 2 (n - 1) / n S / beta
+    step = (ceil(n / s) + 1) S / beta            ring = 2 (n - 1) / n S / beta
 
 With one server a step takes n + 1 times S / beta, with n servers twice. More do not help: a worker sends all of its
 gradient and takes all of the parameters, of which the ring saves each rank its own n-th part. So the best that servers
@@ -14,6 +15,8 @@ reach is n / (n - 1) times the ring's time.
 Li et al. 2014, section 2.3; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
 architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), section 2.
 """
+
+from math import ceil
 
 from parallel_lab.parameter_server.sharding import bounds
 from parallel_lab.parameter_server.wire import HEADER_BYTES, VERSION_BYTES
@@ -37,11 +40,12 @@ def server_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int, 
 def step_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> float:
     """Seconds of pull and push in a synchronous step of a vector of `size_bytes`; computation comes on top.
 
-    The last worker's requests, for its push and for its next pull, are on the way one after another as well.
+    The last worker's requests are on the way as well, one for each message; but where there are several groups of
+    workers, those of the pull go out while the first group is answered.
     """
-    piece, request_s = size_bytes / servers, link.seconds(HEADER_BYTES)
-    pull_s = max(workers, servers) * link.seconds(piece + VERSION_BYTES)
-    return pull_s + servers * (2 * request_s + link.seconds(piece))
+    piece, request_s, groups = size_bytes / servers, link.seconds(HEADER_BYTES), ceil(workers / servers)
+    pull_s = groups * servers * link.seconds(piece + VERSION_BYTES) + (servers * request_s if groups == 1 else 0)
+    return pull_s + servers * (request_s + link.seconds(piece))
 
 
 def ring_seconds(ranks: int, size_bytes: int, link: Link) -> float:

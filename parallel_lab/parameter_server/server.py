@@ -9,12 +9,16 @@ speak with servers alone, never with each other: so one that dies stops nobody.
 
 Sharded over the servers: parameters and optimizer state. Replicated on each worker: parameters and gradients.
 With n workers, s servers and a vector of S bytes, a step sends S from each worker and n S / s from each server, beside
-requests of 40 bytes. A server holds S / s of parameters, as much for each state of the optimizer, and 2 n S / s of
-buffers; a worker holds the model, its gradients, and two buffers of S.
+requests of 48 bytes. A server holds S / s of parameters, as much for each state of the optimizer, and n S / s of
+gradients; a worker holds the model and its gradients.
+
+Nothing is copied on the way: a server sends the parameters from where they are, a worker receives them to where they
+belong and sends the gradients from where they are (see `answer` and `vector` for what cannot be done so).
 
 A server has a thread for each worker, which serves that worker's requests in their order. The threads meet in `Shard`.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -150,14 +154,14 @@ class Server:
                 self.taken.append(index)
             return self.shards[index]
 
-    def told(self, worker: int, step: int) -> None:
+    def told(self, worker: int, step: int, rounds: int) -> None:
         """A worker has made `step` steps: every shard here may know, also one for which it has not asked yet."""
         with self._opening:
             for shard in self.shards.values():
-                shard.told(worker, step)
+                shard.told(worker, step, rounds)
 
     def _open(self, index: int) -> Shard:
-        values = self.values[self.layout.bounds[index]].clone()
+        values = self.values[self.layout.bounds[index]]
         workers, files = set(self.workers) - self.gone, self.files
         shard = Shard(self.layout, index, values, self.make, self.rule, workers, files.folder, files.every)
         self.shards[index] = shard
@@ -167,12 +171,11 @@ class Server:
         """The thread of one worker: serves it until it leaves or dies, and tells `run` how that came."""
         desk, error = Desk(self.group, self.servers + worker, worker, self), None
         try:
-            desk.serve()
-        except wire.Lost:
-            pass  # it died: the others go on without it
+            with contextlib.suppress(wire.Lost):  # it died: the others go on without it
+                desk.serve()
+            self.leave(worker)
         except Exception as wrong:
             error = wrong
-        self.leave(worker)
         self._ended.put((desk, error))
 
     def leave(self, worker: int) -> None:

@@ -6,16 +6,19 @@ whole tensor (its norm, its rows) would see another tensor here, since a shard i
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from parallel_lab.parameter_server import snapshots
-from parallel_lab.parameter_server.consistency import Rule, State
+from parallel_lab.parameter_server.answer import Answers
+from parallel_lab.parameter_server.consistency import Rule
 from parallel_lab.parameter_server.record import Push
 from parallel_lab.parameter_server.sharding import Layout
+from parallel_lab.parameter_server.state import State
 from parallel_lab.parameter_server.wire import Header
 from parallel_lab.trace import recorder, span
 
@@ -25,7 +28,7 @@ class Shard:
 
     Args:
         index: which shard of `layout`.
-        values: its parameters, (elements,); kept, not copied.
+        values: its parameters, (elements,).
         make: makes the optimizer from a list of one parameter.
         rule: the consistency.
         workers: those that take part.
@@ -49,9 +52,11 @@ class Shard:
         every: int = 10,
     ) -> None:
         self.layout, self.index, self.rule = layout, index, rule
-        self.parameter = nn.Parameter(values)
+        self.answers = Answers(values)
+        self.parameter = self.answers.parameter
         self.optimizer = make([self.parameter])
         self.state = State.of(workers)
+        self.answers.close(0, rule.together(self.state))
         self.pushes: list[Push] = []
         self.versions: list[int] = []
         self.restored, self.lost = 0, 0
@@ -61,13 +66,12 @@ class Shard:
         self._changed = threading.Condition()
 
     def push(self, worker: int, header: Header, gradient: Tensor) -> None:
-        """Takes a gradient, (elements,), which must stay unchanged until the worker's next request.
+        """Takes a gradient, (elements,), which is the shard's until the worker's next request.
 
         Whether it is applied now, later, or never is the rule's affair.
         """
         with self._changed:
-            self.state.clocks[worker] = header.step + 1
-            self.state.unheard.discard(worker)
+            self.state.told(worker, header.step + 1, header.round)
             if self.rule.admits(self.state, header.version):
                 self.state.held.append(worker)
                 self._gradients[worker] = (header, gradient)
@@ -75,13 +79,17 @@ class Shard:
                 self.pushes.append(self._noted(worker, header, dropped=True))
             self._settle()
 
-    def pull(self, worker: int, out: Tensor) -> int:
-        """Waits until the rule lets `worker` read, copies the parameters to `out` and returns their version."""
-        return self._copy(worker, lambda: self.rule.may_pull(self.state, worker), out)
+    @contextmanager
+    def pull(self, worker: int) -> Iterator[Tensor]:
+        """Waits until the rule lets `worker` read; gives the reply (`wire.open_reply`), unchanged until the end."""
+        with self._read(worker, lambda: self.rule.may_pull(self.state, worker)) as reply:
+            yield reply
 
-    def final(self, worker: int, out: Tensor) -> int:
+    @contextmanager
+    def final(self, worker: int) -> Iterator[Tensor]:
         """Waits until no live worker is left, so that no push can come, then as `pull`."""
-        return self._copy(worker, lambda: not self.state.live, out)
+        with self._read(worker, lambda: not self.state.live) as reply:
+            yield reply
 
     def leave(self, worker: int) -> None:
         """Takes a worker out of the count, because it is done or dead; a push that it made still counts."""
@@ -101,16 +109,17 @@ class Shard:
         assert self.folder
         version, values, state = snapshots.load(self.folder, self.layout, self.index)
         with self._changed, torch.no_grad():
+            self.answers.open()
             self.state.version = self.restored = version
             self.state.unheard = set(self.state.live)
             self.parameter.copy_(values)
             self.optimizer.load_state_dict(state)
+            self.answers.close(version, self.rule.together(self.state))
 
-    def told(self, worker: int, step: int) -> None:
-        """`worker` has made `step` steps, whether or not its last push arrived here."""
+    def told(self, worker: int, step: int, rounds: int) -> None:
+        """`worker` has made `step` steps, `rounds` of them synchronous, whether or not its last push arrived here."""
         with self._changed:
-            self.state.clocks[worker] = max(step, self.state.clocks[worker])
-            self.state.unheard.discard(worker)
+            self.state.told(worker, step, rounds)
             self._settle()
 
     def seen(self, version: int) -> None:
@@ -118,44 +127,56 @@ class Shard:
         with self._changed:
             self.lost = max(self.lost, version - self.restored)
 
-    def _copy(self, worker: int, ready: Callable[[], bool], out: Tensor) -> int:
+    @contextmanager
+    def _read(self, worker: int, ready: Callable[[], bool]) -> Iterator[Tensor]:
         with self._changed:
             self._waiting[worker] = ready
             self._changed.wait_for(lambda: ready() and self._next() == worker)
             del self._waiting[worker]
-            out.copy_(self.parameter.detach())
+            lent = self.answers.lend()
             self._changed.notify_all()
-            return self.state.version
+        try:
+            yield lent.reply
+        finally:
+            with self._changed:
+                self.answers.give_back(lent)
+                self._changed.notify_all()
 
-    def _next(self) -> int:
-        """Who is answered next, of those who wait and may read: in the order of `schedule.plan`."""
+    def _next(self) -> int | None:
+        """Who is answered next, of those who wait and may read: in the order of `schedule.plan`.
+
+        Where all go in step, one is answered after another: they share this server's way out, and who asks meanwhile
+        may be first in the order. Otherwise nobody waits, not even for a worker that is slow to receive.
+        """
+        if self.answers.under_way and self.rule.together(self.state):
+            return None
         servers = self.layout.servers
         able = (worker for worker, ready in self._waiting.items() if ready())
         return min(able, key=lambda worker: (worker // servers, (worker - self.index) % servers))
 
     def _settle(self) -> None:
-        """Updates if that is due, and wakes those who wait."""
-        if self.rule.due(self.state):
-            self._update()
+        """Updates while that is due, and wakes those who wait."""
+        while due := self.rule.due(self.state):
+            self._update(list(due))
         self._changed.notify_all()
 
-    def _update(self) -> None:
-        """One step of the optimizer on the mean of the gradients held, weighted by their samples."""
-        held = sorted(self._gradients.items())  # by worker and not by arrival: the sum is the same in every run
-        total = sum(header.samples for _, (header, _) in held)
-        with span("update", part=self.index, mb=held[0][1][0].step):
-            mean = held[0][1][1]
+    def _update(self, workers: list[int]) -> None:
+        """One step of the optimizer on the mean of these workers' gradients, weighted by their samples."""
+        held = [self._gradients[worker] for worker in sorted(workers)]  # not by arrival: the same sum in every run
+        total = sum(header.samples for header, _ in held)
+        with span("update", part=self.index, mb=held[0][0].step):
+            self.answers.open()
+            mean = held[0][1]
             if len(held) > 1:
-                mean = mean * (held[0][1][0].samples / total)
-            for _, (header, gradient) in held[1:]:
+                mean.mul_(held[0][0].samples / total)  # in the gradient's own memory: fresh memory costs page faults
+            for header, gradient in held[1:]:
                 mean.add_(gradient, alpha=header.samples / total)
             self.parameter.grad = mean
             self.optimizer.step()
             self.parameter.grad = None
-        self.pushes += [self._noted(worker, self._gradients[worker][0]) for worker in self.state.held]
-        self._gradients.clear()
-        self.state.held.clear()
-        self.state.version += 1
+        self.pushes += [self._noted(worker, self._gradients.pop(worker)[0]) for worker in workers]
+        self.state.updated(workers)
+        self.answers.close(self.state.version, self.rule.together(self.state))
         self.versions.append(self.state.version)
         if self.folder and self.state.version % self.every == 0:
             self.save()

@@ -108,7 +108,7 @@ def backward(model: nn.Module, batch: Batch, loss: LossFn, step: int) -> float:
     like = next(model.parameters())
     inputs, targets = batch
     inputs = inputs.to(like.device, like.dtype if inputs.is_floating_point() else inputs.dtype)
-    model.zero_grad()
+    model.zero_grad(set_to_none=False)  # where gradients are views of the message, they stay so
     with span("forward", mb=step):
         value = loss(model(inputs), targets.to(like.device))
     with span("backward", mb=step):

@@ -1,5 +1,7 @@
 """A model's trainable parameters as one flat vector, in the model's order; tied ones once, frozen ones not at all."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -33,22 +35,50 @@ def parameters_of(model: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def copy_gradients(model: nn.Module, out: Tensor) -> None:
-    """Copies the gradients to `out`, (elements,), on the CPU; a parameter that was not used counts as zeros."""
-    found = list(trainable(model).values())
-    for parameter, piece in zip(found, out.split([p.numel() for p in found]), strict=True):
-        if parameter.grad is None:
-            piece.zero_()
-        else:
-            piece.view(parameter.shape).copy_(parameter.grad)
+def house_gradients(model: nn.Module, home: Tensor) -> None:
+    """Makes each `.grad` a view of `home`, (elements,), as far as the model is on the CPU: backward then fills it."""
+    for parameter, piece in _pieces(model, home):
+        piece.zero_() if parameter.grad is None else piece.copy_(parameter.grad)
+        if parameter.device.type == "cpu":
+            parameter.grad = piece
 
 
 @torch.no_grad()
-def write(model: nn.Module, vector: Tensor) -> None:
-    """Copies `vector`, (elements,), into the parameters."""
+def copy_gradients(model: nn.Module, home: Tensor) -> None:
+    """Copies the gradients to `home`, (elements,), unless they are there; an unused parameter counts as zeros."""
+    for parameter, piece in _pieces(model, home):
+        if parameter.grad is None:
+            piece.zero_()
+        elif parameter.grad.data_ptr() != piece.data_ptr() or parameter.grad.stride() != piece.stride():
+            piece.copy_(parameter.grad)
+
+
+def _pieces(model: nn.Module, vector: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+    """Each parameter with its stretch of `vector`, in its shape."""
     found = list(trainable(model).values())
-    for parameter, piece in zip(found, vector.split([p.numel() for p in found]), strict=True):
-        parameter.copy_(piece.view(parameter.shape))
+    cut = vector.split([p.numel() for p in found])
+    return [(parameter, piece.view(parameter.shape)) for parameter, piece in zip(found, cut, strict=True)]
+
+
+@torch.no_grad()
+def house_parameters(model: nn.Module, layout: Layout, shards: Sequence[Tensor]) -> list[list[tuple[Tensor, Tensor]]]:
+    """Makes each parameter a view of the shard's vector in which it lies, (elements of the shard,).
+
+    What cannot be one is to be copied after each pull: a parameter that is cut, or not on the CPU. Returns for each
+    shard where such pieces go, and where they come from.
+    """
+    parameters, left = list(trainable(model).values()), [[] for _ in shards]
+    for shard, vector in enumerate(shards):
+        start = 0
+        for index, piece in layout.pieces(shard):
+            parameter, source = parameters[index], vector[start : start + piece.stop - piece.start]
+            start += len(source)
+            if len(source) == parameter.numel() and parameter.device.type == "cpu":
+                parameter.data = source.view(parameter.shape).copy_(parameter)
+            else:
+                parameter.data = parameter.contiguous()
+                left[shard].append((parameter.detach().view(-1)[piece], source))
+    return left
 
 
 def named_pieces(layout: Layout, shard: int, vector: Tensor) -> dict[str, Tensor]:

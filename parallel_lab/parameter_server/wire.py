@@ -16,7 +16,7 @@ from torch import Tensor
 from parallel_lab.trace import tag
 
 PULL, PUSH, DONE, BYE = range(4)
-VERSION_BYTES = 8  # ahead of the parameters, in the same message
+VERSION_BYTES = 8  # ahead of the parameters, in the same message: two numbers of 4 bytes
 _TAG = 1 << 22  # clear of the tags of collectives and of the headers of emulated links
 
 
@@ -34,6 +34,7 @@ class Header(NamedTuple):
         step: the worker's step.
         version: of a push, the version from which the gradient was computed; of others, the last version seen.
         samples: of a push, how many the gradient is the mean over.
+        round: how many synchronous pushes the worker has made; of a push, itself among them, or 0 if it is none.
     """
 
     what: int
@@ -41,6 +42,7 @@ class Header(NamedTuple):
     step: int = 0
     version: int = -1
     samples: int = 0
+    round: int = 0
 
 
 HEADER_BYTES = 8 * len(Header._fields)
@@ -85,10 +87,14 @@ def _issue(call, tensor: Tensor, peer: int, **names) -> dist.Work:
 
 
 def reply_buffer(elements: int, dtype: torch.dtype) -> Tensor:
-    """Room for the answer to a pull, uint8: a version, then the parameters."""
+    """Room for the answer to a pull, uint8: the version and `Rule.together`, then the parameters."""
     return torch.empty(VERSION_BYTES + elements * dtype.itemsize, dtype=torch.uint8)
 
 
 def open_reply(reply: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Views of an answer: the version, int64 (1,), and the parameters, (elements,)."""
-    return reply[:VERSION_BYTES].view(torch.int64), reply[VERSION_BYTES:].view(dtype)
+    """Views of an answer: version and `Rule.together`, int32 (2,), and the parameters, (elements,).
+
+    Server and worker keep the parameters in these views, so that they are sent from where they are and received to
+    where they belong.
+    """
+    return reply[:VERSION_BYTES].view(torch.int32), reply[VERSION_BYTES:].view(dtype)

@@ -8,7 +8,9 @@ the snapshot: the worker pulls what the spare has and goes on from there.
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.distributed as dist
@@ -23,12 +25,14 @@ class Worker:
     """This rank as a worker; the ranks of `group` before `servers` call `serve`.
 
     Args:
-        model: its parameters are overwritten by each pull; `.grad` is what a push sends.
+        model: its parameters are overwritten by each pull; `.grad` is what a push sends. On the CPU both become views
+            of the messages; gradients that are zeroed (`zero_grad(set_to_none=False)`) and not replaced stay so, and
+            need not be copied.
         servers: how many server ranks there are, spares among them. spares: how many of them, the last ones, wait.
 
     Attributes:
         index, workers: which worker this is, of how many.
-        step: pushes made.
+        step: pushes made. round: how many of them were synchronous (`consistency`).
         sent_bytes: what left this rank, requests included.
 
     TypeError or ValueError before the first message, if the counts make no sense or this rank's model differs.
@@ -40,7 +44,10 @@ class Worker:
         self.group = handshake.members(group, servers, spares)
         self.model, self.layout = model, vector.layout_of(model, servers - spares)
         self.index, self.workers = self.group.rank() - servers, self.group.size() - servers
-        self.step, self.sent_bytes = 0, 0
+        self.step, self.round, self.sent_bytes = 0, 0, 0
+        self._together = False  # whether pushes are synchronous from now on
+        self._bereft = False  # whether a server has died
+        self._turning = threading.Lock()
         self._dtype = next(iter(vector.trainable(model).values())).dtype
         self._holders = list(range(servers - spares))  # shard -> the rank that holds it
         self._spares = list(range(servers - spares, servers))
@@ -48,16 +55,25 @@ class Worker:
         # Each worker begins with another server, so that they do not queue at the first one.
         self._order = [(self.index - k) % self.layout.servers for k in range(self.layout.servers)]
         self._replies = [wire.reply_buffer(cut.stop - cut.start, self._dtype) for cut in self.layout.bounds]
-        self._gradients = torch.empty(sum(self.layout.sizes), dtype=self._dtype)  # kept: fresh memory costs page faults
+        self._opened = [wire.open_reply(reply, self._dtype) for reply in self._replies]
+        self._gradients = torch.empty(sum(self.layout.sizes), dtype=self._dtype)
         self._pulled = False
         check_same_model(model, self.group, servers=self.layout.servers)
+        vector.house_gradients(model, self._gradients)
+        self._copied = vector.house_parameters(model, self.layout, [values for _, values in self._opened])
 
     def pull(self) -> int:
         """Waits until every server lets this worker read, writes the parameters into the model, returns the version.
 
         Of several servers it is the oldest version, since each counts its own updates.
         """
-        self._ask(wire.PULL)
+        ahead = self._ahead()
+        under_way = {shard: _start(self._start_ask, shard, wire.PULL) for shard in self._order[:ahead]}
+        for done, shard in enumerate(self._order):
+            self._receive(shard, wire.PULL, under_way[shard])
+            for other in self._order[done + ahead : done + ahead + 1]:
+                under_way[other] = _start(self._start_ask, other, wire.PULL)
+            self._arrived(shard)
         self._pulled = True
         return min(self._versions)
 
@@ -74,6 +90,7 @@ class Worker:
             raise ValueError(f"worker {self.index}: a gradient over {samples} samples: expected at least 1")
         vector.copy_gradients(self.model, self._gradients)
         self._check_finite()
+        self.round += self._together
         for shard in self._order:  # one after another: they share this rank's way out, and each arrives the sooner
             if error := _lost(_start(self._start_push, shard, samples)):
                 self._turn_to_spare(shard, error)
@@ -84,7 +101,13 @@ class Worker:
 
         Returns the final version.
         """
-        self._ask(wire.DONE)
+        under_way = {shard: _start(self._start_ask, shard, wire.DONE) for shard in self._order}
+        # All at the same time: a worker that stood still at one server would not notice that another has died, and its
+        # spare, and with it the other workers, would wait to hear of this one.
+        with ThreadPoolExecutor(len(under_way), "finish") as pool:
+            list(pool.map(lambda shard: self._receive(shard, wire.DONE, under_way[shard]), under_way))
+        for shard in under_way:
+            self._arrived(shard)
         self.leave()
         return min(self._versions)
 
@@ -101,7 +124,7 @@ class Worker:
     def _start_push(self, shard: int, samples: int) -> list[dist.Work]:
         """Starts a push to one server."""
         piece, server = self._gradients[self.layout.bounds[shard]], self._holders[shard]
-        works = [self._request(server, Header(wire.PUSH, shard, self.step, self._versions[shard], samples))]
+        works = [self._request(server, Header(wire.PUSH, shard, self.step, self._versions[shard], samples, self.round))]
         if piece.numel():
             works.append(wire.send(self.group, piece, server, shard, self.step))
             self.sent_bytes += piece.nbytes
@@ -110,23 +133,37 @@ class Worker:
     def _start_ask(self, shard: int, what: int) -> list[dist.Work]:
         """Starts a pull, or the wait for the end, at one server."""
         server = self._holders[shard]
-        works = [self._request(server, Header(what, shard, self.step, self._versions[shard]))]
+        works = [self._request(server, Header(what, shard, self.step, self._versions[shard], 0, self.round))]
         return [*works, wire.receive(self.group, self._replies[shard], server, shard, self.step)]
 
-    def _ask(self, what: int) -> None:
-        """Asks every server for its parameters, waits for all, and writes what came into the model."""
-        under_way = {shard: _start(self._start_ask, shard, what) for shard in self._order}
-        for shard, works in under_way.items():
-            while error := _lost(works):
+    def _receive(self, shard: int, what: int, works: list[dist.Work] | Lost) -> None:
+        """Waits for an answer; asks the spare if the server dies before."""
+        while error := _lost(works):
+            with self._turning:
                 self._turn_to_spare(shard, error)
                 works = _start(self._start_ask, shard, what)
-        opened = [wire.open_reply(reply, self._dtype) for reply in self._replies]
-        self._versions = [int(version) for version, _ in opened]
-        vector.write(self.model, torch.cat([values for _, values in opened]) if len(opened) > 1 else opened[0][1])
+
+    def _ahead(self) -> int:
+        """How many servers are asked at a time.
+
+        With as many servers as workers or more, one: then no two servers answer the same worker while another waits.
+        With fewer, all: each server has its own order (`Shard`), for which it has to know who waits. So it is when a
+        server has died, since its spare must hear of everybody.
+        """
+        return 1 if self.workers <= self.layout.servers and not self._bereft else self.layout.servers
+
+    @torch.no_grad()
+    def _arrived(self, shard: int) -> None:
+        """Notes what an answer says, and copies what cannot be received to where it belongs."""
+        version, together = self._opened[shard][0].tolist()
+        self._versions[shard] = version
+        self._together |= bool(together) and shard == 0  # the first server says so, for all
+        for target, values in self._copied[shard]:
+            target.copy_(values)
 
     def _turn_to_spare(self, shard: int, error: Lost) -> None:
         """Notes that the holder of a shard is dead, and who holds it from now on."""
-        dead = self._holders[shard]
+        dead, self._bereft = self._holders[shard], True
         self._spares = [spare for spare in self._spares if spare != dead]
         if not self._spares:
             text = f"server rank {dead} of the group is gone, and no spare is left to take over shard {shard}"

@@ -1,8 +1,9 @@
 """The event queue of virtual time: workers and a server that asks the rule what a real one asks.
 
 It mirrors `parameter_server.shard.Shard`: a pull waits until the rule's `may_pull`, a push counts in the worker's clock
-and is held or dropped (`admits`), and what is held becomes an update as soon as it is `due`. A worker that is done, and
-has no further gradient to compute, is no longer waited for.
+and is held or dropped (`admits`), and what is held becomes an update as soon as it is `due`. A pull tells the worker
+whether its pushes are synchronous from then on (`together`). A worker that is done, and has no further gradient to
+compute, is no longer waited for.
 """
 
 import heapq
@@ -28,6 +29,7 @@ class Server:
         self.rule, self.costs, self.left = rule, costs, updates
         self.state = State.of(range(workers))
         self.steps = [0] * workers  # gradients begun, by worker
+        self.together: set[int] = set()  # workers whose pushes are synchronous from now on
         self.waiting: list[int] = []  # workers that want to read, in the order of asking
         self.held: dict[int, Update] = {}
         self.arrivals: list[tuple[float, int, Update]] = []
@@ -49,7 +51,8 @@ class Server:
         self._settle(now_s)
 
     def _push(self, worker: int, update: Update, now_s: float) -> None:
-        self.state.clocks[worker] += 1
+        rounds = self.state.rounds[worker] + (worker in self.together)
+        self.state.told(worker, self.state.clocks[worker] + 1, rounds)
         update = update._replace(finished_s=now_s, staleness=self.state.version - update.read_version)
         if self.rule.admits(self.state, update.read_version):
             self.state.held.append(worker)
@@ -62,27 +65,29 @@ class Server:
         """Updates while that is due, and lets those read who may."""
         changed = True
         while changed:
-            changed = self.rule.due(self.state)
-            if changed:
-                self._update(now_s)
+            due = list(self.rule.due(self.state))
+            changed = bool(due)
+            if due:
+                self._update(due, now_s)
             for worker in [w for w in self.waiting if self.rule.may_pull(self.state, w)]:
                 self.waiting.remove(worker)
                 changed = self._start(worker, now_s) or changed
 
-    def _update(self, now_s: float) -> None:
+    def _update(self, workers: list[int], now_s: float) -> None:
         version = self.state.version
-        for worker in self.state.held:
+        for worker in workers:
             update = self.held.pop(worker)
             staleness = version - update.read_version
             self.found.append(update._replace(finished_s=now_s, version=version + 1, staleness=staleness))
-        self.state.held.clear()
-        self.state.version += 1
+        self.state.updated(workers)
 
     def _start(self, worker: int, now_s: float) -> bool:
         """Begins a gradient at the present version; True if there was none left and the worker has left instead."""
         if not self.left:
             self.state.live.discard(worker)
             return True
+        if self.rule.together(self.state):
+            self.together.add(worker)
         self.left -= 1
         step = self.steps[worker]
         self.steps[worker] += 1

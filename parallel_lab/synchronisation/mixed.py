@@ -4,11 +4,12 @@ Source: Li et al. 2021, "Sync-Switch: Hybrid Parameter Synchronization for Distr
 other way round, since stale gradients can also lead astray early; which order is better is a matter for measurement.
 
 Idea: far from the optimum nearly every direction leads down, and stale gradients do little harm: be asynchronous, and
-wait for nobody. Near it their noise keeps the loss up: wait for all. The switch comes after `switch_at` updates.
+wait for nobody. Near it their noise keeps the loss up: wait for all. The switch comes after `switch_at` updates of the
+first server: who reads from then on computes for a synchronous update, at every server.
 
 Guarantee: after the switch that of synchronous SGD, from wherever the first phase has led.
-Staleness: as in `asynchronous` before the switch, 0 after it; the first synchronous update may still hold gradients
-from before.
+Staleness: as in `asynchronous` before the switch and for gradients that are under way at that moment; those may come
+between reading and pushing in the first synchronous round as well; 0 from the second on.
 Sharded, replicated, bytes and memory: as in `asynchronous`.
 A slow rank: nobody waits for it before the switch, all wait for it after.
 
@@ -47,7 +48,7 @@ def train(
     Args:
         batches: global batches (inputs, targets), or a function (worker, workers) -> this worker's batches.
         optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the servers' optimizer.
-        switch_at: how many updates are asynchronous, from 0.
+        switch_at: how many updates the first server makes before the switch, from 0.
         steps: how many gradients each worker computes; by default as many as it has batches.
         loss: of (outputs, targets), a mean over samples.
         servers: how many ranks serve, the first of the group; the others work.

@@ -8,7 +8,7 @@ import torch
 from parallel_lab.parameter_server import Asynchronous, Mixed, Partial, StaleSynchronous, State, Synchronous, formulas
 from parallel_lab.parameter_server.shard import Shard
 from parallel_lab.parameter_server.sharding import Layout
-from parallel_lab.parameter_server.wire import PUSH, Header
+from parallel_lab.parameter_server.wire import PUSH, Header, open_reply
 from parallel_lab.runtime import Link
 
 LAYOUT = Layout(("w",), ((1,),), "torch.float64", 1)
@@ -25,8 +25,8 @@ class Drive:
     def __init__(self, rule, workers, steps, chance=None):
         self.shard, self.steps, self.chance = shard(rule, workers), steps, chance
         self.read: dict[int, int] = {}  # the version of each worker that computes
+        self.together: set[int] = set()
         self.leads: list[int] = []
-        self.out = torch.empty(1, dtype=torch.float64)
 
     @property
     def state(self):
@@ -38,13 +38,16 @@ class Drive:
 
     def act(self, worker):
         if worker in self.read:
-            header = Header(PUSH, 0, self.state.clocks[worker], self.read.pop(worker), samples=1)
+            round_ = self.state.rounds[worker] + (worker in self.together)
+            header = Header(PUSH, 0, self.state.clocks[worker], self.read.pop(worker), samples=1, round=round_)
             self.shard.push(worker, header, torch.ones(1, dtype=torch.float64))
         elif self.state.clocks[worker] == self.steps:
             self.shard.leave(worker)
         else:
             assert self.shard.rule.may_pull(self.state, worker), f"worker {worker} has to wait"
-            self.read[worker] = self.shard.pull(worker, self.out)
+            with self.shard.pull(worker) as reply:
+                self.read[worker], together = open_reply(reply, torch.float64)[0].tolist()
+            self.together |= {worker} if together else set()
             self.leads.append(self.state.clocks[worker] - self.state.slowest())
 
     def run(self):
@@ -140,8 +143,8 @@ def test_synchronous_waits_for_all_the_living_and_averages():
 
 def test_a_mean_counts_samples():
     one = shard(Synchronous(), 2)
-    one.push(0, Header(PUSH, 0, 0, 0, samples=3), torch.tensor([1.0], dtype=torch.float64))
-    one.push(1, Header(PUSH, 0, 0, 0, samples=1), torch.tensor([5.0], dtype=torch.float64))
+    one.push(0, Header(PUSH, 0, 0, 0, samples=3, round=1), torch.tensor([1.0], dtype=torch.float64))
+    one.push(1, Header(PUSH, 0, 0, 0, samples=1, round=1), torch.tensor([5.0], dtype=torch.float64))
     assert one.parameter.item() == -2.0
 
 
@@ -169,10 +172,13 @@ def test_mixed_switches():
     drive = Drive(Mixed(2), 2, 100)
     drive.act(0), drive.act(0), drive.act(0), drive.act(1), drive.act(0)
     assert drive.state.version == 2
-    drive.act(0), drive.act(0)  # from here on an update takes both
+    drive.act(0), drive.act(0)  # computed from version 2: held
     assert drive.state.version == 2 and drive.allowed() == [1]
-    drive.act(1)
-    assert drive.state.version == 3 and drive.staleness() == [0, 0, 0, 1]
+    drive.act(1)  # computed from version 1: used at once, beside the one that is held
+    assert drive.state.version == 3 and drive.state.held == [0] and drive.allowed() == [1]
+    drive.act(1), drive.act(1)  # from here on an update takes both
+    assert drive.state.version == 4 and drive.allowed() == [0, 1]
+    assert [(push.worker, push.staleness) for push in drive.shard.pushes] == [(0, 0), (0, 0), (1, 1), (0, 1), (1, 0)]
 
 
 @pytest.mark.parametrize("rule", [StaleSynchronous, Partial, Mixed])
@@ -188,7 +194,7 @@ def test_more_pushes_than_workers():
 
 
 def test_a_state_without_workers():
-    assert State(set()).slowest() == 0 and not State(set()).step_complete()
+    assert State(set()).slowest() == 0 and not State(set()).round_complete()
 
 
 def test_crossover():
@@ -204,12 +210,12 @@ def test_shards_that_lost_different_pushes_do_not_wait_for_each_other():
     """Two servers died: one shard holds worker 0's push and lost that of worker 1, the other the reverse."""
     one, two = shard(Synchronous(), 2), shard(Synchronous(), 2)
     gradient = torch.ones(1, dtype=torch.float64)
-    one.push(0, Header(PUSH, 0, step=4, version=0, samples=1), gradient)
-    two.push(1, Header(PUSH, 0, step=4, version=0, samples=1), gradient)
+    one.push(0, Header(PUSH, 0, step=4, version=0, samples=1, round=5), gradient)
+    two.push(1, Header(PUSH, 0, step=4, version=0, samples=1, round=5), gradient)
     assert one.state.version == two.state.version == 0
     for each in (one, two):
         for worker in (0, 1):
-            each.told(worker, 5)  # both now ask for the parameters of step 5
+            each.told(worker, 5, 5)  # both now ask for the parameters of step 5
     assert one.state.version == two.state.version == 1
 
 
@@ -220,12 +226,7 @@ def test_a_spare_does_not_take_the_unheard_for_slow(tmp_path):
     spare = shard(StaleSynchronous(0), 2)
     spare.folder = tmp_path
     spare.restore()
-    spare.told(0, 7)
+    spare.told(0, 7, 0)
     assert spare.rule.may_pull(spare.state, 0)
-    spare.told(1, 6)
+    spare.told(1, 6, 0)
     assert not spare.rule.may_pull(spare.state, 0) and spare.rule.may_pull(spare.state, 1)
-
-
-def test_mixed_with_several_servers_is_refused():
-    with pytest.raises(ValueError, match=r"counts the updates of one server, and there are 2.*Use servers=1"):
-        Mixed(3).check(4, servers=2)

@@ -43,14 +43,48 @@ def test_tied_parameters_count_once_and_frozen_ones_not():
     model = Tied()
     layout = vector.layout_of(model, 3)
     assert layout.names == ("first.weight", "second.bias") and sum(layout.sizes) == 20
-    moved = vector.parameters_of(model) + 1
-    vector.write(model, moved)
-    torch.testing.assert_close(vector.parameters_of(model), moved)
+    whole = vector.parameters_of(model)
     pieces = {}
     for shard, cut in enumerate(layout.bounds):
-        pieces |= vector.named_pieces(layout, shard, moved[cut])
+        pieces |= vector.named_pieces(layout, shard, whole[cut])
     assert list(pieces) == ["first.weight[0:7]", "first.weight[7:14]", "first.weight[14:16]", "second.bias"]
-    assert torch.equal(torch.cat(list(pieces.values())), moved)
+    assert torch.equal(torch.cat(list(pieces.values())), whole)
+
+
+@pytest.mark.parametrize("servers", [1, 2, 3, 25])
+def test_parameters_live_where_they_are_received(servers):
+    model = Tied()
+    layout, before = vector.layout_of(model, servers), vector.parameters_of(model)
+    homes = [torch.full((cut.stop - cut.start,), float("nan")) for cut in layout.bounds]
+    copies = vector.house_parameters(model, layout, homes)
+    assert torch.equal(vector.parameters_of(model), before), "the model is as it was"
+    for home, cut in zip(homes, layout.bounds, strict=True):
+        home.copy_(before[cut] + 1)  # what comes in
+    for each in copies:
+        for target, values in each:
+            target.copy_(values)
+    assert torch.equal(vector.parameters_of(model), before + 1)
+    assert model.second.weight is model.first.weight
+    if servers == 1:
+        assert copies == [[]], "nothing is cut, and nothing copied"
+        home = homes[0].untyped_storage().data_ptr()
+        assert {p.untyped_storage().data_ptr() for p in vector.trainable(model).values()} == {home}
+
+
+def test_gradients_live_where_they_are_sent_from():
+    model = Tied()
+    found = vector.trainable(model)
+    found["first.weight"].grad = torch.ones(4, 4)
+    home = torch.empty(20)
+    vector.house_gradients(model, home)
+    assert home.tolist() == [1.0] * 16 + [0.0] * 4
+    model.zero_grad(set_to_none=False)
+    (2 * model.second.bias).sum().backward()
+    assert home.tolist() == [0.0] * 16 + [2.0] * 4, "backward has written into the message"
+    found["first.weight"].grad = torch.full((4, 4), 3.0).t()
+    found["second.bias"].grad = None
+    vector.copy_gradients(model, home)
+    assert home.tolist() == [3.0] * 16 + [0.0] * 4, "a new one is copied, a missing one counts as zeros"
 
 
 def test_models_that_cannot_be_served():

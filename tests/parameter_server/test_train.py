@@ -1,4 +1,4 @@
-"""Real servers and workers: parity with one process, staleness, who waits for whom, bytes, and the trace as planned."""
+"""Real servers and workers: parity with one process, staleness, and who waits for whom."""
 
 import time
 
@@ -8,7 +8,6 @@ import torch.distributed as dist
 
 from parallel_lab import Delay, Link, launch, model
 from parallel_lab import parameter_server as ps
-from parallel_lab.simulate import AlphaBeta, simulate
 
 LOSS = torch.nn.functional.cross_entropy
 WIDTHS = (5, 7, 3)  # 66 parameters: neither 4 servers nor 5 divide them
@@ -203,62 +202,15 @@ def test_partial_drops_the_late_and_counts_them(tmp_path):
 def test_mixed_switches(tmp_path):
     run = train(4, consistency=ps.Mixed(6), steps=12, loss=Slow(tmp_path, 4, 1))
     sizes = [sum(push.version == version for push in run[0].pushes) for version in range(len(run[0].versions))]
-    assert sizes[:6] == [1] * 6, "asynchronous: one push an update"
-    assert sizes[6] == 3 and sum(sizes) == 36, "synchronous: one of each worker that is still there"
-    later = [push for push in run[0].pushes if push.version > 6]
+    first = sizes.index(3)
+    # When the first server has made 6 updates, each worker may still have a gradient of before under way.
+    assert sizes[:first] == [1] * first and 6 <= first <= 8, "asynchronous: one push an update"
+    assert sizes[first] == 3 and sum(sizes) == 36, "synchronous: one of each worker that is still there"
+    later = [push for push in run[0].pushes if push.version > first]
     assert later and all(push.staleness == 0 for push in later)
-
-
-@pytest.mark.parametrize(("workers", "servers"), [(1, 1), (2, 1), (3, 2), (2, 5)])
-def test_bytes_are_those_of_the_formulas(workers, servers):
-    run = train(workers + servers, servers=servers)
-    steps = 4
-    for rank, record in enumerate(run.results):
-        sent = sum(s.sent_bytes for s in run.trace.of(rank) if s.peer >= 0)
-        parameters = sum(s.sent_bytes for s in run.trace.of(rank) if s.kind == "send")
-        if rank < servers:
-            expected = ps.formulas.server_sent_bytes(ELEMENTS, servers, ITEM_BYTES, steps, workers, rank)
-            shard = len(range(ELEMENTS)[ps.sharding.bounds(ELEMENTS, servers)[rank]])
-            assert parameters == workers * (steps + 1) * (8 + shard * ITEM_BYTES)
-        else:
-            expected = ps.formulas.worker_sent_bytes(ELEMENTS, servers, ITEM_BYTES, steps)
-            assert parameters == steps * ELEMENTS * ITEM_BYTES, "the gradient, once a step"
-        assert sent == record.sent_bytes == expected
-
-
-@pytest.mark.parametrize(("workers", "servers"), [(1, 1), (3, 2), (2, 3)])
-def test_the_trace_is_the_plan(workers, servers):
-    run = train(workers + servers, servers=servers)
-    kinds = {"F", "B", "send", "recv", "update"}
-    for step in range(4):
-        plan = ps.plan(workers, servers, step)
-        spans = {s.op: s for s in run.trace.spans if s.kind in kinds and s.mb == step}
-        assert set(spans) == set(plan)
-        for rank in range(servers, workers + servers):
-            order = [s.op for s in run.trace.of(rank) if s.kind in kinds and s.mb == step]
-            assert order == list(plan.rows[rank])
-        for op, before in plan.needs.items():
-            if op.kind != "recv":
-                late = [str(each) for each in before if spans[each].end_s > spans[op].start_s]
-                assert not late, f"{op} of rank {op.rank} did not wait for {late}"
-
-
-@pytest.mark.parametrize(("workers", "servers"), [(1, 1), (4, 1), (4, 2), (4, 4), (2, 4)])
-def test_the_simulated_plan_takes_what_the_formula_says(workers, servers):
-    size, link = 80_000_000, Link(0.0, 1e9)
-    trace = simulate(ps.plan(workers, servers), AlphaBeta(0.0, 1e9, part_bytes=size // servers))
-    expected = ps.formulas.step_seconds(workers, servers, size, link)
-    assert trace.duration_s == pytest.approx(expected, rel=1e-4)
 
 
 def test_through_an_emulated_link():
     expected = model.train(mlp(), batches(), torch.optim.SGD, loss=LOSS, lr=0.1)
     run = train(4, servers=2, link=Link(1e-4, 1e7))
     assert_weights(run[3].weights, expected.weights)
-
-
-def test_updates_of_the_server_are_in_the_trace_with_their_shard():
-    run = train(4, servers=2)
-    for rank in (0, 1):
-        updates = [s for s in run.trace.of(rank) if s.kind == "update"]
-        assert [(s.part, s.mb) for s in updates] == [(rank, step) for step in range(4)]
