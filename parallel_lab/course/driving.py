@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parallel_lab.course import rank_side
+from parallel_lab.course import side_doors
 from parallel_lab.course.training import (
     Chain,
     Notes,
@@ -89,7 +89,7 @@ def run_framework(fn: Callable, xs, ys, weights, *, widths, folders=(), garbled:
     inputs, targets = from_rank_0([xs[0], ys[0].argmax(1)])
     if folders:
         folder = folders[dist.get_rank()]
-        rank_side.allow_files(folder)
+        side_doors.allow_files(folder)
         options["checkpoint"] = os.path.join(folder, "checkpoint.pt")
     if garbled:
         change_first_result(REDUCING)

@@ -2,7 +2,7 @@
 
 Who is asked to hold 1/n of the state may be tempted to put the rest where a count of tensors does not look. So every
 number is counted at what it would take in a tensor, wherever it lies, if Python can reach it. Files, sockets and other
-processes are refused by `rank_side`. Not seen: what only C++ or the frame of a running thread holds.
+processes are refused by `side_doors`. Not seen: what only C++ or the frame of a running thread holds.
 """
 
 import array

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.distributed as dist
 
+from parallel_lab.course import side_doors
 from parallel_lab.runtime.backend import LabGroup
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.runtime.work import MessageWork
@@ -24,27 +25,8 @@ from parallel_lab.runtime.work import MessageWork
 # make(rank, ranks, generator) -> the arguments of that rank's call
 Make = Callable[[int, int, torch.Generator], tuple]
 REFERENCES = ("parallel_lab.collectives", "parallel_lab.pipeline", "parallel_lab.data_parallel")
-# What Python announces to an audit hook when data could leave the process other than by a message.
-_DOORS = (
-    "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "mmap.__new__", "subprocess.Popen", "os.system",
-    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.kill", "os.mkdir", "os.rename", "os.link", "os.symlink",
-    "os.truncate", "os.remove", "os.rmdir", "os.utime", "os.chmod", "os.setxattr", "ctypes.dlopen",
-    "sqlite3.connect",
-)  # fmt: skip
-
-
 # What a driver found in use that is the answer itself (see `training.found_ready_made`).
 used: list[str] = []
-_writable: list[str] = []
-
-
-def allow_files(folder: str) -> None:
-    """From now on learner code may write files in `folder`; for exercises about checkpoints."""
-    _writable.append(os.path.join(os.path.abspath(folder), ""))
-
-
-class SideDoor(RuntimeError):
-    """Learner code tried to move data other than by messages of the process group."""
 
 
 class Strange(NamedTuple):
@@ -83,7 +65,7 @@ def graded(fn: Callable, make: Make, seeds: Sequence[int] = (), garble: bool = F
     if garble and rank == ranks - 1:
         _garble_first_message()
     before = set(sys.modules)
-    inside = _close_side_doors()
+    inside = side_doors.close()
     try:
         result = plain(fn(*given))
     finally:
@@ -145,50 +127,3 @@ def _garble_first_message() -> None:
         return work
 
     LabGroup.recv = recv
-
-
-def _close_side_doors() -> list[str]:
-    """From now on files opened for writing, sockets and child processes raise `SideDoor`, until the list is empty.
-
-    An audit hook cannot be taken out again, and the threads of the process group never meet it: they are not Python.
-    """
-    inside = ["learner code"]
-    sys.dont_write_bytecode = True  # an import inside learner code may read, and needs to write nothing
-
-    def hook(event: str, arguments: tuple) -> None:
-        if inside and (event in _DOORS or (event == "open" and _writes(arguments))) and not _allowed(event, arguments):
-            what = f"{event}({arguments[0]!r})" if arguments else event
-            raise SideDoor(f"{what}: data may leave a rank only by messages of the process group")
-
-    sys.addaudithook(hook)
-    _announce_saves()
-    return inside
-
-
-def _announce_saves() -> None:
-    """`torch.save` opens a path in C++, where no audit hook hears of it: from now on it says so, as `open` does."""
-    plain_writer = cast(Callable, torch._C.PyTorchFileWriter)
-
-    def writer(file: Any, *arguments, **options) -> Any:
-        if isinstance(file, str | os.PathLike):
-            sys.audit("open", os.fspath(file), "wb", 0)
-        return plain_writer(file, *arguments, **options)
-
-    torch._C.PyTorchFileWriter = cast(Any, writer)
-
-
-def _allowed(event: str, arguments: tuple) -> bool:
-    """Whether all that `event` names lies in a folder of `allow_files`."""
-    paths = arguments[: 2 if event in ("os.rename", "os.link", "os.symlink") else 1]
-    return bool(_writable and paths) and all(
-        isinstance(path, str) and os.path.abspath(path).startswith(tuple(_writable)) for path in paths
-    )
-
-
-def _writes(arguments: tuple) -> bool:
-    path, mode, flags = arguments
-    if path == os.devnull:
-        return False
-    if isinstance(mode, str):
-        return any(letter in mode for letter in "wax+")
-    return bool(isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))

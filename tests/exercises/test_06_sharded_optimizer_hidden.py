@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import socket
 import sqlite3
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from flat_optimizer import Flat, gather_parts
 from grading import assert_passes
 
@@ -175,7 +177,41 @@ def to_helper(state):
     return multiprocessing.Pool(1)
 
 
+def to_store(state):
+    store = dist.distributed_c10d._get_default_store()
+    for k, one in enumerate(state):
+        for name, tensor in one.items():
+            for i, number in enumerate(tensor.flatten().tolist()):  # in small pieces
+                store.set(f"{k}/{name}/{i}", str(number))
+
+
+def to_mapped_file(state):
+    return torch.from_file("/tmp/parallel-lab-cheat.bin", shared=True, size=1000)
+
+
+def to_mapped_storage(state):
+    return torch.UntypedStorage.from_file("/tmp/parallel-lab-cheat.bin", True, 1000)
+
+
+def to_file_in_memory(state):
+    return os.memfd_create("cheat")
+
+
+def to_pipe(state):
+    return os.pipe()
+
+
+def to_socket(state):
+    return socket.socketpair()
+
+
 OUTSIDE = {
+    to_store: "store('",
+    to_mapped_file: "open('/tmp/parallel-lab-cheat.bin')",
+    to_mapped_storage: "open('/tmp/parallel-lab-cheat.bin')",
+    to_file_in_memory: "os.memfd_create",
+    to_pipe: "os.pipe",
+    to_socket: "socket.__new__",
     to_file: "open('/tmp/parallel-lab-cheat.pt')",
     to_database: "sqlite3.connect('/tmp/parallel-lab-cheat.db')",
     to_array_file: "open('/tmp/parallel-lab-cheat.npy')",
