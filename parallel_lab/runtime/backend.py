@@ -189,8 +189,8 @@ def _add_collective(name: str, method: str) -> None:
 for _name in COLLECTIVES:
     _add_collective(_name, _name)
 for _old, _new in OLD_NAMES.items():
-    _add_collective(_old, _new if hasattr(dist.ProcessGroup, _new) else _old)
     COLLECTIVES.setdefault(_old, COLLECTIVES[_new])
+    _add_collective(_old, _new if hasattr(dist.ProcessGroup, _new) else _old)
 
 
 def _create(settings, _options) -> LabGroup:

@@ -103,6 +103,10 @@ COLLECTIVES = {
 }
 
 
+if torch.torch_version.TorchVersion(torch.__version__) < (2, 13):
+    del COLLECTIVES["all_to_all"]  # torch 2.11's gloo has it on one tensor alone
+
+
 def one_of_each():
     n = dist.get_world_size()
     for call in COLLECTIVES.values():
@@ -113,9 +117,10 @@ def one_of_each():
 def test_every_collective_is_recorded_once_with_its_bytes(ranks):
     trace = launch(one_of_each, ranks=ranks).trace
     kinds = [s.kind for s in trace.of(0)]
-    assert kinds[:12] == [name.removesuffix("_into") for name in COLLECTIVES if name != "objects"]
+    expected = [name.removesuffix("_into") for name in COLLECTIVES if name != "objects"]
+    assert kinds[: len(expected)] == expected
     for rank in range(ranks):
-        for s in trace.of(rank)[:12]:
+        for s in trace.of(rank)[: len(expected)]:
             whole = 400 if s.kind in ("all_reduce", "broadcast", "reduce") else 400 * ranks
             root = 1 % ranks if s.kind == "broadcast" else 0
             cost = ring_cost(s.kind, ranks, whole * (s.kind != "barrier"), (rank - root) % ranks)
