@@ -59,8 +59,8 @@ def test_a_receiver_takes_one_message_after_another():
             return [work.wait() for work in [dist.irecv(xs[0], src=1), dist.irecv(xs[1], src=2)]]
         dist.send(xs[0], dst=0)
 
-    first, second = ends(launch(fn, ranks=3, link=LINK), 0, "recv")
-    assert second - first >= ONE_S - 1e-6
+    one, other = ends(launch(fn, ranks=3, link=LINK), 0, "recv")
+    assert abs(other - one) >= ONE_S - ROUNDING_S  # in the order of arrival, whichever that is
 
 
 CALLS = {
@@ -86,7 +86,7 @@ def test_collectives_cost_what_their_ring_costs(kind, ranks):
     cost_s = ring_cost(kind, ranks, size).seconds(LINK)
     last_start_s = max(run.trace.of(rank)[0].start_s for rank in range(ranks))
     assert first - last_start_s == pytest.approx(cost_s, abs=0.05)
-    assert second - first >= cost_s - 1e-6, "they share the link"
+    assert second - first >= cost_s - ROUNDING_S, "they share the link"
     assert first == pytest.approx(ends(run, ranks - 1, kind)[0], abs=1e-6), "it ends on all ranks at once"
 
 
