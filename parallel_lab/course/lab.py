@@ -8,14 +8,14 @@ Defended: input known beforehand (each rank draws its own from the operating sys
 the expected answer found in a caller's frame (only the kernel computes it, afterwards), objects that equal everything,
 tensor subclasses and NaN (`rank_side.plain`, `values.same`), calling a reference (code is searched, and loaded modules
 are listed), a recorder that was stopped or cleared and groups that go round the lab backend (each message must be
-recorded on both sides, and the least that must travel is known), files, sockets and child processes (an audit hook
-refuses them), state in lists, strings or buffers in place of tensors (`course.hidden` counts it), messages that are
-only for show (one arrives changed, and the result must change with it), sends that nobody waits for (the trace shows
-it, and the buffer is overwritten on return), hangs and memory (limits of `launch`).
+recorded on both sides, and the least that must travel is known), files, sockets, child processes and the rendezvous
+store (`course.side_doors` refuses them), state in lists, strings or buffers in place of tensors (`course.hidden` counts
+it), messages that are only for show (one arrives changed, and the result must change with it), sends that nobody waits
+for (the trace shows it, and the buffer is overwritten on return), hangs and memory (limits of `launch`).
 
 Not defended: code that rewrites the grader's own functions in its rank, spans forged to the byte together with data
-that travels outside Python, through C++ shared memory or the rendezvous store, and state that lies there, or in the
-frame of a thread of the learner's.
+that travels outside Python, through C++ shared memory or past the guard of `side_doors`, and state that lies there, or
+in the frame of a thread of the learner's.
 """
 
 from collections.abc import Callable, Sequence

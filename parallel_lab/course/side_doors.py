@@ -55,8 +55,9 @@ def close() -> list[str]:
 
 def _announce_files() -> None:
     """Has what opens a path in C++ say so, as `open` does, and what opens a file without a path."""
-    for owner, name in ((torch._C, "PyTorchFileWriter"), (torch, "from_file"), (torch.UntypedStorage, "from_file")):
-        _before(owner, name, _opened)
+    _before(torch._C, "PyTorchFileWriter", _written)
+    for owner in (torch, torch.UntypedStorage):
+        _before(owner, "from_file", _mapped)
     for name in filter(lambda name: hasattr(os, name), ("pipe", "pipe2", "memfd_create")):  # not on every system
         _before(os, name, partial(_say, f"os.{name}"))
 
@@ -65,10 +66,14 @@ def _say(event: str, *_, **__) -> None:
     sys.audit(event)
 
 
-def _opened(file: Any = None, *_, **options) -> None:
-    path = options.get("filename", file)
-    if isinstance(path, str | os.PathLike):
-        sys.audit("open", os.fspath(path), "wb", 0)
+def _written(file: Any, *_, **__) -> None:
+    if isinstance(file, str | os.PathLike):
+        sys.audit("open", os.fspath(file), "wb", 0)
+
+
+def _mapped(filename: Any, shared: Any = False, *_, **__) -> None:
+    if shared:  # otherwise the file is read, and what is written to the tensor stays in this process
+        _written(filename)
 
 
 def _announce_store() -> None:

@@ -5,6 +5,16 @@ from parallel_lab.plan import Op, Plan
 from parallel_lab.plan.op import recv, send
 
 
+def place(worker: int, server: int, servers: int) -> tuple[int, int]:
+    """Where `worker` comes among those whom `server` answers: in groups of as many as there are servers."""
+    return worker // servers, (worker - server) % servers
+
+
+def asked(worker: int, servers: int) -> list[int]:
+    """The servers in the order in which `worker` turns to them: each of a group begins with another one."""
+    return [(worker - k) % servers for k in range(servers)]
+
+
 def plan(workers: int, servers: int, step: int = 0) -> Plan:
     """Pull, forward, backward, push, update: ranks 0 to `servers` - 1 serve, the others work; `part` is the shard.
 
@@ -17,13 +27,13 @@ def plan(workers: int, servers: int, step: int = 0) -> Plan:
     ops: list[Op] = []
     needs: dict[Op, list[Op]] = {}
     for server in range(servers):
-        order = [servers + w for w in sorted(range(workers), key=lambda w: (w // servers, (w - server) % servers))]
+        order = [servers + worker for worker in sorted(range(workers), key=lambda w: place(w, server, servers))]
         pushes = [recv(server, rank, server, step) for rank in order]
         update = Op(server, "update", server, step)
         ops += [send(server, rank, server, step) for rank in order] + [*pushes, update]
         needs[update] = pushes
     for worker in range(workers):
-        rank, order = servers + worker, [(worker - k) % servers for k in range(servers)]
+        rank, order = servers + worker, asked(worker, servers)
         forward, backward = Op(rank, "F", 0, step), Op(rank, "B", 0, step)
         pulls = [recv(rank, server, server, step) for server in order]
         pushes = [send(rank, server, server, step) for server in order]

@@ -17,6 +17,7 @@ from parallel_lab.parameter_server import snapshots
 from parallel_lab.parameter_server.answer import Answers
 from parallel_lab.parameter_server.consistency import Rule
 from parallel_lab.parameter_server.record import Push
+from parallel_lab.parameter_server.schedule import place
 from parallel_lab.parameter_server.sharding import Layout
 from parallel_lab.parameter_server.state import State
 from parallel_lab.parameter_server.wire import Header
@@ -150,9 +151,8 @@ class Shard:
         """
         if self.answers.under_way and self.rule.together(self.state):
             return None
-        servers = self.layout.servers
         able = (worker for worker, ready in self._waiting.items() if ready())
-        return min(able, key=lambda worker: (worker // servers, (worker - self.index) % servers))
+        return min(able, key=lambda worker: place(worker, self.index, self.layout.servers))
 
     def _settle(self) -> None:
         """Updates while that is due, and wakes those who wait."""

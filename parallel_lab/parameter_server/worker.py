@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.same_model import check_same_model
-from parallel_lab.parameter_server import handshake, vector, wire
+from parallel_lab.parameter_server import handshake, schedule, vector, wire
 from parallel_lab.parameter_server.wire import Header, Lost
 
 
@@ -52,8 +52,7 @@ class Worker:
         self._holders = list(range(servers - spares))  # shard -> the rank that holds it
         self._spares = list(range(servers - spares, servers))
         self._versions = [-1] * self.layout.servers  # shard -> the version read last
-        # Each worker begins with another server, so that they do not queue at the first one.
-        self._order = [(self.index - k) % self.layout.servers for k in range(self.layout.servers)]
+        self._order = schedule.asked(self.index, self.layout.servers)
         self._replies = [wire.reply_buffer(cut.stop - cut.start, self._dtype) for cut in self.layout.bounds]
         self._opened = [wire.open_reply(reply, self._dtype) for reply in self._replies]
         self._gradients = torch.empty(sum(self.layout.sizes), dtype=self._dtype)

@@ -20,23 +20,28 @@ def unsharded(params, optimizer_class, **options):
     return optimizer_class(params, **options)
 
 
+class Broadcasting:
+    """Steps with `inner`, if this rank has one; parameter k then comes from rank `owner(k)`."""
+
+    def __init__(self, params, inner, owner):
+        self.params, self.inner, self.owner = params, inner, owner
+
+    def zero_grad(self):
+        for p in self.params:
+            p.grad = None
+
+    def step(self):
+        if self.inner:
+            self.inner.step()
+        for k, p in enumerate(self.params):
+            dist.broadcast(p.data, self.owner(k))
+
+
 def rank_0_alone(params, optimizer_class, **options):
     """Rank 0 has all the state and does all the work."""
     params = list(params)
     inner = optimizer_class(params, **options) if dist.get_rank() == 0 else None
-
-    class Broadcasting:
-        def zero_grad(self):
-            for p in params:
-                p.grad = None
-
-        def step(self):
-            if inner:
-                inner.step()
-            for p in params:
-                dist.broadcast(p.data, 0)
-
-    return Broadcasting()
+    return Broadcasting(params, inner, lambda k: 0)
 
 
 def gathers_for_show(params, optimizer_class, **options):
@@ -60,20 +65,7 @@ def whole_tensors(params, optimizer_class, **options):
     """Every n-th tensor is this rank's; what PyTorch's does, but for its greedy order."""
     n, rank, params = dist.get_world_size(), dist.get_rank(), list(params)
     own = params[rank::n]
-    inner = optimizer_class(own, **options) if own else None
-
-    class Whole:
-        def zero_grad(self):
-            for p in params:
-                p.grad = None
-
-        def step(self):
-            if inner:
-                inner.step()
-            for k, p in enumerate(params):
-                dist.broadcast(p.data, k % n)
-
-    return Whole()
+    return Broadcasting(params, optimizer_class(own, **options) if own else None, lambda k: k % n)
 
 
 KEPT = {}

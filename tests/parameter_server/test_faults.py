@@ -9,21 +9,10 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
+from small import LOSS, batches, mlp
 
-from parallel_lab import Deadlock, Kill, RankFailed, launch, model
+from parallel_lab import Deadlock, Kill, RankFailed, launch
 from parallel_lab import parameter_server as ps
-
-LOSS = torch.nn.functional.cross_entropy
-
-
-def mlp(widths=(5, 7, 3)):
-    return model.build(widths, seed=1, dtype=torch.float64)
-
-
-def batches(steps=8, size=6):
-    draw = torch.Generator().manual_seed(3)
-    each = [(torch.randn(size, 5, generator=draw), torch.randint(3, (size,), generator=draw)) for _ in range(steps)]
-    return [(inputs.double(), targets) for inputs, targets in each]
 
 
 def train(ranks, make=mlp, steps=8, loss=LOSS, lr=0.1, data=batches, faults=(), may_fail=(), timeout=30, **options):

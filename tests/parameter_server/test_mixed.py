@@ -2,24 +2,14 @@
 
 import pytest
 import torch
+from small import LOSS, batches, mlp
 
-from parallel_lab import Delay, Kill, launch, model
+from parallel_lab import Delay, Kill, launch
 from parallel_lab import parameter_server as ps
 
 
-def mlp():
-    return model.build((5, 7, 3), seed=1, dtype=torch.float64)
-
-
-def batches(steps):
-    draw = torch.Generator().manual_seed(3)
-    each = [(torch.randn(6, 5, generator=draw), torch.randint(3, (6,), generator=draw)) for _ in range(steps)]
-    return [(inputs.double(), targets) for inputs, targets in each]
-
-
 def train(**options):
-    loss = torch.nn.functional.cross_entropy
-    return ps.train(mlp(), batches(8), torch.optim.SGD, loss=loss, lr=0.1, **options)
+    return ps.train(mlp(), batches(), torch.optim.SGD, loss=LOSS, lr=0.1, **options)
 
 
 def rounds_of(record):

@@ -5,28 +5,18 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
+from small import LOSS, batches, mlp
 
 from parallel_lab import Delay, Link, launch, model
 from parallel_lab import parameter_server as ps
 
-LOSS = torch.nn.functional.cross_entropy
-WIDTHS = (5, 7, 3)  # 66 parameters: neither 4 servers nor 5 divide them
 ELEMENTS, ITEM_BYTES = 66, 8
-
-
-def mlp(widths=WIDTHS):
-    return model.build(widths, seed=1, dtype=torch.float64)
-
-
-def batches(steps=4, size=7):
-    draw = torch.Generator().manual_seed(3)
-    each = [(torch.randn(size, 5, generator=draw), torch.randint(3, (size,), generator=draw)) for _ in range(steps)]
-    return [(inputs.double(), targets) for inputs, targets in each]
+UNEVEN = batches(4, 7)  # neither two nor three workers share seven samples evenly
 
 
 def train(ranks, optimizer=torch.optim.SGD, steps=4, loss=LOSS, lr=0.1, faults=(), link=None, **options):
     def fn():
-        return ps.train(mlp(), batches(steps), optimizer, loss=loss, lr=lr, **options)
+        return ps.train(mlp(), batches(steps, 7), optimizer, loss=loss, lr=lr, **options)
 
     return launch(fn, ranks=ranks, timeout=30, faults=faults, link=link)
 
@@ -49,7 +39,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("servers", [1, 2, 3])
 def test_synchronous_equals_one_process(name, workers, servers):
     optimizer, settings = OPTIMIZERS[name]
-    expected = model.train(mlp(), batches(), optimizer, loss=LOSS, lr=0.1, **settings)
+    expected = model.train(mlp(), UNEVEN, optimizer, loss=LOSS, lr=0.1, **settings)
     run = train(workers + servers, optimizer, servers=servers, **settings)
     for record in run.results[servers:]:
         assert_weights(record.weights, expected.weights)
@@ -64,7 +54,7 @@ def test_synchronous_equals_one_process(name, workers, servers):
 
 def test_more_servers_than_parameters():
     def fn():
-        data = [(x[:, :1], torch.zeros(len(x), 1).double()) for x, _ in batches()]
+        data = [(x[:, :1], torch.zeros(len(x), 1).double()) for x, _ in UNEVEN]
         loss = torch.nn.functional.mse_loss
         reference = model.train(mlp((1, 1)), data, torch.optim.AdamW, loss=loss, lr=0.1)
         return ps.train(mlp((1, 1)), data, torch.optim.AdamW, servers=3, loss=loss, lr=0.1), reference
@@ -90,17 +80,17 @@ def test_a_group_that_is_not_all_ranks():
         group = dist.new_group([1, 2, 3])
         if dist.get_rank() == 0:
             return None
-        return ps.train(mlp(), batches(), torch.optim.SGD, loss=LOSS, lr=0.1, group=group)
+        return ps.train(mlp(), UNEVEN, torch.optim.SGD, loss=LOSS, lr=0.1, group=group)
 
     run = launch(fn, ranks=4, timeout=30)
     assert [record.role for record in run.results[1:]] == ["server", "worker", "worker"]
-    expected = model.train(mlp(), batches(), torch.optim.SGD, loss=LOSS, lr=0.1)
+    expected = model.train(mlp(), UNEVEN, torch.optim.SGD, loss=LOSS, lr=0.1)
     assert_weights(run[3].weights, expected.weights)
 
 
 def test_a_function_gives_each_worker_its_own_batches():
     def own(worker, workers):
-        return batches(2 + worker)[:2]
+        return batches(2 + worker, 7)[:2]
 
     def fn():
         return ps.train(mlp(), own, torch.optim.SGD, loss=LOSS, lr=0.1, steps=1)
@@ -112,7 +102,7 @@ def test_a_function_gives_each_worker_its_own_batches():
 def test_the_model_given_stays_as_it_was():
     def fn():
         mine = mlp()
-        ps.train(mine, batches(), torch.optim.SGD, loss=LOSS, lr=0.1)
+        ps.train(mine, UNEVEN, torch.optim.SGD, loss=LOSS, lr=0.1)
         return mine.state_dict()
 
     assert_weights(launch(fn, ranks=2, timeout=30)[1], mlp().state_dict())
@@ -211,6 +201,6 @@ def test_mixed_switches(tmp_path):
 
 
 def test_through_an_emulated_link():
-    expected = model.train(mlp(), batches(), torch.optim.SGD, loss=LOSS, lr=0.1)
+    expected = model.train(mlp(), UNEVEN, torch.optim.SGD, loss=LOSS, lr=0.1)
     run = train(4, servers=2, link=Link(1e-4, 1e7))
     assert_weights(run[3].weights, expected.weights)
