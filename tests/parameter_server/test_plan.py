@@ -2,24 +2,18 @@
 
 import pytest
 import torch
+from small import LOSS, batches, mlp
 
-from parallel_lab import Link, launch, model
+from parallel_lab import Link, launch
 from parallel_lab import parameter_server as ps
 from parallel_lab.simulate import AlphaBeta, simulate
 
 ELEMENTS, ITEM_BYTES = 66, 8  # neither 4 servers nor 5 divide them
 
 
-def batches(steps=4, size=7):
-    draw = torch.Generator().manual_seed(3)
-    each = [(torch.randn(size, 5, generator=draw), torch.randint(3, (size,), generator=draw)) for _ in range(steps)]
-    return [(inputs.double(), targets) for inputs, targets in each]
-
-
 def train(ranks, **options):
     def fn():
-        mlp = model.build((5, 7, 3), seed=1, dtype=torch.float64)
-        return ps.train(mlp, batches(), torch.optim.SGD, loss=torch.nn.functional.cross_entropy, lr=0.1, **options)
+        return ps.train(mlp(), batches(4, 7), torch.optim.SGD, loss=LOSS, lr=0.1, **options)
 
     return launch(fn, ranks=ranks, timeout=30)
 
