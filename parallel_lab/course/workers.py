@@ -36,16 +36,16 @@ class Hold(NamedTuple):
     Attributes:
         until: pairs (rank, count): the gradient does not return before each rank has finished `count` gradients, or
             `patience_s` are over.
-        never: (rank, count): then not before that rank has begun `count` gradients, or `grace_s` are over. A right
-            answer must not begin so many: the grace is what it takes to see that.
+        never: pairs (rank, count): then not before one of these ranks has begun `count` gradients, or `grace_s` are
+            over. In a right answer none begins so many: the grace is what it takes to see that.
     """
 
     rank: int
     batch: int
     until: tuple[tuple[int, int], ...]
-    never: tuple[int, int] | None = None
+    never: tuple[tuple[int, int], ...] = ()
     patience_s: float = 3.0
-    grace_s: float = 0.6
+    grace_s: float = 1.0  # another process may stand still for half a second on a busy machine
 
 
 def make_weights(size: int) -> Tensor:
@@ -124,16 +124,16 @@ def _hold_up(holds: Sequence[Hold], rank: int, batch: int) -> None:
     for hold in holds:
         if (
             (hold.rank, hold.batch) == (rank, batch)
-            and _await([_key("finished", *one) for one in hold.until], hold.patience_s)
+            and _await(all, [_key("finished", *one) for one in hold.until], hold.patience_s)
             and hold.never
         ):
-            _await([_key("begun", *hold.never)], hold.grace_s)
+            _await(any, [_key("begun", *one) for one in hold.never], hold.grace_s)
 
 
-def _await(keys: list[str], patience_s: float) -> bool:
-    """Waits until all `keys` are set; False if `patience_s` are over before. FileStore's own wait takes twice that."""
+def _await(how_many: Callable, keys: list[str], patience_s: float) -> bool:
+    """Waits until `all` or `any` keys are set; False after `patience_s`. FileStore's own wait takes twice that."""
     deadline_s = time.monotonic() + patience_s
-    while not (there := _store().check(keys)) and time.monotonic() < deadline_s:
+    while not (there := how_many(_store().check([key]) for key in keys)) and time.monotonic() < deadline_s:
         time.sleep(0.005)
     return there
 

@@ -1,5 +1,6 @@
 """`parameter_server`: servers with another bound, or another step, fail with their own messages."""
 
+import re
 import sys
 
 import cloudpickle
@@ -51,8 +52,10 @@ averaged_gradients = server(
 )
 
 
+# Which of the two fast workers goes too far first is chance.
+TOO_FAR = re.compile("bound 0: before rank 1 had finished its gradient 1, rank [23] had begun")
 CHEATS = {
-    "ignores_the_bound": (ignores_the_bound, "bound 0: before rank 1 had finished its gradient 1, rank 2 had begun"),
+    "ignores_the_bound": (ignores_the_bound, TOO_FAR),
     "always_in_step": (
         always_in_step,
         "bound 2: before rank 3 had finished its gradient 1, rank 2 finished 2; the bound allows 4",
@@ -61,11 +64,8 @@ CHEATS = {
         one_step_too_strict,
         "bound 2: before rank 3 had finished its gradient 1, rank 2 finished 3; the bound allows 4",
     ),
-    "one_step_too_far": (one_step_too_far, "bound 0: before rank 1 had finished its gradient 1, rank 2 had begun"),
-    "bound_on_the_fastest": (
-        bound_on_the_fastest,
-        "bound 0: before rank 1 had finished its gradient 1, rank 2 had begun",
-    ),
+    "one_step_too_far": (one_step_too_far, TOO_FAR),
+    "bound_on_the_fastest": (bound_on_the_fastest, TOO_FAR),
     "never_finished_counted": (never_finished_counted, "the ranks did not finish"),
     "without_momentum": (without_momentum, "at weights that server 0 never had"),
     "averaged_gradients": (averaged_gradients, "at 3 ranks: rank 1 computed its gradient 1 at weights that server 0"),

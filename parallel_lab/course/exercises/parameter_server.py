@@ -174,7 +174,8 @@ def bound_holds(fn: Callable, lab: Lab) -> None:
     for servers, counts, bound, slow in HELD:
         fast = [rank for rank in range(servers, len(counts)) if rank != slow]
         ahead = bound + 2  # the slow one has pushed gradient 0 and works on gradient 1
-        hold = Hold(slow, 1, until=tuple((rank, ahead) for rank in fast), never=(fast[0], ahead + 1))
+        until, never = (tuple((rank, count) for rank in fast) for count in (ahead, ahead + 1))
+        hold = Hold(slow, 1, until, never)
         outcome = _run(fn, lab, servers, counts, bound, (hold,))
         for rank in fast:
             _expect_ahead(outcome, hold, rank, ahead, bound)
