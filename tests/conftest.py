@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 
 import lazy_loader
 import matplotlib
@@ -49,6 +50,30 @@ def _started_with(folder: str) -> list[psutil.Process]:
             if process.pid != os.getpid() and process.environ().get("TMPDIR") == folder:
                 found.append(process)
     return found
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """`with stopped(3) as begun:` presses Stop in the block once three ranks have called `begun`, and expects that."""
+
+    @contextlib.contextmanager
+    def block(ranks):
+        over = threading.Event()
+
+        def press():
+            while len(list(tmp_path.glob("begun-*"))) < ranks and not over.wait(0.01):
+                pass
+            if not over.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            threading.Thread(target=press, daemon=True).start()
+            try:
+                yield lambda: (tmp_path / f"begun-{os.getpid()}").touch()
+            finally:
+                over.set()
+
+    return block
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -167,11 +167,12 @@ class Notes:
         """
         until_s = time.monotonic() + self.patience_s
         while True:
+            late = time.monotonic() > until_s  # before the look: it is the last one only if it began late
             hidden = self.watch.look()
             held_bytes = live_bytes() + hidden.bytes - self.own_bytes
             if held_bytes <= most:
                 break
-            if time.monotonic() > until_s:
+            if late:
                 self.patience_s = 0.0
                 break
             time.sleep(0.001)

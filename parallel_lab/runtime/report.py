@@ -35,8 +35,8 @@ def failure(watch: Watch, output: tuple[str, ...]) -> LaunchError:
 
 
 def hang(watch: Watch, timeout_s: float, output: tuple[str, ...]) -> Deadlock:
-    """The error to raise when time is up."""
-    states = watch.ask_states()
+    """The error to raise when time is up, or when no rank can ever go on."""
+    states = watch.states if watch.stuck else watch.ask_states()
     late = sum(not s.finished for s in states.values())
     why = "can never finish" if watch.stuck else f"had not finished after {timeout_s:g} s"
     lines = [f"{late} of {len(states)} ranks {why} and were ended."]

@@ -21,7 +21,8 @@ PIECE_BYTES = 1 << 20
 OUTPUT_BYTES = 1 << 22  # what is kept of one rank's printing
 GRACE_S = 0.3  # how long after a failure other ranks may report failures of their own
 LOST_GRACE_S = 2.0  # how long the cause of a lost connection may take to show
-ANSWER_S = 0.5  # how long a rank may take to say where it is
+ANSWER_S = 1.0  # how long a rank may take to say where it is; on a busy machine it may stand still for a while
+STACK_S = 0.5  # how long the stacks of those that do not answer may take to be written
 PULSE_S = 0.5  # how often quiet ranks are asked whether they all wait
 
 
@@ -33,6 +34,7 @@ class Watch:
     Attributes:
         peers: the ranks.
         stuck: whether the ranks were seen to wait for something that can never come.
+        states: where each rank was when last asked.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Watch:
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
         self.stuck = False
+        self.states: dict[int, State] = {}
         self.pulse: list[int] = []
         self.status_data = b""
         self.status_fd, theirs = os.pipe()
@@ -82,7 +85,7 @@ class Watch:
         deadline = time.monotonic() + timeout_s
         while not (self.all_over or self.trouble or self.stuck) and time.monotonic() < deadline:
             self._until(lambda: self.all_over or self.trouble, min(deadline, time.monotonic() + PULSE_S))
-            self.stuck = not (self.all_over or self.trouble) and self._stuck()
+            self.stuck = not (self.all_over or self.trouble) and self._stuck(deadline)
         if self.trouble:
             self._until(lambda: self.all_over or self.cause, time.monotonic() + LOST_GRACE_S)
             self._until(lambda: self.all_over, time.monotonic() + GRACE_S)
@@ -96,10 +99,11 @@ class Watch:
 
     def ask_states(self) -> dict[int, State]:
         """Where each rank is now."""
-        self._ask("report", "state")
+        self._ask("report", "state", time.monotonic() + ANSWER_S)
         silent = [rank for rank, p in enumerate(self.peers) if not (p.over or p.state)]
         stacks = self._native_stacks(silent)
-        return {rank: self._state(rank, peer, stacks.get(rank)) for rank, peer in enumerate(self.peers)}
+        self.states = {rank: self._state(rank, peer, stacks.get(rank)) for rank, peer in enumerate(self.peers)}
+        return self.states
 
     @property
     def all_over(self) -> bool:
@@ -122,17 +126,17 @@ class Watch:
         blamed = [peer for peer in self.peers if peer.lost and not peer.may_fail]
         return any(peer.died or (peer.failed and not peer.failed["lost"]) for peer in blamed)
 
-    def _ask(self, question: str, answer: str) -> None:
+    def _ask(self, question: str, answer: str, deadline: float) -> None:
         """Asks every rank that still runs; its answer lands in that attribute of its `Peer`."""
         asked = [peer for peer in self.peers if not peer.over]
         for peer in asked:
             setattr(peer, answer, None)
             self._tell(peer, question)
-        self._until(lambda: all(p.over or getattr(p, answer) for p in asked), time.monotonic() + ANSWER_S)
+        self._until(lambda: all(p.over or getattr(p, answer) for p in asked), deadline)
 
-    def _stuck(self) -> bool:
+    def _stuck(self, deadline: float) -> bool:
         """Whether no rank can ever go on: all that still run wait, twice in a row, for calls that nobody can make."""
-        self._ask("pulse", "pulse")
+        self._ask("pulse", "pulse", min(deadline, time.monotonic() + ANSWER_S))
         pulses = [p.pulse for p in self.peers if not p.over]
         counts = [pulse["calls"] for pulse in pulses if pulse and pulse["waiting"]]
         before, self.pulse = self.pulse, counts
@@ -142,12 +146,17 @@ class Watch:
 
     def _native_stacks(self, ranks: list[int]) -> dict[int, list]:
         """Where ranks are that cannot answer: faulthandler writes it from a signal handler, whatever holds Python."""
-        for rank in ranks:
+        for pid in filter(None, (self.peers[rank].pid for rank in ranks)):  # 0 if not yet forked: that names our group
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.peers[rank].pid, signal.SIGUSR1)
-        if ranks:
-            self._until(lambda: False, time.monotonic() + 0.1)
-        return {rank: read_stack(os.path.join(self.folder, f"stack{rank}")) for rank in ranks}
+                os.kill(pid, signal.SIGUSR1)
+        files = [os.path.join(self.folder, f"stack{rank}") for rank in ranks]
+        sizes, deadline = [0 for _ in files], time.monotonic() + STACK_S
+        while files and time.monotonic() < deadline:
+            self._until(lambda: False, time.monotonic() + 0.02)
+            before, sizes = sizes, [os.path.getsize(file) if os.path.exists(file) else 0 for file in files]
+            if all(sizes) and sizes == before:  # all have begun to write, and nobody writes any more
+                break
+        return dict(zip(ranks, map(read_stack, files), strict=True))
 
     def _state(self, rank: int, peer: Peer, stack: list | None) -> State:
         told = peer.done or peer.failed or peer.state or {}
@@ -158,8 +167,12 @@ class Watch:
         return State(calls, line, peer.done is not None, ended, stack is not None)
 
     def _until(self, done, deadline: float) -> None:
-        while not done() and (left := deadline - time.monotonic()) > 0 and self._open():
-            for key, _ in self.selector.select(left):
+        """Hears the ranks until `done()`. What they have said by `deadline` is heard, however late it is by now."""
+        late = False
+        while not (done() or late) and self._open():
+            left = deadline - time.monotonic()
+            late = left <= 0
+            for key, _ in self.selector.select(max(left, 0)):
                 key.data()
 
     def _open(self) -> int:

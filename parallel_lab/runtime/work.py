@@ -137,9 +137,9 @@ class CollectiveWork(LabWork):
                     self.recorder.waited(self.index, self.wait_s)
                 return
             self._finished = True
-            _open.discard(self)
             self.call.state = calls.DONE
             self.recorder.complete(self.index, self.wait_s, end_s=getattr(self.future, "due_s", None))
+            _open.discard(self)  # last: until it is recorded, `settle` must find it and wait
             self.after()
 
 

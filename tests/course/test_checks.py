@@ -45,7 +45,7 @@ def alone(fn, lab):
 @pytest.fixture
 def exercise(monkeypatch):
     one = Exercise(
-        "double", "02", "Double", "easy", 1, (doubles, doubles_again, alone), ("A?", "B?"), "Why.", "02_x", 2.0
+        "double", "02", "Double", "easy", 1, (doubles, doubles_again, alone), ("A?", "B?"), "Why.", "02_x", 20.0
     )
     monkeypatch.setitem(checks.EXERCISES, "double", one)
     return one

@@ -1,9 +1,6 @@
 """Workers and servers that die, leave or raise; Stop; a hang."""
 
-import os
 import re
-import signal
-import threading
 import time
 
 import pytest
@@ -159,13 +156,13 @@ def test_a_snapshot_of_another_number_of_servers(tmp_path):
     assert error.cause == "ValueError" and error.rank == 0
 
 
-def test_stop_ends_everything():
-    def loss(outputs, targets):
-        while True:
-            time.sleep(0.01)
+def test_stop_ends_everything(stopped):
+    with stopped(ranks=2) as begun:  # the two workers; the server waits for them
 
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
+        def loss(outputs, targets):
+            begun()
+            time.sleep(60)
+
         train(3, loss=loss, timeout=60)
     assert launch(dist.get_rank, ranks=2).results == [0, 1]
 

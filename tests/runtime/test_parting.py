@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import launch
+from parallel_lab.runtime import parting
 from parallel_lab.runtime.faults import Kill
 from parallel_lab.runtime.parting import Departures
 
@@ -35,7 +36,8 @@ def test_a_wait_for_a_rank_that_dies_ends_with_an_error():
     assert seen
 
 
-def test_what_came_in_before_the_death_counts():
+def test_what_came_in_before_the_death_counts(monkeypatch):
+    monkeypatch.setattr(parting, "NOTICE_S", 20)  # it ends with the wait
     departures = Departures([1])
     departures.note(1)
     assert departures.wait(1, lambda: time.sleep(0.01) or 2.5) == 2.5

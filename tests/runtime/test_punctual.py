@@ -30,7 +30,7 @@ def test_waits_are_made_shorter_by_what_they_were_late():
     for _ in range(30):
         clock.until(time.monotonic() + 5 * MOST_S)
     assert 0.9 * MOST_S < clock.late_s <= MOST_S
-    assert asked[-1] <= 4.1 * MOST_S < asked[0] <= 5 * MOST_S
+    assert asked[-1] <= 4.1 * MOST_S < max(asked) <= 5 * MOST_S
 
 
 def test_a_wait_that_something_else_ended_says_nothing_of_lateness():
