@@ -150,13 +150,17 @@ class Watch:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGUSR1)
         files = [os.path.join(self.folder, f"stack{rank}") for rank in ranks]
-        sizes, deadline = [0 for _ in files], time.monotonic() + STACK_S
+        self._until_written(files, time.monotonic() + STACK_S)
+        return dict(zip(ranks, map(read_stack, files), strict=True))
+
+    def _until_written(self, files: list[str], deadline: float) -> None:
+        """Until there is something in each of `files` and none grows any more."""
+        sizes: list[int] = []
         while files and time.monotonic() < deadline:
             self._until(lambda: False, time.monotonic() + 0.02)
             before, sizes = sizes, [os.path.getsize(file) if os.path.exists(file) else 0 for file in files]
-            if all(sizes) and sizes == before:  # all have begun to write, and nobody writes any more
-                break
-        return dict(zip(ranks, map(read_stack, files), strict=True))
+            if all(sizes) and sizes == before:
+                return
 
     def _state(self, rank: int, peer: Peer, stack: list | None) -> State:
         told = peer.done or peer.failed or peer.state or {}
