@@ -45,7 +45,7 @@ class Hold(NamedTuple):
     until: tuple[tuple[int, int], ...]
     never: tuple[tuple[int, int], ...] = ()
     patience_s: float = 3.0
-    grace_s: float = 1.5  # another process may stand still for half a second on a busy machine
+    grace_s: float = 1.5  # another process may stand still for a second on a busy machine
 
 
 def make_weights(size: int) -> Tensor:

@@ -24,6 +24,7 @@ class State:
         finished: whether its function has returned.
         ended: how it failed, in words; empty while it lives.
         silent: whether it could not answer (native code holds the interpreter).
+        begun: whether it has come so far that it can be asked.
     """
 
     calls: list[Call]
@@ -31,6 +32,12 @@ class State:
     finished: bool = False
     ended: str = ""
     silent: bool = False
+    begun: bool = True
+
+    @property
+    def busy(self) -> str:
+        """What it does while it neither waits nor has ended."""
+        return "is busy" + (f" at {self.line}" if self.line else "") if self.begun else "has not begun"
 
     @property
     def waiting(self) -> Call | None:
@@ -82,7 +89,6 @@ def hopeless(states: Mapping[int, State]) -> bool:
 
 def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, State]) -> str:
     """What to say of a rank that is not waiting for anybody."""
-    at = f" at {state.line}" if state.line else ""
     if waiters:
         wait = f"{_ranks(waiters)} {'waits' if len(waiters) == 1 else 'wait'} for it"
         waited = states[waiters[0]].waiting
@@ -90,12 +96,15 @@ def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, S
         what = _name(waited)
         if state.finished:
             return _returned(rank, waiters, waited, states)
-        return f"rank {rank} {state.ended or 'is busy' + at}; {wait} in {what}"
+        return f"rank {rank} {state.ended or state.busy}; {wait} in {what}"
     if state.finished or state.ended:
         return ""
+    if not state.begun:
+        return f"rank {rank} has not begun: the machine is busy, or the timeout is short"
     if state.silent:
+        at = f" at {state.line}" if state.line else ""
         return f"rank {rank} is in native code{at} that does not come back and does not let Python run"
-    return f"rank {rank} is busy{at}, and waits for nobody"
+    return f"rank {rank} {state.busy}, and waits for nobody"
 
 
 def _returned(rank: int, waiters: list[int], waited: Call, states: Mapping[int, State]) -> str:
@@ -210,8 +219,8 @@ def describe(rank: int, state: State) -> str:
     if state.finished:
         return f"rank {rank} has returned"
     call = state.waiting
-    at = f" at {state.line}" if state.line else ""
     if call is None or call.state == DONE:
-        return f"rank {rank} is busy{at}" + (" (native code: it does not answer)" if state.silent else "")
+        return f"rank {rank} {state.busy}" + (" (native code: it does not answer)" if state.silent else "")
+    at = f" at {state.line}" if state.line else ""
     members = "" if len(call.ranks) == 0 or not call.collective else f" with ranks {', '.join(map(str, call.ranks))}"
     return f"rank {rank} waits in {_name(call)}, number {call.number + 1}, {call.bytes:,} bytes{members}{at}"

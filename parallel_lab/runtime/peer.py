@@ -22,7 +22,7 @@ class Peer:
     output_fd: int
     may_fail: bool = False  # whether the others can do without it
     kill: Kill | None = None  # the fault that is to kill it
-    pid: int = 0
+    pid: int | None = None  # until it is forked
     reader: wire.Reader = field(default_factory=wire.Reader)
     printed: bytearray = field(default_factory=bytearray)
     done: dict[str, Any] | None = None  # the message with its result

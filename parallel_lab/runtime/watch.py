@@ -100,8 +100,7 @@ class Watch:
     def ask_states(self) -> dict[int, State]:
         """Where each rank is now."""
         self._ask("report", "state", time.monotonic() + ANSWER_S)
-        silent = [rank for rank, p in enumerate(self.peers) if not (p.over or p.state)]
-        stacks = self._native_stacks(silent)
+        stacks = self._native_stacks([rank for rank, p in enumerate(self.peers) if not (p.over or p.state)])
         self.states = {rank: self._state(rank, peer, stacks.get(rank)) for rank, peer in enumerate(self.peers)}
         return self.states
 
@@ -145,20 +144,23 @@ class Watch:
         return hopeless(self.ask_states())
 
     def _native_stacks(self, ranks: list[int]) -> dict[int, list]:
-        """Where ranks are that cannot answer: faulthandler writes it from a signal handler, whatever holds Python."""
-        for pid in filter(None, (self.peers[rank].pid for rank in ranks)):  # 0 if not yet forked: that names our group
+        """Where ranks are that cannot answer: faulthandler writes it from a signal handler, whatever holds Python.
+
+        A rank that has no file yet has not begun: it is left out, as the signal would only end it.
+        """
+        files = {rank: file for rank in ranks if os.path.exists(file := os.path.join(self.folder, f"stack{rank}"))}
+        for pid in filter(None, (self.peers[rank].pid for rank in files)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGUSR1)
-        files = [os.path.join(self.folder, f"stack{rank}") for rank in ranks]
-        self._until_written(files, time.monotonic() + STACK_S)
-        return dict(zip(ranks, map(read_stack, files), strict=True))
+        self._until_written(list(files.values()), time.monotonic() + STACK_S)
+        return {rank: read_stack(file) for rank, file in files.items()}
 
     def _until_written(self, files: list[str], deadline: float) -> None:
         """Until there is something in each of `files` and none grows any more."""
         sizes: list[int] = []
         while files and time.monotonic() < deadline:
             self._until(lambda: False, time.monotonic() + 0.02)
-            before, sizes = sizes, [os.path.getsize(file) if os.path.exists(file) else 0 for file in files]
+            before, sizes = sizes, [os.path.getsize(file) for file in files]
             if all(sizes) and sizes == before:
                 return
 
@@ -168,7 +170,7 @@ class Watch:
         frames = stack if stack is not None else told.get("stack", [])
         line = "" if peer.done or peer.failed else learner_frame(frames)
         ended = describe_end(peer)
-        return State(calls, line, peer.done is not None, ended, stack is not None)
+        return State(calls, line, peer.done is not None, ended, stack is not None, bool(told) or stack is not None)
 
     def _until(self, done, deadline: float) -> None:
         """Hears the ranks until `done()`. What they have said by `deadline` is heard, however late it is by now."""

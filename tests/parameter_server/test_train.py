@@ -10,7 +10,6 @@ from small import LOSS, batches, mlp
 from parallel_lab import Delay, Link, launch, model
 from parallel_lab import parameter_server as ps
 
-ELEMENTS, ITEM_BYTES = 66, 8
 UNEVEN = batches(4, 7)  # neither two nor three workers share seven samples evenly
 
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from parallel_lab import Deadlock, Delay, launch
 from parallel_lab.runtime.calls import DONE, ISSUED, WAITING, Call, CallLog, read_calls
-from parallel_lab.runtime.diagnose import State, hopeless, mismatch, verdict
+from parallel_lab.runtime.diagnose import State, describe, hopeless, mismatch, verdict
 
 ALL = (0, 1, 2)
 
@@ -74,6 +74,13 @@ def test_a_message_that_nobody_waited_for_is_named():
     assert not hopeless({1: states[1], 0: State([call("send", state=ISSUED, peer=1)])})
     states[1].calls.append(call("send", state=ISSUED, peer=0))
     assert "rank 1 issued it at cell.py:3 and has not waited for it: keep what isend returns" in verdict(states)
+
+
+def test_a_rank_that_has_not_begun_is_not_busy():
+    states = {0: State([call("barrier")]), 1: State([], begun=False), 2: State([call("barrier")])}
+    assert not hopeless(states)
+    assert describe(1, states[1]) == "rank 1 has not begun"
+    assert verdict(states) == "rank 1 has not begun; ranks 0 and 2 wait for it in barrier"
 
 
 def test_a_busy_rank_leaves_hope():
