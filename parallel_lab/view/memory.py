@@ -85,12 +85,13 @@ def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float) ->
 
 def _text(trace: Trace, kinds: list[str], names: Sequence[str]) -> str:
     peaks = [_at_peak(trace, rank) for rank in range(trace.ranks)]
+    parts = kinds if len(kinds) > 1 else []
     columns = {
         "rank": [name.removeprefix("rank ") for name in names],
-        "peak": [format_bytes(sum(held.values())) for held in peaks],
+        "peak, of it" if parts else "peak": [format_bytes(sum(held.values())) for held in peaks],
     }
-    for kind in kinds if len(kinds) > 1 else []:
-        columns[f"{kind} then"] = [format_bytes(held.get(kind, 0)) for held in peaks]
+    for kind in parts:
+        columns[kind] = [format_bytes(held.get(kind, 0)) for held in peaks]
     return "\n".join(table(columns))
 
 
