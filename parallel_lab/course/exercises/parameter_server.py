@@ -157,10 +157,11 @@ def _expect_fresh(outcome: Outcome, servers: int, counts: Sequence[int], bound: 
 def _expect_within(outcome: Outcome, rank: int, batch: int, seen: list[int], counts: Sequence[int], bound: int) -> None:
     """The updates in `seen`, which gradient `batch` of `rank` had seen, must hold all that the bound asks for."""
     for other, count in enumerate(counts):
-        if seen.count(other) < min(batch - bound, count):
+        missing = seen.count(other)  # the number of the first gradient of `other` that is not in the weights
+        if missing < min(batch - bound, count):
             raise Wrong(
-                f"{outcome.at}, bound {bound}: rank {rank} computed its gradient {batch} at weights without gradient "
-                f"{seen.count(other)} of rank {other}, {batch - seen.count(other)} steps back",
+                f"{outcome.at}: rank {rank} computed its gradient {batch} at weights without gradient {missing} of "
+                f"rank {other}; that lies {batch - missing} back, the bound allows {bound}",
                 f"At gradient {batch} all gradients up to number {batch - bound - 1} must be in the weights.",
             )
 
