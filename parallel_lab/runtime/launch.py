@@ -32,7 +32,8 @@ class Run:
         results: what the function returned, one per rank.
         trace: the spans and memory of all ranks.
         output: what each rank printed.
-        failures: for each rank of `may_fail` that ended early, how; its result is None and its spans are lost.
+        failures: for each rank of `may_fail` that ended early, how; its result is None and its spans are lost. One that
+            dies at the very start may take those with it that still connect to it: then the launch fails.
     """
 
     results: list[Any]
@@ -77,7 +78,6 @@ def launch(
         timeout: seconds until ranks that have not finished are ended. device: `auto`, `cpu` or `cuda`.
         memory_bytes: the most that each rank may allocate beyond what it starts with (Linux).
         may_fail: ranks that may raise or die while the others go on, as machines do; at least one rank must return.
-            One that dies at the very start may take those with it that still connect to it.
         echo: print what the ranks printed, in rank order, when they have ended.
 
     Raises `RankFailed` (a rank raised, exited or was killed), `Deadlock` (time was up, or no rank could go on),

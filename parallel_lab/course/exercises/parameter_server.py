@@ -1,8 +1,7 @@
 """Chapter 05: a sharded parameter server with a bound on staleness (Li et al. 2014; Ho et al. 2013, "SSP").
 
 The weights are cut in one slice a server. A worker pushes each slice of its gradient to the slice's owner and pulls
-the weights slice by slice. A gradient may miss the newest updates of others, but none that lies more than `bound` steps
-back.
+the weights slice by slice. A gradient may miss the newest updates of others, but none more than `bound` steps back.
 """
 
 from collections.abc import Callable, Sequence
