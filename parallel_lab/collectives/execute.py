@@ -122,7 +122,7 @@ def _walk(row: Sequence[Op], waits: Waits, chunks: Sequence[Tensor], lane: Lanes
         for place, op in enumerate(row):
             for before in waits[place]:
                 finish(before)
-            _, kind, part, mb, peer, _ = op
+            _, kind, part, mb, peer = op[:5]
             chunk = chunks[part]
             if not chunk.numel():
                 continue

@@ -23,7 +23,7 @@ LETTERS = {"forward": "F", "backward": "B", "backward_input": "I", "backward_wei
 NAMES = {letter: name for name, letter in LETTERS.items()}
 
 RECEIVING = frozenset({"recv", "recv_reduce"})  # overwrite what is held, or add to it
-_TEXT = re.compile(r"(-?\d+)([A-Za-z_]+)(\d+)(?:([<>])(\d+))?")
+_TEXT = re.compile(r"(-?\d+)([A-Za-z_]+)(\d+)(?:([<>])(\d+))?(?:@(\w+))?(?::([\w/-]+))?(?:#(\d+))?")
 
 
 class Op(NamedTuple):
@@ -34,9 +34,13 @@ class Op(NamedTuple):
         kind: `F`, `B`, `I`, `W` for a pass through a stage; `send`, `recv`, `recv_reduce` for a message (the last
             adds what arrives to what is held); any other word for other work.
         part: which stage, layer, bucket or chunk it works on; -1 where there is none.
-        mb: which microbatch, or which round of a collective.
+        mb: which microbatch, counted from the first of the run.
         peer: the other rank of a message; -1 for none.
         lane: `compute`, `send` or `recv`.
+        axis: the axis of the mesh, or the group, that a message or collective runs on (`dp`, `tp`, `pp`); empty for
+            the default group.
+        phase: the part of a training step that it belongs to: `forward`, `backward` or `step`.
+        round: which round of a collective's algorithm a message belongs to.
     """
 
     rank: int
@@ -45,24 +49,33 @@ class Op(NamedTuple):
     mb: int = 0
     peer: int = -1
     lane: str = COMPUTE
+    axis: str = ""
+    phase: str = ""
+    round: int = 0
 
     def __str__(self) -> str:
         arrow = "" if self.peer < 0 else (">" if self.kind == "send" else "<") + str(self.peer)
-        return f"{self.part}{self.kind}{self.mb}{arrow}"
+        axis, phase = f"@{self.axis}" * bool(self.axis), f":{self.phase}" * bool(self.phase)
+        return f"{self.part}{self.kind}{self.mb}{arrow}{axis}{phase}" + f"#{self.round}" * bool(self.round)
 
     @classmethod
     def parse(cls, rank: int, text: str) -> "Op":
-        """The op of `rank` that prints as `text` (`2F0`, `1send0>3`, `1recv0<2`); ValueError if there is none."""
+        """The op of `rank` that prints as `text`; ValueError if there is none.
+
+        `2F0` is part 2, forward, microbatch 0; `1send0>3@dp:backward#2` sends part 1 to rank 3 on axis dp, in round 2
+        of the backward pass.
+        """
         match = _TEXT.fullmatch(text)
         if match is None:
             raise ValueError(f"{text!r} is no step: expected part, kind, microbatch (and peer), as in 2F0 or 1send0>3")
-        part, kind, mb, arrow, peer = match.groups()
+        part, kind, mb, arrow, peer, axis, phase, number = match.groups()
         lane = SEND if arrow == ">" else RECV if arrow == "<" else COMPUTE
-        return cls(rank, kind, int(part), int(mb), int(peer) if peer else -1, lane)
+        peer = int(peer) if peer else -1
+        return cls(rank, kind, int(part), int(mb), peer, lane, axis or "", phase or "", int(number or 0))
 
     def sender(self) -> "Op":
         """For a receiving op, the op of the peer whose message it takes."""
-        return Op(self.peer, "send", self.part, self.mb, self.rank, SEND)
+        return self._replace(rank=self.peer, kind="send", peer=self.rank, lane=SEND)
 
 
 def send(rank: int, peer: int, part: int, mb: int = 0) -> Op:

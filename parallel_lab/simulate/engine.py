@@ -86,9 +86,24 @@ def _times(waits: Waits, order: list[int], seconds: list[float]) -> tuple[list[f
 
 
 def _span(op: Op, start_s: float, end_s: float, size: int) -> Span:
-    rank, kind, part, mb, peer, lane = op
+    rank, kind, part, mb, peer, lane, axis, phase, round_ = op
     sends = kind == "send"  # bytes and messages are counted where they leave
-    return Span(rank, kind, start_s, end_s, part, mb, peer, lane, size, size if sends else 0, int(sends))
+    return Span(
+        rank,
+        kind,
+        start_s,
+        end_s,
+        part,
+        mb,
+        peer,
+        lane,
+        size,
+        size if sends else 0,
+        int(sends),
+        axis=axis,
+        phase=phase,
+        round=round_,
+    )
 
 
 def _memory(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: Cost) -> tuple[Sample, ...]:

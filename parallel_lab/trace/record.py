@@ -52,10 +52,10 @@ class Recorder:
         """Seconds since the trace began."""
         return time.monotonic() - self.began_s
 
-    def issue(self, kind: str, **fields) -> int:
+    def issue(self, kind: str, *, tagged: bool = True, **fields) -> int:
         """Reserves the slot of a span that starts now and returns its index; `complete` fills in the end."""
         fields.setdefault("start_s", self.now())
-        if "peer" in fields and (tags := self.tags):
+        if tagged and (tags := self.tags):
             fields |= tags[-1]
             kind = fields.pop("kind", kind)
         elif "peer" in fields:
@@ -104,7 +104,9 @@ def install(new: Recorder) -> Recorder:
 
 
 @contextmanager
-def span(kind: str, *, part: int = 0, mb: int = 0, lane: str = COMPUTE) -> Iterator[None]:
+def span(
+    kind: str, *, part: int = 0, mb: int = 0, lane: str = COMPUTE, axis: str = "", phase: str = ""
+) -> Iterator[None]:
     """Marks what runs inside as one stretch of work of this rank: `with span("forward", part=1, mb=0): ...`.
 
     `kind` is `forward`, `backward`, `backward_input`, `backward_weight` or a word of your own.
@@ -113,7 +115,7 @@ def span(kind: str, *, part: int = 0, mb: int = 0, lane: str = COMPUTE) -> Itera
     if not keeper.enabled:
         yield
         return
-    index = keeper.issue(kind, part=part, mb=mb, lane=lane)
+    index = keeper.issue(kind, tagged=False, part=part, mb=mb, lane=lane, axis=axis, phase=phase)
     try:
         yield
     finally:
@@ -122,9 +124,12 @@ def span(kind: str, *, part: int = 0, mb: int = 0, lane: str = COMPUTE) -> Itera
 
 @contextmanager
 def tag(**fields) -> Iterator[None]:
-    """Names the messages issued inside (`part`, `mb`, `kind`), so that a recorded trace compares with a plan."""
+    """Names the messages and collectives issued inside, by the fields of `plan.Op`: part, mb, phase, axis, round, kind.
+
+    Tags nest: an inner one adds to the outer one, or says otherwise.
+    """
     keeper = recorder()
-    keeper.tags.append(fields)
+    keeper.tags.append({**keeper.tags[-1], **fields} if keeper.tags else fields)
     try:
         yield
     finally:

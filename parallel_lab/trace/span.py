@@ -17,7 +17,7 @@ class Span(NamedTuple):
     """One thing that one rank did.
 
     Attributes:
-        rank, kind, part, mb, peer, lane: as in `plan.Op`. A PyTorch collective has its own name as kind
+        rank, kind, part, mb, peer, lane, axis, phase, round: as in `plan.Op`. A PyTorch collective has its own name as kind
             (`all_reduce`), lane `send`, and part -1.
         start_s, end_s: when it was issued and when it was complete.
         bytes: the payload of the call, in bytes, sent or received.
@@ -41,6 +41,9 @@ class Span(NamedTuple):
     wait_s: float = 0.0
     group: str = ""
     line: str = ""
+    axis: str = ""
+    phase: str = ""
+    round: int = 0
 
     @property
     def name(self) -> str:
@@ -50,7 +53,7 @@ class Span(NamedTuple):
     @property
     def op(self) -> Op:
         """The step of a plan that this span carried out."""
-        return Op(self.rank, self.kind, self.part, self.mb, self.peer, self.lane)
+        return Op(self.rank, self.kind, self.part, self.mb, self.peer, self.lane, self.axis, self.phase, self.round)
 
 
 class Sample(NamedTuple):
