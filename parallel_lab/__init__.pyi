@@ -9,7 +9,7 @@ from . import (
     plan,
     runtime,
     simulate,
-    synchronisation,
+    synchronization,
     trace,
     view,
 )
@@ -42,7 +42,7 @@ __all__ = [
     "runtime",
     "simulate",
     "span",
-    "synchronisation",
+    "synchronization",
     "trace",
     "view",
 ]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, ring, star, tree
 from parallel_lab.collectives.chunks import ChunkPlan
-from parallel_lab.collectives.execute import execute, execute_chunks, member
+from parallel_lab.collectives.execute import execute, execute_chunks
+from parallel_lab.runtime.group import member
 
 PIECE_BYTES = 4 * 2**20  # what a ring sends at a time, at least
 MOST_PIECES = 16

@@ -20,6 +20,7 @@ from parallel_lab.collectives.chunks import ChunkPlan
 from parallel_lab.collectives.lanes import Lanes, lanes, open_second
 from parallel_lab.collectives.scratch import Scratch
 from parallel_lab.plan import Op
+from parallel_lab.runtime.group import member
 from parallel_lab.trace import recorder, tag
 
 _TAGS = 1 << 20  # where our tags begin, to keep clear of the small ones that users choose
@@ -32,20 +33,6 @@ COMBINE: dict[str, Combine] = {
     "mean": Tensor.add_,
     "max": lambda held, arrived: torch.maximum(held, arrived, out=held),
 }
-
-
-def member(group: dist.ProcessGroup | None) -> dist.ProcessGroup:
-    """The group, or the default group for None.
-
-    Raises:
-        ValueError: this rank is not in the group, or there is no default group.
-    """
-    group = dist.group.WORLD if group is None else group
-    if group is None:
-        raise ValueError("there is no default process group: call this inside launch")
-    if group is dist.GroupMember.NON_GROUP_MEMBER:
-        raise ValueError("this rank is not in the group")
-    return group
 
 
 def execute(

@@ -34,7 +34,7 @@ _READY_MADE = (
     "DistributedDataParallel", "DataParallel", "ZeroRedundancyOptimizer", "FullyShardedDataParallel", "FSDPModule",
     "DTensor",
 )  # fmt: skip
-_OUR_OWN = ("parallel_lab.data_parallel", "parallel_lab.parameter_server", "parallel_lab.synchronisation")
+_OUR_OWN = ("parallel_lab.data_parallel", "parallel_lab.parameter_server", "parallel_lab.synchronization")
 
 
 def mark(kind: str, part: int = -1, rows: int = 0) -> None:

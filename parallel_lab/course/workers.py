@@ -27,7 +27,7 @@ from parallel_lab.trace.memory import storages
 
 SPAN = "gradient"  # the kind under which a gradient stands in the trace; its part is the batch
 ROWS = 16  # samples of a batch
-ANSWERS = ("parallel_lab.parameter_server", "parallel_lab.synchronisation")
+ANSWERS = ("parallel_lab.parameter_server", "parallel_lab.synchronization")
 
 
 class Hold(NamedTuple):

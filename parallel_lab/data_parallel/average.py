@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.finite import require_finite
-from parallel_lab.collectives.execute import member
+from parallel_lab.runtime.group import member
 
 
 def average_gradients(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:

@@ -25,13 +25,13 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
-from parallel_lab.collectives.execute import member
 from parallel_lab.data_parallel.buckets import Bucket
 from parallel_lab.data_parallel.hooks import Hook
 from parallel_lab.data_parallel.join import BACKWARD, FORWARD, Announcer, joined, share_state
 from parallel_lab.data_parallel.outputs import tensors_in
 from parallel_lab.data_parallel.reducer import Reducer
 from parallel_lab.plan import SEND, Op, Plan
+from parallel_lab.runtime.group import member
 from parallel_lab.trace import span
 
 
@@ -104,7 +104,7 @@ class DDP(nn.Module):
         self.module = model
         broadcast_tensors([*model.parameters(), *model.buffers()], self.group)
         self._reducer = Reducer(named, self.group, bucket_bytes, hook, check_finite, overlap)
-        self._synchronise = True
+        self._synchronize = True
         self._announcer: Announcer | None = None
 
     @property
@@ -116,8 +116,8 @@ class DDP(nn.Module):
         """What the model returns. A backward pass through it averages gradients, unless called inside `no_sync`."""
         grad = torch.is_grad_enabled()
         if grad:
-            self._reducer.arm(self._synchronise)
-        if self.training and self._synchronise:
+            self._reducer.arm(self._synchronize)
+        if self.training and self._synchronize:
             self._share_buffers()
         with span("forward", mb=self._reducer.microbatch):
             output = self.module(*args, **kwargs)
@@ -138,11 +138,11 @@ class DDP(nn.Module):
 
         The first forward and backward outside averages the sum. Divide each of m microbatch losses by m.
         """
-        before, self._synchronise = self._synchronise, False
+        before, self._synchronize = self._synchronize, False
         try:
             yield
         finally:
-            self._synchronise = before
+            self._synchronize = before
 
     @contextmanager
     def join(self, optimizer: torch.optim.Optimizer | None = None) -> Iterator[None]:

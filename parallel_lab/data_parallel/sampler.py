@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from parallel_lab.agree.problem import wait_for_the_culprit
-from parallel_lab.collectives.execute import member
+from parallel_lab.runtime.group import member
 
 HELP = "take fewer ranks or a larger one, or, inside DDP.join(), let this rank go without (allow_empty=True)"
 

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import whole
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
-from parallel_lab.collectives.execute import member
 from parallel_lab.data_parallel import checkpoint, flat
 from parallel_lab.data_parallel.passes import Passes
 from parallel_lab.data_parallel.unit import FlatParameter, Unit
 from parallel_lab.data_parallel.units import cut
 from parallel_lab.plan import COMPUTE, SEND, Op, Plan
+from parallel_lab.runtime.group import member
 
 
 def plan(n: int, layers: int, prefetch: int = 1) -> Plan:

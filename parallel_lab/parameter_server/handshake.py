@@ -5,7 +5,7 @@ from typing import Any
 import torch.distributed as dist
 
 from parallel_lab.agree.arguments import whole
-from parallel_lab.collectives.execute import member
+from parallel_lab.runtime.group import member
 
 
 def members(group: dist.ProcessGroup | None, servers: int, spares: int) -> dist.ProcessGroup:

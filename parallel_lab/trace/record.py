@@ -2,7 +2,7 @@
 
 One `Recorder` a process collects spans; the process group adds what it sends and receives, learners and techniques add
 what they compute. Times are taken from the monotonic clock, which all processes of one machine share, so that the
-traces of all ranks fit together with no synchronisation.
+traces of all ranks fit together with no synchronization.
 """
 
 import threading

@@ -17,8 +17,8 @@ class Span(NamedTuple):
     """One thing that one rank did.
 
     Attributes:
-        rank, kind, part, mb, peer, lane, axis, phase, round: as in `plan.Op`. A PyTorch collective has its own name as kind
-            (`all_reduce`), lane `send`, and part -1.
+        rank, kind, part, mb, peer, lane, axis, phase, round: as in `plan.Op`. A PyTorch collective has its own name
+            as kind (`all_reduce`) and lane `send`.
         start_s, end_s: when it was issued and when it was complete.
         bytes: the payload of the call, in bytes, sent or received.
         sent_bytes, sent_messages: what left this rank because of it.

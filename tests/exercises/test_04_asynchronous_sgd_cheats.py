@@ -10,13 +10,13 @@ import torch.distributed as dist
 from grading import assert_fails, assert_one_says, solutions
 from torch.nn.parallel import DistributedDataParallel
 
-from parallel_lab import synchronisation
+from parallel_lab import synchronization
 from parallel_lab.trace import recorder
 
 # As from a notebook: ranks get the functions and need not import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-ASYNCHRONOUS = solutions("04_gradient_synchronisation")["asynchronous_sgd"]
+ASYNCHRONOUS = solutions("04_gradient_synchronization")["asynchronous_sgd"]
 
 
 def with_a_barrier(weights, gradient, counts, lr):
@@ -95,7 +95,7 @@ def alone(weights, gradient, counts, lr):
 
 
 def the_reference(weights, gradient, counts, lr):
-    return synchronisation.asynchronous.train(weights, gradient, counts, lr)
+    return synchronization.asynchronous.train(weights, gradient, counts, lr)
 
 
 def the_reference_by_stealth(weights, gradient, counts, lr):
@@ -122,7 +122,7 @@ CHEATS = [
     (tells_everyone, "the weights for its 3 later gradients are 1.536 kB"),
     (own_group, "at 2 ranks: rank 1 sent rank 0 0 B by messages; 5 gradients are 2.56 kB"),
     (alone, "rank 0 has 0 batches, and was asked for number 0"),
-    (the_reference, "the_reference uses parallel_lab.synchronisation"),
+    (the_reference, "the_reference uses parallel_lab.synchronization"),
     (the_reference_by_stealth, "at 2 ranks: rank 0 used parallel_lab."),
     (pytorchs_own, "pytorchs_own uses torch.nn.parallel"),
     (recorder_cleared, "rank 1 sent rank 0 0 B by messages"),

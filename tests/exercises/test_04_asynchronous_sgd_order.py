@@ -11,7 +11,7 @@ from grading import assert_one_says, solutions
 # As from a notebook: ranks get the functions and need not import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-ASYNCHRONOUS = solutions("04_gradient_synchronisation")["asynchronous_sgd"]
+ASYNCHRONOUS = solutions("04_gradient_synchronization")["asynchronous_sgd"]
 
 
 def work(weights, gradient, counts, pull=True):

@@ -9,12 +9,12 @@ import torch.distributed as dist
 from grading import assert_fails, assert_one_says, solutions
 from torch.nn.parallel import DistributedDataParallel
 
-from parallel_lab import synchronisation
+from parallel_lab import synchronization
 
 # As from a notebook: ranks get the functions and need not import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-LOCAL = solutions("04_gradient_synchronisation")["local_sgd"]
+LOCAL = solutions("04_gradient_synchronization")["local_sgd"]
 
 
 def locally(weights, gradient, counts, every, lr, average):
@@ -135,7 +135,7 @@ def one_batch_again(weights, gradient, counts, every, lr):
 
 
 def the_local_reference(weights, gradient, counts, every, lr):
-    return synchronisation.local_sgd(weights, gradient, counts, every, lr)
+    return synchronization.local_sgd(weights, gradient, counts, every, lr)
 
 
 def parallel_lab_ddp(weights, gradient, counts, every, lr):
@@ -158,7 +158,7 @@ CHEATS = [
     (goes_home_early, "the ranks did not finish"),
     (group_of_their_own, "at 2 ranks: rank 0 sent 0 B by messages; for 2 averages a rank must send 960 B"),
     (one_batch_again, "rank 0 computed gradients of its batches 0, 0, 0, 0, 0, 0; expected 0 to 5, each once"),
-    (the_local_reference, "the_local_reference uses parallel_lab.synchronisation"),
+    (the_local_reference, "the_local_reference uses parallel_lab.synchronization"),
     (parallel_lab_ddp, "parallel_lab_ddp uses torch.nn.parallel"),
 ]
 

@@ -182,5 +182,5 @@ EXERCISE = Exercise(
         "for synchronous SGD may diverge here. Synchronous SGD can move at the pace of its slowest rank only, but "
         "each of its steps is the one that a single process would take."
     ),
-    notebook="04_gradient_synchronisation",
+    notebook="04_gradient_synchronization",
 )

@@ -208,5 +208,5 @@ EXERCISE = Exercise(
         "(Douillard et al. 2023) takes the change of the average as a gradient for a second, outer optimizer and "
         "reaches H = 500."
     ),
-    notebook="04_gradient_synchronisation",
+    notebook="04_gradient_synchronization",
 )

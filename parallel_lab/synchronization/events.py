@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from parallel_lab.parameter_server import Rule, State
-from parallel_lab.synchronisation.record import Update
+from parallel_lab.synchronization.record import Update
 
 
 class Costs(NamedTuple):

@@ -1,10 +1,10 @@
 """Virtual time, as chapters use it: `schedule` what happens when, `replay` it with real gradients, draw its `trace`."""
 
 from parallel_lab.plan import RECV, SEND
-from parallel_lab.synchronisation.clock import LocalSteps, Schedule, Strategy, schedule, slow_worker
-from parallel_lab.synchronisation.events import Costs
-from parallel_lab.synchronisation.record import Update, histogram
-from parallel_lab.synchronisation.retrain import Curve, replay
+from parallel_lab.synchronization.clock import LocalSteps, Schedule, Strategy, schedule, slow_worker
+from parallel_lab.synchronization.events import Costs
+from parallel_lab.synchronization.record import Update, histogram
+from parallel_lab.synchronization.retrain import Curve, replay
 from parallel_lab.trace import Span, Trace
 
 

@@ -16,8 +16,8 @@ from typing import overload
 from parallel_lab.agree.arguments import number, whole
 from parallel_lab.model.data import shard_sizes
 from parallel_lab.parameter_server import Rule
-from parallel_lab.synchronisation.events import Costs, Server
-from parallel_lab.synchronisation.record import Update
+from parallel_lab.synchronization.events import Costs, Server
+from parallel_lab.synchronization.record import Update
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from torch import nn
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
 from parallel_lab.parameter_server import Mixed
-from parallel_lab.synchronisation import through_server
-from parallel_lab.synchronisation.batches import Source
-from parallel_lab.synchronisation.record import Record
+from parallel_lab.synchronization import through_server
+from parallel_lab.synchronization.batches import Source
+from parallel_lab.synchronization.record import Record
 
 
 def train(

@@ -19,11 +19,11 @@ from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation.batches import Source, own
-from parallel_lab.synchronisation.clock import LocalSteps, Schedule
-from parallel_lab.synchronisation.job import to_model, trained, weights
-from parallel_lab.synchronisation.outer import outer_step
-from parallel_lab.synchronisation.record import Update
+from parallel_lab.synchronization.batches import Source, own
+from parallel_lab.synchronization.clock import LocalSteps, Schedule
+from parallel_lab.synchronization.job import to_model, trained, weights
+from parallel_lab.synchronization.outer import outer_step
+from parallel_lab.synchronization.record import Update
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 

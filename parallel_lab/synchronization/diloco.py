@@ -30,12 +30,12 @@ from torch import nn
 from parallel_lab.agree.arguments import number
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation.batches import Source
-from parallel_lab.synchronisation.job import start, trained
-from parallel_lab.synchronisation.local_sgd import LocalSGD, run
-from parallel_lab.synchronisation.mean import start_mean
-from parallel_lab.synchronisation.outer import outer_step
-from parallel_lab.synchronisation.record import Record
+from parallel_lab.synchronization.batches import Source
+from parallel_lab.synchronization.job import start, trained
+from parallel_lab.synchronization.local_sgd import LocalSGD, run
+from parallel_lab.synchronization.mean import start_mean
+from parallel_lab.synchronization.outer import outer_step
+from parallel_lab.synchronization.record import Record
 
 
 class DiLoCo(LocalSGD):

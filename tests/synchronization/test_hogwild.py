@@ -13,8 +13,8 @@ from torch import nn
 
 from parallel_lab import RankFailed, launch
 from parallel_lab.model import build, digit_batches, train
-from parallel_lab.synchronisation import hogwild, shared
-from parallel_lab.synchronisation.shared import shared_zeros
+from parallel_lab.synchronization import hogwild, shared
+from parallel_lab.synchronization.shared import shared_zeros
 
 # Ranks get this file's helpers as copies: importing it there would load scikit-learn and pytest in each of them.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

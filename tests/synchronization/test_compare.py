@@ -3,7 +3,7 @@
 import pytest
 
 from parallel_lab.parameter_server import StaleSynchronous
-from parallel_lab.synchronisation import compare
+from parallel_lab.synchronization import compare
 
 WIDTHS = (64, 8, 10)
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from parallel_lab import RankFailed, launch
 from parallel_lab.model import build, digit_batches, loss, shard_sizes, train
-from parallel_lab.synchronisation import DiLoCo, LocalSGD, diloco, local_sgd, synchronous
+from parallel_lab.synchronization import DiLoCo, LocalSGD, diloco, local_sgd, synchronous
 
 # Ranks get this file's helpers as copies: importing it there would load scikit-learn and pytest in each of them.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

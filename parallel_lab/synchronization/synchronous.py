@@ -25,10 +25,10 @@ from torch import nn
 
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation.batches import Source
-from parallel_lab.synchronisation.job import Job, start, trained
-from parallel_lab.synchronisation.mean import start_mean
-from parallel_lab.synchronisation.record import Record
+from parallel_lab.synchronization.batches import Source
+from parallel_lab.synchronization.job import Job, start, trained
+from parallel_lab.synchronization.mean import start_mean
+from parallel_lab.synchronization.record import Record
 from parallel_lab.trace.record import span
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import check_rate
 from parallel_lab.agree.finite import require_finite
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
-from parallel_lab.collectives.execute import member
 from parallel_lab.model.data import Batch
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation.batches import Source, agreed_rounds, own, padded
-from parallel_lab.synchronisation.record import Record
+from parallel_lab.runtime.group import member
+from parallel_lab.synchronization.batches import Source, agreed_rounds, own, padded
+from parallel_lab.synchronization.record import Record
 from parallel_lab.trace.record import recorder, span
 
 

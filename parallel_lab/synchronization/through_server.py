@@ -10,9 +10,9 @@ from parallel_lab import parameter_server
 from parallel_lab.model.data import Batch
 from parallel_lab.model.reference import LossFn
 from parallel_lab.parameter_server import Push, Rule
-from parallel_lab.synchronisation.batches import Source
-from parallel_lab.synchronisation.job import sent_bytes
-from parallel_lab.synchronisation.record import Record, Update
+from parallel_lab.synchronization.batches import Source
+from parallel_lab.synchronization.job import sent_bytes
+from parallel_lab.synchronization.record import Record, Update
 
 
 def train(

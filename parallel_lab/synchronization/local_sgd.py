@@ -30,10 +30,10 @@ from parallel_lab.agree.arguments import whole
 from parallel_lab.agree.finite import require_finite
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation.batches import Source
-from parallel_lab.synchronisation.job import Job, broadcast_model, sent_bytes, start, trained
-from parallel_lab.synchronisation.mean import start_mean
-from parallel_lab.synchronisation.record import Record
+from parallel_lab.synchronization.batches import Source
+from parallel_lab.synchronization.job import Job, broadcast_model, sent_bytes, start, trained
+from parallel_lab.synchronization.mean import start_mean
+from parallel_lab.synchronization.record import Record
 from parallel_lab.trace.record import span
 
 

@@ -10,8 +10,8 @@ import torch
 from parallel_lab import draw, launch
 from parallel_lab.model import build, digit_batches, digit_images, train
 from parallel_lab.parameter_server import Asynchronous, Mixed, Partial, StaleSynchronous, Synchronous
-from parallel_lab.synchronisation import Update, diloco, local_sgd, virtual
-from parallel_lab.synchronisation.virtual import LocalSteps, replay, schedule, slow_worker
+from parallel_lab.synchronization import Update, diloco, local_sgd, virtual
+from parallel_lab.synchronization.virtual import LocalSteps, replay, schedule, slow_worker
 
 # Ranks get this file's helpers as copies: importing it there would load scikit-learn and pytest in each of them.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

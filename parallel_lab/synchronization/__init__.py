@@ -1,6 +1,6 @@
-"""The ways to synchronise: when gradients or weights meet, and how stale they may be by then."""
+"""The ways to synchronize: when gradients or weights meet, and how stale they may be by then."""
 
-from parallel_lab.synchronisation import (
+from parallel_lab.synchronization import (
     asynchronous,
     compare,
     diloco,
@@ -12,9 +12,9 @@ from parallel_lab.synchronisation import (
     synchronous,
     virtual,
 )
-from parallel_lab.synchronisation.diloco import DiLoCo
-from parallel_lab.synchronisation.local_sgd import LocalSGD
-from parallel_lab.synchronisation.record import Record, Update, histogram
+from parallel_lab.synchronization.diloco import DiLoCo
+from parallel_lab.synchronization.local_sgd import LocalSGD
+from parallel_lab.synchronization.record import Record, Update, histogram
 
 __all__ = [
     "DiLoCo",

@@ -7,7 +7,7 @@ from grading import assert_full_marks, assert_generated, assert_no_marks, soluti
 from parallel_lab.course.exercises import local_sgd
 from parallel_lab.course.lab import Lab
 
-NOTEBOOK = "04_gradient_synchronisation"
+NOTEBOOK = "04_gradient_synchronization"
 NAMES = ["asynchronous_sgd", "local_sgd"]
 SOLUTIONS = solutions(NOTEBOOK)
 

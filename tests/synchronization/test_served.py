@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from parallel_lab import Delay, RankFailed, launch
 from parallel_lab.model import build, digit_batches, loss, train
-from parallel_lab.synchronisation import asynchronous, mixed, partial, stale, virtual
+from parallel_lab.synchronization import asynchronous, mixed, partial, stale, virtual
 
 # Ranks get this file's helpers as copies: importing it there would load scikit-learn and pytest in each of them.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

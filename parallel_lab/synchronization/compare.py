@@ -28,9 +28,9 @@ from parallel_lab.model.data import Batch, text, text_batches
 from parallel_lab.model.gpt import GPTConfig
 from parallel_lab.model.reference import build
 from parallel_lab.parameter_server import Asynchronous, Mixed, Partial, StaleSynchronous, Synchronous
-from parallel_lab.synchronisation.batches import Source
-from parallel_lab.synchronisation.clock import LocalSteps, Strategy, schedule, slow_worker
-from parallel_lab.synchronisation.retrain import Curve, replay
+from parallel_lab.synchronization.batches import Source
+from parallel_lab.synchronization.clock import LocalSteps, Strategy, schedule, slow_worker
+from parallel_lab.synchronization.retrain import Curve, replay
 
 Curves = dict[str, list[Curve]]
 

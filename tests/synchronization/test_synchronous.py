@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from parallel_lab import RankFailed, launch
 from parallel_lab.model import GPTConfig, build, digit_batches, text_batches, train
-from parallel_lab.synchronisation import synchronous
+from parallel_lab.synchronization import synchronous
 
 # Ranks get this file's helpers as copies: importing it there would load scikit-learn and pytest in each of them.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronisation.batches import Source, count, own
-from parallel_lab.synchronisation.job import Job, broadcast_model, optimizer_of, trained
-from parallel_lab.synchronisation.record import Record
-from parallel_lab.synchronisation.shared import shared_zeros
+from parallel_lab.synchronization.batches import Source, count, own
+from parallel_lab.synchronization.job import Job, broadcast_model, optimizer_of, trained
+from parallel_lab.synchronization.record import Record
+from parallel_lab.synchronization.shared import shared_zeros
 from parallel_lab.trace.record import span
 
 
