@@ -18,9 +18,9 @@ architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), sec
 
 from math import ceil
 
+from parallel_lab.network import Link, ring_cost
 from parallel_lab.parameter_server.sharding import bounds
 from parallel_lab.parameter_server.wire import HEADER_BYTES, VERSION_BYTES
-from parallel_lab.runtime.link import Link, ring_cost
 
 
 def worker_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int) -> int:

@@ -8,7 +8,9 @@ ops: hashing an op costs more than an addition, so it is done once, and the simu
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from parallel_lab.plan.op import RECEIVING, Op, Plan
 from parallel_lab.plan.text import to_grid
@@ -31,7 +33,8 @@ class Waits:
         number: the number of each op.
         before: for each op of a row, the numbers of its needs, its sender among them.
         sender: for each op of a row, the number of the send whose message it receives; -1 for none.
-        lanes: for each lane of each rank, its numbers in row order: each waits for the one ahead of it.
+        lanes: for each lane of each rank (or each port, where `port` names them), its numbers in row order: each waits
+            for the one ahead of it.
         lane: for each op of a row, the place of its lane in `lanes`.
     """
 
@@ -43,23 +46,28 @@ class Waits:
     lane: list[int]
 
     @classmethod
-    def of(cls, plan: Plan) -> "Waits":
-        """The graph of `plan`, which may be impossible, but holds no op twice (`check_rows`)."""
+    def of(cls, plan: Plan, port: Callable[[Op], str] | None = None) -> "Waits":
+        """The graph of `plan`, which may be impossible, but holds no op twice (`check_rows`).
+
+        Args:
+            plan: The plan.
+            port: Names what an op shares with those that it waits for in the row order; by default its lane.
+        """
         ops = list(plan)
         size = len(ops)
         waits = cls(ops, {op: i for i, op in enumerate(ops)}, [()] * size, [-1] * size, [], [])
-        waits._add_lanes(plan)
+        waits._add_lanes(plan, port or attrgetter("lane"))
         waits._add_needs(plan)
         waits._add_senders()
         return waits
 
-    def _add_lanes(self, plan: Plan) -> None:
+    def _add_lanes(self, plan: Plan, port: Callable[[Op], str]) -> None:
         for row in plan.rows:
             place: dict[str, int] = {}
-            for op in row:
-                k = place.get(op.lane, -1)
+            for name in map(port, row):
+                k = place.get(name, -1)
                 if k < 0:
-                    k = place[op.lane] = len(self.lanes)
+                    k = place[name] = len(self.lanes)
                     self.lanes.append([])
                 self.lanes[k].append(len(self.lane))
                 self.lane.append(k)

@@ -1,15 +1,14 @@
 """Running functions on real ranks: `launch`, an emulated `Link`, faults, and errors that explain what went wrong."""
 
+from parallel_lab.network import Link, ring_cost
 from parallel_lab.runtime.device import Device, choose_device, rank_device
 from parallel_lab.runtime.errors import Deadlock, LaunchError, Mismatch, RankFailed
 from parallel_lab.runtime.faults import Delay, Drop, Fault, Kill
 from parallel_lab.runtime.forkserver import restart
 from parallel_lab.runtime.launch import Run, launch
-from parallel_lab.runtime.link import Cost, Link, ring_cost
 from parallel_lab.runtime.mesh import make_mesh
 
 __all__ = [
-    "Cost",
     "Deadlock",
     "Delay",
     "Device",

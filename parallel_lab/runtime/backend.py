@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from parallel_lab.network import ring_cost
 from parallel_lab.runtime import stage
 from parallel_lab.runtime.calls import Call, CallLog, learner_line
 from parallel_lab.runtime.emulate import Emulator
 from parallel_lab.runtime.faults import Injector
-from parallel_lab.runtime.link import ring_cost
 from parallel_lab.runtime.parting import Departures
 from parallel_lab.runtime.work import CollectiveWork, DoneWork, MessageWork
 from parallel_lab.trace.record import recorder

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.futures import Future
 
-from parallel_lab.runtime.link import Cost, Link
+from parallel_lab.network import Link, Price
 from parallel_lab.runtime.punctual import Punctual
 from parallel_lab.runtime.work import future_of
 
@@ -151,7 +151,7 @@ class Emulator:
         return due
 
     def collective(
-        self, inner: dist.ProcessGroup, asked_s: float, start: Callable[[], dist.Work], cost: Cost
+        self, inner: dist.ProcessGroup, asked_s: float, start: Callable[[], dist.Work], cost: Price
     ) -> tuple[dist.Work, "LateFuture"]:
         """Starts a collective that this rank asked for at `asked_s`.
 

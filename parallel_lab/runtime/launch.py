@@ -11,13 +11,13 @@ from typing import Any
 
 import cloudpickle
 
+from parallel_lab.network import Link
 from parallel_lab.runtime import forkserver, report, torchrun
 from parallel_lab.runtime.bar import Bar
 from parallel_lab.runtime.device import choose_device
 from parallel_lab.runtime.diagnose import State, mismatch
 from parallel_lab.runtime.errors import Mismatch
 from parallel_lab.runtime.faults import Fault, Kill
-from parallel_lab.runtime.link import Link
 from parallel_lab.runtime.peer import describe_end
 from parallel_lab.runtime.rank import Job
 from parallel_lab.runtime.watch import Watch

@@ -21,13 +21,13 @@ import numpy
 import torch
 import torch.distributed as dist
 
+from parallel_lab.network import Link
 from parallel_lab.runtime import backend, wire, work
 from parallel_lab.runtime.calls import CallLog
 from parallel_lab.runtime.device import Device
 from parallel_lab.runtime.emulate import Emulator
 from parallel_lab.runtime.faults import Fault, Injector
 from parallel_lab.runtime.limits import limit_memory
-from parallel_lab.runtime.link import Link
 from parallel_lab.runtime.parting import Departures
 from parallel_lab.trace.record import Recorder, install, recorder
 

@@ -1,22 +1,32 @@
 """Earliest-start simulation: when would each op of a plan run, if every op started as soon as it could?
 
-An op starts when its lane is free and all its needs are over, and takes `cost.seconds(op)`. Nothing is decided on the
+An op starts when its port is free and all its needs are over, and takes `cost.seconds(op)`. Nothing is decided on the
 way, so the times are longest paths in the graph of waits, and one pass in topological order finds them all.
 
-A message is the one thing that holds two lanes. It takes `cost.seconds(send) = latency + bytes / bandwidth` on the
-sender's send lane, and meanwhile it comes in on the receiver's recv lane: a receive starts no earlier than its send
-starts, and ends no earlier than its send ends. A lone message therefore costs its time once, not twice, and a rank to
-which many send at once takes in one message after another: that is the bottleneck of a server.
+A port is a lane of a rank, or what `cost.port(op)` says: with a port for each kind of link, messages on the fast link
+and on the slow one run side by side. An op holds its port until it ends, or for `cost.occupancy_s(op)`.
+
+A message holds two ports. It takes `cost.seconds(send) = latency + bytes / bandwidth`, and meanwhile it comes in on the
+receiver's port: a receive starts no earlier than its send starts, and ends no earlier than its send ends. A lone
+message therefore costs its time once, not twice, and a rank to which many send at once takes in one message after
+another: that is the bottleneck of a server.
+
+A collective is an op on each of its ranks. Where the cost model tells which ops are one (`cost.meeting`), they start
+together, when the last of them is ready, and end together.
 """
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
-from parallel_lab.plan import Op, Plan, PlanError
+from parallel_lab.network import COLLECTIVES
+from parallel_lab.plan import RECEIVING, Op, Plan, PlanError
 from parallel_lab.plan.check import Waits, check_rows, say, show, tell_circle
-from parallel_lab.simulate.cost import Cost
+from parallel_lab.simulate.cost import CostModel
 from parallel_lab.trace import Sample, Span, Trace
+
+Meetings = Mapping[int, Sequence[int]]  # for the first op of a collective, those of the other ranks
 
 _MARKED = 4  # steps that the grid of a StuckPlan marks
 
@@ -25,24 +35,34 @@ class StuckPlan(PlanError):
     """A plan that cannot finish: the message names, for each stuck rank, where it waits and for what."""
 
 
-def simulate(plan: Plan, cost: Cost) -> Trace:
+def simulate(plan: Plan, cost: CostModel) -> Trace:
     """The trace of `plan` on machines as fast as `cost` says, with spans in the order of `plan.rows`.
 
-    `cost.seconds(op)` are seconds and `cost.bytes(op)` the bytes of a message. If `cost` has `held(op)`, the trace has
-    samples of the bytes that each rank holds: a positive number is taken when the op starts, a negative one is given
-    back when it ends, and what is given back at a moment is free for what starts at that moment.
+    If `cost` has `held(op)`, the trace has samples of the bytes that each rank holds: a positive number is taken when
+    the op starts, a negative one is given back when it ends, and what is given back at a moment is free for what starts
+    at that moment.
 
-    Raises StuckPlan if the plan cannot finish, PlanError for a doubled op or one in the wrong row, and ValueError for
-    a negative time.
+    Args:
+        plan: What each rank does.
+        cost: `AlphaBeta`, `Topology`, `PassCost`, `Roofline`, or any object with the methods of `CostModel`.
+
+    Raises:
+        StuckPlan: The plan cannot finish.
+        PlanError: An op stands twice, or in the wrong row.
+        ValueError: The cost model gives a negative time, or has no price for an op.
     """
     check_rows(plan)
     with _collector_paused():
-        waits, ops = Waits.of(plan), list(plan)
+        cost = cost.of_plan(plan) if hasattr(cost, "of_plan") else cost  # type: ignore[attr-defined]
+        waits, ops = Waits.of(plan, getattr(cost, "port", None)), list(plan)
+        meetings = _meetings(waits, ops, cost)
+        needs = list(waits.before)
+        _join(waits, meetings)
         order = waits.order()
         if len(order) < len(ops):
             raise StuckPlan(_tell_stuck(plan, waits, order))
-        start_s, end_s = _times(waits, order, _seconds(ops, cost))
-        spans = tuple(map(_span, ops, start_s, end_s, map(cost.bytes, ops)))
+        start_s, end_s = _times(waits, needs, meetings, order, *_seconds(ops, meetings, cost))
+        spans = tuple(_spans(ops, start_s, end_s, cost))
         return Trace(plan.ranks, spans, _memory(ops, start_s, end_s, cost), simulated=True)
 
 
@@ -58,22 +78,69 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _seconds(ops: Sequence[Op], cost: Cost) -> list[float]:
-    seconds = [cost.seconds(op) for op in ops]
-    for op, took_s in zip(ops, seconds, strict=True):
-        if not took_s >= 0:  # so that not-a-number is caught too
-            raise ValueError(f"the cost model gives {say(op)} {took_s} seconds")
-    return seconds
+def _meetings(waits: Waits, ops: Sequence[Op], cost: CostModel) -> Meetings:
+    """The ops that are one collective, by the first of them."""
+    meeting = getattr(cost, "meeting", None)
+    members: dict[Hashable, list[int]] = {}
+    for i, op in enumerate(ops):
+        if meeting and op.kind in COLLECTIVES:
+            members.setdefault(meeting(op), []).append(i)
+    for first, *others in members.values():
+        waits.before[first] = tuple({need for i in (first, *others) for need in waits.before[i]})
+        for i in others:
+            waits.before[i], waits.sender[i] = (first,), first  # as a receive goes with its send
+    return {first: others for first, *others in members.values() if others}
 
 
-def _times(waits: Waits, order: list[int], seconds: list[float]) -> tuple[list[float], list[float]]:
+def _join(waits: Waits, meetings: Meetings) -> None:
+    """Lets the first op of a collective wait for those ahead of the others, each on its port.
+
+    This settles the order only: in `_times` it waits until the ports are free, which is earlier where an op holds its
+    port for less than its time.
+    """
+    ahead = {op: before for lane in waits.lanes for before, op in pairwise(lane)} if meetings else {}
+    for first, others in meetings.items():
+        waits.before[first] += tuple(ahead[i] for i in others if i in ahead)
+
+
+def _seconds(ops: Sequence[Op], meetings: Meetings, cost: CostModel) -> tuple[list[float], list[float]]:
+    """How long each op takes once it may start, and how long before its end its port is free again."""
+    seconds = list(map(cost.seconds, ops))
+    occupied = list(map(cost.occupancy_s, ops)) if hasattr(cost, "occupancy_s") else seconds  # type: ignore[attr-defined]
+    for some_s in (seconds, occupied):
+        for op, took_s in zip(ops, some_s, strict=True):
+            if not took_s >= 0:  # so that not-a-number is caught too
+                raise ValueError(f"the cost model gives {say(op)} {took_s} seconds")
+        for first, others in meetings.items():
+            slowest_s = max(some_s[i] for i in (first, *others))
+            for i in (first, *others):
+                some_s[i] = slowest_s
+    early = [0.0] * len(ops)
+    for i, op in enumerate(ops if occupied is not seconds else ()):
+        if op.kind in RECEIVING:
+            seconds[i] = occupied[i]  # it is on its way since its send; here it only comes in
+        else:
+            early[i] = seconds[i] - occupied[i]
+    return seconds, early
+
+
+def _times(
+    waits: Waits,
+    needs: Sequence[tuple[int, ...]],
+    meetings: Meetings,
+    order: Sequence[int],
+    seconds: Sequence[float],
+    early: Sequence[float],
+) -> tuple[list[float], list[float]]:
     """The start and the end of each op, in seconds."""
     start_s, end_s = [0.0] * len(order), [0.0] * len(order)
     free_s = [0.0] * len(waits.lanes)
-    before, sender, lane = waits.before, waits.sender, waits.lane
+    sender, lane = waits.sender, waits.lane
     for i in order:
         start, sent = free_s[lane[i]], sender[i]
-        for j in before[i]:
+        if i in meetings:
+            start = max(start, *(free_s[lane[k]] for k in meetings[i]))
+        for j in needs[i]:
             over_s = end_s[j] if j != sent else start_s[j]  # a message comes in while it goes out
             if over_s > start:
                 start = over_s
@@ -81,32 +148,24 @@ def _times(waits: Waits, order: list[int], seconds: list[float]) -> tuple[list[f
         if sent >= 0 and end_s[sent] > end:
             end = end_s[sent]
         start_s[i], end_s[i] = start, end
-        free_s[lane[i]] = end
+        free_s[lane[i]] = end - early[i]
     return start_s, end_s
 
 
-def _span(op: Op, start_s: float, end_s: float, size: int) -> Span:
-    rank, kind, part, mb, peer, lane, axis, phase, round_ = op
-    sends = kind == "send"  # bytes and messages are counted where they leave
-    return Span(
-        rank,
-        kind,
-        start_s,
-        end_s,
-        part,
-        mb,
-        peer,
-        lane,
-        size,
-        size if sends else 0,
-        int(sends),
-        axis=axis,
-        phase=phase,
-        round=round_,
-    )
+def _spans(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: CostModel) -> Iterator[Span]:
+    """What each op did; bytes and messages are counted where they leave."""
+    price = getattr(cost, "price", None)
+    for op, start, end, size in zip(ops, start_s, end_s, map(cost.bytes, ops), strict=True):
+        rank, kind, part, mb, peer, lane, axis, phase, round_ = op
+        sent_bytes, messages = (size, 1) if kind == "send" else (0, 0)
+        if price and kind in COLLECTIVES:
+            sent_bytes, messages, *_ = price(op)
+        yield Span(
+            rank, kind, start, end, part, mb, peer, lane, size, sent_bytes, messages, 0.0, "", "", axis, phase, round_
+        )
 
 
-def _memory(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: Cost) -> tuple[Sample, ...]:
+def _memory(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: CostModel) -> tuple[Sample, ...]:
     """Samples of the bytes held, rank after rank in time order; none if the cost model knows no memory."""
     held = getattr(cost, "held", None)
     changes = [held(op) for op in ops] if held else []

@@ -18,10 +18,10 @@ from matplotlib.ticker import MaxNLocator
 
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
+from parallel_lab.trace.units import format_bytes, time_unit
 from parallel_lab.view.geometry import Geometry
 from parallel_lab.view.layout import Box, Layout, held_bytes
 from parallel_lab.view.style import BAND, FAINT, INK, Look, looks, order, settings, shorten
-from parallel_lab.view.units import format_bytes, time_unit
 
 _LEFT, _RIGHT, _RIGHT_MEMORY = 1.35, 0.2, 0.8
 _LANE_NAMES = 0.75  # the width that names of lanes take, left of the axes

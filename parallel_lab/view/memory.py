@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from parallel_lab.trace import Trace
+from parallel_lab.trace.units import format_bytes, time_unit
 from parallel_lab.view.axes import legend_below, panels, tidy
 from parallel_lab.view.drawing import Drawing
 from parallel_lab.view.layout import extent, held_bytes
 from parallel_lab.view.slots import trace_of
 from parallel_lab.view.style import INK, looks, order, settings
 from parallel_lab.view.text import plural, table
-from parallel_lab.view.units import format_bytes, time_unit
 
 _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 

@@ -1,0 +1,21 @@
+"""What communication costs: a link, a message over it, a collective, and networks of one or two kinds of link.
+
+Standard library only, and below the simulator: the simulator, the emulated link and the formulas of the techniques
+all ask here, so that a collective has one price in the whole course.
+"""
+
+from parallel_lab.network.alpha_beta import AlphaBeta
+from parallel_lab.network.collective import COLLECTIVES, Price, all_to_all_price, price, ring_cost
+from parallel_lab.network.link import Link
+from parallel_lab.network.topology import Topology
+
+__all__ = [
+    "COLLECTIVES",
+    "AlphaBeta",
+    "Link",
+    "Price",
+    "Topology",
+    "all_to_all_price",
+    "price",
+    "ring_cost",
+]

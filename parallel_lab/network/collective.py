@@ -1,0 +1,168 @@
+"""The price of a collective: bytes, messages and rounds, for each kind and algorithm, as closed forms.
+
+With S the bytes of the whole tensor and n ranks (p the largest power of two up to n, L = ceil(log2 n)):
+
+    algorithm          kinds                                     rounds          bytes on the longest path
+    ring               all_reduce                                2 (n-1)         2 S (n-1)/n
+                       reduce_scatter, all_gather, all_to_all    n-1             S (n-1)/n
+                       broadcast, reduce (a chain of n pieces)   2 (n-1)         2 S (n-1)/n
+                       gather, scatter (directly)                n-1             S (n-1)/n
+                       barrier                                   2 (n-1)         0
+    full_mesh          as the ring: one port sends n-1 messages one after another
+    tree               all_reduce; broadcast, reduce             2 L; L          2 L S; L S
+    halving_doubling   all_reduce                                2 log2 p        2 S (p-1)/p
+                       the same if n is no power of two          2 log2 p + 3    2 S (p-1)/p + 2 S
+                       reduce_scatter, all_gather (n = p)        log2 p          S (p-1)/p
+    star               all_reduce; broadcast, reduce             2 (n-1); n-1    2 (n-1) S; (n-1) S
+
+Patarasuk & Yuan 2009 (ring, star); Thakur, Rabenseifner & Gropp 2005 (tree, halving, full mesh). `collectives` has
+these algorithms as plans, one a file; a test holds the two against each other. `all_to_all_price` is for unequal
+splits.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from parallel_lab.network.link import Link
+
+COLLECTIVES = frozenset(
+    ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast", "reduce", "gather", "scatter", "barrier")
+)
+"""The kinds, as a trace names them."""
+
+
+class Price(NamedTuple):
+    """What one rank pays for a collective.
+
+    Attributes:
+        sent_bytes: bytes that leave this rank.
+        sent_messages: messages that leave it.
+        rounds: the messages, one after another, on the longest path.
+        round_bytes: bytes of each of these messages; the mean where they differ.
+    """
+
+    sent_bytes: int
+    sent_messages: int
+    rounds: int
+    round_bytes: float
+
+    def seconds(self, link: Link) -> float:
+        """The time of the collective over `link`."""
+        return self.rounds * link.seconds(self.round_bytes)
+
+    def occupancy_s(self, link: Link) -> float:
+        """How long the messages of the longest path hold a port."""
+        return self.rounds * link.occupancy_s(self.round_bytes)
+
+
+def price(kind: str, ranks: int, size_bytes: float, place: int = 0, algorithm: str = "ring") -> Price:
+    """What a collective costs one rank.
+
+    Where `size_bytes` does not divide, bytes are those of the average rank, rounded down.
+
+    Args:
+        kind: One of `COLLECTIVES`.
+        ranks: How many take part.
+        size_bytes: The whole tensor: of all_gather the output, of reduce_scatter and all_to_all the input, of gather
+            and scatter the root's.
+        place: How many ranks after the root this rank stands; the root is 0. Without a root, its rank.
+        algorithm: `ring`, `full_mesh`, `tree`, `halving_doubling` or `star`.
+
+    Raises:
+        ValueError: There is no such collective, or the algorithm has none of this kind.
+    """
+    if algorithm not in _ALGORITHMS:
+        raise ValueError(f"no such algorithm: {algorithm}; expected one of {', '.join(_ALGORITHMS)}")
+    return _ALGORITHMS[algorithm](kind, ranks, size_bytes, place)
+
+
+def ring_cost(kind: str, ranks: int, size_bytes: float, place: int = 0) -> Price:
+    """What a built-in collective of PyTorch is charged: its ring, or, where there is no ring, direct messages.
+
+    The arguments are those of `price`.
+    """
+    others, share = ranks - 1, size_bytes / ranks
+    if kind == "all_reduce":  # reduce-scatter, then all-gather
+        return Price(int(2 * others * size_bytes // ranks), 2 * others, 2 * others, share)
+    if kind in ("reduce_scatter", "all_gather", "all_to_all"):
+        return Price(int(others * size_bytes // ranks), others, others, share)
+    if kind in ("broadcast", "reduce"):
+        # A chain cut in `ranks` pieces: all but the last in the chain pass everything on. A reduce runs to the root.
+        last = others if kind == "broadcast" else 0
+        return Price(*((0, 0) if place == last else (int(size_bytes), ranks)), 2 * others, share)
+    if kind in ("gather", "scatter"):
+        sends = (others if place == 0 else 0) if kind == "scatter" else (0 if place == 0 else 1)
+        return Price(int(sends * size_bytes // ranks), sends, others, share)
+    if kind == "barrier":
+        return Price(0, 2 * others, 2 * others, 0)
+    raise ValueError(f"no such collective: {kind}")
+
+
+def all_to_all_price(to_bytes: Sequence[int], from_bytes: Sequence[int], place: int) -> Price:
+    """What an all-to-all with unequal splits costs one rank: empty splits, and what it keeps, cost nothing.
+
+    The rank's port sends and receives at the same time, so the busier direction gives the time. The collective as a
+    whole takes as long as that of its slowest rank.
+
+    Args:
+        to_bytes: Bytes for each member of the group, this rank's own included.
+        from_bytes: Bytes from each member.
+        place: This rank's position in the group.
+    """
+    out, into = ([size for k, size in enumerate(sizes) if k != place and size] for sizes in (to_bytes, from_bytes))
+    rounds = max(len(out), len(into))
+    return Price(sum(out), len(out), rounds, max(sum(out), sum(into)) / max(rounds, 1))
+
+
+def _tree(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
+    levels = (ranks - 1).bit_length()
+    children = sum(place < 1 << level and place + (1 << level) < ranks for level in range(levels))
+    up, down = int(place > 0), children
+    sends = {"all_reduce": up + down, "broadcast": down, "reduce": up}
+    _require(kind, sends, "tree")
+    rounds = levels * (2 if kind == "all_reduce" else 1)
+    return Price(int(sends[kind] * size_bytes), sends[kind], rounds, size_bytes)
+
+
+def _star(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
+    others = ranks - 1
+    up, down = int(place > 0), 0 if place else others
+    sends = {"all_reduce": up + down, "broadcast": down, "reduce": up}
+    _require(kind, sends, "star")
+    rounds = others * (2 if kind == "all_reduce" else 1)
+    return Price(int(sends[kind] * size_bytes), sends[kind], rounds, size_bytes)
+
+
+def _halving_doubling(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
+    times = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1}
+    _require(kind, times, "halving_doubling")
+    steps = ranks.bit_length() - 1
+    folded = ranks - (1 << steps)  # so many pairs are folded beforehand
+    rounds, path_bytes = times[kind] * steps, times[kind] * size_bytes * (1 - 0.5**steps)
+    if not folded:
+        return Price(int(path_bytes), rounds, rounds, path_bytes / max(rounds, 1))
+    if kind != "all_reduce":
+        raise ValueError(f"{kind} by halving_doubling needs a power of two, not {ranks} ranks")
+    sent_bytes, messages = path_bytes, rounds
+    if place < 2 * folded:
+        sent_bytes, messages = (size_bytes, 2) if place % 2 else (path_bytes + 1.5 * size_bytes, rounds + 2)
+    return Price(int(sent_bytes), messages, rounds + 3, (path_bytes + 2 * size_bytes) / (rounds + 3))
+
+
+def _full_mesh(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
+    _require(kind, ("all_reduce", "reduce_scatter", "all_gather", "all_to_all"), "full_mesh")
+    return ring_cost(kind, ranks, size_bytes, place)
+
+
+def _require(kind: str, known: Sequence[str] | dict[str, int], algorithm: str) -> None:
+    if kind not in known:
+        raise ValueError(f"{algorithm} has no {kind}: it has {', '.join(known)}")
+
+
+_ALGORITHMS: dict[str, Callable[[str, int, float, int], Price]] = {
+    "ring": ring_cost,
+    "full_mesh": _full_mesh,
+    "tree": _tree,
+    "halving_doubling": _halving_doubling,
+    "star": _star,
+}

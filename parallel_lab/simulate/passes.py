@@ -1,0 +1,67 @@
+"""The cost of a pipeline's passes: seconds, and the activations that they hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from parallel_lab.network.per_op import MESSAGES, PerOp, value
+from parallel_lab.plan import Op
+
+
+@dataclass(frozen=True)
+class PassCost:
+    """The passes of a pipeline. Each number may be a sequence with one for each stage (`op.part`).
+
+    Attributes:
+        forward_s, backward_s: Seconds of F and of a whole B. A backward computes two gradients where a forward
+            computes one product, hence twice the time.
+        input_s, weight_s: Seconds of the two halves of a split backward, I and W.
+        message_s: Seconds of a send or receive.
+        activation_bytes: Bytes that F leaves behind for the backward (M_B in the zero-bubble paper, Qi et al. 2023,
+            section 2.3). B gives them back when it ends, and so do I and W together.
+        message_bytes: The payload of a send or receive.
+        weight_bytes: The bytes of them that W still needs (M_W in the paper); I gives back the others. None where I
+            can give back nothing.
+    """
+
+    forward_s: PerOp = 1.0
+    backward_s: PerOp = 2.0
+    input_s: PerOp = 1.0
+    weight_s: PerOp = 1.0
+    message_s: PerOp = 0.0
+    activation_bytes: PerOp = 0
+    message_bytes: PerOp = 0
+    weight_bytes: PerOp | None = None
+
+    @cached_property
+    def _seconds(self) -> Mapping[str, PerOp]:
+        passes = {"F": self.forward_s, "B": self.backward_s, "I": self.input_s, "W": self.weight_s}
+        return passes | dict.fromkeys(MESSAGES, self.message_s)
+
+    def seconds(self, op: Op) -> float:
+        """Seconds of `op`.
+
+        Raises:
+            ValueError: It is neither a pass nor a message.
+        """
+        try:
+            return value(self._seconds[op.kind], op)
+        except KeyError:
+            raise ValueError(f"PassCost prices F, B, I, W and messages, not {op}") from None
+
+    def bytes(self, op: Op) -> int:
+        """Bytes of a message; 0 for a pass."""
+        return value(self.message_bytes, op) if op.kind in MESSAGES else 0
+
+    def held(self, op: Op) -> int:
+        """Bytes of activations that F takes (positive), and that B, or I and W, give back (negative)."""
+        if op.kind not in _KEEPS:
+            return 0
+        whole = value(self.activation_bytes, op)
+        if op.kind in ("F", "B"):
+            return whole if op.kind == "F" else -whole
+        kept = whole if self.weight_bytes is None else value(self.weight_bytes, op)
+        return -kept if op.kind == "W" else kept - whole
+
+
+_KEEPS = frozenset("FBIW")
