@@ -125,23 +125,43 @@ def test_spans_stand_in_row_order(plan):
     assert trace.plan().rows == plan.rows
 
 
-def slow_times(plan, seconds):
+class Rich(Table):
+    """A table that also knows ports, how long they are held, and which ops are one collective."""
+
+    def occupancy_s(self, op):
+        return self.seconds(op) // 2
+
+    def port(self, op):
+        return f"{op.lane} {op.part % 2}"
+
+    def meeting(self, op):
+        return op.part
+
+
+def slow_times(plan, cost):
     """The same rules, written as repeated relaxation: raise every start until nothing moves."""
-    begin = dict.fromkeys(plan, 0.0)
-    finish = {op: seconds(op) for op in plan}
+    occupancy_s, port = getattr(cost, "occupancy_s", cost.seconds), getattr(cost, "port", lambda op: op.lane)
+    begin, finish = dict.fromkeys(plan, 0.0), dict.fromkeys(plan, 0.0)
+    together = {op: [other for other in plan if op.kind == other.kind == "barrier" and op.part == other.part]
+                for op in plan}  # fmt: skip
     moved = True
     while moved:
         moved = False
         for row in plan.rows:
             free = {}
             for op in row:
+                members = (hasattr(cost, "meeting") and together[op]) or [op]
                 sender = op.sender() if op.kind.startswith("recv") else None
                 awaited = [finish[need] for need in plan.needs.get(op, ()) if need != sender]
-                start = max([free.get(op.lane, 0.0), *awaited, begin[sender] if sender else 0.0])
-                end = max(start + seconds(op), finish[sender] if sender else 0.0)
+                awaited += [begin[other] for other in members] + ([begin[sender]] if sender else [])
+                start = max([free.get(port(op), 0.0), *awaited])
+                end = start + max(map(cost.seconds, members))
+                until = start + max(map(occupancy_s, members))
+                if sender:
+                    end = until = max(until, finish[sender])
                 moved |= (start, end) != (begin[op], finish[op])
                 begin[op], finish[op] = start, end
-                free[op.lane] = end
+                free[port(op)] = until
     return {f"{op.rank}:{op}": (begin[op], finish[op]) for op in plan}
 
 
@@ -150,10 +170,12 @@ def random_plan(draw: random.Random) -> Plan:
     ops: list[Op] = []
     needs: dict[Op, Iterable[Op]] = {}
     for k in range(40):
-        rank = draw.randrange(4)
-        if draw.random() < 0.4:
+        rank, kind = draw.randrange(4), draw.random()
+        if kind < 0.4:
             peer = draw.choice([r for r in range(4) if r != rank])
             new = [send(rank, peer, k), recv(peer, rank, k, reduce=draw.random() < 0.5)]
+        elif kind < 0.5:
+            new = [Op(r, "barrier", k, lane=SEND) for r in range(4)]
         else:
             new = [Op(rank, "F", k)]
         for op in new:
@@ -162,12 +184,13 @@ def random_plan(draw: random.Random) -> Plan:
     return Plan.of(ops, needs)
 
 
+@pytest.mark.parametrize("model", [Table, Rich])
 @pytest.mark.parametrize("seed", range(20))
-def test_random_plans_agree_with_a_slow_simulator(seed):
+def test_random_plans_agree_with_a_slow_simulator(seed, model):
     draw = random.Random(seed)
     plan = random_plan(draw)
-    table = {str(op): draw.randrange(5) for op in plan}
-    assert times(simulate(plan, Table(table))) == slow_times(plan, Table(table).seconds)
+    cost = model({str(op): draw.randrange(9) for op in plan})
+    assert times(simulate(plan, cost)) == slow_times(plan, cost)
 
 
 def test_memory_is_taken_at_the_start_and_given_back_at_the_end():
