@@ -5,7 +5,7 @@ all ask here, so that a collective has one price in the whole course.
 """
 
 from parallel_lab.network.alpha_beta import AlphaBeta
-from parallel_lab.network.collective import COLLECTIVES, Price, all_to_all_price, price, ring_cost
+from parallel_lab.network.collective import COLLECTIVES, Price, exchange_cost, price, ring_cost
 from parallel_lab.network.link import Link
 from parallel_lab.network.topology import Topology
 
@@ -15,7 +15,7 @@ __all__ = [
     "Link",
     "Price",
     "Topology",
-    "all_to_all_price",
+    "exchange_cost",
     "price",
     "ring_cost",
 ]

@@ -3,12 +3,12 @@
 `AlphaBeta` and `Topology` differ only in which link an op takes.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Self
 
-from parallel_lab.network.collective import COLLECTIVES, Price, all_to_all_price, price
+from parallel_lab.network.collective import COLLECTIVES, Price, exchange_cost, price
 from parallel_lab.network.link import Link
 from parallel_lab.network.per_op import MESSAGES, PerOp, value
 from parallel_lab.plan import Op, Plan
@@ -42,28 +42,28 @@ class Charges:
 
     def seconds(self, op: Op) -> float:
         """Seconds of `op`: of a message until it arrives, of a collective until it is over."""
-        if op.kind in MESSAGES:
-            return self.link(op).seconds(value(self.part_bytes, op))
-        if op.kind in COLLECTIVES:
-            return self.price(op).seconds(self.link(op))
-        return value(self.compute_s, op)
+        return self._time_s(op, Link.seconds)
 
     def occupancy_s(self, op: Op) -> float:
         """Seconds for which `op` holds its port; as long as it takes, unless the link has a gap."""
+        return self._time_s(op, Link.occupancy_s)
+
+    def _time_s(self, op: Op, of_message: Callable[[Link, float], float]) -> float:
         if op.kind in MESSAGES:
-            return self.link(op).occupancy_s(value(self.part_bytes, op))
+            return of_message(self.link(op), value(self.part_bytes, op))
         if op.kind in COLLECTIVES:
-            return self.price(op).occupancy_s(self.link(op))
+            link = self.link(op)
+            return max(way.rounds * of_message(link, way.round_bytes) for way in self._ways(op))
         return value(self.compute_s, op)
 
     def bytes(self, op: Op) -> int:
         """The payload of a message or collective; 0 for computation."""
         if op.kind in MESSAGES:
-            return value(self.part_bytes, op)
-        if op.kind in COLLECTIVES:
-            size = value(self.part_bytes, op)
-            return int(size) if isinstance(size, (int, float)) else sum(size[self.place(op)[0]])
-        return 0
+            return int(value(self.part_bytes, op))
+        if op.kind not in COLLECTIVES or op.kind == "barrier":
+            return 0
+        size = value(self.part_bytes, op)
+        return int(size) if isinstance(size, (int, float)) else sum(size[self.place(op)[0]])
 
     def held(self, op: Op) -> int:
         """Bytes that the rank holds from the start of `op` on, or, below zero, gives back at its end."""
@@ -71,13 +71,17 @@ class Charges:
 
     def price(self, op: Op) -> Price:
         """What a collective costs the rank of `op`, which names its root, if it has one, as `peer`."""
+        return self._ways(op)[0]
+
+    def _ways(self, op: Op) -> list[Price]:
+        """The price of a collective; of an all_to_all with unequal splits, that of the way out and of the way in."""
         place, _, size = self.place(op)
-        part_bytes = value(self.part_bytes, op)
+        part_bytes = value(self.part_bytes, op) if op.kind != "barrier" else 0
         if not isinstance(part_bytes, (int, float)):
-            return all_to_all_price(part_bytes[place], [row[place] for row in part_bytes], place)
+            ways = part_bytes[place], [row[place] for row in part_bytes]
+            return [exchange_cost(size for peer, size in enumerate(way) if peer != place) for way in ways]
         root = self.place(op._replace(rank=op.peer))[0] if op.peer >= 0 else 0
-        algorithm = self.algorithm if isinstance(self.algorithm, str) else value(self.algorithm, op)
-        return price(op.kind, size, part_bytes, (place - root) % size, algorithm)
+        return [price(op.kind, size, part_bytes, (place - root) % size, value(self.algorithm, op))]
 
     def place(self, op: Op) -> tuple[int, int, int]:
         """Where the rank of a collective stands on its axis: its position, the distance of neighbours, the ranks.

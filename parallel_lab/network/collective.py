@@ -16,11 +16,11 @@ With S the bytes of the whole tensor and n ranks (p the largest power of two up 
     star               all_reduce; broadcast, reduce             2 (n-1); n-1    2 (n-1) S; (n-1) S
 
 Patarasuk & Yuan 2009 (ring, star); Thakur, Rabenseifner & Gropp 2005 (tree, halving, full mesh). `collectives` has
-these algorithms as plans, one a file; a test holds the two against each other. `all_to_all_price` is for unequal
+these algorithms as plans, one a file; a test holds the two against each other. `exchange_cost` is for unequal
 splits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from parallel_lab.network.link import Link
@@ -49,10 +49,6 @@ class Price(NamedTuple):
     def seconds(self, link: Link) -> float:
         """The time of the collective over `link`."""
         return self.rounds * link.seconds(self.round_bytes)
-
-    def occupancy_s(self, link: Link) -> float:
-        """How long the messages of the longest path hold a port."""
-        return self.rounds * link.occupancy_s(self.round_bytes)
 
 
 def price(kind: str, ranks: int, size_bytes: float, place: int = 0, algorithm: str = "ring") -> Price:
@@ -98,20 +94,14 @@ def ring_cost(kind: str, ranks: int, size_bytes: float, place: int = 0) -> Price
     raise ValueError(f"no such collective: {kind}")
 
 
-def all_to_all_price(to_bytes: Sequence[int], from_bytes: Sequence[int], place: int) -> Price:
-    """What an all-to-all with unequal splits costs one rank: empty splits, and what it keeps, cost nothing.
+def exchange_cost(sizes_bytes: Iterable[int]) -> Price:
+    """What one rank pays to send, or to receive, messages of these sizes one after another; empty ones are not sent.
 
-    The rank's port sends and receives at the same time, so the busier direction gives the time. The collective as a
-    whole takes as long as that of its slowest rank.
-
-    Args:
-        to_bytes: Bytes for each member of the group, this rank's own included.
-        from_bytes: Bytes from each member.
-        place: This rank's position in the group.
+    An all-to-all with unequal splits is two of these, one for what leaves the rank and one for what comes in, both at
+    the same time. It takes as long as the slower of the two on the slowest rank.
     """
-    out, into = ([size for k, size in enumerate(sizes) if k != place and size] for sizes in (to_bytes, from_bytes))
-    rounds = max(len(out), len(into))
-    return Price(sum(out), len(out), rounds, max(sum(out), sum(into)) / max(rounds, 1))
+    sizes = [size for size in sizes_bytes if size]
+    return Price(sum(sizes), len(sizes), len(sizes), sum(sizes) / max(len(sizes), 1))
 
 
 def _tree(kind: str, ranks: int, size_bytes: float, place: int) -> Price:

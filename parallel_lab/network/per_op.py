@@ -5,7 +5,7 @@ from typing import Any
 
 from parallel_lab.plan import RECEIVING, Op
 
-PerOp = float | Sequence[Any] | Mapping[str, Any] | Callable[[Op], Any]
+PerOp = float | str | Sequence[Any] | Mapping[str, Any] | Callable[[Op], Any]
 """A number for all ops; a sequence with one for each part; a mapping from the axis, or the kind, of an op to any of
 these; or a function of the op."""
 
@@ -19,7 +19,7 @@ def value(number: PerOp, op: Op) -> Any:
     Raises:
         ValueError: `number` is a mapping that has neither the axis nor the kind of `op`.
     """
-    if isinstance(number, (int, float)):
+    if isinstance(number, (int, float, str)):
         return number
     if callable(number):
         return number(op)

@@ -16,7 +16,7 @@ together, when the last of them is ready, and end together.
 """
 
 import gc
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -80,11 +80,11 @@ def _collector_paused() -> Iterator[None]:
 
 def _meetings(waits: Waits, ops: Sequence[Op], cost: CostModel) -> Meetings:
     """The ops that are one collective, by the first of them."""
-    meeting = getattr(cost, "meeting", None)
     members: dict[Hashable, list[int]] = {}
-    for i, op in enumerate(ops):
-        if meeting and op.kind in COLLECTIVES:
-            members.setdefault(meeting(op), []).append(i)
+    if hasattr(cost, "meeting"):
+        for i, op in enumerate(ops):
+            if op.kind in COLLECTIVES:
+                members.setdefault(cost.meeting(op), []).append(i)  # type: ignore[attr-defined]
     for first, *others in members.values():
         waits.before[first] = tuple({need for i in (first, *others) for need in waits.before[i]})
         for i in others:
@@ -105,23 +105,28 @@ def _join(waits: Waits, meetings: Meetings) -> None:
 
 def _seconds(ops: Sequence[Op], meetings: Meetings, cost: CostModel) -> tuple[list[float], list[float]]:
     """How long each op takes once it may start, and how long before its end its port is free again."""
-    seconds = list(map(cost.seconds, ops))
-    occupied = list(map(cost.occupancy_s, ops)) if hasattr(cost, "occupancy_s") else seconds  # type: ignore[attr-defined]
-    for some_s in (seconds, occupied):
-        for op, took_s in zip(ops, some_s, strict=True):
-            if not took_s >= 0:  # so that not-a-number is caught too
-                raise ValueError(f"the cost model gives {say(op)} {took_s} seconds")
-        for first, others in meetings.items():
-            slowest_s = max(some_s[i] for i in (first, *others))
-            for i in (first, *others):
-                some_s[i] = slowest_s
-    early = [0.0] * len(ops)
-    for i, op in enumerate(ops if occupied is not seconds else ()):
-        if op.kind in RECEIVING:
-            seconds[i] = occupied[i]  # it is on its way since its send; here it only comes in
-        else:
-            early[i] = seconds[i] - occupied[i]
+    seconds, early = _priced(ops, meetings, cost.seconds), [0.0] * len(ops)
+    if hasattr(cost, "occupancy_s"):
+        occupied = _priced(ops, meetings, cost.occupancy_s)  # type: ignore[attr-defined]
+        for i, op in enumerate(ops):
+            if op.kind in RECEIVING:
+                seconds[i] = occupied[i]  # it is on its way since its send; here it only comes in
+            else:
+                early[i] = seconds[i] - occupied[i]
     return seconds, early
+
+
+def _priced(ops: Sequence[Op], meetings: Meetings, of_op: Callable[[Op], float]) -> list[float]:
+    """Seconds of each op; those of a collective are those of its slowest rank."""
+    seconds = list(map(of_op, ops))
+    for i, took_s in enumerate(seconds):
+        if not took_s >= 0:  # so that not-a-number is caught too
+            raise ValueError(f"the cost model gives {say(ops[i])} {took_s} seconds")
+    for first, others in meetings.items():
+        slowest_s = max(seconds[i] for i in (first, *others))
+        for i in (first, *others):
+            seconds[i] = slowest_s
+    return seconds
 
 
 def _times(

@@ -3,7 +3,7 @@
 import pytest
 
 from parallel_lab.collectives import plan_for
-from parallel_lab.network import AlphaBeta, Link, Price, all_to_all_price, price, ring_cost
+from parallel_lab.network import AlphaBeta, Link, Price, exchange_cost, price, ring_cost
 from parallel_lab.simulate import simulate
 
 LINK = Link(1e-3, 1e6)
@@ -45,16 +45,11 @@ def test_the_chain_is_cut_in_as_many_pieces_as_ranks(n):
         assert prices[0].seconds(LINK) == pytest.approx(trace.duration_s)
 
 
-def test_all_to_all_with_unequal_splits_is_charged_what_leaves():
-    traffic = [[5, 0, 7], [1, 2, 3], [0, 900, 4]]  # from each to each
-    columns = list(zip(*traffic, strict=True))
-    prices = [all_to_all_price(traffic[r], columns[r], r) for r in range(3)]
-    assert [(p.sent_bytes, p.sent_messages) for p in prices] == [(7, 1), (4, 2), (900, 1)]
-    # In the busier direction rank 0 has one message of 7 bytes; ranks 1 and 2 have two messages, and 900 bytes.
-    assert [p.seconds(LINK) for p in prices] == pytest.approx([1.007e-3, 2.9e-3, 2.9e-3])
-    even = all_to_all_price([10] * 4, [10] * 4, 2)
-    assert even == ring_cost("all_to_all", 4, 40)
-    assert all_to_all_price([9], [9], 0) == Price(0, 0, 0, 0)
+def test_an_exchange_is_charged_what_it_moves():
+    assert exchange_cost([0, 7, 900]) == Price(907, 2, 2, 453.5)
+    assert exchange_cost([0, 7, 900]).seconds(LINK) == pytest.approx(2e-3 + 907e-6)
+    assert exchange_cost([10] * 3) == ring_cost("all_to_all", 4, 40)
+    assert exchange_cost([]) == exchange_cost([0]) == Price(0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,10 @@ def test_an_algorithm_of_the_collectives():
         a: simulate(plan, AlphaBeta(1.0, 1e9, algorithm=a)).duration_s for a in ("ring", "tree", "halving_doubling")
     }
     assert took == {"ring": 14, "tree": 6, "halving_doubling": 6}
+    each = {"all_reduce": "tree", "barrier": "ring"}  # a barrier needs no entry in part_bytes
+    plan = Plan.of([*plan, *(Op(rank, "barrier", -1, lane=SEND) for rank in range(8))])
+    trace = simulate(plan, AlphaBeta(1.0, 1e9, {"all_reduce": 0}, algorithm=each))
+    assert trace.duration_s == 6 + 14 and trace.messages(0) == 3 + 14
 
 
 def test_what_a_network_cannot_price():
