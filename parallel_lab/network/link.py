@@ -9,7 +9,9 @@ and that of its receiver on the way in. For how long, `gap_s` says:
   k empty messages back to back take (k - 1) g + latency_s. This is LogP (Culler et al., "LogP: Towards a Realistic
   Model of Parallel Computation", PPoPP 1993), with its byte time for long messages, LogGP (Alexandrov et al.,
   "LogGP: Incorporating Long Messages into the LogP Model", SPAA 1995): latency_s = L + 2 o, gap_s = g,
-  bytes_per_s = 1 / G. The overhead o is part of the latency; that it keeps the processor busy is not modelled.
+  bytes_per_s = 1 / G. The overhead o is part of the latency; that it keeps the processor busy is not modeled.
+
+The simulator knows gaps; `launch(link=...)` emulates every link as one without.
 """
 
 import math

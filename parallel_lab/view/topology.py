@@ -1,6 +1,8 @@
 """Who sends what to whom in each round of a collective: the ranks on a circle, an arrow for each message."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from math import cos, hypot, pi, sin
 
 from matplotlib.axes import Axes
@@ -22,15 +24,23 @@ Messages = dict[tuple[int, int], list[int]]
 
 
 def topology(plan: Plan, title: str | None = None, *, width_in: float = 9.0) -> Drawing:
-    """Draws the messages of `plan`, a panel a round (`mb` of the sends), in at most eight panels.
+    """Draws the messages of `plan`, a panel a round, in at most eight panels.
 
     An arrow is written with the parts that it carries, near its sender, where there is room. With more rounds than
-    panels the first seven and the last are drawn, and the text says so. Raises ValueError for a plan with no sends.
+    panels the first seven and the last are drawn, and the text says so.
+
+    Args:
+        plan: Its sends are drawn.
+        title: Above the picture.
+        width_in: Width in inches.
+
+    Raises:
+        ValueError: The plan has no sends.
     """
     rounds = _rounds(plan)
     if not rounds:
         raise ValueError("this plan sends no message, so there is nothing to draw")
-    shown = list(rounds)
+    shown = list(range(len(rounds)))
     if len(shown) > _MOST_PANELS:
         shown = [*shown[: _MOST_PANELS - 1], shown[-1]]
     with settings():
@@ -40,40 +50,31 @@ def topology(plan: Plan, title: str | None = None, *, width_in: float = 9.0) -> 
         for ax, number in zip(axes, shown, strict=True):
             _panel(ax, plan.ranks, rounds[number])
             ax.set_title(f"round {number}", fontsize=8.5, color=INK)
+    sends = [Counter({pair: len(parts) for pair, parts in messages.items()}) for messages in rounds]
+    counts = f"{plural(sum(map(Counter.total, sends)), 'message')} in {plural(len(rounds), 'round')}"
+    alt = f"{f'{title}. ' if title else ''}{plural(plan.ranks, 'rank')} on a circle; arrows show {counts}."
     hidden = len(rounds) - len(shown)
     note = f"\nnot drawn: {plural(hidden, 'round')} before the last" if hidden else ""
-    total = sum(len(parts) for messages in rounds.values() for parts in messages.values())
-    alt = f"{f'{title}. ' if title else ''}{plural(plan.ranks, 'rank')} on a circle; arrows show " + (
-        f"{plural(total, 'message')} in {plural(len(rounds), 'round')}."
-    )
-    return Drawing(figure, alt=alt, text="\n".join(table(_rows(rounds))) + note)
+    return Drawing(figure, alt=alt, text="\n".join(table(_rows(sends))) + note)
 
 
-def _rounds(plan: Plan) -> dict[int, Messages]:
+def _rounds(plan: Plan) -> list[Messages]:
     """For each round: the parts that each pair of (sender, receiver) exchanges."""
-    rounds: dict[int, Messages] = {}
+    rounds: dict[tuple[int, int], Messages] = {}
     for op in plan:
         if op.kind == "send" and op.peer >= 0:
-            rounds.setdefault(op.mb, {}).setdefault((op.rank, op.peer), []).append(op.part)
-    return dict(sorted(rounds.items()))
+            rounds.setdefault((op.mb, op.round), {}).setdefault((op.rank, op.peer), []).append(op.part)
+    return [rounds[number] for number in sorted(rounds)]
 
 
-def _rows(rounds: dict[int, Messages]) -> dict[str, list[str]]:
-    counts = [sum(len(parts) for parts in messages.values()) for messages in rounds.values()]
-    who = [len({sender for sender, _ in messages}) for messages in rounds.values()]
+def _rows(sends: Sequence[Counter]) -> dict[str, list[str]]:
+    by_sender = [Counter(sender for sender, _ in pairs.elements()) for pairs in sends]
     return {
-        "round": [str(number) for number in rounds],
-        "messages": [str(count) for count in counts],
-        "ranks that send": [str(count) for count in who],
-        "most messages from one rank": [str(_most(messages)) for messages in rounds.values()],
+        "round": [str(number) for number in range(len(sends))],
+        "messages": [str(pairs.total()) for pairs in sends],
+        "ranks that send": [str(len(each)) for each in by_sender],
+        "most messages from one rank": [str(max(each.values())) for each in by_sender],
     }
-
-
-def _most(messages: Messages) -> int:
-    sent: dict[int, int] = {}
-    for (sender, _), parts in messages.items():
-        sent[sender] = sent.get(sender, 0) + len(parts)
-    return max(sent.values())
 
 
 def _panel(ax: Axes, ranks: int, messages: Messages) -> None:
@@ -127,12 +128,8 @@ def _on_arrow(start: tuple, end: tuple, share: float) -> tuple[float, float]:
 
 def _short(parts: Iterable[int]) -> str:
     """Parts as runs: `0-3`, `1,3`; with more than two runs their number."""
-    runs: list[list[int]] = []
-    for part in sorted(parts):
-        if runs and part == runs[-1][-1] + 1:
-            runs[-1].append(part)
-        else:
-            runs.append([part])
+    # Within a run, a part and its place in the order differ by the same number.
+    runs = [[part for _, part in run] for _, run in groupby(enumerate(sorted(parts)), lambda pair: pair[1] - pair[0])]
     if len(runs) > 2:
         return f"{sum(map(len, runs))} parts"
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
