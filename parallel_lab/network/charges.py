@@ -84,7 +84,7 @@ class Charges:
         return [price(op.kind, size, part_bytes, (place - root) % size, value(self.algorithm, op))]
 
     def place(self, op: Op) -> tuple[int, int, int]:
-        """Where the rank of a collective stands on its axis: its position, the distance of neighbours, the ranks.
+        """Where the rank of a collective stands on its axis: its position, the distance of neighbors, the ranks.
 
         Raises:
             ValueError: The model does not know how many ranks the axis has.

@@ -3,6 +3,7 @@
 import pytest
 
 from parallel_lab.network import Link
+from parallel_lab.pipeline.needs import with_needs
 from parallel_lab.plan import Op, Plan, recv, send
 from parallel_lab.simulate import AlphaBeta, PassCost, Roofline, Topology, simulate
 
@@ -87,3 +88,23 @@ def test_roofline_as_the_compute_of_another_model():
     assert roof.bytes(Op(0, "F", 0)) == 0
     with pytest.raises(ValueError, match="prices computation"):
         roof.seconds(send(0, 1, 0))
+
+
+def zb_h1_row(rank: int, p: int, m: int) -> list[Op]:
+    """One rank of the zero-bubble schedule H1: W waits until `rank` more microbatches have passed I."""
+    row, warm_up = [Op(rank, "F", rank, mb) for mb in range(p - rank)], p - rank
+    for mb in range(m):
+        row.append(Op(rank, "I", rank, mb))
+        row += [Op(rank, "W", rank, mb - rank)] if mb >= rank else []
+        row += [Op(rank, "F", rank, mb + warm_up)] if mb + warm_up < m else []
+    return row + [Op(rank, "W", rank, mb) for mb in range(m - rank, m)]
+
+
+@pytest.mark.parametrize("p", [2, 4])
+def test_zb_h1_holds_what_the_paper_says(p):
+    plan = with_needs([zb_h1_row(rank, p, 3 * p) for rank in range(p)])
+    trace = simulate(plan, PassCost(activation_bytes=10, weight_bytes=4))
+    assert [trace.peak_bytes(rank) for rank in range(p)] == [(p - rank) * 10 + rank * 4 for rank in range(p)]
+    assert {s.bytes for s in trace.memory if s.time_s == trace.duration_s} == {0}
+    whole = simulate(plan, PassCost(activation_bytes=10))
+    assert [whole.peak_bytes(rank) for rank in range(p)] == [p * 10] * p
