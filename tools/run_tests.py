@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 REPORTS = ROOT / "build" / "reports"
 NOTHING_COLLECTED = 5
 
-UNIT = ("plan", "trace", "simulate", "model", "view", "cli", "tools", "test_packaging.py")
+UNIT = ("plan", "trace", "network", "simulate", "model", "view", "cli", "tools", "test_packaging.py")
 EXERCISES = ("course", "exercises")
 NOTEBOOKS, BROWSER = ("notebooks",), ("browser",)
 # Each notebook keeps its cells in order in one worker. Warnings of other packages are not ours to raise.

@@ -1,6 +1,5 @@
 """A network with one kind of link between any two ranks: the alpha-beta model (see `link.py` for sources)."""
 
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Self
@@ -29,7 +28,7 @@ class AlphaBeta(Charges):
     _: KW_ONLY
     held_bytes: PerOp = 0
     ranks: Ranks = None
-    algorithm: str | Mapping[str, str] = "ring"
+    algorithm: PerOp = "ring"
     gap_s: float | None = None
 
     @classmethod

@@ -34,7 +34,7 @@ class Charges:
     compute_s: PerOp
     held_bytes: PerOp
     ranks: Ranks
-    algorithm: str | Mapping[str, str]
+    algorithm: PerOp
 
     def link(self, op: Op) -> Link:
         """The link that a message or collective takes; of a collective, the slowest of its ring."""

@@ -1,6 +1,5 @@
 """A network with two kinds of link: a fast one inside a node, a slow one between nodes."""
 
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 
 from parallel_lab.network.charges import Charges, Ranks
@@ -32,7 +31,7 @@ class Topology(Charges):
     _: KW_ONLY
     held_bytes: PerOp = 0
     ranks: Ranks = None
-    algorithm: str | Mapping[str, str] = "ring"
+    algorithm: PerOp = "ring"
 
     def in_node(self, op: Op) -> bool:
         """Whether a message or collective stays inside one node."""
