@@ -44,9 +44,7 @@ def alone(fn, lab):
 
 @pytest.fixture
 def exercise(monkeypatch):
-    one = Exercise(
-        "double", "02", "Double", "easy", 1, (doubles, doubles_again, alone), ("A?", "B?"), "Why.", "02_x", 20.0
-    )
+    one = Exercise("double", "Double", "easy", 1, (doubles, doubles_again, alone), "02_x", 20.0, ("A?", "B?"), "Why.")
     monkeypatch.setitem(checks.EXERCISES, "double", one)
     return one
 

@@ -135,31 +135,10 @@ def overlap(fn: Callable, lab: Lab) -> None:
 
 EXERCISE = Exercise(
     name="bucketed_ddp",
-    chapter="03",
     title="Data parallelism with buckets and overlap",
     level="hard",
     minutes=60,
     tests=(numbers, tied_and_frozen, traffic, buckets, overlap),
-    hints=(
-        "`tensor.register_post_accumulate_grad_hook(f)` calls f(tensor) when the gradient of a parameter is "
-        "complete. In which order do the parameters of a chain of layers get there?",
-        "A bucket needs to know how many of its gradients are still missing. What do you do when that number "
-        "reaches zero, and what must you not do there?",
-        "Which call gives you a handle instead of a result, and where is the latest place to wait for it? "
-        "`torch.autograd.Variable._execution_engine.queue_callback(f)`, called in a hook, runs f when backward is "
-        "over.",
-        "At the next step the buckets must be empty again. And does `zero_grad()` leave your views of `.grad` alone?",
-    ),
-    solution_note=(
-        "Parameters are put in buckets last first, the order in which backward makes their gradients. The hook of a"
-        " bucket's last gradient copies them into one flat tensor and starts an asynchronous all-reduce; a callback"
-        " of the autograd engine waits for all handles when backward is over, divides by n, and copies back. All "
-        "but the last bucket travel beside the backward of the layers before. Small buckets pay latency, one big "
-        "bucket cannot overlap; PyTorch's default is 25 MB. PyTorch keeps the gradients as views into the buckets, "
-        "which saves the two copies, orders the buckets anew after the first backward, by the order in which "
-        "gradients really came, and needs find_unused_parameters where some parameters get none, since their bucket"
-        " would wait forever."
-    ),
     notebook="03_data_parallel",
     timeout_s=20.0,
 )

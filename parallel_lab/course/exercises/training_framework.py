@@ -160,32 +160,10 @@ def checkpoint(fn: Callable, lab: Lab) -> None:
 
 EXERCISE = Exercise(
     name="training_framework",
-    chapter="03",
     title="A data-parallel training framework",
     level="medium",
     minutes=60,
     tests=(numbers, uneven, shares, microbatches, checkpoint),
-    hints=(
-        "Each rank's model has other weights at the start. What must happen to them before the first step, and "
-        "whose weights count?",
-        "With shares of 4, 4 and 3 rows, is the mean of the three means the mean over 11 rows? What would each "
-        "row's loss have to be divided by, on whichever rank it is?",
-        "If each rank's loss is the sum over its rows divided by the size of the *global* batch, which reduction of"
-        " the gradients gives the right one: sum or mean? And how do microbatches fit in?",
-        "What besides the weights does a run need to go on as if nothing had happened? Only rank 0 has the file: "
-        "how do the others learn whether there is one, and what is in it? Do all ranks take the same branch?",
-    ),
-    solution_note=(
-        "Broadcast the start, cut each global batch, sum the rows' losses divided by the global batch size, "
-        "all-reduce the sum of the gradients, step everywhere: by linearity that is the gradient of the whole "
-        "batch, however uneven the shares are. Microbatches add up in .grad and travel once. A checkpoint has "
-        "weights, the state of the optimizer, and the step; rank 0 writes it beside its place and renames it, so "
-        "that a crash never leaves half a file. Rank 0 alone decides whether to resume and broadcasts what it read:"
-        " a rank that looked on its own disk would take another branch, and the ranks would wait for each other. "
-        "PyTorch's DDP takes the mean of the ranks' means instead, which is right for equal shares only; samplers "
-        "therefore pad or drop. What is missing for a real framework: overlap (the next exercise), mixed precision,"
-        " sharded state, metrics, and restarts of dead ranks."
-    ),
     notebook="03_data_parallel",
     timeout_s=8.0,
 )
