@@ -29,7 +29,7 @@ PROGRESS = "progress.json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Failed(Exception):
@@ -89,7 +89,7 @@ class Runner:
                 client.execute(env=os.environ | {VARIABLE: f"{folder}/{PROGRESS}"})
                 show_progress_at_home(self.notebook, folder)
         except CellExecutionError as error:
-            raise Failed(f"{self.where()}: {error.ename}: {error.evalue}\n{COLOURS.sub('', error.traceback)}") from None
+            raise Failed(f"{self.where()}: {error.ename}: {error.evalue}\n{COLORS.sub('', error.traceback)}") from None
         except CellTimeoutError:
             raise Failed(f"{self.where()}: still running after {CELL_TIMEOUT_S} s") from None
         except (DeadKernelError, asyncio.CancelledError):

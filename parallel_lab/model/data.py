@@ -41,7 +41,7 @@ class Batches:
         return islice(self.draw(), self.steps)
 
 
-def tokenise(text: str) -> Tensor:
+def tokenize(text: str) -> Tensor:
     """The UTF-8 bytes of `text` as tokens, uint8 (length,): an eighth of the memory that int64 takes."""
     return torch.frombuffer(bytearray(text, "utf-8"), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
 
@@ -55,7 +55,7 @@ def text(split: str = "train") -> Tensor:
     """
     if split not in ("train", "validation"):
         raise ValueError(f"there is no split {split!r}: expected train or validation")
-    tokens = tokenise("\n\n".join(topics[name] for name in sorted(topics)))
+    tokens = tokenize("\n\n".join(topics[name] for name in sorted(topics)))
     cut = len(tokens) - int(len(tokens) * VALIDATION)
     return tokens[:cut] if split == "train" else tokens[cut:]
 

@@ -114,7 +114,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each added to its input and each normalising what it reads (pre-norm)."""
+    """Attention, then feed-forward, each added to its input and each normalizing what it reads (pre-norm)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class GPT(nn.Module):
         self.head = Head(config)
         if config.tied:
             self.head.linear.weight = self.embedding.tokens.weight
-        self._initialise()
+        self._initialize()
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """`positions` (seq,): where the tokens stand, for a rank that holds a part of the sequence only."""
@@ -188,7 +188,7 @@ class GPT(nn.Module):
         """Embedding, blocks and head in order of use; the output of each is the input of the next."""
         return [self.embedding, *self.blocks, self.head]
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """GPT-2's: normal with a deviation of 0.02, zero biases, and less where a block adds to its input."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):

@@ -23,7 +23,7 @@ from parallel_lab.view import style
 
 DPI = 144  # drawn at one and a half times the size at which it is shown, for dense screens
 _CSS_DPI = 96
-_COLOURS = 40
+_COLORS = 40
 _TEXT_STYLE = "margin: 0; font-family: var(--jp-code-font-family, monospace)"  # columns must line up everywhere
 _LABEL_IMAGE = (
     "{const me=document.currentScript,"
@@ -48,7 +48,7 @@ class Drawing:
 
     @cached_property
     def png(self) -> bytes:
-        """The picture as PNG, with a palette of colours and the alternative text in its `Description`."""
+        """The picture as PNG, with a palette of colors and the alternative text in its `Description`."""
         with style.settings():
             canvas = FigureCanvasAgg(self.figure)
             self.figure.set_dpi(DPI)
@@ -84,14 +84,14 @@ class Drawing:
 
 
 def _with_palette(image: Image.Image) -> Image.Image:
-    """`image` with a palette of its most frequent colours, each other colour moved to the nearest of them.
+    """`image` with a palette of its most frequent colors, each other color moved to the nearest of them.
 
     Pillow's own adaptive palettes shift the pale backgrounds, which are most of a figure.
     """
     pixels = np.asarray(image).astype(np.int32)  # (height, width, 3)
-    colours, which, counts = np.unique(pixels @ [1 << 16, 1 << 8, 1], return_inverse=True, return_counts=True)
-    kept = colours[np.argsort(-counts, kind="stable")[:_COLOURS]]
-    channels, palette = ((c[:, None] >> [16, 8, 0]) & 255 for c in (colours, kept))
+    colors, which, counts = np.unique(pixels @ [1 << 16, 1 << 8, 1], return_inverse=True, return_counts=True)
+    kept = colors[np.argsort(-counts, kind="stable")[:_COLORS]]
+    channels, palette = ((c[:, None] >> [16, 8, 0]) & 255 for c in (colors, kept))
     nearest = ((channels[:, None] - palette) ** 2).sum(axis=-1).argmin(axis=1)
     small = Image.fromarray(nearest[which].reshape(pixels.shape[:2]).astype(np.uint8))
     small.putpalette(palette.astype(np.uint8).tobytes())

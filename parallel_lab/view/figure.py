@@ -18,10 +18,10 @@ from matplotlib.ticker import MaxNLocator
 
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
+from parallel_lab.trace.units import format_bytes, time_unit
 from parallel_lab.view.geometry import Geometry
 from parallel_lab.view.layout import Box, Layout, held_bytes
 from parallel_lab.view.style import BAND, FAINT, INK, Look, looks, order, settings, shorten
-from parallel_lab.view.units import format_bytes, time_unit
 
 _LEFT, _RIGHT, _RIGHT_MEMORY = 1.35, 0.2, 0.8
 _LANE_NAMES = 0.75  # the width that names of lanes take, left of the axes
@@ -29,7 +29,7 @@ _BAND_CHARACTERS = 8  # that fit left of them
 _TOP, _TOP_TITLE, _AXIS = 0.12, 0.34, 0.46
 _LABEL_PT, _LANE_PT, _TEXT_PT = 8.5, 6.5, 7.0
 _DIGIT_IN = 0.66 * _TEXT_PT / 72  # a digit of DejaVu Sans is 0.64 em wide
-_PLAIN_BELOW_IN = 0.06  # narrower boxes are drawn without hatching and outline: those would hide the colour
+_PLAIN_BELOW_IN = 0.06  # narrower boxes are drawn without hatching and outline: those would hide the color
 _HALO = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
 
 
@@ -128,10 +128,10 @@ def _boxes(ax: Axes, layout: Layout, geometry: Geometry, scale: float, axes_in: 
 def _fill(ax: Axes, shapes: np.ndarray, look: Look, plain: bool) -> None:
     # shapes: (boxes, 4, 2)
     if plain:
-        ax.add_collection(PolyCollection(list(shapes), facecolor=look.colour, linewidth=0), autolim=False)
+        ax.add_collection(PolyCollection(list(shapes), facecolor=look.color, linewidth=0), autolim=False)
         return
     fill = PolyCollection(
-        list(shapes), facecolor=look.colour, edgecolor=look.ink, hatch=2 * look.hatch or None, linewidth=0.4
+        list(shapes), facecolor=look.color, edgecolor=look.ink, hatch=2 * look.hatch or None, linewidth=0.4
     )
     ax.add_collection(fill, autolim=False)
 
@@ -171,7 +171,7 @@ def _legend(figure: Figure, layout: Layout, width_in: float) -> tuple[Legend | N
         return None, 0.0
     found = looks(kinds)
     patches = [
-        Patch(facecolor=found[k].colour, edgecolor=found[k].ink, hatch=2 * found[k].hatch or None, linewidth=0.4)
+        Patch(facecolor=found[k].color, edgecolor=found[k].ink, hatch=2 * found[k].hatch or None, linewidth=0.4)
         for k in kinds
     ]
     names = [shorten(f"{k}: {NAMES[k]}" if k in NAMES else k, 60) for k in kinds]

@@ -79,7 +79,7 @@ def _sheet(ax: Axes, cells: Cells, looks: Mapping[str, Look], size: float) -> No
     for y, row in enumerate(cells):
         for x, word in enumerate(row):
             look = looks.get(word, _EMPTY)
-            style = {"facecolor": look.colour, "edgecolor": look.ink if word else FAINT, "hatch": look.hatch or None}
+            style = {"facecolor": look.color, "edgecolor": look.ink if word else FAINT, "hatch": look.hatch or None}
             ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, linewidth=0.4, alpha=0.75, **style))
             ax.text(x, y, word, ha="center", va="center", fontsize=size, color=INK, path_effects=_HALO)
     ax.set(xlim=(-0.5, len(cells[0]) - 0.5), ylim=(len(cells) - 0.5, -0.5))

@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from parallel_lab.trace import Trace
+from parallel_lab.trace.units import format_bytes, time_unit
 from parallel_lab.view.axes import legend_below, panels, tidy
 from parallel_lab.view.drawing import Drawing
 from parallel_lab.view.layout import extent, held_bytes
 from parallel_lab.view.slots import trace_of
 from parallel_lab.view.style import INK, looks, order, settings
 from parallel_lab.view.text import plural, table
-from parallel_lab.view.units import format_bytes, time_unit
 
 _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
@@ -53,7 +53,7 @@ def draw_memory(
 
 
 def _patch(look) -> Patch:
-    return Patch(facecolor=look.colour, edgecolor=look.ink, hatch=2 * look.hatch or None, linewidth=0.4)
+    return Patch(facecolor=look.color, edgecolor=look.ink, hatch=2 * look.hatch or None, linewidth=0.4)
 
 
 def _time_scale(trace: Trace) -> tuple[float, str]:
@@ -76,7 +76,7 @@ def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float) ->
     found = looks(kinds)
     for kind in kinds:
         above = below + np.array([held.get(kind, 0) for _, held in levels]) / scale
-        style = {"facecolor": found[kind].colour, "edgecolor": found[kind].ink, "hatch": 2 * found[kind].hatch or None}
+        style = {"facecolor": found[kind].color, "edgecolor": found[kind].ink, "hatch": 2 * found[kind].hatch or None}
         ax.fill_between(times, below, above, step="post", linewidth=0.3, **style)
         below = above
     ax.set_xlim(0, (end_s - start_s) / unit_s or 1.0)

@@ -76,7 +76,7 @@ def _sheet(
     ax.set(xlim=(-0.5, across - 0.5), ylim=(down - 0.5, -0.5))
     for (row, column), rank in np.ndenumerate(sheet):
         look = looks[int(rank)]
-        style = {"facecolor": look.colour, "edgecolor": look.ink, "hatch": look.hatch or None}
+        style = {"facecolor": look.color, "edgecolor": look.ink, "hatch": look.hatch or None}
         ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, linewidth=0.5, **style))
         text = f"rank {rank}" + (f"\n{shorten(holds[int(rank)], 18)}" if holds else "")
         ax.text(column, row, text, ha="center", va="center", fontsize=7.5, path_effects=_HALO)

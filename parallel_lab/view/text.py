@@ -6,9 +6,9 @@ from itertools import groupby
 
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
+from parallel_lab.trace.units import format_bytes, format_seconds, format_share
 from parallel_lab.view.slots import trace_of
 from parallel_lab.view.style import order, shorten
-from parallel_lab.view.units import format_bytes, format_seconds, format_share
 
 _MOST_KINDS = 6
 _FOLD_ABOVE = 8  # with more ranks, neighbours that have the same numbers share a line

@@ -13,9 +13,9 @@ from torch import Tensor
 from parallel_lab.course import replay
 from parallel_lab.course.exercise import Exercise
 from parallel_lab.course.lab import Lab, Outcome, Wrong
-from parallel_lab.course.mechanism import size
 from parallel_lab.course.values import name, same
 from parallel_lab.course.workers import Hold, drive_server, make_weights
+from parallel_lab.trace.units import format_bytes as size
 
 WIDTH = 1001  # two servers own 501 and 500
 LR, MOMENTUM = 0.05, 0.9

@@ -90,7 +90,7 @@ def shares(fn: Callable, lab: Lab) -> None:
     for ranks, options in ((2, EVEN), (3, UNEVEN), (4, UNEVEN)):
         outcome = _run(fn, lab, ranks, options)
         steps, batch = options["steps"], options["batch"]
-        counts = [sum(s.mb for s in _forwards(outcome, rank)) for rank in range(ranks)]
+        counts = [sum(_forwards(outcome, rank)) for rank in range(ranks)]
         for rank, ran in enumerate(counts):
             least, most = steps * (batch // ranks), steps * ceil(batch / ranks)
             if not least <= ran <= most:
@@ -102,9 +102,9 @@ def shares(fn: Callable, lab: Lab) -> None:
             raise Wrong(seen, "No sample is left out or taken twice: some shares are larger by one.")
 
 
-def _forwards(outcome: Outcome, rank: int) -> list:
-    """The marks of each forward through the model, in order; `mb` is the number of rows."""
-    return [s for s in marks(phases(outcome, rank, *RUN)[0], "layer_forward") if s.part == 0]
+def _forwards(outcome: Outcome, rank: int) -> list[int]:
+    """The number of rows in each forward through the model, in order."""
+    return [s.part for s in marks(phases(outcome, rank, *RUN)[0], "rows")]
 
 
 def microbatches(fn: Callable, lab: Lab) -> None:
@@ -114,11 +114,10 @@ def microbatches(fn: Callable, lab: Lab) -> None:
     count, steps = MICRO["microbatches"], MICRO["steps"]
     most = ceil(ceil(MICRO["batch"] / outcome.ranks) / count)
     for rank in range(outcome.ranks):
-        rows = [s.mb for s in _forwards(outcome, rank)]
-        if len(rows) != steps * count or max(rows) > most:
-            seen = (
-                f"{outcome.at}: rank {rank} called the model {len(rows)} times in {steps} steps, with {max(rows)} rows"
-            )
+        rows = _forwards(outcome, rank)
+        if len(rows) != steps * count or max(rows, default=0) > most:
+            seen = f"{outcome.at}: rank {rank} called the model {len(rows)} times in {steps} steps"
+            seen += f", with {max(rows, default=0)} rows"
             raise Wrong(
                 f"{seen} at the most; {count} microbatches make {steps * count} times and {most} rows",
                 "A microbatch bounds the activations that are held at once; it goes forward and backward by itself.",
@@ -127,15 +126,7 @@ def microbatches(fn: Callable, lab: Lab) -> None:
     advice = "Add up the gradients of the microbatches first; only the sum has to travel."
     expect_traffic(outcome, once, once + 2 * MODEL_BYTES, f"{steps} all-reduces and the start send", advice, RUN)
     garbled = _run(fn, lab, 2, EVEN, garbled=True)
-    expect_used(garbled, lambda: _is_right(garbled))
-
-
-def _is_right(outcome: Outcome) -> bool:
-    try:
-        _right(outcome, **EVEN)
-    except Wrong:
-        return False
-    return True
+    expect_used(garbled, lambda: _right(garbled, **EVEN))
 
 
 def checkpoint(fn: Callable, lab: Lab) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from parallel_lab.view.units import format_bytes, format_seconds, time_unit
+from parallel_lab.trace.units import format_bytes, format_seconds, time_unit
 
 
 @pytest.mark.parametrize(
