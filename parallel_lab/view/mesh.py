@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from parallel_lab.view.axes import panels
-from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.drawing import Drawing, panels
 from parallel_lab.view.style import INK, Look, numbered, settings, shorten
 from parallel_lab.view.text import plural, table
 
@@ -76,8 +75,7 @@ def _sheet(
     ax.set(xlim=(-0.5, across - 0.5), ylim=(down - 0.5, -0.5))
     for (row, column), rank in np.ndenumerate(sheet):
         look = looks[int(rank)]
-        style = {"facecolor": look.color, "edgecolor": look.ink, "hatch": look.hatch or None}
-        ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, linewidth=0.5, **style))
+        ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, linewidth=0.5, **look.area(dense=1)))
         text = f"rank {rank}" + (f"\n{shorten(holds[int(rank)], 18)}" if holds else "")
         ax.text(column, row, text, ha="center", va="center", fontsize=7.5, path_effects=_HALO)
     ax.set_xticks(range(across), [f"{names[-1]} {i}" for i in range(across)])

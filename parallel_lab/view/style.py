@@ -44,16 +44,25 @@ _SETTINGS: dict[Any, Any] = {
 
 
 class Look(NamedTuple):
-    """How a kind is drawn: `color` as #RRGGBB, `hatch` in matplotlib's letters, `ink` for hatching on that color."""
+    """How a kind is drawn.
+
+    Attributes:
+        color: of the area, as #RRGGBB.
+        hatch: in matplotlib's letters.
+    """
 
     color: str
     hatch: str
 
     @property
     def ink(self) -> str:
-        """White on dark colors, nearly black on light ones."""
+        """The color of the hatching: white on dark colors, nearly black on light ones."""
         red, green, blue = (int(self.color[at : at + 2], 16) for at in (1, 3, 5))
         return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "#FFFFFF"
+
+    def area(self, dense: int = 2) -> dict[str, Any]:
+        """What matplotlib draws an area of this look with; `dense` repeats the hatching."""
+        return {"facecolor": self.color, "edgecolor": self.ink, "hatch": dense * self.hatch or None}
 
 
 KINDS = {
