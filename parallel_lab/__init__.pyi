@@ -13,8 +13,8 @@ from . import (
     trace,
     view,
 )
-from .course import ask, check, quiz
-from .runtime import Deadlock, Delay, Drop, Kill, Link, RankFailed, Run, launch
+from .course import ask, check, hint, quiz
+from .runtime import Deadlock, Delay, Drop, Kill, LaunchError, Link, Mismatch, RankFailed, Run, launch
 from .trace import progress, span
 from .view import draw
 
@@ -23,7 +23,9 @@ __all__ = [
     "Delay",
     "Drop",
     "Kill",
+    "LaunchError",
     "Link",
+    "Mismatch",
     "RankFailed",
     "Run",
     "ask",
@@ -32,6 +34,7 @@ __all__ = [
     "course",
     "data_parallel",
     "draw",
+    "hint",
     "launch",
     "model",
     "parameter_server",

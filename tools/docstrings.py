@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDERS = ("parallel_lab", "tools")
-ABSENT = re.compile(r"DOC(101|107|201|402)|DOC103(?!.*in the docstring but not in the function signature)")
+ABSENT = re.compile(r"DOC(101|106|107|201|402)|DOC103(?!.*in the docstring but not in the function signature)")
 IN_PROSE = re.compile(r"\bRaises `?[A-Z]\w+|\b[A-Z]\w*(Error|BadSource|Trouble|Wrong)\b`? (if|unless|for|when|where)\b")
 DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 

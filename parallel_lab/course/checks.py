@@ -27,7 +27,11 @@ class UnknownExercise(KeyError):
 
 
 def find(name: str) -> Exercise:
-    """The exercise called `name`; UnknownExercise, a KeyError, if there is none."""
+    """The exercise called `name`.
+
+    Raises:
+        UnknownExercise: there is none; it is a KeyError.
+    """
     if name not in EXERCISES:
         near = difflib.get_close_matches(str(name), EXERCISES, n=3, cutoff=0.3) or list(EXERCISES)
         raise UnknownExercise(f"there is no exercise {name!r}; the nearest are {', '.join(near)}")
@@ -93,7 +97,11 @@ def _verdicts(exercise: Exercise, fn: Callable, lab: Lab) -> list[Verdict]:
 
 
 def hint(name: str) -> Hint:
-    """The next hint for exercise `name`; after the last one, the first again. UnknownExercise if there is none."""
+    """The next hint for exercise `name`; after the last one, the first again.
+
+    Raises:
+        UnknownExercise: there is no exercise `name`.
+    """
     exercise = find(name)
     shown = progress.read()["exercises"].get(name, {}).get("hints", 0)
     count = len(exercise.hints)

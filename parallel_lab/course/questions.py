@@ -46,8 +46,11 @@ class Question:
     """One entry of the index.
 
     Attributes:
-        id: `E5`. kind: `ask`, `code` or `topic`. chapter: two digits, the notebook that answers it.
-        ask, zh: the question in English and in Chinese.
+        id: `E5`.
+        kind: `ask`, `code` or `topic`.
+        chapter: two digits, the notebook that answers it.
+        ask: the question in English.
+        zh: the question in Chinese.
         test: the circulating claim that the notebook puts to a measured test; empty where there is none.
     """
 
@@ -114,8 +117,10 @@ def index() -> dict[str, Question]:
 def ask(name: str) -> Card:
     """The card of question `name` (`"E5"`, in any case).
 
-    A question whose card is not written yet shows the question and the chapter that will answer it. Raises
-    `UnknownQuestion`, a KeyError that names the nearest ids, if there is no such question.
+    A question whose card is not written yet shows the question and the chapter that will answer it.
+
+    Raises:
+        UnknownQuestion: there is no such question; this KeyError names the nearest ids.
     """
     key = str(name).strip().upper()
     if key not in index():
@@ -125,7 +130,11 @@ def ask(name: str) -> Card:
 
 
 def card(question: Question, folder: Traversable | Path = FOLDER) -> Card:
-    """The card of `question` from `folder`, without sections where there is no file; ValueError if it is unreadable."""
+    """The card of `question` from `folder`, without sections where there is no file.
+
+    Raises:
+        ValueError: the file cannot be read as a card.
+    """
     file = folder.joinpath(f"{question.id}.md")
     if not file.is_file():
         return Card(question)
@@ -134,7 +143,11 @@ def card(question: Question, folder: Traversable | Path = FOLDER) -> Card:
 
 
 def parse(text: str, name: str) -> tuple[dict, dict[str, str]]:
-    """Front matter and sections of a card; ValueError naming the file if the front matter cannot be read."""
+    """Front matter and sections of a card.
+
+    Raises:
+        ValueError: the front matter cannot be read; the message names the file.
+    """
     match = re.match(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL)
     if match is None:
         raise ValueError(f"{name}: no front matter between two lines of ---")

@@ -135,7 +135,11 @@ def expect_held(at: str, held: Sequence, most: float, what: str, advice: str = "
 
 
 def same_tensors(got: object, expected: Sequence[Tensor | None], where: str, what: str, advice: str = "") -> None:
-    """Raises `Wrong` unless `got` is the list `expected`; `what` names an item: `the gradient of parameter`."""
+    """Checks that `got` is the list `expected`; `what` names an item: `the gradient of parameter`.
+
+    Raises:
+        Wrong: it is not.
+    """
     if type(got) is not list or len(got) != len(expected):
         count = len(got) if isinstance(got, list) else "no list of"
         raise Wrong(f"{where}: {count} tensors, expected {len(expected)}", advice)

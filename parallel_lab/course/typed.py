@@ -29,7 +29,10 @@ _FACTORS = {
 def parse_number(text: str, unit: str = "") -> float:
     """The number that a learner typed, in `unit`: `1.5e6`, `1,500,000`, `1 500 000`, `1.5 MB`, `2/3`, `75 %`.
 
-    A unit typed with another prefix is converted; ValueError says what was not understood.
+    A unit typed with another prefix is converted.
+
+    Raises:
+        ValueError: the text is no number, or has another unit.
     """
     compact = re.sub(r"(?<=\d)[,_\u202f\u00a0 '](?=\d{3}(?!\d))", "", text.strip()).replace("−", "-")
     fraction = re.fullmatch(r"(-?\d+)\s*/\s*(\d*[1-9]\d*)", compact)

@@ -22,7 +22,7 @@ INIT_STD = 0.02  # GPT-2's
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a `GPT`. ValueError if a size is below 1, heads do not divide width, or dropout is not in [0, 1).
+    """The shape of a `GPT`.
 
     Attributes:
         vocab: how many different tokens; 256 for bytes.
@@ -35,6 +35,9 @@ class GPTConfig:
         dropout: the share of values dropped after the embedding and after each half of a block. Attention
             probabilities are not dropped: the fused kernels that spare their memory would be lost on the CPU.
         bias: whether linears (other than the output layer, which never has one) and layer norms have a bias.
+
+    Raises:
+        ValueError: a size is below 1, heads do not divide width, or dropout is not in [0, 1).
     """
 
     vocab: int = 256
@@ -141,7 +144,8 @@ class Embedding(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """`positions` (seq,) says where these tokens stand in the whole sequence; by default 0, 1, 2, ...
 
-        Raises ValueError for a sequence longer than the model's.
+        Raises:
+            ValueError: the sequence is longer than the model's.
         """
         seq, longest = tokens.shape[-1], self.positions.num_embeddings
         if seq > longest:

@@ -1,5 +1,6 @@
-"""Chapter 03: data parallelism with buckets that are all-reduced while backward still runs (Li et al. 2020, "PyTorch
-Distributed", section 3.2).
+"""Chapter 03: data parallelism with buckets that are all-reduced while backward still runs.
+
+Li et al. 2020, "PyTorch Distributed", section 3.2.
 
 Gradients become ready last layer first. As soon as a bucket of them is full it can travel, beside the backward of the
 layers before. A rank sends 2 (n-1)/n of the gradients, in one message train a bucket instead of one a parameter.

@@ -1,5 +1,6 @@
-"""Chapter 06: a layer whose parameters are cut over the ranks, gathered for use and freed after it (Rajbhandari et al.
-2020, "ZeRO", section 5.3; Zhao et al. 2023, "PyTorch FSDP", section 3.2).
+"""Chapter 06: a layer whose parameters are cut over the ranks, gathered for use and freed after it.
+
+Rajbhandari et al. 2020, "ZeRO", section 5.3; Zhao et al. 2023, "PyTorch FSDP", section 3.2.
 
 A rank keeps 1/n of the layer. Forward gathers, computes, frees; backward gathers again, computes, frees, and a
 reduce-scatter leaves each rank its part of the mean gradient: 3 (n-1)/n of the parameters sent a step.

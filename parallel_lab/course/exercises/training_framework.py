@@ -1,5 +1,6 @@
-"""Chapter 03: the skeleton of a data-parallel training framework (question AC1; Li et al. 2020, "PyTorch Distributed",
-section 3.1).
+"""Chapter 03: the skeleton of a data-parallel training framework, question AC1.
+
+Li et al. 2020, "PyTorch Distributed", section 3.1.
 
 Every rank starts from the same weights, computes the gradient of its share of the global batch, and applies the same
 averaged gradient; so all stay equal to one process that trains on the whole batch. One rank writes checkpoints.
