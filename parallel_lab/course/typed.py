@@ -1,7 +1,12 @@
-"""Numbers as a learner types them, and what a wrong one hints at."""
+"""What a learner types: names, and numbers with what a wrong one hints at."""
 
+import difflib
 import math
 import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _PREFIXES = {
     "": 1.0,
@@ -24,6 +29,25 @@ _FACTORS = {
     100: "100 (per cent?)",
     1000: "1000 (a unit prefix?)",
 }
+
+
+class UnknownName(KeyError):
+    """There is nothing of this name; the message names the nearest ones."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def named(what: str, name: str, known: Mapping[str, T]) -> T:
+    """The item of `known` that is called `name`; `what` it is begins the message.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4) or list(known)[:3]
+        raise UnknownName(f"there is no {what} {name!r}; the nearest are {', '.join(near)}")
+    return known[name]
 
 
 def parse_number(text: str, unit: str = "") -> float:
