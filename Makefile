@@ -30,7 +30,9 @@ exercises: $(VENV)/.lab  ## write exercises/ from solutions/
 	@exec $(BIN)/python -m parallel_lab.course.generate
 
 bench: $(VENV)/.dev  ## run every benchmark and print its table
-	@exec $(BIN)/python tools/run_benchmarks.py
+	@missed=; for file in benchmarks/*.py; do \
+	    printf '\n== %s\n' "$$file"; $(BIN)/python "$$file" || missed="$$missed $$file"; \
+	done; [ -z "$$missed" ] || { echo "missed a limit or did not run:$$missed" >&2; exit 1; }
 
 lint: $(VENV)/.dev  ## style, docstrings, types and the direction of imports; warns of what is long
 	$(BIN)/ruff check

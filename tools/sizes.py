@@ -17,6 +17,11 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SILENT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 
 
+def span(node: ast.AST) -> set[int]:
+    """The numbers of the lines from the first to the last of `node`."""
+    return set(range(getattr(node, "lineno", 0), getattr(node, "end_lineno", 0) + 1))
+
+
 def code_lines(text: str, tree: ast.Module) -> set[int]:
     """The numbers of the lines of `text` that hold code."""
     lines: set[int] = set()
@@ -24,11 +29,11 @@ def code_lines(text: str, tree: ast.Module) -> set[int]:
         if token.type not in SILENT:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(tree):
-        is_text = (
+        words = (
             isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         )
-        if is_text or isinstance(node, ast.Import | ast.ImportFrom):
-            lines.difference_update(range(node.lineno, node.end_lineno + 1))
+        if words or isinstance(node, ast.Import | ast.ImportFrom):
+            lines -= span(node)
     return lines
 
 
@@ -42,7 +47,7 @@ def long_parts(path: Path) -> Iterator[str]:
         yield f"{name}: {len(lines)} lines of code, {FILE} fit a sitting"
     for node in ast.walk(tree):
         if isinstance(node, FUNCTIONS):
-            count = len(lines & set(range(node.lineno, node.end_lineno + 1)))
+            count = len(lines & span(node))
             if count > FUNCTION:
                 yield f"{name}:{node.lineno}: {node.name} has {count} lines of code, {FUNCTION} are easy to follow"
 
