@@ -30,6 +30,7 @@ def grid(
     title: str | None = None,
     alt: str | None = None,
     width_in: float = 9.0,
+    row_in: float | None = None,
 ) -> Drawing:
     """Draws one panel for each of `sheets`: {heading: cells}, where `cells[row][column]` is a word, or empty.
 
@@ -44,6 +45,7 @@ def grid(
         title: above the picture.
         alt: the alternative text; one is made where none is given.
         width_in: width in inches.
+        row_in: the height of a row in inches; by default what suits their number.
 
     Raises:
         ValueError: there is nothing to draw, or a panel has not a word for each row and column.
@@ -52,9 +54,10 @@ def grid(
     looks = _looks(sheets, by)
     across = min(across, len(sheets))
     with settings():
-        panel_in = 0.75 + max(0.2, min(0.32, 3.4 / len(rows))) * len(rows)
-        figure, axes = panels(len(sheets), across, width_in, panel_in, title)
-        size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / max(map(len, looks), default=1) / 0.75))
+        row_in = row_in or max(0.2, min(0.32, 3.4 / len(rows)))
+        figure, axes = panels(len(sheets), across, width_in, 0.75 + row_in * len(rows), title)
+        longest = max((len(line) for word in looks for line in word.split("\n")), default=1)
+        size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / longest / 0.75))
         for i, (ax, (heading, cells)) in enumerate(zip(axes, sheets.items(), strict=True)):
             _sheet(ax, cells, looks, size)
             tidy(ax, xlabel if i + across >= len(sheets) else "", ylabel if i % across == 0 else "")
