@@ -30,13 +30,17 @@ exercises: $(VENV)/.lab  ## write exercises/ from solutions/
 	@exec $(BIN)/python -m parallel_lab.course.generate
 
 bench: $(VENV)/.dev  ## run every benchmark and print its table
-	@exec $(BIN)/python tools/run_benchmarks.py
+	@missed=; for file in benchmarks/*.py; do \
+	    printf '\n== %s\n' "$$file"; $(BIN)/python "$$file" || missed="$$missed $$file"; \
+	done; [ -z "$$missed" ] || { echo "missed a limit or did not run:$$missed" >&2; exit 1; }
 
-lint: $(VENV)/.dev  ## style, types and the direction of imports
+lint: $(VENV)/.dev  ## style, docstrings, types and the direction of imports; warns of what is long
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python tools/docstrings.py
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python tools/sizes.py
 
 lock:  ## resolve pyproject.toml anew and write the lock files and environment.yml
 	@python=$$(tools/find_python.sh "$(PYTHON)") && rm -rf build/lock && "$$python" -m venv build/lock

@@ -14,8 +14,8 @@ from . import (
     trace,
     view,
 )
-from .course import ask, check, quiz
-from .runtime import Deadlock, Delay, Drop, Kill, Link, RankFailed, Run, launch
+from .course import ask, check, hint, quiz
+from .runtime import Deadlock, Delay, Drop, Kill, LaunchError, Link, Mismatch, RankFailed, Run, launch
 from .trace import progress, span
 from .view import draw
 
@@ -24,7 +24,9 @@ __all__ = [
     "Delay",
     "Drop",
     "Kill",
+    "LaunchError",
     "Link",
+    "Mismatch",
     "RankFailed",
     "Run",
     "ask",
@@ -33,6 +35,7 @@ __all__ = [
     "course",
     "data_parallel",
     "draw",
+    "hint",
     "launch",
     "model",
     "network",

@@ -1,6 +1,5 @@
-"""The lock files, the environment for conda and pyproject.toml agree; the package keeps its floors and its sizes."""
+"""The lock files, the environment for conda and pyproject.toml agree; the package keeps its floors."""
 
-import ast
 import importlib.metadata
 import json
 import re
@@ -22,13 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE, DEV, CUDA = (ROOT / f"requirements{which}.lock" for which in ("", "-dev", "-cuda"))
 CONDA = ROOT / "environment.yml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-SOURCES = sorted((ROOT / "parallel_lab").rglob("*.py"))
-TOOLS = sorted((ROOT / "tools").glob("*.py"))
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
-NOTEBOOKS = sorted(path for name in ("notebooks", "solutions", "exercises") for path in (ROOT / name).glob("*.ipynb"))
 ROW = re.compile(r"^\| (\d\d) \| (?:\[(.+?)\]\((\S+)\)|([^|]+?)) \|.*\| (ready|not written yet) \|$", re.MULTILINE)
 NOT_IN_A_RANK = ("matplotlib", "ipywidgets", "anywidget", "sklearn", "jupyterlab", "IPython")
-FILE_LINES, FUNCTION_LINES, CELL_LINES = 250, 40, 25
 
 
 def lines_of(lock: Path) -> list[str]:
@@ -122,30 +116,12 @@ def test_a_rank_loads_neither_pictures_nor_widgets():
     assert run.results == [[], []]
 
 
-@pytest.mark.parametrize("path", SOURCES + TOOLS + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_functions_are_short(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= FILE_LINES
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < FUNCTION_LINES, f"{node.name} is too long"
-
-
-@pytest.mark.parametrize("path", SOURCES + TOOLS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_stand_at_the_top(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            hidden = [inner for inner in ast.walk(node) if isinstance(inner, ast.Import | ast.ImportFrom)]
-            assert not hidden, f"line {hidden[0].lineno}: an import inside a function"
-        assert not (isinstance(node, ast.Name | ast.Attribute) and "TYPE_CHECKING" in ast.unparse(node))
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_cells_are_short(path):
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        if cell["cell_type"] == "code":
-            assert len("".join(cell["source"]).splitlines()) <= CELL_LINES, f"cell {cell['id']} is too long"
+def test_imports_go_down_and_stand_at_the_top():
+    """import-linter holds the floors; ruff refuses an import inside a function and a check of TYPE_CHECKING."""
+    bin = Path(sys.executable).parent
+    for command in ([bin / "lint-imports", "--no-cache"], [bin / "ruff", "check", "--select", "PLC0415,TID251"]):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_readme_says_which_chapters_are_there():

@@ -29,78 +29,82 @@ PROGRESS = "progress.json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Failed(Exception):
     """A notebook did not run; the message names it, the cell, and what the cell raised."""
 
 
-class Runner:
-    """Runs one notebook and keeps count of its cells."""
+class Client(NotebookClient):
+    """Runs one notebook, knows which cell runs, and ends the kernel on Ctrl-C."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-        self.total = sum(cell.cell_type == "code" for cell in self.notebook.cells)
-        self.done = 0
         self.cell: NotebookNode | None = None
+        self.done = 0
         self.stopped = False
-
-    def take_interrupts(self, notebook: NotebookNode) -> None:
-        """Called once the kernel runs: from now on Ctrl-C cancels the run, which ends the kernel."""
-        task = asyncio.current_task()
-        assert task
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self.stop, task)
-
-    def stop(self, task: asyncio.Task) -> None:
-        """Cancels the run; nbclient reports that as the death of the kernel."""
-        self.stopped = True
-        task.cancel()
-
-    def start(self, cell: NotebookNode, cell_index: int) -> None:
-        """Called before each cell: says where the notebook is."""
-        if cell.cell_type != "code":
-            return
-        self.cell = cell
-        self.done += 1
-        if sys.stdout.isatty():
-            print(f"\r\033[K{self.path}: cell {self.done} of {self.total}", end="", flush=True)
-
-    def run(self) -> NotebookNode:
-        """The notebook with what it shows; Failed if a cell raises, takes too long, or ends the kernel."""
-        for place, cell in enumerate(self.notebook.cells):
-            if not cell.get("id"):
-                raise Failed(f"{self.path}: cell {place} has no id")
-        client = NotebookClient(
-            self.notebook,
+        super().__init__(
+            nbformat.reads(path.read_text(encoding="utf-8"), as_version=4),
             timeout=CELL_TIMEOUT_S,
             kernel_name=KERNEL["name"],
-            resources={"metadata": {"path": str(self.path.parent)}},
+            resources={"metadata": {"path": str(path.parent)}},
             store_widget_state=False,
             coalesce_streams=True,
             record_timing=False,
             on_notebook_start=self.take_interrupts,
-            on_cell_start=self.start,
+            on_cell_start=self.begin,
             extra_arguments=["--log-level=CRITICAL"],
         )
-        try:
-            with TemporaryDirectory() as folder:
-                client.execute(env=os.environ | {VARIABLE: f"{folder}/{PROGRESS}"})
-                show_progress_at_home(self.notebook, folder)
-        except CellExecutionError as error:
-            raise Failed(f"{self.where()}: {error.ename}: {error.evalue}\n{COLOURS.sub('', error.traceback)}") from None
-        except CellTimeoutError:
-            raise Failed(f"{self.where()}: still running after {CELL_TIMEOUT_S} s") from None
-        except (DeadKernelError, asyncio.CancelledError):
-            if self.stopped:
-                raise KeyboardInterrupt from None
-            raise Failed(f"{self.where()}: the kernel died") from None
-        return self.notebook
 
+    def take_interrupts(self, notebook: NotebookNode) -> None:
+        """Called once the kernel runs: from now on Ctrl-C cancels the run, which nbclient reports as a dead kernel."""
+        task = asyncio.current_task()
+        assert task
+
+        def stop() -> None:
+            self.stopped = True
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop)
+
+    def begin(self, cell: NotebookNode, cell_index: int) -> None:
+        """Called before each cell: notes which one it is, and shows it."""
+        if cell.cell_type == "code":
+            self.cell, self.done = cell, self.done + 1
+            if sys.stdout.isatty():
+                print(f"\r\033[K{self.where}", end="", flush=True)
+
+    @property
     def where(self) -> str:
         """The notebook and the cell that ran last."""
-        return f"{self.path}: cell {self.done} of {self.total} ({self.cell.id if self.cell else 'none'})"
+        total = sum(cell.cell_type == "code" for cell in self.nb.cells)
+        return f"{self.path}: cell {self.done} of {total} ({self.cell.id if self.cell else 'none'})"
+
+
+def run(path: Path) -> NotebookNode:
+    """The notebook with what it shows.
+
+    Raises:
+        Failed: a cell has no id, raises, takes too long, or ends the kernel.
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+    client = Client(path)
+    if nameless := [place for place, cell in enumerate(client.nb.cells) if not cell.get("id")]:
+        raise Failed(f"{path}: cell {nameless[0]} has no id")
+    try:
+        with TemporaryDirectory() as folder:
+            client.execute(env=os.environ | {VARIABLE: f"{folder}/{PROGRESS}"})
+            show_progress_at_home(client.nb, folder)
+    except CellExecutionError as error:
+        raise Failed(f"{client.where}: {error.ename}: {error.evalue}\n{COLORS.sub('', error.traceback)}") from None
+    except CellTimeoutError:
+        raise Failed(f"{client.where}: still running after {CELL_TIMEOUT_S} s") from None
+    except (DeadKernelError, asyncio.CancelledError):
+        if client.stopped:
+            raise KeyboardInterrupt from None
+        raise Failed(f"{client.where}: the kernel died") from None
+    return client.nb
 
 
 def show_progress_at_home(notebook: NotebookNode, folder: str) -> None:
@@ -140,7 +144,7 @@ def execute(paths: list[Path]) -> list[Failed]:
         began_s = time.monotonic()
         label = f"[{number}/{len(paths)}] {path}"
         try:
-            store(path, clean(Runner(path).run()))
+            store(path, clean(run(path)))
             outcome = "done"
         except Failed as error:
             failed.append(error)

@@ -22,7 +22,7 @@ COUNTED = re.compile(r"(?:Collecting|Requirement already satisfied:) ([\w.-]+)")
 LARGE = re.compile(r"(?:Downloading|Using cached) ([\w.]+)-\S+ \((\d{3,}\.?\d* MB|.* GB)\)")
 
 
-class Trouble(Exception):
+class InstallError(Exception):
     """What the reader can put right, in one line."""
 
 
@@ -32,7 +32,11 @@ def python_of(venv: Path) -> Path:
 
 
 def create(venv: Path) -> None:
-    """Makes the environment, unless one is there that works; Trouble if one is there that does not."""
+    """Makes the environment, unless one is there that works.
+
+    Raises:
+        InstallError: one is there that does not work, or none can be made.
+    """
     python = python_of(venv)
     if venv.exists() and any(venv.iterdir()):
         probe = "import sys; sys.exit(sys.version_info < (3, 11))"
@@ -41,19 +45,23 @@ def create(venv: Path) -> None:
         except OSError:
             well = False
         if not well:
-            raise Trouble(f"{venv} has no working Python 3.11 or later: run make clean, then again")
+            raise InstallError(f"{venv} has no working Python 3.11 or later: run make clean, then again")
         return
     made = subprocess.run([sys.executable, "-m", "venv", venv], capture_output=True, text=True)
     if made.returncode:
         shutil.rmtree(venv, ignore_errors=True)
-        raise Trouble(explain((made.stdout + made.stderr).splitlines(), venv))
+        raise InstallError(explain((made.stdout + made.stderr).splitlines(), venv))
 
 
 def check_disk(venv: Path) -> None:
-    """Trouble if there is too little room for the environment."""
+    """Checks that there is room for the environment.
+
+    Raises:
+        InstallError: there is too little.
+    """
     free_bytes = shutil.disk_usage(venv.parent).free
     if free_bytes < LEAST_FREE_BYTES:
-        raise Trouble(
+        raise InstallError(
             f"the disk is too full: {free_bytes / 1e9:.1f} GB are free at {venv.parent.resolve()}, "
             f"{LEAST_FREE_BYTES / 1e9:.0f} GB are needed"
         )
@@ -97,7 +105,11 @@ def explain(lines: list[str], venv: Path) -> str:
 
 
 def pip(venv: Path, arguments: list[str], total: int) -> None:
-    """Runs pip, shows where it is, and keeps what it says in a log; Trouble if it fails."""
+    """Runs pip, shows where it is, and keeps what it says in a log.
+
+    Raises:
+        InstallError: pip failed.
+    """
     command = [python_of(venv), "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar=off", *arguments]
     lines = []
     with (
@@ -111,7 +123,7 @@ def pip(venv: Path, arguments: list[str], total: int) -> None:
     if sys.stdout.isatty():
         print("\r\033[K", end="")
     if process.returncode:
-        raise Trouble(f"{explain(lines, venv)} (all of it: {venv / 'install.log'})")
+        raise InstallError(f"{explain(lines, venv)} (all of it: {venv / 'install.log'})")
 
 
 def _kept(source: Iterable[str], lines: list[str], log) -> Iterator[str]:
@@ -140,8 +152,8 @@ def main() -> int:
     """The command; returns the exit code."""
     try:
         install(Path(sys.argv[1]), Path(sys.argv[2]))
-    except Trouble as trouble:
-        print(trouble, file=sys.stderr)
+    except InstallError as error:
+        print(error, file=sys.stderr)
         return 1
     except OSError as error:
         print(explain([str(error)], Path(sys.argv[1])), file=sys.stderr)

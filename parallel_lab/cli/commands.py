@@ -18,13 +18,13 @@ from parallel_lab.course.questions import card, index
 from parallel_lab.runtime import LaunchError, Link, launch
 
 INTERRUPTED = 130
-_EXPECTED = (folders.Trouble, generate.BadSource, LaunchError, OSError, TypeError, ValueError)
+_EXPECTED = (folders.CommandError, generate.BadSource, LaunchError, OSError, TypeError, ValueError)
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _BYTES = {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 class Plab(click.Group):
-    """A group whose commands end in one line where something is wrong, and with 130 on Ctrl-C."""
+    """A group of commands. Each ends in one line where something is wrong, and with exit code 130 on Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
@@ -80,7 +80,7 @@ def list_command(chapter: str | None) -> None:
     entries = progress.read()["exercises"]
     wanted = [one for one in TITLES if chapter is None or one == chapter.zfill(2)]
     if not wanted:
-        raise folders.Trouble(f"there is no chapter {chapter!r}; there are {min(TITLES)} to {max(TITLES)}")
+        raise folders.CommandError(f"there is no chapter {chapter!r}; there are {min(TITLES)} to {max(TITLES)}")
     for one in wanted:
         click.echo(f"{one} {TITLES[one]}")
         rows = [
@@ -112,7 +112,7 @@ def check_command(name: str, file: Path | None, no_save: bool) -> None:
     stem = Path(name).name.removesuffix(".ipynb")
     wanted = [e for e in EXERCISES.values() if e.notebook == stem or e.chapter == stem.split("_")[0].zfill(2)]
     if not wanted:
-        raise folders.Trouble(f"there are no exercises for {name!r}")
+        raise folders.CommandError(f"there are no exercises for {name!r}")
     found = folders.functions_in(file)
     solved = True
     for exercise in wanted:
@@ -194,25 +194,33 @@ def run_command(target: str, ranks: int, link_text: str | None, timeout: float, 
 
 
 def load(target: str) -> Any:
-    """The function that `FILE.py:FUNCTION` names; Trouble says what is missing."""
+    """The function that `FILE.py:FUNCTION` names.
+
+    Raises:
+        CommandError: the file or the function is missing, or the file raised.
+    """
     name, _, function = target.rpartition(":")
     file = Path(name)
     if not name or not function or not file.is_file():
-        raise folders.Trouble(f"{target!r}: expected FILE.py:FUNCTION with an existing file")
+        raise folders.CommandError(f"{target!r}: expected FILE.py:FUNCTION with an existing file")
     # Under a name that no module has, so that its functions travel to the ranks by value.
     space: dict[str, Any] = {"__name__": "__plab__", "__file__": str(file)}
     sys.path.insert(0, os.fspath(file.resolve().parent))
     try:
         exec(compile(file.read_text(encoding="utf-8"), os.fspath(file), "exec"), space)
     except Exception as error:
-        raise folders.Trouble(f"{file}: {type(error).__name__}: {error}".split("\n")[0]) from None
+        raise folders.CommandError(f"{file}: {type(error).__name__}: {error}".split("\n")[0]) from None
     if not callable(space.get(function)):
-        raise folders.Trouble(f"{file} has no function {function!r}")
+        raise folders.CommandError(f"{file} has no function {function!r}")
     return space[function]
 
 
 def parse_link(text: str | None) -> Link | None:
-    """`1ms,100MB` as a Link of one millisecond and 100 MB a second; None for none; ValueError if it cannot be read."""
+    """`1ms,100MB` as a Link of one millisecond and 100 MB a second; None for none.
+
+    Raises:
+        ValueError: `text` cannot be read.
+    """
     if text is None:
         return None
     match = re.fullmatch(r"([\d.]+(?:e-?\d+)?)(s|ms|us)?,([\d.]+(?:e\d+)?)(B|kB|MB|GB)?(?:/s)?", text.strip())

@@ -19,7 +19,13 @@ LEAST_FREE_BYTES = 2**30
 
 
 class Finding(NamedTuple):
-    """One line of the report: is it well, what was looked at, what was seen."""
+    """One line of the report.
+
+    Attributes:
+        well: whether nothing is wrong.
+        what: what was looked at.
+        seen: what was seen there.
+    """
 
     well: bool
     what: str

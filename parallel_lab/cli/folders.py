@@ -13,38 +13,47 @@ from parallel_lab.course import progress
 _MAGIC = ("%", "!", "?")
 
 
-class Trouble(Exception):
+class CommandError(Exception):
     """Something that the learner can put right; the message is one line."""
 
 
 def root() -> Path:
-    """The folder that holds `solutions` and `exercises`: above the working folder, else beside the package."""
+    """The folder that holds `solutions` and `exercises`: above the working folder, else beside the package.
+
+    Raises:
+        CommandError: neither place has them.
+    """
     for folder in (progress.home(), Path(parallel_lab.__file__).parents[1]):
         if (folder / "solutions").is_dir() or any((folder / "exercises").glob("*.ipynb")):
             return folder
-    raise Trouble("no folder with exercises here or above: change to the course's folder")
+    raise CommandError("no folder with exercises here or above: change to the course's folder")
 
 
 def notebook_named(name: str, folder: str) -> Path:
-    """`<folder>/NN_name.ipynb` for `02`, `02_collectives` or the file's name; Trouble unless it is just one."""
+    """`<folder>/NN_name.ipynb` for `02`, `02_collectives` or the file's name.
+
+    Raises:
+        CommandError: no notebook has this name, or more than one has.
+    """
     stem = Path(name).name.removesuffix(".ipynb")
     files = sorted((root() / folder).glob("*.ipynb"))
     found = [file for file in files if file.stem == stem or file.stem.split("_")[0] == stem.zfill(2)]
     if len(found) == 1:
         return found[0]
     known = ", ".join(file.stem for file in found or files) or "none"
-    raise Trouble(f"no single notebook {name!r} in {folder}; there are: {known}")
+    raise CommandError(f"no single notebook {name!r} in {folder}; there are: {known}")
 
 
 def functions_in(file: Path) -> dict[str, Any]:
     """What the code cells of a notebook define. Runs imports, definitions and assignments, and no other statement.
 
-    Trouble names the cell that cannot be read or run.
+    Raises:
+        CommandError: a cell cannot be read or run; the message names it.
     """
     try:
         notebook = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)
     except Exception as error:  # nbformat raises many kinds; all mean the same to the reader
-        raise Trouble(f"{file.name} is not a notebook: {_line(error)}") from None
+        raise CommandError(f"{file.name} is not a notebook: {_line(error)}") from None
     space: dict[str, Any] = {"__name__": "__plab__"}  # no module of this name: the functions travel to ranks by value
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "code":
@@ -60,7 +69,7 @@ def _define(source: str, where: str, space: dict[str, Any]) -> None:
         tree.body = [statement for statement in tree.body if isinstance(statement, kinds)]
         exec(compile(tree, where, "exec"), space)
     except Exception as error:
-        raise Trouble(f"{where}: {type(error).__name__}: {_line(error)}") from None
+        raise CommandError(f"{where}: {type(error).__name__}: {_line(error)}") from None
     linecache.cache[where] = (len(text), None, text.splitlines(keepends=True), where)  # reports show the learner's line
 
 

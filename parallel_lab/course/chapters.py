@@ -22,7 +22,7 @@ TITLES = {
     "10": "Long contexts and many experts",
     "11": "Hybrid parallelism",
     "12": "Mixed precision",
-    "13": "Pruning, quantisation, compression",
+    "13": "Pruning, quantization, compression",
     "14": "Where the time goes, and how to win it back",
     "15": "Scheduling and load balance",
     "16": "Fault tolerance",

@@ -4,7 +4,6 @@ The learner's function runs in ranks, never in the kernel; whatever it does ther
 itself does not fail. What the grading defends against stands in `course.lab`.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,23 +14,9 @@ from parallel_lab.course.lab import Lab, NotStarted, Stuck, Wrong
 from parallel_lab.course.rank_side import REFERENCES
 from parallel_lab.course.report import FAILED, NOT_RUN, PASSED, Hint, Report, Verdict
 from parallel_lab.course.sources import uses
+from parallel_lab.course.typed import named
 
 MEMORY_BYTES = 2 * 2**30
-
-
-class UnknownExercise(KeyError):
-    """There is no exercise with this name; the message names the nearest ones."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-def find(name: str) -> Exercise:
-    """The exercise called `name`; UnknownExercise, a KeyError, if there is none."""
-    if name not in EXERCISES:
-        near = difflib.get_close_matches(str(name), EXERCISES, n=3, cutoff=0.3) or list(EXERCISES)
-        raise UnknownExercise(f"there is no exercise {name!r}; the nearest are {', '.join(near)}")
-    return EXERCISES[name]
 
 
 def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = True) -> Report:
@@ -44,9 +29,9 @@ def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = 
         save: whether to record the result.
 
     Raises:
-        UnknownExercise: there is no exercise `name`.
+        UnknownName: there is no exercise `name`.
     """
-    exercise = find(name)
+    exercise = named("exercise", name, EXERCISES)
     if fn is None:
         return Report(exercise, said=f'Write {name} and pass it: check("{name}", {name}).')
     if not callable(fn):
@@ -93,8 +78,12 @@ def _verdicts(exercise: Exercise, fn: Callable, lab: Lab) -> list[Verdict]:
 
 
 def hint(name: str) -> Hint:
-    """The next hint for exercise `name`; after the last one, the first again. UnknownExercise if there is none."""
-    exercise = find(name)
+    """The next hint for exercise `name`; after the last one, the first again.
+
+    Raises:
+        UnknownName: there is no exercise `name`.
+    """
+    exercise = named("exercise", name, EXERCISES)
     shown = progress.read()["exercises"].get(name, {}).get("hints", 0)
     count = len(exercise.hints)
     place = shown % count

@@ -141,8 +141,8 @@ def train_layers(fn: Callable, xs, ys, weights, *, widths, limits: dict[str, flo
     start()
     notes, samples = Notes(fn), []
 
-    def note(kind: str, part: int = -1, rows: int = 0) -> None:
-        mark(kind, part, rows)
+    def note(kind: str, part: int = -1) -> None:
+        mark(kind, part)
         samples.append([kind, part, notes.held(limits.get(kind, math.inf))])
 
     layers = _sharded(fn, weights, widths, note)

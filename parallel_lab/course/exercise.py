@@ -1,13 +1,16 @@
-"""What an exercise is: its graders and hints as data."""
+"""What an exercise is: its graders as data. Its hints and its note stand in Markdown, in `exercises/<name>.md`."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 
 from parallel_lab.course.lab import Lab
 
 # test(fn, lab) raises `Wrong`; the first line of its docstring is what the learner reads
 Test = Callable[[Callable, Lab], None]
 LEVELS = ("easy", "medium", "hard")
+FOLDER = files("parallel_lab.course").joinpath("exercises")
 
 
 @dataclass(frozen=True)
@@ -16,30 +19,44 @@ class Exercise:
 
     Attributes:
         name: of the function that the learner writes, and of the check: `ring_all_reduce`.
-        chapter: two digits.
         title: one line.
-        level: `easy`, `medium` or `hard`. minutes: how long it takes a learner.
+        level: `easy`, `medium` or `hard`.
+        minutes: how long it takes a learner.
         tests: graders, the cheapest and most telling first; each counts the same.
-        hints: questions that lead on, shown one at a time.
-        solution_note: shown after passing: why the reference solution is as it is.
         notebook: the name that the stub and the solution notebook share, without folder and ending.
         timeout_s: after which ranks that wait for each other are ended.
+        hints: questions that lead on, shown one at a time; read from the Markdown file where none are given.
+        solution_note: shown after passing: why the reference solution is as it is; read as the hints are.
     """
 
     name: str
-    chapter: str
     title: str
     level: str
     minutes: int
     tests: tuple[Test, ...]
-    hints: tuple[str, ...]
-    solution_note: str
     notebook: str
     timeout_s: float = 10.0
+    hints: tuple[str, ...] = ()
+    solution_note: str = ""
 
     def __post_init__(self) -> None:
-        if self.level not in LEVELS or not self.tests or not self.hints:
-            raise ValueError(f"exercise {self.name}: wants a level of {', '.join(LEVELS)}, tests and hints")
+        if self.level not in LEVELS or not self.tests:
+            raise ValueError(f"exercise {self.name}: wants a level of {', '.join(LEVELS)}, and tests")
+        if not self.hints:
+            *hints, note = _paragraphs(self.name)
+            object.__setattr__(self, "hints", tuple(hints))
+            object.__setattr__(self, "solution_note", note)
+
+    @property
+    def chapter(self) -> str:
+        """The two digits that the notebook's name begins with."""
+        return self.notebook[:2]
+
+
+def _paragraphs(name: str) -> list[str]:
+    """What stands under each heading of an exercise's file, a line each: the hints, then the note after passing."""
+    text = FOLDER.joinpath(f"{name}.md").read_text(encoding="utf-8")
+    return [" ".join(body.split()) for body in re.split(r"^## .*$", text, flags=re.MULTILINE)[1:]]
 
 
 def title_of(test: Test) -> str:

@@ -26,7 +26,11 @@ class BadSource(ValueError):
 
 
 def strip(source: str, where: str = "cell") -> str:
-    """`source` with each solution replaced by its stub; BadSource, naming `where`, if the markers are unbalanced."""
+    """`source` with each solution replaced by its stub.
+
+    Raises:
+        BadSource: the markers are unbalanced; the message names `where`.
+    """
     kept: list[str] = []
     shown: list[str] = []
     indent = None
@@ -51,7 +55,7 @@ def strip(source: str, where: str = "cell") -> str:
 
 
 def exercise_of(solution: NotebookNode, name: str) -> NotebookNode:
-    """The exercise notebook for a solution notebook; BadSource for unbalanced markers."""
+    """The exercise notebook for a solution notebook."""
     cells = [_cell(cell, f"{name}, cell {cell.id}") for cell in solution.cells]
     metadata = {key: solution.metadata[key] for key in ("kernelspec", "language_info") if key in solution.metadata}
     if "language_info" in metadata:
@@ -81,7 +85,11 @@ def text_of(notebook: NotebookNode) -> str:
 
 
 def generate(root: Path, name: str) -> str:
-    """The text of `exercises/<name>.ipynb` as it should be; BadSource if the solution cannot be read or turned."""
+    """The text of `exercises/<name>.ipynb` as it should be.
+
+    Raises:
+        BadSource: the solution cannot be read, or its markers are unbalanced.
+    """
     file = root / "solutions" / f"{name}.ipynb"
     text = file.read_text(encoding="utf-8")
     try:

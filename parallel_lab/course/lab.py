@@ -92,15 +92,19 @@ class Lab:
         self._runs: dict[tuple, Outcome] = {}
 
     def run(self, fn: Callable, ranks: int, make: Make, *, key: Any = None, garble: bool = False, **options) -> Outcome:
-        """`fn(*make(rank, ranks, generator))` on `ranks` ranks; `options` go to `launch`.
+        """`fn(*make(rank, ranks, generator))` on `ranks` ranks.
 
-        With `garble` one message arrives changed (see `rank_side.graded` and `mechanism.expect_heard`).
-
-        Tests that look at the same thing from two sides share a run by giving the same `key`.
+        Args:
+            fn: the learner's function, or a driver that calls it.
+            ranks: how many.
+            make: gives each rank its arguments.
+            key: tests that look at the same thing from two sides share a run by giving the same key.
+            garble: whether one message arrives changed (see `rank_side.graded` and `mechanism.expect_heard`).
+            **options: go to `launch`.
 
         Raises:
-            Wrong: a rank raised, called collectives that do not fit together, never waited for a message, or used a
-            reference.
+            Wrong: a rank raised, its collectives do not fit together, a message was never waited for, or a reference
+                was used.
             Stuck: the ranks waited for each other.
             NotStarted: the function raised NotImplementedError.
         """

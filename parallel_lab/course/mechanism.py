@@ -1,4 +1,4 @@
-"""What a trace must show for an answer to count: bytes, messages, rounds, peers, memory, overlap.
+"""What a trace must show for an answer to count: bytes, messages, rounds, peers.
 
 Each `expect_*` raises `Wrong` with what was expected and what was seen, at which rank and world size. Bytes and
 messages are counted at the sender (see `trace.span`). What the grader itself does around learner code sends nothing.
@@ -11,18 +11,11 @@ from typing import Any
 from parallel_lab.course.lab import Outcome, Wrong
 from parallel_lab.course.values import same
 from parallel_lab.trace import Span, Trace
+from parallel_lab.trace.units import format_bytes as size
 
 COLLECTIVES = (
     "all_reduce", "broadcast", "all_gather", "reduce_scatter", "reduce", "barrier", "all_to_all", "gather", "scatter",
 )  # fmt: skip
-
-
-def size(count: float) -> str:
-    """Bytes for people: `2.7 MB`, `640 B`; decimal prefixes."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.4g} {unit}"
-    return f"{count:.4g} B"
 
 
 def _total(spans: list[Span]) -> str:
@@ -91,31 +84,6 @@ def expect_heard(outcome: Outcome, expected: list) -> None:
             f"{outcome.at}: one message was changed on the way, and every rank still had the right result",
             "The data did not come by message; the messages are for show.",
         )
-
-
-def expect_held(outcome: Outcome, most: Callable[[int], float], advice: str = "") -> None:
-    """Rank r may hold `most(r)` bytes at once. ValueError if memory was not sampled: then nothing was tested."""
-    if not outcome.trace.memory:
-        raise ValueError("this trace has no memory samples")
-    for rank in range(outcome.ranks):
-        held = outcome.trace.peak_bytes(rank)
-        if held > most(rank):
-            raise Wrong(
-                f"{outcome.at}: rank {rank} held {size(held)} at once, expected {size(most(rank))} at most", advice
-            )
-
-
-def expect_overlap(outcome: Outcome, share: float, advice: str = "") -> None:
-    """Each rank must compute during `share` of the time in which it communicates. Run it over a slow link."""
-    for rank in range(outcome.ranks):
-        spans = outcome.trace.of(rank)
-        moving_s = sum(s.end_s - s.start_s for s in spans if s.lane == "send")
-        both_s = outcome.trace.overlap_s(rank)
-        if both_s < share * moving_s:
-            seen = both_s / moving_s if moving_s else 0.0
-            raise Wrong(
-                f"{outcome.at}: rank {rank} computed during {seen:.0%} of its communication, {share:.0%} wanted", advice
-            )
 
 
 def _equal(got: Any, expected: Any) -> bool:

@@ -1,6 +1,6 @@
 """The few pieces of HTML that cards, quizzes and reports share: static, themed by JupyterLab's own CSS variables.
 
-Outside JupyterLab the variables are missing and the fallbacks take the colours of the page around, so that the same
+Outside JupyterLab the variables are missing and the fallbacks take the colors of the page around, so that the same
 HTML reads on a light page, on a dark page, and where a web viewer strips the style altogether.
 """
 

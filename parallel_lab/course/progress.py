@@ -56,8 +56,14 @@ def read(file: Path | None = None) -> Entries:
 def update(kind: str, name: str, change: Callable[[dict[str, Any]], dict[str, Any]], file: Path | None = None) -> str:
     """Replaces the entry `name` of `kind` by `change(entry)`.
 
-    `kind` is `exercises` or `quizzes`; `change` gets an empty dict the first time. Returns a warning for the learner,
-    empty if all went well.
+    Args:
+        kind: `exercises` or `quizzes`.
+        name: of the exercise or the self-check.
+        change: gets an empty dict the first time.
+        file: the learner's file by default.
+
+    Returns:
+        A warning for the learner; empty if all went well.
     """
     file = file or location()
     try:
@@ -191,7 +197,11 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def replace(file: Path, text: str) -> None:
-    """Writes `text` to `file` so that a reader sees the old or the new text and never a part; OSError if it cannot."""
+    """Writes `text` to `file` so that a reader sees the old or the new text and never a part.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name + ".", suffix=".new")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -1,10 +1,9 @@
 """Question cards: `ask("E5")` shows an interview question with its answer folded away.
 
 `questions/index.yaml` lists every question; `questions/<id>.md` holds its card, written after `_TEMPLATE.md`: front
-matter (id, evidence, status) and one section a heading. `problems()` is what the tests run over all cards.
+matter (id, evidence, status) and one section a heading.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from parallel_lab.course import page
+from parallel_lab.course.typed import named
 
 FOLDER = files("parallel_lab.course").joinpath("questions")
 # heading in the card -> (what the reader sees, language)
@@ -29,16 +29,7 @@ SECTIONS = {
     "Strong answer": ("A strong answer", ""),
 }
 KINDS = {"ask": "Interview question", "code": "Coding problem", "topic": "Topic"}
-STATES = ("draft", "ready")
 _CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\n])")  # a browser would set a blank for it
-_EVIDENCE = re.compile(r"(\d\d(?:_\w+)?)#([\w.-]+)")
-
-
-class UnknownQuestion(KeyError):
-    """There is no question with this id; the message names the nearest ones."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -46,8 +37,11 @@ class Question:
     """One entry of the index.
 
     Attributes:
-        id: `E5`. kind: `ask`, `code` or `topic`. chapter: two digits, the notebook that answers it.
-        ask, zh: the question in English and in Chinese.
+        id: `E5`.
+        kind: `ask`, `code` or `topic`.
+        chapter: two digits, the notebook that answers it.
+        ask: the question in English.
+        zh: the question in Chinese.
         test: the circulating claim that the notebook puts to a measured test; empty where there is none.
     """
 
@@ -114,18 +108,20 @@ def index() -> dict[str, Question]:
 def ask(name: str) -> Card:
     """The card of question `name` (`"E5"`, in any case).
 
-    A question whose card is not written yet shows the question and the chapter that will answer it. Raises
-    `UnknownQuestion`, a KeyError that names the nearest ids, if there is no such question.
+    A question whose card is not written yet shows the question and the chapter that will answer it.
+
+    Raises:
+        UnknownName: there is no such question; this KeyError names the nearest ids.
     """
-    key = str(name).strip().upper()
-    if key not in index():
-        near = difflib.get_close_matches(key, index(), n=3, cutoff=0.4) or list(index())[:3]
-        raise UnknownQuestion(f"there is no question {name!r}; the nearest are {', '.join(near)}")
-    return card(index()[key])
+    return card(named("question", str(name).strip().upper(), index()))
 
 
 def card(question: Question, folder: Traversable | Path = FOLDER) -> Card:
-    """The card of `question` from `folder`, without sections where there is no file; ValueError if it is unreadable."""
+    """The card of `question` from `folder`, without sections where there is no file.
+
+    Raises:
+        ValueError: the file cannot be read as a card.
+    """
     file = folder.joinpath(f"{question.id}.md")
     if not file.is_file():
         return Card(question)
@@ -134,7 +130,11 @@ def card(question: Question, folder: Traversable | Path = FOLDER) -> Card:
 
 
 def parse(text: str, name: str) -> tuple[dict, dict[str, str]]:
-    """Front matter and sections of a card; ValueError naming the file if the front matter cannot be read."""
+    """Front matter and sections of a card.
+
+    Raises:
+        ValueError: the front matter cannot be read; the message names the file.
+    """
     match = re.match(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL)
     if match is None:
         raise ValueError(f"{name}: no front matter between two lines of ---")
@@ -146,32 +146,3 @@ def parse(text: str, name: str) -> tuple[dict, dict[str, str]]:
         raise ValueError(f"{name}: the front matter is not a list of `key: value`")
     pieces = re.split(r"^## +(.+?) *$", match[2], flags=re.MULTILINE)
     return front, {heading: body.strip() for heading, body in zip(pieces[1::2], pieces[2::2], strict=True)}
-
-
-def problems(folder: Traversable | Path = FOLDER) -> list[str]:
-    """What is wrong with the cards in `folder`, one sentence each; empty if all is well."""
-    found = []
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".md") and not file.name.startswith("_"):
-            found += _problems_of(file)
-    return found
-
-
-def _problems_of(file: Traversable | Path) -> list[str]:
-    name = file.name
-    if name.removesuffix(".md") not in index():
-        return [f"{name}: the index has no such question"]
-    try:
-        front, sections = parse(file.read_text(encoding="utf-8"), name)
-    except ValueError as error:
-        return [str(error)]
-    found = [f"{name}: section {heading!r} is missing" for heading in SECTIONS if heading not in sections]
-    found += [f"{name}: section {heading!r} is empty" for heading, text in sections.items() if not text]
-    found += [f"{name}: section {heading!r} is not known" for heading in sections if heading not in SECTIONS]
-    if front.get("id") != name.removesuffix(".md"):
-        found.append(f"{name}: the front matter says id {front.get('id')!r}")
-    if front.get("status") not in STATES:
-        found.append(f"{name}: status is {front.get('status')!r}, not one of {', '.join(STATES)}")
-    if not _EVIDENCE.fullmatch(str(front.get("evidence", ""))):
-        found.append(f"{name}: evidence is {front.get('evidence')!r}, not notebook#cell-tag")
-    return found

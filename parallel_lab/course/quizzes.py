@@ -139,7 +139,11 @@ class Quiz:
 
 
 def quiz(name: str, *questions: Choice | Number) -> Quiz:
-    """Self-check `name` with its questions; the name is what progress is kept under. ValueError without questions."""
+    """Self-check `name` with its questions; the name is what progress is kept under.
+
+    Raises:
+        ValueError: there are no questions.
+    """
     if not questions:
         raise ValueError(f"quiz {name!r} has no questions")
     return Quiz(name, questions)

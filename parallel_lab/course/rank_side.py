@@ -29,7 +29,7 @@ REFERENCES = ("parallel_lab.collectives", "parallel_lab.pipeline", "parallel_lab
 used: list[str] = []
 
 
-class Strange(NamedTuple):
+class Opaque(NamedTuple):
     """Stands for a returned value that is neither a plain tensor nor a number, list or tuple of them."""
 
     type_name: str
@@ -88,7 +88,7 @@ def to_device(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A copy of `value` in plain tensors on the CPU, numbers and lists; anything else becomes `Strange`.
+    """A copy of `value` in plain tensors on the CPU, numbers and lists; anything else becomes `Opaque`.
 
     A subclass of Tensor or a class of the learner's could claim to equal everything, so its type decides.
     """
@@ -98,7 +98,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if value is None or type(value) in (bool, int, float, str):
         return value
-    return Strange(type(value).__name__)
+    return Opaque(type(value).__name__)
 
 
 def poison(value: Any) -> None:

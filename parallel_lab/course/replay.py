@@ -13,11 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from parallel_lab.course.lab import Lab, Outcome, Wrong
-from parallel_lab.course.mechanism import forbid, size
+from parallel_lab.course.mechanism import forbid
 from parallel_lab.course.sources import uses
 from parallel_lab.course.values import name
 from parallel_lab.course.workers import ANSWERS, SPAN, Hold, gradient_at, regression
 from parallel_lab.trace import Span
+from parallel_lab.trace.units import format_bytes as size
 
 ITEM_BYTES = 8  # float64
 HEADER_BYTES = 64  # a message may carry some numbers beside weights or gradients
@@ -146,7 +147,10 @@ def expect_pair(outcome: Outcome, sender: int, receiver: int, least: int, most: 
             "The data did not travel through the process group, or its recording was stopped.",
         )
     if sent > most:
-        raise Wrong(f"{outcome.at}: rank {sender} sent rank {receiver} {size(sent)}; {what} are {size(least)}", advice)
+        raise Wrong(
+            f"{outcome.at}: rank {sender} sent rank {receiver} {size(sent)}; {what} are {size(least)}",
+            advice,
+        )
 
 
 def expect_received(outcome: Outcome) -> None:

@@ -15,8 +15,10 @@ class Verdict:
     """One test of a check.
 
     Attributes:
-        title: what is graded. state: `passed`, `failed` or `not run`.
-        seen: expected and seen, at which world size. advice: where to look next. Both empty when passed.
+        title: what is graded.
+        state: `passed`, `failed` or `not run`.
+        seen: what was expected and what was seen, at which world size; empty when passed.
+        advice: where to look next; empty when passed.
         seeds: of the inputs of the failing run.
     """
 

@@ -27,8 +27,9 @@ from parallel_lab.trace.memory import live_bytes
 
 PATIENCE_S = 1.0
 MARK = "mark"  # the lane of what a driver notes
-# note(kind, part, rows): called by a layer at its forward (`layer_forward`) and backward (`layer_backward`)
-Note = Callable[[str, int, int], None]
+# note(kind, part): called by layer `part` at its forward (`layer_forward`) and backward (`layer_backward`), and by a
+# `Chain` with the number of rows that it is given (`rows`)
+Note = Callable[[str, int], None]
 # Classes that are the answer, by name and by the module that they come from.
 _READY_MADE = (
     "DistributedDataParallel", "DataParallel", "ZeroRedundancyOptimizer", "FullyShardedDataParallel", "FSDPModule",
@@ -37,13 +38,13 @@ _READY_MADE = (
 _OUR_OWN = ("parallel_lab.data_parallel", "parallel_lab.parameter_server", "parallel_lab.synchronization")
 
 
-def mark(kind: str, part: int = -1, rows: int = 0) -> None:
-    """Notes in this rank's trace that `kind` happens now, at layer `part`, with a batch of `rows`."""
+def mark(kind: str, part: int = -1) -> None:
+    """Notes in this rank's trace that `kind` happens now, at layer `part`, or with so many rows."""
     log = recorder()
-    log.complete(log.issue(kind, part=part, mb=rows, lane=MARK))
+    log.complete(log.issue(kind, part=part, lane=MARK))
 
 
-def silent(kind: str, part: int, rows: int) -> None:
+def silent(kind: str, part: int) -> None:
     """Notes nothing: for the kernel's own model."""
 
 
@@ -53,14 +54,13 @@ class _Probe(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, part: int, note: Note) -> Tensor:
         ctx.part, ctx.note = part, note
-        note("layer_forward", part, len(y))
+        note("layer_forward", part)
         return y.view_as(y)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (gradient,) = gradients
-        ctx.note("layer_backward", ctx.part, len(gradient))
-        return gradient, None, None
+        ctx.note("layer_backward", ctx.part)
+        return *gradients, None, None
 
 
 class ProbedLinear(nn.Linear):
@@ -74,7 +74,7 @@ class ProbedLinear(nn.Linear):
         self.part, self.note = part, note
 
     def forward(self, input: Tensor) -> Tensor:
-        """x W^T + b, noted."""
+        """X W^T + b, noted."""
         return cast(Tensor, _Probe.apply(super().forward(input), self.part, self.note))
 
 
@@ -87,6 +87,7 @@ class Chain(nn.Module):
 
     def __init__(self, widths: Sequence[int], tied: bool = False, frozen: bool = False, note: Note = mark) -> None:
         super().__init__()
+        self.note = note
         self.layers = nn.ModuleList(ProbedLinear(*pair, part, note) for part, pair in enumerate(pairwise(widths)))
         if tied:
             self.layers[2].weight = self.layers[1].weight
@@ -95,6 +96,7 @@ class Chain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, widths[0]) to (rows, widths[-1])."""
+        self.note("rows", len(x))
         for part, layer in enumerate(self.layers):
             x = layer(torch.tanh(x) if part else x)
         return x

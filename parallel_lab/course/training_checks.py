@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from parallel_lab.course.lab import Outcome, Wrong
-from parallel_lab.course.mechanism import size
 from parallel_lab.course.training import MARK
 from parallel_lab.course.values import same
 from parallel_lab.trace import Span
+from parallel_lab.trace.units import format_bytes as size
 
 ITEM_BYTES = 8  # float64
 # Gradients, and weights after some steps, summed in another order: sums of some hundred float64 products, errors of
@@ -135,7 +135,11 @@ def expect_held(at: str, held: Sequence, most: float, what: str, advice: str = "
 
 
 def same_tensors(got: object, expected: Sequence[Tensor | None], where: str, what: str, advice: str = "") -> None:
-    """Raises `Wrong` unless `got` is the list `expected`; `what` names an item: `the gradient of parameter`."""
+    """Checks that `got` is the list `expected`; `what` names an item: `the gradient of parameter`.
+
+    Raises:
+        Wrong: it is not.
+    """
     if type(got) is not list or len(got) != len(expected):
         count = len(got) if isinstance(got, list) else "no list of"
         raise Wrong(f"{where}: {count} tensors, expected {len(expected)}", advice)
@@ -146,15 +150,20 @@ def same_tensors(got: object, expected: Sequence[Tensor | None], where: str, wha
 
 
 def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """d loss / d parameter, zeros where there is no path, for the kernel's own computation."""
+    """D loss / d parameter, zeros where there is no path, for the kernel's own computation."""
     found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 
-def expect_used(outcome: Outcome, plain: Callable[[], bool]) -> None:
-    """Of a run in which one result was changed on its way: `plain()` says whether the answer came out right even so."""
-    if outcome.ranks > 1 and plain():
-        raise Wrong(
-            f"{outcome.at}: the result of a collective was changed on the way, and every rank was still right",
-            "The data did not come by the collective; it is for show.",
-        )
+def expect_used(outcome: Outcome, right: Callable[[], None]) -> None:
+    """Of a run in which one result was changed on its way: the answer must have come out wrong, so `right()` raises."""
+    if outcome.ranks == 1:
+        return
+    try:
+        right()
+    except Wrong:
+        return
+    raise Wrong(
+        f"{outcome.at}: the result of a collective was changed on the way, and every rank was still right",
+        "The data did not come by the collective; it is for show.",
+    )

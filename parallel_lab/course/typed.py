@@ -1,7 +1,12 @@
-"""Numbers as a learner types them, and what a wrong one hints at."""
+"""What a learner types: names, and numbers with what a wrong one hints at."""
 
+import difflib
 import math
 import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _PREFIXES = {
     "": 1.0,
@@ -26,10 +31,32 @@ _FACTORS = {
 }
 
 
+class UnknownName(KeyError):
+    """There is nothing of this name; the message names the nearest ones."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def named(what: str, name: str, known: Mapping[str, T]) -> T:
+    """The item of `known` that is called `name`; `what` it is begins the message.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4) or list(known)[:3]
+        raise UnknownName(f"there is no {what} {name!r}; the nearest are {', '.join(near)}")
+    return known[name]
+
+
 def parse_number(text: str, unit: str = "") -> float:
     """The number that a learner typed, in `unit`: `1.5e6`, `1,500,000`, `1 500 000`, `1.5 MB`, `2/3`, `75 %`.
 
-    A unit typed with another prefix is converted; ValueError says what was not understood.
+    A unit typed with another prefix is converted.
+
+    Raises:
+        ValueError: the text is no number, or has another unit.
     """
     compact = re.sub(r"(?<=\d)[,_\u202f\u00a0 '](?=\d{3}(?!\d))", "", text.strip()).replace("−", "-")
     fraction = re.fullmatch(r"(-?\d+)\s*/\s*(\d*[1-9]\d*)", compact)

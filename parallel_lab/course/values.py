@@ -5,17 +5,24 @@ from typing import Any
 import torch
 
 from parallel_lab.course.lab import Outcome, Wrong
-from parallel_lab.course.rank_side import Strange
+from parallel_lab.course.rank_side import Opaque
 
 # Sums of a handful of float64 normals: two orders of adding differ by a few units in the last place (2e-16 each).
 TOLERANCE = 1e-12
 
 
 def same(got: Any, expected: Any, where: str, advice: str = "", tolerance: float = TOLERANCE) -> None:
-    """Raises `Wrong` unless `got` is `expected`: same structure, shapes and dtypes, values within `tolerance`.
+    """Checks that `got` is `expected`: the same structure, shapes and dtypes, and values within `tolerance`.
 
-    `tolerance` is absolute and relative to the largest expected value; NaN equals nothing. `where` begins the message
-    (`at 3 ranks: rank 1`).
+    Args:
+        got: what came.
+        expected: what should come. NaN equals nothing.
+        where: begins the message: `at 3 ranks: rank 1`.
+        advice: ends it.
+        tolerance: both absolute and relative to the largest expected value.
+
+    Raises:
+        Wrong: they differ.
     """
     if isinstance(expected, list | tuple):
         _same_list(got, expected, where, advice, tolerance)
@@ -26,13 +33,13 @@ def same(got: Any, expected: Any, where: str, advice: str = "", tolerance: float
 
 
 def right_everywhere(outcome: Outcome, expected: list, advice: str) -> None:
-    """Raises `Wrong` unless each rank returned its item of `expected`."""
+    """Checks that each rank returned its item of `expected`."""
     for rank, (got, right) in enumerate(zip(outcome.results, expected, strict=True)):
         same(got, right, f"{outcome.at}: rank {rank}", advice)
 
 
 def unchanged(outcome: Outcome, advice: str = "Work on a copy: whoever called you still needs the input.") -> None:
-    """Raises `Wrong` if a rank's arguments are not what they were before the call."""
+    """Checks that each rank's arguments are what they were before the call."""
     for rank, (after, before) in enumerate(zip(outcome.given, outcome.inputs, strict=True)):
         try:
             same(after, before, "", tolerance=0.0)
@@ -44,7 +51,7 @@ def name(value: Any) -> str:
     """What a returned value is, in a few words."""
     if isinstance(value, torch.Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
-    if isinstance(value, Strange):
+    if isinstance(value, Opaque):
         return f"an object of class {value.type_name}"
     if isinstance(value, list):
         return f"a list of {len(value)}"

@@ -1,9 +1,8 @@
 # The one list of names: lazy_loader reads it at run time, type checkers and editors before.
-from .data import Batch, Batches, shard_sizes, share, text, text_batches, tokenise
+from .data import Batch, Batches, shard_sizes, share, text, text_batches, tokenize
 from .digits import digit_batches, digit_images
 from .formulas import activation_bytes, block_activation_bytes, flops_per_token, matmul_parameters, parameter_count
 from .gpt import GPT, Attention, Block, Embedding, FeedForward, GPTConfig, Head, causal_attention, loss
-from .hub import hub_text
 from .mlp import MLP
 from .reference import Reference, build, train
 
@@ -26,7 +25,6 @@ __all__ = [
     "digit_batches",
     "digit_images",
     "flops_per_token",
-    "hub_text",
     "loss",
     "matmul_parameters",
     "parameter_count",
@@ -34,6 +32,6 @@ __all__ = [
     "share",
     "text",
     "text_batches",
-    "tokenise",
+    "tokenize",
     "train",
 ]

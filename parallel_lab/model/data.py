@@ -41,7 +41,7 @@ class Batches:
         return islice(self.draw(), self.steps)
 
 
-def tokenise(text: str) -> Tensor:
+def tokenize(text: str) -> Tensor:
     """The UTF-8 bytes of `text` as tokens, uint8 (length,): an eighth of the memory that int64 takes."""
     return torch.frombuffer(bytearray(text, "utf-8"), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
 
@@ -50,12 +50,15 @@ def tokenise(text: str) -> Tensor:
 def text(split: str = "train") -> Tensor:
     """The bytes of all topics, sorted by name, uint8 (length,): `train` is the first 90 %, `validation` the last 10 %.
 
-    Split by position, not at random: a random split would put neighbours of each validation byte into the training
-    text. The tensor is shared by all callers: leave it as it is. ValueError for another split.
+    Split by position, not at random: a random split would put neighbors of each validation byte into the training
+    text. The tensor is shared by all callers: leave it as it is.
+
+    Raises:
+        ValueError: there is no such split.
     """
     if split not in ("train", "validation"):
         raise ValueError(f"there is no split {split!r}: expected train or validation")
-    tokens = tokenise("\n\n".join(topics[name] for name in sorted(topics)))
+    tokens = tokenize("\n\n".join(topics[name] for name in sorted(topics)))
     cut = len(tokens) - int(len(tokens) * VALIDATION)
     return tokens[:cut] if split == "train" else tokens[cut:]
 
@@ -63,7 +66,10 @@ def text(split: str = "train") -> Tensor:
 def shard_sizes(total: int, world: int) -> list[int]:
     """How `total` things are shared among `world` ranks: sizes that differ by one at most, larger ones first.
 
-    `shard_sizes(10, 3)` is `[4, 3, 3]`. ValueError if total is negative or world is below 1.
+    `shard_sizes(10, 3)` is `[4, 3, 3]`.
+
+    Raises:
+        ValueError: total is negative, or world is below 1.
     """
     if total < 0 or world < 1:
         raise ValueError(f"cannot share {total} things among {world} ranks")
@@ -72,7 +78,11 @@ def shard_sizes(total: int, world: int) -> list[int]:
 
 
 def share(batch: int, rank: int, world: int) -> slice:
-    """Where rank's samples stand in a global batch; ValueError if there is no such rank or it would get none."""
+    """Where rank's samples stand in a global batch.
+
+    Raises:
+        ValueError: there is no such rank, or it would get no sample.
+    """
     sizes = shard_sizes(batch, world)
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank} in a world of {world}")
@@ -87,8 +97,19 @@ def text_batches(
 ) -> Batches:
     """Rank's share of `steps` global batches of text: (tokens, targets), each int64 (share, seq).
 
-    Each sequence starts at a random position; its targets are the bytes one further on. `data` is a 1-d tensor of
-    tokens, by default `text("train")`. ValueError if `data` is too short, or as `share` raises it.
+    Each sequence starts at a random position; its targets are the bytes one further on.
+
+    Args:
+        seq: the length of a sequence.
+        batch: sequences in a global batch.
+        steps: how many batches.
+        rank: whose share.
+        world: the number of ranks.
+        seed: decides where sequences start.
+        data: a 1-d tensor of tokens; `text("train")` by default.
+
+    Raises:
+        ValueError: `data` is too short, or a rank would get no sequence.
     """
     tokens = text("train") if data is None else data
     mine = share(batch, rank, world)

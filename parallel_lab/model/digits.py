@@ -19,8 +19,11 @@ TEST = 0.2  # the share of the images that is never trained on
 def digit_images(split: str = "train", seed: int = 0) -> tuple[Tensor, Tensor]:
     """Images, float32 (count, 64) in [0, 1], and labels, int64 (count,): `train` (80 %) or `test` (20 %).
 
-    `seed` shuffles before the cut, because neighbours in the file were written by the same hand. The tensors are shared
-    by all callers: leave them as they are. ValueError for another split.
+    `seed` shuffles before the cut, because neighbors in the file were written by the same hand. The tensors are shared
+    by all callers: leave them as they are.
+
+    Raises:
+        ValueError: there is no such split.
     """
     if split not in ("train", "test"):
         raise ValueError(f"there is no split {split!r}: expected train or test")

@@ -22,7 +22,7 @@ INIT_STD = 0.02  # GPT-2's
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a `GPT`. ValueError if a size is below 1, heads do not divide width, or dropout is not in [0, 1).
+    """The shape of a `GPT`.
 
     Attributes:
         vocab: how many different tokens; 256 for bytes.
@@ -35,6 +35,9 @@ class GPTConfig:
         dropout: the share of values dropped after the embedding and after each half of a block. Attention
             probabilities are not dropped: the fused kernels that spare their memory would be lost on the CPU.
         bias: whether linears (other than the output layer, which never has one) and layer norms have a bias.
+
+    Raises:
+        ValueError: a size is below 1, heads do not divide width, or dropout is not in [0, 1).
     """
 
     vocab: int = 256
@@ -114,7 +117,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each added to its input and each normalising what it reads (pre-norm)."""
+    """Attention, then feed-forward, each added to its input and each normalizing what it reads (pre-norm)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -141,7 +144,8 @@ class Embedding(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """`positions` (seq,) says where these tokens stand in the whole sequence; by default 0, 1, 2, ...
 
-        Raises ValueError for a sequence longer than the model's.
+        Raises:
+            ValueError: the sequence is longer than the model's.
         """
         seq, longest = tokens.shape[-1], self.positions.num_embeddings
         if seq > longest:
@@ -175,7 +179,7 @@ class GPT(nn.Module):
         self.head = Head(config)
         if config.tied:
             self.head.linear.weight = self.embedding.tokens.weight
-        self._initialise()
+        self._initialize()
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """`positions` (seq,): where the tokens stand, for a rank that holds a part of the sequence only."""
@@ -188,7 +192,7 @@ class GPT(nn.Module):
         """Embedding, blocks and head in order of use; the output of each is the input of the next."""
         return [self.embedding, *self.blocks, self.head]
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """GPT-2's: normal with a deviation of 0.02, zero biases, and less where a block adds to its input."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):

@@ -18,10 +18,13 @@ from parallel_lab.plan import Op, Plan
 
 
 def gpipe(p: int, m: int) -> Plan:
-    """The schedule of `m` microbatches through `p` stages, stage s on rank s. ValueError unless p, m >= 1.
+    """The schedule of `m` microbatches through `p` stages, stage s on rank s.
 
     Backwards run in the order of the forwards, as in PyTorch; the paper's figure 2 draws them last first. The bubble
     and the memory are the same.
+
+    Raises:
+        ValueError: p or m is below 1.
     """
     require_positive(p=p, m=m)
     return with_needs([[Op(stage, kind, stage, mb) for kind in "FB" for mb in range(m)] for stage in range(p)])

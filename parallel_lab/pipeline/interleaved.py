@@ -23,7 +23,10 @@ def interleaved(p: int, m: int, v: int) -> Plan:
     """The schedule of `m` microbatches through `p * v` stages, stage s on rank s mod p.
 
     Microbatches go in rounds of p: a rank takes a round through its first chunk, then through its second, and so on,
-    and begins the next round. Raises ValueError unless p, m, v >= 1 and p divides m, which leaves no round half full.
+    and begins the next round.
+
+    Raises:
+        ValueError: p, m or v is below 1, or p does not divide m, which would leave a round half full.
     """
     require_positive(p=p, m=m, v=v)
     if m % p:

@@ -34,7 +34,11 @@ def _needs(op: Op, owner: dict[int, int], split: set[tuple[int, int]], last: int
 
 
 def require_positive(**sizes: int) -> None:
-    """Raises ValueError, naming the size, unless all are at least 1."""
+    """Checks that all sizes are at least 1.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} is {size}: a pipeline needs at least 1")

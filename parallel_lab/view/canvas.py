@@ -30,7 +30,8 @@ class Canvas(anywidget.AnyWidget):
     """A timeline to zoom and pan. What the reader sees is in traits that Python can read, watch and set.
 
     Attributes:
-        start_s, end_s: the stretch of time in view, in seconds since the first span.
+        start_s: where the stretch of time in view begins, in seconds since the first span.
+        end_s: where it ends.
         selected: index of the selected box in `data["boxes"]`; -1 for none.
         data: what is drawn; see `payload`.
     """
@@ -53,10 +54,11 @@ class Canvas(anywidget.AnyWidget):
 def payload(trace: Trace, slots: bool, label: str) -> dict:
     """What the browser needs to draw `trace`, compact enough to be sent as JSON.
 
-    `boxes` holds rows of (rank, lane, row, start_s, duration_s, kind, part, mb, peer, bytes, wait_s, line, count),
-    where lane, kind and line are indices into the lists of that name. `memory` holds (time_s, bytes) per rank.
+    `boxes` holds rows of (rank, lane, row, start_s, duration_s, kind, part, mb, peer, bytes, wait_s, line, count). In
+    them lane, kind and line are indices into the lists of that name; mb is the round where a collective counts rounds.
+    `memory` holds (time_s, bytes) per rank.
     """
-    layout = _small_enough(trace)
+    layout, counted = _small_enough(trace), counted_kinds(trace.spans)
     kinds = order(box.kind for box in layout.boxes)
     lines = list(dict.fromkeys(trace.spans[box.first].line for box in layout.boxes))
     places = {"kind": kinds, "lane": list(layout.rows), "line": lines}
@@ -69,18 +71,18 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
         "slots": slots,
         "simulated": trace.simulated,
         "lanes": [{"name": lane_name(lane, layout.rows), "rows": rows} for lane, rows in layout.rows.items()],
-        "kinds": _kinds(trace, kinds),
+        "kinds": _kinds(kinds, counted),
         "lines": lines,
-        "boxes": [_row(trace, layout, box, index) for box in layout.boxes],
+        "boxes": [_row(trace, layout, box, index, counted) for box in layout.boxes],
         "memory": [_levels(trace, layout, rank) for rank in range(trace.ranks)] if trace.memory else [],
     }
 
 
-def _kinds(trace: Trace, kinds: list[str]) -> list[dict]:
-    counted, found = counted_kinds(trace.spans), looks(kinds)
+def _kinds(kinds: list[str], counted: dict[str, str]) -> list[dict]:
+    found = looks(kinds)
     return [
-        {"name": NAMES.get(kind, kind), "counted": kind in counted, "ink": look.ink, **look._asdict()}
-        for kind, look in ((kind, found[kind]) for kind in kinds)
+        {"name": NAMES.get(kind, kind), "counted": kind in counted, "ink": found[kind].ink, **found[kind]._asdict()}
+        for kind in kinds
     ]
 
 
@@ -94,11 +96,13 @@ def _small_enough(trace: Trace) -> Layout:
     return layout
 
 
-def _row(trace: Trace, layout: Layout, box: Box, index: dict[str, dict[str, int]]) -> list:
+def _row(trace: Trace, layout: Layout, box: Box, index: dict[str, dict[str, int]], counted: dict[str, str]) -> list:
     s = trace.spans[box.first]
     start_s, duration_s = box.start_s - layout.start_s, box.end_s - box.start_s
-    what = [index["kind"][box.kind], s.part, s.mb, s.peer, s.bytes, float(f"{s.wait_s:.4g}"), index["line"][s.line]]
-    return [box.rank, index["lane"][box.lane], box.row, _short(start_s), _short(duration_s), *what, box.spans]
+    where = [box.rank, index["lane"][box.lane], box.row, _short(start_s), _short(duration_s)]
+    number = getattr(s, counted.get(s.kind, "mb"))
+    what = [index["kind"][box.kind], s.part, number, s.peer, s.bytes, float(f"{s.wait_s:.4g}")]
+    return [*where, *what, index["line"][s.line], box.spans]
 
 
 def _short(time_s: float) -> float:

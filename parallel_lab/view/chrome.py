@@ -63,8 +63,10 @@ def _names(trace: Trace, threads: list[int]) -> Iterator[dict]:
 
 
 def _slice(s: Span, thread: int) -> dict:
-    facts = {"part": s.part, "mb": s.mb, "peer": s.peer, "bytes": s.bytes, "group": s.group, "line": s.line}
+    facts = {"part": s.part, "mb": s.mb, "peer": s.peer, "axis": s.axis, "bytes": s.bytes, "group": s.group}
+    facts["line"] = s.line
     args = {name: value for name, value in facts.items() if value not in ("", -1)}
+    args |= {name: value for name, value in {"round": s.round, "wait_us": _us(s.wait_s)}.items() if value}
     return {
         "ph": "X",
         "name": s.name,
@@ -73,22 +75,26 @@ def _slice(s: Span, thread: int) -> dict:
         "tid": thread,
         "ts": _us(s.start_s),
         "dur": _us(s.end_s - s.start_s),
-        "args": args | ({"wait_us": _us(s.wait_s)} if s.wait_s else {}),
+        "args": args,
     }
+
+
+def _named(s: Span) -> tuple:
+    return s.part, s.mb, s.round, s.phase, s.axis, s.group
 
 
 def messages(trace: Trace) -> list[tuple[int, int]]:
     """(index of the send, index of the receive) of each message between two ranks, in order of sending.
 
-    A message is known by its ranks, part, microbatch and group; equal ones pair up in order of issue.
+    A message is known by its ranks and group, and by what names it; equal ones pair up in order of issue.
     """
     waiting: dict[tuple, list[int]] = defaultdict(list)
     for i, s in enumerate(trace.spans):
         if s.lane == RECV and s.peer >= 0:
-            waiting[s.peer, s.rank, s.part, s.mb, s.group].append(i)
+            waiting[s.peer, s.rank, *_named(s)].append(i)
     pairs = []
     for i, s in enumerate(trace.spans):
-        receives = waiting.get((s.rank, s.peer, s.part, s.mb, s.group)) if s.lane == SEND and s.peer >= 0 else None
+        receives = waiting.get((s.rank, s.peer, *_named(s))) if s.lane == SEND and s.peer >= 0 else None
         if receives:
             pairs.append((i, receives.pop(0)))
     return pairs

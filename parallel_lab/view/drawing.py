@@ -1,4 +1,4 @@
-"""What every picture of the course is: a PNG with a text alternative, and a summary in text below it.
+"""What every picture of the course is: a PNG with a text alternative, and a summary in text below it. And its parts.
 
 In a notebook two outputs appear: the image (`image/png`, which survives the comparison of outputs and every site that
 shows notebooks), then the summary. The alternative text stands in the image's metadata, for readers that honour it, and
@@ -8,14 +8,20 @@ a line of script that hands it on; where scripts do not run, the summary still f
 
 import base64
 import io
+from collections.abc import Sequence
 from functools import cached_property
 from html import escape
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.patches import Patch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -23,7 +29,8 @@ from parallel_lab.view import style
 
 DPI = 144  # drawn at one and a half times the size at which it is shown, for dense screens
 _CSS_DPI = 96
-_COLOURS = 40
+OUTSIDE = "outside lower center"  # where matplotlib makes room for a legend
+_COLORS = 40
 _TEXT_STYLE = "margin: 0; font-family: var(--jp-code-font-family, monospace)"  # columns must line up everywhere
 _LABEL_IMAGE = (
     "{const me=document.currentScript,"
@@ -48,7 +55,7 @@ class Drawing:
 
     @cached_property
     def png(self) -> bytes:
-        """The picture as PNG, with a palette of colours and the alternative text in its `Description`."""
+        """The picture as PNG, with a palette of colors and the alternative text in its `Description`."""
         with style.settings():
             canvas = FigureCanvasAgg(self.figure)
             self.figure.set_dpi(DPI)
@@ -84,15 +91,65 @@ class Drawing:
 
 
 def _with_palette(image: Image.Image) -> Image.Image:
-    """`image` with a palette of its most frequent colours, each other colour moved to the nearest of them.
+    """`image` with a palette of its most frequent colors, each other color moved to the nearest of them.
 
     Pillow's own adaptive palettes shift the pale backgrounds, which are most of a figure.
     """
     pixels = np.asarray(image).astype(np.int32)  # (height, width, 3)
-    colours, which, counts = np.unique(pixels @ [1 << 16, 1 << 8, 1], return_inverse=True, return_counts=True)
-    kept = colours[np.argsort(-counts, kind="stable")[:_COLOURS]]
-    channels, palette = ((c[:, None] >> [16, 8, 0]) & 255 for c in (colours, kept))
+    colors, which, counts = np.unique(pixels @ [1 << 16, 1 << 8, 1], return_inverse=True, return_counts=True)
+    kept = colors[np.argsort(-counts, kind="stable")[:_COLORS]]
+    channels, palette = ((c[:, None] >> [16, 8, 0]) & 255 for c in (colors, kept))
     nearest = ((channels[:, None] - palette) ** 2).sum(axis=-1).argmin(axis=1)
     small = Image.fromarray(nearest[which].reshape(pixels.shape[:2]).astype(np.uint8))
     small.putpalette(palette.astype(np.uint8).tobytes())
     return small
+
+
+def panels(
+    count: int, columns: int, width_in: float, panel_in: float, title: str | None = None, **shared
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` axes, `columns` side by side, each `panel_in` inches high; `shared` goes to `subplots`."""
+    columns = min(columns, count)
+    rows = ceil(count / columns)
+    figure = Figure(
+        figsize=(width_in, rows * panel_in + (0.35 if title else 0)), facecolor="white", layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False, **shared)
+    axes = list(grid.flat)
+    for unused in axes[count:]:
+        figure.delaxes(unused)
+    if title:
+        figure.suptitle(style.shorten(title, int(width_in / 0.085)), fontsize=10, x=0.01, ha="left", color=style.INK)
+    return figure, axes[:count]
+
+
+def tidy(ax: Axes, xlabel: str = "", ylabel: str = "") -> None:
+    """Labels, a faint grid behind the data, and no frame at top and right."""
+    ax.set_xlabel(xlabel, fontsize=8.5)
+    ax.set_ylabel(ylabel, fontsize=8.5)
+    ax.tick_params(labelsize=7.5, length=3, color=style.FAINT)
+    ax.grid(True, linewidth=0.5)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def legend_below(
+    figure: Figure, handles: Sequence, names: Sequence[str], loc: Any = OUTSIDE, long: float = 2.6
+) -> Legend:
+    """A legend under all axes, in as many columns as fit the width; `long` is the length of its samples."""
+    names = [style.shorten(name, 60) for name in names]
+    columns = min(len(names), 8)
+    while True:
+        legend = figure.legend(handles, names, loc=loc, ncols=columns, fontsize=7.5, handlelength=long)
+        if columns == 1 or legend.get_window_extent().width / figure.dpi <= figure.get_figwidth() - 0.1:
+            return legend
+        legend.remove()
+        columns -= 1
+
+
+def swatches(kinds: Sequence[str]) -> list[Patch]:
+    """For a legend: a small area in the look of each of `kinds`."""
+    looks = style.looks(kinds)
+    return [Patch(linewidth=0.4, **looks[kind].area()) for kind in kinds]

@@ -5,6 +5,7 @@ Boxes of one look are one collection: a trace of 2,000 spans is a dozen artists 
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,15 +13,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
+from parallel_lab.view.drawing import legend_below, swatches
 from parallel_lab.view.geometry import Geometry
-from parallel_lab.view.layout import Box, Layout, held_bytes
+from parallel_lab.view.layout import Layout, held_bytes
 from parallel_lab.view.style import BAND, FAINT, INK, Look, looks, order, settings, shorten
 
 _LEFT, _RIGHT, _RIGHT_MEMORY = 1.35, 0.2, 0.8
@@ -29,8 +30,15 @@ _BAND_CHARACTERS = 8  # that fit left of them
 _TOP, _TOP_TITLE, _AXIS = 0.12, 0.34, 0.46
 _LABEL_PT, _LANE_PT, _TEXT_PT = 8.5, 6.5, 7.0
 _DIGIT_IN = 0.66 * _TEXT_PT / 72  # a digit of DejaVu Sans is 0.64 em wide
-_PLAIN_BELOW_IN = 0.06  # narrower boxes are drawn without hatching and outline: those would hide the colour
+_PLAIN_BELOW_IN = 0.06  # narrower boxes are drawn without hatching and outline: those would hide the color
 _HALO = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
+_LABEL: dict[str, Any] = {
+    "fontsize": _TEXT_PT,
+    "ha": "center",
+    "va": "center_baseline",
+    "path_effects": _HALO,
+    "clip_on": True,
+}
 
 
 def timeline_figure(
@@ -49,7 +57,7 @@ def timeline_figure(
     with settings():
         figure = Figure(figsize=(width_in, 1.0), facecolor="white")
         FigureCanvasAgg(figure)
-        legend, legend_in = _legend(figure, layout, width_in)
+        legend, legend_in = _legend(figure, layout)
         top = _TOP_TITLE if title else _TOP
         height_in = top + geometry.height + _AXIS + legend_in
         figure.set_size_inches(width_in, height_in)
@@ -120,24 +128,16 @@ def _boxes(ax: Axes, layout: Layout, geometry: Geometry, scale: float, axes_in: 
             ((left, top), (right, top), (right, bottom), (left, bottom))
         )
         if box.label and geometry.fits(bottom - top) and width_in > len(box.label) * _DIGIT_IN + 0.03:
-            _label(ax, box, (left + right) / 2, (top + bottom) / 2)
+            middle = (left + right) / 2, (top + bottom) / 2
+            ax.text(*middle, box.label, **_LABEL)
     for (kind, plain), shapes in corners.items():
         _fill(ax, np.asarray(shapes), found[kind], plain)
 
 
 def _fill(ax: Axes, shapes: np.ndarray, look: Look, plain: bool) -> None:
     # shapes: (boxes, 4, 2)
-    if plain:
-        ax.add_collection(PolyCollection(list(shapes), facecolor=look.colour, linewidth=0), autolim=False)
-        return
-    fill = PolyCollection(
-        list(shapes), facecolor=look.colour, edgecolor=look.ink, hatch=2 * look.hatch or None, linewidth=0.4
-    )
-    ax.add_collection(fill, autolim=False)
-
-
-def _label(ax: Axes, box: Box, x: float, y: float) -> None:
-    ax.text(x, y, box.label, fontsize=_TEXT_PT, ha="center", va="center_baseline", path_effects=_HALO, clip_on=True)
+    area = {"facecolor": look.color, "linewidth": 0} if plain else {**look.area(), "linewidth": 0.4}
+    ax.add_collection(PolyCollection(list(shapes), **area), autolim=False)
 
 
 def _memory(ax: Axes, trace: Trace, layout: Layout, geometry: Geometry, scale: float) -> None:
@@ -147,9 +147,9 @@ def _memory(ax: Axes, trace: Trace, layout: Layout, geometry: Geometry, scale: f
         levels = [(time_s, sum(held.values())) for time_s, held in held_bytes(trace, rank)]
         top, bottom = geometry.strip(rank)
         if levels:
-            times, held = _steps(levels, layout)
+            times_s, held = np.array([*levels, (layout.end_s, levels[-1][1])]).T  # the last level lasts to the end
             heights = bottom - (bottom - top) * held / most
-            x = (times - layout.start_s) / scale
+            x = (times_s - layout.start_s) / scale
             ax.fill_between(x, bottom, heights, step="post", color="#BBBBBB", linewidth=0)
             ax.step(x, heights, where="post", color=INK, linewidth=0.7)
         peak = f"≤ {format_bytes(trace.peak_bytes(rank))}"
@@ -157,28 +157,11 @@ def _memory(ax: Axes, trace: Trace, layout: Layout, geometry: Geometry, scale: f
         ax.text(1.008, (top + bottom) / 2, peak, fontsize=_LANE_PT, color=FAINT, **where)
 
 
-def _steps(levels: list[tuple[float, int]], layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Times and bytes, the last level held to the end of the picture."""
-    times = [time_s for time_s, _ in levels] + [layout.end_s]
-    held = [held for _, held in levels] + [levels[-1][1]]
-    return np.asarray(times), np.asarray(held, dtype=float)
-
-
-def _legend(figure: Figure, layout: Layout, width_in: float) -> tuple[Legend | None, float]:
-    """The legend under the axes in as many columns as fit the width, and its height in inches."""
+def _legend(figure: Figure, layout: Layout) -> tuple[Legend | None, float]:
+    """The legend under the axes, and its height in inches."""
     kinds = order(box.kind for box in layout.boxes)
     if not kinds:
         return None, 0.0
-    found = looks(kinds)
-    patches = [
-        Patch(facecolor=found[k].colour, edgecolor=found[k].ink, hatch=2 * found[k].hatch or None, linewidth=0.4)
-        for k in kinds
-    ]
-    names = [shorten(f"{k}: {NAMES[k]}" if k in NAMES else k, 60) for k in kinds]
-    for columns in range(min(len(kinds), 8), 0, -1):
-        legend = figure.legend(patches, names, loc="lower center", ncols=columns, fontsize=7.5, handlelength=2.2)
-        box = legend.get_window_extent()
-        if box.width / figure.dpi <= width_in - 0.1 or columns == 1:
-            return legend, box.height / figure.dpi
-        legend.remove()
-    return None, 0.0
+    names = [f"{kind}: {NAMES[kind]}" if kind in NAMES else kind for kind in kinds]
+    legend = legend_below(figure, swatches(kinds), names, loc="lower center", long=2.2)
+    return legend, legend.get_window_extent().height / figure.dpi

@@ -1,19 +1,20 @@
 """A grid of cells with a word in each: who holds which chunk, or which algorithm wins where."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from parallel_lab.view.axes import panels, tidy
-from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.drawing import Drawing, panels, tidy
 from parallel_lab.view.style import FAINT, INK, Look, numbered, settings
 from parallel_lab.view.text import table
 
 Cells = Sequence[Sequence[str]]
 _HALO = [withStroke(linewidth=2.0, foreground="white", alpha=0.9)]
 _EMPTY = Look("#FFFFFF", "")
+_FAINT: dict[str, Any] = {"edgecolor": FAINT}
 _TEXT_WIDTH = 115  # characters of a line of text
 
 
@@ -29,27 +30,34 @@ def grid(
     title: str | None = None,
     alt: str | None = None,
     width_in: float = 9.0,
+    row_in: float | None = None,
 ) -> Drawing:
     """Draws one panel for each of `sheets`: {heading: cells}, where `cells[row][column]` is a word, or empty.
 
     Args:
         sheets: every panel has the same rows and columns.
-        rows, columns: their names, from top to bottom and from left to right.
-        xlabel, ylabel: what columns and rows are, with the unit.
+        rows: their names, from top to bottom.
+        columns: their names, from left to right.
+        xlabel: what columns are, with the unit.
+        ylabel: what rows are, with the unit.
         by: cells whose word gives the same value look the same; by default cells with the same word.
         across: the most panels side by side.
-        title, alt: above the picture, and the alternative text; one is made where none is given.
+        title: above the picture.
+        alt: the alternative text; one is made where none is given.
         width_in: width in inches.
+        row_in: the height of a row in inches; by default what suits their number.
 
-    Raises ValueError when there is nothing to draw or a panel has not a word for each row and column.
+    Raises:
+        ValueError: there is nothing to draw, or a panel has not a word for each row and column.
     """
     _check(sheets, rows, columns)
     looks = _looks(sheets, by)
     across = min(across, len(sheets))
     with settings():
-        panel_in = 0.75 + max(0.2, min(0.32, 3.4 / len(rows))) * len(rows)
-        figure, axes = panels(len(sheets), across, width_in, panel_in, title)
-        size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / max(map(len, looks), default=1) / 0.75))
+        row_in = row_in or max(0.2, min(0.32, 3.4 / len(rows)))
+        figure, axes = panels(len(sheets), across, width_in, 0.75 + row_in * len(rows), title)
+        longest = max((len(line) for word in looks for line in word.split("\n")), default=1)
+        size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / longest / 0.75))
         for i, (ax, (heading, cells)) in enumerate(zip(axes, sheets.items(), strict=True)):
             _sheet(ax, cells, looks, size)
             tidy(ax, xlabel if i + across >= len(sheets) else "", ylabel if i % across == 0 else "")
@@ -79,8 +87,8 @@ def _sheet(ax: Axes, cells: Cells, looks: Mapping[str, Look], size: float) -> No
     for y, row in enumerate(cells):
         for x, word in enumerate(row):
             look = looks.get(word, _EMPTY)
-            style = {"facecolor": look.colour, "edgecolor": look.ink if word else FAINT, "hatch": look.hatch or None}
-            ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, linewidth=0.4, alpha=0.75, **style))
+            area = {**look.area(dense=1), **({} if word else _FAINT)}
+            ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, linewidth=0.4, alpha=0.75, **area))
             ax.text(x, y, word, ha="center", va="center", fontsize=size, color=INK, path_effects=_HALO)
     ax.set(xlim=(-0.5, len(cells[0]) - 0.5), ylim=(len(cells) - 0.5, -0.5))
 

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from parallel_lab.view.axes import panels
-from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.drawing import Drawing, panels
 from parallel_lab.view.style import INK, settings
 from parallel_lab.view.text import table
 
@@ -34,13 +33,18 @@ def heatmap(
 
     Args:
         matrices: every panel has the same rows and columns; `numbers[row][column]` is 0 or more.
-        rows, columns: their names, from top to bottom and from left to right; long names of columns stand upright.
-        xlabel, ylabel: what columns and rows are, with the unit. across: the most panels side by side.
-        title, alt: above the picture, and the alternative text; one is made where none is given.
+        rows: their names, from top to bottom.
+        columns: their names, from left to right; long ones stand upright.
+        xlabel: what columns are, with the unit.
+        ylabel: what rows are, with the unit.
+        across: the most panels side by side.
+        title: above the picture.
+        alt: the alternative text; one is made where none is given.
         show_values: whether the text lists the largest number of each panel; False where it differs between machines.
         width_in: width in inches.
 
-    Raises ValueError when there is nothing to draw, a panel has another shape, or a number is negative.
+    Raises:
+        ValueError: there is nothing to draw, a panel has another shape, or a number is negative.
     """
     arrays = {name: np.asarray(numbers, dtype=float) for name, numbers in matrices.items()}
     _check(arrays, (len(rows), len(columns)))

@@ -17,9 +17,9 @@ class Box(NamedTuple):
     """One rectangle: a span, or several (`spans`) of one kind too narrow to tell apart.
 
     Attributes:
-        rank, lane, kind: as in `trace.Span`.
+        rank: as in `trace.Span`, as are lane and kind.
         row: 0 for the first row of the lane; further rows hold what runs at the same time.
-        start_s, end_s: seconds (slots, for a plan).
+        start_s: in seconds (slots, for a plan), as is end_s.
         label: what is written inside where there is room; may be empty.
         spans: how many spans it stands for.
         first: the place of the first of them in `trace.spans`.
@@ -149,23 +149,26 @@ def merge(boxes: Iterable[Box], pixel_s: float) -> list[Box]:
     return merged
 
 
-def counted_kinds(spans: Iterable[Span]) -> set[str]:
-    """The kinds whose microbatch or round tells spans apart: none where all is 0, and no collective of PyTorch."""
-    spans = list(spans)
-    if not any(s.mb for s in spans):
-        return set()
-    return {s.kind for s in spans if s.mb != 0 or s.peer >= 0 or s.kind in NAMES}
+def counted_kinds(spans: Sequence[Span]) -> dict[str, str]:
+    """For each kind whose spans a number tells apart, its field: `round` of a collective's algorithm, else `mb`.
+
+    None where all is 0, and no collective of PyTorch.
+    """
+    rounds = {s.kind for s in spans if s.round}
+    if not rounds and not any(s.mb for s in spans):
+        return {}
+    kinds = {s.kind for s in spans if s.mb or s.round or s.peer >= 0 or s.kind in NAMES}
+    return {kind: "round" if kind in rounds else "mb" for kind in kinds}
 
 
 def _labels(spans: Sequence[Span]) -> list[str]:
-    """The microbatch of each span, as text; the whole op where a rank works on several parts of a model."""
+    """The number of each span, as text; the whole op where a rank works on several parts of a model."""
     counted = counted_kinds(spans)
     parts: dict[int, set[int]] = {}
     for s in spans:
         if s.kind in NAMES:
             parts.setdefault(s.rank, set()).add(s.part)
     several = any(len(held) > 1 for held in parts.values())
-    return [
-        "" if s.kind not in counted else f"{s.part}{s.kind}{s.mb}" if several and s.kind in NAMES else str(s.mb)
-        for s in spans
-    ]
+    numbers = [str(getattr(s, counted[s.kind])) if s.kind in counted else "" for s in spans]
+    whole = [several and number and s.kind in NAMES for s, number in zip(spans, numbers, strict=True)]
+    return [f"{s.part}{s.kind}{n}" if w else n for s, n, w in zip(spans, numbers, whole, strict=True)]

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
-from parallel_lab.view.axes import legend_below, panels, tidy
-from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.drawing import Drawing, legend_below, panels, swatches, tidy
 from parallel_lab.view.layout import extent, held_bytes
 from parallel_lab.view.slots import trace_of
 from parallel_lab.view.style import INK, looks, order, settings
@@ -21,10 +19,18 @@ _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 def draw_memory(
     source, *, names: Sequence[str] | None = None, title: str | None = None, width_in: float = 9.0
 ) -> Drawing:
-    """Draws the bytes held by each rank of a run or trace, a panel a rank, all to one scale, stacked by kind.
+    """Draws the bytes that each rank held, a panel a rank, all to one scale, stacked by kind.
 
-    `names` stand in place of `rank 0`, `rank 1` and so on. The text gives each rank's peak and what it was made of.
-    Raises ValueError for a trace without memory samples, or if there is not one name for each rank.
+    The text gives each rank's peak and what it was made of.
+
+    Args:
+        source: a run or a trace.
+        names: of the ranks, in place of `rank 0`, `rank 1` and so on.
+        title: above the picture.
+        width_in: width in inches.
+
+    Raises:
+        ValueError: the trace has no memory samples, or there is not one name for each rank.
     """
     trace, _ = trace_of(source)
     if not trace.memory:
@@ -45,15 +51,9 @@ def draw_memory(
         for ax in axes[-columns:]:
             ax.tick_params(labelbottom=True)
             ax.set_xlabel(f"{'simulated time' if trace.simulated else 'time'} ({_time_scale(trace)[1]})", fontsize=8.5)
-        found = looks(kinds)
-        patches = [_patch(found[kind]) for kind in kinds]
-        legend_below(figure, patches, kinds)
+        legend_below(figure, swatches(kinds), kinds)
     alt = f"{f'{title}. ' if title else ''}Bytes held over time by {plural(trace.ranks, 'rank')}: {', '.join(kinds)}."
     return Drawing(figure, alt=alt, text=_text(trace, kinds, names))
-
-
-def _patch(look) -> Patch:
-    return Patch(facecolor=look.colour, edgecolor=look.ink, hatch=2 * look.hatch or None, linewidth=0.4)
 
 
 def _time_scale(trace: Trace) -> tuple[float, str]:
@@ -76,8 +76,7 @@ def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float) ->
     found = looks(kinds)
     for kind in kinds:
         above = below + np.array([held.get(kind, 0) for _, held in levels]) / scale
-        style = {"facecolor": found[kind].colour, "edgecolor": found[kind].ink, "hatch": 2 * found[kind].hatch or None}
-        ax.fill_between(times, below, above, step="post", linewidth=0.3, **style)
+        ax.fill_between(times, below, above, step="post", linewidth=0.3, **found[kind].area())
         below = above
     ax.set_xlim(0, (end_s - start_s) / unit_s or 1.0)
     ax.set_ylim(bottom=0)

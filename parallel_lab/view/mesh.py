@@ -3,17 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
-from parallel_lab.view.axes import panels
 from parallel_lab.view.drawing import Drawing
-from parallel_lab.view.style import INK, Look, numbered, settings, shorten
+from parallel_lab.view.grid import grid
+from parallel_lab.view.style import shorten
 from parallel_lab.view.text import plural, table
 
-_CELL_IN = 0.62
-_HALO = [withStroke(linewidth=2.2, foreground="white", alpha=0.9)]
+_ROW_IN, _COLUMN_IN = 0.62, 1.05
 
 
 def draw_mesh(mesh, *, holds: Sequence[str] | None = None, title: str | None = None) -> Drawing:
@@ -32,18 +28,27 @@ def draw_mesh(mesh, *, holds: Sequence[str] | None = None, title: str | None = N
     if holds is not None and len(holds) != ranks.size:
         raise ValueError(f"holds has {len(holds)} entries, the mesh has {plural(ranks.size, 'rank')}")
     sheets = ranks.reshape(-1, *ranks.shape[-2:]) if ranks.ndim > 1 else ranks.reshape(1, 1, -1)
-    shown = {int(rank): _held(place, rank, holds) for place, rank in np.ndenumerate(ranks)}
-    looks = dict(zip(dict.fromkeys(shown.values()), numbered(len(set(shown.values()))), strict=True))
-    columns = max(1, min(len(sheets), int(9 / (_CELL_IN * 1.7 * sheets.shape[2] + 0.5))))
-    with settings():
-        width_in = min(9.0, max(3.5, columns * (_CELL_IN * 1.7 * sheets.shape[2] + 0.5)))
-        figure, axes = panels(len(sheets), columns, width_in, _CELL_IN * sheets.shape[1] + 0.5, title)
-        for number, (ax, sheet) in enumerate(zip(axes, sheets, strict=True)):
-            _sheet(ax, sheet, names, shown if holds is not None else None, {r: looks[s] for r, s in shown.items()})
-            ax.set_title(_coordinates(names[:-2], ranks.shape[:-2], number), fontsize=8.5, color=INK)
+    words = {int(rank): f"rank {rank}" + (f"\n{shorten(holds[int(rank)], 18)}" if holds else "") for rank in ranks.flat}
+    shards = {words[int(rank)]: holds[int(rank)] if holds else str(place[-1]) for place, rank in np.ndenumerate(ranks)}
+    panel_in = _COLUMN_IN * sheets.shape[2] + 0.5
+    across = max(1, min(len(sheets), int(9 / panel_in)))
     shape = " x ".join(f"{name} {size}" for name, size in zip(names, ranks.shape, strict=True))
-    alt = f"{f'{title}. ' if title else ''}Mesh of {plural(ranks.size, 'rank')}, {shape}, as a grid."
-    return Drawing(figure, alt=alt, text=_text(names, ranks, holds))
+    drawing = grid(
+        {
+            _coordinates(names[:-2], ranks.shape[:-2], number): [[words[int(rank)] for rank in row] for row in sheet]
+            for number, sheet in enumerate(sheets)
+        },
+        [f"{names[-2]} {i}" if len(names) > 1 else "" for i in range(sheets.shape[1])],
+        [f"{names[-1]} {i}" for i in range(sheets.shape[2])],
+        by=shards.__getitem__,
+        across=across,
+        title=title,
+        alt=f"{f'{title}. ' if title else ''}Mesh of {plural(ranks.size, 'rank')}, {shape}, as a grid.",
+        width_in=min(9.0, max(3.5, across * panel_in)),
+        row_in=_ROW_IN,
+    )
+    drawing.text = _text(names, ranks, holds)
+    return drawing
 
 
 def _grid(mesh) -> tuple[list[str], np.ndarray]:
@@ -58,32 +63,10 @@ def _grid(mesh) -> tuple[list[str], np.ndarray]:
     return list(names), ranks
 
 
-def _held(place: tuple[int, ...], rank: int, holds: Sequence[str] | None) -> str:
-    return str(place[-1]) if holds is None else holds[rank]
-
-
 def _coordinates(names: Sequence[str], sizes: Sequence[int], number: int) -> str:
     """The coordinates of panel `number` on the axes that are panels, as `pp 1`."""
     places = np.unravel_index(number, sizes) if len(sizes) else ()
     return ", ".join(f"{name} {place}" for name, place in zip(names, places, strict=True))
-
-
-def _sheet(
-    ax: Axes, sheet: np.ndarray, names: Sequence[str], holds: Mapping[int, str] | None, looks: Mapping[int, Look]
-) -> None:
-    # sheet: (down, across)
-    down, across = sheet.shape
-    ax.set(xlim=(-0.5, across - 0.5), ylim=(down - 0.5, -0.5))
-    for (row, column), rank in np.ndenumerate(sheet):
-        look = looks[int(rank)]
-        style = {"facecolor": look.colour, "edgecolor": look.ink, "hatch": look.hatch or None}
-        ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, linewidth=0.5, **style))
-        text = f"rank {rank}" + (f"\n{shorten(holds[int(rank)], 18)}" if holds else "")
-        ax.text(column, row, text, ha="center", va="center", fontsize=7.5, path_effects=_HALO)
-    ax.set_xticks(range(across), [f"{names[-1]} {i}" for i in range(across)])
-    ax.set_yticks(range(down), [f"{names[-2]} {i}" if len(names) > 1 else "" for i in range(down)])
-    ax.tick_params(length=0, labelsize=7.5)
-    ax.spines[:].set_visible(False)
 
 
 def _text(names: Sequence[str], ranks: np.ndarray, holds: Sequence[str] | None) -> str:

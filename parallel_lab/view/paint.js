@@ -19,12 +19,12 @@ function measure(data) {
 
 // The same hatches as in the static figure, by their letters in matplotlib.
 function hatch(ctx, kind, ratio) {
-  if (!kind.hatch) return kind.colour;
+  if (!kind.hatch) return kind.color;
   const tile = document.createElement("canvas");
   const side = Math.round(8 * ratio);
   tile.width = tile.height = side;
   const pen = tile.getContext("2d");
-  pen.fillStyle = kind.colour;
+  pen.fillStyle = kind.color;
   pen.fillRect(0, 0, side, side);
   pen.strokeStyle = pen.fillStyle = kind.ink;
   pen.lineWidth = 0.8 * ratio;
@@ -45,7 +45,7 @@ function hatch(ctx, kind, ratio) {
   if (letter === ".") pen.fillRect(0.35 * side, 0.35 * side, 0.3 * side, 0.3 * side);
   const pattern = ctx.createPattern(tile, "repeat");
   if (pattern && pattern.setTransform) pattern.setTransform(new DOMMatrix().scale(1 / ratio));
-  return pattern || kind.colour;
+  return pattern || kind.color;
 }
 
 // A round number of seconds (or slots) between ticks, for some eight of them.
@@ -97,7 +97,7 @@ function paintBox(ctx, scene, view, box, kind) {
   const row = scene.lanes[box[1]].row;
   const x = Math.max(left, LEFT);
   const width = Math.max(1, Math.min(right, scene.width - RIGHT) - x);
-  ctx.fillStyle = width < 4 ? kind.colour : kind.fill;
+  ctx.fillStyle = width < 4 ? kind.color : kind.fill;
   ctx.fillRect(x, top, width, row - 1);
   if (width < 4) return;
   ctx.lineWidth = 0.6;

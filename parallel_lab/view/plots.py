@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from parallel_lab.view.axes import legend_below, panels, tidy
-from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.drawing import Drawing, legend_below, panels, tidy
 from parallel_lab.view.style import LINES, MARKERS, numbered, settings, shorten
 from parallel_lab.view.text import table
 
@@ -36,15 +35,19 @@ def lines(
 
     Args:
         series: {name: (x, y)}, joined by lines.
-        xlabel, ylabel: what is on the axes, with the unit.
-        points: {name: (x, y)}, drawn as markers; a name that is also in `series` has the colour of its line.
+        xlabel: what x is, with the unit.
+        ylabel: what y is, with the unit.
+        points: {name: (x, y)}, drawn as markers; a name that is also in `series` has the color of its line.
         points_are: what the legend says of points whose name is also a line's.
-        logx, logy: logarithmic axes; all values must then be above 0.
-        title, alt: above the picture, and the alternative text; one is made where none is given.
+        logx: a logarithmic x axis; all x must then be above 0.
+        logy: a logarithmic y axis; all y must then be above 0.
+        title: above the picture.
+        alt: the alternative text; one is made where none is given.
         show_values: whether the text lists the values; False where they come from a clock.
         width_in: width in inches.
 
-    Raises ValueError when x and y differ in length, nothing is given, or a value is 0 or less on a logarithmic axis.
+    Raises:
+        ValueError: x and y differ in length, nothing is given, or a value does not fit a logarithmic axis.
     """
     points = points or {}
     _check(series, points, logx, logy)
@@ -72,8 +75,10 @@ def bars(
 ) -> Drawing:
     """Draws bars in groups: one group for each of `labels`, in it one bar for each of `series` (`series[name][group]`).
 
-    The other arguments are those of `lines`. Raises ValueError when a series has not one value a label, when there is
-    nothing to draw, or when a value does not fit a logarithmic axis.
+    The other arguments are those of `lines`.
+
+    Raises:
+        ValueError: a series has not one value a label, nothing is given, or a value does not fit a logarithmic axis.
     """
     _check_bars(series, labels, logy)
     found = dict(zip(series, numbered(len(series)), strict=True))
@@ -84,9 +89,7 @@ def bars(
         ax.grid(False, axis="x")
         for i, (name, values) in enumerate(series.items()):
             where = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
-            look = found[name]
-            style = {"facecolor": look.colour, "edgecolor": look.ink, "hatch": 2 * look.hatch or None}
-            ax.bar(where, values, width, linewidth=0.4, label=name, **style)
+            ax.bar(where, values, width, linewidth=0.4, label=name, **found[name].area())
         _group_labels(ax, labels, width_in)
         ax.set_yscale("log" if logy else "linear")
         if len(series) > 1:
@@ -119,7 +122,7 @@ def _check_bars(series: Mapping[str, Sequence[float]], labels: Sequence[str], lo
 
 def _lines(ax: Axes, names: Sequence[str], series: Mapping[str, Points], points: Mapping[str, Points]) -> list[Line2D]:
     looks = numbered(len(names))
-    drawn = [_line(ax, i, name, series, points, looks[i].colour) for i, name in enumerate(names)]
+    drawn = [_line(ax, i, name, series, points, looks[i].color) for i, name in enumerate(names)]
     return [handle for handles in drawn for handle in handles]
 
 
@@ -132,15 +135,15 @@ def _log_axes(ax: Axes, data: Sequence[Points], logx: bool, logy: bool) -> None:
 
 
 def _line(
-    ax: Axes, i: int, name: str, series: Mapping[str, Points], points: Mapping[str, Points], colour: str
+    ax: Axes, i: int, name: str, series: Mapping[str, Points], points: Mapping[str, Points], color: str
 ) -> list[Line2D]:
-    """Draws what there is under `name`; lines differ by colour and dashes, points by colour and marker."""
+    """Draws what there is under `name`; lines differ by color and dashes, points by color and marker."""
     drawn = []
     if name in series:
-        drawn += ax.plot(*series[name], color=colour, linestyle=LINES[i % len(LINES)], linewidth=1.6)
+        drawn += ax.plot(*series[name], color=color, linestyle=LINES[i % len(LINES)], linewidth=1.6)
     if name in points:
         marker = {"marker": MARKERS[i % len(MARKERS)], "markersize": 6.5, "markeredgecolor": "#222222"}
-        drawn += ax.plot(*points[name], color=colour, linestyle="none", markeredgewidth=0.7, **marker)
+        drawn += ax.plot(*points[name], color=color, linestyle="none", markeredgewidth=0.7, **marker)
     return drawn
 
 

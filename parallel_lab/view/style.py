@@ -1,7 +1,7 @@
-"""One look for every picture: colours that colour-blind readers can tell apart, and hatching for those who see none.
+"""One look for every picture: colors that color-blind readers can tell apart, and hatching for those who see none.
 
-Colours: Okabe and Ito, "Color Universal Design" (2008), with the grey that is usual beside them. A kind of work keeps
-its colour and hatching in every figure of the course.
+Colors: Okabe and Ito, "Color Universal Design" (2008), with the grey that is usual beside them. A kind of work keeps
+its color and hatching in every figure of the course.
 """
 
 import zlib
@@ -44,16 +44,25 @@ _SETTINGS: dict[Any, Any] = {
 
 
 class Look(NamedTuple):
-    """How a kind is drawn: `colour` as #RRGGBB, `hatch` in matplotlib's letters, `ink` for hatching on that colour."""
+    """How a kind is drawn.
 
-    colour: str
+    Attributes:
+        color: of the area, as #RRGGBB.
+        hatch: in matplotlib's letters.
+    """
+
+    color: str
     hatch: str
 
     @property
     def ink(self) -> str:
-        """White on dark colours, nearly black on light ones."""
-        red, green, blue = (int(self.colour[at : at + 2], 16) for at in (1, 3, 5))
+        """The color of the hatching: white on dark colors, nearly black on light ones."""
+        red, green, blue = (int(self.color[at : at + 2], 16) for at in (1, 3, 5))
         return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "#FFFFFF"
+
+    def area(self, dense: int = 2) -> dict[str, Any]:
+        """What matplotlib draws an area of this look with; `dense` repeats the hatching."""
+        return {"facecolor": self.color, "edgecolor": self.ink, "hatch": dense * self.hatch or None}
 
 
 KINDS = {
@@ -89,7 +98,7 @@ KINDS = {
 # Kinds with a name of their own choosing get a look from what is left.
 _SPARE = tuple(
     look
-    for look in (Look(colour, hatch) for hatch, colour in product(HATCHES, OKABE_ITO.values()) if colour != "#000000")
+    for look in (Look(color, hatch) for hatch, color in product(HATCHES, OKABE_ITO.values()) if color != "#000000")
     if look not in KINDS.values()
 )
 
@@ -110,10 +119,10 @@ def looks(kinds: Iterable[str]) -> dict[str, Look]:
 
 
 def numbered(count: int) -> list[Look]:
-    """`count` looks for things without a kind of their own (lines, bars, shards), told apart by colour, then hatch."""
-    colours = [colour for name, colour in OKABE_ITO.items() if name not in ("yellow", "black")]
+    """`count` looks for things without a kind of their own (lines, bars, shards), told apart by color, then hatch."""
+    colors = [color for name, color in OKABE_ITO.items() if name not in ("yellow", "black")]
     return [
-        Look(colours[n % len(colours)], HATCHES[(n % len(colours) + n // len(colours)) % len(HATCHES)])
+        Look(colors[n % len(colors)], HATCHES[(n % len(colors) + n // len(colors)) % len(HATCHES)])
         for n in range(count)
     ]
 

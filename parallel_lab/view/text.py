@@ -35,7 +35,7 @@ def summary(source, times: bool | None = None, names: Sequence[str] | None = Non
     return "\n".join(lines)
 
 
-def describe(trace: Trace, times: bool, slots: bool) -> str:
+def alt_text(trace: Trace, times: bool, slots: bool) -> str:
     """The alternative text of a timeline: one or two sentences."""
     kinds = ", ".join(_word(kind) for kind in order(s.kind for s in trace.spans)[:_MOST_KINDS])
     drawn = f"It shows {kinds}." if kinds else "It is empty."

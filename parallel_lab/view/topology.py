@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch
 
 from parallel_lab.plan import Plan
-from parallel_lab.view.axes import panels
-from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.drawing import Drawing, panels
 from parallel_lab.view.style import INK, OKABE_ITO, settings
 from parallel_lab.view.text import plural, table
 

@@ -7,9 +7,10 @@ import pytest
 import torch.distributed as dist
 
 from parallel_lab.course import checks, inputs, progress
-from parallel_lab.course.checks import UnknownExercise, check, grade, hint
+from parallel_lab.course.checks import check, grade, hint
 from parallel_lab.course.exercise import Exercise
 from parallel_lab.course.lab import Lab, Wrong
+from parallel_lab.course.typed import UnknownName
 from parallel_lab.course.values import right_everywhere
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -44,9 +45,7 @@ def alone(fn, lab):
 
 @pytest.fixture
 def exercise(monkeypatch):
-    one = Exercise(
-        "double", "02", "Double", "easy", 1, (doubles, doubles_again, alone), ("A?", "B?"), "Why.", "02_x", 20.0
-    )
+    one = Exercise("double", "Double", "easy", 1, (doubles, doubles_again, alone), "02_x", 20.0, ("A?", "B?"), "Why.")
     monkeypatch.setitem(checks.EXERCISES, "double", one)
     return one
 
@@ -94,7 +93,7 @@ def test_result_in_place_of_the_function_is_explained(exercise):
 
 
 def test_unknown_exercise_names_the_nearest():
-    with pytest.raises(UnknownExercise, match="there is no exercise 'ring_allreduce'; the nearest are ring_all_reduce"):
+    with pytest.raises(UnknownName, match="there is no exercise 'ring_allreduce'; the nearest are ring_all_reduce"):
         check("ring_allreduce", len)
 
 

@@ -7,22 +7,19 @@ from parallel_lab.course.lab import Outcome, Wrong
 from parallel_lab.course.mechanism import (
     expect_bytes,
     expect_heard,
-    expect_held,
     expect_messages,
-    expect_overlap,
     expect_rounds,
     expect_travel,
     forbid,
     peers,
     rounds,
-    size,
 )
 from parallel_lab.course.values import right_everywhere, same, unchanged
-from parallel_lab.trace import Sample, Span, Trace
+from parallel_lab.trace import Span, Trace
 
 
-def outcome(spans, ranks=3, memory=(), results=(), inputs=(), given=()):
-    return Outcome(ranks, list(inputs), list(results), list(given), Trace(ranks, tuple(spans), tuple(memory)), ())
+def outcome(spans, ranks=3, results=(), inputs=(), given=()):
+    return Outcome(ranks, list(inputs), list(results), list(given), Trace(ranks, tuple(spans)), ())
 
 
 def message(sender, receiver, start, end, count=8, issued=None):
@@ -89,32 +86,11 @@ def test_message_recorded_on_one_side_only_is_caught(lost):
         expect_travel(outcome(spans), lambda rank: 8, "a ring")
 
 
-def test_held_bytes_need_samples():
-    with pytest.raises(ValueError, match="no memory samples"):
-        expect_held(outcome(RING), lambda rank: 100)
-    held = outcome(RING, memory=[Sample(1, 0.5, 200)])
-    expect_held(held, lambda rank: 200)
-    with pytest.raises(Wrong, match="rank 1 held 200 B at once, expected 100 B at most"):
-        expect_held(held, lambda rank: 100)
-
-
-def test_overlap_is_a_share_of_the_communication():
-    send = Span(0, "all_reduce", 0, 4, lane="send")
-    expect_overlap(outcome([send, Span(0, "B", 1, 4)], 1), 0.7)
-    with pytest.raises(Wrong, match="rank 0 computed during 25% of its communication, 70% wanted"):
-        expect_overlap(outcome([send, Span(0, "B", 3, 4)], 1), 0.7)
-
-
 def test_result_that_survives_a_changed_message_is_caught():
     right = [torch.ones(2)] * 2
     expect_heard(outcome([], 2, results=[torch.ones(2), torch.zeros(2)]), right)
     with pytest.raises(Wrong, match="one message was changed on the way"):
         expect_heard(outcome([], 2, results=right), right)
-
-
-@pytest.mark.parametrize(("count", "text"), [(640, "640 B"), (2.7e6, "2.7 MB"), (96_000, "96 kB"), (1.5e9, "1.5 GB")])
-def test_sizes_read_well(count, text):
-    assert size(count) == text
 
 
 WANTED = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)

@@ -13,7 +13,7 @@ def own_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
 
 
-COLOURS = choice("Which?", ["red", "blue"], "blue", why="It is.", notes=["Red stops.", ""])
+COLORS = choice("Which?", ["red", "blue"], "blue", why="It is.", notes=["Red stops.", ""])
 BYTES = number("How many?", 1.8, unit="MB", why="2 (n-1)/n S.")
 
 
@@ -71,9 +71,9 @@ def test_right_within_the_tolerance_only():
 
 
 def test_each_option_has_its_feedback():
-    assert COLOURS.feedback(0) == (False, "Not a). Red stops.")
-    assert COLOURS.feedback(1) == (True, "Right. It is.")
-    assert COLOURS.feedback(None) == (False, "Pick an option first.")
+    assert COLORS.feedback(0) == (False, "Not a). Red stops.")
+    assert COLORS.feedback(1) == (True, "Right. It is.")
+    assert COLORS.feedback(None) == (False, "Pick an option first.")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_choice_that_makes_no_sense_is_refused(arguments):
 
 
 def test_fallback_reads_without_widgets():
-    bundle = quiz("02-ring", COLOURS, BYTES)._repr_mimebundle_()
+    bundle = quiz("02-ring", COLORS, BYTES)._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert "a) red" in bundle["text/plain"] and "(in MB)" in bundle["text/plain"]
     assert "<details" in bundle["text/html"] and "1.8 MB" in bundle["text/html"]
@@ -105,7 +105,7 @@ def widgets_in(box):
 
 
 def test_form_gives_feedback_and_keeps_progress():
-    form = quiz("02-ring", COLOURS, BYTES).form()
+    form = quiz("02-ring", COLORS, BYTES).form()
     inside = list(widgets_in(form))
     assert not any(isinstance(one, widgets.Output) for one in inside)
     radio = next(one for one in inside if isinstance(one, widgets.RadioButtons))

@@ -48,7 +48,7 @@ def own_block_forgotten(blocks):
 
 
 CHEATS = [
-    (gather_everything, "at 2 ranks: rank 0 sent 1.92 kB, an all-to-all sends 960 B"),
+    (gather_everything, "at 2 ranks: rank 0 sent 1,920 B, an all-to-all sends 960 B"),
     (in_rank_order, "a circle: rank 0 waits for"),
     (all_to_all_ready_made, "rank 0 called all_gather"),
     (own_block_forgotten, "at 1 rank: rank 0, item 0,: element"),

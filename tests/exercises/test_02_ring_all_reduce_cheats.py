@@ -171,7 +171,7 @@ CHEATS = [
     (everyone_to_everyone, "rank 0 sent to ranks 1, 2; in a ring it sends to one"),
     (the_reference, "the_reference uses parallel_lab.collectives"),
     (the_reference_by_stealth, "used parallel_lab.collectives, the answer itself"),
-    (recorder_cleared, "rank 0 sent 0 B by messages; in any all-reduce a rank must send 96 kB"),
+    (recorder_cleared, "rank 0 sent 0 B by messages; in any all-reduce a rank must send 96.0 kB"),
     (by_files, "data may leave a rank only by messages of the process group"),
     (by_store, "rank 0 sent 0 B by messages"),
     (by_store_with_messages_for_show, "one message was changed on the way, and every rank still had the right result"),

@@ -123,12 +123,12 @@ def recorder_cleared(model, bucket_bytes):
 
 CHEATS = {  # title: (answer, the grader that sees through it, what it says)
     "sum": (sum_not_mean, "numbers", "at 2 ranks: rank 0, step 0: the gradient of parameter 0: element"),
-    "one message a parameter": (one_a_parameter, "buckets", "called 16 collectives a step; buckets of 10 kB make 4"),
-    "one bucket": (one_bucket, "buckets", "at 2 ranks: rank 0 sent 38.4 kB at once; a bucket has 10 kB"),
+    "one message a parameter": (one_a_parameter, "buckets", "called 16 collectives a step; buckets of 10.0 kB make 4"),
+    "one bucket": (one_bucket, "buckets", "at 2 ranks: rank 0 sent 38.4 kB at once; a bucket has 10.0 kB"),
     "through rank 0": (
         through_rank_0,
         "traffic",
-        "at 4 ranks: rank 1 sent 1.952 kB in step 0, the all-reduce of all gradients sends",
+        "at 4 ranks: rank 1 sent 1,952 B in step 0, the all-reduce of all gradients sends",
     ),
     "weights not shared": (
         weights_not_shared,

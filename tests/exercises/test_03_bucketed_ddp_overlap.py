@@ -104,7 +104,7 @@ CHEATS = {  # title: (answer, the grader that sees through it, what it says)
     "overlap for show": (
         overlap_for_show,
         "traffic",
-        "at 4 ranks: rank 0 sent 2.928 kB in step 0, the all-reduce of all",
+        "at 4 ranks: rank 0 sent 2,928 B in step 0, the all-reduce of all",
     ),
 }
 

@@ -143,12 +143,12 @@ def own_group(initial, size, gradient, servers, counts, bound, lr, momentum):
 CHEATS = {
     "one_server_for_all": (one_server_for_all, "rank 0, a server, took the weights 0 to 1001; its slice is 0 to 501"),
     "all_on_every_server": (all_on_every_server, "a server, took the weights 0 to 1001; its slice is"),
-    "all_in_a_drawer": (all_in_a_drawer, "at 4 ranks: rank 0 held a tensor of 8.008 kB; its slice is 4.008 kB"),
+    "all_in_a_drawer": (all_in_a_drawer, "at 4 ranks: rank 0 held a tensor of 8,008 B; its slice is 4,008 B"),
     "keeps_every_push": (with_server(keeps_every_push), "are plenty for its slice"),
     "uneven_slices": (uneven_slices, "rank 0, a server, took the weights 0 to 500; its slice is 0 to 501"),
     "workers_help_themselves": (workers_help_themselves, "rank 1, a worker, called initial(0, 1001)"),
-    "everyone_is_told": (everyone_is_told, "at 3 ranks: rank 0 sent rank 1 72.14 kB; 4 pulls of the slice of rank 0"),
-    "own_group": (own_group, "rank 1 sent rank 0 0 B by messages; 4 pushes of the slice of rank 0 are 32.03 kB"),
+    "everyone_is_told": (everyone_is_told, "at 3 ranks: rank 0 sent rank 1 72.1 kB; 4 pulls of the slice of rank 0"),
+    "own_group": (own_group, "rank 1 sent rank 0 0 B by messages; 4 pushes of the slice of rank 0 are 32.0 kB"),
 }
 
 

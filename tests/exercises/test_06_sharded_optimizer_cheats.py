@@ -107,12 +107,12 @@ CHEATS = {  # title: (answer, the grader that sees through it, what it says)
     "all-reduce": (
         by_all_reduce,
         "traffic",
-        "at 3 ranks: rank 0 sent 128.6 kB in step 0, an all-gather of the parameters sends",
+        "at 3 ranks: rank 0 sent 129 kB in step 0, an all-gather of the parameters sends",
     ),
     "gradients exchanged again": (
         averages_again,
         "traffic",
-        "at 3 ranks: rank 0 sent 192.9 kB in step 0, an all-gather",
+        "at 3 ranks: rank 0 sent 193 kB in step 0, an all-gather",
     ),
     "sum of gradients": (sums_gradients, "numbers", "at 2 ranks: rank 0, after step 0: parameter 0: element"),
     "state made anew": (fresh_state_each_step, "numbers", "at 1 rank: rank 0, after step 1: parameter 0: element"),

@@ -86,8 +86,8 @@ CHEATS = {  # title: (answer, the grader that sees through it, what it says)
     "rank 0 alone": (rank_0_alone, "held", f"at 3 ranks: rank 0, {HELD} 193 kB"),
     "gathered for show": (gathers_for_show, "held", f"at 3 ranks: rank 0, {HELD} "),
     "whole tensors": (whole_tensors, "held", f"at 3 ranks: rank 1, {HELD} 192 kB"),
-    "a copy in a global": (copy_in_a_global, "held", f"at 3 ranks: rank 0, {HELD} 225.1 kB"),
-    "what was gathered is kept": (keeps_gathered, "held", f"at 3 ranks: rank 0, {HELD} 225.1 kB"),
+    "a copy in a global": (copy_in_a_global, "held", f"at 3 ranks: rank 0, {HELD} 225 kB"),
+    "what was gathered is kept": (keeps_gathered, "held", f"at 3 ranks: rank 0, {HELD} 225 kB"),
 }
 
 

@@ -1,13 +1,12 @@
-"""Text batches: the global batch is the same whatever the world; hub and tokens."""
+"""Text batches: the global batch is the same whatever the world; tokens."""
 
 import subprocess
 import sys
-from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
-from parallel_lab.model import hub_text, shard_sizes, share, text, text_batches, tokenise
+from parallel_lab.model import shard_sizes, share, text, text_batches, tokenize
 
 
 @pytest.mark.parametrize(
@@ -74,8 +73,8 @@ def test_the_text_is_english_and_split_by_position():
 
 
 def test_tokens_are_utf8_bytes():
-    assert tokenise("né").tolist() == [110, 195, 169]
-    assert tokenise("").tolist() == []
+    assert tokenize("né").tolist() == [110, 195, 169]
+    assert tokenize("").tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -104,25 +103,3 @@ def test_text_does_not_load_scikit_learn():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-
-
-def test_hub_text_names_the_missing_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)  # as Python marks a module that cannot be imported
-    with pytest.raises(ModuleNotFoundError, match="pip install datasets"):
-        hub_text("a/corpus")
-
-
-def test_hub_text_reads_a_column(monkeypatch):
-    class Rows(SimpleNamespace):
-        def __getitem__(self, column):
-            return getattr(self, column)
-
-    asked = []
-    fake = ModuleType("datasets")
-    rows = Rows(column_names=["prose"], prose=["ab", "c"])
-    monkeypatch.setattr(fake, "load_dataset", lambda *a, **k: (asked.append((a, k)), rows)[1], raising=False)
-    monkeypatch.setitem(sys.modules, "datasets", fake)
-    assert bytes(hub_text("a/corpus", "test", "prose", revision="v1").tolist()) == b"ab\n\nc"
-    assert asked == [(("a/corpus",), {"split": "test", "revision": "v1"})]
-    with pytest.raises(KeyError, match="prose"):
-        hub_text("a/corpus", column="text")

@@ -51,5 +51,5 @@ def test_trouble_is_one_line(said, shown, tmp_path):
 def test_a_broken_environment_is_named(tmp_path):
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "pyvenv.cfg").touch()
-    with pytest.raises(TOOL["Trouble"], match="make clean"):
+    with pytest.raises(TOOL["InstallError"], match="make clean"):
         create(tmp_path / ".venv")

@@ -162,7 +162,7 @@ def test_it_can_be_reached_and_is_named_for_a_screen_reader(page):
 
 
 @pytest.mark.browser
-def test_boxes_are_painted_in_the_colours_of_the_figure(page):
+def test_boxes_are_painted_in_the_colors_of_the_figure(page):
     sky = [86, 180, 233, 255]
     page.wait_for_function(
         """sky => {

@@ -6,18 +6,18 @@ from parallel_lab.view import grid
 CELLS = [["a0", "b0"], ["a1", ""]]
 
 
-def colours(drawing) -> list:
+def colors(drawing) -> list:
     return [patch.get_facecolor() for patch in drawing.figure.axes[0].patches if isinstance(patch, Rectangle)]
 
 
 def test_cells_with_the_same_word_look_the_same():
-    first, second, third, empty = colours(grid({"x": [["a", "b"], ["a", ""]]}, ["0", "1"], ["p", "q"]))
+    first, second, third, empty = colors(grid({"x": [["a", "b"], ["a", ""]]}, ["0", "1"], ["p", "q"]))
     assert first == third != second
     assert empty[:3] == (1.0, 1.0, 1.0)
 
 
 def test_by_says_what_looks_the_same():
-    a0, b0, a1, _ = colours(grid({"x": CELLS}, ["0", "1"], ["p", "q"], by=lambda word: word[-1]))
+    a0, b0, a1, _ = colors(grid({"x": CELLS}, ["0", "1"], ["p", "q"], by=lambda word: word[-1]))
     assert a0 == b0 != a1
 
 

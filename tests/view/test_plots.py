@@ -18,7 +18,7 @@ def ring(ranks: int) -> Plan:
     return Plan.of(ops)
 
 
-def test_lines_draw_predictions_and_measurements_in_one_colour():
+def test_lines_draw_predictions_and_measurements_in_one_color():
     drawing = lines(
         {"ring": ([2, 4], [1.0, 1.5])}, "ranks", "bytes", points={"ring": ([4], [1.4]), "other": ([3], [2])}
     )
@@ -62,7 +62,7 @@ def test_lines_refuse_what_they_cannot_draw():
         lines({}, "x", "y")
 
 
-def test_bars_stand_in_groups_and_differ_by_more_than_colour():
+def test_bars_stand_in_groups_and_differ_by_more_than_color():
     drawing = bars({"ours": [1, 2], "theirs": [3, 4]}, ["small", "large"], "s")
     ours, theirs = drawing.figure.axes[0].containers
     assert [bar.get_height() for bar in theirs] == [3, 4]
@@ -142,4 +142,4 @@ def test_memory_is_drawn_as_far_as_it_is_known_of_each_rank():
 def test_what_ranks_are_counted_to_hold_has_a_look_of_its_own():
     counted = {"parameters", "gradients", "optimizer_state", "buckets", "gathered"}
     assert counted <= KINDS.keys()
-    assert len({KINDS[kind].colour for kind in counted}) == len(counted), "hatching alone is hard to see in thin bands"
+    assert len({KINDS[kind].color for kind in counted}) == len(counted), "hatching alone is hard to see in thin bands"

@@ -91,11 +91,11 @@ def test_the_png_is_small_and_says_what_it_shows(name):
     assert image.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
 
 
-def test_each_kind_is_painted_in_its_colour():
+def test_each_kind_is_painted_in_its_color():
     image = Image.open(io.BytesIO(draw(Trace(1, (Span(0, "F", 0, 1), Span(0, "send", 0, 1, lane="send")))).png))
-    colours = {colour for count, colour in image.convert("RGB").getcolors() or [] if count > 500}
+    colors = {color for count, color in image.convert("RGB").getcolors() or [] if count > 500}
     for kind in ("F", "send"):
-        assert tuple(bytes.fromhex(KINDS[kind].colour[1:])) in colours
+        assert tuple(bytes.fromhex(KINDS[kind].color[1:])) in colors
 
 
 def test_the_same_trace_gives_the_same_bytes_whatever_the_readers_settings():

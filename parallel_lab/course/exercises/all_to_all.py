@@ -86,25 +86,9 @@ def only_what_is_wanted(fn: Callable, lab: Lab) -> None:
 
 EXERCISE = Exercise(
     name="all_to_all",
-    chapter="02",
     title="All-to-all from sends and receives",
     level="medium",
     minutes=25,
     tests=(numbers, shapes, messages_only, only_what_is_wanted),
-    hints=(
-        "Write the blocks as a matrix: row = sender, column = receiver. What does an all-to-all do to that matrix?",
-        "If every rank first sends to rank 0, who waits for whom? Let rank r begin with r + 1 instead: who sends to "
-        "rank 0 then?",
-        "In step k, send to `(rank + k) % n`. From whom does the block that arrives in the same step come?",
-    ),
-    solution_note=(
-        "In step k each rank sends to rank + k and receives from rank - k, so in every step all links carry one block "
-        "and "
-        "no rank is asked by two at once. Sending in the order 0, 1, 2, ... gives the same bytes, but all ranks then "
-        "call on rank 0 "
-        "first. An all-gather would deliver the blocks too, with n times the bytes, of which a rank throws away all "
-        "but one "
-        "part in n. Mixture-of-experts layers pay two of these exchanges forward and two backward."
-    ),
     notebook="02_collectives",
 )

@@ -159,28 +159,9 @@ def _loss(outcome: Outcome, weights: Tensor) -> float:
 
 EXERCISE = Exercise(
     name="asynchronous_sgd",
-    chapter="04",
     title="Asynchronous SGD, and how stale its gradients are",
     level="medium",
     minutes=35,
     tests=(numbers, newest_weights, loss_falls, messages, nobody_waits, staleness),
-    hints=(
-        "The server cannot know who will be ready next. What does `dist.recv(buffer)` do without a source, and what "
-        "does it return?",
-        "When a gradient has been applied, which worker stands still, and what does it need to go on?",
-        "All ranks know the initial weights. How many messages does a worker with five batches send, and how many "
-        "must it receive? What if the server sent one more?",
-        "Which number must the server remember about a worker, at the moment it sends weights, to know the staleness "
-        "of the gradient that comes back?",
-    ),
-    solution_note=(
-        "The server serves whoever comes first: a receive without a source, one step, the new weights back to that "
-        "worker alone. A worker waits for its own answer and for nobody else, so a slow one costs only its own "
-        "gradients. The version sent with the weights is not needed on the worker: the server remembers it, and when "
-        "the gradient comes, the updates since are its staleness. With n equally fast workers that is n - 1 about; "
-        "the gradient of a worker k times slower is k (n - 1) stale, which is why a large learning rate that is fine "
-        "for synchronous SGD may diverge here. Synchronous SGD can move at the pace of its slowest rank only, but "
-        "each of its steps is the one that a single process would take."
-    ),
     notebook="04_gradient_synchronization",
 )

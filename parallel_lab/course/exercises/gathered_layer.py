@@ -1,5 +1,6 @@
-"""Chapter 06: a layer whose parameters are cut over the ranks, gathered for use and freed after it (Rajbhandari et al.
-2020, "ZeRO", section 5.3; Zhao et al. 2023, "PyTorch FSDP", section 3.2).
+"""Chapter 06: a layer whose parameters are cut over the ranks, gathered for use and freed after it.
+
+Rajbhandari et al. 2020, "ZeRO", section 5.3; Zhao et al. 2023, "PyTorch FSDP", section 3.2.
 
 A rank keeps 1/n of the layer. Forward gathers, computes, frees; backward gathers again, computes, frees, and a
 reduce-scatter leaves each rank its part of the mean gradient: 3 (n-1)/n of the parameters sent a step.
@@ -160,44 +161,14 @@ def traffic(fn: Callable, lab: Lab) -> None:
     least = 2 / 3 * share - 100  # an answer that gathers once sends less, and `held` says why not
     expect_traffic(outcome, least, share + 100, "gather, gather and reduce-scatter send", advice)
     garbled = _run(fn, lab, 2, garbled=True)
-    expect_used(garbled, lambda: _is_right(garbled))
-
-
-def _is_right(outcome: Outcome) -> bool:
-    try:
-        _right(outcome)
-    except Wrong:
-        return False
-    return True
+    expect_used(garbled, lambda: _right(garbled))
 
 
 EXERCISE = Exercise(
     name="gathered_layer",
-    chapter="06",
     title="A sharded layer: gather, use, free (ZeRO-3)",
     level="hard",
     minutes=60,
     tests=(numbers, uneven, held, traffic),
-    hints=(
-        "What must the object hold between two steps, and what may it hold only inside forward? Who else refers to "
-        "the layer's parameters when you have cut them?",
-        "`torch.func.functional_call(layer, tensors, (x,))` computes the layer with other tensors as its "
-        "parameters. Which names and shapes do they have, and how are they views of one flat tensor?",
-        "Autograd saves the weight for backward, so a gathered weight lives on. What if a `torch.autograd.Function`"
-        " runs the layer under no_grad and keeps only x and the shard?",
-        "Its backward gathers again, runs the layer once more with grad enabled, and asks `torch.autograd.grad` for"
-        " the gradients of x and of the flat tensor. Which collective turns n whole gradients into n parts of their"
-        " sum?",
-    ),
-    solution_note=(
-        "The unit keeps one flat shard as its parameter and an empty layer (on the meta device) as the recipe. "
-        "Forward gathers, computes without a graph, and lets the gathered tensor go; backward gathers again, "
-        "recomputes the layer with a graph, takes the gradients and reduce-scatters them. Each rank sends (n-1)/n "
-        "of the layer three times, half as much again as data parallelism, and holds 1/n of it between uses. "
-        "PyTorch's FSDP2 does not recompute: it saves the parameter, empties its storage after forward and fills it"
-        " again before backward, which saves the second forward and asks for more care; and it gathers the next "
-        "layer while this one computes (prefetch), so that the traffic hides. The unit decides the price: one whole"
-        " model as a unit holds everything at once, one unit a tensor pays latency for each."
-    ),
     notebook="06_sharded_data_parallel",
 )

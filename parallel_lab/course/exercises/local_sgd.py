@@ -186,27 +186,9 @@ def own_copy(fn: Callable, lab: Lab) -> None:
 
 EXERCISE = Exercise(
     name="local_sgd",
-    chapter="04",
     title="Local SGD: average the weights every H steps",
     level="easy",
     minutes=25,
     tests=(own_copy, numbers, uneven, rounds_apart, fewer_bytes),
-    hints=(
-        "How many rounds are there if the rank with the most batches has 7 and a round is 3 steps? Every rank must "
-        "come to each of the averages, or the others wait for ever.",
-        "`dist.all_reduce` adds. What must each rank multiply its weights by first, so that the sum is the average "
-        "weighted by the steps of the round?",
-        "All ranks know `counts`. How many steps does rank r take in the round that begins at step `first`? It may be "
-        "0.",
-    ),
-    solution_note=(
-        "Each rank scales its weights by its share of the round's steps, and one all-reduce adds them up; a rank that "
-        "has run out counts 0 and still joins in. Averaging weights after one step is the same as averaging "
-        "gradients, so H = 1 is synchronous SGD. For H > 1 it is not: the average of places reached from different "
-        "paths is no single gradient step, and with very different data on the ranks they drift apart. A trap is "
-        "Adam, whose moments belong to the local path: average them too, or keep them local on purpose. DiLoCo "
-        "(Douillard et al. 2023) takes the change of the average as a gradient for a second, outer optimizer and "
-        "reaches H = 500."
-    ),
     notebook="04_gradient_synchronization",
 )

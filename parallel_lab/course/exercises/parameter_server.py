@@ -13,9 +13,9 @@ from torch import Tensor
 from parallel_lab.course import replay
 from parallel_lab.course.exercise import Exercise
 from parallel_lab.course.lab import Lab, Outcome, Wrong
-from parallel_lab.course.mechanism import size
 from parallel_lab.course.values import name, same
 from parallel_lab.course.workers import Hold, drive_server, make_weights
+from parallel_lab.trace.units import format_bytes as size
 
 WIDTH = 1001  # two servers own 501 and 500
 LR, MOMENTUM = 0.05, 0.9
@@ -219,32 +219,9 @@ def messages(fn: Callable, lab: Lab) -> None:
 
 EXERCISE = Exercise(
     name="parameter_server",
-    chapter="05",
     title="A sharded parameter server with bounded staleness",
     level="hard",
     minutes=60,
     tests=(numbers, who_holds_what, messages, reads, bound_holds),
-    hints=(
-        "Which numbers must a server keep beside its slice? One for each worker is enough. What does a push change, "
-        "and when may a pull be answered?",
-        "A worker that has pushed c gradients wants weights for the next. Call the least number of pushes among the "
-        "workers that still have batches `slowest`. For which c may the server answer now, and what does it do with "
-        "the others?",
-        "A push that has been applied may let several waiting workers go. Look at all of them after each push, and do "
-        "not count workers that have no batches left.",
-        "Sends may block until they are received. A worker talks to several servers: what happens if it waits for the "
-        "answer of one while another waits for its push? Issue all isend and irecv, then wait.",
-    ),
-    solution_note=(
-        "A push is at once the request for the next weights, so a server needs one kind of message. It keeps its "
-        "slice, the momentum of its slice, a clock for each worker, and the set of workers that wait. After each push "
-        "it answers all that wait at a clock of at most slowest + bound. With bound 0 nobody begins step c + 1 before "
-        "all have finished step c, as in synchronous training, although a pull may hold another's newer push already; "
-        "with an infinite bound it is asynchronous SGD. Each server counts for itself: a worker goes on when the "
-        "slowest server has answered. The optimizer's state lives where the weights live, so it is sharded for "
-        "nothing, which is what ZeRO later did without servers. Bytes: a worker sends and receives the whole model "
-        "once a step, however many servers there are, and a server carries workers / servers times the model each "
-        "way: with as many servers as workers, the load is even."
-    ),
     notebook="05_parameter_server",
 )

@@ -95,32 +95,9 @@ def ring_messages(fn: Callable, lab: Lab) -> None:
 
 EXERCISE = Exercise(
     name="ring_all_reduce",
-    chapter="02",
     title="All-reduce by a ring",
     level="medium",
     minutes=40,
     tests=(numbers, uneven, messages_only, ring_bytes, ring_messages),
-    hints=(
-        "Cut the tensor in n chunks. If every rank had to own the finished sum of just one chunk, how would that "
-        "chunk's "
-        "partial sums travel round the ring?",
-        "In round k of the first half rank r sends chunk `(r - k) % n`. Which chunk arrives at the same time, and "
-        "what do "
-        "you do with it? Which chunk is finished on rank r after n - 1 rounds?",
-        "The second half moves finished chunks and adds nothing. With which chunk does rank r begin?",
-        "`torch.tensor_split` cuts any length in n parts. What if all ranks send before any receives? Look at "
-        "`dist.batch_isend_irecv`.",
-    ),
-    solution_note=(
-        "n - 1 rounds of reduce-scatter leave rank r with the finished chunk r + 1, and n - 1 rounds of all-gather "
-        "pass the finished chunks "
-        "on. Each rank sends a chunk of S/n a round, 2 (n-1)/n S in all; in no all-reduce does the busiest rank send "
-        "less "
-        "(Patarasuk and Yuan 2009, section 3). The price is latency: 2 (n-1) messages one after another, where "
-        "recursive halving and doubling needs 2 log2 n. Send and receive are issued together, so no cycle of ranks "
-        "waits for itself. `tensor_split` gives chunks whose sizes differ by one at most; the received chunk has the "
-        "sender's size, which "
-        "both ranks know, as all have the same shape."
-    ),
     notebook="02_collectives",
 )

@@ -66,31 +66,10 @@ def really_exchanged(fn: Callable, lab: Lab) -> None:
 
 EXERCISE = Exercise(
     name="ring_shift",
-    chapter="02",
     title="Mend a deadlock: a shift round the ring",
     level="easy",
     minutes=10,
     tests=(finishes, small, really_exchanged),
-    hints=(
-        "Read the report: which operation does each rank wait in, and what would have to happen on its peer first?",
-        "Draw an arrow from each rank to the one it waits for. What shape do the arrows make, and which single arrow "
-        "would "
-        "you turn round?",
-        "Two ways out: let some ranks receive first, or issue both before waiting for either. Which of them still "
-        "keeps all "
-        "links busy at once?",
-    ),
-    solution_note=(
-        "Every rank waited in send until its right neighbour would receive, and that neighbour waited in send as "
-        "well: a "
-        "cycle. Issuing send and receive together and then waiting for both breaks it for any number of ranks, and "
-        "every link "
-        "works at once. Letting even ranks send first and odd ranks receive first is right too, in two rounds (three "
-        "when "
-        "the number of ranks is odd). Letting only rank 0 receive first also ends, but one rank after another. A "
-        "program that "
-        "is right only while messages fit in a buffer is wrong: it hangs on the day the tensor grows."
-    ),
     notebook="02_collectives",
     timeout_s=5.0,
 )

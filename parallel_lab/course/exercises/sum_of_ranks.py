@@ -74,21 +74,9 @@ def _with_one_more(fn: Callable, number: torch.Tensor):
 
 EXERCISE = Exercise(
     name="sum_of_ranks",
-    chapter="00",
     title="Warm-up: the sum of all ranks' numbers, on every rank",
     level="easy",
     minutes=5,
     tests=(numbers, one_collective, really_summed),
-    hints=(
-        "Which ranks have the right sum in the report, and which have not?",
-        "Rank 0 has the sum and the others wait for it. Sending it on would be a second collective; which single one "
-        "does both?",
-        "It stands in the training loop of this chapter, in the line that sums the gradients.",
-    ),
-    solution_note=(
-        "reduce leaves the sum on its root alone; all_reduce leaves it on every rank. A reduce and then a broadcast "
-        "give the same in two collectives, the second of which waits for the first. The clone matters as well: "
-        "all_reduce works in place, and without it the caller's own number would be gone."
-    ),
     notebook="00_start_here",
 )

@@ -1,5 +1,6 @@
-"""Chapter 03: the skeleton of a data-parallel training framework (question AC1; Li et al. 2020, "PyTorch Distributed",
-section 3.1).
+"""Chapter 03: the skeleton of a data-parallel training framework, question AC1.
+
+Li et al. 2020, "PyTorch Distributed", section 3.1.
 
 Every rank starts from the same weights, computes the gradient of its share of the global batch, and applies the same
 averaged gradient; so all stay equal to one process that trains on the whole batch. One rank writes checkpoints.
@@ -90,7 +91,7 @@ def shares(fn: Callable, lab: Lab) -> None:
     for ranks, options in ((2, EVEN), (3, UNEVEN), (4, UNEVEN)):
         outcome = _run(fn, lab, ranks, options)
         steps, batch = options["steps"], options["batch"]
-        counts = [sum(s.mb for s in _forwards(outcome, rank)) for rank in range(ranks)]
+        counts = [sum(_forwards(outcome, rank)) for rank in range(ranks)]
         for rank, ran in enumerate(counts):
             least, most = steps * (batch // ranks), steps * ceil(batch / ranks)
             if not least <= ran <= most:
@@ -102,9 +103,9 @@ def shares(fn: Callable, lab: Lab) -> None:
             raise Wrong(seen, "No sample is left out or taken twice: some shares are larger by one.")
 
 
-def _forwards(outcome: Outcome, rank: int) -> list:
-    """The marks of each forward through the model, in order; `mb` is the number of rows."""
-    return [s for s in marks(phases(outcome, rank, *RUN)[0], "layer_forward") if s.part == 0]
+def _forwards(outcome: Outcome, rank: int) -> list[int]:
+    """The number of rows in each forward through the model, in order."""
+    return [s.part for s in marks(phases(outcome, rank, *RUN)[0], "rows")]
 
 
 def microbatches(fn: Callable, lab: Lab) -> None:
@@ -114,11 +115,10 @@ def microbatches(fn: Callable, lab: Lab) -> None:
     count, steps = MICRO["microbatches"], MICRO["steps"]
     most = ceil(ceil(MICRO["batch"] / outcome.ranks) / count)
     for rank in range(outcome.ranks):
-        rows = [s.mb for s in _forwards(outcome, rank)]
-        if len(rows) != steps * count or max(rows) > most:
-            seen = (
-                f"{outcome.at}: rank {rank} called the model {len(rows)} times in {steps} steps, with {max(rows)} rows"
-            )
+        rows = _forwards(outcome, rank)
+        if len(rows) != steps * count or max(rows, default=0) > most:
+            seen = f"{outcome.at}: rank {rank} called the model {len(rows)} times in {steps} steps"
+            seen += f", with {max(rows, default=0)} rows"
             raise Wrong(
                 f"{seen} at the most; {count} microbatches make {steps * count} times and {most} rows",
                 "A microbatch bounds the activations that are held at once; it goes forward and backward by itself.",
@@ -127,15 +127,7 @@ def microbatches(fn: Callable, lab: Lab) -> None:
     advice = "Add up the gradients of the microbatches first; only the sum has to travel."
     expect_traffic(outcome, once, once + 2 * MODEL_BYTES, f"{steps} all-reduces and the start send", advice, RUN)
     garbled = _run(fn, lab, 2, EVEN, garbled=True)
-    expect_used(garbled, lambda: _is_right(garbled))
-
-
-def _is_right(outcome: Outcome) -> bool:
-    try:
-        _right(outcome, **EVEN)
-    except Wrong:
-        return False
-    return True
+    expect_used(garbled, lambda: _right(garbled, **EVEN))
 
 
 def checkpoint(fn: Callable, lab: Lab) -> None:
@@ -160,32 +152,10 @@ def checkpoint(fn: Callable, lab: Lab) -> None:
 
 EXERCISE = Exercise(
     name="training_framework",
-    chapter="03",
     title="A data-parallel training framework",
     level="medium",
     minutes=60,
     tests=(numbers, uneven, shares, microbatches, checkpoint),
-    hints=(
-        "Each rank's model has other weights at the start. What must happen to them before the first step, and "
-        "whose weights count?",
-        "With shares of 4, 4 and 3 rows, is the mean of the three means the mean over 11 rows? What would each "
-        "row's loss have to be divided by, on whichever rank it is?",
-        "If each rank's loss is the sum over its rows divided by the size of the *global* batch, which reduction of"
-        " the gradients gives the right one: sum or mean? And how do microbatches fit in?",
-        "What besides the weights does a run need to go on as if nothing had happened? Only rank 0 has the file: "
-        "how do the others learn whether there is one, and what is in it? Do all ranks take the same branch?",
-    ),
-    solution_note=(
-        "Broadcast the start, cut each global batch, sum the rows' losses divided by the global batch size, "
-        "all-reduce the sum of the gradients, step everywhere: by linearity that is the gradient of the whole "
-        "batch, however uneven the shares are. Microbatches add up in .grad and travel once. A checkpoint has "
-        "weights, the state of the optimizer, and the step; rank 0 writes it beside its place and renames it, so "
-        "that a crash never leaves half a file. Rank 0 alone decides whether to resume and broadcasts what it read:"
-        " a rank that looked on its own disk would take another branch, and the ranks would wait for each other. "
-        "PyTorch's DDP takes the mean of the ranks' means instead, which is right for equal shares only; samplers "
-        "therefore pad or drop. What is missing for a real framework: overlap (the next exercise), mixed precision,"
-        " sharded state, metrics, and restarts of dead ranks."
-    ),
     notebook="03_data_parallel",
     timeout_s=8.0,
 )

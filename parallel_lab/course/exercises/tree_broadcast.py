@@ -92,27 +92,9 @@ def few_rounds(fn: Callable, lab: Lab) -> None:
 
 EXERCISE = Exercise(
     name="tree_broadcast",
-    chapter="02",
     title="Broadcast along a binomial tree",
     level="easy",
     minutes=20,
     tests=(numbers, other_roots, messages_only, few_messages, few_rounds),
-    hints=(
-        "After the first round two ranks have the data. How many can have it after the second, if nobody who has it "
-        "idles?",
-        "Number the ranks from the root: `place = (rank - root) % n`. In the round with distance 1, 2, 4, ..., which "
-        "places "
-        "send, and to which place?",
-        "A place receives exactly once. In which round, seen from its highest set bit? And what may it do before that?",
-    ),
-    solution_note=(
-        "In the round with distance d the places below d have the data and each sends to place + d, if there is one. "
-        "The "
-        "number of holders doubles, so ceil(log2 n) rounds are enough and, with one message a rank a round, none can "
-        "do "
-        "with fewer. The total stays n - 1 messages: a tree saves time, not bytes. For large tensors it is the wrong "
-        "choice, since "
-        "the root sends ceil(log2 n) * S bytes; scatter followed by all-gather sends about 2 S (Thakur et al. 2005)."
-    ),
     notebook="02_collectives",
 )
