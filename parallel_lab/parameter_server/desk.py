@@ -18,8 +18,8 @@ class House(Protocol):
         """The shard of an index; it may have to be fetched from a snapshot first."""
         ...
 
-    def told(self, worker: int, step: int, rounds: int) -> None:
-        """A worker has made `step` steps, `rounds` of them synchronous."""
+    def told(self, worker: int, step: int) -> None:
+        """A worker has made `step` steps."""
         ...
 
     def leave(self, worker: int) -> None:
@@ -62,7 +62,7 @@ class Desk:
 
     def _answer(self, shard: Shard, header: Header) -> None:
         if header.what == wire.PULL:
-            self.house.told(self.worker, header.step, header.round)
+            self.house.told(self.worker, header.step)
         else:
             self.house.leave(self.worker)
         with (shard.pull if header.what == wire.PULL else shard.final)(self.worker) as reply:

@@ -26,5 +26,5 @@ def members(group: dist.ProcessGroup | None, servers: int, spares: int) -> dist.
 def check_rule(rule: Any, workers: int, servers: int) -> None:
     """TypeError if `rule` is no rule (or a class of them), ValueError if it makes no sense with such numbers."""
     if isinstance(rule, type) or not hasattr(rule, "may_pull"):
-        raise TypeError(f"consistency={rule!r}: expected a rule, such as Synchronous() or StaleSynchronous(2)")
+        raise TypeError(f"consistency={rule!r}: expected a rule, such as Synchronous() or Stale(2)")
     rule.check(workers, servers)

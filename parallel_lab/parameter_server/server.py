@@ -35,16 +35,16 @@ from torch import nn
 from parallel_lab.agree.arguments import check_rate, whole
 from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.parameter_server import handshake, snapshots, vector, wire
-from parallel_lab.parameter_server.consistency import Rule, Synchronous
 from parallel_lab.parameter_server.desk import Desk
 from parallel_lab.parameter_server.record import Record
+from parallel_lab.parameter_server.rules import Rule
 from parallel_lab.parameter_server.shard import Shard
 
 
 def serve(
     model: nn.Module,
     optimizer_class: Callable[..., torch.optim.Optimizer],
-    consistency: Rule | None = None,
+    rule: Rule,
     *,
     servers: int = 1,
     spares: int = 0,
@@ -60,7 +60,7 @@ def serve(
     rank's `model`, which is left as it is.
 
     Args:
-        consistency: a rule of `consistency`; `Synchronous()` if None.
+        rule: a strategy of `synchronization`, such as `Synchronous()`.
         spares: the last `spares` of the servers begin with no shard, and take over that of a server that has died, from
             its last snapshot; they need `snapshot`.
         snapshot: a folder, where each server writes its shard at the start and after each `every` updates.
@@ -70,7 +70,6 @@ def serve(
     Raises TypeError or ValueError before the first message, if the arguments make no sense, the snapshot cannot be
     written or is of another layout, or this rank's model differs from that of most.
     """
-    rule = Synchronous() if consistency is None else consistency
     files = Files(snapshots.prepare(snapshot) if snapshot is not None else None, every, resume)
     return Server(model, Maker(optimizer_class, optimizer_kwargs), rule, servers, spares, files, group).run()
 
@@ -154,11 +153,11 @@ class Server:
                 self.taken.append(index)
             return self.shards[index]
 
-    def told(self, worker: int, step: int, rounds: int) -> None:
+    def told(self, worker: int, step: int) -> None:
         """A worker has made `step` steps: every shard here may know, also one for which it has not asked yet."""
         with self._opening:
             for shard in self.shards.values():
-                shard.told(worker, step, rounds)
+                shard.told(worker, step)
 
     def _open(self, index: int) -> Shard:
         values = self.values[self.layout.bounds[index]]

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from parallel_lab.parameter_server import snapshots
 from parallel_lab.parameter_server.answer import Answers
-from parallel_lab.parameter_server.consistency import Rule
 from parallel_lab.parameter_server.record import Push
+from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.parameter_server.schedule import place
 from parallel_lab.parameter_server.sharding import Layout
-from parallel_lab.parameter_server.state import State
 from parallel_lab.parameter_server.wire import Header
 from parallel_lab.trace import recorder, span
 
@@ -57,7 +56,7 @@ class Shard:
         self.parameter = self.answers.parameter
         self.optimizer = make([self.parameter])
         self.state = State.of(workers)
-        self.answers.close(0, rule.together(self.state))
+        self.answers.close(0, rule.in_step)
         self.pushes: list[Push] = []
         self.versions: list[int] = []
         self.restored, self.lost = 0, 0
@@ -72,7 +71,7 @@ class Shard:
         Whether it is applied now, later, or never is the rule's affair.
         """
         with self._changed:
-            self.state.told(worker, header.step + 1, header.round)
+            self.state.pushed(worker, header.step + 1, header.version)
             if self.rule.admits(self.state, header.version):
                 self.state.held.append(worker)
                 self._gradients[worker] = (header, gradient)
@@ -115,12 +114,12 @@ class Shard:
             self.state.unheard = set(self.state.live)
             self.parameter.copy_(values)
             self.optimizer.load_state_dict(state)
-            self.answers.close(version, self.rule.together(self.state))
+            self.answers.close(version, self.rule.in_step)
 
-    def told(self, worker: int, step: int, rounds: int) -> None:
-        """`worker` has made `step` steps, `rounds` of them synchronous, whether or not its last push arrived here."""
+    def told(self, worker: int, step: int) -> None:
+        """`worker` has made `step` steps, whether or not its last push arrived here."""
         with self._changed:
-            self.state.told(worker, step, rounds)
+            self.state.told(worker, step)
             self._settle()
 
     def seen(self, version: int) -> None:
@@ -149,7 +148,7 @@ class Shard:
         Where all go in step, one is answered after another: they share this server's way out, and who asks meanwhile
         may be first in the order. Otherwise nobody waits, not even for a worker that is slow to receive.
         """
-        if self.answers.under_way and self.rule.together(self.state):
+        if self.answers.under_way and self.rule.in_step:
             return None
         able = (worker for worker, ready in self._waiting.items() if ready())
         return min(able, key=lambda worker: place(worker, self.index, self.layout.servers))
@@ -176,7 +175,7 @@ class Shard:
             self.parameter.grad = None
         self.pushes += [self._noted(worker, self._gradients.pop(worker)[0]) for worker in workers]
         self.state.updated(workers)
-        self.answers.close(self.state.version, self.rule.together(self.state))
+        self.answers.close(self.state.version, self.rule.in_step)
         self.versions.append(self.state.version)
         if self.folder and self.state.version % self.every == 0:
             self.save()

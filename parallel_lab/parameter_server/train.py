@@ -15,9 +15,9 @@ from parallel_lab.agree.arguments import check_rate, whole
 from parallel_lab.model.data import Batch, share
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.parameter_server.consistency import Rule, Synchronous
 from parallel_lab.parameter_server.handshake import check_rule, members
 from parallel_lab.parameter_server.record import Record
+from parallel_lab.parameter_server.rules import Rule
 from parallel_lab.parameter_server.server import serve
 from parallel_lab.parameter_server.worker import Worker
 from parallel_lab.trace import span
@@ -31,8 +31,8 @@ def train(
     batches: Source,
     optimizer_class: Callable[..., torch.optim.Optimizer],
     *,
+    consistency: Rule,
     servers: int = 1,
-    consistency: Rule | None = None,
     loss: LossFn = cross_entropy,
     steps: int | None = None,
     snapshot: str | os.PathLike | None = None,
@@ -48,7 +48,8 @@ def train(
 
     Args:
         batches: global batches (inputs, targets), of which each worker takes its share, or see `Source`.
-        consistency: a rule; `Synchronous()` if None. loss: of (outputs, targets), a mean over samples.
+        consistency: a rule of `synchronization`.
+        loss: of (outputs, targets), a mean over samples.
         steps: how many steps each worker makes at most; None for as long as its batches last.
         spares, snapshot, every, resume, optimizer_kwargs: as in `serve`.
 
@@ -56,7 +57,7 @@ def train(
     """
     group = members(group, servers, spares)
     check_rate(optimizer_kwargs)
-    rule = Synchronous() if consistency is None else consistency
+    rule = consistency
     check_rule(rule, group.size() - servers, servers - spares)
     whole("steps", 1 if steps is None else steps)
     model = deepcopy(model)

@@ -18,7 +18,8 @@ A slow rank: nobody waits for it; its gradients are the stalest. With steps coun
 A gradient is one worker's, not a mean over workers: n workers make n small updates where synchronous SGD makes one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -26,10 +27,23 @@ from torch import nn
 
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.parameter_server import Asynchronous
+from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.synchronization import through_server
 from parallel_lab.synchronization.batches import Source
 from parallel_lab.synchronization.record import Record
+
+
+@dataclass(frozen=True)
+class Asynchronous(Rule):
+    """ASP, asynchronous parallel: each push is an update of its own, and nobody waits."""
+
+    def due(self, state: State) -> Sequence[int]:
+        """The first push, as soon as there is one."""
+        return state.held[:1]
+
+    def may_pull(self, state: State, worker: int) -> bool:
+        """Always."""
+        return True
 
 
 def train(

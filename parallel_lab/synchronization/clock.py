@@ -97,7 +97,7 @@ def schedule(
     Under `LocalSteps` each computes an equal number (the first ones one more where it does not divide).
 
     Args:
-        strategy: a rule of `parameter_server`, such as `StaleSynchronous(2)`, or `LocalSteps`.
+        strategy: a rule, such as `Stale(2)`, or `LocalSteps`.
         step_s: seconds of computing a gradient: a function (worker, its step), one number a worker, or one for all.
         push_s, pull_s: seconds on the way to the shared weights and back; a meeting of `LocalSteps` takes both.
 
@@ -110,8 +110,8 @@ def schedule(
     if isinstance(strategy, LocalSteps):
         return Schedule(strategy, workers, tuple(_local(strategy.every, workers, updates, costs)), costs)
     if isinstance(strategy, type) or not hasattr(strategy, "may_pull"):
-        raise TypeError(f"strategy={strategy!r}: expected a rule, such as StaleSynchronous(2), or LocalSteps(8)")
-    strategy.check(workers)
+        raise TypeError(f"strategy={strategy!r}: expected a rule, such as Stale(2), or LocalSteps(8)")
+    strategy.check(workers, servers=1)
     return Schedule(strategy, workers, tuple(Server(strategy, workers, updates, costs).run()), costs)
 
 

@@ -27,10 +27,14 @@ from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch, text, text_batches
 from parallel_lab.model.gpt import GPTConfig
 from parallel_lab.model.reference import build
-from parallel_lab.parameter_server import Asynchronous, Mixed, Partial, StaleSynchronous, Synchronous
+from parallel_lab.synchronization.asynchronous import Asynchronous
 from parallel_lab.synchronization.batches import Source
 from parallel_lab.synchronization.clock import LocalSteps, Strategy, schedule, slow_worker
+from parallel_lab.synchronization.mixed import Mixed
+from parallel_lab.synchronization.partial import Partial
 from parallel_lab.synchronization.retrain import Curve, replay
+from parallel_lab.synchronization.stale import Stale
+from parallel_lab.synchronization.synchronous import Synchronous
 
 Curves = dict[str, list[Curve]]
 
@@ -96,7 +100,7 @@ def strategies(workers: int) -> dict[str, Strategy]:
     return {
         "synchronous": Synchronous(),
         "asynchronous": Asynchronous(),
-        "stale": StaleSynchronous(2),
+        "stale": Stale(2),
         "partial": Partial(max(1, workers - 1)),
         "mixed": Mixed(20 * workers),
         "local_sgd": LocalSteps(8),

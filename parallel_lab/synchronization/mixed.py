@@ -5,7 +5,7 @@ other way round, since stale gradients can also lead astray early; which order i
 
 Idea: far from the optimum nearly every direction leads down, and stale gradients do little harm: be asynchronous, and
 wait for nobody. Near it their noise keeps the loss up: wait for all. The switch comes after `switch_at` updates of the
-first server: who reads from then on computes for a synchronous update, at every server.
+server: who pulls from then on computes for a synchronous update.
 
 Guarantee: after the switch that of synchronous SGD, from wherever the first phase has led.
 Staleness: as in `asynchronous` before the switch and for gradients that are under way at that moment; those may come
@@ -17,18 +17,52 @@ One learning rate serves both phases, but an asynchronous update holds one worke
 mean of all: the sum of n asynchronous steps is n times as long as one synchronous step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.arguments import whole
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.parameter_server import Mixed
+from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.synchronization import through_server
 from parallel_lab.synchronization.batches import Source
 from parallel_lab.synchronization.record import Record
+
+
+@dataclass(frozen=True)
+class Mixed(Rule):
+    """Asynchronous until the server has made `switch_at` updates, then synchronous, from wherever each worker is.
+
+    A push that was computed before the switch is applied at once and by itself, even where synchronous ones are held.
+    After the switch each worker makes at most one such push. So a push of the first synchronous round misses fewer
+    updates than there are workers, and from the second round on the staleness is 0.
+
+    Attributes:
+        switch_at: the version of the switch, from 0.
+
+    Raises:
+        TypeError: `switch_at` is no whole number.
+        ValueError: `switch_at` is negative.
+    """
+
+    switch_at: int
+
+    def __post_init__(self) -> None:
+        whole("switch_at", self.switch_at, 0)
+
+    def check(self, workers: int, servers: int) -> None:
+        """ValueError if there are several servers: each counts its own updates, and they would not switch together."""
+        if servers > 1:
+            raise ValueError(f"Mixed(switch_at={self.switch_at}) needs one server, which counts the updates: servers=1")
+
+    def due(self, state: State) -> Sequence[int]:
+        """A push of before the switch at once; the others once every live worker has made one."""
+        early = [worker for worker in state.held if state.read[worker] < self.switch_at]
+        return early[:1] or (state.held if state.all_held() else ())
 
 
 def train(

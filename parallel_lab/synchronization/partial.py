@@ -12,18 +12,54 @@ Sharded, replicated, bytes and memory: as in `asynchronous`; dropped gradients t
 A slow rank: with n - k or fewer of them, nobody waits for it, and its work is lost. With more, all wait for the k-th.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.arguments import whole
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
-from parallel_lab.parameter_server import Partial
+from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.synchronization import through_server
 from parallel_lab.synchronization.batches import Source
 from parallel_lab.synchronization.record import Record
+
+
+@dataclass(frozen=True)
+class Partial(Rule):
+    """An update is the mean of the first `k` pushes of a version; later ones are dropped.
+
+    With n workers, n - k are backups: so many slow ones delay nobody. Where fewer than `k` live, the server waits for
+    all of them.
+
+    Attributes:
+        k: N in the paper, from 1.
+
+    Raises:
+        TypeError: `k` is no whole number.
+        ValueError: `k` is below 1.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        whole("k", self.k, 1)
+
+    def check(self, workers: int, servers: int) -> None:
+        """ValueError if there are fewer than `k` workers."""
+        if self.k > workers:
+            raise ValueError(f"Partial(k={self.k}) waits for {self.k} pushes and there are {workers} workers: lower k")
+
+    def admits(self, state: State, read: int) -> bool:
+        """Unless it was computed from an older version than the present one."""
+        return read == state.version
+
+    def due(self, state: State) -> Sequence[int]:
+        """All that are held, once these are `k`, or one of every live worker."""
+        return state.held if len(state.held) >= self.k or state.all_held() else ()
 
 
 def train(

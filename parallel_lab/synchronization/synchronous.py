@@ -16,8 +16,8 @@ A slow rank: everyone waits for it at every step; a step takes as long as on the
 Here the gradients travel in one message after the backward pass; `data_parallel.DDP` sends them during it.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -25,11 +25,23 @@ from torch import nn
 
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import LossFn
+from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.synchronization.batches import Source
 from parallel_lab.synchronization.job import Job, start, trained
 from parallel_lab.synchronization.mean import start_mean
 from parallel_lab.synchronization.record import Record
 from parallel_lab.trace.record import span
+
+
+@dataclass(frozen=True)
+class Synchronous(Rule):
+    """BSP, bulk synchronous parallel: an update is the mean over all live workers, who all pull the newest version."""
+
+    in_step = True
+
+    def due(self, state: State) -> Sequence[int]:
+        """All pushes, once every live worker has made one."""
+        return state.held if state.all_held() else ()
 
 
 def train(

@@ -9,6 +9,7 @@ import torch
 
 from parallel_lab import launch, model
 from parallel_lab import parameter_server as ps
+from parallel_lab import synchronization as sync
 from parallel_lab.parameter_server.answer import Answers
 from parallel_lab.parameter_server.shard import Shard
 from parallel_lab.parameter_server.sharding import Layout
@@ -31,7 +32,7 @@ def opened(reply):
 
 
 def test_an_answer_on_its_way_is_not_altered():
-    one = shard(ps.Asynchronous(), 2)
+    one = shard(sync.Asynchronous(), 2)
     with one.pull(0) as first:
         push(one, 1, 0)
         push(one, 1, 1, step=1)
@@ -57,7 +58,7 @@ def test_without_a_reader_nothing_moves_and_buffers_are_used_again():
 
 
 def test_an_answer_says_whether_the_next_push_is_synchronous():
-    one = shard(ps.Mixed(1), 1)
+    one = shard(sync.Mixed(1), 1)
     with one.pull(0) as reply:
         assert opened(reply) == (0, 0, 0.0)
     push(one, 0, 0)
@@ -67,7 +68,7 @@ def test_an_answer_says_whether_the_next_push_is_synchronous():
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_answers_go_out_one_after_another_in_the_order_of_the_plan(index):
-    one, answered, under_way = shard(ps.Synchronous(), 4, servers=2, index=index), [], []
+    one, answered, under_way = shard(sync.Synchronous(), 4, servers=2, index=index), [], []
 
     def read(worker):
         with one.pull(worker):
@@ -92,7 +93,7 @@ def test_answers_go_out_one_after_another_in_the_order_of_the_plan(index):
 
 
 def test_asynchronous_answers_wait_for_nobody():
-    one = shard(ps.Asynchronous(), 2)
+    one = shard(sync.Asynchronous(), 2)
     with one.pull(0), one.pull(1) as reply:
         assert opened(reply) == (0, 0, 0.0)
 

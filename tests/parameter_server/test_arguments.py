@@ -9,6 +9,7 @@ from small import LOSS, batches, mlp
 
 from parallel_lab import RankFailed, launch
 from parallel_lab import parameter_server as ps
+from parallel_lab import synchronization as sync
 
 
 def fails(error, words, ranks=3, make=mlp, lr=0.1, data=batches, **options):
@@ -38,8 +39,8 @@ BAD = [
     ({"servers": 2, "spares": 1}, ValueError, "need snapshot"),
     ({"resume": True}, ValueError, "need snapshot"),
     ({"every": 0, "snapshot": "x"}, ValueError, "every=0"),
-    ({"consistency": ps.Partial(3)}, ValueError, "there are 2 workers"),
-    ({"consistency": ps.Synchronous}, TypeError, "expected a rule"),
+    ({"consistency": sync.Partial(3)}, ValueError, "there are 2 workers"),
+    ({"consistency": sync.Synchronous}, TypeError, "expected a rule"),
     ({"lr": "0.1"}, TypeError, "expected a number, as in lr"),
     ({"momentum": -1.0}, ValueError, "Invalid momentum"),
     ({"steps": 0}, (ValueError, TypeError), "batches|steps"),

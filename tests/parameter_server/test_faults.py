@@ -10,6 +10,7 @@ from small import LOSS, batches, mlp
 
 from parallel_lab import Deadlock, Kill, RankFailed, launch
 from parallel_lab import parameter_server as ps
+from parallel_lab import synchronization as sync
 
 
 def train(ranks, make=mlp, steps=8, loss=LOSS, lr=0.1, data=batches, faults=(), may_fail=(), timeout=30, **options):
@@ -28,7 +29,7 @@ def fails(error, words, ranks=3, **options):
     return raised.value
 
 
-RULES = [ps.Synchronous(), ps.Asynchronous(), ps.StaleSynchronous(1), ps.Partial(3), ps.Mixed(3)]
+RULES = [sync.Synchronous(), sync.Asynchronous(), sync.Stale(1), sync.Partial(3), sync.Mixed(3)]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
@@ -98,7 +99,7 @@ def test_a_spare_takes_over_the_shard_of_a_dead_server(tmp_path, rule):
     assert "SIGKILL" in run.failures[0]
     workers = run.results[2:]
     assert [len(worker.losses) for worker in workers] == [12, 12, 12]
-    if isinstance(rule, ps.Synchronous):
+    if isinstance(rule, sync.Synchronous):
         assert_restored(run[1], workers, 3, shard=0)
         assert run[1].lost > 0
     assert all(torch.equal(w.weights[name], run[1].weights[name]) for w in workers for name in w.weights)
@@ -207,7 +208,7 @@ def test_a_large_gradient_whose_sum_overflows_is_none_that_is_not_finite():
 def test_a_worker_that_never_pulls_is_told():
     def fn():
         if dist.get_rank() == 0:
-            return ps.serve(mlp(), torch.optim.SGD, ps.Asynchronous(), lr=0.1)
+            return ps.serve(mlp(), torch.optim.SGD, sync.Asynchronous(), lr=0.1)
         mine = mlp()
         worker = ps.Worker(mine)
         worker.pull()

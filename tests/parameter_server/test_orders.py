@@ -6,6 +6,7 @@ from collections import deque
 import pytest
 
 from parallel_lab import parameter_server as ps
+from parallel_lab import synchronization as sync
 
 PULL, PUSH, LEAVE = "pull", "push", "leave"
 
@@ -152,7 +153,7 @@ class EachForItself(Orders):
 
 
 SHAPES = [(2, 1), (2, 2), (3, 2), (2, 3), (3, 3)]
-RULES = [ps.Synchronous(), ps.Mixed(0), ps.Mixed(1), ps.Mixed(5), ps.Mixed(1000)]
+RULES = [sync.Synchronous(), sync.Mixed(0), sync.Mixed(1), sync.Mixed(5), sync.Mixed(1000)]
 
 
 def assert_mixed(rule, workers, servers, steps, seed, kind=Orders):
@@ -168,7 +169,7 @@ def assert_mixed(rule, workers, servers, steps, seed, kind=Orders):
             assert not staleness or max(numbers) < 2 or set(staleness) == {0}, "nothing comes between two rounds"
         rounds.append([names for names, _ in updates if next(iter(names))[2]])
     early = [names for names, _ in done.applied[0] if names not in rounds[0]]
-    switch_at = min(rule.switch_at, workers * steps) if isinstance(rule, ps.Mixed) else 0
+    switch_at = min(rule.switch_at, workers * steps) if isinstance(rule, sync.Mixed) else 0
     assert switch_at <= len(early) <= max(0, switch_at + workers - 1), "after the switch at most one more of each"
     assert all(each == rounds[0] for each in rounds), "the same pushes, in the same synchronous updates, everywhere"
 
@@ -183,17 +184,17 @@ def test_no_order_of_messages_blocks_and_all_servers_make_the_same_synchronous_u
 def test_servers_that_each_count_for_themselves_are_found_out():
     with pytest.raises(AssertionError, match=r"nobody can go on|one round, or none|everywhere|nothing comes between"):
         for seed in range(60):
-            assert_mixed(ps.Mixed(5), 2, 2, 7, seed, EachForItself)
+            assert_mixed(sync.Mixed(5), 2, 2, 7, seed, EachForItself)
     blocked = 0
     for seed in range(60):
         try:
-            EachForItself(ps.Mixed(5), 3, 3, 7, random.Random(seed)).run()
+            EachForItself(sync.Mixed(5), 3, 3, 7, random.Random(seed)).run()
         except AssertionError:
             blocked += 1
     assert blocked, "workers wait for each other at different servers"
 
 
-@pytest.mark.parametrize("rule", [ps.Synchronous(), ps.Mixed(4), ps.Asynchronous()], ids=repr)
+@pytest.mark.parametrize("rule", [sync.Synchronous(), sync.Mixed(4), sync.Asynchronous()], ids=repr)
 @pytest.mark.parametrize(("workers", "servers"), [(2, 2), (3, 3)])
 def test_no_order_blocks_when_servers_and_a_worker_die(rule, workers, servers):
     for seed in range(100):

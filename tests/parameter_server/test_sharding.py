@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from parallel_lab.parameter_server import shards, snapshots, vector
-from parallel_lab.parameter_server.consistency import Synchronous
 from parallel_lab.parameter_server.shard import Shard
 from parallel_lab.parameter_server.sharding import Layout
 from parallel_lab.parameter_server.wire import PUSH, Header
+from parallel_lab.synchronization import Synchronous
 
 
 @pytest.mark.parametrize("sizes", [[6, 3], [1], [5, 0, 7, 1], [1000, 1, 1], [2, 2]])

@@ -9,6 +9,7 @@ from small import LOSS, batches, mlp
 
 from parallel_lab import Delay, Link, launch, model
 from parallel_lab import parameter_server as ps
+from parallel_lab import synchronization as sync
 
 UNEVEN = batches(4, 7)  # neither two nor three workers share seven samples evenly
 
@@ -132,7 +133,7 @@ class Slow:
 
 
 def test_asynchronous_blocks_nobody_and_records_what_the_slow_worker_missed(tmp_path):
-    run = train(4, consistency=ps.Asynchronous(), steps=8, loss=Slow(tmp_path, 4, 8))
+    run = train(4, consistency=sync.Asynchronous(), steps=8, loss=Slow(tmp_path, 4, 8))
     server = run[0]
     slow = [push for push in server.pushes if push.worker == 0]
     fast = [push for push in server.pushes if push.worker != 0]
@@ -146,9 +147,9 @@ def test_asynchronous_blocks_nobody_and_records_what_the_slow_worker_missed(tmp_
 
 @pytest.mark.parametrize("bound", [0, 1])
 def test_stale_synchronous_holds_the_fast_back(tmp_path, bound):
-    run = train(4, consistency=ps.StaleSynchronous(bound), steps=6, loss=Slow(tmp_path, 4, bound + 1))
+    run = train(4, consistency=sync.Stale(bound), steps=6, loss=Slow(tmp_path, 4, bound + 1))
     pushes = run[0].pushes
-    assert max(push.staleness for push in pushes) <= ps.StaleSynchronous(bound).staleness_bound(3)
+    assert max(push.staleness for push in pushes) <= sync.Stale(bound).staleness_bound(3)
     slow = next(push for push in pushes if push.worker == 0)
     before = [push.step for push in pushes if push.version < slow.version]
     # Step `bound` had begun on each of the others, so the one before was pushed; its own push may be on the way.
@@ -162,24 +163,24 @@ def test_stale_synchronous_holds_the_fast_back(tmp_path, bound):
 @pytest.mark.parametrize("servers", [1, 2])
 def test_measured_staleness_is_within_the_bound(bound, servers):
     faults = [Delay(rank=servers, kind="send", seconds=5e-3)]
-    run = train(servers + 3, consistency=ps.StaleSynchronous(bound), servers=servers, steps=8, faults=faults)
+    run = train(servers + 3, consistency=sync.Stale(bound), servers=servers, steps=8, faults=faults)
     for record in run.results[:servers]:
         assert len(record.staleness) == 24
-        assert max(record.staleness) <= ps.StaleSynchronous(bound).staleness_bound(3)
+        assert max(record.staleness) <= sync.Stale(bound).staleness_bound(3)
 
 
-class Boundless(ps.StaleSynchronous):
+class Boundless(sync.Stale):
     def may_pull(self, state, worker):
         return True
 
 
 def test_a_real_server_that_ignores_the_bound_shows_in_the_staleness(tmp_path):
     run = train(4, consistency=Boundless(0), steps=8, loss=Slow(tmp_path, 4, 8))
-    assert max(run[0].staleness) > ps.StaleSynchronous(0).staleness_bound(3)
+    assert max(run[0].staleness) > sync.Stale(0).staleness_bound(3)
 
 
 def test_partial_drops_the_late_and_counts_them(tmp_path):
-    run = train(4, consistency=ps.Partial(2), steps=4, loss=Slow(tmp_path, 4, 3))
+    run = train(4, consistency=sync.Partial(2), steps=4, loss=Slow(tmp_path, 4, 3))
     server = run[0]
     late = [push for push in server.pushes if push.dropped]
     assert server.dropped == len(late) >= 1
@@ -190,7 +191,7 @@ def test_partial_drops_the_late_and_counts_them(tmp_path):
 
 
 def test_mixed_switches(tmp_path):
-    run = train(4, consistency=ps.Mixed(6), steps=12, loss=Slow(tmp_path, 4, 1))
+    run = train(4, consistency=sync.Mixed(6), steps=12, loss=Slow(tmp_path, 4, 1))
     sizes = [sum(push.version == version for push in run[0].pushes) for version in range(len(run[0].versions))]
     first = sizes.index(3)
     # When the first server has made 6 updates, each worker may still have a gradient of before under way.

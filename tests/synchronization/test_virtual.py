@@ -9,8 +9,17 @@ import torch
 
 from parallel_lab import draw, launch
 from parallel_lab.model import build, digit_batches, digit_images, train
-from parallel_lab.parameter_server import Asynchronous, Mixed, Partial, StaleSynchronous, Synchronous
-from parallel_lab.synchronization import Update, diloco, local_sgd, virtual
+from parallel_lab.synchronization import (
+    Asynchronous,
+    Mixed,
+    Partial,
+    Stale,
+    Synchronous,
+    Update,
+    diloco,
+    local_sgd,
+    virtual,
+)
 from parallel_lab.synchronization.virtual import LocalSteps, replay, schedule, slow_worker
 
 # Ranks get this file's helpers as copies: importing it there would load scikit-learn and pytest in each of them.
@@ -69,7 +78,7 @@ def test_synchronous_takes_the_slowest_ones_time():
 @pytest.mark.parametrize("factor", [1.0, 2.5, 10.0])
 def test_stale_synchronous_keeps_its_bound(bound, factor):
     workers = 3
-    found = schedule(StaleSynchronous(bound), slow_worker(workers, factor), workers, 60, push_s=0.1)
+    found = schedule(Stale(bound), slow_worker(workers, factor), workers, 60, push_s=0.1)
     assert max(found.staleness) <= (workers - 1) * (2 * bound + 1)
     for update in found:
         # Gradients begun before this one's end, by worker: nobody begins one more than `bound` ahead of the slowest.
@@ -116,7 +125,7 @@ def test_local_steps_wait_once_a_round():
 
 def test_the_same_arguments_give_the_same_schedule():
     def once():
-        return schedule(StaleSynchronous(2), lambda worker, step: 1 + (7 * worker + 3 * step) % 5, 4, 100, 0.1, 0.2)
+        return schedule(Stale(2), lambda worker, step: 1 + (7 * worker + 3 * step) % 5, 4, 100, 0.1, 0.2)
 
     assert once().updates == once().updates
 
