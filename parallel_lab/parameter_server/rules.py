@@ -27,7 +27,6 @@ class State:
         clocks: the number of pushes of each worker.
         read: the version from which each worker's last push was computed.
         held: the workers whose push waits for an update, in the order of arrival.
-        unheard: after a spare has taken over, the live workers whose clocks it does not know yet.
     """
 
     live: set[int]
@@ -35,7 +34,6 @@ class State:
     clocks: dict[int, int] = field(default_factory=dict)
     read: dict[int, int] = field(default_factory=dict)
     held: list[int] = field(default_factory=list)
-    unheard: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, workers: Iterable[int]) -> "State":
@@ -43,15 +41,9 @@ class State:
         live = set(workers)
         return cls(live, clocks=dict.fromkeys(live, 0), read=dict.fromkeys(live, 0))
 
-    def told(self, worker: int, clock: int) -> None:
-        """`worker` has made `clock` pushes, whether or not the last one came here."""
-        self.clocks[worker] = max(clock, self.clocks[worker])
-        self.unheard.discard(worker)
-
     def pushed(self, worker: int, clock: int, read: int) -> None:
         """`worker` makes its push number `clock`, a gradient that it computed from version `read`."""
-        self.told(worker, clock)
-        self.read[worker] = read
+        self.clocks[worker], self.read[worker] = clock, read
 
     def updated(self, used: Collection[int]) -> None:
         """The held pushes of the workers `used` have become an update."""
@@ -59,8 +51,8 @@ class State:
         self.version += 1
 
     def slowest(self) -> int:
-        """The clock of the slowest live worker, as far as heard of; 0 where there is none."""
-        return min((self.clocks[worker] for worker in self.live - self.unheard), default=0)
+        """The clock of the slowest live worker; 0 where there is none."""
+        return min((self.clocks[worker] for worker in self.live), default=0)
 
     def all_held(self) -> bool:
         """Whether every live worker has pushed, and at least one push is held."""
@@ -93,3 +85,15 @@ class Rule:
     def may_pull(self, state: State, worker: int) -> bool:
         """Whether `worker` may read now; otherwise it waits until its own push is part of an update or was dropped."""
         return worker not in state.held
+
+
+def check_rule(rule: object, workers: int, servers: int) -> None:
+    """Returns if `rule` can decide for so many workers and servers.
+
+    Raises:
+        TypeError: `rule` is no rule, but a class of rules, say.
+        ValueError: the rule makes no sense with these numbers.
+    """
+    if not isinstance(rule, Rule):
+        raise TypeError(f"rule={rule!r}: expected a rule, such as Synchronous() or Stale(2)")
+    rule.check(workers, servers)
