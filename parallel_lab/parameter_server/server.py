@@ -86,7 +86,7 @@ class Shard:
         make_optimizer: makes the optimizer from a list of one parameter.
         rule: the rule of consistency.
         workers: the number of workers.
-        on_update: is called with the shard after each update.
+        on_update: is called with the shard at the start and after each update.
 
     Attributes:
         w: the parameters; they lie in the message `answer`, which workers are sent.
@@ -111,6 +111,8 @@ class Shard:
         self.state = State.of(range(workers))
         self.pushes: list[Push] = []
         self._held: dict[int, Message] = {}
+        if on_update:
+            on_update(self)
 
     def push(self, worker: int, message: Message) -> None:
         """Takes a gradient, which is the shard's own until the worker may pull again, and updates if that is due."""
@@ -130,9 +132,9 @@ class Shard:
 
     def _settle(self) -> None:
         while used := list(self.rule.due(self.state)):
-            self._update(used)
+            self.update(used)
 
-    def _update(self, workers: list[int]) -> None:
+    def update(self, workers: list[int]) -> None:
         """One step of the optimizer along g, the mean of these workers' gradients, weighted by their counts."""
         held = [self._held[worker] for worker in sorted(workers)]  # not by arrival: the same sum in every run
         total = sum(message.header.weight for message in held)
@@ -179,11 +181,17 @@ class Server:
     def run(self) -> Served:
         """Serves until every worker is done, has left or has died; raises what went wrong in a thread."""
         ended: SimpleQueue[Exception | None] = SimpleQueue()
+        self.start(ended)
+        wait(ended, len(self.turns))
+        return self.served()
+
+    def start(self, ended: SimpleQueue) -> None:
+        """Starts a thread for each worker; when it ends, it puts its error or None in `ended`."""
         for worker in self.turns:
             threading.Thread(target=self._serve, args=(worker, ended), daemon=True, name=f"worker {worker}").start()
-        for _ in self.turns:
-            if error := ended.get():
-                raise error
+
+    def served(self) -> Served:
+        """What this server has done."""
         sent_bytes = sum(line.sent_bytes for line in self.lines.values())
         return Served(self.shard.pushes, self.shard.state.version, self.shard.w.detach(), sent_bytes)
 
@@ -209,7 +217,7 @@ class Server:
             return False
         if ask.header.what == DONE:
             self._leave(worker, done=True)
-            self._wait_for_turn(worker)
+        self._wait_for_turn(worker)
         with self._changed:
             version, answer = self.shard.state.version, self.shard.answer
             # Where all go in step, no update can come before the answer has left. Otherwise it must be a copy.
@@ -260,6 +268,13 @@ class Server:
             self._changed.notify_all()
 
 
+def wait(ended: SimpleQueue, threads: int) -> None:
+    """Waits until so many threads have ended; raises the first error of one of them at once."""
+    for _ in range(threads):
+        if error := ended.get():
+            raise error
+
+
 def serve(
     model: nn.Module,
     optimizer_class: Callable[..., torch.optim.Optimizer],
@@ -280,7 +295,7 @@ def serve(
         optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the optimizer.
         rule: a rule of `synchronization`, such as `Synchronous()`.
         servers: the number of servers.
-        on_update: is called with the `Shard` after each update.
+        on_update: is called with the `Shard` at the start and after each update.
         group: servers and workers; by default all ranks.
         optimizer_kwargs: the settings of the optimizer.
 

@@ -184,12 +184,17 @@ class Worker:
 
     @contextlib.contextmanager
     def _reaching(self, shard: int) -> Iterator[None]:
+        line = self.lines[shard]
         try:
             yield
         except Lost as error:
-            why = str(error).split("] ", 1)[-1].split(". ")[0]  # without gloo's source line and advice
-            server = f"server rank {self.lines[shard].peer} of the group"
-            raise RuntimeError(f"worker {self.index}: {server} is gone, and with it shard {shard} ({why})") from None
+            self.lost(shard, error, line)
+
+    def lost(self, shard: int, error: Lost, line: Line) -> None:
+        """A seam: what to do when the server at the other end of `line` has died; here, RuntimeError."""
+        why = str(error).split("] ", 1)[-1].split(". ")[0]  # without gloo's source line and advice
+        server = f"server rank {line.peer} of the group"
+        raise RuntimeError(f"worker {self.index}: {server} is gone, and with it shard {shard} ({why})") from None
 
     def _require(self, what: str) -> None:
         if self._may == what:
