@@ -51,6 +51,6 @@ def _map(path: str, count: int, dtype: torch.dtype) -> Tensor:
     if not os.path.exists(path):
         raise RuntimeError(
             f"this rank finds no {path}, where rank 0 keeps the shared memory: shared memory needs all ranks on one "
-            "machine. Use a parameter server (`asynchronous.train`) across machines."
+            "machine. Use a parameter server (`Asynchronous()`) across machines."
         )
     return torch.from_file(path, shared=True, size=max(1, count), dtype=dtype)[:count]

@@ -1,4 +1,4 @@
-"""Stale-synchronous SGD: asynchronous, on a leash.
+"""Stale-synchronous SGD (SSP, stale synchronous parallel): asynchronous, on a leash.
 
 Source: Ho et al. 2013, "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", section 2.
 
@@ -9,30 +9,24 @@ gradient can be arbitrarily stale.
 Guarantee: for convex losses the regret of SGD up to a factor that grows with the square root of (bound + 1) times the
 number of workers (theorem 1). The bound on staleness holds always.
 Staleness: at most (n - 1) (2 bound + 1) updates with n workers; `Stale.staleness_bound` says why.
-Sharded, replicated, bytes and memory: as in `asynchronous`.
+Sharded, replicated, bytes, memory and plan: as in `asynchronous`.
 A slow rank: the others run ahead by `bound` steps and then go at its pace. A bound of 0 keeps all on the same step; it
 is not synchronous SGD, since each push is an update of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-import torch.distributed as dist
-from torch import nn
-
 from parallel_lab.agree.arguments import whole
-from parallel_lab.model.gpt import loss as cross_entropy
-from parallel_lab.model.reference import LossFn
 from parallel_lab.parameter_server.rules import Rule, State
-from parallel_lab.synchronization import through_server
-from parallel_lab.synchronization.batches import Source
-from parallel_lab.synchronization.record import Record
+from parallel_lab.synchronization.asynchronous import plan
+
+__all__ = ["Stale", "plan"]
 
 
 @dataclass(frozen=True)
 class Stale(Rule):
-    """SSP, stale synchronous parallel: a worker that pulls is at most `bound` clocks ahead of the slowest live one.
+    """The strategy: a worker that pulls is at most `bound` clocks ahead of the slowest live one.
 
     Attributes:
         bound: s in the paper, from 0. With 0 all workers work on the same step.
@@ -63,44 +57,3 @@ class Stale(Rule):
         last step that the rule lets it start. So each other worker makes at most 2 bound + 1 updates meanwhile.
         """
         return (workers - 1) * (2 * self.bound + 1)
-
-
-def train(
-    model: nn.Module,
-    batches: Source,
-    optimizer_class: Callable[..., torch.optim.Optimizer],
-    *,
-    bound: int,
-    steps: int | None = None,
-    loss: LossFn = cross_entropy,
-    servers: int = 1,
-    group: dist.ProcessGroup | None = None,
-    **optimizer_kwargs,
-) -> Record:
-    """Trains a copy of `model` stale-synchronously through parameter servers; every rank calls it.
-
-    Args:
-        batches: global batches (inputs, targets), or a function (worker, workers) -> this worker's batches.
-        optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the servers' optimizer.
-        bound: how many gradients a worker may be ahead of the slowest one, from 0.
-        steps: how many gradients each worker computes; by default as many as it has batches.
-        loss: of (outputs, targets), a mean over samples.
-        servers: how many ranks serve, the first of the group; the others work.
-
-    Raises:
-        ValueError, TypeError: on the rank that caused it: models that differ, a gradient that is not finite (it never
-            reaches the server), a bound that is no whole number
-            from 0, too few ranks, a wrong learning rate.
-    """
-    rule = Stale(bound)
-    return through_server.train(
-        model,
-        batches,
-        optimizer_class,
-        rule,
-        steps=steps,
-        loss=loss,
-        servers=servers,
-        group=group,
-        options=optimizer_kwargs,
-    )

@@ -1,10 +1,11 @@
 """Virtual time, as chapters use it: `schedule` what happens when, `replay` it with real gradients, draw its `trace`."""
 
 from parallel_lab.plan import RECV, SEND
-from parallel_lab.synchronization.clock import LocalSteps, Schedule, Strategy, schedule, slow_worker
-from parallel_lab.synchronization.events import Costs
+from parallel_lab.synchronization.local_sgd import LocalSteps
 from parallel_lab.synchronization.record import Update, histogram
-from parallel_lab.synchronization.retrain import Curve, replay
+from parallel_lab.synchronization.virtual.clock import Schedule, Strategy, schedule, slow_worker
+from parallel_lab.synchronization.virtual.events import Costs
+from parallel_lab.synchronization.virtual.retrain import Curve, replay
 from parallel_lab.trace import Span, Trace
 
 
@@ -42,7 +43,6 @@ def _span(update: Update, kind: str, start_s: float, end_s: float, lane: str = "
 __all__ = [
     "Costs",
     "Curve",
-    "LocalSteps",
     "Schedule",
     "Strategy",
     "Update",

@@ -1,7 +1,7 @@
 """The event queue of virtual time: workers and a server that asks the rule what a real one asks.
 
-It mirrors `parameter_server.shard.Shard`: a pull waits until the rule's `may_pull`, a push counts in the worker's clock
-and is held or dropped (`admits`), and what is held becomes an update as soon as it is `due`. A worker that is
+It mirrors `parameter_server.server.Shard`: a pull waits until the rule's `may_pull`, a push counts in the worker's
+clock and is held or dropped (`admits`), and what is held becomes an update as soon as it is `due`. A worker that is
 done, and has no further gradient to compute, is no longer waited for.
 """
 
@@ -14,7 +14,13 @@ from parallel_lab.synchronization.record import Update
 
 
 class Costs(NamedTuple):
-    """Seconds: of computing a gradient, by worker and its step; of a message to the shared weights, and back."""
+    """What things take, in seconds.
+
+    Attributes:
+        step_s: computing a gradient, by worker and its step.
+        push_s: a message to the shared weights.
+        pull_s: a message back.
+    """
 
     step_s: Callable[[int, int], float]
     push_s: float

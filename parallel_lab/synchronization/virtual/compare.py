@@ -29,12 +29,14 @@ from parallel_lab.model.gpt import GPTConfig
 from parallel_lab.model.reference import build
 from parallel_lab.synchronization.asynchronous import Asynchronous
 from parallel_lab.synchronization.batches import Source
-from parallel_lab.synchronization.clock import LocalSteps, Strategy, schedule, slow_worker
+from parallel_lab.synchronization.diloco import OuterSteps
+from parallel_lab.synchronization.local_sgd import LocalSteps
 from parallel_lab.synchronization.mixed import Mixed
 from parallel_lab.synchronization.partial import Partial
-from parallel_lab.synchronization.retrain import Curve, replay
 from parallel_lab.synchronization.stale import Stale
 from parallel_lab.synchronization.synchronous import Synchronous
+from parallel_lab.synchronization.virtual.clock import Strategy, schedule, slow_worker
+from parallel_lab.synchronization.virtual.retrain import Curve, replay
 
 Curves = dict[str, list[Curve]]
 
@@ -104,7 +106,7 @@ def strategies(workers: int) -> dict[str, Strategy]:
         "partial": Partial(max(1, workers - 1)),
         "mixed": Mixed(20 * workers),
         "local_sgd": LocalSteps(8),
-        "diloco": LocalSteps(8, outer_lr=0.7, outer_momentum=0.9),
+        "diloco": OuterSteps(8),
     }
 
 
