@@ -6,18 +6,22 @@ import pytest
 import torch
 
 from parallel_lab.parameter_server import State, formulas
-from parallel_lab.parameter_server.shard import Shard
-from parallel_lab.parameter_server.sharding import Layout
-from parallel_lab.parameter_server.wire import PUSH, Header, open_reply
-from parallel_lab.runtime import Link
+from parallel_lab.parameter_server.server import Shard
+from parallel_lab.parameter_server.wire import Header, Message
+from parallel_lab.runtime.link import Link
 from parallel_lab.synchronization import Asynchronous, Mixed, Partial, Stale, Synchronous
 
-LAYOUT = Layout(("w",), ((1,),), "torch.float64", 1)
+
+def shard(rule, workers, optimizer=torch.optim.SGD, **settings):
+    make = lambda one: optimizer(one, **{"lr": 1.0} | settings)  # noqa: E731
+    return Shard(0, torch.zeros(1, dtype=torch.float64), make, rule, workers)
 
 
-def shard(rule, workers):
-    make = lambda parameters: torch.optim.SGD(parameters, lr=1.0)  # noqa: E731
-    return Shard(LAYOUT, 0, torch.zeros(1, dtype=torch.float64), make, rule, set(range(workers)))
+def gradient(step, version, weight=1.0, value=1.0):
+    message = Message(1, torch.float64)
+    message.header = Header(step=step, version=version, weight=weight)
+    message.vector.fill_(value)
+    return message
 
 
 class Drive:
@@ -38,14 +42,12 @@ class Drive:
 
     def act(self, worker):
         if worker in self.read:
-            header = Header(PUSH, 0, self.state.clocks[worker], self.read.pop(worker), samples=1)
-            self.shard.push(worker, header, torch.ones(1, dtype=torch.float64))
+            self.shard.push(worker, gradient(self.state.clocks[worker], self.read.pop(worker)))
         elif self.state.clocks[worker] == self.steps:
             self.shard.leave(worker)
         else:
             assert self.shard.rule.may_pull(self.state, worker), f"worker {worker} has to wait"
-            with self.shard.pull(worker) as reply:
-                self.read[worker], _ = open_reply(reply, torch.float64)[0].tolist()
+            self.read[worker] = int(self.shard.answer.header.version)
             self.leads.append(self.state.clocks[worker] - self.state.slowest())
 
     def run(self):
@@ -63,18 +65,18 @@ RULES = [Synchronous(), Asynchronous(), Stale(0), Stale(2), Partial(1), Partial(
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("seed", range(20))
-def test_every_order_ends_and_each_push_is_used_or_counted(rule, seed):
-    workers, steps = 2 + seed % 3, 6
-    drive = Drive(rule, workers, steps, random.Random(seed)).run()
-    assert len(drive.shard.pushes) == workers * steps
-    assert drive.state.version == len(drive.shard.versions) == -round(drive.shard.parameter.item())
-    if not isinstance(rule, Partial):
-        assert len(drive.staleness()) == workers * steps
-    if isinstance(rule, Synchronous | Partial):
-        assert set(drive.staleness()) == {0}
-    if isinstance(rule, Synchronous):
-        assert drive.state.version == steps
+def test_every_order_ends_and_each_push_is_used_or_counted(rule):
+    for seed in range(20):
+        workers, steps = 2 + seed % 3, 6
+        drive = Drive(rule, workers, steps, random.Random(seed)).run()
+        assert len(drive.shard.pushes) == workers * steps
+        assert drive.state.version == -round(drive.shard.w.item())
+        if not isinstance(rule, Partial):
+            assert len(drive.staleness()) == workers * steps
+        if isinstance(rule, Synchronous | Partial):
+            assert set(drive.staleness()) == {0}
+        if isinstance(rule, Synchronous):
+            assert drive.state.version == steps
 
 
 def bounded(rule, seed, workers=3):
@@ -94,13 +96,10 @@ class Boundless(Stale):
 def test_stale_synchronous_never_lets_a_worker_run_further_ahead(bound):
     for seed in range(30):
         bounded(Stale(bound), seed)
-
-
-def test_a_server_that_ignores_the_bound_is_found_out():
-    for check in (0, 1):
+    if bound < 3:
         with pytest.raises(AssertionError, match="too far ahead"):
             for seed in range(30):
-                bounded(Boundless(check), seed)
+                bounded(Boundless(bound), seed)
 
 
 @pytest.mark.parametrize("bound", [0, 1, 4])
@@ -136,14 +135,18 @@ def test_synchronous_waits_for_all_the_living_and_averages():
     drive.shard.leave(1)  # it dies with its gradient: two remain, and both have pushed
     del drive.read[1]
     assert drive.state.version == 1 and drive.allowed() == [0, 2]
-    assert drive.shard.parameter.item() == -1.0
+    assert drive.shard.w.item() == -1.0
 
 
-def test_a_mean_counts_samples():
+@pytest.mark.parametrize(
+    ("weights", "values", "mean"),
+    [((3, 1), (1.0, 5.0), 2.0), ((1, 0), (2.0, 0.0), 2.0), ((0, 0), (0.0, 0.0), 0.0), ((0.5, 1.5), (4.0, 0.0), 1.0)],
+)
+def test_a_mean_counts_samples_or_tokens(weights, values, mean):
     one = shard(Synchronous(), 2)
-    one.push(0, Header(PUSH, 0, 0, 0, samples=3), torch.tensor([1.0], dtype=torch.float64))
-    one.push(1, Header(PUSH, 0, 0, 0, samples=1), torch.tensor([5.0], dtype=torch.float64))
-    assert one.parameter.item() == -2.0
+    for worker in (0, 1):
+        one.push(worker, gradient(0, 0, weights[worker], values[worker]))
+    assert one.w.item() == -mean
 
 
 def test_partial_takes_the_first_and_drops_the_late():
@@ -186,9 +189,11 @@ def test_numbers_that_make_no_sense(rule, value, error):
         rule(value)
 
 
-def test_more_pushes_than_workers():
+def test_numbers_of_workers_and_servers_that_make_no_sense():
     with pytest.raises(ValueError, match="waits for 4 pushes and there are 3 workers"):
         Partial(4).check(3, 1)
+    with pytest.raises(ValueError, match="servers=1"):
+        Mixed(4).check(3, 2)
 
 
 def test_a_state_without_workers():
@@ -202,16 +207,3 @@ def test_crossover():
     assert formulas.crossover(8, 10**8, link, within=1.8) == 4
     one, ring = formulas.step_seconds(8, 1, 10**8, link), formulas.ring_seconds(8, 10**8, link)
     assert one / ring == pytest.approx(9 * 8 / 14, rel=1e-3)
-
-
-def test_a_spare_does_not_take_the_unheard_for_slow(tmp_path):
-    before = shard(Stale(0), 2)
-    before.folder = tmp_path
-    before.save()
-    spare = shard(Stale(0), 2)
-    spare.folder = tmp_path
-    spare.restore()
-    spare.told(0, 7)
-    assert spare.rule.may_pull(spare.state, 0)
-    spare.told(1, 6)
-    assert not spare.rule.may_pull(spare.state, 0) and spare.rule.may_pull(spare.state, 1)
