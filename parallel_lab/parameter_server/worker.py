@@ -170,7 +170,7 @@ class Worker:
 
     def receive(self, shard: int, works: list[dist.Work]) -> None:
         """Waits for an answer, and copies what cannot be received to where it belongs."""
-        for work in works:
+        for work in reversed(works):  # the answer, and then what asked for it
             wire.wait_for(work)
         self.versions[shard] = int(self._answers[shard].header.version)
         self._w.arrived(shard)

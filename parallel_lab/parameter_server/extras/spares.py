@@ -56,14 +56,15 @@ class Spare(Server):
         """Learns from an ask how far the worker is; the first one makes this spare go back to the snapshot."""
         with self._changed:
             state = self.shard.state
-            self._heard.add(worker)
             state.clocks[worker] = int(ask.step)
             if ask.what == BYE:
                 return
             if not self.taken:
                 self.snapshots.restore(self.shard)
                 self.shard.on_update, self.taken, self._restored = self.snapshots, True, state.version
-            self.lost = max(self.lost, int(ask.version) - self._restored)
+            if worker not in self._heard:  # what it read last, it read from the dead server
+                self._heard.add(worker)
+                self.lost = max(self.lost, int(ask.version) - self._restored)
             self._give_up_lost_pushes()
             self._changed.notify_all()
 
