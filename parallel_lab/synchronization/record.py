@@ -47,7 +47,7 @@ class Record:
         losses: of synchronous training without servers, the mean over each step's global batch; otherwise of this
             rank's own batches, each before its update. Empty on a server.
         staleness: one number for each gradient used that this rank knows the fate of: its own, on a server everybody's.
-        weights: at the end, by name as in `state_dict()`; empty on a server.
+        weights: at the end, by name as in `state_dict()`; empty on one of several servers, which has only a part.
         sent_bytes: what left this rank while it trained, as the recorder saw it.
         updates: on a server, the gradients in the order in which they took effect; empty elsewhere.
         seconds: how long this rank trained, by the clock.

@@ -14,17 +14,18 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from itertools import islice
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import vector_to_parameters
 
 from parallel_lab.agree.arguments import by_name, check_rate, whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import to_model
-from parallel_lab.parameter_server import Rule, Worker, serve
+from parallel_lab.parameter_server import Rule, Served, Worker, serve
 from parallel_lab.runtime.group import member
 from parallel_lab.synchronization.batches import Source, agreed_rounds, own, padded
 from parallel_lab.synchronization.record import Record, updates_of
@@ -57,7 +58,7 @@ class Replicated(Protocol):
         ...
 
 
-Strategy = Rule | Replicated
+Strategy = Any  # a Rule, a Replicated, or both, which no type can say; `servers_of` looks
 
 
 def train(
@@ -99,21 +100,16 @@ def train(
     check_rate(optimizer_kwargs)
     whole("steps", 1 if steps is None else steps)
     model, began_s = deepcopy(model), time.monotonic()
-    if can_replicate(strategy) and not servers:
+    if not servers:
         optimizer = optimizer_class(trained(model), **optimizer_kwargs)
         record = _replicate(strategy, model, batches, optimizer, steps, loss, group)
     elif group.rank() < servers:
         served = serve(model, optimizer_class, strategy, servers=servers, group=group, **optimizer_kwargs)
-        record = Record(sent_bytes=served.sent_bytes, staleness=served.staleness, updates=updates_of(served.pushes))
-    elif isinstance(strategy, Rule):
+        record = _served(served, model if servers == 1 else None)
+    else:
         record = _work(Worker(model, servers=servers, group=group), batches, steps, loss)
     record.seconds = time.monotonic() - began_s
     return record
-
-
-def can_replicate(strategy: object) -> TypeGuard[Replicated]:
-    """Whether a strategy runs without servers."""
-    return hasattr(strategy, "stepper")
 
 
 def servers_of(strategy: object, servers: int | None) -> int:
@@ -127,7 +123,7 @@ def servers_of(strategy: object, servers: int | None) -> int:
         TypeError: `strategy` is none, but the class of one, say.
         ValueError: it cannot run with so many servers.
     """
-    alone, served = can_replicate(strategy), isinstance(strategy, Rule)
+    alone, served = hasattr(strategy, "stepper"), isinstance(strategy, Rule)
     if isinstance(strategy, type) or not (alone or served):
         raise TypeError(f"strategy={strategy!r}: expected an object, such as Synchronous() or Stale(bound=2)")
     servers = (0 if alone else 1) if servers is None else whole("servers", servers, 0)
@@ -162,22 +158,34 @@ def _replicate(
     return Record(losses, staleness=staleness, weights=weights(model), sent_bytes=sent)
 
 
+def _served(served: Served, model: nn.Module | None) -> Record:
+    """What a server did; the parameters are given names where `model` is given, and the server holds all of it."""
+    if model is not None:
+        vector_to_parameters(served.parameters.to(next(model.parameters()).device), trained(model))
+    return Record(
+        staleness=served.staleness,
+        weights={} if model is None else weights(model),
+        sent_bytes=served.sent_bytes,
+        updates=updates_of(served.pushes),
+    )
+
+
 def _work(worker: Worker, batches: Source, steps: int | None, loss: Loss) -> Record:
     """A worker's life: pull, forward, backward, push for each of its batches; then it waits for the others."""
-    losses = []
+    found: list[tuple[float, float]] = []
     try:
         for mb, batch in enumerate(_drawn(own(batches, worker.index, worker.workers), steps)):
             worker.pull()
             worker.model.zero_grad(set_to_none=False)  # gradients may live where they are sent from
-            value, weight = backward(worker.model, batch, loss, mb)
-            worker.push(weight)
-            losses += [value] * (weight > 0)
-        if not losses:
+            found.append(backward(worker.model, batch, loss, mb))
+            worker.push(found[-1][1])
+        if not found:
             raise ValueError(f"worker {worker.index} has no batches to train on")
         worker.finish()
     except BaseException:
         worker.leave()  # the process may live on, and the servers would wait for it
         raise
+    losses = [value for value, weight in found if weight]
     return Record(losses, weights=weights(worker.model), sent_bytes=worker.sent_bytes)
 
 
