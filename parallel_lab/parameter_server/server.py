@@ -28,53 +28,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import check_rate, whole
+from parallel_lab.agree.arguments import check_rate
 from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.parameter_server import wire
 from parallel_lab.parameter_server.record import Push, Served
 from parallel_lab.parameter_server.rules import Rule, State, check_rule
 from parallel_lab.parameter_server.shards import bounds, flat
 from parallel_lab.parameter_server.wire import BYE, DONE, PULL, Header, Line, Message
-from parallel_lab.parameter_server.worker import worker_step
-from parallel_lab.plan import Op, Plan
-from parallel_lab.plan.op import recv, send
 from parallel_lab.trace import recorder, span
-
-
-def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False) -> Plan:
-    """`steps` steps under a rule that keeps all workers in step; ranks 0 to `servers` - 1 serve, the others work.
-
-    The part of an op is its shard. With `finish`, all workers pull the final parameters at the end. Asks hold nobody
-    up here: they are short, and travel while the worker would wait anyway.
-
-    Raises:
-        TypeError, ValueError: a number is no whole number from 1.
-    """
-    for name, value in (("workers", workers), ("servers", servers), ("steps", steps)):
-        whole(name, value)
-    ops: list[Op] = []
-    needs: dict[Op, list[Op]] = {}
-    for mb in range(steps + finish):
-        for server in range(servers):
-            ops += _server_step(server, workers, servers, mb, mb == steps, needs)
-        for worker in range(workers):
-            ops += worker_step(worker, servers, mb, mb == steps, needs)
-    return Plan.of(ops, needs, ranks=workers + servers)
-
-
-def _server_step(server: int, workers: int, servers: int, mb: int, last: bool, needs: dict) -> list[Op]:
-    """Answer each worker in its turn and listen for its push; when all have pushed, update. At last, only answer."""
-    ranks = [servers + worker for worker in wire.answered(server, workers, servers)]
-    asks = [recv(server, rank, server, mb)._replace(kind="ask", phase="forward") for rank in ranks]
-    answers = [send(server, rank, server, mb)._replace(phase="forward") for rank in ranks]
-    pushes = [recv(server, rank, server, mb)._replace(phase="backward") for rank in ranks]
-    update = Op(server, "update", server, mb, phase="step")
-    needs |= {ask: [ask.sender()._replace(kind="ask")] for ask in asks}
-    needs |= {answer: [update._replace(mb=mb - 1)] for answer in answers if mb}
-    if last:
-        return [*asks, *answers]
-    needs[update] = pushes
-    return [op for turn in zip(asks, answers, pushes, strict=True) for op in turn] + [update]
 
 
 class Shard:
@@ -170,7 +131,7 @@ class Server:
     """
 
     def __init__(self, shard: Shard, group: dist.ProcessGroup, servers: int, turns: list[int]) -> None:
-        self.shard, self.turns = shard, turns
+        self.shard, self.turns, self.in_step = shard, turns, shard.rule.in_step
         self.lines = {worker: Line(group, servers + worker, shard.index) for worker in turns}
         self._pushes = {worker: Message(len(shard.w), shard.w.dtype) for worker in turns}
         self._coming: dict[int, dist.Work] = {}  # the receive of a worker's next push
@@ -179,19 +140,13 @@ class Server:
         self._changed = threading.Condition()
 
     def run(self) -> Served:
-        """Serves until every worker is done, has left or has died; raises what went wrong in a thread."""
+        """Serves until every worker is done, has left or has died; raises what went wrong in a thread at once."""
         ended: SimpleQueue[Exception | None] = SimpleQueue()
-        self.start(ended)
-        wait(ended, len(self.turns))
-        return self.served()
-
-    def start(self, ended: SimpleQueue) -> None:
-        """Starts a thread for each worker; when it ends, it puts its error or None in `ended`."""
         for worker in self.turns:
             threading.Thread(target=self._serve, args=(worker, ended), daemon=True, name=f"worker {worker}").start()
-
-    def served(self) -> Served:
-        """What this server has done."""
+        for _ in self.turns:
+            if error := ended.get():
+                raise error
         sent_bytes = sum(line.sent_bytes for line in self.lines.values())
         return Served(self.shard.pushes, self.shard.state.version, self.shard.w.detach(), sent_bytes)
 
@@ -221,7 +176,7 @@ class Server:
         with self._changed:
             version, answer = self.shard.state.version, self.shard.answer
             # Where all go in step, no update can come before the answer has left. Otherwise it must be a copy.
-            sent = line.send(answer if self.shard.rule.in_step else answer.copy(), step, **wire.ANSWER)
+            sent = line.send(answer if self.in_step else answer.copy(), step, **wire.ANSWER)
             if ask.header.what == PULL:
                 self._coming[worker] = line.receive(self._pushes[worker], step, **wire.PUSH)
         wire.wait_for(sent)
@@ -249,13 +204,13 @@ class Server:
 
         Where all go in step, one is answered after another: they share this server's way out.
         """
-        state, rule = self.shard.state, self.shard.rule
+        state = self.shard.state
         if worker in self._done:
             return not state.live and worker == next(other for other in self.turns if other in self._done)
-        if worker in state.held or not rule.may_pull(state, worker):
+        if worker in state.held or not self.shard.rule.may_pull(state, worker):
             return False
         unread = (other for other in self.turns if other in state.live and self._read[other] < state.version)
-        return not rule.in_step or worker == next(unread, worker)
+        return not self.in_step or worker == next(unread, worker)
 
     def _wait_for_turn(self, worker: int) -> None:
         with self._changed:
@@ -266,13 +221,6 @@ class Server:
             self.shard.leave(worker)
             self._done = self._done | {worker} if done else self._done - {worker}
             self._changed.notify_all()
-
-
-def wait(ended: SimpleQueue, threads: int) -> None:
-    """Waits until so many threads have ended; raises the first error of one of them at once."""
-    for _ in range(threads):
-        if error := ended.get():
-            raise error
 
 
 def serve(

@@ -1,4 +1,4 @@
-"""What workers and servers send to each other, and how a rank waits for it.
+"""What workers and servers send to each other, in which order, and how a rank waits for it.
 
 Each message goes between one worker and one server, and begins with a `Header` of four numbers (32 bytes):
 
@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab.agree.arguments import whole
+from parallel_lab.plan import Op, Plan
+from parallel_lab.plan.op import recv, send
 from parallel_lab.runtime.group import member
 from parallel_lab.trace import tag
 
@@ -137,6 +139,55 @@ def answered(shard: int, workers: int, servers: int) -> list[int]:
 def asked(worker: int, servers: int) -> list[int]:
     """The shards in the order in which `worker` asks for them: the workers of a group begin with different ones."""
     return [(worker - k) % servers for k in range(servers)]
+
+
+def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False) -> Plan:
+    """`steps` steps under a rule that keeps all workers in step; ranks 0 to `servers` - 1 serve, the others work.
+
+    The part of an op is its shard. With `finish`, all workers pull the final parameters at the end. Asks hold nobody
+    up here: they are short, and travel while the worker would wait anyway.
+
+    Raises:
+        TypeError, ValueError: a number is no whole number from 1.
+    """
+    for name, value in (("workers", workers), ("servers", servers), ("steps", steps)):
+        whole(name, value)
+    ops: list[Op] = []
+    needs: dict[Op, list[Op]] = {}
+    for mb in range(steps + finish):
+        for server in range(servers):
+            ops += _server_step(server, workers, servers, mb, mb == steps, needs)
+        for worker in range(workers):
+            ops += _worker_step(worker, servers, mb, mb == steps, needs)
+    return Plan.of(ops, needs, ranks=workers + servers)
+
+
+def _server_step(server: int, workers: int, servers: int, mb: int, last: bool, needs: dict) -> list[Op]:
+    """Answer each worker in its turn and listen for its push; when all have pushed, update. At last, only answer."""
+    ranks = [servers + worker for worker in answered(server, workers, servers)]
+    asks = [recv(server, rank, server, mb)._replace(kind="ask", phase="forward") for rank in ranks]
+    answers = [send(server, rank, server, mb)._replace(phase="forward") for rank in ranks]
+    pushes = [recv(server, rank, server, mb)._replace(phase="backward") for rank in ranks]
+    update = Op(server, "update", server, mb, phase="step")
+    needs |= {ask: [ask.sender()._replace(kind="ask")] for ask in asks}
+    needs |= {answer: [update._replace(mb=mb - 1)] for answer in answers if mb}
+    if last:
+        return [*asks, *answers]
+    needs[update] = pushes
+    return [op for turn in zip(asks, answers, pushes, strict=True) for op in turn] + [update]
+
+
+def _worker_step(worker: int, servers: int, mb: int, last: bool, needs: dict) -> list[Op]:
+    """Pull every shard, forward, backward, push every shard. At last, only pull."""
+    rank, order = servers + worker, asked(worker, servers)
+    answers = [recv(rank, shard, shard, mb)._replace(phase="forward") for shard in order]
+    pulls = [op for answer in answers for op in (answer._replace(kind="ask", lane="send"), answer)]
+    if last:
+        return pulls
+    forward, backward = Op(rank, "F", 0, mb), Op(rank, "B", 0, mb)
+    pushes = [send(rank, shard, shard, mb)._replace(phase="backward") for shard in order]
+    needs |= {forward: answers, backward: [forward]} | {push: [backward] for push in pushes}
+    return [*pulls, forward, backward, *pushes]
 
 
 def members(group: dist.ProcessGroup | None, servers: int) -> dist.ProcessGroup:

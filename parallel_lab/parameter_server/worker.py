@@ -16,21 +16,6 @@ from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.parameter_server import wire
 from parallel_lab.parameter_server.shards import Homes, bounds, trainable
 from parallel_lab.parameter_server.wire import BYE, DONE, PULL, Header, Line, Lost, Message
-from parallel_lab.plan import Op
-from parallel_lab.plan.op import recv, send
-
-
-def worker_step(worker: int, servers: int, mb: int, last: bool, needs: dict) -> list[Op]:
-    """Pull every shard, forward, backward, push every shard. At last, only pull."""
-    rank, order = servers + worker, wire.asked(worker, servers)
-    answers = [recv(rank, shard, shard, mb)._replace(phase="forward") for shard in order]
-    pulls = [op for answer in answers for op in (answer._replace(kind="ask", lane="send"), answer)]
-    if last:
-        return pulls
-    forward, backward = Op(rank, "F", 0, mb), Op(rank, "B", 0, mb)
-    pushes = [send(rank, shard, shard, mb)._replace(phase="backward") for shard in order]
-    needs |= {forward: answers, backward: [forward]} | {push: [backward] for push in pushes}
-    return [*pulls, forward, backward, *pushes]
 
 
 class Worker:

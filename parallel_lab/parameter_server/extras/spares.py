@@ -50,6 +50,7 @@ class Spare(Server):
     def __init__(self, shard: Shard, group: dist.ProcessGroup, first: int, turns: list[int], snaps: Snapshots) -> None:
         super().__init__(shard, group, first, turns)
         self.snapshots, self.taken, self.lost = snaps, False, 0
+        self.in_step = False  # answer in any order: a worker may not know yet that the server has died
         self._heard: set[int] = set()
 
     def hear(self, worker: int, ask: Header) -> None:
@@ -69,13 +70,8 @@ class Spare(Server):
             self._changed.notify_all()
 
     def may_answer(self, worker: int) -> bool:
-        """Hears each worker first. Then as `Server`, but in no order: a worker may not know of the death yet."""
-        if worker not in self._heard:
-            return True
-        state = self.shard.state
-        if worker in self._done:
-            return super().may_answer(worker)
-        return worker not in state.held and self.shard.rule.may_pull(state, worker)
+        """As of `Server`, after each worker has been heard once."""
+        return worker not in self._heard or super().may_answer(worker)
 
     def _give_up_lost_pushes(self) -> None:
         """Updates with the pushes held, if every live worker has made one as late, which may be lost.
@@ -187,23 +183,35 @@ def serve(
         options: dict[str, Any] = {"servers": servers, "on_update": snapshots, "group": core, **optimizer_kwargs}
         return server.serve(model, optimizer_class, rule, **options)
     w, workers, first = flat(model), everyone.size() - servers - spares, servers + spares
-    ended: SimpleQueue[Exception | None] = SimpleQueue()
-    found = []
+    stand_ins = []
     for index, cut in enumerate(bounds(len(w), servers)):
         shard = Shard(index, w[cut], lambda one: optimizer_class(one, **optimizer_kwargs), rule, workers)
-        found.append(Spare(shard, everyone, first, list(range(workers)), snapshots))
-        found[-1].start(ended)
-    server.wait(ended, servers * workers)
-    return _told([spare for spare in found if spare.taken])
+        stand_ins.append(Spare(shard, everyone, first, list(range(workers)), snapshots))
+    return _serve_all(stand_ins)
 
 
-def _told(spares: list[Spare]) -> Spared:
-    served = [spare.served() for spare in spares]
-    return Spared(
-        [push for each in served for push in each.pushes],
-        max((each.version for each in served), default=0),
-        torch.cat([each.parameters for each in served]) if served else torch.empty(0),
-        sum(each.sent_bytes for each in served),
-        [spare.shard.index for spare in spares],
-        max((spare.lost for spare in spares), default=0),
-    )
+def _serve_all(stand_ins: list[Spare]) -> Spared:
+    """Serves all shards side by side; raises the first error at once."""
+    ended: SimpleQueue[tuple[Spare, Served | Exception]] = SimpleQueue()
+    for spare in stand_ins:
+        threading.Thread(target=_report, args=(spare, ended), daemon=True, name=f"shard {spare.shard.index}").start()
+    told, parameters = Spared(), {}
+    for _ in stand_ins:
+        spare, served = ended.get()
+        if isinstance(served, Exception):
+            raise served
+        told.sent_bytes += served.sent_bytes
+        if spare.taken:
+            told.pushes += served.pushes
+            told.version, told.lost = max(told.version, served.version), max(told.lost, spare.lost)
+            parameters[spare.shard.index] = served.parameters
+    told.taken = sorted(parameters)
+    told.parameters = torch.cat([parameters[index] for index in told.taken]) if parameters else told.parameters
+    return told
+
+
+def _report(spare: Spare, ended: SimpleQueue) -> None:
+    try:
+        ended.put((spare, spare.run()))
+    except Exception as error:
+        ended.put((spare, error))
