@@ -56,11 +56,17 @@ def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
 
 
 @torch.no_grad()
-def share_parameters(model: nn.Module, group: dist.ProcessGroup | None = None) -> Tensor:
+def share_parameters(model: nn.Module, *, group: dist.ProcessGroup | None = None) -> Tensor:
     """Moves the trained parameters of `model` into memory that all ranks share, with rank 0's values.
 
-    From here on a write by one rank is read by all. Frozen parameters and buffers stay each rank's own. Returns the
-    flat shared tensor (P,). Every rank calls it.
+    From here on a write by one rank is read by all. Frozen parameters and buffers stay each rank's own.
+
+    Args:
+        model: of this rank; every rank calls this.
+        group: the ranks; the default group if None.
+
+    Returns:
+        The flat shared tensor, (P,).
 
     Raises:
         ValueError: this rank's model differs from rank 0's, is not on the CPU, or mixes dtypes.
@@ -110,7 +116,7 @@ class HogwildSGD:
         self.model, self.optimizer, self.group = model, optimizer, group
         self.rank, self.steps = dist.get_rank(group), 0
         self.staleness: list[int] = []
-        share_parameters(model, group)
+        share_parameters(model, group=group)
         # One counter a rank, written by that rank alone: then no count can be lost, although nothing is locked.
         self.applied = shared_zeros(dist.get_world_size(group), torch.int64, group)
         self.read = 0  # what the others had applied when this rank last read the weights

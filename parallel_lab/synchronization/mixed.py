@@ -49,7 +49,11 @@ class Mixed(Rule):
         whole("switch_at", self.switch_at, 0)
 
     def check(self, workers: int, servers: int) -> None:
-        """ValueError if there are several servers: each counts its own updates, and they would not switch together."""
+        """Looks whether there is one server: several count their own updates, and would not switch together.
+
+        Raises:
+            ValueError: there are several.
+        """
         if servers > 1:
             raise ValueError(f"Mixed(switch_at={self.switch_at}) needs one server, which counts the updates: servers=1")
 

@@ -43,7 +43,11 @@ class Partial(Rule):
         whole("k", self.k, 1)
 
     def check(self, workers: int, servers: int) -> None:
-        """ValueError if there are fewer than `k` workers."""
+        """Looks whether there are `k` workers.
+
+        Raises:
+            ValueError: there are fewer.
+        """
         if self.k > workers:
             raise ValueError(f"Partial(k={self.k}) waits for {self.k} pushes and there are {workers} workers: lower k")
 

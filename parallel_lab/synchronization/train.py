@@ -99,6 +99,8 @@ def train(
     group, servers = member(group), servers_of(strategy, servers)
     check_rate(optimizer_kwargs)
     whole("steps", 1 if steps is None else steps)
+    if 0 < servers < group.size():
+        strategy.check(group.size() - servers, servers)
     model, began_s = deepcopy(model), time.monotonic()
     if not servers:
         optimizer = optimizer_class(trained(model), **optimizer_kwargs)

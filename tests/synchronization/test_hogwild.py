@@ -94,7 +94,8 @@ def test_one_rank_is_plain_sgd():
     batches = list(digit_batches(8, 5))
     oracle = train(build((64, 8, 10), dtype=F64), batches, torch.optim.SGD, lr=0.2, momentum=0.9)
     run = launch(
-        lambda: train_ranks(Hogwild(), build((64, 8, 10), dtype=F64), batches, torch.optim.SGD, lr=0.2, momentum=0.9), ranks=1
+        lambda: train_ranks(Hogwild(), build((64, 8, 10), dtype=F64), batches, torch.optim.SGD, lr=0.2, momentum=0.9),
+        ranks=1,
     )
     for name, tensor in oracle.weights.items():
         torch.testing.assert_close(run[0].weights[name], tensor, rtol=1e-12, atol=1e-12)
@@ -148,7 +149,9 @@ def test_nobody_waits_for_a_slow_rank():
             dist.recv(torch.zeros(1), 0)
         return nn.functional.cross_entropy(outputs, targets)
 
-    run = launch(lambda: train_ranks(Hogwild(), build((64, 10)), source, torch.optim.SGD, steps=11, loss=slow, lr=0.1), ranks=2)
+    run = launch(
+        lambda: train_ranks(Hogwild(), build((64, 10)), source, torch.optim.SGD, steps=11, loss=slow, lr=0.1), ranks=2
+    )
     assert [len(record.losses) for record in run.results] == [11, 1]
     assert run[1].staleness[0] in (10, 11)
     assert run[0].staleness[:10] == [0] * 10
@@ -166,7 +169,7 @@ def test_a_nan_never_reaches_the_shared_weights():
         mine = build((64, 10))
         shared: list[torch.Tensor] = []
         share = hogwild.share_parameters
-        hogwild.share_parameters = lambda *arguments: shared.append(share(*arguments))
+        hogwild.share_parameters = lambda *arguments, **options: shared.append(share(*arguments, **options))
         try:
             train_ranks(Hogwild(), mine, source, torch.optim.SGD, lr=0.1)
         finally:

@@ -50,7 +50,8 @@ class Gradients:
     """Computes gradients of one model at any weights, each worker on its own batches.
 
     Attributes:
-        samples: used so far. losses: of the gradients since the list was last emptied.
+        samples: used so far.
+        losses: of the gradients since the list was last emptied.
     """
 
     def __init__(self, model: nn.Module, batches: Source, workers: int, loss: Loss) -> None:
@@ -63,7 +64,8 @@ class Gradients:
     def of(self, worker: int, at: Tensor) -> tuple[Tensor, float]:
         """The gradient of the worker's next batch at the weights `at`, both (P,), and how much it counts in a mean.
 
-        ValueError if the worker has no batch left.
+        Raises:
+            ValueError: the worker has no batch left.
         """
         batch = next(self.streams[worker], None)
         if batch is None:
@@ -71,9 +73,10 @@ class Gradients:
         vector_to_parameters(at, self.parameters)  # views of `at`, not copies
         self.model.zero_grad()
         value, weight = mean_loss(self.model, batch, self.loss)
-        value.backward()
         self.samples += len(batch[0])
-        self.losses.append(value.item())
+        if weight:
+            value.backward()
+            self.losses.append(value.item())
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         return parameters_to_vector(found), weight
 
@@ -82,7 +85,7 @@ class Gradients:
         """The loss on `batch` at the weights `at`; without a batch, the mean of `losses`, which are then forgotten."""
         recent, self.losses = self.losses, []
         if batch is None:
-            return sum(recent) / len(recent)
+            return sum(recent) / max(1, len(recent))
         vector_to_parameters(at, self.parameters)
         self.model.eval()
         value = mean_loss(self.model, batch, self.loss)[0].item()
@@ -106,12 +109,15 @@ def replay(
 
     Args:
         schedule: a `Schedule`, or a real run's `Record.updates` (of one server).
+        model: the start.
         batches: as the real strategies take them; each worker draws from its own as often as it computes.
         optimizer_class: `optimizer_class([weights], **optimizer_kwargs)`, as a server makes it: over one flat vector,
             so it has to treat each element alone. Under `LocalSteps` each worker has one.
+        loss: of (outputs, targets), as `train` takes it.
         held_out: the batch on which quality is measured; without it, the training loss.
         points: how many points the curve has, or fewer where there are fewer updates of the shared weights.
         workers: how many; known from a `Schedule`, otherwise by default those that occur.
+        optimizer_kwargs: for `optimizer_class`, as in `lr=0.1`.
 
     Raises:
         ValueError: there are no updates, or a worker has too few batches.
@@ -174,7 +180,7 @@ def _served(
 
 def _mean(held: Sequence[tuple[Tensor, float]]) -> Tensor:
     """The mean of gradients (P,), each with its weight; summed as a server does, so that no bit differs."""
-    total = sum(weight for _, weight in held)
+    total = sum(weight for _, weight in held) or 1.0  # where nothing counts, the mean is 0
     mean = held[0][0] * (held[0][1] / total)
     for gradient, weight in held[1:]:
         mean.add_(gradient, alpha=weight / total)
