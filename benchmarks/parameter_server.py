@@ -2,9 +2,8 @@
 
     python benchmarks/parameter_server.py [--quick]
 
-"Share of the link" is the bytes over the time, over the bandwidth. With one worker it is the time of `pull` and `push`,
-checking for NaN included; with three it is that of the server's link: from an update to the last answer, and from the
-first answer to the last gradient.
+"Share of the link" is the bytes over the time, over the bandwidth, of the server's link: from an update to the last
+answer, and from the first answer to the last gradient, which the worker's check for NaN is part of.
 
 A step is a synchronous pull and push of every worker, with an update by SGD and no computation. The ring is PyTorch's
 all-reduce among the workers, charged by the same link. All processes share this machine's cores: where the bytes of a
@@ -22,6 +21,7 @@ from torch import nn
 
 from parallel_lab import Link, launch
 from parallel_lab import parameter_server as ps
+from parallel_lab.synchronization import Synchronous
 from parallel_lab.trace import Span, Trace
 
 LINKS = {"100 Mbit/s, 1 ms": Link(1e-3, 12.5e6), "1 Gbit/s, 0.1 ms": Link(1e-4, 125e6), "4 Gbit/s": Link(0, 500e6)}
@@ -40,26 +40,19 @@ class Flat(nn.Module):
         self.vector.grad = torch.ones_like(self.vector)
 
 
-def serve_or_work(size: int, servers: int, tries: int) -> list[tuple[float, float, float]]:
-    """On each rank: the moments before a pull, between pull and push, and after the push, for each step of a worker.
-
-    With one worker it pulls once more before, so that no time is counted in which the server updates.
-    """
+def serve_or_work(size: int, servers: int, tries: int) -> list[float]:
+    """On each worker, the moments after each push but the first, which meets cold buffers."""
     model = Flat(size)
     if dist.get_rank() < servers:
-        ps.serve(model, torch.optim.SGD, servers=servers, lr=0.1)
+        ps.serve(model, torch.optim.SGD, Synchronous(), servers=servers, lr=0.1)
         return []
-    worker, moments = ps.Worker(model, servers), []
+    worker, moments = ps.Worker(model, servers=servers), []
     for _ in range(tries + 1):
-        if worker.workers == 1:
-            worker.pull()
-        began_s = time.monotonic()
         worker.pull()
-        pulled_s = time.monotonic()
         worker.push()
-        moments.append((began_s, pulled_s, time.monotonic()))
+        moments.append(time.monotonic())
     worker.finish()
-    return moments[1:]  # the first step meets cold buffers
+    return moments[1:]
 
 
 def ring(size: int, workers: int, tries: int) -> list[float]:
@@ -74,12 +67,6 @@ def ring(size: int, workers: int, tries: int) -> list[float]:
     return seconds[1:]
 
 
-def pull_and_push(moments: list[tuple[float, float, float]]) -> tuple[float, float]:
-    """The median seconds of a pull and of a push of one worker."""
-    pull_s = statistics.median(middle - began for began, middle, _ in moments)
-    return pull_s, statistics.median(ended - middle for _, middle, ended in moments)
-
-
 def server_phases(trace: Trace) -> tuple[float, float]:
     """The median seconds of rank 0, the server: from an update to the last answer, from the first to the last push."""
     spans: dict[tuple[str, int], list[Span]] = {}
@@ -87,7 +74,7 @@ def server_phases(trace: Trace) -> tuple[float, float]:
         spans.setdefault((span.kind, span.mb), []).append(span)
     pulls, pushes = [], []
     for kind, step in spans:
-        if kind == "update" and step:
+        if kind == "update" and step > 1:
             answered = [span.end_s for span in spans["send", step]]
             pulls.append(max(answered) - spans["update", step - 1][0].end_s)
             pushes.append(max(span.end_s for span in spans["recv", step]) - min(answered))
@@ -101,14 +88,16 @@ def bandwidth(workers: int, links: list[str], sizes: tuple[int, ...], tries: int
         for size in sizes if link.bytes_per_s > 50e6 else sizes[:2]:
             repeats = max(tries, min(10 * tries, round(HALF_A_SECOND / link.seconds(size))))
             run = launch(serve_or_work, size, 1, repeats, ranks=1 + workers, link=link, timeout=300)
-            seconds = pull_and_push(run[1]) if workers == 1 else server_phases(run.trace)
-            found = [f"{1e3 * took_s:.1f} | {workers * size / took_s / link.bytes_per_s:.2f}" for took_s in seconds]
+            found = [
+                f"{1e3 * took_s:.1f} | {workers * size / took_s / link.bytes_per_s:.2f}"
+                for took_s in server_phases(run.trace)
+            ]
             print(f"| {name} | {1 + workers} | {size:,} | {found[0]} | {found[1]} |", flush=True)
 
 
 def step_seconds(results: list, servers: int) -> float:
     """The median time between the ends of one step and the next, a step ending with its last worker's push."""
-    ends = [max(step[2] for step in steps) for steps in zip(*results[servers:], strict=True)]
+    ends = [max(step) for step in zip(*results[servers:], strict=True)]
     return statistics.median(late - early for early, late in itertools.pairwise(ends))
 
 

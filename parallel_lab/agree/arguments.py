@@ -49,3 +49,19 @@ def rate_problem(groups: Iterable[dict[str, Any]]) -> Exception | None:
     except (TypeError, ValueError) as error:
         return error
     return None
+
+
+def by_name(call: str, extra: tuple, *keywords: str) -> None:
+    """Looks whether a caller gave by position what has to be given by name.
+
+    Args:
+        call: what may be given by position, as in `DiLoCo(model, optimizer)`.
+        extra: what was given beyond that.
+        keywords: the names of the arguments that follow, in the order in which a caller may have meant them.
+
+    Raises:
+        TypeError: `extra` holds something; the message names the keyword.
+    """
+    if extra:
+        meant = ", ".join(f"{keyword}={value!r}" for keyword, value in zip(keywords, extra, strict=False))
+        raise TypeError(f"{call} takes nothing else by position: give every other argument by its name, as in {meant}")

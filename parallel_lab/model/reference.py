@@ -83,7 +83,7 @@ def train(
     with _seeded(seed, model):
         for inputs, targets in batches:
             optimizer.zero_grad()
-            losses.append(_backward(model, *_to(model, inputs, targets), loss, accumulate))
+            losses.append(_backward(model, *to_model(model, (inputs, targets)), loss, accumulate))
             optimizer.step()
     if not losses:
         raise ValueError("no batches to train on")
@@ -100,8 +100,9 @@ def _seeded(seed: int, model: nn.Module | None = None) -> Iterator[None]:
         yield
 
 
-def _to(model: nn.Module, inputs: Tensor, targets: Tensor) -> Batch:
-    like = next(model.parameters())
+def to_model(model: nn.Module, batch: Batch) -> Batch:
+    """The batch on the model's device; floating-point inputs in its dtype."""
+    like, (inputs, targets) = next(model.parameters()), batch
     dtype = like.dtype if inputs.is_floating_point() else inputs.dtype
     return inputs.to(like.device, dtype), targets.to(like.device)
 

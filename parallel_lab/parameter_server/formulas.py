@@ -19,33 +19,34 @@ architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), sec
 from math import ceil
 
 from parallel_lab.network import Link, ring_cost
-from parallel_lab.parameter_server.sharding import bounds
-from parallel_lab.parameter_server.wire import HEADER_BYTES, VERSION_BYTES
+from parallel_lab.parameter_server.shards import bounds
+from parallel_lab.parameter_server.wire import HEADER_BYTES
 
 
 def worker_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int) -> int:
-    """Bytes that a worker sends in `steps` steps: its gradient in each, and requests.
+    """Bytes that a worker sends in `steps` steps: in each its gradient, and to each server two headers.
 
-    Requests are a pull and a push for each server and step, and DONE and BYE for each server at the end.
+    An ask is a header, and a push begins with one. At the end it asks each server once more.
     """
-    return steps * elements * item_bytes + servers * (2 * steps + 2) * HEADER_BYTES
+    return steps * elements * item_bytes + servers * (2 * steps + 1) * HEADER_BYTES
 
 
 def server_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int, workers: int, server: int = 0) -> int:
-    """Bytes that server `server` sends: its shard and a version to each worker, each step and once at the end."""
+    """Bytes that server `server` sends: its shard and a header to each worker, in each step and once at the end."""
     cut = bounds(elements, servers)[server]
-    return workers * (steps + 1) * ((cut.stop - cut.start) * item_bytes + VERSION_BYTES)
+    return workers * (steps + 1) * ((cut.stop - cut.start) * item_bytes + HEADER_BYTES)
 
 
 def step_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> float:
     """Seconds of pull and push in a synchronous step of a vector of `size_bytes`; computation comes on top.
 
-    The last worker's requests are on the way as well, one for each message; but where there are several groups of
-    workers, those of the pull go out while the first group is answered.
+    The last worker's asks are on the way as well, one for each server; but where there are several groups of workers,
+    they go out while the first group is answered.
     """
-    piece, request_s, groups = size_bytes / servers, link.seconds(HEADER_BYTES), ceil(workers / servers)
-    pull_s = groups * servers * link.seconds(piece + VERSION_BYTES) + (servers * request_s if groups == 1 else 0)
-    return pull_s + servers * (request_s + link.seconds(piece))
+    groups = ceil(workers / servers)
+    message_s = link.seconds(size_bytes / servers + HEADER_BYTES)
+    asks_s = servers * link.seconds(HEADER_BYTES) if groups == 1 else 0.0
+    return asks_s + (groups + 1) * servers * message_s
 
 
 def ring_seconds(ranks: int, size_bytes: int, link: Link) -> float:

@@ -1,8 +1,9 @@
-"""What a rank tells of a run through parameter servers."""
+"""What a server tells of a run: what became of each push."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -10,9 +11,11 @@ class Push(NamedTuple):
     """One push, as its server saw it.
 
     Attributes:
-        shard, worker, step: which shard, who pushed, and in which of its steps.
+        shard: the shard that it was for.
+        worker: who pushed it.
+        step: the number of pushes that the worker had made before.
         read: the version from which the gradient was computed.
-        version: the version that the push met; an applied one is part of the update from it to the next.
+        version: the version that the push met. An applied push is part of the update from it to the next.
         dropped: whether it came too late to be used.
         time_s: when it was used or dropped, in seconds since the trace began.
     """
@@ -27,38 +30,25 @@ class Push(NamedTuple):
 
     @property
     def staleness(self) -> int:
-        """How many updates the gradient did not know of."""
+        """The number of updates that the gradient did not know of."""
         return self.version - self.read
 
 
 @dataclass
-class Record:
-    """What one rank did.
+class Served:
+    """What one server did.
 
     Attributes:
-        role: `server`, `worker`, or `spare` (a server that waits for another to die).
-        losses: of a worker, the loss of each of its steps, before the push.
-        versions: of a worker, the version that each step read (of several servers, the oldest); of a server, the
-            version after each update.
-        weights: of a worker, the model's state dict after the last update of all; of a server, its piece of the
-            parameters (`vector.named_pieces`).
-        seconds: from the first request to the last.
-        sent_bytes: the bytes that left this rank, requests included.
-        pushes: of a server, each push in the order of use; dropped ones when they came.
-        lost: of a spare, how many updates died with the server whose place it took: those made after its last snapshot,
-            as far as a worker had read them.
-        taken: of a spare, the shards that it took over.
+        pushes: the pushes in the order of use; dropped ones when they came.
+        version: the number of updates.
+        parameters: the shard at the end, (elements,).
+        sent_bytes: what left this rank.
     """
 
-    role: str
-    losses: list[float] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0
-    sent_bytes: int = 0
     pushes: list[Push] = field(default_factory=list)
-    lost: int = 0
-    taken: list[int] = field(default_factory=list)
+    version: int = 0
+    parameters: Tensor = field(default_factory=lambda: torch.empty(0))
+    sent_bytes: int = 0
 
     @property
     def staleness(self) -> list[int]:
@@ -67,5 +57,5 @@ class Record:
 
     @property
     def dropped(self) -> int:
-        """How many pushes came too late to be used."""
+        """The number of pushes that came too late to be used."""
         return sum(push.dropped for push in self.pushes)

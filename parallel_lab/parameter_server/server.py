@@ -1,196 +1,267 @@
-"""A parameter server: keeps a shard, answers pulls, applies pushes.
+"""A parameter server: keeps one shard of the parameters, answers pulls, applies pushes.
 
-Li et al., "Scaling distributed machine learning with the parameter server", OSDI 2014, sections 2.2 to 3.5; Dean et
-al., "Large scale distributed deep networks", NeurIPS 2012, section 4.1.
+Li et al., "Scaling distributed machine learning with the parameter server", OSDI 2014, section 2.2 and algorithm 1;
+Dean et al., "Large scale distributed deep networks", NeurIPS 2012, section 4.1 (Downpour SGD).
 
-The parameters live on servers; each worker pulls them, computes a gradient on its own data, and pushes it. Which
-pushes make an update, and who waits for whom, is the consistency's affair. A server sees its shard alone, and workers
-speak with servers alone, never with each other: so one that dies stops nobody.
+Idea: the parameters w live on servers. A worker pulls w, computes the gradient g on its own data and pushes g; the
+server updates w. A rule (`rules`) decides which pushes make an update, and which worker may pull.
 
 Sharded over the servers: parameters and optimizer state. Replicated on each worker: parameters and gradients.
-With n workers, s servers and a vector of S bytes, a step sends S from each worker and n S / s from each server, beside
-requests of 48 bytes. A server holds S / s of parameters, as much for each state of the optimizer, and n S / s of
-gradients; a worker holds the model and its gradients.
+Bytes per step, with n workers, s servers and S bytes of parameters: a worker sends S, a server n S / s, and each
+message has a header of 32 bytes.
+Bytes held: a server holds S / s of parameters, as much for each state of the optimizer, and n S / s of gradients. A
+worker holds the model and its gradients.
 
-Nothing is copied on the way: a server sends the parameters from where they are, a worker receives them to where they
-belong and sends the gradients from where they are (see `answer` and `vector` for what cannot be done so).
+A server sees its shard alone, and workers speak with servers alone: a worker that dies stops nobody. The optimizer has
+to treat each element by itself (SGD, momentum, AdamW): it sees a stretch of one flat vector, and no whole tensors.
 
-A server has a thread for each worker, which serves that worker's requests in their order. The threads meet in `Shard`.
+`Shard` is the algorithm; `Server` has a thread for each worker, and the threads meet in the shard.
 """
 
 import contextlib
-import os
 import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import check_rate, whole
+from parallel_lab.agree.arguments import check_rate
 from parallel_lab.agree.same_model import check_same_model
-from parallel_lab.parameter_server import handshake, snapshots, vector, wire
-from parallel_lab.parameter_server.consistency import Rule, Synchronous
-from parallel_lab.parameter_server.desk import Desk
-from parallel_lab.parameter_server.record import Record
-from parallel_lab.parameter_server.shard import Shard
+from parallel_lab.parameter_server import wire
+from parallel_lab.parameter_server.record import Push, Served
+from parallel_lab.parameter_server.rules import Rule, State, check_rule
+from parallel_lab.parameter_server.shards import bounds, flat
+from parallel_lab.parameter_server.wire import BYE, DONE, PULL, Header, Line, Message
+from parallel_lab.trace import recorder, span
+
+
+class Shard:
+    """One server's stretch w of the parameters; the rule decides what becomes of each push.
+
+    Args:
+        index: which shard it is.
+        values: its parameters, (elements,).
+        make_optimizer: makes the optimizer from a list of one parameter.
+        rule: the rule of consistency.
+        workers: the number of workers.
+        on_update: is called with the shard at the start and after each update.
+
+    Attributes:
+        w: the parameters; they lie in the message `answer`, which workers are sent.
+        state: what the rule looks at.
+        pushes: what was pushed, in the order of use.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        values: Tensor,
+        make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        rule: Rule,
+        workers: int,
+        on_update: Callable[["Shard"], None] | None = None,
+    ) -> None:
+        self.index, self.rule, self.on_update = index, rule, on_update
+        self.answer = Message(len(values), values.dtype)
+        self.answer.vector.copy_(values)
+        self.w = nn.Parameter(self.answer.vector)
+        self.optimizer = make_optimizer([self.w])
+        self.state = State.of(range(workers))
+        self.pushes: list[Push] = []
+        self._held: dict[int, Message] = {}
+        if on_update:
+            on_update(self)
+
+    def push(self, worker: int, message: Message) -> None:
+        """Takes a gradient, which is the shard's own until the worker may pull again, and updates if that is due."""
+        step, read = int(message.header.step), int(message.header.version)
+        self.state.pushed(worker, step + 1, read)
+        if self.rule.admits(self.state, read):
+            self.state.held.append(worker)
+            self._held[worker] = message
+        else:
+            self._note(worker, message, dropped=True)
+        self._settle()
+
+    def leave(self, worker: int) -> None:
+        """Counts `worker` no more, because it is done or dead; a push that it made still counts."""
+        self.state.live.discard(worker)
+        self._settle()
+
+    def _settle(self) -> None:
+        while used := list(self.rule.due(self.state)):
+            self.update(used)
+
+    def update(self, workers: list[int]) -> None:
+        """One step of the optimizer along g, the mean of these workers' gradients, weighted by their counts."""
+        held = [self._held[worker] for worker in sorted(workers)]  # not by arrival: the same sum in every run
+        total = sum(message.header.weight for message in held)
+        with span("update", part=self.index, mb=self.state.version, phase="step"):
+            g = held[0].vector
+            if len(held) > 1:
+                g.mul_(held[0].header.weight / total if total else 0.0)  # in its own memory: fresh memory is slow
+            for message in held[1:]:
+                g.add_(message.vector, alpha=message.header.weight / total if total else 0.0)
+            self.w.grad = g
+            self.optimizer.step()
+            self.w.grad = None
+        for worker in workers:
+            self._note(worker, self._held.pop(worker))
+        self.state.updated(workers)
+        self.answer.header = Header(version=self.state.version)
+        if self.on_update:
+            self.on_update(self)
+
+    def _note(self, worker: int, message: Message, dropped: bool = False) -> None:
+        step, read = int(message.header.step), int(message.header.version)
+        self.pushes.append(Push(self.index, worker, step, read, self.state.version, dropped, recorder().now()))
+
+
+class Server:
+    """Serves one shard to all workers.
+
+    Args:
+        shard: the shard.
+        group: servers and workers.
+        servers: the number of ranks of `group` before worker 0.
+        turns: the workers in the order in which they are answered where all go in step.
+    """
+
+    def __init__(self, shard: Shard, group: dist.ProcessGroup, servers: int, turns: list[int]) -> None:
+        self.shard, self.turns, self.in_step = shard, turns, shard.rule.in_step
+        self.lines = {worker: Line(group, servers + worker, shard.index) for worker in turns}
+        self._pushes = {worker: Message(len(shard.w), shard.w.dtype) for worker in turns}
+        self._coming: dict[int, dist.Work] = {}  # the receive of a worker's next push
+        self._read = dict.fromkeys(turns, -1)  # the version that each worker was last sent
+        self._done: set[int] = set()  # workers that wait for the end
+        self._changed = threading.Condition()
+
+    def run(self) -> Served:
+        """Serves until every worker is done, has left or has died; raises what went wrong in a thread at once."""
+        ended: SimpleQueue[Exception | None] = SimpleQueue()
+        for worker in self.turns:
+            threading.Thread(target=self._serve, args=(worker, ended), daemon=True, name=f"worker {worker}").start()
+        for _ in self.turns:
+            if error := ended.get():
+                raise error
+        sent_bytes = sum(line.sent_bytes for line in self.lines.values())
+        return Served(self.shard.pushes, self.shard.state.version, self.shard.w.detach(), sent_bytes)
+
+    def _serve(self, worker: int, ended: SimpleQueue) -> None:
+        """The thread of one worker: answer, take a push, answer, take a push, until it leaves or dies."""
+        error = None
+        try:
+            with contextlib.suppress(wire.Lost):  # it died: the others go on without it
+                while self._answer(worker) and self._take(worker):
+                    pass
+            self._leave(worker)
+        except Exception as wrong:
+            error = wrong
+        ended.put(error)
+
+    def _answer(self, worker: int) -> bool:
+        """Answers the next ask of `worker`; False if no push will follow."""
+        line, ask, step = self.lines[worker], Message(), self.shard.state.clocks[worker]
+        self._wait_for_turn(worker)
+        wire.wait_for(line.receive(ask, step, **wire.ASK))
+        self.hear(worker, ask.header)
+        if ask.header.what == BYE:
+            return False
+        if ask.header.what == DONE:
+            self._leave(worker, done=True)
+        self._wait_for_turn(worker)
+        with self._changed:
+            version, answer = self.shard.state.version, self.shard.answer
+            # Where all go in step, no update can come before the answer has left. Otherwise it must be a copy.
+            sent = line.send(answer if self.in_step else answer.copy(), step, **wire.ANSWER)
+            if ask.header.what == PULL:
+                self._coming[worker] = line.receive(self._pushes[worker], step, **wire.PUSH)
+        wire.wait_for(sent)
+        with self._changed:
+            self._read[worker] = version
+            self._done.discard(worker)
+            self._changed.notify_all()
+        return ask.header.what == PULL
+
+    def _take(self, worker: int) -> bool:
+        """Takes the push of `worker`; False if it leaves instead."""
+        wire.wait_for(self._coming[worker])
+        if self._pushes[worker].header.what == BYE:
+            return False
+        with self._changed:
+            self.shard.push(worker, self._pushes[worker])
+            self._changed.notify_all()
+        return True
+
+    def hear(self, worker: int, ask: Header) -> None:
+        """A seam: called with each ask before it is answered."""
+
+    def may_answer(self, worker: int) -> bool:
+        """Whether it is the turn of `worker`: the rule lets it pull, or it is done and so are all others.
+
+        Where all go in step, one is answered after another: they share this server's way out.
+        """
+        state = self.shard.state
+        if worker in self._done:
+            return not state.live and worker == next(other for other in self.turns if other in self._done)
+        if worker in state.held or not self.shard.rule.may_pull(state, worker):
+            return False
+        unread = (other for other in self.turns if other in state.live and self._read[other] < state.version)
+        return not self.in_step or worker == next(unread, worker)
+
+    def _wait_for_turn(self, worker: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self.may_answer(worker))
+
+    def _leave(self, worker: int, done: bool = False) -> None:
+        with self._changed:
+            self.shard.leave(worker)
+            self._done = self._done | {worker} if done else self._done - {worker}
+            self._changed.notify_all()
 
 
 def serve(
     model: nn.Module,
     optimizer_class: Callable[..., torch.optim.Optimizer],
-    consistency: Rule | None = None,
+    rule: Rule,
     *,
     servers: int = 1,
-    spares: int = 0,
-    snapshot: str | os.PathLike | None = None,
-    every: int = 10,
-    resume: bool = False,
+    on_update: Callable[[Shard], None] | None = None,
     group: dist.ProcessGroup | None = None,
     **optimizer_kwargs: Any,
-) -> Record:
-    """Serves this rank's shard of `model` until every worker has finished, left or died.
+) -> Served:
+    """Serves this rank's shard of `model` until every worker is done, has left or has died.
 
     The first `servers` ranks of the group call this, the others make a `Worker`. The parameters begin as those of this
-    rank's `model`, which is left as it is.
+    rank's `model`, which stays as it is.
 
     Args:
-        consistency: a rule of `consistency`; `Synchronous()` if None.
-        spares: the last `spares` of the servers begin with no shard, and take over that of a server that has died, from
-            its last snapshot; they need `snapshot`.
-        snapshot: a folder, where each server writes its shard at the start and after each `every` updates.
-        resume: begin from the snapshots in that folder.
-        optimizer_kwargs: for `optimizer_class`, which has to treat each element alone.
+        model: the model, the same on all ranks.
+        optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the optimizer.
+        rule: a rule of `synchronization`, such as `Synchronous()`.
+        servers: the number of servers.
+        on_update: is called with the `Shard` at the start and after each update.
+        group: servers and workers; by default all ranks.
+        optimizer_kwargs: the settings of the optimizer.
 
-    Raises TypeError or ValueError before the first message, if the arguments make no sense, the snapshot cannot be
-    written or is of another layout, or this rank's model differs from that of most.
+    Returns:
+        What became of each push.
+
+    Raises:
+        TypeError, ValueError: before the first message, if an argument makes no sense or this rank's model differs.
     """
-    rule = Synchronous() if consistency is None else consistency
-    files = Files(snapshots.prepare(snapshot) if snapshot is not None else None, every, resume)
-    return Server(model, Maker(optimizer_class, optimizer_kwargs), rule, servers, spares, files, group).run()
+    group = wire.members(group, servers)
+    workers, index = group.size() - servers, group.rank()
+    check_rule(rule, workers, servers)
+    check_rate(optimizer_kwargs)
+    w = flat(model)
 
+    def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return optimizer_class(parameters, **optimizer_kwargs)
 
-@dataclass(frozen=True)
-class Files:
-    """Where snapshots go (None: nowhere), after how many updates each, and whether to begin from them."""
-
-    folder: Path | None
-    every: int
-    resume: bool
-
-    def check(self, spares: int) -> None:
-        """ValueError if a folder is missing or `every` is not a whole number above 0."""
-        whole("every", self.every)
-        if (spares or self.resume) and self.folder is None:
-            raise ValueError("spares and resume need snapshot=<a folder>: there is nothing else to begin from")
-
-
-@dataclass(frozen=True)
-class Maker:
-    """Makes optimizers of one kind."""
-
-    optimizer_class: Callable[..., torch.optim.Optimizer]
-    settings: Mapping[str, Any]
-
-    def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """An optimizer of these parameters; errors are those of the class."""
-        return self.optimizer_class(parameters, **self.settings)
-
-    def check(self) -> None:
-        """TypeError or ValueError if no optimizer can be made: found out before the first message."""
-        check_rate(dict(self.settings))
-        self([nn.Parameter(torch.zeros(1))])
-
-
-class Server:
-    """One server rank: the shards that it holds, and a thread for each worker. The arguments are those of `serve`."""
-
-    def __init__(
-        self, model: nn.Module, make: Maker, rule: Rule, servers: int, spares: int, files: Files, group
-    ) -> None:
-        self.group = handshake.members(group, servers, spares)
-        self.place, self.servers = self.group.rank(), servers
-        self.workers = range(self.group.size() - servers)
-        for check in (
-            lambda: handshake.check_rule(rule, len(self.workers), servers - spares),
-            lambda: files.check(spares),
-            make.check,
-        ):
-            check()
-        self.layout, self.values = vector.layout_of(model, servers - spares), vector.parameters_of(model)
-        self.make, self.rule, self.files = make, rule, files
-        self.gone: set[int] = set()
-        self.shards: dict[int, Shard] = {}
-        self.taken: list[int] = []
-        self._opening = threading.Lock()
-        self._ended: SimpleQueue[tuple[Desk, Exception | None]] = SimpleQueue()
-        if self.place < self.layout.servers:
-            shard = self._open(self.place)
-            shard.restore() if files.resume else shard.save()
-        check_same_model(model, self.group, servers=self.layout.servers)
-
-    def run(self) -> Record:
-        """Serves until every worker is gone; raises what went wrong in a thread."""
-        began_s, sent_bytes = time.monotonic(), 0
-        for worker in self.workers:
-            threading.Thread(target=self._handle, args=(worker,), daemon=True, name=f"worker {worker}").start()
-        for _ in self.workers:
-            desk, error = self._ended.get()
-            sent_bytes += desk.sent_bytes
-            if error is not None:
-                raise error
-        return self._record(time.monotonic() - began_s, sent_bytes)
-
-    def shard(self, index: int) -> Shard:
-        """A shard that this server holds, or that of a dead server, which it then takes over from its snapshot."""
-        with self._opening:
-            if index not in self.shards:
-                self._open(index).restore()
-                self.taken.append(index)
-            return self.shards[index]
-
-    def told(self, worker: int, step: int, rounds: int) -> None:
-        """A worker has made `step` steps: every shard here may know, also one for which it has not asked yet."""
-        with self._opening:
-            for shard in self.shards.values():
-                shard.told(worker, step, rounds)
-
-    def _open(self, index: int) -> Shard:
-        values = self.values[self.layout.bounds[index]]
-        workers, files = set(self.workers) - self.gone, self.files
-        shard = Shard(self.layout, index, values, self.make, self.rule, workers, files.folder, files.every)
-        self.shards[index] = shard
-        return shard
-
-    def _handle(self, worker: int) -> None:
-        """The thread of one worker: serves it until it leaves or dies, and tells `run` how that came."""
-        desk, error = Desk(self.group, self.servers + worker, worker, self), None
-        try:
-            with contextlib.suppress(wire.Lost):  # it died: the others go on without it
-                desk.serve()
-            self.leave(worker)
-        except Exception as wrong:
-            error = wrong
-        self._ended.put((desk, error))
-
-    def leave(self, worker: int) -> None:
-        """A worker has made its last push, or has died: the rule counts it no more, on any shard."""
-        with self._opening:
-            self.gone.add(worker)
-            for shard in self.shards.values():
-                shard.leave(worker)
-
-    def _record(self, seconds: float, sent_bytes: int) -> Record:
-        role = "server" if self.place < self.layout.servers else "spare"
-        record = Record(role, seconds=seconds, sent_bytes=sent_bytes, taken=self.taken)
-        for index, shard in self.shards.items():
-            record.pushes += shard.pushes
-            record.versions += shard.versions
-            record.lost += shard.lost
-            record.weights |= vector.named_pieces(self.layout, index, shard.parameter.detach())
-        return record
+    shard = Shard(index, w[bounds(len(w), servers)[index]], make, rule, workers, on_update)
+    check_same_model(model, group, servers=servers)
+    return Server(shard, group, servers, wire.answered(index, workers, servers)).run()

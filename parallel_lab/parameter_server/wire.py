@@ -1,100 +1,204 @@
-"""What workers and servers say to each other: a header of a few numbers, and a stretch of the vector.
+"""What workers and servers send to each other, in which order, and how a rank waits for it.
 
-A worker asks and a server answers, always one particular worker and one particular server (`recv` from any source
-would not wait for an emulated link). A push is a header and a gradient; a pull is a header, answered with a version and
-the parameters. Message sizes are known beforehand on both sides.
+Each message goes between one worker and one server, and begins with a `Header` of four numbers (32 bytes):
 
-A server has one thread for each worker, and each waits for its own. A connection that breaks raises `Lost`.
+| message | from -> to       | after the header         | phase      |
+|---------|------------------|--------------------------|------------|
+| ask     | worker -> server | nothing                  | `forward`  |
+| answer  | server -> worker | the parameters           | `forward`  |
+| push    | worker -> server | the gradient             | `backward` |
+
+The messages of a worker and a server take turns: an ask, its answer, a push, an ask, its answer, a push. So both sides
+always know which message comes next and how long it is. In a trace the part of a message is the shard, and its `mb` is
+the worker's step; an ask has a kind of its own, `ask`.
 """
 
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
+from parallel_lab.agree.arguments import whole
+from parallel_lab.plan import Op, Plan
+from parallel_lab.plan.op import recv, send
+from parallel_lab.runtime.group import member
 from parallel_lab.trace import tag
 
-PULL, PUSH, DONE, BYE = range(4)
-VERSION_BYTES = 8  # ahead of the parameters, in the same message: two numbers of 4 bytes
+PULL, DONE, BYE = range(3)  # what a worker says in an ask or a push
 _TAG = 1 << 22  # clear of the tags of collectives and of the headers of emulated links
 
 
 class Lost(Exception):
-    """The other side's connection is broken: it has died."""
+    """The connection to the other side is broken: that rank has died."""
 
 
 class Header(NamedTuple):
-    """A request.
+    """The first four numbers of a message, float64.
 
     Attributes:
-        what: PULL (send me the parameters), PUSH (a gradient follows), DONE (I have made my last push: send me the
-            parameters when all workers have), BYE (I am leaving).
-        shard: which shard; -1 for BYE.
-        step: the worker's step.
-        version: of a push, the version from which the gradient was computed; of others, the last version seen.
-        samples: of a push, how many the gradient is the mean over.
-        round: how many synchronous pushes the worker has made; of a push, itself among them, or 0 if it is none.
+        what: of an ask, PULL (send me the parameters) or DONE (I push no more: send me the final parameters when all
+            workers are done). BYE in an ask or a push: I leave, and want no answer.
+        step: the number of pushes that the worker made before.
+        version: of an answer, the version of the parameters; of a push, the version that the gradient was computed
+            from; of an ask, the last version that the worker read.
+        weight: of a push, the weight of the gradient: the number of samples or tokens that it is a mean over.
     """
 
-    what: int
-    shard: int = -1
-    step: int = 0
-    version: int = -1
-    samples: int = 0
-    round: int = 0
+    what: float = PULL
+    step: float = 0
+    version: float = 0
+    weight: float = 0
 
 
 HEADER_BYTES = 8 * len(Header._fields)
 
 
-def send_header(group: dist.ProcessGroup, peer: int, header: Header) -> dist.Work:
-    """Starts sending `header` to rank `peer` of the group; `wait_for` the handle. Lost if the connection is broken."""
-    return _issue(group.send, torch.tensor(header, dtype=torch.int64), peer, kind="request", mb=header.step)
+class Message:
+    """Memory for a header and, behind it, the vector of a shard: both leave and arrive together.
+
+    Attributes:
+        memory: all of it, uint8.
+        vector: a view of what is behind the header, (elements,).
+    """
+
+    def __init__(self, elements: int = 0, dtype: torch.dtype = torch.float64) -> None:
+        self.memory = torch.zeros(HEADER_BYTES + elements * dtype.itemsize, dtype=torch.uint8)
+        self.vector = self.memory[HEADER_BYTES:].view(dtype)
+
+    @property
+    def header(self) -> Header:
+        """The header that stands in the memory now."""
+        return Header(*self.memory[:HEADER_BYTES].view(torch.float64).tolist())
+
+    @header.setter
+    def header(self, header: Header) -> None:
+        self.memory[:HEADER_BYTES].view(torch.float64).copy_(torch.tensor(header, dtype=torch.float64))
+
+    def copy(self) -> "Message":
+        """The same header and vector in memory of their own."""
+        twin = Message(len(self.vector), self.vector.dtype)
+        twin.memory.copy_(self.memory)
+        return twin
 
 
-def receive_header(group: dist.ProcessGroup, peer: int) -> Header:
-    """Waits for the next request of rank `peer`; Lost if it dies before."""
-    numbers = torch.empty(len(Header._fields), dtype=torch.int64)
-    wait_for(_issue(group.recv, numbers, peer, kind="request"))
-    return Header(*numbers.tolist())
+class Line:
+    """The connection between a worker and the server of one shard, seen from one of its ends.
+
+    Args:
+        group: the group of servers and workers.
+        peer: the rank of the other end in `group`.
+        shard: which shard the messages are about.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, peer: int, shard: int) -> None:
+        self.group, self.peer, self.shard = group, peer, shard
+        self.sent_bytes = 0
+
+    def send(self, message: Message, mb: int, **names: str) -> dist.Work:
+        """Starts to send `message`, which must stay as it is until `wait_for` returns; Lost if the peer is dead."""
+        self.sent_bytes += message.memory.nbytes
+        return self._issue(self.group.send, message, mb, names)
+
+    def receive(self, message: Message, mb: int, **names: str) -> dist.Work:
+        """Starts to receive into `message`, which is whole when `wait_for` returns; Lost if the peer is dead."""
+        return self._issue(self.group.recv, message, mb, names)
+
+    def _issue(self, call, message: Message, mb: int, names: dict[str, str]) -> dist.Work:
+        try:
+            with tag(part=self.shard, mb=mb, **names):
+                return call([message.memory], self.peer, _TAG + self.shard)
+        except RuntimeError as error:
+            raise Lost(str(error)) from error
 
 
-def send(group: dist.ProcessGroup, tensor: Tensor, peer: int, shard: int, step: int) -> dist.Work:
-    """Starts sending `tensor` (contiguous, on the CPU); the caller keeps it unchanged until `wait_for` has returned."""
-    return _issue(group.send, tensor, peer, part=shard, mb=step)
-
-
-def receive(group: dist.ProcessGroup, tensor: Tensor, peer: int, shard: int, step: int) -> dist.Work:
-    """Starts receiving into `tensor`; it is whole when `wait_for` has returned."""
-    return _issue(group.recv, tensor, peer, part=shard, mb=step)
+ASK = {"kind": "ask", "phase": "forward"}
+ANSWER = {"phase": "forward"}
+PUSH = {"phase": "backward"}
 
 
 def wait_for(work: dist.Work) -> None:
-    """Waits until the message is delivered; Lost if the other side dies before."""
+    """Waits until a message has arrived.
+
+    Raises:
+        Lost: the other side died before.
+    """
     try:
         work.wait()
     except RuntimeError as error:
         raise Lost(str(error)) from error
 
 
-def _issue(call, tensor: Tensor, peer: int, **names) -> dist.Work:
-    try:
-        with tag(**names):
-            return call([tensor], peer, _TAG)
-    except RuntimeError as error:
-        raise Lost(str(error)) from error
+def answered(shard: int, workers: int, servers: int) -> list[int]:
+    """The workers in the order in which the server of `shard` answers them, if they all wait.
 
-
-def reply_buffer(elements: int, dtype: torch.dtype) -> Tensor:
-    """Room for the answer to a pull, uint8: the version and `Rule.together`, then the parameters."""
-    return torch.empty(VERSION_BYTES + elements * dtype.itemsize, dtype=torch.uint8)
-
-
-def open_reply(reply: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Views of an answer: version and `Rule.together`, int32 (2,), and the parameters, (elements,).
-
-    Server and worker keep the parameters in these views, so that they are sent from where they are and received to
-    where they belong.
+    They are served in groups of as many as there are servers, and each server begins a group with another worker.
     """
-    return reply[:VERSION_BYTES].view(torch.int32), reply[VERSION_BYTES:].view(dtype)
+    return sorted(range(workers), key=lambda worker: (worker // servers, (worker - shard) % servers))
+
+
+def asked(worker: int, servers: int) -> list[int]:
+    """The shards in the order in which `worker` asks for them: the workers of a group begin with different ones."""
+    return [(worker - k) % servers for k in range(servers)]
+
+
+def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False) -> Plan:
+    """`steps` steps under a rule that keeps all workers in step; ranks 0 to `servers` - 1 serve, the others work.
+
+    The part of an op is its shard. With `finish`, all workers pull the final parameters at the end. Asks hold nobody
+    up here: they are short, and travel while the worker would wait anyway.
+
+    Raises:
+        TypeError, ValueError: a number is no whole number from 1.
+    """
+    for name, value in (("workers", workers), ("servers", servers), ("steps", steps)):
+        whole(name, value)
+    ops: list[Op] = []
+    needs: dict[Op, list[Op]] = {}
+    for mb in range(steps + finish):
+        for server in range(servers):
+            ops += _server_step(server, workers, servers, mb, mb == steps, needs)
+        for worker in range(workers):
+            ops += _worker_step(worker, servers, mb, mb == steps, needs)
+    return Plan.of(ops, needs, ranks=workers + servers)
+
+
+def _server_step(server: int, workers: int, servers: int, mb: int, last: bool, needs: dict) -> list[Op]:
+    """Answer each worker in its turn and listen for its push; when all have pushed, update. At last, only answer."""
+    ranks = [servers + worker for worker in answered(server, workers, servers)]
+    asks = [recv(server, rank, server, mb)._replace(kind="ask", phase="forward") for rank in ranks]
+    answers = [send(server, rank, server, mb)._replace(phase="forward") for rank in ranks]
+    pushes = [recv(server, rank, server, mb)._replace(phase="backward") for rank in ranks]
+    update = Op(server, "update", server, mb, phase="step")
+    needs |= {ask: [ask.sender()._replace(kind="ask")] for ask in asks}
+    needs |= {answer: [update._replace(mb=mb - 1)] for answer in answers if mb}
+    if last:
+        return [*asks, *answers]
+    needs[update] = pushes
+    return [op for turn in zip(asks, answers, pushes, strict=True) for op in turn] + [update]
+
+
+def _worker_step(worker: int, servers: int, mb: int, last: bool, needs: dict) -> list[Op]:
+    """Pull every shard, forward, backward, push every shard. At last, only pull."""
+    rank, order = servers + worker, asked(worker, servers)
+    answers = [recv(rank, shard, shard, mb)._replace(phase="forward") for shard in order]
+    pulls = [op for answer in answers for op in (answer._replace(kind="ask", lane="send"), answer)]
+    if last:
+        return pulls
+    forward, backward = Op(rank, "F", 0, mb), Op(rank, "B", 0, mb)
+    pushes = [send(rank, shard, shard, mb)._replace(phase="backward") for shard in order]
+    needs |= {forward: answers, backward: [forward]} | {push: [backward] for push in pushes}
+    return [*pulls, forward, backward, *pushes]
+
+
+def members(group: dist.ProcessGroup | None, servers: int) -> dist.ProcessGroup:
+    """The group, if `servers` of its ranks can serve.
+
+    Raises:
+        TypeError: `servers` is no whole number.
+        ValueError: it is below 1, or no rank is left to work.
+    """
+    whole("servers", servers)
+    group = member(group)
+    if servers >= group.size():
+        raise ValueError(f"servers={servers} of {group.size()} ranks leaves no worker: use fewer servers or more ranks")
+    return group

@@ -46,8 +46,8 @@ def count(stream: Iterable[Batch], steps: int | None) -> int:
     """How many batches to draw: all of them, or `steps` if that is less.
 
     Raises:
-        TypeError: `steps` is no int, or neither it nor the batches say how many. ValueError: it is below 1, or there
-            are no batches.
+        TypeError: `steps` is no int, or neither it nor the batches say how many.
+        ValueError: `steps` is below 1, or there are no batches.
     """
     try:
         length = len(stream)  # type: ignore[arg-type]

@@ -21,21 +21,70 @@ Memory per rank: that of one process, and 2 P numbers for theta_old and m.
 A slow rank: everyone waits for it once in H steps.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from parallel_lab.agree.arguments import number
-from parallel_lab.model.gpt import loss as cross_entropy
-from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronization.batches import Source
-from parallel_lab.synchronization.job import start, trained
-from parallel_lab.synchronization.local_sgd import LocalSGD, run
-from parallel_lab.synchronization.mean import start_mean
-from parallel_lab.synchronization.outer import outer_step
-from parallel_lab.synchronization.record import Record
+from parallel_lab.synchronization.local_sgd import LocalSGD, LocalSteps, plan
+from parallel_lab.synchronization.replicas import start_mean, trained
+from parallel_lab.trace import tag
+
+__all__ = ["DiLoCo", "OuterSteps", "outer_step", "plan"]
+
+
+def outer_step(theta: Tensor, m: Tensor, delta: Tensor, lr: float, mu: float) -> None:
+    """Nesterov's momentum in the form of `torch.optim.SGD(nesterov=True)`, in place.
+
+    Args:
+        theta: the weights of the last meeting; become the new ones.
+        m: the momentum; becomes the new one.
+        delta: the outer gradient; all three of one shape.
+        lr: the outer learning rate.
+        mu: how much of the momentum stays.
+    """
+    m.mul_(mu).add_(delta)
+    theta.sub_(delta + mu * m, alpha=lr)
+
+
+@dataclass(frozen=True)
+class OuterSteps(LocalSteps):
+    """The strategy: `DiLoCo`. Its object, `DiLoCo` itself and virtual time share this check of the numbers.
+
+    Attributes:
+        every: H, from 1; 500 in the paper.
+        outer_lr: of the outer step.
+        outer_momentum: of the outer step, from 0 and less than 1.
+
+    Raises:
+        TypeError: a number is of the wrong type.
+        ValueError: a number is out of range.
+    """
+
+    every: int = 500
+    outer_lr: float = 0.7
+    outer_momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number("outer_lr", self.outer_lr)
+        if number("outer_momentum", self.outer_momentum) >= 1:
+            raise ValueError(f"outer_momentum={self.outer_momentum}: expected less than 1, or it never decays")
+
+    def stepper(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, group: dist.ProcessGroup | None = None
+    ) -> "DiLoCo":
+        """What runs the strategy on this rank."""
+        return DiLoCo(
+            model,
+            optimizer,
+            every=self.every,
+            outer_lr=self.outer_lr,
+            outer_momentum=self.outer_momentum,
+            group=group,
+        )
 
 
 class DiLoCo(LocalSGD):
@@ -44,62 +93,42 @@ class DiLoCo(LocalSGD):
     Args:
         model: starts from rank 0's weights on all ranks.
         optimizer: the inner one, over the model's parameters; AdamW in the paper.
-        outer_lr, outer_momentum: of the outer step; momentum in [0, 1).
+        extra: nothing; every other argument is given by its name.
         every: H, the inner steps between two outer ones.
+        outer_lr: of the outer step.
+        outer_momentum: of the outer step, from 0 and less than 1.
+        group: the ranks; the default group if None.
 
     Raises:
-        TypeError: a number is of the wrong type. ValueError: it is out of range, or this rank has another model.
+        TypeError: a number is of the wrong type, or an argument has no name.
+        ValueError: a number is out of range, or this rank has another model than rank 0.
     """
 
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
+        *extra: object,
+        every: int = 500,
         outer_lr: float = 0.7,
         outer_momentum: float = 0.9,
-        every: int = 500,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.outer_lr = number("outer_lr", outer_lr)
-        self.outer_momentum = number("outer_momentum", outer_momentum)
-        if self.outer_momentum >= 1:
-            raise ValueError(f"outer_momentum={outer_momentum}: expected less than 1, or it never decays")
-        super().__init__(model, optimizer, every, group)
+        self.rule = OuterSteps(every, outer_lr, outer_momentum)
+        super().__init__(model, optimizer, *extra, every=every, group=group)
         self.old = [p.detach().clone() for p in trained(model)]  # theta_old, the weights of the last meeting
         self.momentum = [torch.zeros_like(p) for p in self.old]
 
     @torch.no_grad()
     def _meet(self) -> bool:
-        parameters = trained(self.model)
+        parameters, rule = trained(self.model), self.rule
         outer = [old - p for old, p in zip(self.old, parameters, strict=True)]
-        deltas = start_mean(outer, self.samples, self.group).wait()
-        self.samples = 0
+        with tag(part=0, mb=self.steps - 1, phase="step"):
+            mean = start_mean(outer, self.weight, self.group)
+        deltas, self.weight = mean.wait(), 0.0
         if deltas is None:  # nobody has taken a step
             return True
         for parameter, old, m, delta in zip(parameters, self.old, self.momentum, deltas, strict=True):
-            outer_step(old, m, delta.to(old.dtype), self.outer_lr, self.outer_momentum)
+            outer_step(old, m, delta.to(old.dtype), rule.outer_lr, rule.outer_momentum)
             parameter.copy_(old)
         return True
-
-
-def train(
-    model: nn.Module,
-    batches: Source,
-    optimizer_class: Callable[..., torch.optim.Optimizer],
-    *,
-    every: int,
-    outer_lr: float = 0.7,
-    outer_momentum: float = 0.9,
-    steps: int | None = None,
-    loss: LossFn = cross_entropy,
-    group: dist.ProcessGroup | None = None,
-    **optimizer_kwargs,
-) -> Record:
-    """Trains a copy of `model` with `DiLoCo`; every rank calls it, and all end with the same weights.
-
-    `optimizer_class` and `optimizer_kwargs` make the inner optimizer; `every` is H, and the last round may be shorter.
-    The other arguments and errors are those of `synchronous.train`.
-    """
-    job = start(model, batches, optimizer_class, steps, loss, group, optimizer_kwargs)
-    meeting = DiLoCo(job.model, job.optimizer, outer_lr, outer_momentum, every, group)
-    return run(job, meeting)

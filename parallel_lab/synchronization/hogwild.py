@@ -18,28 +18,55 @@ A slow rank: nobody waits for it; its gradients are staler than the others'.
 A gradient is one rank's, not a mean over ranks: n ranks take n small steps where synchronous SGD takes one.
 """
 
-from collections.abc import Callable
-from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.model.gpt import loss as cross_entropy
-from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronization.batches import Source, count, own
-from parallel_lab.synchronization.job import Job, broadcast_model, optimizer_of, trained
-from parallel_lab.synchronization.record import Record
+from parallel_lab.agree.arguments import by_name, whole
+from parallel_lab.agree.finite import require_finite
+from parallel_lab.plan import SEND, Op, Plan
+from parallel_lab.synchronization.replicas import start_equal, trained
 from parallel_lab.synchronization.shared import shared_zeros
-from parallel_lab.trace.record import span
+from parallel_lab.trace import span, tag
+
+
+def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
+    """What `steps` steps do on each rank: no message at all, and a barrier at the end, when the weights are final.
+
+    Args:
+        ranks: n.
+        steps: each of them takes one microbatch.
+        axis: the axis of the mesh, for the barrier.
+
+    Raises:
+        ValueError: a number is below 1.
+    """
+    whole("ranks", ranks)
+    whole("steps", steps)
+    last = [Op(rank, "update", 0, steps - 1) for rank in range(ranks)]
+    ops: list[Op] = []
+    needs: dict[Op, list[Op]] = {}
+    for rank in range(ranks):
+        ops += [Op(rank, kind, 0, k) for k in range(steps) for kind in ("F", "B", "update")]
+        ops.append(Op(rank, "barrier", 0, steps - 1, lane=SEND, axis=axis, phase="step"))
+        needs[ops[-1]] = last
+    return Plan.of(ops, needs, ranks=ranks)
 
 
 @torch.no_grad()
-def share_parameters(model: nn.Module, group: dist.ProcessGroup | None = None) -> Tensor:
+def share_parameters(model: nn.Module, *, group: dist.ProcessGroup | None = None) -> Tensor:
     """Moves the trained parameters of `model` into memory that all ranks share, with rank 0's values.
 
-    From here on a write by one rank is read by all. Frozen parameters and buffers stay each rank's own. Returns the
-    flat shared tensor (P,). Every rank calls it.
+    From here on a write by one rank is read by all. Frozen parameters and buffers stay each rank's own.
+
+    Args:
+        model: of this rank; every rank calls this.
+        group: the ranks; the default group if None.
+
+    Returns:
+        The flat shared tensor, (P,).
 
     Raises:
         ValueError: this rank's model differs from rank 0's, is not on the CPU, or mixes dtypes.
@@ -49,7 +76,7 @@ def share_parameters(model: nn.Module, group: dist.ProcessGroup | None = None) -
     if len(kinds) != 1 or not kinds[0].endswith(" on cpu"):
         found = ", ".join(kinds) or "none"
         raise ValueError(f"hogwild needs trained parameters of one dtype on the CPU, and found {found}")
-    broadcast_model(model, group)
+    start_equal(model, group)
     flat = shared_zeros(sum(p.numel() for p in parameters), parameters[0].dtype, group)
     if dist.get_rank(group) == 0:
         flat.copy_(torch.cat([p.flatten() for p in parameters]))
@@ -59,48 +86,78 @@ def share_parameters(model: nn.Module, group: dist.ProcessGroup | None = None) -
     return flat
 
 
-def train(
-    model: nn.Module,
-    batches: Source,
-    optimizer_class: Callable[..., torch.optim.Optimizer],
-    *,
-    steps: int | None = None,
-    loss: LossFn = cross_entropy,
-    group: dist.ProcessGroup | None = None,
-    **optimizer_kwargs,
-) -> Record:
-    """Trains a copy of `model` on the weights that all ranks share; every rank calls it, on one machine.
+class HogwildSGD:
+    """Steps an optimizer on the weights that all ranks share; no step waits for another rank.
 
-    `steps` counts the steps of each rank. The record holds this rank's losses, and for each of its gradients how many
-    updates the others finished between the reading of the weights and the end of its own update. The other arguments
-    and errors are those of `synchronous.train`; a gradient that is not finite never reaches the shared weights.
+    Args:
+        model: its trained parameters move into shared memory, with rank 0's values.
+        optimizer: over the model's parameters; its state is this rank's own.
+        extra: nothing; every other argument is given by its name.
+        group: the ranks, all on one machine; the default group if None.
+
+    Attributes:
+        steps: taken since the start, those without samples included.
+        staleness: for each gradient of this rank, how many updates the other ranks finished between its forward pass,
+            which reads the weights, and the end of its own update.
+
+    Raises:
+        TypeError: an argument without a name.
+        ValueError: as `share_parameters`.
     """
-    model, rank, ranks = deepcopy(model), dist.get_rank(group), dist.get_world_size(group)
-    optimizer = optimizer_of(model, optimizer_class, optimizer_kwargs)
-    stream = own(batches, rank, ranks)
-    rounds = count(stream, steps)
-    share_parameters(model, group)
-    # One counter a rank, written by that rank alone: then no count can be lost, although nothing is locked.
-    applied = shared_zeros(ranks, torch.int64, group)
-    dist.barrier(group)
-    job = Job(model, optimizer, stream, loss, rounds, rank)
-    staleness = _run(job, applied)
-    dist.barrier(group)  # the weights are final once every rank has stopped writing
-    return job.record(staleness)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *extra: object,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        by_name("HogwildSGD(model, optimizer)", extra, "group")
+        self.model, self.optimizer, self.group = model, optimizer, group
+        self.rank, self.steps = dist.get_rank(group), 0
+        self.staleness: list[int] = []
+        share_parameters(model, group=group)
+        # One counter a rank, written by that rank alone: then no count can be lost, although nothing is locked.
+        self.applied = shared_zeros(dist.get_world_size(group), torch.int64, group)
+        self.read = 0  # what the others had applied when this rank last read the weights
+        model.register_forward_pre_hook(self._note_reading)
+
+    def step(self, weight: float = 1) -> None:
+        """Takes one step from the gradients in `.grad`, on whatever the weights are by now.
+
+        Args:
+            weight: with 0 the rank takes no step; any other weight changes nothing, since nothing is averaged.
+
+        Raises:
+            ValueError: a gradient is not finite; the shared weights are left as they were.
+        """
+        if weight:
+            require_finite(self.model, f"rank {self.rank}, step {self.steps}")
+            with span("update", mb=self.steps):
+                self.optimizer.step()
+            self.staleness.append(self._others() - self.read)
+            self.applied[self.rank] += 1
+        self.steps += 1
+
+    def finish(self) -> None:
+        """Waits until every rank has stopped writing: from then on the weights are final."""
+        with tag(part=0, mb=self.steps - 1, phase="step"):
+            dist.barrier(self.group)
+
+    def _note_reading(self, *_: object) -> None:
+        self.read = self._others()
+
+    def _others(self) -> int:
+        """How many updates the other ranks have made until now."""
+        return int(self.applied.sum() - self.applied[self.rank])
 
 
-def _run(job: Job, applied: Tensor) -> list[int]:
-    """Reads, computes and writes without asking anybody; returns the staleness of each of this rank's gradients."""
-    seen, staleness = [], []
-    for samples in job.gradients(reading=lambda: seen.append(_others(applied, job.rank))):
-        if samples:
-            with span("update"):
-                job.optimizer.step()
-            staleness.append(_others(applied, job.rank) - seen[-1])
-            applied[job.rank] += 1
-    return staleness
+@dataclass(frozen=True)
+class Hogwild:
+    """The strategy: `HogwildSGD`."""
 
-
-def _others(applied: Tensor, rank: int) -> int:
-    """How many updates the other ranks have made until now."""
-    return int(applied.sum() - applied[rank])
+    def stepper(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, group: dist.ProcessGroup | None = None
+    ) -> HogwildSGD:
+        """What runs the strategy on this rank."""
+        return HogwildSGD(model, optimizer, group=group)

@@ -20,64 +20,94 @@ A slow rank: everyone waits for it, but only at a meeting, so delays that come a
 Buffers, such as running means, stay each rank's own.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from parallel_lab.agree.arguments import whole
+from parallel_lab.agree.arguments import by_name, whole
 from parallel_lab.agree.finite import require_finite
-from parallel_lab.model.gpt import loss as cross_entropy
-from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronization.batches import Source
-from parallel_lab.synchronization.job import Job, broadcast_model, sent_bytes, start, trained
-from parallel_lab.synchronization.mean import start_mean
-from parallel_lab.synchronization.record import Record
-from parallel_lab.trace.record import span
+from parallel_lab.plan import SEND, Op, Plan
+from parallel_lab.synchronization.replicas import start_equal, start_mean, trained
+from parallel_lab.trace import span, tag
+
+
+def plan(ranks: int, *, every: int, steps: int, axis: str = "") -> Plan:
+    """What `steps` steps do on each rank: its own updates, and an `all_reduce` at each meeting, the last one shorter.
+
+    Args:
+        ranks: n.
+        every: H, the steps between two meetings.
+        steps: each of them takes one microbatch.
+        axis: the axis of the mesh.
+
+    Raises:
+        ValueError: a number is below 1.
+    """
+    for name, value in (("ranks", ranks), ("every", every), ("steps", steps)):
+        whole(name, value)
+    ops: list[Op] = []
+    needs: dict[Op, list[Op]] = {}
+    for k in range(steps):
+        updates = [Op(rank, "update", 0, k) for rank in range(ranks)]
+        for rank in range(ranks):
+            ops += [Op(rank, "F", 0, k), Op(rank, "B", 0, k), updates[rank]]
+            if (k + 1) % every == 0 or k + 1 == steps:
+                meeting = Op(rank, "all_reduce", 0, k, lane=SEND, axis=axis, phase="step")
+                ops.append(meeting)
+                needs[meeting] = updates
+                if k + 1 < steps:
+                    needs[Op(rank, "F", 0, k + 1)] = [meeting]
+    return Plan.of(ops, needs, ranks=ranks)
 
 
 class LocalSGD:
     """Steps an optimizer and averages the model's weights every `every` steps.
 
-    Every rank calls `step` equally often; one that has no batch left calls `step(samples=0)`.
+    Every rank calls `step` equally often; one that has no batch left calls `step(weight=0)`.
 
     Args:
         model: starts from rank 0's weights on all ranks.
         optimizer: over the model's parameters, of any kind.
+        extra: nothing; every other argument is given by its name.
         every: H, the steps between two meetings.
+        group: the ranks; the default group if None.
 
     Raises:
-        TypeError: `every` is no int. ValueError: it is below 1, or this rank has another model than rank 0.
+        TypeError: `every` is no int, or an argument has no name.
+        ValueError: `every` is below 1, or this rank has another model than rank 0.
     """
 
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        every: int,
+        *extra: object,
+        every: int | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
+        by_name(f"{type(self).__name__}(model, optimizer)", extra, "every")
         self.every = whole("every", every)
         self.model, self.optimizer, self.group = model, optimizer, group
         self.steps = 0  # taken since the start
-        self.samples = 0  # seen since the last meeting
-        broadcast_model(model, group)
+        self.weight = 0.0  # of the samples seen since the last meeting
+        start_equal(model, group)
 
-    def step(self, samples: int = 1) -> bool:
+    def step(self, weight: float = 1) -> bool:
         """Takes one step from the gradients in `.grad`, and meets the others if it is time; says whether it met them.
 
         Args:
-            samples: how much this rank counts at the next meeting; with 0 it takes no step.
+            weight: how much this step counts at the next meeting: samples or tokens. With 0 the rank takes no step.
 
         Raises:
             ValueError: a gradient is not finite; the weights are left as they were.
         """
-        if samples:
+        if weight:
             require_finite(self.model, f"rank {dist.get_rank(self.group)}, step {self.steps}")
-            with span("update"):
+            with span("update", mb=self.steps):
                 self.optimizer.step()
-        self.samples += samples
+        self.weight += weight
         self.steps += 1
         return self.steps % self.every == 0 and self._meet()
 
@@ -89,38 +119,34 @@ class LocalSGD:
     @torch.no_grad()
     def _meet(self) -> bool:
         parameters = trained(self.model)
-        means = start_mean(parameters, self.samples, self.group).wait()
-        for parameter, mean in zip(parameters, means or (), strict=means is not None):
-            parameter.copy_(mean)
-        self.samples = 0
+        with tag(part=0, mb=self.steps - 1, phase="step"):
+            mean = start_mean(parameters, self.weight, self.group)
+        means = mean.wait()
+        for parameter, new in zip(parameters, means or (), strict=means is not None):
+            parameter.copy_(new)
+        self.weight = 0.0
         return True
 
 
-def train(
-    model: nn.Module,
-    batches: Source,
-    optimizer_class: Callable[..., torch.optim.Optimizer],
-    *,
-    every: int,
-    steps: int | None = None,
-    loss: LossFn = cross_entropy,
-    group: dist.ProcessGroup | None = None,
-    **optimizer_kwargs,
-) -> Record:
-    """Trains a copy of `model` with `LocalSGD`; every rank calls it, and all end with the same weights.
+@dataclass(frozen=True)
+class LocalSteps:
+    """The strategy: `LocalSGD` with a meeting every `every` steps.
 
-    `every` is H; the last round may be shorter. The other arguments and errors are those of `synchronous.train`.
-    The losses are those of this rank's own batches at its own weights.
+    Attributes:
+        every: H, from 1.
+
+    Raises:
+        TypeError: `every` is no whole number.
+        ValueError: `every` is below 1.
     """
-    job = start(model, batches, optimizer_class, steps, loss, group, optimizer_kwargs)
-    meeting = LocalSGD(job.model, job.optimizer, every, group)
-    return run(job, meeting)
 
+    every: int
 
-def run(job: Job, meeting: LocalSGD) -> Record:
-    """Steps through all rounds of `job`; the bytes of the record are those of the meetings."""
-    job.sent_before = sent_bytes()
-    for samples in job.gradients():
-        meeting.step(samples)
-    meeting.finish()
-    return job.record()
+    def __post_init__(self) -> None:
+        whole("every", self.every)
+
+    def stepper(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, group: dist.ProcessGroup | None = None
+    ) -> LocalSGD:
+        """What runs the strategy on this rank."""
+        return LocalSGD(model, optimizer, every=self.every, group=group)

@@ -5,68 +5,59 @@ other way round, since stale gradients can also lead astray early; which order i
 
 Idea: far from the optimum nearly every direction leads down, and stale gradients do little harm: be asynchronous, and
 wait for nobody. Near it their noise keeps the loss up: wait for all. The switch comes after `switch_at` updates of the
-first server: who reads from then on computes for a synchronous update, at every server.
+server: who pulls from then on computes for a synchronous update.
 
 Guarantee: after the switch that of synchronous SGD, from wherever the first phase has led.
 Staleness: as in `asynchronous` before the switch and for gradients that are under way at that moment; those may come
 between reading and pushing in the first synchronous round as well; 0 from the second on.
-Sharded, replicated, bytes and memory: as in `asynchronous`.
+Sharded, replicated, bytes, memory and plan: as in `asynchronous`.
 A slow rank: nobody waits for it before the switch, all wait for it after.
 
 One learning rate serves both phases, but an asynchronous update holds one worker's gradient and a synchronous one the
 mean of all: the sum of n asynchronous steps is n times as long as one synchronous step.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
-import torch.distributed as dist
-from torch import nn
+from parallel_lab.agree.arguments import whole
+from parallel_lab.parameter_server.rules import Rule, State
+from parallel_lab.synchronization.asynchronous import plan
 
-from parallel_lab.model.gpt import loss as cross_entropy
-from parallel_lab.model.reference import LossFn
-from parallel_lab.parameter_server import Mixed
-from parallel_lab.synchronization import through_server
-from parallel_lab.synchronization.batches import Source
-from parallel_lab.synchronization.record import Record
+__all__ = ["Mixed", "plan"]
 
 
-def train(
-    model: nn.Module,
-    batches: Source,
-    optimizer_class: Callable[..., torch.optim.Optimizer],
-    *,
-    switch_at: int,
-    steps: int | None = None,
-    loss: LossFn = cross_entropy,
-    servers: int = 1,
-    group: dist.ProcessGroup | None = None,
-    **optimizer_kwargs,
-) -> Record:
-    """Trains a copy of `model`, asynchronously at first and then synchronously; every rank calls it.
+@dataclass(frozen=True)
+class Mixed(Rule):
+    """The strategy: asynchronous until the server has made `switch_at` updates, then synchronous.
 
-    Args:
-        batches: global batches (inputs, targets), or a function (worker, workers) -> this worker's batches.
-        optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the servers' optimizer.
-        switch_at: how many updates the first server makes before the switch, from 0.
-        steps: how many gradients each worker computes; by default as many as it has batches.
-        loss: of (outputs, targets), a mean over samples.
-        servers: how many ranks serve, the first of the group; the others work.
+    A push that was computed before the switch is applied at once and by itself, even where synchronous ones are held.
+    After the switch each worker makes at most one such push. So a push of the first synchronous round misses fewer
+    updates than there are workers, and from the second round on the staleness is 0.
+
+    Attributes:
+        switch_at: the version of the switch, from 0.
 
     Raises:
-        ValueError, TypeError: on the rank that caused it: models that differ, a gradient that is not finite (it never
-            reaches the server), a `switch_at` that is no whole
-            number from 0, too few ranks, a wrong learning rate.
+        TypeError: `switch_at` is no whole number.
+        ValueError: `switch_at` is negative.
     """
-    rule = Mixed(switch_at)
-    return through_server.train(
-        model,
-        batches,
-        optimizer_class,
-        rule,
-        steps=steps,
-        loss=loss,
-        servers=servers,
-        group=group,
-        options=optimizer_kwargs,
-    )
+
+    switch_at: int
+
+    def __post_init__(self) -> None:
+        whole("switch_at", self.switch_at, 0)
+
+    def check(self, workers: int, servers: int) -> None:
+        """Looks whether there is one server: several count their own updates, and would not switch together.
+
+        Raises:
+            ValueError: there are several.
+        """
+        if servers > 1:
+            raise ValueError(f"Mixed(switch_at={self.switch_at}) needs one server, which counts the updates: servers=1")
+
+    def due(self, state: State) -> Sequence[int]:
+        """A push of before the switch at once; the others once every live worker has made one."""
+        early = [worker for worker in state.held if state.read[worker] < self.switch_at]
+        return early[:1] or (state.held if state.all_held() else ())

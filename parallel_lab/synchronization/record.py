@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from parallel_lab.parameter_server import Push
+
 
 class Update(NamedTuple):
     """One gradient of one worker and what became of it; real runs and virtual time share this type.
@@ -37,26 +39,49 @@ class Update(NamedTuple):
     computed_s: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Record:
     """What training came to on one rank.
 
     Attributes:
-        losses: of synchronous training, the mean over each step's global batch; otherwise of this rank's own batches,
-            each before its update. Empty on a server.
-        seconds: how long this rank trained, by the clock.
+        losses: of synchronous training without servers, the mean over each step's global batch; otherwise of this
+            rank's own batches, each before its update. Empty on a server.
         staleness: one number for each gradient used that this rank knows the fate of: its own, on a server everybody's.
-        weights: at the end, by name as in `state_dict()`.
+        weights: at the end, by name as in `state_dict()`; empty on one of several servers, which has only a part.
         sent_bytes: what left this rank while it trained, as the recorder saw it.
         updates: on a server, the gradients in the order in which they took effect; empty elsewhere.
+        seconds: how long this rank trained, by the clock.
     """
 
-    losses: list[float]
-    seconds: float
-    staleness: list[int]
-    weights: Mapping[str, Tensor]
-    sent_bytes: int
+    losses: list[float] = field(default_factory=list)
+    staleness: list[int] = field(default_factory=list)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    sent_bytes: int = 0
     updates: list[Update] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def dropped(self) -> int:
+        """How many gradients came too late to be used; known on a server."""
+        return sum(update.dropped for update in self.updates)
+
+
+def updates_of(pushes: Iterable[Push]) -> list[Update]:
+    """What became of each push of one server, in the order of use, in the form that virtual time uses as well."""
+    return [
+        Update(
+            push.worker,
+            started_s=push.time_s,
+            finished_s=push.time_s,
+            read_version=push.read,
+            version=push.version + (not push.dropped),
+            staleness=push.staleness,
+            dropped=push.dropped,
+            step=push.step,
+            computed_s=push.time_s,
+        )
+        for push in pushes
+    ]
 
 
 def histogram(staleness: Iterable[int]) -> dict[int, int]:

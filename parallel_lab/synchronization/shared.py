@@ -15,7 +15,12 @@ from torch import Tensor
 
 
 def shared_zeros(count: int, dtype: torch.dtype, group: dist.ProcessGroup | None = None) -> Tensor:
-    """A tensor (count,) of zeros on the CPU whose memory all ranks of the group share; every rank calls it.
+    """A tensor of zeros on the CPU whose memory all ranks of the group share; every rank calls it.
+
+    Args:
+        count: its elements.
+        dtype: of each.
+        group: the ranks, all on one machine; the default group if None.
 
     Raises:
         RuntimeError: a rank cannot map the file, as when it runs on another machine.
@@ -51,6 +56,6 @@ def _map(path: str, count: int, dtype: torch.dtype) -> Tensor:
     if not os.path.exists(path):
         raise RuntimeError(
             f"this rank finds no {path}, where rank 0 keeps the shared memory: shared memory needs all ranks on one "
-            "machine. Use a parameter server (`asynchronous.train`) across machines."
+            "machine. Use a parameter server (`Asynchronous()`) across machines."
         )
     return torch.from_file(path, shared=True, size=max(1, count), dtype=dtype)[:count]

@@ -1,4 +1,4 @@
-"""Stale-synchronous SGD: asynchronous, on a leash.
+"""Stale-synchronous SGD (SSP, stale synchronous parallel): asynchronous, on a leash.
 
 Source: Ho et al. 2013, "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", section 2.
 
@@ -8,63 +8,52 @@ gradient can be arbitrarily stale.
 
 Guarantee: for convex losses the regret of SGD up to a factor that grows with the square root of (bound + 1) times the
 number of workers (theorem 1). The bound on staleness holds always.
-Staleness: at most (n - 1) (2 bound + 1) updates with n workers: between a worker's pull and its push, each other one
-can go from `bound` behind to `bound` + 1 ahead.
-Sharded, replicated, bytes and memory: as in `asynchronous`.
+Staleness: at most (n - 1) (2 bound + 1) updates with n workers; `Stale.staleness_bound` says why.
+Sharded, replicated, bytes, memory and plan: as in `asynchronous`.
 A slow rank: the others run ahead by `bound` steps and then go at its pace. A bound of 0 keeps all on the same step; it
 is not synchronous SGD, since each push is an update of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
-import torch.distributed as dist
-from torch import nn
+from parallel_lab.agree.arguments import whole
+from parallel_lab.parameter_server.rules import Rule, State
+from parallel_lab.synchronization.asynchronous import plan
 
-from parallel_lab.model.gpt import loss as cross_entropy
-from parallel_lab.model.reference import LossFn
-from parallel_lab.parameter_server import StaleSynchronous
-from parallel_lab.synchronization import through_server
-from parallel_lab.synchronization.batches import Source
-from parallel_lab.synchronization.record import Record
+__all__ = ["Stale", "plan"]
 
 
-def train(
-    model: nn.Module,
-    batches: Source,
-    optimizer_class: Callable[..., torch.optim.Optimizer],
-    *,
-    bound: int,
-    steps: int | None = None,
-    loss: LossFn = cross_entropy,
-    servers: int = 1,
-    group: dist.ProcessGroup | None = None,
-    **optimizer_kwargs,
-) -> Record:
-    """Trains a copy of `model` stale-synchronously through parameter servers; every rank calls it.
+@dataclass(frozen=True)
+class Stale(Rule):
+    """The strategy: a worker that pulls is at most `bound` clocks ahead of the slowest live one.
 
-    Args:
-        batches: global batches (inputs, targets), or a function (worker, workers) -> this worker's batches.
-        optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the servers' optimizer.
-        bound: how many gradients a worker may be ahead of the slowest one, from 0.
-        steps: how many gradients each worker computes; by default as many as it has batches.
-        loss: of (outputs, targets), a mean over samples.
-        servers: how many ranks serve, the first of the group; the others work.
+    Attributes:
+        bound: s in the paper, from 0. With 0 all workers work on the same step.
 
     Raises:
-        ValueError, TypeError: on the rank that caused it: models that differ, a gradient that is not finite (it never
-            reaches the server), a bound that is no whole number
-            from 0, too few ranks, a wrong learning rate.
+        TypeError: `bound` is no whole number.
+        ValueError: `bound` is negative.
     """
-    rule = StaleSynchronous(bound)
-    return through_server.train(
-        model,
-        batches,
-        optimizer_class,
-        rule,
-        steps=steps,
-        loss=loss,
-        servers=servers,
-        group=group,
-        options=optimizer_kwargs,
-    )
+
+    bound: int
+
+    def __post_init__(self) -> None:
+        whole("bound", self.bound, 0)
+
+    def due(self, state: State) -> Sequence[int]:
+        """The first push, as soon as there is one."""
+        return state.held[:1]
+
+    def may_pull(self, state: State, worker: int) -> bool:
+        """Unless the worker is more than `bound` clocks ahead."""
+        return state.clocks[worker] - state.slowest() <= self.bound
+
+    def staleness_bound(self, workers: int) -> int:
+        """The most updates that a push can miss: (workers - 1) (2 bound + 1).
+
+        Take a worker that pulls for its step c. Each other worker is at clock c - bound at least, or this one would
+        have to wait. While this one works on step c, no other one gets beyond clock c + bound + 1: c + bound is the
+        last step that the rule lets it start. So each other worker makes at most 2 bound + 1 updates meanwhile.
+        """
+        return (workers - 1) * (2 * self.bound + 1)

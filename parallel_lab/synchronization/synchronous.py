@@ -1,82 +1,130 @@
-"""Synchronous SGD: every step waits for every rank.
+"""Synchronous SGD (BSP, bulk synchronous parallel): every step waits for every rank.
 
 Sources: Chen et al. 2016, "Revisiting Distributed Synchronous SGD", section 2.2; Goyal et al. 2017, "Accurate, Large
-Minibatch SGD", section 3.
+Minibatch SGD", section 3. Through a server: Li et al. 2014, "Scaling Distributed Machine Learning with the Parameter
+Server", section 3.5 (sequential consistency).
 
-Idea: each rank computes the gradient of its share of the global batch at the same weights, the gradients are averaged,
+Idea: each rank computes the gradient of its share of the global batch at the same weights. The gradients are averaged,
 and all ranks take the same step. So n ranks take the step that one process takes on the global batch.
 
 Guarantee: equal to one process, whatever the number of ranks (up to the order of sums).
 Staleness: 0.
 Sharded: the batch. Replicated: weights, gradients, optimizer state.
-Bytes per step: 2 (n-1)/n (P + 1) numbers a rank, P trained parameters and one count of samples.
+Bytes per step: 2 (n-1)/n (P + 1) numbers a rank, P trained parameters and one count of samples. Through servers: as in
+`asynchronous`.
 Memory per rank: that of one process, and one flat copy of the gradients.
 A slow rank: everyone waits for it at every step; a step takes as long as on the slowest rank.
 
 Here the gradients travel in one message after the backward pass; `data_parallel.DDP` sends them during it.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from parallel_lab.model.gpt import loss as cross_entropy
-from parallel_lab.model.reference import LossFn
-from parallel_lab.synchronization.batches import Source
-from parallel_lab.synchronization.job import Job, start, trained
-from parallel_lab.synchronization.mean import start_mean
-from parallel_lab.synchronization.record import Record
-from parallel_lab.trace.record import span
+from parallel_lab.agree.arguments import by_name, whole
+from parallel_lab.agree.finite import require_finite
+from parallel_lab.parameter_server.rules import Rule, State
+from parallel_lab.plan import SEND, Op, Plan
+from parallel_lab.synchronization.replicas import start_equal, start_mean, trained
+from parallel_lab.trace import span, tag
 
 
-def train(
-    model: nn.Module,
-    batches: Source,
-    optimizer_class: Callable[..., torch.optim.Optimizer],
-    *,
-    steps: int | None = None,
-    loss: LossFn = cross_entropy,
-    group: dist.ProcessGroup | None = None,
-    **optimizer_kwargs,
-) -> Record:
-    """Trains a copy of `model` synchronously; every rank calls it.
+def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
+    """What `steps` steps without a server do on each rank; `parameter_server.plan` is a step through servers.
 
     Args:
-        batches: global batches (inputs, targets), or a function (rank, ranks) -> this rank's batches. A rank counts by
-            its samples; one whose batches have run out counts for nothing.
-        optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the optimizer.
-        steps: how many steps; by default as many as there are batches.
-        loss: of (outputs, targets), a mean over samples.
-
-    Returns:
-        A record whose losses are those of the global batches.
+        ranks: n.
+        steps: each of them takes one microbatch.
+        axis: the axis of the mesh.
 
     Raises:
-        ValueError, TypeError: on the rank that caused it: models that differ, a gradient that is not finite, a wrong
-            learning rate or number of steps, no batches.
+        ValueError: a number is below 1.
     """
-    job = start(model, batches, optimizer_class, steps, loss, group, optimizer_kwargs)
-    parameters = trained(job.model)
-    for samples in job.gradients():
+    whole("ranks", ranks)
+    whole("steps", steps)
+    ops: list[Op] = []
+    needs: dict[Op, list[Op]] = {}
+    for k in range(steps):
+        backwards = [Op(rank, "B", 0, k) for rank in range(ranks)]
+        for rank in range(ranks):
+            mean = Op(rank, "all_reduce", 0, k, lane=SEND, axis=axis, phase="step")
+            update = Op(rank, "update", 0, k)
+            ops += [Op(rank, "F", 0, k), backwards[rank], mean, update]
+            needs |= {mean: backwards, update: [mean]}
+    return Plan.of(ops, needs, ranks=ranks)
+
+
+class SynchronousSGD:
+    """Steps an optimizer from the mean of all ranks' gradients.
+
+    Every rank calls `step` equally often; one that has no batch left calls `step(weight=0)`.
+
+    Args:
+        model: starts from rank 0's weights on all ranks.
+        optimizer: over the model's parameters, of any kind.
+        extra: nothing; every other argument is given by its name.
+        group: the ranks; the default group if None.
+
+    Raises:
+        TypeError: an argument without a name.
+        ValueError: this rank has another model than rank 0.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *extra: object,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        by_name("SynchronousSGD(model, optimizer)", extra, "group")
+        self.model, self.optimizer, self.group = model, optimizer, group
+        self.steps = 0  # taken since the start
+        start_equal(model, group)
+
+    def step(self, weight: float = 1) -> None:
+        """Averages the gradients in `.grad` over the ranks, and takes one step.
+
+        Args:
+            weight: how much this rank's gradients count: the samples or tokens that they are the mean over.
+
+        Raises:
+            ValueError: a gradient is not finite; the weights are left as they were.
+        """
+        require_finite(self.model, f"rank {dist.get_rank(self.group)}, step {self.steps}")
+        parameters = trained(self.model)
         # A parameter that this rank's batch did not use has a gradient of zero.
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        means = start_mean(gradients, samples, group).wait()
-        if means is None:
-            continue
-        for parameter, gradient in zip(parameters, means, strict=True):
-            parameter.grad = gradient.to(parameter.dtype)
-        with span("update"):
-            job.optimizer.step()
-    return _record(job, group)
+        with tag(part=0, mb=self.steps, phase="step"):
+            mean = start_mean(gradients, weight, self.group)
+        means = mean.wait()
+        if means is not None:
+            for parameter, gradient in zip(parameters, means, strict=True):
+                parameter.grad = gradient.to(parameter.dtype)
+            with span("update", mb=self.steps):
+                self.optimizer.step()
+        self.steps += 1
+
+    def finish(self) -> None:
+        """Nothing is left to do: the replicas are equal after each step."""
 
 
-def _record(job: Job, group: dist.ProcessGroup | None) -> Record:
-    """Losses of the global batches: one small all-reduce for all steps, after the bytes of the steps are counted."""
-    sums = torch.tensor([[x * n, n] for x, n in zip(job.losses, job.samples, strict=True)], dtype=torch.float64)
-    record = job.record()
-    sums = sums.to(next(job.model.parameters()).device)
-    dist.all_reduce(sums, group=group)
-    return replace(record, losses=[total / samples for total, samples in sums.tolist() if samples])
+@dataclass(frozen=True)
+class Synchronous(Rule):
+    """The strategy: `SynchronousSGD` without a server; with one, a rule that waits for every live worker."""
+
+    in_step = True
+
+    def stepper(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, group: dist.ProcessGroup | None = None
+    ) -> SynchronousSGD:
+        """What runs the strategy on this rank, without a server."""
+        return SynchronousSGD(model, optimizer, group=group)
+
+    def due(self, state: State) -> Sequence[int]:
+        """All pushes, once every live worker has made one."""
+        return state.held if state.all_held() else ()

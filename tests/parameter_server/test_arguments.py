@@ -5,20 +5,46 @@ import re
 import pytest
 import torch
 import torch.distributed as dist
-from small import LOSS, batches, mlp
+from small import batches, learn, mlp
 
 from parallel_lab import RankFailed, launch
 from parallel_lab import parameter_server as ps
+from parallel_lab.synchronization import Asynchronous, Partial, Synchronous
+
+BAD = [  # what, the ranks that say so, the error, its words
+    ({"servers": 3}, (0, 1, 2), ValueError, "leaves no worker"),
+    ({"servers": 0}, (0, 1, 2), ValueError, "expected at least 1"),
+    ({"servers": 1.0}, (0, 1, 2), TypeError, "whole number"),
+    ({"rule": Partial(3)}, (0,), ValueError, "there are 2 workers"),
+    ({"rule": Synchronous}, (0,), TypeError, "expected a rule"),
+    ({"lr": "0.1"}, (0,), TypeError, "expected a number, as in lr"),
+    ({"momentum": -1.0}, (0,), ValueError, "Invalid momentum"),
+]
 
 
-def fails(error, words, ranks=3, make=mlp, lr=0.1, data=batches, **options):
+def test_arguments_that_make_no_sense():
     def fn():
-        return ps.train(make(), data(8), torch.optim.SGD, loss=LOSS, lr=lr, **options)
+        said = []
+        for options, ranks, error, words in BAD:
+            if dist.get_rank() in ranks:
+                rule = options.get("rule", Synchronous())
+                rest = {name: value for name, value in options.items() if name != "rule"}
+                with pytest.raises(error, match=words) as raised:
+                    if dist.get_rank() == 0:
+                        ps.serve(mlp(), torch.optim.SGD, rule, **rest)
+                    else:
+                        ps.Worker(mlp(), **rest)
+                said.append(str(raised.value))
+        return len(said)
 
-    with pytest.raises(error) as raised:
+    assert launch(fn, ranks=3, timeout=30).results == [7, 3, 3]
+
+
+def fails(fn, ranks, words, rank, cause="ValueError"):
+    with pytest.raises(RankFailed) as raised:
         launch(fn, ranks=ranks, timeout=30)
     assert re.search(words, raised.value.report), raised.value.report
-    return raised.value
+    assert (raised.value.rank, raised.value.cause) == (rank, cause)
 
 
 def test_workers_with_other_models_are_named():
@@ -26,39 +52,24 @@ def test_workers_with_other_models_are_named():
         return mlp((5, 8 if dist.get_rank() == 2 else 7, 3))
 
     words = r"shape of the parameter '0.weight' is \(8, 5\) here and \(7, 5\) there"
-    error = fails(RankFailed, words, ranks=4, make=make)
-    assert (error.rank, error.cause) == (2, "ValueError")
+    fails(lambda: learn(Synchronous(), batches(), make=make), 4, words, rank=2)
 
 
-BAD = [
-    ({"servers": 3}, ValueError, "leaves no worker"),
-    ({"servers": 0}, ValueError, "expected at least 1"),
-    ({"servers": 1.0}, TypeError, "whole number"),
-    ({"spares": 1, "snapshot": "x"}, ValueError, "leaves none to begin with"),
-    ({"servers": 2, "spares": 1}, ValueError, "need snapshot"),
-    ({"resume": True}, ValueError, "need snapshot"),
-    ({"every": 0, "snapshot": "x"}, ValueError, "every=0"),
-    ({"consistency": ps.Partial(3)}, ValueError, "there are 2 workers"),
-    ({"consistency": ps.Synchronous}, TypeError, "expected a rule"),
-    ({"lr": "0.1"}, TypeError, "expected a number, as in lr"),
-    ({"momentum": -1.0}, ValueError, "Invalid momentum"),
-    ({"steps": 0}, (ValueError, TypeError), "batches|steps"),
-]
+def test_a_worker_that_pulls_and_pushes_in_no_order_is_told():
+    def fn():
+        if dist.get_rank() == 0:
+            return ps.serve(mlp(), torch.optim.SGD, Asynchronous(), lr=0.1).version
+        worker = ps.Worker(mlp())
+        with pytest.raises(ValueError, match=r"push\(\) without a pull\(\) before it"):
+            worker.push()
+        worker.pull()
+        for wrong in (worker.pull, worker.finish):
+            with pytest.raises(ValueError, match="nothing was pushed since the last pull"):
+                wrong()
+        for count in (-1, float("nan")):
+            with pytest.raises(ValueError, match="expected a finite number of at least 0"):
+                worker.push(count)
+        worker.push()
+        return worker.finish()
 
-
-@pytest.mark.parametrize(("options", "error", "words"), BAD, ids=[next(iter(bad[0].items())).__repr__() for bad in BAD])
-def test_arguments_that_make_no_sense(tmp_path, monkeypatch, options, error, words):
-    monkeypatch.chdir(tmp_path)
-    raised = fails(RankFailed, words, **options)
-    kinds = error if isinstance(error, tuple) else (error,)
-    assert raised.cause in [kind.__name__ for kind in kinds]
-
-
-def test_a_snapshot_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    error = fails(RankFailed, "cannot be written", snapshot=tmp_path / "file" / "folder")
-    assert (error.rank, error.cause) == (0, "ValueError")
-
-
-def test_a_worker_without_a_sample():
-    fails(RankFailed, "leaves some of 4 ranks without a sample", ranks=5, data=lambda steps: batches(2, size=3))
+    assert launch(fn, ranks=2, timeout=30).results == [1, 1]

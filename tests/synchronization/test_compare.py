@@ -2,8 +2,7 @@
 
 import pytest
 
-from parallel_lab.parameter_server import StaleSynchronous
-from parallel_lab.synchronization import compare
+from parallel_lab.synchronization import Stale, compare
 
 WIDTHS = (64, 8, 10)
 
@@ -39,6 +38,6 @@ def test_seeds_spread_over_parts_and_tuned_rates():
 
 def test_text_is_learnt_too():
     task = compare.language(batch=2)
-    found = compare.curves(task, {"stale": StaleSynchronous(1)}, [0], workers=2, updates=40, points=4)
+    found = compare.curves(task, {"stale": Stale(1)}, [0], workers=2, updates=40, points=4)
     (curve,) = found["stale"]
     assert curve.losses[-1] < curve.losses[0] < 6.0

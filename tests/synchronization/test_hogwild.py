@@ -13,7 +13,8 @@ from torch import nn
 
 from parallel_lab import RankFailed, launch
 from parallel_lab.model import build, digit_batches, train
-from parallel_lab.synchronization import hogwild, shared
+from parallel_lab.synchronization import Hogwild, hogwild, shared
+from parallel_lab.synchronization import train as train_ranks
 from parallel_lab.synchronization.shared import shared_zeros
 
 # Ranks get this file's helpers as copies: importing it there would load scikit-learn and pytest in each of them.
@@ -93,7 +94,8 @@ def test_one_rank_is_plain_sgd():
     batches = list(digit_batches(8, 5))
     oracle = train(build((64, 8, 10), dtype=F64), batches, torch.optim.SGD, lr=0.2, momentum=0.9)
     run = launch(
-        lambda: hogwild.train(build((64, 8, 10), dtype=F64), batches, torch.optim.SGD, lr=0.2, momentum=0.9), ranks=1
+        lambda: train_ranks(Hogwild(), build((64, 8, 10), dtype=F64), batches, torch.optim.SGD, lr=0.2, momentum=0.9),
+        ranks=1,
     )
     for name, tensor in oracle.weights.items():
         torch.testing.assert_close(run[0].weights[name], tensor, rtol=1e-12, atol=1e-12)
@@ -118,7 +120,7 @@ def test_ends_near_the_optimum_of_a_convex_problem_and_counts_every_update():
     def fn():
         line = nn.Linear(6, 1, bias=False, dtype=F64)
         nn.init.zeros_(line.weight)
-        return hogwild.train(line, source, torch.optim.SGD, loss=square, lr=0.02)
+        return train_ranks(Hogwild(), line, source, torch.optim.SGD, loss=square, lr=0.02)
 
     run = launch(fn, ranks=3)
     for record in run.results:
@@ -147,7 +149,9 @@ def test_nobody_waits_for_a_slow_rank():
             dist.recv(torch.zeros(1), 0)
         return nn.functional.cross_entropy(outputs, targets)
 
-    run = launch(lambda: hogwild.train(build((64, 10)), source, torch.optim.SGD, steps=11, loss=slow, lr=0.1), ranks=2)
+    run = launch(
+        lambda: train_ranks(Hogwild(), build((64, 10)), source, torch.optim.SGD, steps=11, loss=slow, lr=0.1), ranks=2
+    )
     assert [len(record.losses) for record in run.results] == [11, 1]
     assert run[1].staleness[0] in (10, 11)
     assert run[0].staleness[:10] == [0] * 10
@@ -165,9 +169,9 @@ def test_a_nan_never_reaches_the_shared_weights():
         mine = build((64, 10))
         shared: list[torch.Tensor] = []
         share = hogwild.share_parameters
-        hogwild.share_parameters = lambda *arguments: shared.append(share(*arguments))
+        hogwild.share_parameters = lambda *arguments, **options: shared.append(share(*arguments, **options))
         try:
-            hogwild.train(mine, source, torch.optim.SGD, lr=0.1)
+            train_ranks(Hogwild(), mine, source, torch.optim.SGD, lr=0.1)
         finally:
             assert torch.isfinite(shared[0]).all()
 
@@ -187,7 +191,7 @@ def test_models_that_cannot_be_shared():
     batches = list(digit_batches(4, 1))
 
     def different():
-        hogwild.train(build((64, 4 + dist.get_rank())), batches, torch.optim.SGD, lr=0.1)
+        train_ranks(Hogwild(), build((64, 4 + dist.get_rank())), batches, torch.optim.SGD, lr=0.1)
 
     with pytest.raises(RankFailed, match=r"rank \d does not have the model of rank 0") as raised:
         launch(different, ranks=2, timeout=20)

@@ -9,9 +9,21 @@ import torch
 
 from parallel_lab import draw, launch
 from parallel_lab.model import build, digit_batches, digit_images, train
-from parallel_lab.parameter_server import Asynchronous, Mixed, Partial, StaleSynchronous, Synchronous
-from parallel_lab.synchronization import Update, diloco, local_sgd, virtual
-from parallel_lab.synchronization.virtual import LocalSteps, replay, schedule, slow_worker
+from parallel_lab.plan import check_plan
+from parallel_lab.synchronization import (
+    Asynchronous,
+    LocalSteps,
+    Mixed,
+    OuterSteps,
+    Partial,
+    Stale,
+    Synchronous,
+    Update,
+    asynchronous,
+    virtual,
+)
+from parallel_lab.synchronization import train as train_ranks
+from parallel_lab.synchronization.virtual import replay, schedule, slow_worker
 
 # Ranks get this file's helpers as copies: importing it there would load scikit-learn and pytest in each of them.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -69,7 +81,7 @@ def test_synchronous_takes_the_slowest_ones_time():
 @pytest.mark.parametrize("factor", [1.0, 2.5, 10.0])
 def test_stale_synchronous_keeps_its_bound(bound, factor):
     workers = 3
-    found = schedule(StaleSynchronous(bound), slow_worker(workers, factor), workers, 60, push_s=0.1)
+    found = schedule(Stale(bound), slow_worker(workers, factor), workers, 60, push_s=0.1)
     assert max(found.staleness) <= (workers - 1) * (2 * bound + 1)
     for update in found:
         # Gradients begun before this one's end, by worker: nobody begins one more than `bound` ahead of the slowest.
@@ -116,7 +128,7 @@ def test_local_steps_wait_once_a_round():
 
 def test_the_same_arguments_give_the_same_schedule():
     def once():
-        return schedule(StaleSynchronous(2), lambda worker, step: 1 + (7 * worker + 3 * step) % 5, 4, 100, 0.1, 0.2)
+        return schedule(Stale(2), lambda worker, step: 1 + (7 * worker + 3 * step) % 5, 4, 100, 0.1, 0.2)
 
     assert once().updates == once().updates
 
@@ -137,16 +149,15 @@ def test_replay_of_the_synchronous_schedule_is_the_oracle(workers, optimizer, op
 
 def test_replay_of_local_steps_is_what_ranks_do():
     batches = list(digit_batches(10, 7))
-    plain, outer = {"every": 3, **SGD}, {"every": 3, "outer_lr": 0.7, "outer_momentum": 0.9, "lr": 1e-2}
 
     def fn():
-        local = local_sgd.train(model(), batches, torch.optim.SGD, **plain)
-        return local.weights, diloco.train(model(), batches, torch.optim.AdamW, **outer).weights
+        local = train_ranks(LocalSteps(3), model(), batches, torch.optim.SGD, **SGD)
+        return local.weights, train_ranks(OuterSteps(3), model(), batches, torch.optim.AdamW, lr=1e-2).weights
 
     local, far = launch(fn, ranks=3)[0]
     plan = schedule(LocalSteps(3), 1.0, 3, 21)
     same(replay(plan, model(), batches, torch.optim.SGD, **SGD).weights, local)
-    plan = schedule(LocalSteps(3, 0.7, 0.9), 1.0, 3, 21)
+    plan = schedule(OuterSteps(3), 1.0, 3, 21)
     same(replay(plan, model(), batches, torch.optim.AdamW, lr=1e-2).weights, far, 1e-10)
 
 
@@ -206,6 +217,18 @@ def test_the_trace_shows_who_waits():
     assert "gradient" in draw(trace).text
 
 
+@pytest.mark.parametrize("rule", [Asynchronous(), Stale(1), Partial(2), Mixed(7), Synchronous()], ids=repr)
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_a_schedule_is_a_plan(rule, workers):
+    rule = Partial(1) if isinstance(rule, Partial) and workers == 1 else rule
+    found = schedule(rule, slow_worker(workers, 2.5), workers, 20, push_s=0.1)
+    plan = asynchronous.plan(found, workers)
+    check_plan(plan)
+    assert plan.ranks == workers + 1
+    assert sum(op.kind == "update" for op in plan) == max(update.version for update in found)
+    assert sum(op.kind == "B" for op in plan) == 20, "dropped ones are computed too"
+
+
 def test_histogram():
     assert virtual.histogram([2, 0, 2, 1]) == {0: 1, 1: 1, 2: 2}
 
@@ -228,11 +251,7 @@ def test_bad_schedules(strategy, changes, error, pattern):
         schedule(strategy, **arguments)
 
 
-def test_bad_local_steps_and_too_few_batches():
-    with pytest.raises(ValueError, match="every=0"):
-        LocalSteps(0)
-    with pytest.raises(TypeError, match=r"every=1\.5"):
-        LocalSteps(1.5)
+def test_too_few_batches():
     plan = schedule(Asynchronous(), 1.0, 2, 8)
     with pytest.raises(ValueError, match="worker 0 has no batch left"):
         replay(plan, model(), list(digit_batches(4, 3)), torch.optim.SGD, lr=0.1)

@@ -1,7 +1,7 @@
-"""The weighted mean of tensors over all ranks: one flat message, started here and waited for by the caller.
+"""What the replicas of a model do together: they start equal, and they take a weighted mean.
 
-A rank that stands for w samples contributes w times its tensors. Its w travels as one more number of the same message,
-so shares may differ from rank to rank and from round to round. With n ranks and P numbers each rank sends
+A rank that stands for w samples (or tokens) contributes w times its tensors. Its w travels as one more number of the
+same message, so shares may differ from rank to rank and from round to round. With n ranks and P numbers each rank sends
 2 (n-1)/n (P + 1) numbers, as a ring does.
 """
 
@@ -10,7 +10,30 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
+from parallel_lab.runtime.group import member
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of `model` that are trained; tied ones once."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def start_equal(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+    """Gives every rank the parameters and buffers of rank 0, once all have been found to have the same model.
+
+    Args:
+        model: of this rank; overwritten.
+        group: the ranks; the default group if None.
+
+    Raises:
+        ValueError: this rank has another model than most.
+    """
+    group = member(group)
+    check_same_model(model, group)
+    broadcast_tensors([*model.parameters(), *model.buffers()], group)
 
 
 class Mean(NamedTuple):
@@ -37,9 +60,12 @@ class Mean(NamedTuple):
 
 
 def start_mean(tensors: Sequence[Tensor], weight: float, group: dist.ProcessGroup | None = None) -> Mean:
-    """Starts the mean of `tensors` over all ranks, where this rank counts `weight` times.
+    """Starts the mean of `tensors` over all ranks.
 
-    Half-precision tensors travel as float32, which counts exactly up to 16 million samples.
+    Args:
+        tensors: of this rank; half-precision ones travel as float32, which counts exactly up to 16 million samples.
+        weight: how much this rank counts.
+        group: the ranks; the default group if None.
     """
     dtype = torch.promote_types(tensors[0].dtype, torch.float32)
     # A rank without samples sends zeros: 0 times its tensors would turn an infinity into NaN.

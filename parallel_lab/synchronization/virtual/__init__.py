@@ -1,10 +1,11 @@
 """Virtual time, as chapters use it: `schedule` what happens when, `replay` it with real gradients, draw its `trace`."""
 
 from parallel_lab.plan import RECV, SEND
-from parallel_lab.synchronization.clock import LocalSteps, Schedule, Strategy, schedule, slow_worker
-from parallel_lab.synchronization.events import Costs
+from parallel_lab.synchronization.local_sgd import LocalSteps
 from parallel_lab.synchronization.record import Update, histogram
-from parallel_lab.synchronization.retrain import Curve, replay
+from parallel_lab.synchronization.virtual.clock import Schedule, Strategy, schedule, slow_worker
+from parallel_lab.synchronization.virtual.events import Costs
+from parallel_lab.synchronization.virtual.retrain import Curve, replay
 from parallel_lab.trace import Span, Trace
 
 
@@ -12,7 +13,11 @@ def trace(timetable: Schedule, message_bytes: int = 0) -> Trace:
     """A schedule as a simulated trace, a row for each worker, for `draw` and `Trace.bubble`.
 
     Computing is `gradient`, or `dropped` where it came to nothing; `push` and `pull` are its messages, and `meet` the
-    meeting of `LocalSteps`. What is left blank is waiting. Each push or meeting counts as `message_bytes` sent.
+    meeting of `LocalSteps`. What is left blank is waiting.
+
+    Args:
+        timetable: what happened when.
+        message_bytes: what each push or meeting sends.
     """
     costs, local = timetable.costs, isinstance(timetable.strategy, LocalSteps)
     last = {(update.worker, update.version): update.step for update in timetable}
@@ -42,7 +47,6 @@ def _span(update: Update, kind: str, start_s: float, end_s: float, lane: str = "
 __all__ = [
     "Costs",
     "Curve",
-    "LocalSteps",
     "Schedule",
     "Strategy",
     "Update",

@@ -1,9 +1,8 @@
 """The event queue of virtual time: workers and a server that asks the rule what a real one asks.
 
-It mirrors `parameter_server.shard.Shard`: a pull waits until the rule's `may_pull`, a push counts in the worker's clock
-and is held or dropped (`admits`), and what is held becomes an update as soon as it is `due`. A pull tells the worker
-whether its pushes are synchronous from then on (`together`). A worker that is done, and has no further gradient to
-compute, is no longer waited for.
+It mirrors `parameter_server.server.Shard`: a pull waits until the rule's `may_pull`, a push counts in the worker's
+clock and is held or dropped (`admits`), and what is held becomes an update as soon as it is `due`. A worker that is
+done, and has no further gradient to compute, is no longer waited for.
 """
 
 import heapq
@@ -15,7 +14,13 @@ from parallel_lab.synchronization.record import Update
 
 
 class Costs(NamedTuple):
-    """Seconds: of computing a gradient, by worker and its step; of a message to the shared weights, and back."""
+    """What things take, in seconds.
+
+    Attributes:
+        step_s: computing a gradient, by worker and its step.
+        push_s: a message to the shared weights.
+        pull_s: a message back.
+    """
 
     step_s: Callable[[int, int], float]
     push_s: float
@@ -29,7 +34,6 @@ class Server:
         self.rule, self.costs, self.left = rule, costs, updates
         self.state = State.of(range(workers))
         self.steps = [0] * workers  # gradients begun, by worker
-        self.together: set[int] = set()  # workers whose pushes are synchronous from now on
         self.waiting: list[int] = []  # workers that want to read, in the order of asking
         self.held: dict[int, Update] = {}
         self.arrivals: list[tuple[float, int, Update]] = []
@@ -51,8 +55,7 @@ class Server:
         self._settle(now_s)
 
     def _push(self, worker: int, update: Update, now_s: float) -> None:
-        rounds = self.state.rounds[worker] + (worker in self.together)
-        self.state.told(worker, self.state.clocks[worker] + 1, rounds)
+        self.state.pushed(worker, self.state.clocks[worker] + 1, update.read_version)
         update = update._replace(finished_s=now_s, staleness=self.state.version - update.read_version)
         if self.rule.admits(self.state, update.read_version):
             self.state.held.append(worker)
@@ -86,8 +89,6 @@ class Server:
         if not self.left:
             self.state.live.discard(worker)
             return True
-        if self.rule.together(self.state):
-            self.together.add(worker)
         self.left -= 1
         step = self.steps[worker]
         self.steps[worker] += 1

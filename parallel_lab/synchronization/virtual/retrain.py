@@ -18,12 +18,13 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
-from parallel_lab.model.reference import LossFn
 from parallel_lab.synchronization.batches import Source, own
-from parallel_lab.synchronization.clock import LocalSteps, Schedule
-from parallel_lab.synchronization.job import to_model, trained, weights
-from parallel_lab.synchronization.outer import outer_step
+from parallel_lab.synchronization.diloco import OuterSteps, outer_step
+from parallel_lab.synchronization.local_sgd import LocalSteps
 from parallel_lab.synchronization.record import Update
+from parallel_lab.synchronization.replicas import trained
+from parallel_lab.synchronization.train import Loss, mean_loss, weights
+from parallel_lab.synchronization.virtual.clock import Schedule
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -49,48 +50,47 @@ class Gradients:
     """Computes gradients of one model at any weights, each worker on its own batches.
 
     Attributes:
-        samples: used so far. losses: of the gradients since the list was last emptied.
+        samples: used so far.
+        losses: of the gradients since the list was last emptied.
     """
 
-    def __init__(self, model: nn.Module, batches: Source, workers: int, loss: LossFn) -> None:
+    def __init__(self, model: nn.Module, batches: Source, workers: int, loss: Loss) -> None:
         self.model, self.loss = model, loss
         self.parameters = trained(model)
         self.streams = [iter(own(batches, worker, workers)) for worker in range(workers)]
         self.samples = 0
         self.losses: list[float] = []
 
-    def of(self, worker: int, at: Tensor) -> tuple[Tensor, int]:
-        """The gradient of the worker's next batch at the weights `at`, both (P,), and how many samples it has.
+    def of(self, worker: int, at: Tensor) -> tuple[Tensor, float]:
+        """The gradient of the worker's next batch at the weights `at`, both (P,), and how much it counts in a mean.
 
-        ValueError if the worker has no batch left.
+        Raises:
+            ValueError: the worker has no batch left.
         """
         batch = next(self.streams[worker], None)
         if batch is None:
             raise ValueError(f"worker {worker} has no batch left: give each worker as many as there are updates")
         vector_to_parameters(at, self.parameters)  # views of `at`, not copies
         self.model.zero_grad()
-        value = self._loss(batch)
-        value.backward()
+        value, weight = mean_loss(self.model, batch, self.loss)
         self.samples += len(batch[0])
-        self.losses.append(value.item())
+        if weight:
+            value.backward()
+            self.losses.append(value.item())
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        return parameters_to_vector(found), len(batch[0])
+        return parameters_to_vector(found), weight
 
     @torch.no_grad()
     def held_out(self, batch: Batch | None, at: Tensor) -> float:
         """The loss on `batch` at the weights `at`; without a batch, the mean of `losses`, which are then forgotten."""
         recent, self.losses = self.losses, []
         if batch is None:
-            return sum(recent) / len(recent)
+            return sum(recent) / max(1, len(recent))
         vector_to_parameters(at, self.parameters)
         self.model.eval()
-        value = self._loss(batch).item()
+        value = mean_loss(self.model, batch, self.loss)[0].item()
         self.model.train()
         return value
-
-    def _loss(self, batch: Batch) -> Tensor:
-        inputs, targets = to_model(self.model, batch)
-        return self.loss(self.model(inputs), targets)
 
 
 def replay(
@@ -99,7 +99,7 @@ def replay(
     batches: Source,
     optimizer_class: Callable[..., torch.optim.Optimizer],
     *,
-    loss: LossFn = cross_entropy,
+    loss: Loss = cross_entropy,
     held_out: Batch | None = None,
     points: int = 20,
     workers: int | None = None,
@@ -109,12 +109,15 @@ def replay(
 
     Args:
         schedule: a `Schedule`, or a real run's `Record.updates` (of one server).
+        model: the start.
         batches: as the real strategies take them; each worker draws from its own as often as it computes.
         optimizer_class: `optimizer_class([weights], **optimizer_kwargs)`, as a server makes it: over one flat vector,
             so it has to treat each element alone. Under `LocalSteps` each worker has one.
+        loss: of (outputs, targets), as `train` takes it.
         held_out: the batch on which quality is measured; without it, the training loss.
         points: how many points the curve has, or fewer where there are fewer updates of the shared weights.
         workers: how many; known from a `Schedule`, otherwise by default those that occur.
+        optimizer_kwargs: for `optimizer_class`, as in `lr=0.1`.
 
     Raises:
         ValueError: there are no updates, or a worker has too few batches.
@@ -158,7 +161,7 @@ def _served(
     needed = {update.read_version: index for index, update in enumerate(schedule)}  # the last to read each version
     closing = {update.version: index for index, update in enumerate(schedule) if not update.dropped}
     kept = {0: start}
-    held: dict[int, tuple[Tensor, int]] = {}
+    held: dict[int, tuple[Tensor, float]] = {}
     for index, update in enumerate(schedule):
         gradient = gradients.of(update.worker, kept[update.read_version])
         if needed[update.read_version] == index:
@@ -175,12 +178,12 @@ def _served(
             kept = {version: value for version, value in kept.items() if needed.get(version, -1) > index}
 
 
-def _mean(held: Sequence[tuple[Tensor, int]]) -> Tensor:
-    """The mean of gradients (P,), each weighted by its samples; summed as a server does, so that no bit differs."""
-    total = sum(samples for _, samples in held)
+def _mean(held: Sequence[tuple[Tensor, float]]) -> Tensor:
+    """The mean of gradients (P,), each with its weight; summed as a server does, so that no bit differs."""
+    total = sum(weight for _, weight in held) or 1.0  # where nothing counts, the mean is 0
     mean = held[0][0] * (held[0][1] / total)
-    for gradient, samples in held[1:]:
-        mean.add_(gradient, alpha=samples / total)
+    for gradient, weight in held[1:]:
+        mean.add_(gradient, alpha=weight / total)
     return mean
 
 
@@ -193,15 +196,18 @@ def _local(
     optimizers = [make([parameter]) for parameter in own_weights]
     shared, momentum = start.clone(), torch.zeros_like(start)
     for _, round_ in groupby(schedule, key=lambda update: update.version):
-        steps, seen = list(round_), [0] * workers
+        steps, seen = list(round_), [0.0] * workers
         for update in steps:
             worker = update.worker
-            own_weights[worker].grad, samples = gradients.of(worker, own_weights[worker].detach())
+            own_weights[worker].grad, weight = gradients.of(worker, own_weights[worker].detach())
             optimizers[worker].step()
-            seen[worker] += samples
+            seen[worker] += weight
         with torch.no_grad():
             outer = [(shared - own_weights[w], seen[w]) for w in range(workers) if seen[w]]
-            outer_step(shared, momentum, _mean(outer), strategy.outer_lr, strategy.outer_momentum)
+            if isinstance(strategy, OuterSteps):
+                outer_step(shared, momentum, _mean(outer), strategy.outer_lr, strategy.outer_momentum)
+            else:
+                shared.sub_(_mean(outer))
             for parameter in own_weights:
                 parameter.copy_(shared)
         yield steps[-1], shared.clone()

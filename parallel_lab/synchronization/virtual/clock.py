@@ -1,9 +1,8 @@
 """Virtual time: when each worker computes, at which version it reads, and when its gradient takes effect. No processes.
 
 A schedule depends on the strategy and on the seconds that each step takes, not on any model: `retrain.replay` then
-trains with real gradients in exactly that order. The strategies of a parameter server are its own rule objects, so what
-is simulated here is what runs there; `LocalSteps` stands for local SGD and DiLoCo. Asynchronous with `push_s=0` and
-`pull_s=0` is also Hogwild without lost updates.
+trains with real gradients in exactly that order. The strategies are the objects that `train` takes, so what is
+simulated here is what runs there. `Asynchronous()` with `push_s=0` and `pull_s=0` is also Hogwild without lost updates.
 
 The network is a delay: `push_s` from a worker to the shared weights, `pull_s` back. Messages do not queue for
 each other. Events at the same moment happen in the order of the worker's index.
@@ -16,32 +15,9 @@ from typing import overload
 from parallel_lab.agree.arguments import number, whole
 from parallel_lab.model.data import shard_sizes
 from parallel_lab.parameter_server import Rule
-from parallel_lab.synchronization.events import Costs, Server
+from parallel_lab.synchronization.local_sgd import LocalSteps
 from parallel_lab.synchronization.record import Update
-
-
-@dataclass(frozen=True)
-class LocalSteps:
-    """Each worker takes `every` steps of its own, then all meet: local SGD, and DiLoCo with an outer step.
-
-    Attributes:
-        every: H, the steps between two meetings.
-        outer_lr, outer_momentum: of the outer step; 1 and 0 take the mean of the weights (local SGD), DiLoCo's paper
-            has 0.7 and 0.9.
-
-    TypeError or ValueError if a number makes no sense.
-    """
-
-    every: int
-    outer_lr: float = 1.0
-    outer_momentum: float = 0.0
-
-    def __post_init__(self) -> None:
-        whole("every", self.every)
-        number("outer_lr", self.outer_lr)
-        if number("outer_momentum", self.outer_momentum) >= 1:
-            raise ValueError(f"outer_momentum={self.outer_momentum}: expected less than 1")
-
+from parallel_lab.synchronization.virtual.events import Costs, Server
 
 Strategy = Rule | LocalSteps
 StepSeconds = Callable[[int, int], float] | Sequence[float] | float
@@ -52,7 +28,8 @@ class Schedule(Sequence[Update]):
     """The updates of one training in virtual time, in the order in which they took effect.
 
     Attributes:
-        strategy: what decided. workers: how many there were.
+        strategy: what decided.
+        workers: how many there were.
         updates: one for each gradient, dropped ones where they came.
         costs: what a step and a message take.
     """
@@ -97,21 +74,25 @@ def schedule(
     Under `LocalSteps` each computes an equal number (the first ones one more where it does not divide).
 
     Args:
-        strategy: a rule of `parameter_server`, such as `StaleSynchronous(2)`, or `LocalSteps`.
+        strategy: an object that `train` takes, but `Hogwild()`.
         step_s: seconds of computing a gradient: a function (worker, its step), one number a worker, or one for all.
-        push_s, pull_s: seconds on the way to the shared weights and back; a meeting of `LocalSteps` takes both.
+        workers: how many.
+        updates: how many gradients all of them compute.
+        push_s: seconds on the way to the shared weights.
+        pull_s: seconds back; a meeting of `LocalSteps` takes both.
 
     Raises:
-        TypeError, ValueError: a count is no whole number from 1, a time is negative or no number, the strategy is none.
+        TypeError: a count or a time is no number, or the strategy is none.
+        ValueError: a count is below 1, or a time is negative.
     """
     whole("workers", workers)
     whole("updates", updates)
     costs = Costs(_seconds(step_s, workers), number("push_s", push_s), number("pull_s", pull_s))
     if isinstance(strategy, LocalSteps):
         return Schedule(strategy, workers, tuple(_local(strategy.every, workers, updates, costs)), costs)
-    if isinstance(strategy, type) or not hasattr(strategy, "may_pull"):
-        raise TypeError(f"strategy={strategy!r}: expected a rule, such as StaleSynchronous(2), or LocalSteps(8)")
-    strategy.check(workers)
+    if not isinstance(strategy, Rule):
+        raise TypeError(f"strategy={strategy!r}: expected a rule, such as Stale(bound=2), or LocalSteps(every=8)")
+    strategy.check(workers, servers=1)
     return Schedule(strategy, workers, tuple(Server(strategy, workers, updates, costs).run()), costs)
 
 

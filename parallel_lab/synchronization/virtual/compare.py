@@ -27,10 +27,16 @@ from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch, text, text_batches
 from parallel_lab.model.gpt import GPTConfig
 from parallel_lab.model.reference import build
-from parallel_lab.parameter_server import Asynchronous, Mixed, Partial, StaleSynchronous, Synchronous
+from parallel_lab.synchronization.asynchronous import Asynchronous
 from parallel_lab.synchronization.batches import Source
-from parallel_lab.synchronization.clock import LocalSteps, Strategy, schedule, slow_worker
-from parallel_lab.synchronization.retrain import Curve, replay
+from parallel_lab.synchronization.diloco import OuterSteps
+from parallel_lab.synchronization.local_sgd import LocalSteps
+from parallel_lab.synchronization.mixed import Mixed
+from parallel_lab.synchronization.partial import Partial
+from parallel_lab.synchronization.stale import Stale
+from parallel_lab.synchronization.synchronous import Synchronous
+from parallel_lab.synchronization.virtual.clock import Strategy, schedule, slow_worker
+from parallel_lab.synchronization.virtual.retrain import Curve, replay
 
 Curves = dict[str, list[Curve]]
 
@@ -40,9 +46,11 @@ class Task:
     """What is trained.
 
     Attributes:
-        model, batches: made from a seed; the batches as the strategies take them, enough for any worker.
+        model: made from a seed.
+        batches: made from a seed, as the strategies take them, enough for any worker.
         held_out: (inputs, targets) on which quality is measured.
-        optimizer_class, options: the optimizer of every strategy, and its settings.
+        optimizer_class: the optimizer of every strategy.
+        options: its settings.
         rates: the learning rate of single strategies, where it is not the one in `options`; see `tuned`.
     """
 
@@ -55,9 +63,12 @@ class Task:
 
 
 class Spread(NamedTuple):
-    """A loss over seeds: its mean, its sample standard deviation (0 for one seed), and how many seeds.
+    """A loss over seeds. Where training blew up from one of them, the mean is infinite and the deviation NaN.
 
-    Where training blew up from one of them, the mean is infinite and the deviation NaN.
+    Attributes:
+        mean: of the losses.
+        stdev: their sample standard deviation; 0 for one seed.
+        seeds: how many.
     """
 
     mean: float
@@ -96,11 +107,11 @@ def strategies(workers: int) -> dict[str, Strategy]:
     return {
         "synchronous": Synchronous(),
         "asynchronous": Asynchronous(),
-        "stale": StaleSynchronous(2),
+        "stale": Stale(2),
         "partial": Partial(max(1, workers - 1)),
         "mixed": Mixed(20 * workers),
         "local_sgd": LocalSteps(8),
-        "diloco": LocalSteps(8, outer_lr=0.7, outer_momentum=0.9),
+        "diloco": OuterSteps(8),
     }
 
 
@@ -116,10 +127,21 @@ def curves(
     pull_s: float = 0.0,
     points: int = 12,
 ) -> Curves:
-    """Trains under each strategy from each seed: `updates` gradients in all, a step of one second.
+    """Trains under each strategy from each seed; a step takes one second.
 
-    The last worker is `slow` times slower than the others. The other arguments are those of `virtual.schedule` and
-    `virtual.replay`, and so are the errors.
+    Args:
+        task: what is trained.
+        chosen: the strategies by name.
+        seeds: of the model and the batches.
+        workers: how many.
+        updates: how many gradients all of them compute.
+        slow: how many times slower than the others the last worker is.
+        push_s: as in `virtual.schedule`.
+        pull_s: as in `virtual.schedule`.
+        points: as in `virtual.replay`.
+
+    Raises:
+        TypeError, ValueError: as `virtual.schedule` and `virtual.replay`.
     """
     step_s = slow_worker(workers, slow)
     plans = {name: schedule(one, step_s, workers, updates, push_s, pull_s) for name, one in chosen.items()}
@@ -138,7 +160,12 @@ def tuned(
 ) -> dict[str, float]:
     """For each strategy the learning rate of `rates` with the lowest mean loss at the end; for `Task.rates`.
 
-    Choose with `seeds` that are not compared afterwards. `settings` are those of `curves`.
+    Args:
+        task: what is trained.
+        chosen: the strategies by name.
+        rates: the learning rates to try.
+        seeds: those that are not compared afterwards.
+        settings: those of `curves`.
     """
     seeds = list(seeds)
     best: dict[str, tuple[float, float]] = {}
@@ -169,7 +196,9 @@ def at_seconds(found: Curves, seconds: float) -> dict[str, Spread]:
     """The loss of each strategy after so many simulated seconds.
 
     That is the loss at the last point of the curve that is not later, so nothing is counted before it was reached.
-    ValueError if a curve has no such point yet, or ended before (its quality then is not known).
+
+    Raises:
+        ValueError: a curve has no such point yet, or ended before (its quality then is not known).
     """
     return {
         name: _spread([_at(curve.seconds, curve.losses, seconds) for curve in some]) for name, some in found.items()

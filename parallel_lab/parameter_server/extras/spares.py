@@ -1,0 +1,217 @@
+"""Spares: ranks that wait for a server to die, and go on from the last snapshot of its shard.
+
+A worker whose connection to a server breaks turns to the first spare. A push that was under way is lost, and so are the
+updates since the snapshot: the worker pulls what the spare has, and goes on from there. A spare can take over any
+shard, and several. It plugs into `Server` and `Worker` by their seams `hear`, `may_answer`, `read` and `lost`.
+
+Of the ranks, the first serve, then come the spares, and the others work. The workers and servers among them are a group
+of their own, in which all goes on as without spares.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from parallel_lab.agree.arguments import whole
+from parallel_lab.parameter_server import server, wire
+from parallel_lab.parameter_server.extras.snapshots import Snapshots
+from parallel_lab.parameter_server.record import Served
+from parallel_lab.parameter_server.rules import Rule
+from parallel_lab.parameter_server.server import Server, Shard
+from parallel_lab.parameter_server.shards import bounds, flat
+from parallel_lab.parameter_server.wire import BYE, Header, Line, Lost, Message
+from parallel_lab.parameter_server.worker import Worker
+
+
+@dataclass
+class Spared(Served):
+    """What one spare did.
+
+    Attributes:
+        taken: the shards that it took over.
+        lost: the updates that died with the servers: those after the last snapshot, as far as a worker had read them.
+    """
+
+    taken: list[int] = field(default_factory=list)
+    lost: int = 0
+
+
+class Spare(Server):
+    """A server of one shard that begins when the first worker asks it; the arguments are those of `Server`."""
+
+    def __init__(self, shard: Shard, group: dist.ProcessGroup, first: int, turns: list[int], snaps: Snapshots) -> None:
+        super().__init__(shard, group, first, turns)
+        self.snapshots, self.taken, self.lost = snaps, False, 0
+        self.in_step = False  # answer in any order: a worker may not know yet that the server has died
+        self._heard: set[int] = set()
+
+    def hear(self, worker: int, ask: Header) -> None:
+        """Learns from an ask how far the worker is; the first one makes this spare go back to the snapshot."""
+        with self._changed:
+            state = self.shard.state
+            state.clocks[worker] = int(ask.step)
+            if ask.what == BYE:
+                return
+            if not self.taken:
+                self.snapshots.restore(self.shard)
+                self.shard.on_update, self.taken, self._restored = self.snapshots, True, state.version
+            if worker not in self._heard:  # what it read last, it read from the dead server
+                self._heard.add(worker)
+                self.lost = max(self.lost, int(ask.version) - self._restored)
+            self._give_up_lost_pushes()
+            self._changed.notify_all()
+
+    def may_answer(self, worker: int) -> bool:
+        """As of `Server`, after each worker has been heard once."""
+        return worker not in self._heard or super().may_answer(worker)
+
+    def _give_up_lost_pushes(self) -> None:
+        """Updates with the pushes held, if every live worker has made one as late, which may be lost.
+
+        When two servers have died, one spare may hold worker 0's push and the other one worker 1's: if each waited for
+        one more, they would wait for ever.
+        """
+        state = self.shard.state
+        if self.shard.rule.in_step and state.held:
+            first = min(state.clocks[worker] for worker in state.held)
+            if all(state.clocks[worker] >= first for worker in state.live):
+                self.shard.update(list(state.held))
+
+
+class SparedWorker(Worker):
+    """A worker that turns to a spare when a server has died; `servers` and `spares` are numbers of ranks."""
+
+    def __init__(self, model: nn.Module, *, servers: int = 1, spares: int = 1) -> None:
+        self.everyone, core = groups(servers, spares)
+        self._spares = list(range(servers, servers + spares))
+        self._turning = threading.Lock()
+        super().__init__(model, servers=servers, group=core)
+
+    def read(self, what: int, together: bool) -> None:
+        """Asks every server at the same time, each in a thread of its own.
+
+        A worker that stood still at one server would not notice that another one has died. Then that one's spare, and
+        with it the other workers, would wait to hear from this one.
+        """
+        self._may = "nothing"
+        with ThreadPoolExecutor(len(self.order), "read") as pool:
+            list(pool.map(lambda shard: self._insist(shard, what), self.order))
+
+    def _insist(self, shard: int, what: int) -> None:
+        while True:
+            line = self.lines[shard]
+            try:
+                return self.receive(shard, self.ask(shard, what))
+            except Lost as error:
+                self.lost(shard, error, line)
+
+    def lost(self, shard: int, error: Lost, line: Line) -> None:
+        """Turns to the first spare that lives; RuntimeError if there is none."""
+        with self._turning:
+            dead = line.peer if line.group is self.everyone else -1
+            self._spares = [spare for spare in self._spares if spare != dead]
+            if not self._spares:
+                super().lost(shard, error, line)
+            fresh = self.lines[shard] = Line(self.everyone, self._spares[0], shard)
+            fresh.sent_bytes = line.sent_bytes
+
+    def leave(self) -> None:
+        """Leaves the servers, and tells the spares that this worker will not come."""
+        super().leave()
+        for spare in self._spares:
+            for shard in self.order:
+                if (self.lines[shard].group, self.lines[shard].peer) != (self.everyone, spare):
+                    ask = Message()
+                    ask.header = Header(BYE, self.step)
+                    with contextlib.suppress(Lost):
+                        wire.wait_for(Line(self.everyone, spare, shard).send(ask, self.step, **wire.ASK))
+
+    def finish(self) -> int:
+        """As of `Worker`; then the spares are told as well."""
+        version = super().finish()
+        self.leave()
+        return version
+
+
+def groups(servers: int, spares: int) -> tuple[dist.ProcessGroup, dist.ProcessGroup]:
+    """All ranks, and those that are no spares; every rank calls this.
+
+    Raises:
+        TypeError, ValueError: a number is no whole number from 1, or no rank is left to work.
+    """
+    whole("servers", servers)
+    whole("spares", spares)
+    everyone = wire.members(None, servers + spares)
+    ranks = [rank for rank in range(everyone.size()) if not servers <= rank < servers + spares]
+    return everyone, dist.new_group(ranks)  # type: ignore[return-value]
+
+
+def serve(
+    model: nn.Module,
+    optimizer_class: Callable[..., torch.optim.Optimizer],
+    rule: Rule,
+    *,
+    snapshots: Snapshots,
+    servers: int = 1,
+    spares: int = 1,
+    **optimizer_kwargs: Any,
+) -> Served:
+    """As `parameter_server.serve`, on each server and each spare; the other ranks make a `SparedWorker`.
+
+    Args:
+        model: the model, the same on all ranks.
+        optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the optimizer.
+        rule: a rule of `synchronization`.
+        snapshots: where servers write, and spares read.
+        servers: the number of servers, the first of all ranks.
+        spares: the number of spares after them.
+        optimizer_kwargs: the settings of the optimizer.
+
+    Returns:
+        What became of each push; on a spare a `Spared`.
+    """
+    everyone, core = groups(servers, spares)
+    if everyone.rank() < servers:
+        options: dict[str, Any] = {"servers": servers, "on_update": snapshots, "group": core, **optimizer_kwargs}
+        return server.serve(model, optimizer_class, rule, **options)
+    w, workers, first = flat(model), everyone.size() - servers - spares, servers + spares
+    stand_ins = []
+    for index, cut in enumerate(bounds(len(w), servers)):
+        shard = Shard(index, w[cut], lambda one: optimizer_class(one, **optimizer_kwargs), rule, workers)
+        stand_ins.append(Spare(shard, everyone, first, list(range(workers)), snapshots))
+    return _serve_all(stand_ins)
+
+
+def _serve_all(stand_ins: list[Spare]) -> Spared:
+    """Serves all shards side by side; raises the first error at once."""
+    ended: SimpleQueue[tuple[Spare, Served | Exception]] = SimpleQueue()
+    for spare in stand_ins:
+        threading.Thread(target=_report, args=(spare, ended), daemon=True, name=f"shard {spare.shard.index}").start()
+    told, parameters = Spared(), {}
+    for _ in stand_ins:
+        spare, served = ended.get()
+        if isinstance(served, Exception):
+            raise served
+        told.sent_bytes += served.sent_bytes
+        if spare.taken:
+            told.pushes += served.pushes
+            told.version, told.lost = max(told.version, served.version), max(told.lost, spare.lost)
+            parameters[spare.shard.index] = served.parameters
+    told.taken = sorted(parameters)
+    told.parameters = torch.cat([parameters[index] for index in told.taken]) if parameters else told.parameters
+    return told
+
+
+def _report(spare: Spare, ended: SimpleQueue) -> None:
+    try:
+        ended.put((spare, spare.run()))
+    except Exception as error:
+        ended.put((spare, error))
