@@ -15,7 +15,7 @@ from . import (
     view,
 )
 from .course import ask, check, hint, quiz
-from .runtime import Deadlock, Delay, Drop, Kill, LaunchError, Link, Mismatch, RankFailed, Run, launch
+from .runtime import Deadlock, Delay, Drop, Kill, LaunchError, Link, Mismatch, RankFailed, Run, launch, seed_for
 from .trace import progress, span
 from .view import draw
 
@@ -45,6 +45,7 @@ __all__ = [
     "progress",
     "quiz",
     "runtime",
+    "seed_for",
     "simulate",
     "span",
     "synchronization",

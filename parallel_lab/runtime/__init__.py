@@ -6,7 +6,7 @@ from parallel_lab.runtime.errors import Deadlock, LaunchError, Mismatch, RankFai
 from parallel_lab.runtime.faults import Delay, Drop, Fault, Kill
 from parallel_lab.runtime.forkserver import restart
 from parallel_lab.runtime.launch import Run, launch
-from parallel_lab.runtime.mesh import make_mesh
+from parallel_lab.runtime.mesh import make_mesh, seed_for
 
 __all__ = [
     "Deadlock",
@@ -26,4 +26,5 @@ __all__ = [
     "rank_device",
     "restart",
     "ring_cost",
+    "seed_for",
 ]

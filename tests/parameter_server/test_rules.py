@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
+from parallel_lab.network import Link
 from parallel_lab.parameter_server import State, formulas
 from parallel_lab.parameter_server.server import Shard
 from parallel_lab.parameter_server.wire import Header, Message
-from parallel_lab.runtime.link import Link
 from parallel_lab.synchronization import Asynchronous, Mixed, Partial, Stale, Synchronous
 
 
