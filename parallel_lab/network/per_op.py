@@ -1,4 +1,4 @@
-"""A number of an op (seconds, bytes), written in the shortest way that says it."""
+"""What holds of an op (its seconds, its bytes, its algorithm), written in the shortest way that says it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from parallel_lab.plan import RECEIVING, Op
 
 PerOp = float | str | Sequence[Any] | Mapping[str, Any] | Callable[[Op], Any]
-"""A number for all ops; a sequence with one for each part; a mapping from the axis, or the kind, of an op to any of
-these; or a function of the op."""
+"""A number (of an algorithm, a name) for all ops; a sequence with one for each part; a mapping from the axis, or the
+kind, of an op to any of these; or a function of the op."""
 
 MESSAGES = frozenset({"send", *RECEIVING})
 """The kinds that are messages between two ranks."""
 
 
 def value(number: PerOp, op: Op) -> Any:
-    """The number of `op`.
+    """What `number` says of `op`.
 
     Raises:
         ValueError: `number` is a mapping that has neither the axis nor the kind of `op`.
