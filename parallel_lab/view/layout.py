@@ -130,7 +130,7 @@ def pack(spans: Sequence[Span], slack_s: float = 0.0, most: int | None = MOST_RO
 
 
 def merge(boxes: Iterable[Box], pixel_s: float) -> list[Box]:
-    """Joins boxes narrower than `pixel_s` with their neighbours of the same kind and row, less than a pixel away."""
+    """Joins boxes narrower than `pixel_s` with their neighbors of the same kind and row, less than a pixel away."""
     open_box: dict[tuple[int, str, int, str], int] = {}
     merged: list[Box] = []
     for box in boxes:

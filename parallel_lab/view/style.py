@@ -1,6 +1,6 @@
 """One look for every picture: colors that color-blind readers can tell apart, and hatching for those who see none.
 
-Colors: Okabe and Ito, "Color Universal Design" (2008), with the grey that is usual beside them. A kind of work keeps
+Colors: Okabe and Ito, "Color Universal Design" (2008), with the gray that is usual beside them. A kind of work keeps
 its color and hatching in every figure of the course.
 """
 
@@ -20,7 +20,7 @@ OKABE_ITO = {
     "blue": "#0072B2",
     "vermillion": "#D55E00",
     "yellow": "#F0E442",
-    "grey": "#999999",
+    "gray": "#999999",
     "black": "#000000",
 }
 HATCHES = ("", "//", "\\\\", "xx", "--", "||", "++", "..")
@@ -79,13 +79,13 @@ KINDS = {
     "broadcast": Look(OKABE_ITO["yellow"], ".."),
     "reduce": Look(OKABE_ITO["orange"], ".."),
     "all_to_all": Look(OKABE_ITO["blue"], "xx"),
-    "barrier": Look(OKABE_ITO["grey"], ".."),
+    "barrier": Look(OKABE_ITO["gray"], ".."),
     "pull": Look(OKABE_ITO["yellow"], "--"),
     "gradient": Look(OKABE_ITO["purple"], ".."),
     "push": Look(OKABE_ITO["sky"], "//"),
-    "dropped": Look(OKABE_ITO["grey"], "xx"),
+    "dropped": Look(OKABE_ITO["gray"], "xx"),
     "meet": Look(OKABE_ITO["vermillion"], "xx"),
-    "update": Look(OKABE_ITO["grey"], "||"),
+    "update": Look(OKABE_ITO["gray"], "||"),
     "free": Look(OKABE_ITO["black"], ""),
     "parameters": Look(OKABE_ITO["blue"], "--"),
     "gradients": Look(OKABE_ITO["vermillion"], "//"),
@@ -93,7 +93,7 @@ KINDS = {
     "buckets": Look(OKABE_ITO["yellow"], "xx"),
     "gathered": Look(OKABE_ITO["purple"], "xx"),
     "activations": Look(OKABE_ITO["sky"], "xx"),
-    "all": Look(OKABE_ITO["grey"], ""),
+    "all": Look(OKABE_ITO["gray"], ""),
 }
 # Kinds with a name of their own choosing get a look from what is left.
 _SPARE = tuple(

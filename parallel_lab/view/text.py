@@ -11,7 +11,7 @@ from parallel_lab.view.slots import trace_of
 from parallel_lab.view.style import order, shorten
 
 _MOST_KINDS = 6
-_FOLD_ABOVE = 8  # with more ranks, neighbours that have the same numbers share a line
+_FOLD_ABOVE = 8  # with more ranks, neighbors that have the same numbers share a line
 
 
 def summary(source, times: bool | None = None, names: Sequence[str] | None = None) -> str:

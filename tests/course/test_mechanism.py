@@ -73,7 +73,7 @@ def test_forbidden_kind_names_the_line():
         forbid(outcome(spans))
 
 
-def test_data_must_have_travelled():
+def test_data_must_have_traveled():
     expect_travel(outcome(RING), lambda rank: 24, "a ring")
     with pytest.raises(Wrong, match="rank 0 sent 24 B by messages; a ring must send 25 B"):
         expect_travel(outcome(RING), lambda rank: 25, "a ring")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from grading import assert_fails, solutions
-from neighbours import neighbours, swap
+from neighbors import neighbors, swap
 
 # As from a notebook: ranks get the functions and need not import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -16,7 +16,7 @@ SOLUTIONS = solutions("02_collectives")
 
 
 def gather_everything(blocks):
-    n, rank, right, left = neighbours()
+    n, rank, right, left = neighbors()
     held = {rank: torch.stack(blocks)}
     for k in range(n - 1):
         outgoing, incoming = (rank - k) % n, (rank - k - 1) % n
@@ -25,7 +25,7 @@ def gather_everything(blocks):
 
 
 def in_rank_order(blocks):
-    n, rank, _, _ = neighbours()
+    n, rank, _, _ = neighbors()
     received = [torch.empty_like(block) for block in blocks]
     received[rank].copy_(blocks[rank])
     for other in range(n):

@@ -9,7 +9,7 @@ import through_store
 import torch
 import torch.distributed as dist
 from grading import assert_fails, solutions
-from neighbours import neighbours, swap
+from neighbors import neighbors, swap
 
 from parallel_lab import collectives
 from parallel_lab.trace import recorder
@@ -21,7 +21,7 @@ RING = solutions("02_collectives")["ring_all_reduce"]
 
 
 def through_the_root(tensor):
-    n, rank, _, _ = neighbours()
+    n, rank, _, _ = neighbors()
     total = tensor.clone()
     if rank:
         dist.send(total, 0)
@@ -49,7 +49,7 @@ def equal_chunks_only(tensor):
 
 
 def powers_of_two_only(tensor):
-    n, rank, _, _ = neighbours()
+    n, rank, _, _ = neighbors()
     total, distance = tensor.clone(), 1
     while distance < n:
         if (other := rank ^ distance) < n:
@@ -64,13 +64,13 @@ def barrier_in_every_round(tensor):
 
 
 def token_in_every_round(tensor):
-    _, _, right, left = neighbours()
+    _, _, right, left = neighbors()
     swap(torch.ones(1), right, torch.empty(1), left)
     return RING(tensor)
 
 
 def whole_tensor_round_the_ring(tensor):
-    n, _, right, left = neighbours()
+    n, _, right, left = neighbors()
     total, passing = tensor.clone(), tensor.clone()
     for _ in range(n - 1):
         passing = swap(passing, right, torch.empty_like(passing), left)
@@ -80,7 +80,7 @@ def whole_tensor_round_the_ring(tensor):
 
 def everyone_to_everyone(tensor):
     """Right bytes and messages, but over all links."""
-    n, rank, _, _ = neighbours()
+    n, rank, _, _ = neighbors()
     chunks = list(torch.tensor_split(tensor.clone().view(-1), n))
     for k in range(1, n):
         to, source = (rank + k) % n, (rank - k) % n

@@ -6,7 +6,7 @@ import cloudpickle
 import pytest
 import torch.distributed as dist
 from grading import assert_fails, solutions
-from neighbours import neighbours
+from neighbors import neighbors
 
 # As from a notebook: ranks get the functions and need not import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -15,7 +15,7 @@ SOLUTIONS = solutions("02_collectives")
 
 
 def star(tensor, root=0):
-    n, rank, _, _ = neighbours()
+    n, rank, _, _ = neighbors()
     if rank != root:
         dist.recv(tensor, root)
         return
@@ -25,7 +25,7 @@ def star(tensor, root=0):
 
 
 def chain(tensor, root=0):
-    _, rank, right, left = neighbours()
+    _, rank, right, left = neighbors()
     if rank != root:
         dist.recv(tensor, left)
     if right != root:
@@ -34,7 +34,7 @@ def chain(tensor, root=0):
 
 def nearest_last(tensor, root=0):
     """A tree with few messages a rank, which serves the leaf first: one round too many at 4 ranks."""
-    n, rank, _, _ = neighbours()
+    n, rank, _, _ = neighbors()
     place, sends = (rank - root) % n, {0: (1, 2), 2: (3,), 3: (4, 5)}
     before = {to: place for place, to_all in sends.items() for to in to_all}
     if place:

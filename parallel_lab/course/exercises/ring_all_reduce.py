@@ -1,6 +1,6 @@
 """Chapter 02: all-reduce by a ring, reduce-scatter followed by all-gather (Patarasuk and Yuan 2009).
 
-Each rank sends 2 (n-1)/n S bytes in 2 (n-1) messages, all to one neighbour: no all-reduce sends fewer bytes.
+Each rank sends 2 (n-1)/n S bytes in 2 (n-1) messages, all to one neighbor: no all-reduce sends fewer bytes.
 """
 
 from collections.abc import Callable
@@ -74,13 +74,13 @@ def ring_bytes(fn: Callable, lab: Lab) -> None:
         _right(outcome)
         forbid(outcome)
         least_bytes = 2 * (ranks - 1) * (LENGTH // ranks) * ITEM_BYTES
-        advice = "Which part of the tensor does the neighbour really need in this round?"
+        advice = "Which part of the tensor does the neighbor really need in this round?"
         expect_bytes(outcome, lambda rank, most=least_bytes: most, "a ring sends", advice)
         expect_travel(outcome, lambda rank, least=least_bytes: least, "a ring's rank")
 
 
 def ring_messages(fn: Callable, lab: Lab) -> None:
-    """Each rank sends 2 (n-1) messages, all to one neighbour."""
+    """Each rank sends 2 (n-1) messages, all to one neighbor."""
     for ranks in WORLDS[1:]:
         outcome = _run(fn, lab, ranks)
         _right(outcome)
@@ -90,7 +90,7 @@ def ring_messages(fn: Callable, lab: Lab) -> None:
         for rank in range(ranks):
             if len(to := peers(outcome.trace, rank)) > 1:
                 seen = f"rank {rank} sent to ranks {', '.join(map(str, sorted(to)))}; in a ring it sends to one"
-                raise Wrong(f"{outcome.at}: {seen}", "On a real ring of cables only the neighbour is one hop away.")
+                raise Wrong(f"{outcome.at}: {seen}", "On a real ring of cables only the neighbor is one hop away.")
 
 
 EXERCISE = Exercise(

@@ -32,11 +32,11 @@ def _run(fn: Callable, lab: Lab, ranks: int, shape: tuple[int, ...] = (LENGTH,),
 
 
 def _right(outcome: Outcome) -> None:
-    right_everywhere(outcome, _expected(outcome), "Rank r returns what its left neighbour, rank r - 1, had.")
+    right_everywhere(outcome, _expected(outcome), "Rank r returns what its left neighbor, rank r - 1, had.")
 
 
 def finishes(fn: Callable, lab: Lab) -> None:
-    """It ends, and every rank has its left neighbour's tensor, at 2, 3, 4 and 1 ranks."""
+    """It ends, and every rank has its left neighbor's tensor, at 2, 3, 4 and 1 ranks."""
     for ranks in (2, 3, 4, 1):
         outcome = _run(fn, lab, ranks)
         _right(outcome)
@@ -56,9 +56,7 @@ def really_exchanged(fn: Callable, lab: Lab) -> None:
         _right(outcome)
         forbid(outcome, advice="Mend the order of send and receive; there is no need for a collective.")
         expect_travel(outcome, lambda rank: LENGTH * ITEM_BYTES, "in any shift a rank")
-        expect_bytes(
-            outcome, lambda rank: LENGTH * ITEM_BYTES, "a shift sends", "Each rank has one neighbour to serve."
-        )
+        expect_bytes(outcome, lambda rank: LENGTH * ITEM_BYTES, "a shift sends", "Each rank has one neighbor to serve.")
         expect_messages(outcome, lambda rank: 1, "a shift sends", "One message a rank is enough.")
     garbled = _run(fn, lab, 3, garble=True)
     expect_heard(garbled, _expected(garbled))

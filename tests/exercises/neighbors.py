@@ -9,7 +9,7 @@ import torch.distributed as dist
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def neighbours():
+def neighbors():
     n, rank = dist.get_world_size(), dist.get_rank()
     return n, rank, (rank + 1) % n, (rank - 1) % n
 
