@@ -72,7 +72,7 @@ def test_replay_of_a_recorded_run_ends_at_its_weights(runs, name):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_recorded_run_is_the_plan_of_its_updates(runs, name):
-    run, planned = recorded([ops for _, ops in runs[name]]), asynchronous.plan(runs[name][0][0].updates)
+    run, planned = recorded([ops for _, ops in runs[name]]), asynchronous.plan(runs[name][0][0].updates, axis="dp")
     check_plan(run)
     check_plan(planned)
     assert run.rows[1:] == planned.rows[1:], "the workers"
