@@ -58,7 +58,7 @@ def plan(updates: Iterable[Update], *, workers: int | None = None, axis: str = "
     for worker in range(workers):
         last = Exchange.of(worker, sum(update.worker == worker for update in updates), axis)
         ops += [*last.ask, *last.answer]
-        needs |= {last.ask[1]: last.ask[:1], last.answer[0]: list(pushes.values())}
+        needs |= {last.ask[1]: [last.ask[0]], last.answer[0]: list(pushes.values())}
     return Plan.of(ops, needs, ranks=1 + workers)
 
 
@@ -92,7 +92,7 @@ def _pull_and_push(worker: int, k: int, axis: str, before: list[Op], needs: dict
     """A worker pulls the parameters after the update `before`, computes its gradient number k and pushes it."""
     ask, answer, push = Exchange.of(worker, k, axis)
     forward, backward = Op(worker + 1, "F", 0, k), Op(worker + 1, "B", 0, k)
-    needs |= {ask[1]: ask[:1], answer[0]: before, forward: answer[1:], backward: [forward], push[0]: [backward]}
+    needs |= {ask[1]: [ask[0]], answer[0]: before, forward: [answer[1]], backward: [forward], push[0]: [backward]}
     return [*ask, *answer, forward, backward, *push]
 
 

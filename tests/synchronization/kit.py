@@ -40,13 +40,13 @@ def worlds(fn, sizes=(1, 2, 3, 4)):
     return {size: [results[rank][size] for rank in range(size)] for size in sizes}
 
 
-def steps_of(fn):
-    """What `fn` returns, and the ops that it recorded on this rank, on the axis `dp`.
+def steps_of(fn, **names):
+    """What `fn` returns, and the ops that it recorded on this rank, tagged with `names`.
 
     A message without a phase belongs to no step: the ranks agree on a model. A delay is a fault that a test injects.
     """
     before = len(recorder().spans)
-    with tag(axis="dp"):
+    with tag(**names):
         result = fn()
     spans = [
         span for span in recorder().spans[before:] if (span.phase or span.lane == COMPUTE) and span.kind != "delay"

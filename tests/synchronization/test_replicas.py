@@ -210,7 +210,7 @@ def test_a_recorded_run_is_the_plan_at_every_world():
         runs = {
             name: lambda s=s: train(s, model(), batches, SGD, group=group, lr=0.1) for name, (s, _) in PLANS.items()
         }
-        return {name: steps_of(run)[1] for name, run in runs.items()}
+        return {name: steps_of(run, axis="dp")[1] for name, run in runs.items()}
 
     for n, found in worlds(fn).items():
         for name, (_, plan) in PLANS.items():
@@ -230,7 +230,8 @@ def test_a_recorded_run_on_an_axis_of_a_mesh_is_the_plan():
         group = make_mesh(dp=2, tp=2)["dp"].get_group()
         found = {}
         for name, (strategy, _) in PLANS.items():
-            found[name] = steps_of(lambda s=strategy: train(s, model(), batches, SGD, group=group, lr=0.1))[1]
+            run = lambda s=strategy: train(s, model(), batches, SGD, group=group, lr=0.1)  # noqa: E731
+            found[name] = steps_of(run, axis="dp")[1]
         return found
 
     results = launch(fn, ranks=4).results

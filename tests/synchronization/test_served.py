@@ -72,7 +72,7 @@ def test_replay_of_a_recorded_run_ends_at_its_weights(runs, name):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_recorded_run_is_the_plan_of_its_updates(runs, name):
-    run, planned = recorded([ops for _, ops in runs[name]]), asynchronous.plan(runs[name][0][0].updates, axis="dp")
+    run, planned = recorded([ops for _, ops in runs[name]]), asynchronous.plan(runs[name][0][0].updates)
     check_plan(run)
     check_plan(planned)
     assert run.rows[1:] == planned.rows[1:], "the workers"
@@ -114,7 +114,8 @@ def test_every_strategy_on_an_axis_of_a_mesh_and_one_worker_is_one_process():
     results = launch(fn, ranks=4).results
     oracle = one_process(model(), batches, torch.optim.AdamW, lr=1e-2)
     for name in STRATEGIES:
-        check_plan(recorded([found[name][1] for found in results]))
+        run = recorded([found[name][1] for found in results])
+        check_plan(run)
         for server, worker in ((0, 2), (1, 3)):
             served, worked = results[server][name][0], results[worker][name][0]
             same(worked.weights, oracle.weights)
