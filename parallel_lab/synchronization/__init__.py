@@ -1,4 +1,18 @@
-"""The ways to synchronize: when gradients or weights meet, and how stale they may be by then."""
+"""The ways to synchronize: when gradients or weights meet, and how stale they may be by then.
+
+| strategy            | the field's name | what meets | when                          | who waits                      |
+|---------------------|------------------|------------|-------------------------------|--------------------------------|
+| `Synchronous()`     | BSP              | gradients  | every step                    | all, for the slowest           |
+| `Partial(k)`        | backup workers   | gradients  | when k of a version are there | the first k, for the k-th      |
+| `Stale(bound)`      | SSP              | gradients  | each by itself                | who is more than `bound` ahead |
+| `Asynchronous()`    | ASP              | gradients  | each by itself                | nobody                         |
+| `Mixed(switch_at)`  | ASP, then BSP    | gradients  | each by itself, later all     | nobody, later all              |
+| `Hogwild()`         | lock-free        | gradients  | each by itself, in one memory | nobody                         |
+| `LocalSteps(every)` | local SGD        | weights    | every H steps                 | all, at a meeting              |
+| `OuterSteps(every)` | DiLoCo           | weights    | every H steps, an outer step  | all, at a meeting              |
+
+`train` runs any of them on real ranks, `virtual.schedule` simulates them (but Hogwild) with the same objects.
+"""
 
 from parallel_lab.synchronization import (
     asynchronous,

@@ -16,10 +16,13 @@ each worker.
 A slow rank: nobody waits for it; its gradients are the stalest. With steps counted for each worker, it ends last.
 
 A gradient is one worker's, not a mean over workers: n workers make n small updates where synchronous SGD makes one.
+
+The worker's loop is `train._work`, the server's is `parameter_server.server`; the strategy is what the server asks.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.plan import RECV, SEND, Op, Plan
@@ -28,60 +31,69 @@ from parallel_lab.synchronization.record import Update
 SERVER = 0  # the rank of the server; worker w is rank w + 1
 
 
-def plan(updates: Iterable[Update], workers: int | None = None) -> Plan:
+def plan(updates: Iterable[Update], *, workers: int | None = None, axis: str = "") -> Plan:
     """What one server and its workers do where events come in the order of `updates`, and all workers then finish.
 
-    The order is that of a real run (`Record.updates`) or of virtual time (`virtual.schedule`), under any rule. A row of
-    a worker is the order in which it issues. The server serves each worker in the order of that worker's row, and the
-    updates come in this order; between two updates, messages of different workers may change places.
+    The order is that of a real run (`Record.updates`) or of virtual time (`virtual.schedule`), under any rule. The row
+    of a worker is the order in which it issues. The server serves each worker in the order of that worker's row, and
+    the updates come in this order; between two updates, messages of different workers may change places.
 
     Args:
         updates: the fate of each gradient, in the order of use.
         workers: how many; by default those that occur.
+        axis: the axis of the mesh.
     """
     updates = list(updates)
     workers = workers or 1 + max(update.worker for update in updates)
+    pushes = {update: Exchange.of(update.worker, update.step, axis).push[1] for update in updates}
     ops: list[Op] = []
     needs: dict[Op, list[Op]] = {}
     for version in range(1 + max(update.version for update in updates)):
+        before = [Op(SERVER, "update", 0, version - 1, phase="step")] if version else []
         for update in (u for u in updates if u.read_version == version):
-            ops += _exchange(update.worker, update.step, version, needs)
-        used = [_push(u.worker, u.step, RECV) for u in updates if u.version == version + 1 and not u.dropped]
-        if used:
+            ops += _pull_and_push(update.worker, update.step, axis, before, needs)
+        if used := [push for u, push in pushes.items() if u.version == version + 1 and not u.dropped]:
             ops.append(Op(SERVER, "update", 0, version, phase="step"))
             needs[ops[-1]] = used
     for worker in range(workers):
-        done = sum(update.worker == worker for update in updates)
-        ops += _exchange(worker, done, None, needs)
-        needs[_answer(worker, done, SEND)] = [_push(u.worker, u.step, RECV) for u in updates]
+        last = Exchange.of(worker, sum(update.worker == worker for update in updates), axis)
+        ops += [*last.ask, *last.answer]
+        needs |= {last.ask[1]: [last.ask[0]], last.answer[0]: list(pushes.values())}
     return Plan.of(ops, needs, ranks=1 + workers)
 
 
-def _exchange(worker: int, k: int, version: int | None, needs: dict[Op, list[Op]]) -> list[Op]:
-    """A worker pulls a version, computes and pushes its gradient number k; without a version it only pulls."""
-    rank = worker + 1
-    ask = Op(rank, "ask", 0, k, SERVER, SEND, phase="forward")
-    asked = Op(SERVER, "ask", 0, k, rank, RECV, phase="forward")
-    pulled = _answer(worker, k, RECV)
-    needs[asked] = [ask]
-    if version is None:
-        return [ask, asked, _answer(worker, k, SEND), pulled]
-    forward, backward, push = Op(rank, "F", 0, k), Op(rank, "B", 0, k), _push(worker, k, SEND)
-    needs |= {forward: [pulled], backward: [forward], push: [backward]}
-    needs[_answer(worker, k, SEND)] = [Op(SERVER, "update", 0, version - 1, phase="step")] if version else []
-    return [ask, asked, _answer(worker, k, SEND), pulled, forward, backward, push, _push(worker, k, RECV)]
+class Exchange(NamedTuple):
+    """The messages of one gradient; each is the sender's op and the receiver's.
+
+    Attributes:
+        ask: the worker asks for the parameters.
+        answer: the server sends them.
+        push: the worker sends the gradient.
+    """
+
+    ask: tuple[Op, Op]
+    answer: tuple[Op, Op]
+    push: tuple[Op, Op]
+
+    @classmethod
+    def of(cls, worker: int, k: int, axis: str) -> "Exchange":
+        """The messages of the worker's gradient number k."""
+
+        def message(sender: int, receiver: int, phase: str, kinds: tuple[str, str] = ("send", "recv")) -> tuple[Op, Op]:
+            sent = Op(sender, kinds[0], 0, k, receiver, SEND, axis, phase)
+            return sent, Op(receiver, kinds[1], 0, k, sender, RECV, axis, phase)
+
+        rank = worker + 1
+        ask = message(rank, SERVER, "forward", ("ask", "ask"))
+        return cls(ask, message(SERVER, rank, "forward"), message(rank, SERVER, "backward"))
 
 
-def _answer(worker: int, k: int, lane: str) -> Op:
-    """The parameters on their way to a worker, seen from the server (`send`) or from the worker (`recv`)."""
-    here, there = (SERVER, worker + 1) if lane == SEND else (worker + 1, SERVER)
-    return Op(here, lane, 0, k, there, lane, phase="forward")
-
-
-def _push(worker: int, k: int, lane: str) -> Op:
-    """A gradient on its way to the server, seen from the worker (`send`) or from the server (`recv`)."""
-    here, there = (worker + 1, SERVER) if lane == SEND else (SERVER, worker + 1)
-    return Op(here, lane, 0, k, there, lane, phase="backward")
+def _pull_and_push(worker: int, k: int, axis: str, before: list[Op], needs: dict) -> list[Op]:
+    """A worker pulls the parameters after the update `before`, computes its gradient number k and pushes it."""
+    ask, answer, push = Exchange.of(worker, k, axis)
+    forward, backward = Op(worker + 1, "F", 0, k), Op(worker + 1, "B", 0, k)
+    needs |= {ask[1]: [ask[0]], answer[0]: before, forward: [answer[1]], backward: [forward], push[0]: [backward]}
+    return [*ask, *answer, forward, backward, *push]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from parallel_lab.agree.arguments import by_name, check_rate, whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import to_model
-from parallel_lab.parameter_server import Rule, Served, Worker, serve
+from parallel_lab.parameter_server import Rule, Worker, serve
 from parallel_lab.runtime.group import member
 from parallel_lab.synchronization.batches import Source, agreed_rounds, own, padded
 from parallel_lab.synchronization.record import Record, updates_of
@@ -160,7 +160,7 @@ def _replicate(
     return Record(losses, staleness=staleness, weights=weights(model), sent_bytes=sent)
 
 
-def _served(served: Served, model: nn.Module | None) -> Record:
+def _served(served: Any, model: nn.Module | None) -> Record:
     """What a server did; the parameters are given names where `model` is given, and the server holds all of it."""
     if model is not None:
         vector_to_parameters(served.parameters.to(next(model.parameters()).device), trained(model))

@@ -8,8 +8,8 @@ import torch.distributed as dist
 
 from parallel_lab import launch
 from parallel_lab.model import build
-from parallel_lab.plan import Plan
-from parallel_lab.trace import recorder
+from parallel_lab.plan import COMPUTE, Plan
+from parallel_lab.trace import recorder, tag
 
 # Ranks get these helpers as copies: importing a file of tests there would load scikit-learn and pytest in each of them.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -40,14 +40,18 @@ def worlds(fn, sizes=(1, 2, 3, 4)):
     return {size: [results[rank][size] for rank in range(size)] for size in sizes}
 
 
-def steps_of(fn):
-    """What `fn` returns, and the ops that it recorded on this rank.
+def steps_of(fn, **names):
+    """What `fn` returns, and the ops that it recorded on this rank, tagged with `names`.
 
-    What has no part belongs to no step: the ranks agree on a model. A delay is a fault that a test injects.
+    A message without a phase belongs to no step: the ranks agree on a model. A delay is a fault that a test injects.
     """
     before = len(recorder().spans)
-    result = fn()
-    return result, [span.op for span in recorder().spans[before:] if span.part >= 0 and span.kind != "delay"]
+    with tag(**names):
+        result = fn()
+    spans = [
+        span for span in recorder().spans[before:] if (span.phase or span.lane == COMPUTE) and span.kind != "delay"
+    ]
+    return result, [span.op for span in spans]
 
 
 def recorded(rows):

@@ -29,29 +29,22 @@ def names():
     return set(os.listdir(tempfile.gettempdir())), {name for name in shm if "parallel-lab" in name}
 
 
-def test_a_write_of_one_rank_is_seen_by_the_other():
+def test_a_write_of_one_rank_is_seen_by_the_other_and_memory_is_separate_for_each_call():
     def fn():
         mine = build((4, 3), seed=dist.get_rank())
         hogwild.share_parameters(mine)
         if dist.get_rank() == 0:
             mine[0].weight.data[1, 2] = 7.0
-        dist.barrier()
-        return mine[0].weight.detach().clone()
-
-    first, second = launch(fn, ranks=2).results
-    assert torch.equal(first, second)
-    assert first[1, 2] == 7.0
-    assert first[0, 0] == build((4, 3))[0].weight[0, 0], "rank 0's weights are the start"
-
-
-def test_memory_is_zeros_of_the_right_size_and_separate_for_each_call():
-    def fn():
         one, two, none = shared_zeros(5, F64), shared_zeros(3, torch.int64), shared_zeros(0, F64)
         one[dist.get_rank()] = 1.0
         dist.barrier()
-        return one.tolist(), two.tolist(), len(none)
+        return mine[0].weight.detach().clone(), one.tolist(), two.tolist(), len(none)
 
-    assert launch(fn, ranks=2)[0] == ([1.0, 1.0, 0.0, 0.0, 0.0], [0, 0, 0], 0)
+    (first, *memory), (second, *_) = launch(fn, ranks=2).results
+    assert torch.equal(first, second)
+    assert first[1, 2] == 7.0
+    assert first[0, 0] == build((4, 3))[0].weight[0, 0], "rank 0's weights are the start"
+    assert memory == [[1.0, 1.0, 0.0, 0.0, 0.0], [0, 0, 0], 0]
 
 
 @pytest.mark.skipif(

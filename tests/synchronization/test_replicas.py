@@ -28,7 +28,6 @@ from parallel_lab.synchronization import (
     synchronous,
     train,
 )
-from parallel_lab.trace import tag
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -197,10 +196,10 @@ def test_train_leaves_the_model_alone_and_ranks_start_from_rank_0():
 
 
 PLANS = {
-    "synchronous": (Synchronous(), lambda n, axis="": synchronous.plan(n, steps=3, axis=axis)),
-    "local_sgd": (LocalSteps(2), lambda n, axis="": local_sgd.plan(n, every=2, steps=3, axis=axis)),
-    "diloco": (OuterSteps(2), lambda n, axis="": diloco.plan(n, every=2, steps=3, axis=axis)),
-    "hogwild": (Hogwild(), lambda n, axis="": hogwild.plan(n, steps=3, axis=axis)),
+    "synchronous": (Synchronous(), lambda n: synchronous.plan(n, steps=3, axis="dp")),
+    "local_sgd": (LocalSteps(2), lambda n: local_sgd.plan(n, every=2, steps=3, axis="dp")),
+    "diloco": (OuterSteps(2), lambda n: diloco.plan(n, every=2, steps=3, axis="dp")),
+    "hogwild": (Hogwild(), lambda n: hogwild.plan(n, steps=3, axis="dp")),
 }
 
 
@@ -211,7 +210,7 @@ def test_a_recorded_run_is_the_plan_at_every_world():
         runs = {
             name: lambda s=s: train(s, model(), batches, SGD, group=group, lr=0.1) for name, (s, _) in PLANS.items()
         }
-        return {name: steps_of(run)[1] for name, run in runs.items()}
+        return {name: steps_of(run, axis="dp")[1] for name, run in runs.items()}
 
     for n, found in worlds(fn).items():
         for name, (_, plan) in PLANS.items():
@@ -231,15 +230,15 @@ def test_a_recorded_run_on_an_axis_of_a_mesh_is_the_plan():
         group = make_mesh(dp=2, tp=2)["dp"].get_group()
         found = {}
         for name, (strategy, _) in PLANS.items():
-            with tag(axis="dp"):
-                found[name] = steps_of(lambda s=strategy: train(s, model(), batches, SGD, group=group, lr=0.1))[1]
+            run = lambda s=strategy: train(s, model(), batches, SGD, group=group, lr=0.1)  # noqa: E731
+            found[name] = steps_of(run, axis="dp")[1]
         return found
 
     results = launch(fn, ranks=4).results
     for name, (_, plan) in PLANS.items():
         check_plan(recorded([found[name] for found in results]))
         for rank, found in enumerate(results):
-            assert found[name] == [op._replace(rank=rank) for op in plan(2, "dp").rows[rank // 2]], f"{name} at {rank}"
+            assert found[name] == [op._replace(rank=rank) for op in plan(2).rows[rank // 2]], f"{name} at {rank}"
 
 
 def test_what_is_wrong_with_arguments_is_said_on_every_rank():

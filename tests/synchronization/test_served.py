@@ -114,7 +114,8 @@ def test_every_strategy_on_an_axis_of_a_mesh_and_one_worker_is_one_process():
     results = launch(fn, ranks=4).results
     oracle = one_process(model(), batches, torch.optim.AdamW, lr=1e-2)
     for name in STRATEGIES:
-        check_plan(recorded([found[name][1] for found in results]))
+        run = recorded([found[name][1] for found in results])
+        check_plan(run)
         for server, worker in ((0, 2), (1, 3)):
             served, worked = results[server][name][0], results[worker][name][0]
             same(worked.weights, oracle.weights)

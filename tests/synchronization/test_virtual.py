@@ -222,7 +222,7 @@ def test_the_trace_shows_who_waits():
 def test_a_schedule_is_a_plan(rule, workers):
     rule = Partial(1) if isinstance(rule, Partial) and workers == 1 else rule
     found = schedule(rule, slow_worker(workers, 2.5), workers, 20, push_s=0.1)
-    plan = asynchronous.plan(found, workers)
+    plan = asynchronous.plan(found, workers=workers)
     check_plan(plan)
     assert plan.ranks == workers + 1
     assert sum(op.kind == "update" for op in plan) == max(update.version for update in found)
