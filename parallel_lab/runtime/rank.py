@@ -143,6 +143,7 @@ def _prepare(rank: int, job: Job) -> None:
     os.chdir(job.directory)
     sys.path[:] = job.path
     limit_memory(job.memory_bytes)
+    sys.breakpointhook = _no_debugger
     torch.set_num_threads(1)
     # torch 2.13 renamed the collectives on single tensors; 2.11 knows the old names alone, and both are supported.
     warnings.filterwarnings("ignore", message=r"`torch.distributed.\w+` is deprecated", category=FutureWarning)
@@ -156,6 +157,10 @@ def _prepare(rank: int, job: Job) -> None:
     emulator = Emulator(job.link) if job.link else None
     faults, liveness = Injector(rank, job.faults), Liveness(job.may_fail)
     backend.door = backend.Door(job.device.backend, "127.0.0.1", log, faults, emulator, liveness)
+
+
+def _no_debugger(*_: Any, **__: Any) -> NoReturn:
+    raise RuntimeError("breakpoint(): a rank has no keyboard; print what you want to see, or call the function here")
 
 
 def _join(rank: int, job: Job) -> None:
