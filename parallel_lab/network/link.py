@@ -11,7 +11,8 @@ and that of its receiver on the way in. For how long, `gap_s` says:
   "LogGP: Incorporating Long Messages into the LogP Model", SPAA 1995): latency_s = L + 2 o, gap_s = g,
   bytes_per_s = 1 / G. The overhead o is part of the latency; that it keeps the processor busy is not modeled.
 
-The simulator knows gaps; `launch(link=...)` emulates every link as one without.
+The simulator and `launch(link=...)` know gaps in messages; an emulated collective of PyTorch takes the time of its ring
+without one.
 """
 
 import math

@@ -127,8 +127,9 @@ class Emulator:
     ) -> Callable[[], float]:
         """Sends the header of a message that was asked for at `asked_s`; returns when the message will have left."""
         with self._lock:
-            due_s = max(asked_s, self.out_free_s) + self.link.seconds(size_bytes)
-            self.out_free_s = due_s
+            start_s = max(asked_s, self.out_free_s)
+            self.out_free_s = start_s + self.link.occupancy_s(size_bytes)
+            due_s = start_s + self.link.seconds(size_bytes)
         header = torch.tensor([due_s], dtype=torch.float64)
         work = headers.send([header], to, tag)
 
@@ -149,7 +150,7 @@ class Emulator:
         def due() -> float:
             work.wait()
             with self._lock:
-                return self.way_in.book(header.item(), self.link.seconds(size_bytes))
+                return self.way_in.book(header.item(), self.link.occupancy_s(size_bytes))
 
         return due
 
