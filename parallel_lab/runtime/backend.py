@@ -168,11 +168,12 @@ class LabGroup(dist.ProcessGroup):
     def recv_anysource(self, tensors, tag: int) -> dist.Work:
         """Receives into `tensors[0]` from whoever sends first."""
         size = stage.flatten(tensors)[0].nbytes
-        asked_s, call, index = self._begin("recv", size, -1, peer=-1, lane="recv")
+        asked_s, call, index = self._begin("recv", size, -1, peer=-1, part=-1, lane="recv")
         work = self.inner.recv_anysource(tensors, tags.checked(tag))
 
         def due() -> float:
             source = work._source_rank()
+            recorder().came_from(index, self.ranks[source])
             return door.emulator.receive(self.headers, asked_s, size, source, tag)() if door.emulator else 0.0
 
         return MessageWork(work, call, recorder(), index, _nothing, due, door.liveness)
