@@ -1,0 +1,151 @@
+"""Parameters laid end to end in one flat vector, and cut evenly among the ranks: what Zero1 and Zero2 are built on.
+
+Cutting each parameter on its own would leave remainders everywhere; one vector of all of them is cut once. Its end is
+padded with zeros so that it divides by n: at most n - 1 elements a vector, which every collective carries too. Rank r
+owns the shard of elements [r * shard_size, (r + 1) * shard_size). A parameter may lie on two ranks or more; the part
+of it that this rank owns is a `Piece`, and the pieces are what the optimizer steps.
+
+Only optimizers that treat each element by itself (SGD, momentum, Adam, AdamW, RMSprop, Adagrad, ...) give the same
+result on pieces as on whole parameters. One that looks at a whole tensor, such as LAMB, Adafactor or Muon, does not.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from parallel_lab.data_parallel.checkpoint import settings
+from parallel_lab.runtime.gather import all_gather
+
+Named = tuple[str, nn.Parameter]
+
+# torch 2.13 renamed it; 2.11 knows the old name alone.
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+def owned(sizes: Sequence[int], n: int, rank: int) -> Iterator[tuple[int, int, int, int]]:
+    """What `rank` of `n` owns of parameters of `sizes` elements that lie end to end.
+
+    Yields:
+        The number of a parameter; the first of its elements that the rank owns and the one after the last; and where
+        these begin in the rank's shard.
+    """
+    shard_size = -(-sum(sizes) // n)
+    begin, end = rank * shard_size, (rank + 1) * shard_size
+    for index, (size, last) in enumerate(zip(sizes, accumulate(sizes), strict=True)):
+        first = last - size
+        start, stop = max(first, begin), min(last, end)
+        if start < stop:
+            yield index, start - first, stop - first, start - begin
+
+
+class Piece:
+    """The part of one parameter that this rank owns.
+
+    Attributes:
+        name: the parameter's.
+        parameter: the whole one.
+        index: its number in the flat vector.
+        start: the first element of the flattened parameter that belongs to the piece.
+        stop: the one after the last.
+        at: a slice, where the piece stands in the rank's shard.
+        view: (stop - start,), the weights, a view of the parameter. Its `.grad` is the piece's mean gradient.
+        shard: (stop - start,), what the optimizer steps: `view`, or a master copy of it in another dtype.
+    """
+
+    def __init__(
+        self, named: Named, index: int, start: int, stop: int, at: int, master_dtype: torch.dtype | None
+    ) -> None:
+        self.name, self.parameter = named
+        self.index, self.start, self.stop = index, start, stop
+        self.at = slice(at, at + stop - start)
+        self.view = nn.Parameter(self.parameter.detach().view(-1)[start:stop])
+        self.shard = self.view
+        if master_dtype is not None:
+            self.shard = nn.Parameter(self.view.detach().to(master_dtype, copy=True))
+
+
+class FlatVector:
+    """Parameters of one dtype and device, as views of one vector that is cut among the ranks of `group`.
+
+    They start from rank 0's values.
+
+    Attributes:
+        names: the parameters', in order.
+        parameters: in order.
+        data: (n * shard_size,), all of them, zeros as padding.
+        shard: (shard_size,), the part of `data` that this rank owns, a view.
+        pieces: this rank's; none if its shard is all padding.
+    """
+
+    def __init__(self, named: Sequence[Named], group: dist.ProcessGroup, master_dtype: torch.dtype | None) -> None:
+        self.group = group
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        sizes = [parameter.numel() for parameter in self.parameters]
+        self._starts = [0, *accumulate(sizes)]
+        shard_size = -(-sum(sizes) // group.size())
+        self.data = self.parameters[0].detach().new_zeros(group.size() * shard_size)
+        for index, parameter in enumerate(self.parameters):
+            view = self.view(self.data, index)
+            view.copy_(parameter.detach())
+            parameter.data = view
+        dist.broadcast(self.data, group=group, group_src=0)
+        self.shard = self.data.view(group.size(), -1)[group.rank()]
+        mine = owned(sizes, group.size(), group.rank())
+        self.pieces = [Piece(named[index], index, *place, master_dtype) for index, *place in mine]
+
+    def view(self, vector: Tensor, index: int) -> Tensor:
+        """The part of `vector` (n * shard_size,) that belongs to parameter `index`, in the parameter's shape."""
+        return vector[self._starts[index] : self._starts[index + 1]].view(self.parameters[index].shape)
+
+    def all_gather(self) -> dist.Work:
+        """Starts to fill `data` with the shards of all ranks; returns the handle. Sends (n-1)/n of it per rank."""
+        return all_gather(self.data, self.shard, self.group)
+
+    def reduce_scatter(self, gradients: Tensor) -> tuple[Tensor, dist.Work]:
+        """Starts to sum `gradients` (n * shard_size,) over the ranks, each of which gets the part that it owns.
+
+        Sends (n-1)/n of them per rank.
+
+        Returns:
+            This rank's part (shard_size,), and the handle to wait for before it is read; keep `gradients` until then.
+        """
+        mine = torch.empty_like(self.shard)
+        work = _reduce_scatter(mine, gradients, group=self.group, async_op=True)
+        return mine, work
+
+
+def by_dtype(named: Iterable[Named]) -> list[list[Named]]:
+    """The parameters that can share a flat vector, in the order in which they come."""
+    found: dict[tuple, list[Named]] = {}
+    for name, parameter in named:
+        found.setdefault((parameter.dtype, parameter.device), []).append((name, parameter))
+    return list(found.values())
+
+
+def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -> list[dict[str, Any]]:
+    """The groups of an optimizer, with this rank's shards in place of the parameters that they are pieces of."""
+    shards = {piece.parameter: piece.shard for piece in pieces}
+    return [settings(group) | {"params": [shards[p] for p in group["params"] if p in shards]} for group in groups]
+
+
+def copy_settings(source: Iterable[Mapping[str, Any]], target: Iterable[dict[str, Any]]) -> None:
+    """Copies the hyperparameters of an optimizer's groups into those of another."""
+    for theirs, mine in zip(source, target, strict=True):
+        mine.update(settings(theirs))
+
+
+def step_shards(optimizer: torch.optim.Optimizer, pieces: Iterable[Piece]) -> None:
+    """Steps the shards, once, by the gradients of their views; master copies then hand their values to the views."""
+    for piece in pieces:
+        if piece.shard is not piece.view and piece.view.grad is not None:
+            piece.shard.grad = piece.view.grad.to(piece.shard.dtype)
+    optimizer.step()
+    for piece in pieces:
+        if piece.shard is not piece.view:
+            piece.shard.grad = None
+            piece.view.copy_(piece.shard)
