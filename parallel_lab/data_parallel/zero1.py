@@ -22,7 +22,8 @@ from parallel_lab.agree.arguments import check_rate, rate_problem
 from parallel_lab.agree.finite import gradient_problem, is_finite
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
-from parallel_lab.data_parallel import checkpoint, flat
+from parallel_lab.data_parallel import flat
+from parallel_lab.data_parallel import old_checkpoint as checkpoint
 from parallel_lab.data_parallel.flat import Layout, Piece
 from parallel_lab.runtime.group import member
 from parallel_lab.trace import span

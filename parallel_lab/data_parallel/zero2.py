@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import check_rate, rate_problem, whole
 from parallel_lab.agree.problem import agree, ask
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
-from parallel_lab.data_parallel import checkpoint, flat
+from parallel_lab.data_parallel import flat
+from parallel_lab.data_parallel import old_checkpoint as checkpoint
 from parallel_lab.data_parallel.shares import Bucket, fill
 from parallel_lab.runtime.group import member
 from parallel_lab.trace import recorder, span

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import whole
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
-from parallel_lab.data_parallel import checkpoint, flat
+from parallel_lab.data_parallel import flat
+from parallel_lab.data_parallel import old_checkpoint as checkpoint
 from parallel_lab.data_parallel.passes import Passes
 from parallel_lab.data_parallel.unit import FlatParameter, Unit
 from parallel_lab.data_parallel.units import cut
