@@ -114,7 +114,7 @@ def _copy(value: Any) -> Any:
 
 def as_list(shards: Shard | Iterable[Shard]) -> list[Shard]:
     """The shards, whether one was given or several."""
-    return [shards] if isinstance(shards, Mapping) else list(shards)
+    return [shards] if isinstance(shards, dict) else list(shards)
 
 
 def load_parameter(shards: Sequence[Shard], name: str, start: int, values: Tensor) -> dict[str, Any]:
