@@ -11,7 +11,7 @@ result on pieces as on whole parameters. One that looks at a whole tensor, such 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from parallel_lab.data_parallel.checkpoint import settings
 from parallel_lab.runtime.gather import all_gather
+from parallel_lab.trace import recorder
 
 Named = tuple[str, nn.Parameter]
 
@@ -96,7 +97,7 @@ class FlatVector:
         dist.broadcast(self.data, group=group, group_src=0)
         self.shard = self.data.view(group.size(), -1)[group.rank()]
         mine = owned(sizes, group.size(), group.rank())
-        self.pieces = [Piece(named[index], index, *place, master_dtype) for index, *place in mine]
+        self.pieces = [Piece(named[i], i, start, stop, at, master_dtype) for i, start, stop, at in mine]
 
     def view(self, vector: Tensor, index: int) -> Tensor:
         """The part of `vector` (n * shard_size,) that belongs to parameter `index`, in the parameter's shape."""
@@ -119,12 +120,98 @@ class FlatVector:
         return mine, work
 
 
+class Bucket(FlatVector):
+    """A flat vector whose gradients travel together, and the gradients that are under way.
+
+    Attributes:
+        trained: the numbers of the parameters that get a gradient in this backward pass. Others are frozen.
+        missing: the numbers of those whose gradient has not come yet.
+        buffer: the gradients (n * shard_size,); None where there are none.
+    """
+
+    trained: frozenset[int]
+    missing: set[int]
+    buffer: Tensor | None = None
+
+    def begin(self) -> None:
+        """A backward pass begins: all gradients are missing."""
+        trained = [i for i, p in enumerate(self.parameters) if p.requires_grad or p.grad is not None]
+        self.trained, self.missing = frozenset(trained), set(trained)
+
+    def gradients(self) -> Tensor:
+        """The buffer (n * shard_size,), made of zeros if there is none: they stand for what is not used."""
+        if self.buffer is None:
+            self.buffer = torch.zeros_like(self.data)
+        return self.buffer
+
+    def take(self, index: int, move: bool) -> None:
+        """The gradient of parameter `index` is there. With `move`, 1/n of it goes into the buffer, and it is freed."""
+        self.missing.discard(index)
+        parameter = self.parameters[index]
+        if move and parameter.grad is not None:  # dividing before the sum keeps a sum of float16 in range
+            torch.mul(parameter.grad, 1 / self.group.size(), out=self.view(self.gradients(), index))
+            parameter.grad = None
+
+
+def sample(buckets: Iterable[Bucket]) -> None:
+    """Notes the bytes of the gradients under way, for the picture of memory over time."""
+    if recorder().enabled:
+        recorder().sample(sum(each.buffer.nbytes for each in buckets if each.buffer is not None), "buckets")
+
+
+class Sharded(Protocol):
+    """What `zero_guards.py` and `zero_state.py` see of a Zero1 or a Zero2.
+
+    Attributes:
+        group: over which ranks it is sharded.
+        check_finite: whether gradients that are not finite are refused.
+        names: of all parameters, the frozen ones included.
+        vectors: the flat vectors.
+        pieces: this rank's pieces of the trained parameters.
+        optimizer: the one that steps the pieces.
+    """
+
+    group: dist.ProcessGroup
+    check_finite: bool
+    names: dict[nn.Parameter, str]
+    vectors: list[FlatVector]
+    pieces: list[Piece]
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of the optimizer, with their learning rates."""
+        ...
+
+    def grouped(self) -> list[list[nn.Parameter]]:
+        """The parameters of each group of the optimizer, whole."""
+        ...
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients."""
+
+
 def by_dtype(named: Iterable[Named]) -> list[list[Named]]:
     """The parameters that can share a flat vector, in the order in which they come."""
     found: dict[tuple, list[Named]] = {}
     for name, parameter in named:
         found.setdefault((parameter.dtype, parameter.device), []).append((name, parameter))
     return list(found.values())
+
+
+def fill(named: Iterable[Named], bucket_bytes: int) -> Iterator[list[Named]]:
+    """Cuts `named` into buckets, in order; one is closed once it holds `bucket_bytes`, or the dtype changes."""
+    bucket: list[Named] = []
+    for name, parameter in named:
+        if bucket and (bucket[0][1].dtype, bucket[0][1].device) != (parameter.dtype, parameter.device):
+            yield bucket
+            bucket = []
+        bucket.append((name, parameter))
+        if sum(p.nbytes for _, p in bucket) >= bucket_bytes:
+            yield bucket
+            bucket = []
+    if bucket:
+        yield bucket
 
 
 def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -> list[dict[str, Any]]:

@@ -15,52 +15,50 @@ Psi is the number of parameters, padded by at most n - 1 elements for each dtype
 
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from parallel_lab.data_parallel import checkpoint, zero_state
 from parallel_lab.data_parallel.flat_vector import FlatVector, by_dtype, copy_settings, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import NoGuards, StepGuards
+from parallel_lab.data_parallel.zero_state import ShardedOptimizer, names
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
 from parallel_lab.trace import span, tag
 
 
-def plan(n: int, vectors: int = 1, *, steps: int = 1, guarded: bool = True, axis: str = "") -> Plan:
-    """What `steps` calls of `step()` do on `n` ranks: `update`, then an `all_gather` for each flat vector.
+def plan(n: int, vectors: int = 1, *, first: int = 0, guarded: bool = True, axis: str = "") -> Plan:
+    """One step on `n` ranks: `update`, then an `all_gather` for each flat vector.
 
-    Zero1 sees no microbatches: the `mb` of its ops is the number of the step. An all-gather needs the update of *every*
-    rank, because each has a part of it.
+    Zero1 sees no microbatches, so the `mb` of its ops is the number of the step. An all-gather needs the update of
+    *every* rank, because each has a part of it.
 
     Args:
         n: ranks.
         vectors: flat vectors, one for each dtype among the parameters; the part of an `all_gather`.
-        steps: how many.
+        first: the number of the step, counted from the first of the run.
         guarded: whether the ranks first agree, by an `all_reduce` of one flag, that all of them can step.
-        axis: of the mesh.
+        axis: the mesh axis of the group; empty for the default group.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: n or vectors is below 1.
     """
-    if min(n, vectors, steps) < 1:
-        raise ValueError(f"n={n}, vectors={vectors}, steps={steps}: expected at least 1 of each")
-    rows: list[Op] = []
-    needs: dict[Op, list[Op]] = {}
+    if min(n, vectors) < 1:
+        raise ValueError(f"n={n}, vectors={vectors}: expected at least 1 of each")
+    ops, needs = [], {}
     for rank in range(n):
-        for k in range(steps):
-            update = Op(rank, "update", 0, k)
-            gathers = [Op(rank, "all_gather", v, k, lane=SEND, axis=axis, phase="step") for v in range(vectors)]
-            flag = [Op(rank, "all_reduce", 0, k, lane=SEND, axis=axis, phase="step")] * guarded
-            rows += [*flag, update, *gathers]
-            needs[update] = flag
-            needs |= {gather: [Op(other, "update", 0, k) for other in range(n)] for gather in gathers}
-    return Plan.of(rows, needs, ranks=n)
+        flag = [Op(rank, "all_reduce", 0, first, lane=SEND, axis=axis, phase="step")] * guarded
+        update = Op(rank, "update", 0, first, phase="step")
+        gathers = [Op(rank, "all_gather", part, first, lane=SEND, axis=axis, phase="step") for part in range(vectors)]
+        ops += [*flag, update, *gathers]
+        needs[update] = flag
+        needs |= {gather: [update._replace(rank=other) for other in range(n)] for gather in gathers}
+    return Plan.of(ops, needs)
 
 
-class Zero1(torch.optim.Optimizer):
+class Zero1(ShardedOptimizer):
     """A drop-in optimizer whose state is sharded. Give it averaged gradients, as DDP leaves them, and call `step()`.
 
     Parameter groups, `zero_grad`, learning rate schedulers, gradient scalers and `memory.track` work as with any
@@ -74,6 +72,7 @@ class Zero1(torch.optim.Optimizer):
             parameters. Without it the shard is a view of the parameters.
         check_finite: look for NaN and infinity in the gradients that this rank steps; `step()` then raises before
             anything is changed on any rank. Averaged gradients no longer show whose NaN it was; `DDP` says so before.
+        guards: what stands at the seams, see `zero_guards.py`. `NoGuards` leaves the algorithm alone.
         group: who shares the state; the default group if None.
         optimizer_kwargs: for `optimizer_class`, as in `lr=1e-3`.
 
@@ -88,8 +87,6 @@ class Zero1(torch.optim.Optimizer):
         TypeError: a learning rate that is no number, or an argument without a name.
     """
 
-    guards: ClassVar[type[NoGuards]] = StepGuards
-
     def __init__(
         self,
         params: Iterable,
@@ -97,14 +94,15 @@ class Zero1(torch.optim.Optimizer):
         *positional: object,
         master_dtype: torch.dtype | None = None,
         check_finite: bool = True,
+        guards: type[NoGuards] = StepGuards,
         group: dist.ProcessGroup | None = None,
         **optimizer_kwargs,
     ) -> None:
-        params, self.check_finite, guard = list(params), check_finite, self.guards(self)
+        params, self.check_finite, guard = list(params), check_finite, guards(self)
         guard.arguments(positional, params, optimizer_kwargs)
         whole = optimizer_class(params, **optimizer_kwargs)  # checks the arguments, and fills in the defaults
         super().__init__(whole.param_groups, dict(whole.defaults))
-        self.names, self.group = zero_state.names(self.param_groups), member(group)
+        self.names, self.group = names(self.param_groups), member(group)
         guard.model(nn.ParameterList(self.names), self.group, names=list(self.names.values()))
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
         self.vectors = [FlatVector(named, self.group, master_dtype) for named in by_dtype(trained)]
@@ -135,7 +133,7 @@ class Zero1(torch.optim.Optimizer):
         self._take_gradients()
         self._guard.before_step(k)
         copy_settings(self.param_groups, self.optimizer.param_groups)  # a scheduler writes into ours
-        with span("update", mb=k):
+        with span("update", mb=k, phase="step"):
             step_shards(self.optimizer, self.pieces)
         copy_settings(self.optimizer.param_groups, self.param_groups)  # some optimizers count their steps there
         self._gather(k)
@@ -157,31 +155,3 @@ class Zero1(torch.optim.Optimizer):
                 works.append(vector.all_gather())
         for work in works:
             work.wait()
-
-    def add_param_group(self, param_group: dict) -> None:
-        """Groups are given when Zero1 is made: the flat vectors are cut then. ValueError later."""
-        if hasattr(self, "vectors"):
-            raise ValueError("Zero1 cannot take another group: give all groups to Zero1(...)")
-        super().add_param_group(param_group)
-
-    def grouped(self) -> list[list[nn.Parameter]]:
-        """The parameters of each group, whole."""
-        return [group["params"] for group in self.param_groups]
-
-    def shard_state(self) -> checkpoint.Shard:
-        """What this rank holds, weights and moments, in the form of `checkpoint.py`; every rank has to save its own."""
-        return zero_state.shard_state(self, buffers=None)
-
-    def load_shard_state(self, shards: checkpoint.Shard | Iterable[checkpoint.Shard]) -> None:
-        """Takes over this rank's part of `shards`, see `zero_state.load_shard_state`. All ranks have to call it."""
-        zero_state.load_shard_state(self, shards, buffers=None)
-        copy_settings(self.optimizer.param_groups, self.param_groups)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the whole optimizer would give in one process. All ranks have to call it, and each gets all of it."""
-        return zero_state.torch_state(self)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over this rank's part of what `state_dict()`, or one process, has saved. All ranks have to call it."""
-        zero_state.load_torch_state(self, state_dict)
-        copy_settings(self.optimizer.param_groups, self.param_groups)

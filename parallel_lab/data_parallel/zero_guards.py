@@ -5,52 +5,31 @@ and `zero2.py` are the algorithm alone, and parity tests run that as well (`guar
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab.agree import finite
-from parallel_lab.agree.arguments import check_rate, rate_problem
+from parallel_lab.agree.arguments import check_rate, no_positional, rate_problem
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import check_same_model
-from parallel_lab.data_parallel.flat_vector import FlatVector, Piece
+from parallel_lab.data_parallel.flat_vector import FlatVector
 from parallel_lab.trace import tag
-
-
-class Sharded(Protocol):
-    """What a guard looks at: a Zero1 or a Zero2.
-
-    Attributes:
-        group: over which ranks it is sharded.
-        check_finite: whether gradients that are not finite are refused.
-        vectors: the flat vectors.
-        pieces: this rank's pieces of the parameters.
-    """
-
-    group: dist.ProcessGroup
-    check_finite: bool
-    vectors: list[FlatVector]
-    pieces: list[Piece]
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of the optimizer, with their learning rates."""
-        ...
 
 
 class NoGuards:
     """The seams, at which nothing happens.
 
     Args:
-        zero: what is guarded. Its attributes are read at the seams, not before.
+        zero: the Zero1 or Zero2 that is guarded. Its attributes are read at the seams, not before.
     """
 
-    def __init__(self, zero: Sharded) -> None:
+    def __init__(self, zero: Any) -> None:
         self.zero, self.technique = zero, type(zero).__name__
 
-    def arguments(self, positional: Sequence, params: Sequence, optimizer_kwargs: Mapping) -> None:
+    def arguments(self, positional: tuple, params: Sequence, optimizer_kwargs: Mapping) -> None:
         """What the constructor was called with, before anything else."""
 
     def model(self, model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
@@ -77,14 +56,9 @@ class Guards(NoGuards):
 
     _problem: Exception | None = None
 
-    def arguments(self, positional: Sequence, params: Sequence, optimizer_kwargs: Mapping) -> None:
+    def arguments(self, positional: tuple, params: Sequence, optimizer_kwargs: Mapping) -> None:
         """TypeError for an argument without a name or a rate that is no number; ValueError for a negative rate."""
-        if positional:
-            given = ", ".join(map(repr, positional))
-            raise TypeError(
-                f"{self.technique}(..., {given}): what follows the optimizer's class is given by name, as in"
-                f" lr={positional[0]!r}"
-            )
+        no_positional(self.technique, positional, "..., optimizer_class, lr=..., group=...")
         if not params:
             raise ValueError(f"{self.technique} got no parameters: a generator that was used up, or an empty model")
         check_rate(dict(optimizer_kwargs))
@@ -100,7 +74,9 @@ class Guards(NoGuards):
     def forward(self, model: nn.Module) -> None:
         """Ends a backward pass that raised; ValueError for a trained parameter that was not one when this was made."""
         self._problem = None
-        self.zero.abandon()
+        if self.zero.running and torch._C._current_graph_task_id() < 0:  # no backward pass runs on this thread
+            self.zero.end_backward()  # sends the rest, for which other ranks may wait
+            self.zero.zero_grad()
         sharded = {p for vector in self.zero.vectors for p in vector.parameters}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and parameter not in sharded:

@@ -1,7 +1,7 @@
 """Saving and loading of Zero1 and Zero2: this rank's shard in the form of `checkpoint.py`, or whole in torch's."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -9,29 +9,7 @@ from torch import Tensor, nn
 
 from parallel_lab.agree.problem import agree
 from parallel_lab.data_parallel import checkpoint
-from parallel_lab.data_parallel.flat_vector import FlatVector, Piece
-
-
-class Saved(Protocol):
-    """What can be saved: a Zero1 or a Zero2.
-
-    Attributes:
-        group: over which ranks it is sharded.
-        names: of all parameters, the frozen ones included.
-        vectors: the flat vectors.
-        pieces: this rank's pieces of the trained parameters.
-        optimizer: the one that steps the pieces.
-    """
-
-    group: dist.ProcessGroup
-    names: dict[nn.Parameter, str]
-    vectors: list[FlatVector]
-    pieces: list[Piece]
-    optimizer: torch.optim.Optimizer
-
-    def grouped(self) -> list[list[nn.Parameter]]:
-        """The parameters of each group of the optimizer, whole."""
-        ...
+from parallel_lab.data_parallel.flat_vector import Piece, Sharded, copy_settings
 
 
 def names(groups: Iterable[Mapping[str, Any]]) -> dict[nn.Parameter, str]:
@@ -43,7 +21,7 @@ def names(groups: Iterable[Mapping[str, Any]]) -> dict[nn.Parameter, str]:
     return named
 
 
-def shard_state(zero: Saved, buffers: Mapping[str, Tensor] | None) -> checkpoint.Shard:
+def shard_state(zero: Sharded, buffers: Mapping[str, Tensor] | None) -> checkpoint.Shard:
     """What this rank holds: its pieces of weights and moments; on rank 0 also the parameters that are not sharded.
 
     Args:
@@ -53,7 +31,7 @@ def shard_state(zero: Saved, buffers: Mapping[str, Tensor] | None) -> checkpoint
     return _shard(zero, buffers, _entries(zero, whole=zero.group.rank() == 0))
 
 
-def _entries(zero: Saved, whole: bool) -> dict[str, checkpoint.Entry]:
+def _entries(zero: Sharded, whole: bool) -> dict[str, checkpoint.Entry]:
     """This rank's entries; with `whole`, parameters that are not sharded are among what it holds."""
     held = {piece.parameter: piece for piece in zero.pieces}
     sharded = {p for vector in zero.vectors for p in vector.parameters}
@@ -68,15 +46,15 @@ def _entries(zero: Saved, whole: bool) -> dict[str, checkpoint.Entry]:
     return entries
 
 
-def _shard(zero: Saved, buffers: Mapping[str, Tensor] | None, entries: Mapping) -> checkpoint.Shard:
+def _shard(zero: Sharded, buffers: Mapping[str, Tensor] | None, entries: Mapping) -> checkpoint.Shard:
     inner = zip(zero.optimizer.param_groups, zero.grouped(), strict=True)
-    groups = checkpoint.groups_of([{**group, "params": params} for group, params in inner], zero.names)
+    groups = checkpoint.groups_of([{**group, "params": params} for group, params in inner], {**zero.names})
     name = type(zero.optimizer).__name__
     return checkpoint.shard(zero.group, entries, optimizer=name, groups=groups, replicated=buffers)
 
 
 @torch.no_grad()
-def load_shard_state(zero: Saved, shards: Any, buffers: Mapping[str, Tensor] | None) -> None:
+def load_shard_state(zero: Sharded, shards: Any, buffers: Mapping[str, Tensor] | None) -> None:
     """Takes over what this rank owns: weights, moments, hyperparameters, and whatever every rank has whole.
 
     Args:
@@ -106,7 +84,7 @@ def load_shard_state(zero: Saved, shards: Any, buffers: Mapping[str, Tensor] | N
     checkpoint.load_replicated(buffers or {}, shards)
 
 
-def torch_state(zero: Saved) -> dict[str, Any]:
+def torch_state(zero: Sharded) -> dict[str, Any]:
     """What `optimizer_class(params).state_dict()` would be in one process, on every rank. All ranks have to call it."""
     everyone: list = [None] * zero.group.size()
     dist.all_gather_object(everyone, shard_state(zero, None), group=zero.group)
@@ -117,7 +95,7 @@ def torch_state(zero: Saved) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def load_torch_state(zero: Saved, state_dict: Mapping[str, Any]) -> None:
+def load_torch_state(zero: Sharded, state_dict: Mapping[str, Any]) -> None:
     """Takes over this rank's part of what `torch_state`, or the optimizer in one process, has saved; weights stay.
 
     Args:
@@ -145,7 +123,7 @@ def _per_element(key: str, value: Any, parameter: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == parameter.shape and (value.dim() > 0 or key != "step")
 
 
-def _not_torch(zero: Saved, state_dict: Mapping[str, Any]) -> ValueError | None:
+def _not_torch(zero: Sharded, state_dict: Mapping[str, Any]) -> ValueError | None:
     """Why `state_dict` cannot be loaded; None if it can."""
     if "state" not in state_dict or "param_groups" not in state_dict:
         return ValueError("this is no state_dict() of an optimizer; a shard_state() goes into load_shard_state()")
@@ -158,3 +136,89 @@ def _not_torch(zero: Saved, state_dict: Mapping[str, Any]) -> ValueError | None:
                 shapes = f"{tuple(value.shape)} for {name}, which is {tuple(parameter.shape)} here"
                 return ValueError(f"{key} is {shapes}")
     return None
+
+
+class _Sharded:
+    """What Zero1 and Zero2 save and load in shards."""
+
+    def _buffers_saved(self) -> dict[str, Tensor] | None:
+        """The buffers of the model; None where it is not seen."""
+        return None
+
+    def shard_state(self) -> checkpoint.Shard:
+        """What this rank holds, weights and moments, in the form of `checkpoint.py`; every rank has to save its own."""
+        return shard_state(cast(Sharded, self), self._buffers_saved())
+
+    def load_shard_state(self, shards: checkpoint.Shard | Iterable[checkpoint.Shard]) -> None:
+        """Takes over this rank's part of `shards`, see `zero_state.load_shard_state`. All ranks have to call it."""
+        load_shard_state(cast(Sharded, self), shards, self._buffers_saved())
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """No copy: the process group and the shards belong to this rank."""
+        name = type(self).__name__
+        raise TypeError(f"a {name} cannot be copied or pickled: save its shard_state(), and copy the model inside")
+
+
+class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
+    """The base of Zero1: what an optimizer has to have, beside its `step`."""
+
+    def grouped(self) -> list[list[nn.Parameter]]:
+        """The parameters of each group, whole."""
+        return [group["params"] for group in self.param_groups]
+
+    def load_shard_state(self, shards: checkpoint.Shard | Iterable[checkpoint.Shard]) -> None:
+        """Takes over this rank's part of `shards`, see `zero_state.load_shard_state`. All ranks have to call it."""
+        super().load_shard_state(shards)
+        copy_settings(cast(Sharded, self).optimizer.param_groups, self.param_groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the whole optimizer would give in one process. All ranks have to call it, and each gets all of it."""
+        return torch_state(cast(Sharded, self))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over this rank's part of what `state_dict()`, or one process, has saved. All ranks have to call it."""
+        load_torch_state(cast(Sharded, self), state_dict)
+        copy_settings(cast(Sharded, self).optimizer.param_groups, self.param_groups)
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Groups are given when the optimizer is made: the flat vectors are cut then. ValueError later."""
+        if hasattr(self, "vectors"):
+            raise ValueError("Zero1 cannot take another group: give all groups to Zero1(...)")
+        super().add_param_group(param_group)
+
+
+class ShardedModule(_Sharded, nn.Module):
+    """The base of Zero2: what a wrapped model has to have, beside its passes and its `step`."""
+
+    module: nn.Module
+    pieces: list[Piece]
+    optimizer: torch.optim.Optimizer
+    members: list[list[nn.Parameter]]
+
+    def grouped(self) -> list[list[nn.Parameter]]:
+        """The parameters of each group, whole."""
+        return self.members
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of the optimizer, of this rank's pieces: what a gradient scaler looks at."""
+        return self.optimizer.param_groups
+
+    def gradient_shards(self) -> list[Tensor]:
+        """This rank's pieces of the mean gradient: what `clip_grad_norm_` scales."""
+        return [piece.view.grad for piece in self.pieces if piece.view.grad is not None]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """That of the wrapped model: names have no prefix, so it loads without the wrapper too."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """That of the wrapped model; master copies follow. Every rank must load the same."""
+        result = self.module.load_state_dict(*args, **kwargs)
+        with torch.no_grad():
+            for piece in self.pieces:
+                piece.shard.copy_(piece.view)
+        return result
+
+    def _buffers_saved(self) -> dict[str, Tensor]:
+        return dict(self.module.named_buffers())

@@ -27,7 +27,9 @@ class _Joined(dist.Work):
 
     def wait(self, timeout=None) -> bool:
         """Blocks until all are over."""
-        return all([work.wait() for work in self.works])
+        for work in self.works:
+            work.wait()
+        return True
 
     def is_completed(self) -> bool:
         """Whether all are over."""

@@ -95,7 +95,7 @@ def one_step(microbatches, no_sync):
         model._sync = not no_sync or i + 1 == microbatches
         model(torch.ones(2, 7)).sum().backward()
     model.step()
-    return [slot.name for bucket in model._buckets for slot in bucket.layout.slots]
+    return [name for bucket in model.vectors for name in bucket.names]
 
 
 @pytest.mark.parametrize(("microbatches", "no_sync"), [(1, False), (3, False), (3, True)])
@@ -117,7 +117,7 @@ def test_buckets_leave_during_the_backward_pass_in_one_order():
         order = []
         for k, layer in enumerate(model.module):
             layer.weight.register_hook(
-                lambda _, k=k: order.append((k, sum(b.buffer is not None for b in model._buckets)))
+                lambda _, k=k: order.append((k, sum(b.buffer is not None for b in model.vectors)))
             )
         model(torch.ones(2, 7)).sum().backward()
         return order, [p.grad for p in model.parameters()]
@@ -173,6 +173,6 @@ def test_mixed_dtypes_travel_apart():
         zero = Zero2(model, torch.optim.SGD, lr=0.1)
         (zero.module[0](torch.ones(1, 3).double()).sum() + zero.module[1](torch.ones(1, 3)).sum()).backward()
         zero.step()
-        return [bucket.flat.dtype for bucket in zero._buckets]
+        return [bucket.data.dtype for bucket in zero.vectors]
 
     assert launch(fn, ranks=2)[0] == [torch.float32, torch.float64]
