@@ -72,8 +72,6 @@ class Piece:
 class FlatVector:
     """Parameters of one dtype and device, as views of one vector that is cut among the ranks of `group`.
 
-    They start from rank 0's values.
-
     Attributes:
         names: the parameters', in order.
         parameters: in order.
@@ -94,7 +92,6 @@ class FlatVector:
             view = self.view(self.data, index)
             view.copy_(parameter.detach())
             parameter.data = view
-        dist.broadcast(self.data, group=group, group_src=0)
         self.shard = self.data.view(group.size(), -1)[group.rank()]
         mine = owned(sizes, group.size(), group.rank())
         self.pieces = [Piece(named[i], i, start, stop, at, master_dtype) for i, start, stop, at in mine]

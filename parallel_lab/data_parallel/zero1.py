@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel.flat_vector import FlatVector, by_dtype, copy_settings, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import NoGuards, StepGuards
 from parallel_lab.data_parallel.zero_state import ShardedOptimizer, names
@@ -103,8 +104,10 @@ class Zero1(ShardedOptimizer):
         whole = optimizer_class(params, **optimizer_kwargs)  # checks the arguments, and fills in the defaults
         super().__init__(whole.param_groups, dict(whole.defaults))
         self.names, self.group = names(self.param_groups), member(group)
-        guard.model(nn.ParameterList(self.names), self.group, names=list(self.names.values()))
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
+        with tag(phase="setup"):
+            guard.model(nn.ParameterList(self.names), self.group, names=list(self.names.values()))
+            broadcast_tensors([p for _, p in trained], self.group)
         self.vectors = [FlatVector(named, self.group, master_dtype) for named in by_dtype(trained)]
         self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
         self.optimizer = optimizer_class(shard_groups(self.param_groups, self.pieces), **optimizer_kwargs)
