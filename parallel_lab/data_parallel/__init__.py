@@ -1,6 +1,6 @@
 """Data parallelism: every rank has the model (or a shard of it) and its own part of each batch."""
 
-from parallel_lab.data_parallel import ddp, formulas, zero3
+from parallel_lab.data_parallel import ddp, formulas, zero1, zero2, zero3
 from parallel_lab.data_parallel.average import average_gradients
 from parallel_lab.data_parallel.clip import clip_grad_norm_
 from parallel_lab.data_parallel.ddp import DDP
@@ -26,5 +26,7 @@ __all__ = [
     "mean_hook",
     "reshard",
     "shard_batch",
+    "zero1",
+    "zero2",
     "zero3",
 ]

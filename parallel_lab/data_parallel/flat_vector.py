@@ -68,6 +68,11 @@ class Piece:
         if master_dtype is not None:
             self.shard = nn.Parameter(self.view.detach().to(master_dtype, copy=True))
 
+    def gradient(self) -> Tensor | None:
+        """The part of the whole parameter's gradient that belongs to the piece, a view; None if it has no gradient."""
+        whole = self.parameter.grad
+        return None if whole is None else whole.reshape(-1)[self.start : self.stop]
+
 
 class FlatVector:
     """Parameters of one dtype and device, as views of one vector that is cut among the ranks of `group`.

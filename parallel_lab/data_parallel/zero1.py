@@ -133,8 +133,9 @@ class Zero1(ShardedOptimizer):
         with torch.enable_grad():
             loss = closure() if closure else None
         k = next(self._steps)
-        self._take_gradients()
         self._guard.before_step(k)
+        for piece in self.pieces:
+            piece.view.grad = piece.gradient()
         copy_settings(self.param_groups, self.optimizer.param_groups)  # a scheduler writes into ours
         with span("update", mb=k, phase="step"):
             step_shards(self.optimizer, self.pieces)
@@ -143,12 +144,6 @@ class Zero1(ShardedOptimizer):
         for piece in self.pieces:
             piece.view.grad = None
         return loss
-
-    def _take_gradients(self) -> None:
-        """Gives each piece its part of the averaged gradient, a view of it."""
-        for piece in self.pieces:
-            gradient = piece.parameter.grad
-            piece.view.grad = None if gradient is None else gradient.reshape(-1)[piece.start : piece.stop]
 
     def _gather(self, k: int) -> None:
         """Fills the flat vectors with the partitions of all ranks."""

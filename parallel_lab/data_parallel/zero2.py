@@ -151,12 +151,13 @@ class Zero2(ShardedModule):
         whole("bucket_bytes", bucket_bytes)
         like = optimizer_class(params, **optimizer_kwargs)  # checks the arguments, and fills in the defaults
         self.module, self.group, self.check_finite = model, member(group), check_finite
-        with tag(phase="setup"):
-            self._guard.model(model, self.group, bucket_bytes=bucket_bytes, master_dtype=master_dtype)
-            broadcast_tensors([*model.parameters(), *model.buffers()], self.group)
         self.members = [list(each["params"]) for each in like.param_groups]
         self.names = {p: name for name, p in model.named_parameters()}
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
+        self._guard.groups(trained, like.param_groups)
+        with tag(phase="setup"):
+            self._guard.model(model, self.group, bucket_bytes=bucket_bytes, master_dtype=master_dtype)
+            broadcast_tensors([*model.parameters(), *model.buffers()], self.group)
         self.vectors = [Bucket(named, self.group, master_dtype) for named in fill(trained[::-1], bucket_bytes)]
         self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
         self.optimizer = optimizer_class(shard_groups(like.param_groups, self.pieces), **optimizer_kwargs)

@@ -4,7 +4,7 @@ The techniques call a guard at named seams. `NoGuards` has the same seams and do
 and `zero2.py` are the algorithm alone, and parity tests run that as well (`guards = NoGuards` in a subclass).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,9 @@ class NoGuards:
 
     def arguments(self, positional: tuple, params: Sequence, optimizer_kwargs: Mapping) -> None:
         """What the constructor was called with, before anything else."""
+
+    def groups(self, trained: Iterable[tuple[str, nn.Parameter]], groups: Iterable[Mapping]) -> None:
+        """The parameters that are to be trained, and the groups in which the optimizer got them."""
 
     def model(self, model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
         """The model that is to be sharded, before anything is sent or moved."""
@@ -64,6 +67,13 @@ class Guards(NoGuards):
         check_rate(dict(optimizer_kwargs))
         if problem := rate_problem(each for each in params if isinstance(each, dict)):
             raise problem
+
+    def groups(self, trained: Iterable[tuple[str, nn.Parameter]], groups: Iterable[Mapping]) -> None:
+        """ValueError for a trained parameter in no group: it would get gradients, and never move."""
+        given = {p for group in groups for p in group["params"]}
+        for name, parameter in trained:
+            if parameter not in given:
+                raise ValueError(f"{name} is to be trained and is in no group of param_groups: add it, or freeze it")
 
     def model(self, model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
         """ValueError if nothing is to be trained, or if the ranks' models differ."""
@@ -171,6 +181,7 @@ class StepGuards(Guards):
 
     def _not_finite(self) -> ValueError | None:
         for piece in self.zero.pieces:
-            if piece.view.grad is not None and not finite.is_finite(piece.view.grad):
+            gradient = piece.gradient()
+            if gradient is not None and not finite.is_finite(gradient):
                 return finite.gradient_problem(piece.name, self._rank)
         return None

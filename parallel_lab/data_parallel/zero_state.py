@@ -81,7 +81,8 @@ def load_shard_state(zero: Sharded, shards: Any, buffers: Mapping[str, Tensor] |
         if parameter not in sharded:
             checkpoint.load_parameter(shards, name, 0, parameter)
     checkpoint.load_groups(zero.optimizer.param_groups, shards)
-    checkpoint.load_replicated(buffers or {}, shards)
+    if buffers is not None:
+        checkpoint.load_replicated(buffers, shards)
 
 
 def torch_state(zero: Sharded) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def net():
 
 
 def freezes(sharded):
-    """A layer is frozen after two steps, then thawed; another is frozen while its gradients are kept by `no_sync`."""
+    """A layer is frozen after two steps, stands still, and is thawed again."""
     loop = Loop(net, sharded)
     for step in range(8):
         loop.net[2].requires_grad_(step not in (2, 3, 4))
