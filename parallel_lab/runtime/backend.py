@@ -145,7 +145,13 @@ class LabGroup(dist.ProcessGroup):
         after = back if kind == "recv" else _nothing
         return MessageWork(work, call, recorder(), index, after, due, door.departures)
 
-    def _collective(self, method: str, arguments: tuple, options: dict) -> dist.Work:
+    def all_gather_by(self, start: Callable[[], dist.Work], flat: torch.Tensor, shard: torch.Tensor) -> dist.Work:
+        """An all-gather of `shard` into `flat` that `start` carries out in its own way, see `runtime/gather.py`."""
+        return self._collective("all_gather_single", (flat, shard), {}, start)
+
+    def _collective(
+        self, method: str, arguments: tuple, options: dict, own_way: Callable[[], dist.Work] | None = None
+    ) -> dist.Work:
         kind, ranks = COLLECTIVES[method], self.size()
         size = payload_bytes(kind, arguments, ranks)
         settings: Any = next(iter(options.values()), arguments[-1] if arguments else None)
@@ -159,7 +165,7 @@ class LabGroup(dist.ProcessGroup):
         arguments, back = self._staged(kind, arguments)
 
         def start() -> dist.Work:
-            return getattr(self.inner, method)(*arguments, **options)
+            return own_way() if own_way else getattr(self.inner, method)(*arguments, **options)
 
         work, future = door.emulator.collective(self.inner, asked_s, start, cost) if door.emulator else (start(), None)
         return CollectiveWork(work, call, recorder(), index, back, future)
