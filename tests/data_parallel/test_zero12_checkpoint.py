@@ -1,6 +1,5 @@
 """A checkpoint of stage 1 or 2 goes on in either, at any number of ranks, in other buckets, or says why it cannot."""
 
-
 import torch
 import torch.distributed as dist
 from torch import nn
