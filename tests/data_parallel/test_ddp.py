@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from parallel_lab import data_parallel, launch
-from parallel_lab.data_parallel import DDP, clip_grad_norm_, mean_hook, reducer, shard_batch
-from parallel_lab.data_parallel.hooks import sum_hook
+from parallel_lab.data_parallel import DDP, clip_grad_norm_, ddp, mean_hook, shard_batch
+from parallel_lab.data_parallel.extras.hooks import sum_hook
 from parallel_lab.model import GPTConfig, reference
 from parallel_lab.model.data import text_batches
 from parallel_lab.model.gpt import loss as cross_entropy
@@ -222,7 +222,7 @@ def test_hooks_are_waited_for_and_a_ddp_that_does_not_wait_is_wrong():
         assert_same(got, one_process("gpt", *SGD))
 
     def unwaited():
-        reducer.finish = lambda handle, flat: None
+        ddp.finish = lambda handle, flat: None
         return train("gpt", lazy, *SGD)
 
     with pytest.raises(AssertionError):
