@@ -6,7 +6,7 @@ taken in anew, and `agree` in a step.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import WeakSet
 
@@ -32,6 +32,9 @@ class Guard:
     def before_forward(self, ddp: Any) -> None:
         """A forward pass is about to begin."""
 
+    def before_buffers(self, ddp: Any) -> None:
+        """Buffers are about to be given to all ranks."""
+
     def after_forward(self, ddp: Any, output: Any) -> None:
         """A forward pass has given `output`."""
 
@@ -40,7 +43,7 @@ class Guard:
         return True
 
     def before_backward(self, ddp: Any) -> None:
-        """The first gradient of a pass that averages is about to be taken."""
+        """The first gradient of a pass is about to be taken."""
 
     def after_gradient(self, bucket: Any, place: int) -> None:
         """The gradient of the parameter at `place`, divided by the ranks, stands in the bucket's buffer."""
@@ -49,7 +52,31 @@ class Guard:
         """A full bucket is about to be sent."""
 
     def after_backward(self, ddp: Any) -> None:
-        """The means are there and handed out."""
+        """The means are there."""
+
+
+class Guards:
+    """Several guards as one: each seam calls that of every guard in turn.
+
+    Attributes:
+        all: in the order in which they are asked.
+    """
+
+    def __init__(self, guards: Iterable[Guard]) -> None:
+        self.all = list(guards)
+
+    def admits(self, ddp: Any, parameter: nn.Parameter) -> bool:
+        """Whether none of them objects."""
+        return all(guard.admits(ddp, parameter) for guard in self.all)
+
+    def __getattr__(self, seam: str) -> Callable[..., None]:
+        """The seams that answer nothing."""
+
+        def call(*args: Any) -> None:
+            for guard in self.all:
+                getattr(guard, seam)(*args)
+
+        return call
 
 
 def default_guards(check_finite: bool) -> list[Guard]:
@@ -73,10 +100,10 @@ class SameModel(Guard):
             raise ValueError(f"{rank} bucket_bytes is {size!r}: expected a whole number of bytes, at least 1")
         for name, module in model.named_modules():
             if getattr(module, "sparse", False) and isinstance(module, nn.Embedding | nn.EmbeddingBag):
-                raise ValueError(f"{rank} {name!r} has sparse gradients, which have no place in a bucket: sparse=False")
+                raise ValueError(f"{rank} {name!r} has sparse gradients, which fit in no bucket: use sparse=False")
         if not any(p.requires_grad and p.numel() for p in model.parameters()):
             raise ValueError(f"{rank} no parameter requires a gradient: nothing to average, use the model without DDP")
-        check_finite = any(isinstance(guard, FiniteGradients) for guard in ddp.guards)
+        check_finite = any(isinstance(guard, FiniteGradients) for guard in ddp.guard.all)
         check_same_model(model, ddp.group, bucket_bytes=size, overlap=ddp.overlap, check_finite=check_finite)
 
 
@@ -89,6 +116,8 @@ class ChangedModel(Guard):
     def before_forward(self, ddp: Any) -> None:
         """Compares the model with the buckets, where gradients may follow."""
         if torch.is_grad_enabled() and self._changed(ddp):
+            for handle in ddp.hooks:
+                handle.remove()
             ddp.wrap("rewrap")
 
     def _changed(self, ddp: Any) -> bool:
@@ -113,7 +142,7 @@ class SharedParameters(Guard):
     does not come to has no part in it.
     """
 
-    owners = WeakTensorKeyDictionary()  # for each parameter the DDPs that hold it
+    owners: Any = WeakTensorKeyDictionary()  # for each parameter the DDPs that hold it
 
     def before_wrap(self, ddp: Any) -> None:
         """Notes whose the parameters are."""
@@ -137,12 +166,12 @@ class SharedParameters(Guard):
 
 def _part(ddp: Any) -> int:
     """How much of a part `ddp` has in the present backward pass: 2 surely one, 1 perhaps one, 0 none."""
-    return 2 if ddp.running or ddp.reached else int(ddp.armed)
+    return {"idle": 0, "armed": 1}.get(ddp.state, 2)
 
 
 def _has_taken(ddp: Any, parameter: nn.Parameter) -> bool:
     bucket, place = ddp.place[parameter]
-    return ddp.running and ddp.averages and place not in bucket.missing
+    return ddp.state == "running" and ddp.averages and place not in bucket.missing
 
 
 class OnePass(Guard):
@@ -153,7 +182,7 @@ class OnePass(Guard):
         if not ddp.averages:
             return True
         bucket, place = ddp.place[parameter]
-        if ddp.running and place not in bucket.missing:
+        if ddp.state == "running" and place not in bucket.missing:
             raise ValueError(
                 f"rank {ddp.group.rank()}: the gradient of {bucket.names[place]!r} came twice in one backward pass;"
                 " with activation checkpointing, pass use_reentrant=False"
@@ -167,8 +196,15 @@ class OnePass(Guard):
         return True
 
     def before_backward(self, ddp: Any) -> None:
-        """Raises ValueError where no forward through the DDP belongs to this pass."""
-        if not ddp.armed:
+        """Raises ValueError where no forward through the DDP belongs to this pass.
+
+        Waits for what a pass that raised has sent. A second pass in `no_sync` counts as a microbatch of its own.
+        """
+        for handle in ddp.handles:
+            handle.wait()
+        if ddp.state == "idle" and not ddp.averages:
+            ddp.mb += 1
+        elif ddp.state == "idle":
             raise ValueError(
                 f"rank {ddp.group.rank()}: this backward pass has no forward pass of its own through the DDP. Either"
                 " the wrapped model was called itself (call the DDP, not its .module), or backward ran twice after one"
@@ -182,7 +218,7 @@ class KeptGradients(Guard):
 
     def before_backward(self, ddp: Any) -> None:
         """Looks whether anybody but the bucket and `.grad` holds the memory of a bucket."""
-        for bucket in ddp.buckets:
+        for bucket in ddp.buckets if ddp.averages else ():
             gradients = [p.grad for p in bucket.parameters if p.grad is not None]
             here = bucket.flat.untyped_storage().data_ptr()
             own = sum(gradient.untyped_storage().data_ptr() == here for gradient in gradients)
@@ -216,9 +252,8 @@ class FiniteGradients(Guard):
 
     def after_gradient(self, bucket: Any, place: int) -> None:
         """Adds the gradient up: NaN or infinity anywhere shows in a sum, the cheapest look at every element."""
-        if place not in bucket.unused:
-            for piece in bucket.views[place].view(-1).split(PIECE_BYTES // bucket.flat.element_size()):
-                self.sums[bucket.index].append((bucket.names[place], total(piece)))
+        for piece in bucket.views[place].view(-1).split(PIECE_BYTES // bucket.flat.element_size()):
+            self.sums[bucket.index].append((bucket.names[place], total(piece)))
 
     def on_bucket(self, bucket: Any) -> None:
         """0 times a finite sum changes nothing, 0 times any other is NaN. So no value is read from a GPU here."""
@@ -260,25 +295,39 @@ class UnusedParameters(Guard):
     all takes part in the averaging as well.
     """
 
+    def __init__(self) -> None:
+        self.unused: set[nn.Parameter] = set()
+
+    def admits(self, ddp: Any, parameter: nn.Parameter) -> bool:
+        """Notes that this rank has no gradient for it."""
+        if parameter.grad is None:
+            self.unused.add(parameter)
+        return True
+
     def after_forward(self, ddp: Any, output: Any) -> None:
         """An output that depends on no parameter brings no gradient that could begin the averaging."""
-        if torch.is_grad_enabled() and ddp.armed:
+        if torch.is_grad_enabled() and ddp.state == "armed":
             for tensor in tensors_in(output):
                 if tensor.requires_grad and not _depends(tensor, ddp.place):
                     tensor.register_hook(lambda _: ddp.begin())
 
+    def before_backward(self, ddp: Any) -> None:
+        """Forgets what a pass that raised has left."""
+        self.unused.clear()
+
     def after_backward(self, ddp: Any) -> None:
         """Takes `.grad` away again from those that nobody used."""
-        zeros = [(bucket, place) for bucket in ddp.buckets for place in _zeros(bucket)]
+        unused, self.unused = self.unused, set()
+        zeros = [bucket.parameters[place] for bucket in ddp.buckets for place in _zeros(bucket)]
         if not zeros:
             return
-        used = torch.tensor([place not in bucket.unused for bucket, place in zeros], dtype=torch.uint8)
+        used = torch.tensor([parameter not in unused for parameter in zeros], dtype=torch.uint8)
         used = used.to(ddp.buckets[0].flat.device)
         with tag(part=1, mb=ddp.mb, phase="agree"):
             dist.all_reduce(used, dist.ReduceOp.MAX, group=ddp.group)
-        for (bucket, place), somewhere in zip(zeros, used.tolist(), strict=True):
+        for parameter, somewhere in zip(zeros, used.tolist(), strict=True):
             if not somewhere:
-                bucket.parameters[place].grad = None
+                parameter.grad = None
 
 
 def _zeros(bucket: Any) -> Iterator[int]:
@@ -337,4 +386,5 @@ class LearnedOrder(Guard):
             ddp.cut([(name, now[name]) for name in names])
             for bucket in ddp.buckets:
                 for place in range(len(bucket.parameters)):
-                    bucket.take(place, 1.0)  # the means move into the new buffers
+                    if bucket.parameters[place].grad is not None:
+                        bucket.take(place, 1.0)  # the means move into the new buffers

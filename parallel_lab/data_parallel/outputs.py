@@ -1,6 +1,6 @@
 """The tensors in what a module returned."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -19,3 +19,10 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif is_dataclass(value) and not isinstance(value, type):
         for each in fields(value):
             yield from tensors_in(getattr(value, each.name, None))
+
+
+def on_gradient(output: Any, hook: Callable[[Tensor], None]) -> None:
+    """Has `hook` called with the gradient of each tensor in `output` that has one, when a backward pass comes to it."""
+    for tensor in tensors_in(output):
+        if tensor.requires_grad:
+            tensor.register_hook(hook)

@@ -109,7 +109,7 @@ def test_buckets_stand_in_the_order_in_which_gradients_came():
         orders = []
         for _ in range(3):
             net(torch.ones(1, 4)).sum().backward()
-            orders.append([bucket.names for bucket in net.buckets])
+            orders.append([list(bucket.names) for bucket in net.buckets])
             assert all(p.grad.data_ptr() == v.data_ptr() for b in net.buckets for p, v in zip(b.parameters, b.views, strict=True))
         return orders, [p.grad.clone() for p in net.parameters()]
 

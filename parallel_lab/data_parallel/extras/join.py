@@ -56,27 +56,22 @@ class Announcements(Guard):
             self.last = event
         return event
 
-    def before_forward(self, ddp: Any) -> None:
+    def before_buffers(self, ddp: Any) -> None:
         """Announces that buffers will be shared, if there are any."""
-        if ddp.shared_buffers():
+        if any(True for _ in ddp.module.buffers()):
             ddp.source = self.announce(ddp, FORWARD).source
 
     def before_backward(self, ddp: Any) -> None:
         """Announces that gradients will be averaged."""
-        self.announce(ddp, BACKWARD)
+        if ddp.averages:
+            self.announce(ddp, BACKWARD)
 
 
 @contextmanager
 def joined(ddp: Any, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
-    """Lets ranks have different numbers of batches: put each rank's loop over its own batches inside `ddp.join()`.
-
-    A rank that has run out contributes zeros until all have. The mean stays one over all n ranks. At the end, ranks
-    that ran out take over weights and buffers, and the state of `optimizer` if given, of one that was there to the end.
-    Without it their moments are old, and the next step would differ from the others'. Costs one all-reduce of 32 bytes
-    a forward (with buffers) and a backward.
-    """
+    """Runs the rank's own batches inside, then shadows the others until no rank has one left: `ddp.join(optimizer)`."""
     announcements = Announcements()
-    ddp.guards.append(announcements)
+    ddp.guard.all.append(announcements)
     try:
         yield
         while (event := announcements.announce(ddp, DONE)).kind != DONE:
@@ -86,7 +81,7 @@ def joined(ddp: Any, optimizer: torch.optim.Optimizer | None) -> Iterator[None]:
                 adopt(ddp, optimizer, announcements.last.source)
     finally:
         ddp.source = 0
-        ddp.guards.remove(announcements)
+        ddp.guard.all.remove(announcements)
 
 
 def shadow(ddp: Any, event: Event) -> None:
@@ -96,10 +91,14 @@ def shadow(ddp: Any, event: Event) -> None:
         with tag(mb=ddp.mb, phase="forward"):
             broadcast_tensors(ddp.module.buffers(), ddp.group, event.source)
         return
-    ddp.handles, ddp.full = [], len(ddp.buckets)
+    ddp.handles, ddp.averages = [], True
     for bucket in ddp.buckets:
-        bucket.renew()
-        bucket.unused, bucket.missing = set(range(len(bucket.parameters))), set()
+        bucket.renew()  # somebody may hold the gradients of the last pass
+        bucket.reset()
+        for place, parameter in enumerate(bucket.parameters):
+            parameter.grad = None
+            ddp.guard.admits(ddp, parameter)
+            bucket.take(place, 1.0)
     ddp.finish()
 
 
