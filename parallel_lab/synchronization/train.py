@@ -140,14 +140,14 @@ def _replicate(
     """Every rank trains its replica."""
     stream = own(batches, group.rank(), group.size())
     rounds = agreed_rounds(stream, steps, next(model.parameters()).device, group)
-    stepper, before = strategy.stepper(model, optimizer, group=group), sent_bytes()
+    stepper, before = strategy.stepper(model, optimizer, group=group), recorder().sent_bytes
     found: list[tuple[float, float]] = []
     for mb, batch in enumerate(padded(stream, rounds)):
         model.zero_grad()
         found.append(backward(model, batch, loss, mb))
         stepper.step(found[-1][1])
     stepper.finish()
-    sent, losses = sent_bytes() - before, [value for value, weight in found if weight]
+    sent, losses = recorder().sent_bytes - before, [value for value, weight in found if weight]
     staleness = getattr(stepper, "staleness", [0] * len(losses))
     if isinstance(strategy, Rule):  # in step, so that a step has a loss of its own
         losses = _global_losses(found, next(model.parameters()).device, group)
@@ -159,11 +159,6 @@ def _told(done: parameter_server.Trained) -> Record:
     updates = updates_of(done.pushes)
     staleness = [update.staleness for update in updates if not update.dropped]
     return Record(done.losses, staleness, done.weights, done.sent_bytes, updates)
-
-
-def sent_bytes() -> int:
-    """What has left this process until now, as its recorder saw it."""
-    return sum(s.sent_bytes for s in recorder().spans)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
