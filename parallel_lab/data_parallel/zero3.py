@@ -69,7 +69,7 @@ def plan(
         microbatches: each has a forward and a backward pass.
         no_sync: whether all microbatches but the last keep their gradients on the rank.
         replicas: ranks along the first axis of a mesh of two; rank r is of replica r // n.
-        guarded: whether ranks agree, by an `all_reduce` of one flag, that gradients were finite.
+        guarded: whether ranks agree, by an `all_reduce` of one flag (the part after the last), that gradients were finite.
         axis: the mesh axis along which parameters are sharded.
         replicate_axis: the mesh axis along which shards are replicated.
 
@@ -96,7 +96,7 @@ def plan(
                 if op.kind == "B":
                     rows += [*previous, scatter(op.part, mb, phase="backward")]
                     previous = [wire("all_reduce", op.part, mb, axis=replicate_axis, phase="backward")] * (replicas > 1)
-            rows += previous + [wire("all_reduce", 0, mb, phase="backward")] * guarded
+            rows += previous + [wire("all_reduce", units + root, mb, phase="backward")] * guarded
     return Plan.of(rows, _needs(rows, n), ranks=n * replicas)
 
 

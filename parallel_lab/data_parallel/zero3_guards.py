@@ -91,7 +91,7 @@ class Guards(NoGuards):
             return
         problem, self._problem = self._problem, None
         try:
-            with tag(part=0, mb=self.zero.mb, phase="backward"):
+            with tag(part=len(self.zero.units), mb=self.zero.mb, phase="backward"):
                 agree(problem, self.zero.groups.everyone, self.zero.units[0].shards[0].device)
         except ValueError:
             self.zero.zero_grad()
