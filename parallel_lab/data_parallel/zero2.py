@@ -167,14 +167,14 @@ class Zero2(ShardedModule):
         for bucket in self.vectors:
             for index, parameter in enumerate(bucket.parameters):
                 parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
+        self._guard.after_step()
 
     def forward(self, *args, **kwargs) -> Any:
         """Runs the model on this rank's part of the batch."""
         if torch.is_grad_enabled():
             self._guard.forward(self.module)
-            if self.training:
-                with tag(mb=self._forwards, phase="forward"):
-                    broadcast_tensors(self.module.buffers(), self.group)
+            with tag(mb=self._forwards, phase="forward"):
+                broadcast_tensors(self.module.buffers() if self.training else (), self.group)
         with span("forward", mb=self._forwards, phase="forward"):
             outputs = self.module(*args, **kwargs)
         self._forwards += torch.is_grad_enabled()
@@ -262,12 +262,7 @@ class Zero2(ShardedModule):
                 works.append(bucket.all_gather())
         for work in works:
             work.wait()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the gradients: this rank's parts, and what `no_sync` has left."""
-        for piece in self.pieces:
-            piece.view.grad = None
-        super().zero_grad(set_to_none)
+        self._guard.after_step()
 
     def _record(self, part: int) -> None:
         """Writes down the stretch of the backward pass that ends with bucket `part`."""

@@ -53,6 +53,9 @@ class NoGuards:
     def before_step(self, mb: int) -> None:
         """Before anything is changed by a step."""
 
+    def after_step(self) -> None:
+        """The weights are those of the optimizer: after each step, and when all is made."""
+
 
 class Guards(NoGuards):
     """Refuses on the rank that is at fault, before anything is changed on any rank."""
@@ -134,9 +137,19 @@ class Guards(NoGuards):
 
     def before_step(self, mb: int) -> None:
         """ValueError or TypeError on every rank if one of them cannot step."""
-        problem = self._changed() or rate_problem(self.zero.param_groups)
+        problem = self._changed() or self._problem_of_step() or rate_problem(self.zero.param_groups)
         with tag(part=0, mb=mb, phase="step"):
             agree(problem, self.zero.group, self._device)
+        for piece in self.zero.pieces:
+            if piece.shard is not piece.view and piece.parameter._version != self._versions[piece.parameter]:
+                piece.shard.copy_(piece.view)  # weights that were loaded or clamped since: master copies follow
+
+    def after_step(self) -> None:
+        """Remembers how often each parameter was changed in place so far."""
+        self._versions = {piece.parameter: piece.parameter._version for piece in self.zero.pieces}
+
+    def _problem_of_step(self) -> ValueError | None:
+        return None
 
     def _changed(self) -> ValueError | None:
         """The error for a parameter that is no longer a view of its flat vector."""
@@ -165,12 +178,8 @@ class Guards(NoGuards):
 class StepGuards(Guards):
     """Those of Zero1, which sees gradients when it steps, and not before."""
 
-    def before_step(self, mb: int) -> None:
-        """As `Guards`; also for gradients that are not finite, or of parameters that were frozen at first."""
-        problem = self._thawed() or (self._not_finite() if self.zero.check_finite else None)
-        problem = self._changed() or problem or rate_problem(self.zero.param_groups)
-        with tag(part=0, mb=mb, phase="step"):
-            agree(problem, self.zero.group, self._device)
+    def _problem_of_step(self) -> ValueError | None:
+        return self._thawed() or (self._not_finite() if self.zero.check_finite else None)
 
     def _thawed(self) -> ValueError | None:
         sharded = {p for vector in self.zero.vectors for p in vector.parameters}
