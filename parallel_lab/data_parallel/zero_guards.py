@@ -5,11 +5,13 @@ and `zero2.py` are the algorithm alone, and parity tests run that as well (`guar
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
 
 from parallel_lab.agree import finite
 from parallel_lab.agree.arguments import check_rate, no_positional, rate_problem
@@ -38,6 +40,9 @@ class NoGuards:
     def model(self, model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
         """The model that is to be sharded, before anything is sent or moved."""
 
+    def hooked(self, parameter: nn.Parameter, hook: RemovableHandle) -> None:
+        """A `hook` was set on `parameter`."""
+
     def forward(self, model: nn.Module) -> None:
         """Before each forward pass that autograd records."""
 
@@ -61,6 +66,7 @@ class Guards(NoGuards):
     """Refuses on the rank that is at fault, before anything is changed on any rank."""
 
     _problem: Exception | None = None
+    _hooks: ClassVar = WeakIdKeyDictionary()  # of all models of this process
 
     def arguments(self, positional: tuple, params: Sequence, optimizer_kwargs: Mapping) -> None:
         """TypeError for an argument without a name or a rate that is no number; ValueError for a negative rate."""
@@ -83,6 +89,12 @@ class Guards(NoGuards):
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(f"{self.technique} got no parameter to train: all have requires_grad=False")
         check_same_model(model, group, technique=self.technique, **settings)
+
+    def hooked(self, parameter: nn.Parameter, hook: RemovableHandle) -> None:
+        """Removes the hook of a Zero2 that had the parameter before, and would take its gradients away."""
+        if before := self._hooks.get(parameter):
+            before.remove()
+        self._hooks[parameter] = hook
 
     def forward(self, model: nn.Module) -> None:
         """Ends a backward pass that raised; ValueError for a trained parameter that was not one when this was made."""

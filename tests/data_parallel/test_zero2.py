@@ -275,6 +275,28 @@ def loads_weights(sharded):
     return loop.net
 
 
+def wrapped_again(sharded):
+    """A layer is thawed, and so the model is wrapped anew: the old wrapper lets go of its parameters."""
+
+    def half_frozen():
+        model = net()
+        model[0].requires_grad_(False)
+        return model
+
+    loop = Loop(half_frozen, sharded)
+    loop.step()
+    loop.net.requires_grad_(True)
+    if sharded:
+        loop.model = loop.optimizer = Zero2(loop.net, torch.optim.AdamW, lr=0.05)
+    else:
+        loop.optimizer = torch.optim.AdamW(loop.net.parameters(), lr=0.05)
+    loop.step()
+    with torch.no_grad():
+        loop.model(torch.ones(1, 3, dtype=torch.float64))
+    loop.step()
+    return loop.net
+
+
 class Turns(nn.Module):
     """A complex weight."""
 
@@ -301,7 +323,17 @@ def clips(sharded):
     return loop.net
 
 
-PROGRAMS = [clips, freezes, frozen_all_but_the_head, raises, raises_in_forward, siamese, two_graphs, checkpointed]
+PROGRAMS = [
+    clips,
+    wrapped_again,
+    freezes,
+    frozen_all_but_the_head,
+    raises,
+    raises_in_forward,
+    siamese,
+    two_graphs,
+    checkpointed,
+]
 PROGRAMS += [counts_steps, loads_weights]
 
 
