@@ -157,6 +157,9 @@ def schedule(make, parameters):
         model[2].requires_grad_(step not in (3, 4))
         value = optimizer.step(closure)
         scheduler.step()
+        if step == 5:  # as a WGAN's critic is; master copies follow
+            with torch.no_grad():
+                model[0].weight.clamp_(-0.3, 0.3)
     assert not optimizer.zero_grad() and model[0].weight.grad is None
     return torch.cat([p.detach().flatten() for p in model.parameters()] + [value.detach().view(1)])
 
