@@ -37,7 +37,7 @@ class State:
             self._end(use)  # pyright: ignore[reportAttributeAccessIssue]
         self._reductions.clear()
         for unit in self.units:
-            unit.reshard()
+            self.reshard(unit)  # pyright: ignore[reportAttributeAccessIssue]
             unit.look()
 
     def _converted(self, value: Any) -> Any:
@@ -88,11 +88,11 @@ class State:
         self.reset()
         whole: dict[int, Tensor] = {}
         for unit in self.units:
-            unit.unshard(unit.shards[0].dtype)
-            unit.wait_for_unshard()
+            self.unshard(unit, unit.shards[0].dtype)
+            self.wait_for_unshard(unit)
             for shard, value in zip(unit.shards, unit.parameters(), strict=True):
                 whole[id(shard)] = value.clone()
-            unit.reshard()
+            self.reshard(unit)
         held = self.module.state_dict(keep_vars=True)
         return {
             name: whole[id(value)]
