@@ -81,11 +81,22 @@ class Unit:
         """The numbers of the parameters that are not frozen."""
         return [k for k, shard in enumerate(self.shards) if shard.requires_grad]
 
-    def shard(self, rank: int) -> None:
+    def keep_rows(self, rank: int) -> None:
         """Leaves the rows of `rank` in each parameter, which remains the same object in the same place."""
         for slot, parameter in zip(self.slots, self.shards, strict=True):
             rows = slot.shard(parameter.data, rank)
             parameter.data, parameter.grad = rows.clone(memory_format=torch.contiguous_format), None
+
+    def empty_parameters(self) -> list[nn.Parameter]:
+        """Whole parameters with memory and without values."""
+        pairs = zip(self.slots, self.shards, strict=True)
+        return [nn.Parameter(p.new_empty(slot.shape), requires_grad=p.requires_grad) for slot, p in pairs]
+
+    def take(self, parameters: Sequence[Tensor], rank: int) -> None:
+        """Copies the rows of `rank` from whole parameters into the shards, and puts those into the model."""
+        for slot, shard, whole in zip(self.slots, self.shards, parameters, strict=True):
+            shard.copy_(slot.shard(whole, rank))
+        self.place(self.shards)
 
     def place(self, tensors: Sequence[Tensor]) -> None:
         """Puts `tensors` where the parameters stand in the model."""

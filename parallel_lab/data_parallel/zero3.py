@@ -17,8 +17,9 @@ While one unit computes, the next is on its way.
                            and at most 1 + `prefetch` units unsharded, one message, and the gradients of two units
 
 Psi is the number of parameters, of which each counts as n times ceil(rows / n) rows (`units.padded`).
-The plan is in `zero3_plan.py`. `units.py` cuts the model, `unit.py` packs messages, `zero3_saved.py` lets go of what autograd saves, `zero3_state.py`
-saves and loads, `zero3_guards.py` refuses what cannot go well.
+The plan is in `zero3_plan.py`. Others do the rest: `units.py` cuts the model, `unit.py` packs messages,
+`zero3_saved.py` lets go of what autograd saves, `zero3_state.py` saves and loads, `zero3_guards.py` refuses what cannot
+go well.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,6 +123,7 @@ class Zero3(State, nn.Module):
         self._guard = self.guards(self)
         self._guard.arguments(positional, model, prefetch)
         self.groups = Groups.of(group, reshard_after_forward)
+        self.mesh = group if isinstance(group, DeviceMesh) else None
         self.module, self.group, self.prefetch, self.check_finite = model, self.groups.shard, prefetch, check_finite
         self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
         self.reshard_after_forward = reshard_after_forward is True or reshard_after_forward > 1
@@ -136,7 +138,7 @@ class Zero3(State, nn.Module):
         self._anchor = torch.empty(0, requires_grad=True)
         for unit in self.units:
             broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
-            unit.shard(self.group.rank())
+            unit.keep_rows(self.group.rank())
             unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
             unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
         model.register_forward_pre_hook(self._begin_forward, prepend=True, with_kwargs=True)
