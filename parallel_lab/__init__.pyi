@@ -14,7 +14,7 @@ from . import (
     view,
 )
 from .course import ask, check, quiz
-from .runtime import Deadlock, Delay, Drop, Kill, Link, RankFailed, Run, launch
+from .runtime import Deadlock, Delay, Drop, Kill, Link, RankFailed, Run, launch, seed_for
 from .trace import progress, span
 from .view import draw
 
@@ -40,6 +40,7 @@ __all__ = [
     "progress",
     "quiz",
     "runtime",
+    "seed_for",
     "simulate",
     "span",
     "synchronization",

@@ -54,8 +54,8 @@ class ChunkPlan(Plan):
 
     @property
     def rounds(self) -> int:
-        """How many rounds there are: one more than the highest `mb`, and 0 for one rank."""
-        return 1 + max((op.mb for op in self), default=-1)
+        """How many rounds there are: one more than the highest `round`, and 0 for one rank."""
+        return 1 + max((op.round for op in self), default=-1)
 
     @cached_property
     def waits(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
@@ -106,8 +106,8 @@ def assemble(n: int, messages: Iterable[Message], extents: Extents, ahead: int =
     needs = _Needs(n, extents, ahead)
     ops: list[list[Op]] = [[] for _ in range(n)]
     for number in sorted(rounds):
-        sends = [send(m.source, m.target, m.part, number) for m in rounds[number]]
-        receives = [recv(m.target, m.source, m.part, number, reduce=m.reduce) for m in rounds[number]]
+        sends = [send(m.source, m.target, m.part, round=number) for m in rounds[number]]
+        receives = [recv(m.target, m.source, m.part, round=number, reduce=m.reduce) for m in rounds[number]]
         _refuse_conflict(sends, receives, extents)
         needs.add_round(sends, receives)
         for op in (*sends, *receives):
@@ -125,18 +125,18 @@ def _issue_order(row: list[Op], needs: dict[Op, tuple[Op, ...]], ahead: int) -> 
     """
     receives = [op for op in row if op.kind in RECEIVING]
     posted = 0
-    for number in sorted({op.mb for op in row}):
+    for number in sorted({op.round for op in row}):
         while posted < len(receives):
             op = receives[posted]
-            if op.mb > number + ahead or _last_round(needs.get(op, ())) >= number:
+            if op.round > number + ahead or _last_round(needs.get(op, ())) >= number:
                 break
             yield op
             posted += 1
-        yield from (op for op in row if op.kind == "send" and op.mb == number)
+        yield from (op for op in row if op.kind == "send" and op.round == number)
 
 
 def _last_round(ops: Iterable[Op]) -> int:
-    return max((op.mb for op in ops), default=-1)
+    return max((op.round for op in ops), default=-1)
 
 
 class _Needs:
@@ -178,7 +178,7 @@ class _Needs:
         implied = self.over[op.sender()]
         before = [b for b in before if not implied & self.bit[b]]
         if op.kind == "recv_reduce":
-            before += [r for r in self.reduced[op.rank] if r.mb == op.mb - self.ahead - 2]
+            before += [r for r in self.reduced[op.rank] if r.round == op.round - self.ahead - 2]
         return before
 
     def _note(self, op: Op, before: list[Op]) -> None:

@@ -21,9 +21,9 @@ from parallel_lab.collectives.lanes import Lanes, lanes, open_second
 from parallel_lab.collectives.scratch import Scratch
 from parallel_lab.plan import Op
 from parallel_lab.runtime.group import member
+from parallel_lab.runtime.tags import collective
 from parallel_lab.trace import recorder, tag
 
-_TAGS = 1 << 20  # where our tags begin, to keep clear of the small ones that users choose
 _scratch = Scratch()
 
 Combine = Callable[[Tensor, Tensor], object]
@@ -76,7 +76,8 @@ def execute_chunks(
         raise ValueError(f"the plan is for {plan.ranks} ranks, the group has {group.size()}")
     row, waits = plan.rows[group.rank()], plan.waits[group.rank()]
     exchanged_bytes = _exchanged_bytes(row, chunks) if plan.ranks == 2 else 0
-    _walk(row, waits, chunks, lanes(group, exchanged_bytes), COMBINE[op])
+    with tag(**recorder().names_inside(getattr(group, "axis", group.group_name))):
+        _walk(row, waits, chunks, lanes(group, exchanged_bytes), COMBINE[op])
     open_second(group, exchanged_bytes)
 
 
@@ -104,21 +105,19 @@ def _walk(row: Sequence[Op], waits: Waits, chunks: Sequence[Tensor], lane: Lanes
             combine(chunks[row[place].part], arrived)
             _scratch.give(arrived)
 
-    with tag():
-        tags = recorder().tags
-        for place, op in enumerate(row):
-            for before in waits[place]:
-                finish(before)
-            _, kind, part, mb, peer = op[:5]
-            chunk = chunks[part]
-            if not chunk.numel():
-                continue
-            tags[-1] = {"kind": kind, "part": part, "mb": mb}
-            if kind == "recv_reduce":
-                chunk = landed[place] = _scratch.take(chunk)
-            elif kind == "send":
-                leaving[part] = place
-            move = lane.send if kind == "send" else lane.recv
-            works[place] = move([chunk], peer, _TAGS + mb * len(chunks) + part)
+    name = recorder().tags[-1]  # read as each message is issued, so that one serves them all
+    for place, op in enumerate(row):
+        for before in waits[place]:
+            finish(before)
+        chunk = chunks[op.part]
+        if not chunk.numel():
+            continue
+        name["kind"], name["part"], name["round"] = op.kind, op.part, op.round
+        if op.kind == "recv_reduce":
+            chunk = landed[place] = _scratch.take(chunk)
+        elif op.kind == "send":
+            leaving[op.part] = place
+        move = lane.send if op.kind == "send" else lane.recv
+        works[place] = move([chunk], op.peer, collective(op.round * len(chunks) + op.part))
     for place in range(len(row)):
         finish(place)

@@ -44,6 +44,8 @@ def open_second(group: dist.ProcessGroup, exchanged_bytes: int) -> None:
     """
     if exchanged_bytes >= LEAST_BYTES and group not in _second:
         ranks = dist.get_process_group_ranks(group)
-        second = dist.new_group(ranks, use_local_synchronization=True)
+        # The same axis: which connection a message takes is no part of its identity.
+        axis = getattr(group, "axis", None)
+        second = dist.new_group(ranks, use_local_synchronization=True, group_desc=axis)
         assert isinstance(second, dist.ProcessGroup)
         _second[group] = second

@@ -23,7 +23,7 @@ LETTERS = {"forward": "F", "backward": "B", "backward_input": "I", "backward_wei
 NAMES = {letter: name for name, letter in LETTERS.items()}
 
 RECEIVING = frozenset({"recv", "recv_reduce"})  # overwrite what is held, or add to it
-_TEXT = re.compile(r"(-?\d+)([A-Za-z_]+)(\d+)(?:([<>])(\d+))?(?:@(\w+))?(?::([\w/-]+))?(?:#(\d+))?")
+_TEXT = re.compile(r"(-?\d+)([A-Za-z_]+)(\d+)(?:([<>])(\d+))?(?:@(\w+))?(?::([\w./-]+))?(?:#(\d+))?")
 
 
 class Op(NamedTuple):
@@ -39,7 +39,9 @@ class Op(NamedTuple):
         lane: `compute`, `send` or `recv`.
         axis: the axis of the mesh, or the group, that a message or collective runs on (`dp`, `tp`, `pp`); empty for
             the default group.
-        phase: the part of a training step that it belongs to: `forward`, `backward` or `step`.
+        phase: the part of a training step that it belongs to: `forward`, `backward` or `step`. A message of a
+            collective adds what the collective works on (`backward/3` for bucket 3), and its number where several have
+            the same name (`backward/3.1`, `.1`).
         round: which round of a collective's algorithm a message belongs to.
     """
 
@@ -78,14 +80,14 @@ class Op(NamedTuple):
         return self._replace(rank=self.peer, kind="send", peer=self.rank, lane=SEND)
 
 
-def send(rank: int, peer: int, part: int, mb: int = 0) -> Op:
-    """`rank` sends chunk `part` to `peer` in round `mb`."""
-    return Op(rank, "send", part, mb, peer, SEND)
+def send(rank: int, peer: int, part: int, mb: int = 0, *, round: int = 0) -> Op:
+    """`rank` sends chunk `part` to `peer`."""
+    return Op(rank, "send", part, mb, peer, SEND, round=round)
 
 
-def recv(rank: int, peer: int, part: int, mb: int = 0, *, reduce: bool = False) -> Op:
-    """`rank` receives chunk `part` from `peer` in round `mb`, over what it holds or, with `reduce`, added to it."""
-    return Op(rank, "recv_reduce" if reduce else "recv", part, mb, peer, RECV)
+def recv(rank: int, peer: int, part: int, mb: int = 0, *, round: int = 0, reduce: bool = False) -> Op:
+    """`rank` receives chunk `part` from `peer`, over what it holds or, with `reduce`, added to it."""
+    return Op(rank, "recv_reduce" if reduce else "recv", part, mb, peer, RECV, round=round)
 
 
 @dataclass(frozen=True)

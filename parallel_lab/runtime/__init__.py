@@ -6,7 +6,7 @@ from parallel_lab.runtime.faults import Delay, Drop, Fault, Kill
 from parallel_lab.runtime.forkserver import restart
 from parallel_lab.runtime.launch import Run, launch
 from parallel_lab.runtime.link import Cost, Link, ring_cost
-from parallel_lab.runtime.mesh import make_mesh
+from parallel_lab.runtime.mesh import make_mesh, seed_for
 
 __all__ = [
     "Cost",
@@ -27,4 +27,5 @@ __all__ = [
     "rank_device",
     "restart",
     "ring_cost",
+    "seed_for",
 ]

@@ -6,20 +6,21 @@ Because it is registered as a backend of `torch.distributed`, PyTorch's own DDP,
 pass through it as well, and so do sub-groups and device meshes.
 """
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from parallel_lab.runtime import stage
+from parallel_lab.runtime import stage, tags
 from parallel_lab.runtime.calls import Call, CallLog, learner_line
 from parallel_lab.runtime.emulate import Emulator
 from parallel_lab.runtime.faults import Injector
-from parallel_lab.runtime.link import ring_cost
-from parallel_lab.runtime.parting import Departures
+from parallel_lab.runtime.link import Cost, ring_cost
+from parallel_lab.runtime.liveness import Liveness
 from parallel_lab.runtime.work import CollectiveWork, DoneWork, MessageWork
 from parallel_lab.trace.record import recorder
 
@@ -61,7 +62,7 @@ class Door:
         host: the address gloo listens on; None lets it find the one that other hosts reach. `launch` says 127.0.0.1:
             gloo in the wheels has no TLS, so nothing may leave the machine.
         calls, injector, emulator: the log, the faults and the link of this rank.
-        departures: which ranks may die, and have.
+        liveness: which ranks may die, and have.
     """
 
     backend: str = "gloo"
@@ -69,7 +70,7 @@ class Door:
     calls: CallLog = field(default_factory=CallLog)
     injector: Injector = field(default_factory=lambda: Injector(-1, ()))
     emulator: Emulator | None = None
-    departures: Departures = field(default_factory=Departures)
+    liveness: Liveness = field(default_factory=Liveness)
 
 
 door = Door()
@@ -84,8 +85,46 @@ def payload_bytes(kind: str, arguments: tuple, ranks: int) -> int:
     return max(sizes, default=0)
 
 
+def exchanged_bytes(arguments: tuple, ranks: int) -> tuple[list[int], list[int]]:
+    """What an all-to-all, of one tensor or of a list, sends to each rank and receives from each."""
+    taken, given, *splits = arguments
+    if isinstance(given, torch.Tensor):
+        taken_rows, given_rows = splits[:2]
+        return _block_bytes(given, given_rows, ranks), _block_bytes(taken, taken_rows, ranks)
+    return [tensor.nbytes for tensor in given], [tensor.nbytes for tensor in taken]
+
+
+def exchange_cost(sizes_bytes: Iterable[int]) -> Cost:
+    """What one rank pays to send, or to receive, messages of these sizes one after another; empty ones are not sent."""
+    sizes = [size for size in sizes_bytes if size]
+    return Cost(sum(sizes), len(sizes), len(sizes), sum(sizes) / max(len(sizes), 1))
+
+
+def _block_bytes(tensor: torch.Tensor, rows: list[int], ranks: int) -> list[int]:
+    """The sizes of the blocks of `rows` rows each that a tensor is cut into; of equal ones where no rows are given."""
+    if not rows:
+        return [tensor.nbytes // ranks] * ranks
+    row_bytes = tensor.nbytes // max(1, len(tensor))
+    return [count * row_bytes for count in rows]
+
+
+def axis_of(description: str, label: str) -> str:
+    """The axis of a group, from the description that its maker gave it.
+
+    Device meshes describe theirs as `mesh_dp`; `dist.new_group(group_desc="tp")` gives a name to any group. One without
+    is known by its label.
+    """
+    if not label or description in ("default_pg", "mesh_default"):
+        return ""
+    return re.sub(r"\W+", "_", label if description == "undefined" else description.removeprefix("mesh_"))
+
+
 def _nothing() -> None:
     return None
+
+
+def _at_once() -> float:
+    return 0.0
 
 
 class LabGroup(dist.ProcessGroup):
@@ -95,16 +134,25 @@ class LabGroup(dist.ProcessGroup):
         inner: the group that moves the bytes.
         ranks: the global ranks of the members, in group order.
         name: unique among the groups of this process; empty for the default group.
+        headers: connections for the headers of an emulated link.
+
+    Attributes:
+        label: the name.
+        axis: the axis of the mesh that the group belongs to; empty for the default group.
     """
 
-    def __init__(self, inner: dist.ProcessGroup, rank: int, ranks: list[int], name: str) -> None:
+    def __init__(self, inner: dist.ProcessGroup, rank: int, ranks: list[int], name: str, headers: Any = None) -> None:
         super().__init__(rank, len(ranks))  # pyright: ignore[reportCallIssue] (the stubs miss this constructor)
-        self.inner, self.ranks, self.label = inner, tuple(ranks), name
+        self.inner, self.ranks, self.label, self.headers = inner, tuple(ranks), name, headers
+        self.axis = axis_of("undefined", name)
         self._name = name
 
     # torch numbers the group after it is made, and compiled code looks it up by that name.
     def _set_group_name(self, name: str) -> None:
         self._name = name
+
+    def _set_group_desc(self, desc: str) -> None:
+        self.axis = axis_of(desc, self.label)
 
     @property
     def group_name(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] (a NewType of str)
@@ -124,58 +172,84 @@ class LabGroup(dist.ProcessGroup):
         return self._message("recv", tensors, srcRank, tag)
 
     def recv_anysource(self, tensors, tag: int) -> dist.Work:
-        """Receives into `tensors[0]` from whoever sends first; an emulated link does not hold it back."""
-        _, call, index = self._begin("recv", stage.flatten(tensors)[0].nbytes, -1, peer=-1, lane="recv")
-        work = self.inner.recv_anysource(tensors, tag)
-        return MessageWork(work, call, recorder(), index, _nothing, lambda: 0.0, door.departures)
+        """Receives into `tensors[0]` from whoever sends first."""
+        size = stage.flatten(tensors)[0].nbytes
+        asked_s, call, index = self._begin("recv", size, -1, peer=-1, part=-1, lane="recv")
+        work = self.inner.recv_anysource(tensors, tags.checked(tag))
+
+        def due() -> float:
+            source = work._source_rank()
+            recorder().came_from(index, self.ranks[source])
+            return door.emulator.receive(self.headers, asked_s, size, source, tag)() if door.emulator else 0.0
+
+        return MessageWork(work, call, recorder(), index, _nothing, due, door.liveness)
 
     def _message(self, kind: str, tensors, other: int, tag: int) -> dist.Work:
-        size, peer = tensors[0].nbytes, self.ranks[other]
+        size, peer, tag = tensors[0].nbytes, self.ranks[other], tags.checked(tag)
         sent = {"sent_bytes": size, "sent_messages": 1} if kind == "send" else {}
         dropped = door.injector.apply(kind)
         asked_s, call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
         if dropped:
             return DoneWork(tensors)
-        due: Callable[[], float] = lambda: 0.0  # noqa: E731
+        due = _at_once
         if door.emulator:
             announce = door.emulator.send if kind == "send" else door.emulator.receive
-            due = announce(self.inner, asked_s, size, other, tag)
-        (tensors, *_), back = self._staged(kind, (tensors,))
+            due = announce(self.headers, asked_s, size, other, tag)
+        _, (tensors, *_), back = self._staged(kind, kind, (tensors,))
         work = getattr(self.inner, kind)(tensors, other, tag)
         after = back if kind == "recv" else _nothing
-        return MessageWork(work, call, recorder(), index, after, due, door.departures)
+        return MessageWork(work, call, recorder(), index, after, due, door.liveness)
 
     def _collective(self, method: str, arguments: tuple, options: dict) -> dist.Work:
         kind, ranks = COLLECTIVES[method], self.size()
         size = payload_bytes(kind, arguments, ranks)
         settings: Any = next(iter(options.values()), arguments[-1] if arguments else None)
         root: int = settings.rootRank if kind in ROOTED else -1
-        cost = ring_cost(kind, ranks, size, place=(self.rank() - root) % ranks if root >= 0 else 0)
+        cost, *others = self._costs(kind, arguments, size, root)
         sent = {"sent_bytes": cost.sent_bytes, "sent_messages": cost.sent_messages}
         dropped = door.injector.apply(kind)
         asked_s, call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
         if dropped:
             return DoneWork(stage.flatten(arguments[:1]))
-        arguments, back = self._staged(kind, arguments)
+        method, arguments, back = self._staged(kind, method, arguments)
 
         def start() -> dist.Work:
             return getattr(self.inner, method)(*arguments, **options)
 
-        work, future = door.emulator.collective(self.inner, asked_s, start, cost) if door.emulator else (start(), None)
+        if not door.emulator:
+            return CollectiveWork(start(), call, recorder(), index, back, None)
+        seconds = max(each.seconds(door.emulator.link) for each in (cost, *others))
+        work, future = door.emulator.collective(self.inner, asked_s, start, seconds)
         return CollectiveWork(work, call, recorder(), index, back, future)
+
+    def _costs(self, kind: str, arguments: tuple, size: int, root: int) -> list[Cost]:
+        """What this rank pays for a collective on its way out; of an all-to-all, on its way in as well."""
+        ranks, rank = self.size(), self.rank()
+        if kind == "all_to_all":
+            ways = exchanged_bytes(arguments, ranks)
+            return [exchange_cost(size for peer, size in enumerate(sizes) if peer != rank) for sizes in ways]
+        return [ring_cost(kind, ranks, size, place=(rank - root) % ranks if root >= 0 else 0)]
 
     def _begin(self, kind: str, size: int, other: int, **fields) -> tuple[float, Call, int]:
         """Writes down that this rank asked for an operation; returns when, before that took its own time."""
         asked_s = time.monotonic()
         line = learner_line()
         call = door.calls.begin(kind, self.label, self.ranks, size, other, line)
-        fields |= {"start_s": asked_s - recorder().began_s, "bytes": size, "group": self.label, "line": line}
-        return asked_s, call, recorder().issue(kind, **fields)
+        keeper = recorder()
+        start_s = asked_s - keeper.began_s
+        names = {"group": self.label, "axis": self.axis, "line": line}
+        return asked_s, call, keeper.issue(kind, start_s=start_s, bytes=size, **names, **fields)
 
-    def _staged(self, kind: str, arguments: tuple) -> tuple[tuple, Callable[[], None]]:
-        if stage.needed(kind, door.backend, stage.flatten(arguments)):
-            return stage.to_host(arguments)
-        return arguments, _nothing
+    def _staged(self, kind: str, method: str, arguments: tuple) -> tuple[str, tuple, Callable[[], None]]:
+        """The method and arguments that the backend can carry out, and what to do with the result."""
+        back = _nothing
+        if method == "alltoall" and door.backend == "gloo":
+            method = "all_to_all_single" if hasattr(dist.ProcessGroup, "all_to_all_single") else "alltoall_base"
+            arguments, back = stage.to_one_tensor(arguments)
+        if not stage.needed(kind, door.backend, stage.flatten(arguments)):
+            return method, arguments, back
+        arguments, to_device = stage.to_host(arguments)
+        return method, arguments, lambda: (to_device(), back())[1]
 
 
 def _add_collective(name: str, method: str) -> None:
@@ -201,19 +275,27 @@ def _create(settings, _options) -> LabGroup:
         backend = dist.ProcessGroupNCCL(settings.store, rank, len(ranks), settings.timeout)
         kind, devices = dist.ProcessGroup.BackendType.NCCL, ["cuda"]
     else:
-        options = dist.ProcessGroupGloo._Options()  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
-        options._timeout = settings.timeout
-        if door.host:
-            options._devices = [dist.ProcessGroupGloo.create_device(hostname=door.host)]
-        else:
-            options._devices = [dist.ProcessGroupGloo.create_default_device()]
-        backend = dist.ProcessGroupGloo(settings.store, rank, len(ranks), options)
+        backend = _gloo(settings.store, rank, len(ranks), settings.timeout)
         kind, devices = dist.ProcessGroup.BackendType.GLOO, ["cpu", "cuda"]
     for device in devices:
         inner._register_backend(torch.device(device), kind, backend)
     inner._set_default_backend(kind)
+    headers = None
+    if door.emulator:
+        store = dist.PrefixStore("headers", settings.store)  # pyright: ignore[reportPrivateImportUsage]
+        headers = _gloo(store, rank, len(ranks), settings.timeout)
     world = not dist.is_initialized()
-    return LabGroup(inner, rank, ranks, "" if world else settings.group_id)
+    return LabGroup(inner, rank, ranks, "" if world else settings.group_id, headers)
+
+
+def _gloo(store, rank: int, ranks: int, timeout) -> dist.ProcessGroupGloo:
+    options = dist.ProcessGroupGloo._Options()  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
+    options._timeout = timeout
+    if door.host:
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=door.host)]
+    else:
+        options._devices = [dist.ProcessGroupGloo.create_default_device()]
+    return dist.ProcessGroupGloo(store, rank, ranks, options)
 
 
 dist.Backend.register_backend("lab", _create, extended_api=True, devices=["cpu", "cuda"])

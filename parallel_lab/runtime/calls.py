@@ -6,12 +6,14 @@ messages, sub-groups and the learner's line are known too.
 
 import contextlib
 import functools
-import json
+import itertools
+import marshal
+import mmap
 import os
 import sys
 import threading
-from dataclasses import astuple, dataclass
-from typing import BinaryIO
+from collections import deque
+from dataclasses import dataclass
 
 import torch
 
@@ -22,6 +24,8 @@ _STANDARD = os.path.dirname(os.__file__) + os.sep
 ISSUED, WAITING, DONE = "issued", "waiting", "done"
 RECENT = 1000  # a rank that has more messages than this under way is not looked at closely
 POINT_TO_POINT = ("send", "recv")
+KEPT = 10_000  # calls of a rank: more than the largest plan has under way
+SLOT_BYTES = 1024  # of one call in the file: 64 ranks and the path of a line
 
 
 @dataclass(slots=True)
@@ -54,42 +58,74 @@ class Call:
         """Whether every rank of the group takes part."""
         return self.kind not in POINT_TO_POINT
 
+    @property
+    def stream(self) -> tuple:
+        """What its number counts: the collectives of a group, or the messages to a peer or from it."""
+        return stream(self.kind, self.group, self.peer)
+
+
+def stream(kind: str, group: str, peer: int) -> tuple:
+    """The stream of calls that one of this kind belongs to."""
+    return (group, kind, peer) if kind in POINT_TO_POINT else (group,)
+
 
 class CallLog:
-    """The calls of this rank, in order; also written to `file` as they begin, for when the rank dies without a word."""
+    """The last calls of this rank, in order; also kept in a file as they begin, for when the rank dies without a word.
 
-    def __init__(self, file: BinaryIO | None = None) -> None:
-        self.calls: list[Call] = []
-        self.file = file
-        self._counts: dict[tuple, int] = {}
+    Attributes:
+        calls: the last `KEPT` calls.
+        made: for each stream, how many calls there were; it counts those that are no longer kept.
+        total: how many calls there were in all.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.calls: deque[Call] = deque(maxlen=KEPT)
+        self.made: dict[tuple, int] = {}
+        self.total = 0
+        self.slots = _open_slots(path) if path else None
         self._lock = threading.Lock()  # a parameter server has a thread for each worker
 
     def begin(self, kind: str, group: str, ranks: tuple[int, ...], size_bytes: int, peer: int, line: str) -> Call:
         """Notes a call and numbers it."""
-        key = (group, kind, peer) if kind in POINT_TO_POINT else (group,)
         with self._lock:
-            number = self._counts.get(key, 0)
-            self._counts[key] = number + 1
+            key = stream(kind, group, peer)
+            number = self.made.get(key, 0)
+            self.made[key] = number + 1
             self.calls.append(call := Call(kind, group, ranks, number, size_bytes, peer, line))
-            if self.file:
-                self.file.write(json.dumps(astuple(call)).encode() + b"\n")
+            if self.slots is not None:
+                self._store((kind, group, ranks, number, size_bytes, peer, line))
+            self.total += 1
         return call
+
+    def _store(self, facts: tuple) -> None:
+        record = marshal.dumps((self.total, facts))
+        if len(record) > SLOT_BYTES:
+            record = marshal.dumps((self.total, (*facts[:-1], "")))  # the line's path is too long
+        start = self.total % KEPT * SLOT_BYTES
+        self.slots[start : start + len(record)] = record  # type: ignore[index]
 
     def waiting(self) -> bool:
         """Whether this rank stands still in a call, and has no thread of its own that could make another."""
         own = {"MainThread", "kernel", "link", "waiter"}
         alone = all(thread.name in own for thread in threading.enumerate())
-        return alone and any(call.state == WAITING for call in self.calls[-RECENT:])
+        return alone and any(call.state == WAITING for call in itertools.islice(reversed(self.calls), RECENT))
+
+
+def _open_slots(path: str) -> mmap.mmap:
+    """A new file as memory: what is written there needs no call of the system, and is there after a death."""
+    with open(path, "w+b") as file:
+        file.truncate(KEPT * SLOT_BYTES)  # sparse: what is not written takes no room
+        return mmap.mmap(file.fileno(), KEPT * SLOT_BYTES)
 
 
 def read_calls(path: str) -> list[Call]:
-    """The calls that a rank had written to its file; none where it never got that far."""
-    calls = []
-    with contextlib.suppress(OSError, ValueError), open(path) as file:
-        for line in file:
-            kind, group, ranks, *rest = json.loads(line)
-            calls.append(Call(kind, group, tuple(ranks), *rest))
-    return calls
+    """The last calls that a rank had written to its file; none where it never got that far."""
+    found = []
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        while slot := file.read(SLOT_BYTES):
+            with contextlib.suppress(EOFError, ValueError, TypeError):  # an empty slot, or one half written
+                found.append(marshal.loads(slot))
+    return [Call(*facts) for _, facts in sorted(found)]
 
 
 def learner_line() -> str:

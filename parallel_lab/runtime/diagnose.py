@@ -6,10 +6,10 @@ or it is busy elsewhere. Or ranks wait for each other in a circle.
 """
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from parallel_lab.runtime.calls import DONE, ISSUED, WAITING, Call
+from parallel_lab.runtime.calls import DONE, ISSUED, WAITING, Call, stream
 
 ANY_SIZE = ("all_to_all", "gather", "scatter", "all_gather", "barrier")  # sizes may differ between ranks
 
@@ -19,20 +19,22 @@ class State:
     """A rank at the moment of the report.
 
     Attributes:
-        calls: what it asked of its groups, in order.
+        calls: the last things that it asked of its groups, in order.
         line: the learner's line that it is in, `file:number`; empty where unknown.
         finished: whether its function has returned.
         ended: how it failed, in words; empty while it lives.
         silent: whether it could not answer (native code holds the interpreter).
         begun: whether it has come so far that it can be asked.
+        made: how many calls there were of each stream, those before `calls` among them.
     """
 
-    calls: list[Call]
+    calls: Sequence[Call]
     line: str = ""
     finished: bool = False
     ended: str = ""
     silent: bool = False
     begun: bool = True
+    made: Mapping[tuple, int] = field(default_factory=dict)
 
     @property
     def busy(self) -> str:
@@ -43,6 +45,10 @@ class State:
     def waiting(self) -> Call | None:
         """The call in which the rank stands still."""
         return next((call for call in reversed(self.calls) if call.state == WAITING), None)
+
+    def has_made(self, number: int, key: tuple) -> bool:
+        """Whether the rank has made call `number` of the stream `key`."""
+        return self.made.get(key, 0) > number or any(c.number >= number and c.stream == key for c in self.calls)
 
 
 def mismatch(states: Mapping[int, State]) -> str:
@@ -128,10 +134,6 @@ def _collectives(states: Mapping[int, State]) -> dict[tuple[int, str], dict[int,
     return found
 
 
-def _nth(state: State, group: str, number: int) -> Call | None:
-    return next((c for c in state.calls if c.collective and c.group == group and c.number == number), None)
-
-
 def _size(call: Call) -> int:
     return -1 if call.kind in ANY_SIZE else call.bytes
 
@@ -152,10 +154,11 @@ def _waits_for(rank: int, call: Call | None, states: Mapping[int, State]) -> lis
     """The ranks that have not done their part of the call in which `rank` waits."""
     assert call is not None
     if call.collective:
-        return [r for r in call.ranks if r in states and _nth(states[r], call.group, call.number) is None]
+        return [r for r in call.ranks if r in states and not states[r].has_made(call.number, call.stream)]
     if call.peer not in states:
         return []
-    return [] if any(_answers(c, call, rank) for c in states[call.peer].calls) else [call.peer]
+    answer = stream("send" if call.kind == "recv" else "recv", call.group, rank)
+    return [] if states[call.peer].has_made(call.number, answer) else [call.peer]
 
 
 def _never_waited(states: Mapping[int, State]) -> str:

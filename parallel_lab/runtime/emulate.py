@@ -1,8 +1,10 @@
 """Holding operations back so that the loopback behaves like a slower `Link`.
 
-A message carries, in a small message ahead of it, the moment at which it would have left the sender's link; the clock
-is the machine's own, so the receiver can compare it with its own link. The bytes themselves travel at once, while the
-emulated time runs. For a collective all ranks first agree on the moment the last of them joined.
+With each message goes a small one, its header: the moment at which the message would have left the sender's link. The
+clock is the machine's own, so the receiver can compare it with its own link. Headers travel on connections of their
+own, with the tag of their message; so they meet no other message, and a receive from any source learns of its header
+once it knows who sent. The bytes themselves travel at once, while the emulated time runs. For a collective all ranks
+first agree on the moment the last of them joined, and on the time of the slowest.
 """
 
 import bisect
@@ -17,11 +19,10 @@ import torch
 import torch.distributed as dist
 from torch.futures import Future
 
-from parallel_lab.runtime.link import Cost, Link
-from parallel_lab.runtime.punctual import Punctual
+from parallel_lab.runtime.link import Link
+from parallel_lab.runtime.precise_sleep import PreciseSleep
 from parallel_lab.runtime.work import future_of
 
-HEADER_TAG = 1 << 20  # tags of headers stand beside those of their messages
 ROUNDING_S = 1e-6  # gaps are sums of floating-point moments
 REMEMBERED = 1000  # so many messages back a gap on the way in can still be found
 
@@ -45,7 +46,7 @@ class Timer:
                 self._thread.start()
 
     def _loop(self) -> None:
-        clock = Punctual(self._changed.wait)
+        clock = PreciseSleep(self._changed.wait)
         while True:
             with self._changed:
                 while not self._queue:
@@ -62,13 +63,12 @@ class LateFuture(Future):
 
 
 class Pending(NamedTuple):
-    """A collective under way: the futures of its header and of its bytes, the moment the last rank joined, what it
-    costs, and the future that the caller has."""
+    """A collective under way: the futures of its header and of its bytes, the header itself (when the last rank joined,
+    and how long the slowest takes), and the future that the caller has."""
 
     joined: Future
     payload: Future
-    moment: torch.Tensor
-    seconds: float
+    header: torch.Tensor
     late: LateFuture
 
     def arrived(self) -> bool:
@@ -121,13 +121,15 @@ class Emulator:
         self.pending: deque[Pending] = deque()
         self._lock = threading.Lock()
 
-    def send(self, inner: dist.ProcessGroup, asked_s: float, size_bytes: int, to: int, tag: int) -> Callable[[], float]:
+    def send(
+        self, headers: dist.ProcessGroup, asked_s: float, size_bytes: int, to: int, tag: int
+    ) -> Callable[[], float]:
         """Sends the header of a message that was asked for at `asked_s`; returns when the message will have left."""
         with self._lock:
             due_s = max(asked_s, self.out_free_s) + self.link.seconds(size_bytes)
             self.out_free_s = due_s
         header = torch.tensor([due_s], dtype=torch.float64)
-        work = inner.send([header], to, tag + HEADER_TAG)
+        work = headers.send([header], to, tag)
 
         def due() -> float:
             work.wait()
@@ -137,11 +139,11 @@ class Emulator:
         return due
 
     def receive(
-        self, inner: dist.ProcessGroup, _: float, size_bytes: int, source: int, tag: int
+        self, headers: dist.ProcessGroup, _: float, size_bytes: int, source: int, tag: int
     ) -> Callable[[], float]:
         """Expects the header of a message and returns when the message will have come in."""
         header = torch.zeros(1, dtype=torch.float64)
-        work = inner.recv([header], source, tag + HEADER_TAG)
+        work = headers.recv([header], source, tag)
 
         def due() -> float:
             work.wait()
@@ -151,18 +153,18 @@ class Emulator:
         return due
 
     def collective(
-        self, inner: dist.ProcessGroup, asked_s: float, start: Callable[[], dist.Work], cost: Cost
+        self, inner: dist.ProcessGroup, asked_s: float, start: Callable[[], dist.Work], seconds: float
     ) -> tuple[dist.Work, "LateFuture"]:
-        """Starts a collective that this rank asked for at `asked_s`.
+        """Starts a collective that this rank asked for at `asked_s`, and that takes its link `seconds`.
 
         Returns its handle and the future that completes when the link would have done it.
         """
-        joined = torch.tensor([asked_s], dtype=torch.float64)
+        header = torch.tensor([asked_s, seconds], dtype=torch.float64)
         options = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
-        header = inner.allreduce([joined], options)
+        joined = inner.allreduce([header], options).get_future()
         work = start()
-        entry = Pending(header.get_future(), future_of(work)[0], joined, cost.seconds(self.link), LateFuture())
+        entry = Pending(joined, future_of(work)[0], header, LateFuture())
         self.pending.append(entry)
         entry.joined.add_done_callback(self._advance)
         entry.payload.add_done_callback(self._advance)
@@ -173,7 +175,8 @@ class Emulator:
         with self._lock:
             while self.pending and self.pending[0].arrived():
                 entry = self.pending.popleft()
-                start_s = max(entry.moment.item(), self.out_free_s, self.way_in.free_s)
-                self.out_free_s = entry.late.due_s = start_s + entry.seconds
-                self.way_in.book(entry.late.due_s, entry.seconds)
+                joined_s, seconds = entry.header.tolist()
+                start_s = max(joined_s, self.out_free_s, self.way_in.free_s)
+                self.out_free_s = entry.late.due_s = start_s + seconds
+                self.way_in.book(entry.late.due_s, seconds)
                 self.timer.at(entry.late.due_s, entry.deliver)

@@ -9,9 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cloudpickle
-
-from parallel_lab.runtime import forkserver, report, torchrun
+from parallel_lab.runtime import forkserver, pickles, report, torchrun
 from parallel_lab.runtime.bar import Bar
 from parallel_lab.runtime.device import choose_device
 from parallel_lab.runtime.diagnose import State, mismatch
@@ -50,7 +48,8 @@ class Run:
     def __repr__(self) -> str:
         sent = sum(s.sent_bytes for s in self.trace.spans)
         messages = sum(s.sent_messages for s in self.trace.spans)
-        return f"<Run: {len(self)} ranks sent {sent:,} bytes in {messages:,} messages>"
+        left_out = f"; {self.trace.left_out:,} spans were not kept" if self.trace.left_out else ""
+        return f"<Run: {len(self)} ranks sent {sent:,} bytes in {messages:,} messages{left_out}>"
 
 
 def launch(
@@ -65,6 +64,7 @@ def launch(
     memory_bytes: int | None = None,
     may_fail: Collection[int] = (),
     echo: bool = True,
+    record: bool = True,
     **kwargs: Any,
 ) -> Run:
     """Runs `fn(*args, **kwargs)` on `ranks` processes that share a default process group, and waits for them.
@@ -74,25 +74,36 @@ def launch(
     ranks exist already, `fn` runs here and the run holds this rank's result alone.
 
     Args:
-        ranks: how many, 1 to 64. link: an emulated slower network. faults: `Kill`, `Delay`, `Drop`: what goes wrong.
-        timeout: seconds until ranks that have not finished are ended. device: `auto`, `cpu` or `cuda`.
+        fn: what each rank runs.
+        *args: the arguments of `fn`.
+        ranks: how many, 1 to 64.
+        link: an emulated slower network.
+        faults: `Kill`, `Delay`, `Drop`: what goes wrong.
+        timeout: seconds until ranks that have not finished are ended; infinity for no limit.
+        device: `auto`, `cpu` or `cuda`.
+        seed: where the random generators of each rank start.
         memory_bytes: the most that each rank may allocate beyond what it starts with (Linux).
         may_fail: ranks that may raise or die while the others go on, as machines do; at least one rank must return.
         echo: print what the ranks printed, in rank order, when they have ended.
+        record: whether the run has a trace. A recorder keeps the first 50,000 spans of a rank; `run.trace.left_out`
+            says how many came after.
+        **kwargs: the keyword arguments of `fn`.
 
-    Raises `RankFailed` (a rank raised, exited or was killed), `Deadlock` (time was up, or no rank could go on),
-    `Mismatch` (different collectives met), ValueError or TypeError (the arguments make no sense or cannot be copied).
+    Raises:
+        RankFailed: a rank raised, exited or was killed.
+        Deadlock: time was up, or no rank could go on.
+        Mismatch: different collectives met.
+        ValueError: an argument makes no sense.
+        TypeError: `fn` is no function, or something cannot be copied to the ranks.
     """
     if torchrun.active():
-        return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed)
+        return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed, timeout, record)
     _validate(fn, ranks, timeout, may_fail)
     call, where = _pickle(fn, args, kwargs), choose_device(ranks, device)
     began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
-        job = Job(
-            call, ranks, seed, link, tuple(faults), where, memory_bytes, began_s, timeout, folder, tuple(may_fail)
-        )
-        return _watch(job, echo)
+        limits = (memory_bytes, began_s, timeout, folder, tuple(may_fail), record)
+        return _watch(Job(call, ranks, seed, link, tuple(faults), where, *limits), echo)
 
 
 def _validate(fn: Any, ranks: Any, timeout: Any, may_fail: Any) -> None:
@@ -108,7 +119,7 @@ def _validate(fn: Any, ranks: Any, timeout: Any, may_fail: Any) -> None:
 
 def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
     try:
-        return cloudpickle.dumps((fn, args, kwargs))
+        return pickles.dumps((fn, args, kwargs))
     except Exception as error:
         name = getattr(fn, "__name__", repr(fn))
         text = f"{name} and its arguments must be copied to the ranks, and something in them cannot be: {error}"
@@ -127,7 +138,7 @@ def _watch(job: Job, echo: bool) -> Run:
         finished = watch.wait(job.timeout_s)
         if not finished:
             error = report.hang(watch, job.timeout_s, ())
-        elif watch.trouble or not watch.returned:
+        elif watch.fatal or not watch.returned:
             error = report.failure(watch, ())
         else:
             watch.release()
@@ -146,15 +157,21 @@ def _run(watch: Watch, output: list[str]) -> Run:
     if wrong := mismatch({rank: State(message["calls"]) for rank, message in enumerate(told) if message}):
         text = f"All ranks returned, but {report.places(wrong)}. The results cannot be trusted."
         raise Mismatch(text, output=tuple(output))
-    spans = tuple(span for message in told for span in message.get("spans", ()))
-    samples = tuple(sample for message in told for sample in message.get("samples", ()))
+    traces = [message["trace"] for message in told if message]
+    spans = tuple(span for trace in traces for span in trace.spans)
+    samples = tuple(sample for trace in traces for sample in trace.memory)
+    left_out = sum(trace.left_out for trace in traces)
     results = [pickle.loads(message["result"]) if message else None for message in told]
     failures = {rank: describe_end(peer) for rank, peer in enumerate(watch.peers) if peer.lost}
-    return Run(results, Trace(len(told), spans, samples), output, failures)
+    return Run(results, Trace(len(told), spans, samples, left_out=left_out), output, failures)
 
 
 def replay(output: Sequence[str]) -> None:
-    """Prints what the ranks printed, in rank order, each line with its rank."""
+    """Prints what the ranks printed, in rank order, each line with its rank.
+
+    Of a line that was written again and again after carriage returns, as progress bars are, the last state is shown.
+    """
     for rank, text in enumerate(output):
-        for line in text.splitlines():
-            print(f"[rank {rank}] {line}")
+        for line in text.removesuffix("\n").split("\n") if text else ():
+            states = [state for state in line.split("\r") if state]
+            print(f"[rank {rank}] {states[-1] if states else ''}")

@@ -16,24 +16,24 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NoReturn
 
-import cloudpickle
 import numpy
 import torch
 import torch.distributed as dist
 
-from parallel_lab.runtime import backend, wire, work
+from parallel_lab.runtime import backend, pickles, wire, work
 from parallel_lab.runtime.calls import CallLog
 from parallel_lab.runtime.device import Device
 from parallel_lab.runtime.emulate import Emulator
 from parallel_lab.runtime.faults import Fault, Injector
 from parallel_lab.runtime.limits import limit_memory
 from parallel_lab.runtime.link import Link
-from parallel_lab.runtime.parting import Departures
-from parallel_lab.trace.record import Recorder, install, recorder
+from parallel_lab.runtime.liveness import Liveness
+from parallel_lab.trace.record import Recorder, install, recorder, wanted
 
-# What gloo says when the other side of a connection is gone: the trouble is another rank's, not this one's.
+# What gloo says when the other side of a connection is gone: what failed is another rank, not this one's.
 _LOST = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "Read error", "connectFullMesh")
 PROGRESS_EVERY_S = 0.05
+LONGEST_S = 1e8  # three years: no timedelta holds infinity
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Job:
     timeout_s: float
     folder: str
     may_fail: tuple[int, ...] = ()
+    record: bool = True
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     directory: str = field(default_factory=os.getcwd)
     path: list[str] = field(default_factory=lambda: list(sys.path))
@@ -94,11 +95,11 @@ class Kernel:
         with contextlib.suppress(EOFError, OSError):
             while (question := wire.receive(self.sock)) != "go":
                 if question == "report":
-                    self.tell("state", calls=backend.door.calls.calls, stack=_main_stack())
+                    self.tell("state", **_calls(), stack=_main_stack())
                 elif isinstance(question, int):
-                    backend.door.departures.note(question)
+                    backend.door.liveness.note(question)
                 else:
-                    self.tell("pulse", waiting=backend.door.calls.waiting(), calls=len(backend.door.calls.calls))
+                    self.tell("pulse", waiting=backend.door.calls.waiting(), calls=backend.door.calls.total)
             self.released.set()
             return
         os._exit(1)
@@ -117,12 +118,11 @@ class Kernel:
         _join(rank, job)
         result = function(*args, **kwargs)
         try:
-            result = cloudpickle.dumps(result)
+            result = pickles.dumps(result)
         except Exception as error:
             raise TypeError(f"what the function returned cannot be sent to the notebook: {error}") from None
         work.settle()
-        log = recorder()
-        self.tell("done", result=result, spans=log.spans, samples=log.samples, calls=backend.door.calls.calls)
+        self.tell("done", result=result, trace=recorder().trace(job.ranks), **_calls())
 
 
 def _take_over_output(output: int) -> None:
@@ -143,6 +143,7 @@ def _prepare(rank: int, job: Job) -> None:
     os.chdir(job.directory)
     sys.path[:] = job.path
     limit_memory(job.memory_bytes)
+    sys.breakpointhook = _no_debugger
     torch.set_num_threads(1)
     # torch 2.13 renamed the collectives on single tensors; 2.11 knows the old names alone, and both are supported.
     warnings.filterwarnings("ignore", message=r"`torch.distributed.\w+` is deprecated", category=FutureWarning)
@@ -151,17 +152,21 @@ def _prepare(rank: int, job: Job) -> None:
     torch.manual_seed(job.seed)
     if job.device.kind == "cuda":
         torch.cuda.set_device(job.device.of(rank))
-    install(Recorder(rank, job.began_s))
-    log = CallLog(open(os.path.join(job.folder, f"calls{rank}"), "wb", buffering=0))  # noqa: SIM115
+    install(Recorder(rank, job.began_s, job.record and wanted()))
+    log = CallLog(os.path.join(job.folder, f"calls{rank}"))
     emulator = Emulator(job.link) if job.link else None
-    faults, departures = Injector(rank, job.faults), Departures(job.may_fail)
-    backend.door = backend.Door(job.device.backend, "127.0.0.1", log, faults, emulator, departures)
+    faults, liveness = Injector(rank, job.faults), Liveness(job.may_fail)
+    backend.door = backend.Door(job.device.backend, "127.0.0.1", log, faults, emulator, liveness)
+
+
+def _no_debugger(*_: Any, **__: Any) -> NoReturn:
+    raise RuntimeError("breakpoint(): a rank has no keyboard; print what you want to see, or call the function here")
 
 
 def _join(rank: int, job: Job) -> None:
     store = dist.FileStore(os.path.join(job.folder, "store"), job.ranks)  # pyright: ignore[reportPrivateImportUsage]
     # The kernel ends a hang; a backend that gave up first would hide who waits for whom.
-    patience = timedelta(seconds=job.timeout_s + 60)
+    patience = timedelta(seconds=min(job.timeout_s, LONGEST_S) + 60)
     dist.init_process_group("lab", store=store, rank=rank, world_size=job.ranks, timeout=patience)
 
 
@@ -175,6 +180,7 @@ def _main_stack() -> list[tuple[str, int, str]]:
 def describe(error: BaseException) -> dict:
     """An exception as plain data: the kernel adds the source lines, which only it has."""
     frames = traceback.extract_tb(error.__traceback__)
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
     if isinstance(error, SystemExit):
         text = f"called sys.exit({error.code!r})"
@@ -182,11 +188,18 @@ def describe(error: BaseException) -> dict:
         "type": type(error).__name__,
         "text": text,
         "frames": [(frame.filename, frame.lineno or 0, frame.name) for frame in frames],
-        "cause": describe(error.__cause__) if error.__cause__ else None,
+        "cause": describe(cause) if cause else None,
+        "caused": error.__cause__ is not None,
+        "members": [describe(each) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else [],
         "lost": isinstance(error, RuntimeError) and any(sign in text for sign in _LOST),
         "at_s": time.monotonic(),
-        "calls": backend.door.calls.calls,
+        **_calls(),
     }
+
+
+def _calls() -> dict:
+    log = backend.door.calls
+    return {"calls": list(log.calls), "made": log.made}
 
 
 def _flush() -> None:

@@ -18,7 +18,7 @@ _PLACE = re.compile(r"(\S*[/\\]\S+|<\S+>):(\d+)")
 def failure(watch: Watch, output: tuple[str, ...]) -> LaunchError:
     """The error to raise when a rank failed: the first that did so of its own, with its traceback."""
     states = watch.ask_states()
-    failed = {r: p for r, p in enumerate(watch.peers) if p.lost and not (p.may_fail and watch.trouble)}
+    failed = {r: p for r, p in enumerate(watch.peers) if p.lost and not (p.may_fail and watch.fatal)}
     own = {r: p for r, p in failed.items() if not (p.failed and p.failed["lost"])} or failed
     first = min(own, key=lambda rank: _moment(own[rank]))
     lines = [f"rank {first} {_headline(own[first])}"]
@@ -68,9 +68,11 @@ def _traceback(told: dict) -> str:
     """The learner's part of a traceback, with source lines from this process, which has the cells."""
     frames = [frame for frame in told["frames"] if not hidden(frame[0])] or told["frames"]
     lines = [f"  {_file(f)}, line {n}, in {where}\n    {linecache.getline(f, n).strip()}" for f, n, where in frames]
-    text = "\n".join([*lines, told["text"]])
+    members = [f"\nmember {n} of {told['type']}:\n{_traceback(each)}" for n, each in enumerate(told["members"], 1)]
+    text = "\n".join([*lines, told["text"]]) + "".join(members)
     if told["cause"]:
-        return _traceback(told["cause"]) + "\nwhich led to:\n" + text
+        led = "which led to:" if told["caused"] else "and while this was handled:"
+        return f"{_traceback(told['cause'])}\n{led}\n{text}"
     return text
 
 

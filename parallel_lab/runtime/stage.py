@@ -1,4 +1,8 @@
-"""Moving CUDA tensors through host memory where gloo cannot move them itself (all but all_reduce and broadcast)."""
+"""Handing gloo what it can move.
+
+CUDA tensors go through host memory in all operations but all_reduce and broadcast. An all-to-all of a list of tensors
+goes as one tensor: gloo refuses lists of unequal tensors.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,3 +50,17 @@ def to_host(arguments: tuple) -> tuple[tuple, Callable[[], None]]:
             tensor.copy_(copy)
 
     return staged, back
+
+
+def to_one_tensor(arguments: tuple) -> tuple[tuple, Callable[[], None]]:
+    """The arguments of an all-to-all of lists as those of one tensor, and a function that copies what arrived back."""
+    outputs, inputs, *rest = arguments
+    given = torch.cat([tensor.reshape(-1) for tensor in inputs])
+    cuts = [tensor.numel() for tensor in outputs]
+    taken = given.new_empty(sum(cuts))
+
+    def back() -> None:
+        for tensor, part in zip(outputs, taken.split(cuts), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    return (taken, given, cuts, [tensor.numel() for tensor in inputs], *rest), back

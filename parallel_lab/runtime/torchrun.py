@@ -2,15 +2,19 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from parallel_lab.runtime import backend
 from parallel_lab.runtime.device import rank_device
-from parallel_lab.trace.record import Recorder, install, recorder
-from parallel_lab.trace.span import Trace
+from parallel_lab.runtime.errors import LaunchError
+from parallel_lab.trace.record import Recorder, install, recorder, wanted
+
+LONGEST_S = 1800.0  # torch's own patience, where launch has more
 
 
 def active() -> bool:
@@ -18,14 +22,28 @@ def active() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "PARALLEL_LAB_DEVICE" not in os.environ
 
 
-def run_here(make_run: Callable[..., Any], call: Callable[[], Any], seed: int) -> Any:
+def run_here(make_run: Callable[..., Any], call: Callable[[], Any], seed: int, timeout_s: float, record: bool) -> Any:
     """Joins the group that torchrun describes in the environment, calls `call`, and returns a run with its result."""
     if not dist.is_initialized():
-        if rank_device().type == "cuda":
-            torch.cuda.set_device(rank_device())
-            backend.door = backend.Door("nccl")
-        dist.init_process_group("lab")
+        _join(min(timeout_s, LONGEST_S))
     torch.manual_seed(seed)
-    install(Recorder(dist.get_rank()))
+    install(Recorder(dist.get_rank(), enabled=record and wanted()))
     result = call()
-    return make_run([result], Trace(dist.get_world_size(), tuple(recorder().spans), tuple(recorder().samples)), [""])
+    return make_run([result], recorder().trace(dist.get_world_size()), [""])
+
+
+def _join(timeout_s: float) -> None:
+    """Meets the other ranks within `timeout_s`; the group itself keeps torch's own patience."""
+    if rank_device().type == "cuda":
+        torch.cuda.set_device(rank_device())
+        backend.door = backend.Door("nccl")
+    try:
+        store, rank, ranks = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+    except Exception as error:
+        where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise LaunchError(
+            "TORCHELASTIC_RUN_ID says that torchrun started this process, but its ranks did not meet at "
+            f"{where} within {timeout_s:g} s. Where the variable was left behind: del os.environ['TORCHELASTIC_RUN_ID']"
+        ) from error
+    store = dist.PrefixStore("default_pg", store)  # pyright: ignore[reportPrivateImportUsage]
+    dist.init_process_group("lab", store=store, rank=rank, world_size=ranks)

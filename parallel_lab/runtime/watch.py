@@ -83,13 +83,13 @@ class Watch:
         """Until all ranks are over or one has failed (and the others have had a moment to fail too); False when time is
         up before, or when they are stuck."""
         deadline = time.monotonic() + timeout_s
-        while not (self.all_over or self.trouble or self.stuck) and time.monotonic() < deadline:
-            self._until(lambda: self.all_over or self.trouble, min(deadline, time.monotonic() + PULSE_S))
-            self.stuck = not (self.all_over or self.trouble) and self._stuck(deadline)
-        if self.trouble:
+        while not (self.all_over or self.fatal or self.stuck) and time.monotonic() < deadline:
+            self._until(lambda: self.all_over or self.fatal, min(deadline, time.monotonic() + PULSE_S))
+            self.stuck = not (self.all_over or self.fatal) and self._stuck(deadline)
+        if self.fatal:
             self._until(lambda: self.all_over or self.cause, time.monotonic() + LOST_GRACE_S)
             self._until(lambda: self.all_over, time.monotonic() + GRACE_S)
-        return self.all_over or self.trouble
+        return self.all_over or self.fatal
 
     def release(self) -> None:
         """Lets the ranks go, once all have returned: a rank that left early would break its peers' connections."""
@@ -110,7 +110,7 @@ class Watch:
         return all(peer.over for peer in self.peers)
 
     @property
-    def trouble(self) -> bool:
+    def fatal(self) -> bool:
         """Whether a rank failed or died that the others cannot do without."""
         return any(peer.lost and not peer.may_fail for peer in self.peers)
 
@@ -166,11 +166,12 @@ class Watch:
 
     def _state(self, rank: int, peer: Peer, stack: list | None) -> State:
         told = peer.done or peer.failed or peer.state or {}
-        calls = told["calls"] if "calls" in told else read_calls(os.path.join(self.folder, f"calls{rank}"))
+        calls = told["calls"] if told else read_calls(os.path.join(self.folder, f"calls{rank}"))
         frames = stack if stack is not None else told.get("stack", [])
         line = "" if peer.done or peer.failed else learner_frame(frames)
         ended = describe_end(peer)
-        return State(calls, line, peer.done is not None, ended, stack is not None, bool(told) or stack is not None)
+        begun = bool(told) or stack is not None
+        return State(calls, line, peer.done is not None, ended, stack is not None, begun, told.get("made", {}))
 
     def _until(self, done, deadline: float) -> None:
         """Hears the ranks until `done()`. What they have said by `deadline` is heard, however late it is by now."""

@@ -11,8 +11,8 @@ from torch.futures import Future
 
 from parallel_lab.runtime import calls
 from parallel_lab.runtime.calls import Call
-from parallel_lab.runtime.parting import Departures
-from parallel_lab.runtime.punctual import Punctual
+from parallel_lab.runtime.liveness import Liveness
+from parallel_lab.runtime.precise_sleep import PreciseSleep
 from parallel_lab.trace.record import Recorder
 
 
@@ -144,7 +144,7 @@ class CollectiveWork(LabWork):
 
 
 _open: set[CollectiveWork] = set()
-_clock = Punctual()
+_clock = PreciseSleep()
 
 
 def settle() -> None:
@@ -158,14 +158,14 @@ class MessageWork(LabWork):
     """The handle of a send or a receive. gloo gives these no future: `wait` is where their end is seen.
 
     `due` is called once the message has arrived and returns the moment of the monotonic clock at which an emulated
-    link would have delivered it (0 for no link). `departures` know whether the other side has died.
+    link would have delivered it (0 for no link). `liveness` know whether the other side has died.
     """
 
     def __init__(
-        self, inner, call, recorder, index, after: Callable[[], None], due: Callable[[], float], departures: Departures
+        self, inner, call, recorder, index, after: Callable[[], None], due: Callable[[], float], liveness: Liveness
     ) -> None:
         super().__init__(inner, call, recorder, index)
-        self.after, self.due, self.departures = after, due, departures
+        self.after, self.due, self.liveness = after, due, liveness
         self._finished = False
 
     def wait(self, timeout=None) -> bool:
@@ -173,7 +173,7 @@ class MessageWork(LabWork):
         if self._finished:
             return True
         with self.waiting():
-            due_s = self.departures.wait(self.call.peer, self._arrival)
+            due_s = self.liveness.wait(self.call.peer, self._arrival)
             _clock.until(due_s)
         self._finished = True
         self.after()

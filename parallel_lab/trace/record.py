@@ -3,19 +3,30 @@
 One `Recorder` a process collects spans; the process group adds what it sends and receives, learners and techniques add
 what they compute. Times are taken from the monotonic clock, which all processes of one machine share, so that the
 traces of all ranks fit together with no synchronization.
+
+Recording is switched off by `launch(record=False)`, by `PARALLEL_LAB_RECORD=0` in the environment of torchrun, or by
+`recorder().enabled = False`. It is bounded: of a long run the first `LIMIT` spans are kept and the others are counted.
 """
 
+import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from parallel_lab.plan import COMPUTE, LETTERS
-from parallel_lab.trace.span import Sample, Span
+from parallel_lab.trace.span import Sample, Span, Trace
 
 T = TypeVar("T")
+LIMIT = 50_000  # spans, and as many samples: some 20 MB
+NAMES_KEPT = 10_000  # names of one stream of messages; so a long run needs no more memory
+NOT_KEPT = -1  # the index of a span that is not recorded
+
+
+def wanted() -> bool:
+    """Whether the environment lets a process record: everything but `PARALLEL_LAB_RECORD=0`."""
+    return os.environ.get("PARALLEL_LAB_RECORD", "1") != "0"
 
 
 class Recorder:
@@ -25,17 +36,25 @@ class Recorder:
         rank: this process's rank, written into each span.
         began_s: the moment of the monotonic clock that counts as zero.
         spans: in the order of issue: a slot is reserved when work is issued and filled in when it is complete.
+        samples: bytes held over time.
+        enabled: whether anything is recorded.
+        limit: how many spans, and how many samples, are kept.
+        left_out: how many spans and samples came after the limit was reached.
+        sent_bytes: what has left this rank since the beginning, whether or not it was recorded.
         report: what `progress` calls with (label, done, total); None outside a launch.
     """
 
-    def __init__(self, rank: int = 0, began_s: float = 0.0) -> None:
+    def __init__(self, rank: int = 0, began_s: float = 0.0, enabled: bool | None = None, limit: int = LIMIT) -> None:
         self.rank = rank
         self.began_s = began_s
         self.spans: list[Span] = []
         self.samples: list[Sample] = []
-        self.enabled = True
+        self.enabled = wanted() if enabled is None else enabled
+        self.limit = limit
+        self.left_out = 0
+        self.sent_bytes = 0
         self.report: Callable[[str, int, int | None], None] | None = None
-        self._messages: Counter = Counter()
+        self._counts: dict[tuple, dict[tuple, int]] = {}
         self._lock = threading.Lock()
         self._thread = threading.local()
 
@@ -52,40 +71,96 @@ class Recorder:
         """Seconds since the trace began."""
         return time.monotonic() - self.began_s
 
-    def issue(self, kind: str, *, tagged: bool = True, **fields) -> int:
-        """Reserves the slot of a span that starts now and returns its index; `complete` fills in the end."""
-        fields.setdefault("start_s", self.now())
-        if tagged and (tags := self.tags):
-            fields |= tags[-1]
-            kind = fields.pop("kind", kind)
-        elif "peer" in fields:
-            fields["mb"] = self._count(kind, fields["peer"], fields.get("group", ""))
-        span = Span(self.rank, LETTERS.get(kind, kind), end_s=fields["start_s"], **fields)
+    def issue(self, kind: str, **fields) -> int:
+        """Reserves the slot of a span that starts now and returns its index; `complete` fills in the end.
+
+        Tags name messages and collectives, which are known by their `peer` or `group`. One whose `part` no tag names
+        gets a number as its part: it is the k-th of its kind, peer and axis with the same other names. Messages between
+        two ranks arrive in order, so the k-th send pairs with the k-th receive.
+        """
         with self._lock:  # the index belongs to this span, whatever other threads issue
-            self.spans.append(span)
+            self.sent_bytes += fields.get("sent_bytes", 0)
+            if not self.enabled or self._is_full(self.spans):
+                return NOT_KEPT
+            start_s = fields.setdefault("start_s", self.now())
+            if "peer" in fields or "group" in fields:
+                kind = self._name(kind, fields)
+            self.spans.append(Span(self.rank, LETTERS.get(kind, kind), end_s=start_s, **fields))
             return len(self.spans) - 1
+
+    def _name(self, kind: str, fields: dict) -> str:
+        """Adds to `fields` what the tags say, and the number of what they leave without a part; returns the kind."""
+        if tags := self.tags:
+            axis = fields.get("axis", "")
+            fields |= tags[-1]
+            fields["axis"] = fields.get("axis") or axis
+            kind = fields.pop("kind", kind)
+        if "part" not in fields:
+            names = (fields.get("mb", 0), fields.get("phase", ""), fields.get("round", 0))
+            fields["part"] = self._count((kind, fields.get("peer", -1), fields.get("axis", "")), names)
+        return kind
+
+    def came_from(self, index: int, peer: int) -> None:
+        """Fills in who sent the message of the receive at `index`, which any rank could have sent."""
+        if index == NOT_KEPT:
+            return
+        with self._lock:
+            s = self.spans[index]
+            part = self._count((s.kind, peer, s.axis), (s.mb, s.phase, s.round)) if s.part < 0 else s.part
+            self.spans[index] = s._replace(peer=peer, part=part)
+
+    def names_inside(self, axis: str) -> dict[str, str]:
+        """What a collective made of messages adds to the tags of those messages, so that no other has the same name.
+
+        The outer tag keeps its microbatch, axis and phase; its part goes into the phase, since a message's own part is
+        a chunk. The second collective of the same names on the same axis gets a number.
+        """
+        if not self.enabled:
+            return {}
+        outer = self.tags[-1] if self.tags else {}
+        phase = outer.get("phase", "") + (f"/{outer['part']}" if "part" in outer else "")
+        with self._lock:
+            number = self._count(("collective", outer.get("axis") or axis), (outer.get("mb"), phase))
+        return {"phase": f"{phase}.{number}" if number else phase}
 
     def complete(self, index: int, wait_s: float = 0.0, end_s: float | None = None) -> None:
         """Closes the span at `index`; `wait_s` is how long the rank's thread waited for it.
 
         `end_s` is a moment of the monotonic clock, where the end was not now.
         """
+        if index == NOT_KEPT:
+            return
         end_s = self.now() if end_s is None else end_s - self.began_s
         self.spans[index] = self.spans[index]._replace(end_s=end_s, wait_s=wait_s)
 
     def waited(self, index: int, wait_s: float) -> None:
         """Notes how long the rank's thread waited for a span that is closed already."""
-        self.spans[index] = self.spans[index]._replace(wait_s=wait_s)
+        if index != NOT_KEPT:
+            self.spans[index] = self.spans[index]._replace(wait_s=wait_s)
 
     def sample(self, held_bytes: int, kind: str = "all") -> None:
         """Notes that this rank now holds `held_bytes` of `kind`."""
-        self.samples.append(Sample(self.rank, self.now(), held_bytes, kind))
+        if self.enabled and not self._is_full(self.samples):
+            self.samples.append(Sample(self.rank, self.now(), held_bytes, kind))
 
-    def _count(self, kind: str, peer: int, group: str) -> int:
-        # Messages between two ranks arrive in order, so the k-th send pairs with the k-th receive.
-        with self._lock:
-            self._messages[kind, peer, group] += 1
-            return self._messages[kind, peer, group] - 1
+    def trace(self, ranks: int) -> Trace:
+        """What this process has recorded, as the trace of a run of `ranks` ranks."""
+        return Trace(ranks, tuple(self.spans), tuple(self.samples), left_out=self.left_out)
+
+    def _is_full(self, kept: list) -> bool:
+        self.left_out += len(kept) >= self.limit
+        return len(kept) >= self.limit
+
+    def _count(self, stream: tuple, names: tuple) -> int:
+        """How many of the same names there were before in this stream.
+
+        Both ends of a stream see the same names in the same order, so both forget them at the same moment.
+        """
+        counts = self._counts.setdefault(stream, {})
+        if len(counts) >= NAMES_KEPT and names not in counts:
+            counts.clear()
+        counts[names] = counts.get(names, -1) + 1
+        return counts[names]
 
 
 _current = Recorder()
@@ -115,7 +190,7 @@ def span(
     if not keeper.enabled:
         yield
         return
-    index = keeper.issue(kind, tagged=False, part=part, mb=mb, lane=lane, axis=axis, phase=phase)
+    index = keeper.issue(kind, part=part, mb=mb, lane=lane, axis=axis, phase=phase)
     try:
         yield
     finally:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from parallel_lab.plan import COMPUTE, NAMES, Op, Plan
 
+MARK = "mark"  # the lane of spans that are notes: neither computing nor communication
+
 
 class Span(NamedTuple):
     """One thing that one rank did.
@@ -89,12 +91,15 @@ class Trace:
         spans: in the order in which each rank issued them.
         memory: samples of bytes held, in time order per rank; empty where nothing was measured.
         simulated: whether the times come from a cost model and not from a clock.
+        left_out: how many spans and samples were not kept, because a recorder had reached its limit; sums such as
+            `bytes_sent` then count only what was kept.
     """
 
     ranks: int
     spans: tuple[Span, ...]
     memory: tuple[Sample, ...] = field(default=())
     simulated: bool = False
+    left_out: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -112,17 +117,36 @@ class Trace:
         if not 0 <= rank < self.ranks:
             raise ValueError(f"rank {rank}: this trace has ranks 0 to {self.ranks - 1}")
 
-    def bytes_sent(self, rank: int) -> int:
-        """Bytes that left `rank`."""
-        return sum(s.sent_bytes for s in self.of(rank))
+    def bytes_sent(self, rank: int, axis: str | None = None) -> int:
+        """Bytes that left `rank`, on one axis of the mesh or on all; the axis of the default group is empty."""
+        return sum(s.sent_bytes for s in self.of(rank) if axis in (None, s.axis))
 
-    def messages(self, rank: int) -> int:
-        """Messages that left `rank`."""
-        return sum(s.sent_messages for s in self.of(rank))
+    def messages(self, rank: int, axis: str | None = None) -> int:
+        """Messages that left `rank`, on one axis of the mesh or on all; the axis of the default group is empty."""
+        return sum(s.sent_messages for s in self.of(rank) if axis in (None, s.axis))
 
     def busy_s(self, rank: int, lane: str = COMPUTE) -> float:
         """Seconds during which at least one span of `lane` ran on `rank`."""
         return _length(_union(s for s in self.of(rank) if s.lane == lane))
+
+    def window_s(self, rank: int, lane: str = COMPUTE) -> float:
+        """The rank's own window: from the first start to the last end of its spans on `lane`."""
+        spans = [s for s in self.of(rank) if s.lane == lane]
+        return max(s.end_s for s in spans) - min(s.start_s for s in spans) if spans else 0.0
+
+    def idle_s(self, rank: int, lane: str = COMPUTE) -> float:
+        """Seconds of the rank's own window in which nothing ran on `lane`.
+
+        Of several steps with no barrier between them, the window holds them all. That is where zero-bubble schedules
+        gain: a rank may begin its next step while others end the last one, which `bubble` of one step cannot see.
+        """
+        return self.window_s(rank, lane) - self.busy_s(rank, lane)
+
+    def bubble_rate(self) -> float:
+        """The idle share of the longest own window: (cost - m (F + I + W)) / cost of Qi et al. 2024, "Zero bubble"."""
+        longest = max(range(self.ranks), key=self.window_s, default=0)
+        window_s = self.window_s(longest) if self.ranks else 0.0
+        return self.idle_s(longest) / window_s if window_s else 0.0
 
     def bubble(self) -> float:
         """The share of all ranks' time in which nothing was computed: 1 - busy / (ranks x duration), from 0 to 1."""
@@ -132,8 +156,11 @@ class Trace:
         return 1 - busy_s / (self.ranks * self.duration_s)
 
     def overlap_s(self, rank: int) -> float:
-        """Seconds in which `rank` computed and communicated at the same time: |A| + |B| - |A or B|."""
-        spans = self.of(rank)
+        """Seconds in which `rank` computed and communicated at the same time: |A| + |B| - |A or B|.
+
+        Notes (lane `mark`) are neither.
+        """
+        spans = [s for s in self.of(rank) if s.lane != MARK]
         compute = [s for s in spans if s.lane == COMPUTE]
         communicate = [s for s in spans if s.lane != COMPUTE]
         apart_s = _length(_union(compute)) + _length(_union(communicate))

@@ -10,7 +10,7 @@ import traitlets
 
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
-from parallel_lab.view.layout import Box, Layout, counted_kinds, held_bytes, lane_name, lay_out
+from parallel_lab.view.layout import Box, Layout, counted_kinds, held_bytes, lane_name, lay_out, number_of
 from parallel_lab.view.style import looks, order
 from parallel_lab.view.text import summary
 
@@ -97,7 +97,8 @@ def _small_enough(trace: Trace) -> Layout:
 def _row(trace: Trace, layout: Layout, box: Box, index: dict[str, dict[str, int]]) -> list:
     s = trace.spans[box.first]
     start_s, duration_s = box.start_s - layout.start_s, box.end_s - box.start_s
-    what = [index["kind"][box.kind], s.part, s.mb, s.peer, s.bytes, float(f"{s.wait_s:.4g}"), index["line"][s.line]]
+    what = [index["kind"][box.kind], s.part, number_of(s), s.peer, s.bytes]
+    what += [float(f"{s.wait_s:.4g}"), index["line"][s.line]]
     return [box.rank, index["lane"][box.lane], box.row, _short(start_s), _short(duration_s), *what, box.spans]
 
 

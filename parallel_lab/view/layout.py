@@ -149,12 +149,17 @@ def merge(boxes: Iterable[Box], pixel_s: float) -> list[Box]:
     return merged
 
 
+def number_of(s: Span) -> int:
+    """The number that tells a span from others of its kind: of a message in a collective its round, else the mb."""
+    return s.round or s.mb
+
+
 def counted_kinds(spans: Iterable[Span]) -> set[str]:
     """The kinds whose microbatch or round tells spans apart: none where all is 0, and no collective of PyTorch."""
     spans = list(spans)
-    if not any(s.mb for s in spans):
+    if not any(map(number_of, spans)):
         return set()
-    return {s.kind for s in spans if s.mb != 0 or s.peer >= 0 or s.kind in NAMES}
+    return {s.kind for s in spans if number_of(s) != 0 or s.peer >= 0 or s.kind in NAMES}
 
 
 def _labels(spans: Sequence[Span]) -> list[str]:
@@ -166,6 +171,6 @@ def _labels(spans: Sequence[Span]) -> list[str]:
             parts.setdefault(s.rank, set()).add(s.part)
     several = any(len(held) > 1 for held in parts.values())
     return [
-        "" if s.kind not in counted else f"{s.part}{s.kind}{s.mb}" if several and s.kind in NAMES else str(s.mb)
+        "" if s.kind not in counted else f"{s.part}{s.kind}{s.mb}" if several and s.kind in NAMES else str(number_of(s))
         for s in spans
     ]

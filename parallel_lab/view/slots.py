@@ -34,7 +34,8 @@ def unit_trace(plan: Plan) -> Trace:
                 op = queue.pop()
                 start = max([free[lane], *(ends[before] for before in plan.needs.get(op, ()))])
                 ends[op] = free[lane] = start + 1
-                spans.append(Span(op.rank, op.kind, start, start + 1, op.part, op.mb, op.peer, op.lane))
+                names = {"axis": op.axis, "phase": op.phase, "round": op.round}
+                spans.append(Span(op.rank, op.kind, start, start + 1, op.part, op.mb, op.peer, op.lane, **names))
                 moved = True
     _refuse_leftovers(plan, queues, ends)
     return Trace(plan.ranks, tuple(sorted(spans, key=lambda s: (s.rank, s.start_s))), simulated=True)

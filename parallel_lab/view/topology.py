@@ -54,7 +54,7 @@ def _rounds(plan: Plan) -> dict[int, Messages]:
     rounds: dict[int, Messages] = {}
     for op in plan:
         if op.kind == "send" and op.peer >= 0:
-            rounds.setdefault(op.mb, {}).setdefault((op.rank, op.peer), []).append(op.part)
+            rounds.setdefault(op.round, {}).setdefault((op.rank, op.peer), []).append(op.part)
     return dict(sorted(rounds.items()))
 
 

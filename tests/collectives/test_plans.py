@@ -200,7 +200,7 @@ def test_replay_notices_a_missing_need():
 def test_a_receive_waits_for_the_send_that_still_reads_its_chunk():
     plan = assemble(2, [Message(0, 0, 1, part=0), Message(1, 1, 0, part=1), Message(2, 1, 0, part=0)], leaves(2))
     sent = plan.rows[0][0]
-    late = next(op for op in plan.rows[0] if op.mb == 2)
+    late = next(op for op in plan.rows[0] if op.round == 2)
     # Rank 1 sends the message of round 2 from the chunk that took the message of round 0, so that one has arrived.
     assert sent not in plan.needs[late]
     free = assemble(3, [Message(0, 0, 1, part=0), Message(1, 2, 0, part=0)], leaves(1))

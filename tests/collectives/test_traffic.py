@@ -6,6 +6,7 @@ import torch.distributed as dist
 
 from parallel_lab import Deadlock, collectives, launch
 from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, ring, star, tree
+from parallel_lab.plan import check_plan
 
 
 def run_plans(plans, size):
@@ -20,15 +21,21 @@ def every_plan(n):
     return plans + ([hierarchical.all_reduce_plan(2, n // 2)] if n % 2 == 0 else [])
 
 
+def named(op, number):
+    """The step, as the collective after `number` others has it."""
+    return op._replace(phase=f".{number}" if number else "")
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_the_trace_is_the_plan_and_its_bytes(n):
     plans, size = every_plan(n), 9 * 840
     trace = launch(run_plans, plans, size, ranks=n).trace
     steps = trace.plan().rows
     for rank in range(n):
-        assert steps[rank] == tuple(op for plan in plans for op in plan.rows[rank])
+        assert steps[rank] == tuple(named(op, number) for number, plan in enumerate(plans) for op in plan.rows[rank])
         assert trace.bytes_sent(rank) == sum(plan.sent(rank, size) for plan in plans) * torch.float32.itemsize
         assert trace.messages(rank) == sum(op.kind == "send" for plan in plans for op in plan.rows[rank])
+    check_plan(trace.plan())
 
 
 def test_a_ring_all_reduce_moves_what_its_closed_form_says():

@@ -1,13 +1,14 @@
 """From the calls of each rank to one sentence."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.distributed as dist
 
 from parallel_lab import Deadlock, Delay, launch
-from parallel_lab.runtime.calls import DONE, ISSUED, WAITING, Call, CallLog, read_calls
+from parallel_lab.runtime.calls import DONE, ISSUED, KEPT, WAITING, Call, CallLog, read_calls
 from parallel_lab.runtime.diagnose import State, describe, hopeless, mismatch, verdict
 
 ALL = (0, 1, 2)
@@ -95,14 +96,32 @@ def test_messages_are_matched_in_order():
 
 
 def test_the_file_of_a_dead_rank_is_read(tmp_path):
-    with open(tmp_path / "calls", "wb", buffering=0) as file:
-        log = CallLog(file)
-        log.begin("send", "", ALL, 8, 1, "cell.py:1")
-        log.begin("send", "", ALL, 8, 1, "cell.py:2")
-        file.write(b'["cut')
-    assert read_calls(tmp_path / "calls") == log.calls
-    assert [c.number for c in log.calls] == [0, 1]
+    log = CallLog(tmp_path / "calls")
+    for line in ("cell.py:1", "cell.py:2", f"{'long' * 500}.py:3"):
+        log.begin("send", "", tuple(range(64)), 8, 1, line)
+    first, second, third = log.calls
+    assert read_calls(tmp_path / "calls") == [first, second, replace(third, line="")]
+    for _ in range(KEPT):
+        log.begin("all_reduce", "", ALL, 8, -1, "cell.py:4")
+    with open(tmp_path / "calls", "r+b") as file:  # the rank died as it wrote this one
+        file.write(bytes(4))
+    assert [c.number for c in read_calls(tmp_path / "calls")] == [c.number for c in log.calls if c.number != KEPT - 3]
     assert read_calls(tmp_path / "none") == []
+
+
+def test_calls_that_are_no_longer_kept_have_still_been_made():
+    waits = call("recv", 5, peer=0)
+    log = CallLog()
+    for _ in range(6):
+        log.begin("send", "", ALL, 16, 1, "cell.py:3")
+    for _ in range(KEPT):
+        log.begin("all_reduce", "", ALL, 16, -1, "cell.py:4").state = DONE
+    states = {0: State(list(log.calls), made=log.made), 1: State([waits])}
+    assert len(states[0].calls) == KEPT
+    assert not hopeless(states), "the message was sent, and may be on its way"
+    assert hopeless({0: State([], finished=True, made={("", "send", 1): 5}), 1: State([waits])})
+    barrier = State([call("barrier", KEPT, ranks=(0, 1))])
+    assert verdict(states | {1: barrier}).startswith("rank 0 is busy; rank 1 waits for it in barrier")
 
 
 def test_a_certain_deadlock_does_not_wait_for_the_timeout():

@@ -31,6 +31,37 @@ def test_exception_on_one_rank(fails):
     assert set(error.failures) == {1}, "ranks that lost their peer did not fail of their own"
 
 
+def test_the_report_has_what_an_exception_was_raised_from_and_the_members_of_a_group(fails):
+    def fn():
+        try:
+            os.stat("no such file")
+        except OSError:
+            try:
+                raise KeyError("tokens.bin")
+            except KeyError as error:
+                members = [ValueError(f"shard {n} is truncated") for n in (6, 7)]
+                raise ExceptionGroup("loading failed", members) from error
+
+    def chained():
+        dist.get_rank() == 1 and fn()
+
+    led = r"No such file.*\nand while this was handled:(.|\n)*KeyError: 'tokens.bin'(.|\n)*which led to:\n"
+    fails(chained, RankFailed, led + r"(.|\n)*loading failed \(2 sub-exceptions\)", r"member 2(.|\n)*shard 7 is trunc")
+
+    def suppressed():
+        try:
+            os.stat("no such file")
+        except OSError:
+            raise TypeError("plain") from None
+
+    assert "No such" not in fails(suppressed, RankFailed, "TypeError: plain").report
+
+
+@pytest.mark.parametrize("ask", [input, breakpoint])
+def test_a_rank_that_asks_a_person_fails_at_its_line(fails, ask):
+    fails(lambda: ask(), RankFailed, r"test_faults.py, line \d+, in <lambda>")
+
+
 def test_different_exceptions_name_the_first_and_list_the_others(fails, monkeypatch):
     def fn():
         dist.barrier()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,9 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import Delay, launch, progress, span
-from parallel_lab.runtime import choose_device, make_mesh, rank_device
+from parallel_lab.runtime import LaunchError, choose_device, make_mesh, rank_device
 from parallel_lab.runtime.bar import Bar
+from parallel_lab.trace import recorder
 
 
 def total(x, scale=1.0):
@@ -47,6 +49,68 @@ def test_output_is_kept_and_replayed_in_rank_order(capsys):
     run = launch(fn, ranks=3)
     assert run.output == ["hello\n"] * 3
     assert capsys.readouterr().out == "[rank 0] hello\n[rank 1] hello\n[rank 2] hello\n"
+
+
+def test_of_a_line_that_is_written_over_the_last_state_is_shown(capsys):
+    def fn():
+        for tick in range(200):
+            sys.stderr.write(f"\r{tick}/200 \x0b\u2028")
+        sys.stderr.write("\rdone\r\n\nnext\n")
+
+    launch(fn, ranks=2)
+    assert capsys.readouterr().out == "".join(f"[rank {r}] {line}\n" for r in (0, 1) for line in ("done", "", "next"))
+
+
+def test_a_slice_leaves_the_rest_of_its_storage_behind():
+    big = torch.arange(1_000_000.0)
+    whole = torch.nn.Parameter(big.clone(), requires_grad=False)
+    part = torch.nn.Parameter(big[3:9].view(2, 3).t())
+    part.note = "kept"
+
+    def fn(given, part, whole, tied):
+        sizes = [x.untyped_storage().nbytes() for x in (given, part, whole)]
+        facts = (type(part), part.requires_grad, part.note, part.tolist(), tied is part, whole.requires_grad)
+        return sizes, facts, torch.zeros(1_000_000)[:1]
+
+    sizes, facts, back = launch(fn, big[5:15], part, whole, part, ranks=1)[0]
+    assert sizes == [40, 24, whole.nbytes] and back.untyped_storage().nbytes() == 4
+    assert facts == (torch.nn.Parameter, True, "kept", part.tolist(), True, False)
+
+
+def test_no_limit_of_time():
+    assert launch(total, torch.ones(1), ranks=2, timeout=float("inf"))[0] == 3.0
+
+
+def recorded(fn, **options):
+    run = launch(fn, ranks=2, **options)
+    return len(run.trace.spans), len(run.trace.memory), run.trace.left_out, repr(run).partition(";")[2]
+
+
+def test_recording_is_switched_off_and_bounded(monkeypatch):
+    def fn(limit=None, off=False):
+        recorder().limit = limit or recorder().limit
+        recorder().enabled &= not off
+        for _ in range(10):
+            with span("forward"):
+                dist.all_reduce(torch.ones(1))
+            recorder().sample(1)
+
+    assert recorded(fn) == (40, 20, 0, "")
+    assert recorded(lambda: fn(limit=5)) == (10, 10, 2 * (15 + 5), " 40 spans were not kept>")
+    assert recorded(fn, record=False) == recorded(lambda: fn(off=True)) == (0, 0, 0, "")
+    monkeypatch.setenv("PARALLEL_LAB_RECORD", "0")
+    assert recorded(fn) == (0, 0, 0, "")
+
+
+def test_variables_of_torchrun_that_were_left_behind_are_named(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    left = {"TORCHELASTIC_RUN_ID": "none", "RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in left.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(LaunchError, match=rf"did not meet at 127.0.0.1:{port} within 1 s.*del os.environ"):
+        launch(total, torch.ones(1), timeout=1)
 
 
 def test_one_thread_and_the_same_seed_on_every_rank():

@@ -1,10 +1,12 @@
 """Recorder, span, tag and progress."""
 
 import threading
+import tracemalloc
 
 import pytest
 
 from parallel_lab.plan import RECV, SEND, Op, Plan, recv, send
+from parallel_lab.runtime.calls import DONE, CallLog
 from parallel_lab.trace import Recorder, Trace, install, progress, recorder, span, tag
 
 
@@ -101,16 +103,86 @@ def test_untagged_messages_of_two_ranks_pair_up():
     b.issue("send", peer=0, lane=SEND)
     a.issue("recv", peer=1, lane=RECV)
     plan = Trace(2, (*a.spans, *b.spans)).plan()
-    assert [op.mb for op in plan.rows[1]] == [0, 1, 2, 0]
+    assert [op.part for op in plan.rows[1]] == [0, 1, 2, 0]
     held = set(plan)
     assert len(held) == 8
     assert all(set(needs) <= held for needs in plan.needs.values()) and len(plan.needs) == 4
 
 
-def test_untagged_messages_are_counted_by_peer_and_group(keeper):
-    for peer, group in [(0, ""), (1, ""), (0, "tp"), (0, "")]:
-        keeper.issue("send", peer=peer, group=group, lane=SEND)
-    assert [s.mb for s in keeper.spans] == [0, 0, 0, 1]
+def test_what_no_tag_gives_a_part_is_counted_by_kind_peer_axis_and_other_names(keeper):
+    for peer, axis in [(0, ""), (1, ""), (0, "tp"), (0, "")]:
+        keeper.issue("send", peer=peer, axis=axis, lane=SEND)
+    for kind in ("all_reduce", "all_reduce", "barrier"):
+        keeper.issue(kind, group="", lane=SEND)
+    with tag(mb=1, phase="backward"):
+        keeper.issue("all_reduce", group="")
+    assert [s.part for s in keeper.spans] == [0, 0, 0, 1, 0, 1, 0, 0]
+    assert {s.mb for s in keeper.spans[:-1]} == {0}
+
+
+def test_an_axis_that_a_tag_leaves_open_is_the_group_s(keeper):
+    for fields in ({}, {"axis": ""}, {"axis": "pp"}):
+        with tag(part=1, **fields):
+            keeper.issue("all_reduce", group="3", axis="tp")
+    assert [s.axis for s in keeper.spans] == ["tp", "tp", "pp"]
+
+
+def test_messages_of_a_collective_keep_the_names_of_the_tag_around_it(keeper):
+    def collective():
+        with tag(**keeper.names_inside("")):
+            for number in (0, 1):
+                with tag(kind="send", part=7, round=number):
+                    keeper.issue("send", peer=0, lane=SEND)
+
+    collective()
+    collective()
+    with tag(part=3, mb=5, phase="backward", axis="dp"):
+        collective()
+        collective()
+    assert [(s.phase, s.mb, s.axis) for s in keeper.spans[::2]] == [
+        ("", 0, ""),
+        (".1", 0, ""),
+        ("backward/3", 5, "dp"),
+        ("backward/3.1", 5, "dp"),
+    ]
+    assert [(s.part, s.round) for s in keeper.spans] == [(7, 0), (7, 1)] * 4
+    assert [Op.parse(2, str(s.op)) for s in keeper.spans] == [s.op for s in keeper.spans]
+
+
+def test_a_recorder_keeps_a_limit_and_counts_the_rest():
+    keeper = Recorder(limit=3)
+    for _ in range(5):
+        keeper.complete(keeper.issue("all_reduce", group="", sent_bytes=8))
+        keeper.sample(1)
+    assert (len(keeper.spans), len(keeper.samples), keeper.left_out, keeper.sent_bytes) == (3, 3, 4, 40)
+    assert keeper.trace(1).left_out == 4
+
+
+def test_nothing_is_kept_where_the_environment_says_so(monkeypatch):
+    monkeypatch.setenv("PARALLEL_LAB_RECORD", "0")
+    keeper = Recorder()
+    keeper.complete(keeper.issue("send", peer=1))
+    keeper.sample(1)
+    assert (keeper.spans, keeper.samples, keeper.left_out) == ([], [], 0)
+
+
+def test_a_long_run_needs_no_more_memory_than_a_short_one():
+    """100,000 collectives and messages with new names, after the limits are reached."""
+    keeper, log = Recorder(), CallLog()
+
+    def work(first, count):
+        for mb in range(first, first + count):
+            with tag(mb=mb), tag(**keeper.names_inside("")):
+                keeper.complete(keeper.issue("all_reduce", group="", lane=SEND, sent_bytes=8))
+            log.begin("all_reduce", "", (0, 1), 8, -1, "cell.py:1").state = DONE
+
+    work(0, 60_000)
+    tracemalloc.start()
+    work(60_000, 100_000)
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held_bytes < 4e6  # the names of the last 10,000 and the calls of as many, which were there before
+    assert (keeper.left_out, log.total, log.made) == (110_000, 160_000, {("",): 160_000})
 
 
 def test_samples(keeper):

@@ -2,8 +2,12 @@
 
 import pytest
 
+from parallel_lab.pipeline import one_f_one_b
+from parallel_lab.pipeline.needs import with_needs
 from parallel_lab.plan import RECV, SEND, Op, Plan, recv, send
+from parallel_lab.simulate import simulate
 from parallel_lab.trace import Sample, Span, Trace
+from parallel_lab.trace.span import MARK
 
 
 def work(rank, start_s, end_s, kind="F", part=0, mb=0):
@@ -68,10 +72,63 @@ def test_overlap_counts_a_full_duplex_link_once():
     assert Trace(1, (work(0, 0, 4), sent(0, 1, 3, 8), got(0, 1, 3, 8))).overlap_s(0) == 2
 
 
+def test_a_note_is_no_communication():
+    note = Span(0, "layer_backward", 0, 4, lane=MARK)
+    assert Trace(1, (work(0, 0, 4), note, sent(0, 3, 5, 8))).overlap_s(0) == 1
+
+
 def test_bubble_is_time_without_computing():
     trace = Trace(2, (work(0, 0, 4), work(1, 2, 4), sent(1, 0, 2, 8, peer=0)))
     assert trace.bubble() == pytest.approx(1 / 4)  # 2 of 8 rank-seconds
     assert trace.duration_s == 4
+
+
+def test_a_rank_s_own_window_begins_and_ends_with_its_own_work():
+    trace = Trace(2, (work(0, 0, 4), work(1, 2, 4), work(1, 5, 6), sent(1, 0, 9, 8, peer=0)))
+    assert [trace.window_s(rank) for rank in (0, 1)] == [4, 4]
+    assert [trace.idle_s(rank) for rank in (0, 1)] == [0, 1]
+    assert (trace.window_s(1, SEND), trace.idle_s(1, SEND)) == (9, 0)
+    assert trace.bubble_rate() == 0 and Trace(1, (work(0, 1, 2), work(0, 4, 5))).bubble_rate() == 1 / 2
+
+
+class Unit:
+    """A forward and each half of a backward take one second."""
+
+    def seconds(self, op):
+        return 2.0 if op.kind == "B" else 1.0
+
+    def bytes(self, op):
+        return 0
+
+    held = bytes
+
+
+def steps(rows, count, microbatches):
+    """The rows again and again, with no barrier between the steps."""
+    return with_needs([[op._replace(mb=op.mb + k * microbatches) for k in range(count) for op in row] for row in rows])
+
+
+ZERO_BUBBLE = ("F0 F1 F2 I0 F3 I1 W0 I2 W1 W2 I3 W3", "F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3")  # ZB-H2, p = 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_own_windows_of_several_steps_show_what_a_zero_bubble_schedule_gains(count):
+    p, m = 4, 8
+    trace = simulate(steps(one_f_one_b(p, m).rows, count, m), Unit())
+    for rank in range(p):  # each step costs every rank (p - 1) forwards and backwards; the first begins late
+        assert trace.idle_s(rank) == 3 * (count * (p - 1) - rank)
+    assert trace.bubble_rate() == pytest.approx((p - 1) / (m + p - 1))
+    rows = [[Op(r, word[0], r, int(word[1:])) for word in text.split()] for r, text in enumerate(ZERO_BUBBLE)]
+    trace = simulate(steps(rows, count, 4), Unit())
+    assert [trace.idle_s(rank) for rank in (0, 1)] == [0, 0]
+    assert trace.duration_s == count * 12 + 1, "the start of the last rank, once and not in every step"
+    assert trace.bubble_rate() == 0 < trace.bubble()
+
+
+def test_bytes_and_messages_of_an_axis():
+    trace = Trace(2, (sent(0, 0, 1, 8)._replace(axis="tp"), sent(0, 1, 2, 3)._replace(axis="dp"), sent(0, 2, 3, 1)))
+    assert [trace.bytes_sent(0, axis=axis) for axis in ("tp", "dp", "", "pp", None)] == [8, 3, 1, 0, 12]
+    assert [trace.messages(0, axis=axis) for axis in ("tp", "pp", None)] == [1, 0, 3]
 
 
 def test_duration_and_bubble_do_not_depend_on_when_the_trace_begins():

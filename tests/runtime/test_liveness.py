@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import launch
-from parallel_lab.runtime import parting
+from parallel_lab.runtime import liveness
 from parallel_lab.runtime.faults import Kill
-from parallel_lab.runtime.parting import Departures
+from parallel_lab.runtime.liveness import Liveness
 
 
 def never() -> float:
@@ -19,34 +19,34 @@ def never() -> float:
 
 
 def test_a_wait_for_a_rank_that_dies_ends_with_an_error():
-    departures, seen = Departures([1, 2]), []
+    peers, seen = Liveness([1, 2]), []
 
     def wait():
         with pytest.raises(RuntimeError, match="rank 1, which has died"):
-            departures.wait(1, never)
+            peers.wait(1, never)
         seen.append(1)
 
     waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
-    departures.note(2)  # another rank
-    assert departures.wait(1, lambda: 2.5) == 2.5
+    peers.note(2)  # another rank
+    assert peers.wait(1, lambda: 2.5) == 2.5
     assert not seen
-    departures.note(1)
+    peers.note(1)
     waiting.join(timeout=20)
     assert seen
 
 
 def test_what_came_in_before_the_death_counts(monkeypatch):
-    monkeypatch.setattr(parting, "NOTICE_S", 20)  # it ends with the wait
-    departures = Departures([1])
-    departures.note(1)
-    assert departures.wait(1, lambda: time.sleep(0.01) or 2.5) == 2.5
+    monkeypatch.setattr(liveness, "NOTICE_S", 20)  # it ends with the wait
+    peers = Liveness([1])
+    peers.note(1)
+    assert peers.wait(1, lambda: time.sleep(0.01) or 2.5) == 2.5
     with pytest.raises(OSError, match="its own words"):
-        departures.wait(1, lambda: (_ for _ in ()).throw(OSError("its own words")))
+        peers.wait(1, lambda: (_ for _ in ()).throw(OSError("its own words")))
 
 
 def test_a_rank_that_must_not_fail_is_waited_for_in_the_same_thread():
-    assert Departures([1]).wait(0, lambda: float(threading.get_ident())) == threading.get_ident()
+    assert Liveness([1]).wait(0, lambda: float(threading.get_ident())) == threading.get_ident()
 
 
 @pytest.mark.parametrize("kind", ["send", "recv"])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 MOST_S = 1e-3  # no wait is made shorter by more: lateness beyond it is that of a busy machine
 
 
-class Punctual:
+class PreciseSleep:
     """Waits that end on time.
 
     Args:

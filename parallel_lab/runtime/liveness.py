@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 NOTICE_S = 0.1  # for gloo to notice by itself, and for what the dead rank sent to come in
 
 
-class Departures:
+class Liveness:
     """The ranks that may die, and those that have.
 
     Attributes:

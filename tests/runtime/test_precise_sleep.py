@@ -2,11 +2,11 @@
 
 import time
 
-from parallel_lab.runtime.punctual import MOST_S, Punctual
+from parallel_lab.runtime.precise_sleep import MOST_S, PreciseSleep
 
 
 def test_never_ends_before_the_moment():
-    clock = Punctual()
+    clock = PreciseSleep()
     for _ in range(20):
         moment_s = time.monotonic() + 2e-3
         clock.until(moment_s)
@@ -15,7 +15,7 @@ def test_never_ends_before_the_moment():
 
 def test_a_moment_that_is_over_does_not_wait():
     waits = []
-    Punctual(waits.append).until(time.monotonic() - 1)
+    PreciseSleep(waits.append).until(time.monotonic() - 1)
     assert not waits
 
 
@@ -26,7 +26,7 @@ def test_waits_are_made_shorter_by_what_they_were_late():
         asked.append(seconds)
         time.sleep(seconds + 2 * MOST_S)  # later than any lateness that counts
 
-    clock = Punctual(late)
+    clock = PreciseSleep(late)
     for _ in range(30):
         clock.until(time.monotonic() + 5 * MOST_S)
     assert 0.9 * MOST_S < clock.late_s <= MOST_S
@@ -38,6 +38,6 @@ def test_a_wait_that_something_else_ended_says_nothing_of_lateness():
         time.sleep(1e-3)
         return True
 
-    clock = Punctual(woken)
+    clock = PreciseSleep(woken)
     assert not clock.approach(time.monotonic() + 3600)
     assert clock.late_s == 0.0
