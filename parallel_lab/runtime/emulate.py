@@ -63,8 +63,7 @@ class LateFuture(Future):
 
 class Pending(NamedTuple):
     """A collective under way: the futures of its header and of its bytes, the moment the last rank joined, what it
-    costs, and the future that the caller has.
-    """
+    costs, and the future that the caller has."""
 
     joined: Future
     payload: Future

@@ -33,8 +33,7 @@ class Link:
 
 class Cost(NamedTuple):
     """What one rank pays for a collective: bytes and messages that leave it, and rounds of messages one after another,
-    each of `round_bytes`.
-    """
+    each of `round_bytes`."""
 
     sent_bytes: int
     sent_messages: int

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from parallel_lab.plan import LANES, RECV, SEND
+from parallel_lab.plan import LANES, RECV, SEND, Op
 from parallel_lab.trace import Span, Trace
 from parallel_lab.view.layout import held_bytes, pack
 
@@ -63,10 +63,9 @@ def _names(trace: Trace, threads: list[int]) -> Iterator[dict]:
 
 
 def _slice(s: Span, thread: int) -> dict:
-    facts = {"part": s.part, "mb": s.mb, "peer": s.peer, "axis": s.axis, "bytes": s.bytes, "group": s.group}
-    facts["line"] = s.line
+    named = {"part": s.part, "mb": s.mb, "round": s.round, "axis": s.axis, "phase": s.phase}
+    facts = named | {"peer": s.peer, "bytes": s.bytes, "group": s.group, "line": s.line}
     args = {name: value for name, value in facts.items() if value not in ("", -1)}
-    args |= {name: value for name, value in {"round": s.round, "wait_us": _us(s.wait_s)}.items() if value}
     return {
         "ph": "X",
         "name": s.name,
@@ -75,26 +74,22 @@ def _slice(s: Span, thread: int) -> dict:
         "tid": thread,
         "ts": _us(s.start_s),
         "dur": _us(s.end_s - s.start_s),
-        "args": args,
+        "args": args | ({"wait_us": _us(s.wait_s)} if s.wait_s else {}),
     }
-
-
-def _named(s: Span) -> tuple:
-    return s.part, s.mb, s.round, s.phase, s.axis, s.group
 
 
 def messages(trace: Trace) -> list[tuple[int, int]]:
     """(index of the send, index of the receive) of each message between two ranks, in order of sending.
 
-    A message is known by its ranks and group, and by what names it; equal ones pair up in order of issue.
+    A message is known by its ranks and by what names its op; equal ones pair up in order of issue.
     """
-    waiting: dict[tuple, list[int]] = defaultdict(list)
+    waiting: dict[Op, list[int]] = defaultdict(list)
     for i, s in enumerate(trace.spans):
         if s.lane == RECV and s.peer >= 0:
-            waiting[s.peer, s.rank, *_named(s)].append(i)
+            waiting[s.op.sender()].append(i)
     pairs = []
     for i, s in enumerate(trace.spans):
-        receives = waiting.get((s.rank, s.peer, *_named(s))) if s.lane == SEND and s.peer >= 0 else None
+        receives = waiting.get(s.op._replace(kind="send")) if s.lane == SEND and s.peer >= 0 else None
         if receives:
             pairs.append((i, receives.pop(0)))
     return pairs
