@@ -50,7 +50,7 @@ def trained(group, optimizer_class, kwargs, make=Zero1, clip=0.0, ddp=False, **o
         optimizer.zero_grad()
         (loss(wrapped(x), y) * (len(x) * n / BATCH)).backward()
         if not ddp:
-            average_gradients(model, group)
+            average_gradients(model, group=group)
         if clip:
             clip_grad_norm_(model, clip)
         optimizer.step()
