@@ -81,7 +81,8 @@ class Watch:
 
     def wait(self, timeout_s: float) -> bool:
         """Until all ranks are over or one has failed (and the others have had a moment to fail too); False when time is
-        up before, or when they are stuck."""
+        up before, or when they are stuck.
+        """
         deadline = time.monotonic() + timeout_s
         while not (self.all_over or self.fatal or self.stuck) and time.monotonic() < deadline:
             self._until(lambda: self.all_over or self.fatal, min(deadline, time.monotonic() + PULSE_S))

@@ -47,7 +47,9 @@ def steps(group, gpt, forward, optimizer, after_backward=lambda: None):
 
 def averaged(group):
     gpt = build()
-    return steps(group, gpt, gpt, torch.optim.AdamW(gpt.parameters(), **ADAMW), lambda: average_gradients(gpt, group=group))
+    return steps(
+        group, gpt, gpt, torch.optim.AdamW(gpt.parameters(), **ADAMW), lambda: average_gradients(gpt, group=group)
+    )
 
 
 def ddp(group):
