@@ -74,7 +74,7 @@ class Unit:
     def look(self) -> None:
         """Looks which parameters stand in the model: `to_empty` puts new ones there."""
         homes = [slot.homes[0] for slot in self.slots]
-        self.shards[:] = [module._parameters[attribute] for module, attribute in homes]  # pyright: ignore[reportArgumentType]
+        self.shards[:] = [getattr(module, attribute) for module, attribute in homes]
 
     @property
     def trained(self) -> list[int]:

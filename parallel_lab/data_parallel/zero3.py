@@ -58,7 +58,7 @@ class Unshard(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Hands the gradients on. The shards get theirs later, when they have come from the other ranks."""
         ctx.post_backward(ctx.use, gradients)
         return None, None, None
@@ -135,7 +135,9 @@ class Zero3(State, nn.Module):
         self._running: list[Use] = []  # those whose whole parameters stand in the model
         self._reductions: list[Iterator[None]] = []  # under way
         self._backward_task = -1  # autograd's number of the backward pass
-        self._anchor = torch.empty(0, requires_grad=True)
+        self._anchor = torch.empty(0, requires_grad=True, device="cpu")
+        self._expected: list[Unit] = []
+        self._saved: Any = nullcontext()
         for unit in self.units:
             broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
             unit.keep_rows(self.group.rank())
@@ -180,7 +182,7 @@ class Zero3(State, nn.Module):
         mine = unit.message.new_empty(unit.message.numel() // self.group.size())
         names = {"part": unit.part, "mb": mb, "phase": "backward"}
         with tag(**names):
-            work = reduce_scatter(mine, unit.message, self.group)
+            work: Any = reduce_scatter(mine, unit.message, self.group)
         yield
         work.wait()
         unit.message = None
@@ -260,6 +262,7 @@ class Zero3(State, nn.Module):
 
     def _end_forward(self, *_: Any) -> None:
         self._saved.__exit__(None, None, None)
+        self._saved = nullcontext()
         if not _in_backward():
             self._guard.end_forward()
             for unit in [unit for unit in self.units if unit.gathering]:

@@ -66,10 +66,11 @@ def _mine_of(rows: list[list[int]]) -> dist.ProcessGroup:
     if len(rows[0]) == dist.get_world_size():
         return member(None)
     if sum(map(len, rows)) == dist.get_world_size():
-        groups = [dist.new_group(row) for row in rows]
+        groups: list[Any] = [dist.new_group(row) for row in rows]
         return member(next(group for group, row in zip(groups, rows, strict=True) if dist.get_rank() in row))
     row = next(row for row in rows if dist.get_rank() in row)  # other ranks do not know of it
-    return member(dist.new_group(row, use_local_synchronization=True))
+    mine: Any = dist.new_group(row, use_local_synchronization=True)
+    return mine
 
 
 def reduce_scatter(mine: Tensor, message: Tensor, group: dist.ProcessGroup) -> dist.Work:
