@@ -20,12 +20,14 @@ class Groups(NamedTuple):
         replicate: its ranks have equal shards; None without a second axis.
         small: to which a unit is resharded after the forward pass; `shard`, unless a number of ranks was asked for.
         everyone: all ranks.
+        mesh: what was given, where it was a mesh.
     """
 
     shard: dist.ProcessGroup
     replicate: dist.ProcessGroup | None
     small: dist.ProcessGroup
     everyone: dist.ProcessGroup
+    mesh: DeviceMesh | None
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | DeviceMesh | None, reshard_after_forward: bool | int = True) -> "Groups":
@@ -35,6 +37,7 @@ class Groups(NamedTuple):
             ValueError: a mesh of more than two axes, or `reshard_after_forward` does not divide the ranks.
         """
         replicate, ranks = None, []
+        mesh = group if isinstance(group, DeviceMesh) else None
         if isinstance(group, DeviceMesh):
             if group.ndim > 2:
                 axes = group.mesh_dim_names or group.ndim
@@ -47,7 +50,7 @@ class Groups(NamedTuple):
         else:
             shard = member(group)
         everyone = _mine_of([ranks]) if replicate else shard
-        return cls(shard, replicate, _part_of(shard, reshard_after_forward), everyone)
+        return cls(shard, replicate, _part_of(shard, reshard_after_forward), everyone, mesh)
 
 
 def _part_of(shard: dist.ProcessGroup, size: bool | int) -> dist.ProcessGroup:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel import checkpoint
+from parallel_lab.trace import tag
 
 
 class State:
@@ -44,6 +45,12 @@ class State:
         """Puts the shards back into the model where a backward pass that raised has left whole parameters."""
         for use in list(self._running) if torch._C._current_graph_task_id() == -1 else ():
             self._end(use)
+
+    def share_buffers(self: Any) -> None:
+        """In training, every rank takes rank 0's buffers."""
+        if self.module.training and torch.is_grad_enabled():
+            with tag(mb=self.mb, phase="forward"):
+                broadcast_tensors(self.module.buffers(), self.groups.everyone)
 
     def _converted(self, value: Any) -> Any:
         """Inputs in the dtype of computation."""

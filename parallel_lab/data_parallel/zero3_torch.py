@@ -30,7 +30,7 @@ def torch_state(zero: Zero3, optimizer: torch.optim.Optimizer | None = None) -> 
     """
     zero.reset()
     device = zero.units[0].shards[0].device.type
-    mesh = zero.mesh or DeviceMesh.from_group(zero.group, device)
+    mesh = zero.groups.mesh or DeviceMesh.from_group(zero.group, device)
     placements: list[Placement] = [*[Replicate()] * (mesh.ndim - 1), Shard(0)]
 
     def whole(shard: Tensor, slot: Slot) -> DTensor:
