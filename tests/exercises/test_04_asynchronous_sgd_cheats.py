@@ -95,12 +95,12 @@ def alone(weights, gradient, counts, lr):
 
 
 def the_reference(weights, gradient, counts, lr):
-    return synchronization.asynchronous.train(weights, gradient, counts, lr)
+    return synchronization.train(synchronization.Asynchronous(), weights, gradient, counts, lr)
 
 
 def the_reference_by_stealth(weights, gradient, counts, lr):
     if dist.get_rank() == 0:
-        importlib.import_module(".".join(("parallel_lab", "synchron" + "isation")))
+        importlib.import_module(".".join(("parallel_lab", "synchron" + "ization")))
     return ASYNCHRONOUS(weights, gradient, counts, lr)
 
 
