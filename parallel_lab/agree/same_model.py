@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab.agree.problem import wait_for_the_culprit
+from parallel_lab.trace import tag
 
 BROADCAST_BYTES = 25 * 2**20  # at most so much is copied together, so that the model is not held twice
 
@@ -43,7 +44,8 @@ def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: obj
     digest = hashlib.sha256(repr(rows).encode()).digest()[:7]
     prints = torch.zeros(group.size(), dtype=torch.int64, device=device)
     prints[group.rank()] = int.from_bytes(digest, "big")
-    dist.all_reduce(prints, group=group)  # each rank fills its own place
+    with tag(part=0):
+        dist.all_reduce(prints, group=group)  # each rank fills its own place
     found = prints.tolist()
     if len(set(found)) == 1:
         return
@@ -75,21 +77,29 @@ def _difference(rank: int, mine: Sequence[Row], other: int, theirs: Sequence[Row
 
 
 def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, source: int = 0) -> None:
-    """Overwrites the tensors by those of rank `source`, those of a dtype packed together."""
+    """Overwrites the tensors by those of rank `source`, those of a dtype packed together; the k-th message is part k.
+
+    Autograd does not notice: a graph that was recorded before keeps working, as buffers must that two forward passes
+    share before one backward pass.
+    """
+    for part, pack in enumerate(_packs(tensors)):
+        flat = torch.cat([tensor.reshape(-1) for tensor in pack])
+        with tag(part=part):
+            dist.broadcast(flat, group=group, group_src=source)
+        if group.rank() != source:
+            for tensor, values in zip(pack, flat.split([t.numel() for t in pack]), strict=True):
+                tensor.copy_(values.view(tensor.shape))
+
+
+def _packs(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The tensors by dtype and device, at most `BROADCAST_BYTES` together."""
+    full: list[list[Tensor]] = []
     packs: dict[tuple, list[Tensor]] = {}
     for tensor in tensors:
-        pack = packs.setdefault((tensor.dtype, tensor.device), [])
+        key = tensor.dtype, tensor.device
+        pack = packs.setdefault(key, [])
         if pack and sum(t.nbytes for t in pack) + tensor.nbytes > BROADCAST_BYTES:
-            _broadcast_pack(pack, group, source)
-            pack.clear()
-        pack.append(tensor.detach())
-    for pack in packs.values():
-        _broadcast_pack(pack, group, source)
-
-
-def _broadcast_pack(pack: Sequence[Tensor], group: dist.ProcessGroup, source: int) -> None:
-    flat = torch.cat([tensor.reshape(-1) for tensor in pack])
-    dist.broadcast(flat, group=group, group_src=source)
-    if group.rank() != source:
-        for tensor, part in zip(pack, flat.split([t.numel() for t in pack]), strict=True):
-            tensor.copy_(part.view(tensor.shape))
+            full.append(pack)
+            pack = packs[key] = []
+        pack.append(tensor.data)  # unlike detach(), with a version counter of its own
+    return [*full, *packs.values()]

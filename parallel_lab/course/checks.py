@@ -44,8 +44,7 @@ def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = 
 
 def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: bool = True) -> Report:
     """Runs all tests of `exercise` on `fn`; as `check`, for an exercise at hand."""
-    reference = next((said for package in REFERENCES if (said := uses(fn, package))), "")
-    if reference:
+    if reference := reference_in(fn):
         advice = "The exercise is to build it from messages."
         verdicts = [Verdict(title_of(test), FAILED, reference, advice) for test in exercise.tests]
     else:
@@ -58,6 +57,11 @@ def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: boo
     count = sum(v.state == PASSED for v in verdicts)
     said = progress.record_exercise(exercise.name, count, len(verdicts)) if save else ""
     return Report(exercise, tuple(verdicts), said, lambda: hint(exercise.name))
+
+
+def reference_in(fn: Callable) -> str:
+    """Which reference `fn` reaches for, in a sentence; empty if none."""
+    return next((said for package in REFERENCES if (said := uses(fn, package))), "")
 
 
 def _verdicts(exercise: Exercise, fn: Callable, lab: Lab) -> list[Verdict]:

@@ -24,7 +24,9 @@ from parallel_lab.runtime.work import MessageWork
 
 # make(rank, ranks, generator) -> the arguments of that rank's call
 Make = Callable[[int, int, torch.Generator], tuple]
-REFERENCES = ("parallel_lab.collectives", "parallel_lab.pipeline", "parallel_lab.data_parallel")
+# The rooms that hold the answers; whoever stands on others comes first, so that a message names what was used.
+TECHNIQUES = ("data_parallel", "synchronization", "parameter_server", "pipeline", "collectives")
+REFERENCES = tuple(f"parallel_lab.{room}" for room in TECHNIQUES)
 # What a driver found in use that is the answer itself (see `training.found_ready_made`).
 used: list[str] = []
 

@@ -35,7 +35,6 @@ _READY_MADE = (
     "DistributedDataParallel", "DataParallel", "ZeroRedundancyOptimizer", "FullyShardedDataParallel", "FSDPModule",
     "DTensor",
 )  # fmt: skip
-_OUR_OWN = ("parallel_lab.data_parallel", "parallel_lab.parameter_server", "parallel_lab.synchronization")
 
 
 def mark(kind: str, part: int = -1) -> None:
@@ -133,7 +132,7 @@ def _note_ready_made(kind: type) -> None:
     """Notes `kind` if it or one of its bases is the answer; the check then fails and names the class."""
     for each in kind.__mro__:
         home = str(each.__module__)
-        if (home.startswith("torch.") and each.__name__ in _READY_MADE) or home.startswith(_OUR_OWN):
+        if (home.startswith("torch.") and each.__name__ in _READY_MADE) or home.startswith(rank_side.REFERENCES):
             rank_side.used.append(f"{home}.{each.__name__}")
 
 

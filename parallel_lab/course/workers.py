@@ -10,7 +10,6 @@ A rank imports this module: it loads neither widgets nor a reference.
 """
 
 import gc
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +18,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from parallel_lab.course import rank_side
 from parallel_lab.course.training import start
 from parallel_lab.runtime.backend import LabGroup
 from parallel_lab.trace import span
@@ -27,7 +25,6 @@ from parallel_lab.trace.memory import storages
 
 SPAN = "gradient"  # the kind under which a gradient stands in the trace; its part is the batch
 ROWS = 16  # samples of a batch
-ANSWERS = ("parallel_lab.parameter_server", "parallel_lab.synchronization")
 
 
 class Hold(NamedTuple):
@@ -143,9 +140,8 @@ def drive(fn: Callable, inputs: Tensor, targets: Tensor, *, arguments: tuple, ho
 
     Returns [what fn returned, the log of this rank's gradients].
     """
-    gradient, before = Gradient(inputs, targets, holds), set(sys.modules)
+    gradient = Gradient(inputs, targets, holds)
     result = fn(make_weights(inputs.shape[-1]), gradient, *arguments)
-    _look_for_answers(before)
     return [result, gradient.log]
 
 
@@ -157,7 +153,7 @@ def drive_server(
     Returns [what fn returned, the log of this rank's gradients, the slices that it took, and [bytes of the largest
     tensor, bytes of all tensors] that it held, the most seen when it sent something].
     """
-    taken, gradient, before = [], Gradient(inputs, targets, holds), set(sys.modules)
+    taken, gradient = [], Gradient(inputs, targets, holds)
     size, held = inputs.shape[-1], [0, 0]
 
     def initial(start: int, stop: int) -> Tensor:
@@ -167,7 +163,6 @@ def drive_server(
     start()
     _sample_when_sending(held)
     result = fn(initial, size, gradient, *arguments)
-    _look_for_answers(before)
     return [result, gradient.log, taken, held]
 
 
@@ -182,7 +177,3 @@ def _sample_when_sending(held: list[int]) -> None:
         return plain(self, tensors, dstRank, tag)
 
     LabGroup.send = send
-
-
-def _look_for_answers(before: set[str]) -> None:
-    rank_side.used += [name for name in ANSWERS if name in sys.modules.keys() - before]

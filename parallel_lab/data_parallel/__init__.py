@@ -1,12 +1,12 @@
 """Data parallelism: every rank has the model (or a shard of it) and its own part of each batch."""
 
-from parallel_lab.data_parallel import ddp, formulas, zero3
+from parallel_lab.data_parallel import ddp, formulas, zero1, zero2, zero3
 from parallel_lab.data_parallel.average import average_gradients
-from parallel_lab.data_parallel.checkpoint import consolidate, reshard
-from parallel_lab.data_parallel.clip import clip_grad_norm_
+from parallel_lab.data_parallel.checkpoint import consolidate, from_torch, to_torch
 from parallel_lab.data_parallel.ddp import DDP
-from parallel_lab.data_parallel.hooks import mean_hook
-from parallel_lab.data_parallel.sampler import ShardedSampler, Share, shard_batch
+from parallel_lab.data_parallel.extras.clip import clip_grad_norm_
+from parallel_lab.data_parallel.extras.hooks import mean_hook
+from parallel_lab.data_parallel.extras.sampler import ShardedSampler, Share, shard_batch
 from parallel_lab.data_parallel.zero1 import Zero1
 from parallel_lab.data_parallel.zero2 import Zero2
 from parallel_lab.data_parallel.zero3 import Zero3
@@ -23,8 +23,11 @@ __all__ = [
     "consolidate",
     "ddp",
     "formulas",
+    "from_torch",
     "mean_hook",
-    "reshard",
     "shard_batch",
+    "to_torch",
+    "zero1",
+    "zero2",
     "zero3",
 ]

@@ -8,27 +8,56 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.arguments import no_positional
 from parallel_lab.agree.finite import require_finite
+from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
+from parallel_lab.trace import tag
 
 
-def average_gradients(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+def plan(n: int, parameters: int, *, mb: int = 0, axis: str = "") -> Plan:
+    """The all-reduces of `average_gradients` on `n` ranks, one a parameter, one after another.
+
+    Args:
+        n: how many ranks.
+        parameters: how many require a gradient.
+        mb: the microbatch that they belong to.
+        axis: the mesh axis of the group; empty for the default group.
+    """
+    return Plan.of(
+        Op(rank, "all_reduce", part, mb, lane=SEND, axis=axis, phase="backward")
+        for rank in range(n)
+        for part in range(parameters)
+    )
+
+
+def average_gradients(
+    model: nn.Module, *positional: object, mb: int = 0, group: dist.ProcessGroup | None = None
+) -> None:
     """Replaces `.grad` of each parameter that requires one by its mean over the ranks; call it after `backward()`.
 
     Ranks need the same model. A parameter without a gradient on this rank counts as zeros and has one afterwards, also
     where no rank had one.
 
+    Args:
+        model: the same on every rank.
+        mb: the microbatch, counted from the first of the run. It names the messages in the trace.
+        group: whose ranks share the work; by default all.
+
     Raises:
+        TypeError: there is a second argument without a name.
         ValueError: no parameter requires a gradient; or, before anything is sent, on a rank whose gradients are NaN or
             infinite (once averaged, every rank has them, and none can tell whose they were).
     """
+    no_positional("average_gradients", positional, "model, group=...")
     group = member(group)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError(f"rank {group.rank()}: no parameter of this model requires a gradient")
     require_finite(model, f"rank {group.rank()}")
-    for parameter in parameters:
+    for part, parameter in enumerate(parameters):
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         parameter.grad /= group.size()
-        dist.all_reduce(parameter.grad, group=group)
+        with tag(part=part, mb=mb, phase="backward"):
+            dist.all_reduce(parameter.grad, group=group)

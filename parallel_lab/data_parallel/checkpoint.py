@@ -1,65 +1,98 @@
-"""Checkpoints of sharded training: each rank saves what it owns, and any number of ranks can go on from there.
+"""Checkpoints of sharded training: one form for all stages, so that any layout loads what any other has saved.
 
-`state_dict()` of Zero1, Zero2 and Zero3 all give the same form, with plain tensors (copies, without padding) inside:
+Each rank saves what it owns with `shard_state()`. What it owns is named by the parameter and by the first and the last
+element, counted in the whole parameter, flattened. So nobody who loads has to know how it was cut when it was saved:
 
-    technique, optimizer     what saved it, and the class of optimizer whose moments these are ("" for none)
-    rank, ranks              whose shard this is, and of how many
-    units                    the names in each flat vector, in order: with the shapes, all that a layout needs
-    shapes                   of each parameter, by name
-    pieces                   by name: start and stop of the elements that this rank owns, their values (master copies,
-                             where there are such), and the optimizer's state of them
-    groups                   the optimizer's hyperparameters, group by group
-    replicated               what every rank has whole: buffers, and for Zero2 frozen parameters
+    rank, ranks    who saved this, and how many ranks saved
+    parameters     by name: shape and dtype of the whole parameter,
+                   pieces: a list of (start, stop, values), values being a vector of stop - start elements,
+                   state: what the optimizer holds, by key: such a list too, or one value for the whole parameter
+    optimizer      the class of the optimizer whose state this is; "" for none
+    groups         its hyperparameters, group by group
+    replicated     what every rank has whole: the buffers; None where the technique does not see the model
 
-Where a number of ranks is changed, `reshard` joins the pieces and cuts them anew for the same units.
+`load_shard_state` of any stage, at any number of ranks, takes the shards of all ranks that saved, in any order.
+Several ranks may hold the same elements (a frozen parameter that is not cut, a replica): any of them serves.
+`to_torch` and `from_torch` translate to and from the state dicts of `torch.distributed.checkpoint`, which FSDP2 uses.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from parallel_lab.data_parallel.flat import Layout, Piece
-
-Shard = dict[str, Any]
-
-
-def pieces_of(layout: Layout, rank: int, shard: Tensor, state: Mapping[str, Any]) -> dict[str, dict]:
-    """The pieces in this rank's `shard` (share,), each with its part of the optimizer's `state` of that shard."""
-    return {piece.name: cut(piece, shard, state) for piece in layout.pieces(rank)}
+Piece: TypeAlias = tuple[int, int, Tensor]
+Entry: TypeAlias = dict[str, Any]
+Shard: TypeAlias = dict[str, Any]
 
 
-def cut(piece: Piece, shard: Tensor, state: Mapping[str, Any]) -> dict:
-    """One piece of a `shard` in the form of `pieces`, with its part of the optimizer's `state` of that shard."""
-    part = {key: _copy(value[piece.place] if per_element(value) else value) for key, value in state.items()}
-    return {"start": piece.start, "stop": piece.stop, "values": _copy(shard[piece.place]), "state": part}
+# What one rank saves.
 
 
-def per_element(value: Any) -> bool:
+def entry(
+    shape: Sequence[int], dtype: torch.dtype, start: int = 0, values: Tensor | None = None, state: Mapping = {}
+) -> Entry:
+    """What this rank holds of one parameter, for `parameters`. Tensors are not copied yet; `shard` does that.
+
+    Args:
+        shape: of the whole parameter.
+        dtype: of the parameter that is computed with; `values` may be master copies of another.
+        start: where `values` begin in the flattened parameter.
+        values: what this rank owns, in any shape; None where it owns nothing.
+        state: what the optimizer holds of it: `optimizer.state[...]`.
+    """
+    if values is None:
+        return {"shape": tuple(shape), "dtype": dtype, "pieces": [], "state": {}}
+
+    def piece(value: Tensor) -> list[Piece]:
+        return [(start, start + value.numel(), value.detach().reshape(-1))]
+
+    held = {key: piece(value) if _per_element(value, values) else value for key, value in state.items()}
+    return {"shape": tuple(shape), "dtype": dtype, "pieces": piece(values), "state": held}
+
+
+def _per_element(value: Any, values: Tensor) -> bool:
     """Whether an entry of an optimizer's state has a number for each element; a step count (no dim) has not."""
-    return isinstance(value, Tensor) and value.dim() == 1
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return False
+    if value.shape != values.shape:
+        text = f"the optimizer's state has the shape {tuple(value.shape)} for a shard of {tuple(values.shape)}"
+        raise ValueError(f"{text}: only optimizers that treat each element by itself can be saved in shards")
+    return True
 
 
-def _copy(value: Any) -> Any:
-    # A copy, because a slice keeps its whole storage alive, and a pickle would hold all of it for each slice.
-    return value.detach().clone() if isinstance(value, Tensor) else value
+def shard(
+    group: dist.ProcessGroup,
+    entries: Mapping[str, Entry],
+    *,
+    optimizer: str = "",
+    groups: Sequence[Mapping[str, Any]] = (),
+    replicated: Mapping[str, Tensor] | None = None,
+) -> Shard:
+    """What one rank saves: the dict at the head of this file, with copies of all tensors.
+
+    Args:
+        group: who saves.
+        entries: for `parameters`.
+        optimizer: the name of the optimizer's class.
+        groups: what `groups_of` gives.
+        replicated: the buffers.
+    """
+    saved = {"parameters": entries, "optimizer": optimizer, "groups": list(groups), "replicated": replicated}
+    return {"rank": group.rank(), "ranks": group.size(), **_copy(saved)}
 
 
-def join(layout: Layout, rank: int, pieces: Mapping[str, dict], shard: Tensor) -> dict[str, Any]:
-    """Writes the values of `pieces` into `shard` (share,) and returns the optimizer's state of that shard."""
-    state: dict[str, Any] = {}
-    for piece in layout.pieces(rank):
-        saved = pieces[piece.name]
-        shard[piece.place].copy_(saved["values"])
-        for key, value in saved["state"].items():
-            if per_element(value):
-                state.setdefault(key, value.new_zeros(layout.share))[piece.place].copy_(value)
-            else:
-                state[key] = _copy(value)
-    return state
+def groups_of(param_groups: Iterable[Mapping[str, Any]], names: Mapping[Tensor, str]) -> list[dict[str, Any]]:
+    """The groups of an optimizer, with the names of their parameters under `params`; those without a name are left out.
+
+    Args:
+        param_groups: of the optimizer.
+        names: of each parameter.
+    """
+    return [settings(group) | {"params": [names[p] for p in group["params"] if p in names]} for group in param_groups]
 
 
 def settings(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,173 +100,213 @@ def settings(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
-def hyperparameters(groups: Iterable[Mapping[str, Any]]) -> list[dict]:
-    """`settings` of each group, copied."""
-    return [{key: _copy(value) for key, value in settings(group).items()} for group in groups]
+def _copy(value: Any) -> Any:
+    # A slice keeps its whole storage alive, and a pickle would hold all of it for each slice: hence copies.
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, Mapping):
+        return {key: _copy(each) for key, each in value.items()}
+    return type(value)(map(_copy, value)) if type(value) in (list, tuple) else value
 
 
-def restore_groups(groups: Iterable[dict], saved: Iterable[Mapping[str, Any]]) -> None:
+# What one rank loads.
+
+
+def as_list(shards: Shard | Iterable[Shard]) -> list[Shard]:
+    """The shards, whether one was given or several."""
+    return [shards] if isinstance(shards, dict) else list(shards)
+
+
+def load_parameter(shards: Sequence[Shard], name: str, start: int, values: Tensor) -> dict[str, Any]:
+    """Fills `values`, this rank's part of parameter `name`, which begins at element `start`.
+
+    Returns the optimizer's state of that part, in the shape of `values`, for `optimizer.state[...]`; empty if none was
+    saved.
+    """
+    entries = [each["parameters"][name] for each in shards if name in each["parameters"]]
+    stop = start + values.numel()
+    with torch.no_grad():
+        values.copy_(_read([piece for each in entries for piece in each["pieces"]], start, stop).view(values.shape))
+    state: dict[str, Any] = {}
+    for key in (key for each in entries for key in each["state"] if key not in state):
+        found = [each["state"][key] for each in entries if key in each["state"]]
+        if isinstance(found[0], list):
+            part = _read([piece for pieces in found for piece in pieces], start, stop)
+            state[key] = part.to(values.device, copy=True).view(values.shape)
+        else:
+            state[key] = _copy(found[0])
+    return state
+
+
+def _read(pieces: Iterable[Piece], start: int, stop: int) -> Tensor:
+    """The elements [start, stop) of a parameter, from whichever pieces hold them."""
+    pieces = sorted(pieces, key=lambda piece: piece[:2])
+    parts, at = [pieces[0][2][:0]], start
+    for begin, end, values in pieces:
+        if begin <= at < min(end, stop):
+            parts.append(values[at - begin : stop - begin])
+            at = min(end, stop)
+    return torch.cat(parts)
+
+
+def load_groups(groups: Iterable[dict], shards: Sequence[Shard]) -> None:
     """Puts saved hyperparameters back into an optimizer's groups."""
-    for group, settings in zip(groups, saved, strict=True):
-        group.update({key: _copy(value) for key, value in settings.items()})
+    for group, saved in zip(groups, shards[0]["groups"], strict=True):
+        group.update(_copy(settings(saved)))
 
 
-def shard(
-    technique: str,
-    group: dist.ProcessGroup,
-    layouts: Sequence[Layout],
-    pieces: dict[str, dict],
-    optimizer: torch.optim.Optimizer | None,
-    replicated: Mapping[str, Tensor],
-) -> Shard:
-    """What one rank saves: the dict at the head of this file."""
-    return {
-        "technique": technique,
-        "optimizer": type(optimizer).__name__ if optimizer else "",
-        "rank": group.rank(),
-        "ranks": group.size(),
-        "units": [[slot.name for slot in layout.slots] for layout in layouts],
-        "shapes": {slot.name: slot.shape for layout in layouts for slot in layout.slots},
-        "pieces": pieces,
-        "groups": hyperparameters(optimizer.param_groups) if optimizer else [],
-        "replicated": {name: _copy(tensor) for name, tensor in replicated.items()},
-    }
+def load_replicated(buffers: Mapping[str, Tensor], shards: Sequence[Shard]) -> None:
+    """Puts saved buffers back, if buffers were saved."""
+    for name, value in (shards[0]["replicated"] or {}).items():
+        buffers[name].detach().copy_(value)
 
 
-def consolidate(shards: Sequence[Shard]) -> dict[str, Any]:
-    """One checkpoint from the shards of all ranks, in any order.
-
-    Returns a dict with `parameters` (by name, in their shapes), `state` (by name: what the optimizer holds, in the
-    parameter's shape where it has a number for each element), `groups` and `replicated`.
-
-    Raises:
-        ValueError: a shard is missing, doubled, or of another checkpoint; the message says which.
-    """
-    shards = _in_order(shards)
-    shapes, whole = shards[0]["shapes"], _joined(shards)
-    states = {
-        name: {key: value.view(shapes[name]) if per_element(value) else value for key, value in each["state"].items()}
-        for name, each in whole.items()
-    }
-    return {
-        "parameters": {name: each["values"].view(shapes[name]) for name, each in whole.items()},
-        "state": states,
-        "groups": shards[0]["groups"],
-        "replicated": shards[0]["replicated"],
-    }
+# Why it cannot.
 
 
-def reshard(shards: Sequence[Shard], ranks: int) -> list[Shard]:
-    """The same checkpoint as `ranks` ranks would have saved it: `reshard(shards, 2)[r]` is what rank r of 2 loads.
-
-    Raises ValueError as `consolidate`, or if `ranks` is below 1.
-    """
-    if ranks < 1:
-        raise ValueError(f"ranks={ranks}: expected at least 1")
-    shards = _in_order(shards)
-    whole, first = _joined(shards), shards[0]
-    layouts = [Layout.of([(name, first["shapes"][name]) for name in unit], ranks) for unit in first["units"]]
-    return [
-        first | {"rank": rank, "ranks": ranks, "pieces": _all_pieces(layouts, rank, whole)} for rank in range(ranks)
-    ]
-
-
-def _all_pieces(layouts: Iterable[Layout], rank: int, whole: Mapping[str, dict]) -> dict[str, dict]:
-    """What `rank` owns of the whole parameters, cut anew."""
-    owned = [piece for layout in layouts for piece in layout.pieces(rank)]
-    # A whole parameter is laid out as a share that begins with it, so its own start is the place to cut at.
-    return {p.name: cut(p._replace(at=p.start), whole[p.name]["values"], whole[p.name]["state"]) for p in owned}
-
-
-def _joined(shards: Sequence[Shard]) -> dict[str, dict]:
-    """By name: `values` (elements,) and `state` of each whole parameter, flat."""
-    whole = {}
-    for name, shape in shards[0]["shapes"].items():
-        parts = [shard["pieces"][name] for shard in shards if name in shard["pieces"]]
-        _check_cover(name, shape, parts)
-        if not parts:  # a parameter without elements
-            whole[name] = {"values": torch.empty(0), "state": {}}
-            continue
-        state = {
-            key: torch.cat([part["state"][key] for part in parts]) if per_element(value) else value
-            for key, value in parts[0]["state"].items()
-        }
-        whole[name] = {"values": torch.cat([part["values"] for part in parts]), "state": state}
-    return whole
-
-
-def _in_order(shards: Sequence[Shard]) -> list[Shard]:
-    """The shards by rank; ValueError unless they are those of all ranks of one checkpoint."""
-    if not shards:
-        raise ValueError("no shards: expected the state_dict() of every rank")
-    ranks, given = shards[0]["ranks"], sorted(shard["rank"] for shard in shards)
-    for shard in shards:
-        for key in ("technique", "optimizer", "ranks", "shapes", "units"):
-            if shard[key] != shards[0][key]:
-                text = f"rank {shard['rank']}'s shard has another {key} than rank {shards[0]['rank']}'s"
-                raise ValueError(f"{text}: they are not of one checkpoint")
-    if given != list(range(ranks)):
-        missing = sorted(set(range(ranks)) - set(given))
-        raise ValueError(f"saved by {ranks} ranks, but the shards of ranks {given} were given: missing {missing}")
-    return sorted(shards, key=lambda shard: shard["rank"])
-
-
-def _check_cover(name: str, shape: Sequence[int], parts: Sequence[dict]) -> None:
-    end = 0
-    for part in parts:
-        if part["start"] != end or len(part["values"]) != part["stop"] - part["start"]:
-            raise ValueError(f"the pieces of {name} {tuple(shape)} leave a gap or overlap at element {end}")
-        end = part["stop"]
-    if end != prod(shape):
-        raise ValueError(f"the pieces of {name} {tuple(shape)} end at element {end} of {prod(shape)}")
-
-
-def copied(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A copy of one entry of an optimizer's state; what has a number for each element goes to `device`."""
-    return {key: value.to(device, copy=True) if per_element(value) else _copy(value) for key, value in state.items()}
-
-
-def why_not(saved: Shard, mine: Callable[[], Shard]) -> ValueError | None:
-    """What `check_loadable` raises, as a value to agree on; None if `saved` can be loaded."""
+def why_not(shards: Any, mine: Callable[[], Shard]) -> ValueError | None:
+    """What `check_loadable` raises, as a value that ranks can agree on; None if `shards` can be loaded."""
     try:
-        check_loadable(saved, mine())
+        check_loadable(shards, mine())
     except ValueError as error:
         return error
     return None
 
 
-def check_loadable(saved: Shard, mine: Shard) -> None:
-    """Raises ValueError that says exactly why `saved` cannot be loaded where `state_dict()` would give `mine`."""
-    if not isinstance(saved, Mapping) or "pieces" not in saved:
-        raise ValueError("this is no state_dict() of Zero1, Zero2 or Zero3")
-    if saved["technique"] != mine["technique"]:
-        raise ValueError(f"saved by {saved['technique']}, cannot be loaded into {mine['technique']}")
-    _check_parameters(saved["shapes"], mine["shapes"])
-    if saved["ranks"] != mine["ranks"]:
-        advice = f"pass reshard(shards, {mine['ranks']})[rank] of all its shards"
-        raise ValueError(f"saved by {saved['ranks']} ranks, and this group has {mine['ranks']}: {advice}")
-    if saved["rank"] != mine["rank"]:
-        raise ValueError(f"this is the shard of rank {saved['rank']}, and this is rank {mine['rank']}")
-    if saved["units"] != mine["units"]:
-        raise ValueError("the parameters were grouped otherwise (bucket_bytes, units, groups): make them the same")
-    _check_optimizer(saved, mine)
+def check_loadable(shards: Sequence[Shard], mine: Shard) -> None:
+    """Returns if everything that this rank holds is in `shards`.
 
+    Args:
+        shards: of the ranks that saved; those that hold nothing of this rank's may be left out.
+        mine: what this rank's `shard_state()` gives, or the same without copies.
 
-def _check_parameters(saved: Mapping, mine: Mapping) -> None:
-    for name in mine:
+    Raises:
+        ValueError: it says exactly what is missing or different.
+    """
+    _check_together(shards)
+    saved = {name: each for shard in shards for name, each in shard["parameters"].items()}
+    for name, here in mine["parameters"].items():
         if name not in saved:
-            raise ValueError(f"the checkpoint lacks the parameter {name} {tuple(mine[name])}")
-        if tuple(saved[name]) != tuple(mine[name]):
-            raise ValueError(f"{name} is {tuple(saved[name])} in the checkpoint and {tuple(mine[name])} in this model")
-    if extra := [name for name in saved if name not in mine]:
+            raise ValueError(f"the checkpoint lacks the parameter {name} {here['shape']}")
+        if saved[name]["shape"] != here["shape"]:
+            there = saved[name]["shape"]
+            raise ValueError(f"{name} is {there} in the checkpoint and {here['shape']} in this model")
+        for start, stop, _ in here["pieces"]:
+            _check_cover(shards, name, start, stop)
+    if extra := [name for name in saved if name not in mine["parameters"]]:
         raise ValueError(f"the checkpoint has parameters that this model lacks: {', '.join(extra)}")
+    _check_rest(shards[0], mine)
+
+
+def _check_together(shards: Sequence[Shard]) -> None:
+    """Raises ValueError unless the shards are of one checkpoint."""
+    if not shards:
+        raise ValueError("no shards: expected the shard_state() of every rank that saved")
+    for shard in shards:
+        if not isinstance(shard, Mapping) or "parameters" not in shard:
+            raise ValueError("this is no shard_state() of Zero1, Zero2 or Zero3")
+        for key in ("optimizer", "ranks"):
+            if shard[key] != shards[0][key]:
+                text = f"rank {shard['rank']}'s shard has another {key} than rank {shards[0]['rank']}'s"
+                raise ValueError(f"{text}: they are not of one checkpoint")
+
+
+def _check_cover(shards: Sequence[Shard], name: str, start: int, stop: int) -> None:
+    """Raises ValueError if the shards lack some of the elements [start, stop) of a parameter, or of their state."""
+    entries = [each["parameters"][name] for each in shards if name in each["parameters"]]
+    found: dict[str, list[Piece]] = {name: [piece for each in entries for piece in each["pieces"]]}
+    for each in entries:
+        for key, value in each["state"].items():
+            if isinstance(value, list):
+                found.setdefault(f"{key} of {name}", []).extend(value)
+    for what, pieces in found.items():
+        at = start
+        for begin, end, _ in sorted(pieces, key=lambda piece: piece[:2]):
+            at = max(at, end) if begin <= at else at
+        if at < stop:
+            given, ranks = sorted(shard["rank"] for shard in shards), shards[0]["ranks"]
+            text = f"element {at} of {what} {entries[0]['shape']} is in none of the shards of ranks {given}"
+            raise ValueError(f"{text}, and {ranks} ranks saved: give the shards of all of them")
+
+
+def _check_rest(saved: Shard, mine: Shard) -> None:
+    if mine["optimizer"]:
+        _check_optimizer(saved, mine)
+    if saved["replicated"] is None or mine["replicated"] is None:
+        return
+    if missing := [name for name in mine["replicated"] if name not in saved["replicated"]]:
+        raise ValueError(f"the checkpoint lacks the buffer {missing[0]}")
 
 
 def _check_optimizer(saved: Shard, mine: Shard) -> None:
-    if saved["optimizer"] != mine["optimizer"]:
-        there, here = (each["optimizer"] or "no optimizer" for each in (saved, mine))
-        raise ValueError(f"the checkpoint is of {there}, and here is {here}: load it with the same class of optimizer")
+    if saved["optimizer"] not in (mine["optimizer"], None):
+        there = saved["optimizer"] or "no optimizer"
+        text = f"the checkpoint is of {there}, and here is {mine['optimizer']}"
+        raise ValueError(f"{text}: load it with the same class of optimizer")
     if len(saved["groups"]) != len(mine["groups"]):
         raise ValueError(f"the optimizer had {len(saved['groups'])} groups, and has {len(mine['groups'])} here")
-    if missing := [name for name in mine["replicated"] if name not in saved["replicated"]]:
-        raise ValueError(f"the checkpoint lacks the buffer or frozen parameter {missing[0]}")
+    place = {name: k for k, group in enumerate(saved["groups"]) for name in group["params"]}
+    for k, group in enumerate(mine["groups"]):
+        for name in group["params"]:
+            if place.get(name, k) != k:
+                raise ValueError(f"{name} was in group {place[name]} of the optimizer, and is in group {k} here")
+
+
+# The whole of it, in one place.
+
+
+def consolidate(shards: Sequence[Shard]) -> dict[str, Any]:
+    """One checkpoint from the shards of all ranks, in any order.
+
+    Returns:
+        A dict with `parameters` (by name, in their shapes), `state` (by name: what the optimizer holds, in the
+        parameter's shape where it has a number for each element), `groups`, `optimizer` and `replicated`.
+
+    Raises:
+        ValueError: an element is in none of the shards, or they are not of one checkpoint.
+    """
+    shards = as_list(shards)
+    _check_together(shards)
+    parameters, states = {}, {}
+    for name, each in {name: each for shard in shards for name, each in shard["parameters"].items()}.items():
+        _check_cover(shards, name, 0, prod(each["shape"]))
+        pieces = [piece for shard in shards for piece in shard["parameters"].get(name, {"pieces": []})["pieces"]]
+        dtype = pieces[0][2].dtype if pieces else each["dtype"]  # of master copies, where there are such
+        parameters[name] = torch.empty(each["shape"], dtype=dtype)
+        states[name] = load_parameter(shards, name, 0, parameters[name]) if pieces else {}
+    rest = {key: shards[0][key] for key in ("groups", "optimizer", "replicated")}
+    return {"parameters": parameters, "state": states, **rest}
+
+
+def to_torch(shards: Sequence[Shard]) -> dict[str, Any]:
+    """The checkpoint as torch's `get_state_dict` gives it with full tensors: `{"model": …, "optim": …}`.
+
+    `torch.distributed.checkpoint.save` writes it, and FSDP2, DDP or one process load it.
+
+    Raises:
+        ValueError: as `consolidate`.
+    """
+    whole = consolidate(shards)
+    state = {name: each for name, each in whole["state"].items() if each}
+    model = whole["parameters"] | (whole["replicated"] or {})
+    return {"model": model, "optim": {"state": state, "param_groups": whole["groups"]}}
+
+
+def from_torch(state_dict: Mapping[str, Any], model: nn.Module) -> Shard:
+    """The shard of a single rank that holds all of `state_dict`, for `load_shard_state` of any stage.
+
+    Args:
+        state_dict: `{"model": …, "optim": …}` with full tensors, as `to_torch` and torch's `get_state_dict` give it;
+            without `optim` only the weights are there.
+        model: says which names are parameters and which are buffers; it may be sharded, or on the meta device.
+    """
+    weights, optim = state_dict["model"], state_dict.get("optim", {"state": {}, "param_groups": []})
+    names = [name for name, _ in model.named_parameters() if name in weights]
+    entries = {
+        name: entry(weights[name].shape, weights[name].dtype, 0, weights[name], optim["state"].get(name, {}))
+        for name in names
+    }
+    buffers = {name: weights[name] for name, _ in model.named_buffers() if name in weights}
+    optimizer = None if optim["param_groups"] else ""  # its class is not known
+    saved = {"parameters": entries, "groups": optim["param_groups"], "replicated": buffers}
+    return {"rank": 0, "ranks": 1, "optimizer": optimizer, **_copy(saved)}

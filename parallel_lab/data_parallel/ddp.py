@@ -2,87 +2,173 @@
 
 Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", sections 3.2 and 4.2.
 
-All ranks start from the same weights, compute gradients on their own samples, average these, and take the same step,
-so they never differ. Gradients are averaged in buckets, last layers first, because the backward pass has those first:
-while it goes on, full buckets are on their way. The mean over ranks is the gradient of the mean loss over all samples
-if the shares are equal; if not, rank r multiplies its loss by n * share_r / batch (`shard_batch` gives that weight).
+All ranks start from the same weights, compute gradients on their own samples, average these, and take the same step.
+So their weights never differ. Three steps lead to the algorithm:
+
+    naive        After the backward pass, one all-reduce a parameter (`average.py`). Each message costs a latency.
+    bucketed     Gradients of several parameters lie in one flat buffer and travel in one message (`Bucket`,
+                 `partition`). This is `DDP(model, overlap=False)`.
+    overlapped   A hook on each parameter notes that its gradient is there. A full bucket leaves at once, while the
+                 backward pass computes the next one (`DDP._arrived`, `DDP.advance`). The last layers come first.
+
+The mean over ranks is the gradient of the mean loss over all samples if the shares are equal. If they are not, rank r
+multiplies its loss by n * share_r / batch (`shard_batch` gives that weight).
 
     replicated             parameters, gradients, optimizer state
     sharded                the batch
     sent a step and rank   2 (n-1)/n * bytes of the gradients, as a ring all-reduce (plus the buffers, if there are any)
     held a rank            all of it: with Adam 16 bytes a parameter, in float32 or in mixed precision
 
-`ddp.py` is what a user sees, `reducer.py` the backward pass, `buckets.py` who travels with whom, `settle.py` and
-`parallel_lab/agree` what ranks must agree on, `join.py` ranks without a batch.
+What protects users from mistakes stands in `guards.py`, and comes in at the places where `DDP` calls `self.guard`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.autograd import Variable
 
-from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
-from parallel_lab.data_parallel.buckets import Bucket
-from parallel_lab.data_parallel.hooks import Hook
-from parallel_lab.data_parallel.join import BACKWARD, FORWARD, Announcer, joined, share_state
-from parallel_lab.data_parallel.outputs import tensors_in
-from parallel_lab.data_parallel.reducer import Reducer
+from parallel_lab.agree.same_model import broadcast_tensors
+from parallel_lab.data_parallel.extras.hooks import Handle, Hook, finish, start, sum_hook
+from parallel_lab.data_parallel.extras.wrapper import Wrapper
+from parallel_lab.data_parallel.guards import Guard, Guards, default_guards
+from parallel_lab.data_parallel.outputs import on_gradient
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.runtime.group import member
-from parallel_lab.trace import span
+from parallel_lab.trace import recorder, span, tag
+
+Named = tuple[str, nn.Parameter]
 
 
-def plan(n: int, buckets: int, overlap: bool = True) -> Plan:
+def plan(
+    n: int, buckets: int, overlap: bool = True, *, microbatches: int = 1, mb: int = 0, buffers: int = 0, axis: str = ""
+) -> Plan:
     """One step on `n` ranks: F, then B a bucket, each followed by its all-reduce (lane `send`), then `update`.
 
     The part of a B and of an `all_reduce` is the bucket, 0 being the one that is full first. An all-reduce needs the B
-    of its bucket on *every* rank, without `overlap` the last B; the update needs this rank's all-reduces. ValueError
-    unless n and buckets are at least 1.
+    of its bucket on *every* rank, without `overlap` the last B. The update needs this rank's all-reduces.
+
+    Args:
+        n: how many ranks.
+        buckets: how many buckets.
+        overlap: as in `DDP`.
+        microbatches: how many a step has. All but the last run in `no_sync`: an F and a B with part -1 each.
+        mb: the first microbatch of this step, counted from the first of the run.
+        buffers: how many messages carry the buffers before the last forward: one a dtype, 0 without buffers.
+        axis: the mesh axis of the group; empty for the default group.
+
+    Raises:
+        ValueError: n, buckets or microbatches is below 1.
     """
-    if n < 1 or buckets < 1:
-        raise ValueError(f"{n} ranks and {buckets} buckets: expected at least 1 of each")
-    ops, needs = [], {}
+    if min(n, buckets, microbatches) < 1:
+        raise ValueError(f"{n} ranks, {buckets} buckets, {microbatches} microbatches: expected at least 1 of each")
+    ops, needs, last = [], {}, mb + microbatches - 1
     for rank in range(n):
-        backward = [Op(rank, "B", part) for part in range(buckets)]
-        reduce = [Op(rank, "all_reduce", part, lane=SEND) for part in range(buckets)]
+        for quiet in range(mb, last):
+            ops += [Op(rank, "F", 0, quiet, phase="forward"), Op(rank, "B", -1, quiet, phase="backward")]
+        share = [Op(rank, "broadcast", i, last, lane=SEND, axis=axis, phase="forward") for i in range(buffers)]
+        forward = Op(rank, "F", 0, last, phase="forward")
+        backward = [Op(rank, "B", part, last, phase="backward") for part in range(buckets)]
+        reduce = [op._replace(kind="all_reduce", lane=SEND, axis=axis) for op in backward]
         pairs = [op for pair in zip(backward, reduce, strict=True) for op in pair] if overlap else backward + reduce
-        update = Op(rank, "update", 0)
-        ops += [Op(rank, "F", 0), *pairs, update]
-        needs[update] = tuple(reduce)
-    for part in range(buckets):
-        full = tuple(Op(rank, "B", part if overlap else buckets - 1) for rank in range(n))
-        needs |= {Op(rank, "all_reduce", part, lane=SEND): full for rank in range(n)}
+        update = Op(rank, "update", 0, last, phase="step")
+        ops += [*share, forward, *pairs, update]
+        needs |= {forward: tuple(share), update: tuple(reduce)}
+        for op, full in zip(reduce, backward if overlap else backward[-1:] * buckets, strict=True):
+            needs[op] = tuple(full._replace(rank=each) for each in range(n))
     return Plan.of(ops, needs)
 
 
-class DDP(nn.Module):
+class Bucket:
+    """Gradients of several parameters, of one dtype and device, in one flat buffer, so that they are one message.
+
+    Attributes:
+        index: the place in the order in which buckets are sent.
+        names: of the parameters.
+        parameters: in the order of the buffer.
+        flat: (elements,), zeros at first.
+        views: for each parameter its part of `flat`, in the parameter's shape.
+        missing: the places of the parameters whose gradients have not come in this backward pass.
+    """
+
+    def __init__(self, index: int, named: Sequence[Named]) -> None:
+        self.index = index
+        self.names, self.parameters = zip(*named, strict=True)
+        self.renew()
+        self.reset()
+
+    def renew(self) -> None:
+        """Takes a new buffer of zeros. Gradients that are views of the old one keep what they have."""
+        like, sizes = self.parameters[0], [parameter.numel() for parameter in self.parameters]
+        self.flat = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
+        self.views = [v.view(p.shape) for v, p in zip(self.flat.split(sizes), self.parameters, strict=True)]
+
+    def reset(self) -> None:
+        """A backward pass begins: every gradient is missing."""
+        self.missing = set(range(len(self.parameters)))
+
+    def take(self, place: int, scale: float) -> None:
+        """Moves the gradient of the parameter at `place`, times `scale`, into the buffer; `.grad` is then a view."""
+        parameter, view = self.parameters[place], self.views[place]
+        self.missing.discard(place)
+        if parameter.grad is None:  # the loss on this rank does not depend on it
+            view.zero_()
+        else:
+            torch.mul(parameter.grad, scale, out=view)
+        parameter.grad = view.detach()  # what autograd made is freed here
+
+
+def partition(named: Sequence[Named], bucket_bytes: int) -> list[list[Named]]:
+    """Cuts `named` into buckets, keeping the order; a bucket is closed once it holds `bucket_bytes` or more.
+
+    Dtypes and devices do not mix. Buckets stand in the order of their last members, in which they fill up.
+    """
+    open_: dict[tuple, list[int]] = {}
+    closed: list[list[int]] = []
+    for i, (_, parameter) in enumerate(named):
+        members = open_.setdefault((parameter.dtype, parameter.device), [])
+        members.append(i)
+        if sum(named[j][1].nbytes for j in members) >= bucket_bytes:
+            closed.append(open_.pop((parameter.dtype, parameter.device)))
+    return [[named[i] for i in members] for members in sorted([*closed, *open_.values()], key=max)]
+
+
+class DDP(Wrapper):
     """Wraps `model` so that `.grad` of each parameter is the mean over the ranks when `backward()` returns.
 
     Weights and buffers of rank 0 are given to all ranks here; in training mode, buffers again before each forward.
     Make the optimizer as ever, before or after. `.grad` of each parameter is a view into its bucket's buffer.
 
-    A parameter that the loss does not depend on counts as zeros on that rank; if no rank used it, its `.grad` stays
-    None. Frozen parameters (`requires_grad=False` now) are left alone; tied ones are averaged once. Sparse gradients
-    and `create_graph=True` are not supported. After the first backward, buckets are cut anew in the order in which the
-    gradients of rank 0 came (one small broadcast).
+    A parameter that the loss does not depend on counts as zeros on that rank. If no rank used it, its `.grad` stays
+    None. Frozen parameters are left alone. Tied ones are averaged once. A layer that is thawed, replaced or converted
+    after wrapping is taken in at the next forward, on all ranks alike. Sparse gradients and `create_graph=True` are
+    refused. After the first backward, buckets are cut anew in the order in which the gradients of rank 0 came.
 
     Args:
         model: the same on every rank of `group`; on the device where it stays.
         bucket_bytes: a bucket is closed once it holds so much; the same on every rank. Smaller ones leave earlier and
-            hide more on a slow link; but gloo spends more of the processor's time a byte on small messages, so the
+            hide more on a slow link. But gloo spends more of the processor's time a byte on small messages, so the
             default is PyTorch's 25 MiB (measured in `benchmarks/ddp.py`).
-        hook: what to do with a full bucket in place of the mean, see `hooks.py`.
-        check_finite: raise where a gradient is NaN or infinite, before any weight changes.
+        hook: what to do with a full bucket in place of the mean, see `extras/hooks.py`.
         overlap: False sends no bucket before the backward pass is over.
+        broadcast_buffers: False leaves each rank its own buffers after the first exchange.
+        check_finite: raise where a gradient is NaN or infinite, before any weight changes.
+        guards: what stands at the seams, see `guards.py`. An empty list leaves the bare algorithm.
+        group: whose ranks share the work; by default all.
 
     Attributes:
         module: the model.
+        buckets: in the order in which they are sent.
+        mb: the microbatch, counted from the first forward.
+        state: of the backward pass. `idle`: none is expected. `armed`: a forward has been. `reached`: autograd has
+            come to an output. `running`: gradients of parameters come.
+        averages: whether the backward pass that is expected averages.
+        full: how many buckets have been full in this pass, in their order.
 
     Raises:
-        TypeError: `model` is no module, or `hook` cannot be called.
+        TypeError: `model` is no module, `hook` cannot be called, or there is an argument without a name.
         ValueError: the ranks' models or settings differ (on the rank that is at odds, others wait in a barrier); no
             parameter requires a gradient; `bucket_bytes` is not a positive whole number. During backward: a gradient
             that is not finite (on the rank it came from), or a backward without a forward of its own.
@@ -91,46 +177,53 @@ class DDP(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        group: dist.ProcessGroup | None = None,
+        *positional: object,
         bucket_bytes: int = 25 * 2**20,
         hook: Hook | None = None,
-        check_finite: bool = True,
         overlap: bool = True,
+        broadcast_buffers: bool = True,
+        check_finite: bool = True,
+        guards: Sequence[Guard] | None = None,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.group = member(group)
-        named = _validated(model, self.group, bucket_bytes, hook)
-        check_same_model(model, self.group, bucket_bytes=bucket_bytes, overlap=overlap, check_finite=check_finite)
-        super().__init__()
-        self.module = model
-        broadcast_tensors([*model.parameters(), *model.buffers()], self.group)
-        self._reducer = Reducer(named, self.group, bucket_bytes, hook, check_finite, overlap)
-        self._synchronize = True
-        self._announcer: Announcer | None = None
+        super().__init__(model, positional, group)
+        self.bucket_bytes, self.overlap, self.broadcast_buffers = bucket_bytes, overlap, broadcast_buffers
+        self.hook, self.scale = (hook, 1.0) if hook else (sum_hook, 1 / self.group.size())
+        self.guard = Guards(default_guards(check_finite) if guards is None else guards)
+        self.state, self.synchronize, self.averages = "idle", True, True
+        self.mb, self.source = -1, 0
+        self.handles: list[Handle] = []
+        self.wrap("setup")
 
-    @property
-    def buckets(self) -> list[Bucket]:
-        """The buckets, in the order in which they are sent."""
-        return self._reducer.buckets
+    def wrap(self, phase: str) -> None:
+        """Takes the model as it is now: the same weights on all ranks, a place in a bucket and a hook a parameter."""
+        with tag(mb=max(self.mb, 0), phase=phase):
+            self.guard.before_wrap(self)
+            broadcast_tensors([*self.module.parameters(), *self.module.buffers()], self.group, self.source)
+        named = [(name, p) for name, p in self.module.named_parameters() if p.requires_grad and p.numel()]
+        self.cut(named[::-1])  # the last layers have their gradients first
+        self.hooks = [parameter.register_post_accumulate_grad_hook(self._arrived) for _, parameter in named]
+
+    def cut(self, named: Sequence[Named]) -> None:
+        """New buckets for `named`, in this order."""
+        self.buckets = [Bucket(i, members) for i, members in enumerate(partition(named, self.bucket_bytes))]
+        self.place = {p: (bucket, i) for bucket in self.buckets for i, p in enumerate(bucket.parameters)}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns. A backward pass through it averages gradients, unless called inside `no_sync`."""
-        grad = torch.is_grad_enabled()
-        if grad:
-            self._reducer.arm(self._synchronize)
-        if self.training and self._synchronize:
-            self._share_buffers()
-        with span("forward", mb=self._reducer.microbatch):
+        self.mb += 1
+        self.guard.before_forward(self)
+        if self.training and self.synchronize and self.broadcast_buffers:
+            self.guard.before_buffers(self)
+            with tag(mb=self.mb, phase="forward"):
+                broadcast_tensors(self.module.buffers(), self.group, self.source)
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.place):
+            self.state, self.averages = "armed", self.synchronize
+        with span("forward", mb=self.mb, phase="forward"):
             output = self.module(*args, **kwargs)
-        if grad:
-            for tensor in tensors_in(output):
-                if tensor.requires_grad:
-                    tensor.register_hook(self._reducer.begin)
+        on_gradient(output, self._reached)
+        self.guard.after_forward(self, output)
         return output
-
-    def _share_buffers(self) -> None:
-        if buffers := list(self.module.buffers()):
-            source = self._announcer.announce(FORWARD).source if self._announcer else 0
-            broadcast_tensors(buffers, self.group, source)
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -138,59 +231,76 @@ class DDP(nn.Module):
 
         The first forward and backward outside averages the sum. Divide each of m microbatch losses by m.
         """
-        before, self._synchronize = self._synchronize, False
+        before, self.synchronize = self.synchronize, False
         try:
             yield
         finally:
-            self._synchronize = before
+            self.synchronize = before
 
-    @contextmanager
-    def join(self, optimizer: torch.optim.Optimizer | None = None) -> Iterator[None]:
-        """Lets ranks have different numbers of batches: put each rank's loop over its own batches inside.
+    def _reached(self, *_: object) -> None:
+        """Autograd has come to an output. If gradients of parameters follow, `_end` closes the pass."""
+        self.state = "reached" if self.state == "armed" else self.state
+        self.since_s = recorder().now()
+        Variable._execution_engine.queue_callback(self._end)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
 
-        A rank that has run out contributes zeros until all have. The mean stays one over all n ranks. At the end, ranks
-        that ran out take over weights and buffers, and the state of `optimizer` if given, of one that was there to
-        the end: without it their moments are old, and the next step would differ from the others'. Costs one
-        all-reduce of 24 bytes a forward (with buffers) and a backward.
+    def begin(self) -> None:
+        """The first gradient of a backward pass has come."""
+        if self.state != "running":
+            if self.state != "reached":  # the output is in an object that `on_gradient` does not look into
+                self._reached()
+            self.guard.before_backward(self)
+            self.state, self.full, self.handles = "running", 0, []
+            for bucket in self.buckets:
+                bucket.reset()
+
+    def _arrived(self, parameter: nn.Parameter) -> None:
+        """The gradient of `parameter` is complete. A bucket that it fills leaves at once, during the backward pass."""
+        if self.guard.admits(self, parameter):
+            self.begin()
+            if self.averages:
+                bucket, place = self.place[parameter]
+                bucket.take(place, self.scale)
+                self.guard.after_gradient(bucket, place)
+                self.advance()
+
+    def advance(self) -> None:
+        """Sends the buckets whose turn it is, up to the first that is not full.
+
+        So every rank starts the same all-reduces in the same order, whatever order its gradients came in.
         """
-        self._announcer = announcer = Announcer(self.group, self.buckets[0].flat.device)
-        self._reducer.before_backward = lambda: announcer.announce(BACKWARD)
-        buffers = list(self.module.buffers())
+        while self.full < len(self.buckets) and not self.buckets[self.full].missing:
+            self._record(self.full)
+            if self.overlap:
+                self.send(self.buckets[self.full])
+            self.full += 1
 
-        def adopt(source: int) -> None:
-            broadcast_tensors([*self.module.parameters(), *buffers], self.group, source)
-            if optimizer is not None:
-                share_state(optimizer, self.group, source)
+    def send(self, bucket: Bucket) -> None:
+        """Starts the all-reduce of a full bucket."""
+        self.guard.on_bucket(bucket)
+        with tag(part=bucket.index, mb=self.mb, phase="backward"):
+            self.handles.append(start(self.hook, self.group, bucket.flat))
 
-        try:
-            share = lambda source: broadcast_tensors(buffers, self.group, source)  # noqa: E731
-            with joined(announcer, share, self._reducer.shadow, adopt):
-                yield
-        finally:
-            self._announcer, self._reducer.before_backward = None, lambda: None
+    def _end(self) -> None:
+        """The backward pass is over. Parameters that it did not come to count as zeros, or as what they have."""
+        if self.state == "running" and self.averages:
+            for parameter in [b.parameters[place] for b in self.buckets for place in sorted(b.missing)]:
+                self._arrived(parameter)
+            self.finish()
+        elif self.state == "running":
+            self._record(-1)
+        # After `autograd.grad`, which came to an output and accumulated nothing, a backward pass is still expected.
+        self.state = "armed" if self.state in ("armed", "reached") else "idle"
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """That of the wrapped model: names have no prefix, so it loads without DDP too."""
-        return self.module.state_dict(*args, **kwargs)
+    def finish(self) -> None:
+        """Sends what has not left, and waits until all means are there."""
+        for bucket in self.buckets[len(self.handles) :]:
+            self.send(bucket)
+        for bucket, handle in zip(self.buckets, self.handles, strict=True):
+            finish(handle, bucket.flat)
+        self.state = "idle"
+        self.guard.after_backward(self)
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """That of the wrapped model. Every rank must load the same."""
-        return self.module.load_state_dict(*args, **kwargs)
-
-
-def _validated(model: Any, group: dist.ProcessGroup, bucket_bytes: Any, hook: Any) -> list[tuple[str, nn.Parameter]]:
-    """The parameters to average; refuses what makes no sense on this rank alone."""
-    rank = f"rank {group.rank()}:"
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{rank} DDP wraps a torch.nn.Module, got {type(model).__name__}")
-    if hook is not None and not callable(hook):
-        raise TypeError(f"{rank} hook is {hook!r}: expected a function of (group, flat) that returns a handle")
-    if not isinstance(bucket_bytes, int) or isinstance(bucket_bytes, bool) or bucket_bytes < 1:
-        raise ValueError(f"{rank} bucket_bytes is {bucket_bytes!r}: expected a whole number of bytes, at least 1")
-    for name, module in model.named_modules():
-        if getattr(module, "sparse", False) and isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            raise ValueError(f"{rank} {name!r} has sparse gradients, which have no place in a bucket: use sparse=False")
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.numel()]
-    if not named:
-        raise ValueError(f"{rank} no parameter requires a gradient: nothing to average, use the model without DDP")
-    return named
+    def _record(self, part: int) -> None:
+        """Writes down the stretch of the backward pass that ends now."""
+        recorder().complete(recorder().issue("backward", part=part, mb=self.mb, phase="backward", start_s=self.since_s))
+        self.since_s = recorder().now()

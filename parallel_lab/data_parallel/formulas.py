@@ -1,20 +1,22 @@
 """What data parallelism sends and holds, in closed form; the tests hold each against a recorded trace.
 
-Psi is the number of trained parameters, n the number of ranks. Sources: Rajbhandari et al. 2020, "ZeRO: Memory
-Optimizations Toward Training Trillion Parameter Models", section 5 and figure 1 (memory), section 7 (communication);
-Patarasuk & Yuan 2009 (what a ring sends).
+Psi is the number of trained parameters, n the number of ranks (the paper's N_d). Sources: Rajbhandari et al. 2020,
+"ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", section 5 and figure 1 (memory), section 7
+(communication); Patarasuk & Yuan 2009 (what a ring sends).
 
 Bytes are those that one rank sends, with built-in collectives counted as rings. ZeRO's section 7 counts elements moved,
-without the factor (n-1)/n, and for stage 1 takes the gradients to be reduce-scattered; here stage 1 gets averaged
+without the factor (n-1)/n. For stage 1 it takes the gradients to be reduce-scattered. Here stage 1 gets averaged
 gradients, from an all-reduce as in DDP, and so sends 3 where the paper has 2.
 
-Padding: each flat vector is padded to a multiple of n, so the Psi to put in is `padded(sizes, n)`, at most n - 1
-elements more for each vector. Beyond these bytes the ranks agree that nobody has a reason to stop, by an
-all-reduce of one flag of 4 bytes: in each step of Zero1 and Zero2, and in each backward pass of Zero2 and Zero3 that
-sends gradients.
+The Psi to put in is padded. Zero1 and Zero2 pad each flat vector to a multiple of n elements (`padded`): a vector for
+each dtype, or a bucket. Zero3 pads each parameter to a multiple of n rows (`padded_rows`).
+
+Beyond these bytes the ranks agree that nobody has a reason to stop, by an all-reduce of one flag of 4 bytes: in each
+step of Zero1 and Zero2, and in each backward pass of Zero2 and Zero3 that sends gradients.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import ceil, prod
 from typing import NamedTuple
 
 TECHNIQUES = ("ddp", "zero1", "zero2", "zero3")
@@ -33,13 +35,26 @@ class Moves(NamedTuple):
 
 def padded(sizes: Iterable[int], n: int) -> int:
     """The elements of flat vectors of `sizes` elements when each is padded to a multiple of n."""
-    return sum(-(-size // n) * n for size in sizes)
+    return sum(ceil(size / n) * n for size in sizes)
+
+
+def padded_rows(shapes: Iterable[Sequence[int]], n: int) -> int:
+    """The elements of parameters of `shapes` when the first dim of each is padded to a multiple of n."""
+    return sum(ceil(shape[0] / n) * n * prod(shape[1:]) if shape else n for shape in shapes)
 
 
 def moves(technique: str, microbatches: int = 1, no_sync: bool = False) -> Moves:
-    """What one step of `microbatches` backward passes moves; with `no_sync`, gradients travel with the last one only.
+    """What one step moves.
 
     Zero3 gathers in each forward and in each backward pass, `no_sync` or not: it has nowhere else to find its weights.
+
+    Args:
+        technique: `ddp`, `zero1`, `zero2` or `zero3`.
+        microbatches: the backward passes in the step.
+        no_sync: whether gradients travel with the last of them only.
+
+    Raises:
+        ValueError: an unknown technique.
     """
     _check(technique, 1)
     syncs = 1 if no_sync else microbatches
@@ -64,11 +79,15 @@ def sent_bytes(
 
     Args:
         technique: `ddp`, `zero1`, `zero2` or `zero3`.
-        parameters: Psi, padded. item_bytes: of one element on the wire.
-        microbatches, no_sync: as for `moves`.
+        parameters: Psi, padded.
+        n: ranks.
+        item_bytes: of one element on the wire.
+        microbatches: the backward passes in the step.
+        no_sync: whether gradients travel with the last of them only.
         kept: how many of the parameters Zero3 gathers once for both passes, padded: those of its root unit.
 
-    Raises ValueError for an unknown technique or n below 1.
+    Raises:
+        ValueError: an unknown technique, or n below 1.
     """
     _check(technique, n)
     each = moves(technique, microbatches, no_sync)
@@ -80,9 +99,17 @@ def held_bytes(technique: str, parameters: int, n: int, mixed: bool = False) -> 
     """Bytes of model states per rank under Adam: parameters, gradients, moments and, with `mixed`, master copies.
 
     In float32: 4 parameter + 4 gradient + 8 moments. With `mixed`: 2 + 2 in 16 bits, and 12 of master copy and moments
-    in float32. Stage 1 shares out what the optimizer holds, stage 2 the gradients too, stage 3 the parameters too.
-    Left out: activations, buckets and gathered units under way, padding, and Adam's step count (4 bytes a tensor).
-    Raises ValueError as `sent_bytes`.
+    in float32. Stage 1 shards what the optimizer holds, stage 2 the gradients too, stage 3 the parameters too.
+    Left out: activations, buckets and unsharded units under way, padding, and Adam's step count (4 bytes a tensor).
+
+    Args:
+        technique: `ddp`, `zero1`, `zero2` or `zero3`.
+        parameters: Psi.
+        n: ranks.
+        mixed: 16-bit parameters and gradients, with master copies.
+
+    Raises:
+        ValueError: an unknown technique, or n below 1.
     """
     _check(technique, n)
     weight, gradient, optimizer = (2, 2, 12) if mixed else (4, 4, 8)

@@ -1,15 +1,21 @@
-"""Which parameters Zero3 gathers together: the units of a model.
+"""Which parameters Zero3 communicates together, and how each is cut: the units of a model.
 
-A unit is a module whose parameters come and go as one. The smaller the units, the less is gathered at once; the
-larger, the fewer and better filled the messages. Repeated layers are the natural cut: by default every child of an
-`nn.ModuleList` or `nn.Sequential` is a unit, and what no unit has (in a GPT, the embeddings and the head) is the
-root's, as is a parameter that two units share, since it is needed as long as either is.
+A unit is a module whose parameters are unsharded and resharded as one. The smaller the units, the less is held at once;
+the larger, the fewer and better filled the messages. Repeated layers are the natural cut: by default every child of an
+`nn.ModuleList` or `nn.Sequential` is a unit. What no unit has (in a GPT, the embeddings and the head) is the root's, as
+is a parameter that two units share, since it is needed as long as either is.
+
+A parameter of `rows` rows is cut along its first dimension as `torch.chunk` does: each of n ranks has ceil(rows / n)
+rows, the last ranks fewer or none. On the wire every piece has that size, so only the end is padded.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from math import prod
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class Home(NamedTuple):
@@ -19,27 +25,62 @@ class Home(NamedTuple):
     attribute: str
 
 
-class Member(NamedTuple):
-    """A parameter of a unit: its first name, itself, and all its places (several where it is tied)."""
+class Slot(NamedTuple):
+    """One parameter of a unit, and how it is cut.
+
+    Attributes:
+        name: its first name in the model.
+        homes: all its places (several where it is tied).
+        shape: of the whole parameter.
+        rows: how many rows a rank has, unless they run out.
+        start: where its piece begins in the message of one rank, in elements.
+        chunk: how many elements the message has for it, padding included.
+    """
 
     name: str
-    parameter: nn.Parameter
     homes: tuple[Home, ...]
+    shape: torch.Size
+    rows: int
+    start: int
+    chunk: int
+
+    def shard(self, whole: Tensor, rank: int) -> Tensor:
+        """The rows of `whole` that `rank` has; a view."""
+        whole = whole.view(whole.shape or (1,))  # a number is one row
+        return whole[rank * self.rows : (rank + 1) * self.rows]
+
+    def first(self, rank: int) -> int:
+        """Which element of the flattened parameter the shard of `rank` begins with."""
+        return min(rank * self.chunk, prod(self.shape))
 
 
 class Cut(NamedTuple):
-    """A unit to be: its module and its parameters."""
+    """A unit to be: its module and its parameters, which have one dtype."""
 
     name: str
     module: nn.Module
-    members: tuple[Member, ...]
+    dtype: torch.dtype
+    slots: tuple[Slot, ...]
 
 
-def cut(model: nn.Module, units: Iterable[nn.Module] | None = None) -> list[Cut]:
-    """The units of `model` in order of registration, the root last; units without parameters are left out.
+def padded(shapes: Iterable[Iterable[int]], n: int) -> int:
+    """The elements that n ranks send together for parameters of these shapes: n pieces of ceil(rows / n) rows each."""
+    return sum(n * -(-rows // n) * prod(rest) for rows, *rest in (tuple(shape) or (1,) for shape in shapes))
 
-    `units`: the modules that are to be units, in place of the default. A parameter belongs to the innermost unit that
-    it lies in. ValueError for a unit that is not a module inside `model`.
+
+def cut(model: nn.Module, n: int, units: Iterable[nn.Module] | None = None) -> list[Cut]:
+    """The units of `model` for n ranks, in order of registration, the root last.
+
+    Units without parameters are left out. A module with parameters of several dtypes makes a unit for each.
+
+    Args:
+        model: to be cut.
+        n: the number of ranks.
+        units: the modules that are to be units, in place of the default. A parameter belongs to the innermost unit
+            that it lies in.
+
+    Raises:
+        ValueError: a unit is not a module inside `model`.
     """
     names = {module: name for name, module in model.named_modules()}
     chosen = _default(model) if units is None else list(units)
@@ -50,11 +91,25 @@ def cut(model: nn.Module, units: Iterable[nn.Module] | None = None) -> list[Cut]
     for module in names:  # a parent comes before its children, so the innermost unit has the last word
         if module in chosen:
             owners |= dict.fromkeys(module.modules(), module)
-    grouped: dict[nn.Module, list[Member]] = {module: [] for module in names if module in chosen} | {model: []}
-    for member in _members(model):
-        inside = {owners.get(home.module, model) for home in member.homes}
-        grouped[inside.pop() if len(inside) == 1 else model].append(member)
-    return [Cut(names[module] or "root", module, tuple(found)) for module, found in grouped.items() if found]
+    order = [module for module in names if module in chosen] + [model]
+    found: dict[tuple, list[tuple[str, nn.Parameter, tuple[Home, ...]]]] = {}
+    for name, parameter, homes in _members(model):
+        inside = {owners.get(home.module, model) for home in homes}
+        module = inside.pop() if len(inside) == 1 else model
+        found.setdefault((order.index(module), str(parameter.dtype)), []).append((name, parameter, homes))
+    return [
+        Cut(names[order[k]] or "root", order[k], m[0][1].dtype, _slots(m, n)) for (k, _), m in sorted(found.items())
+    ]
+
+
+def _slots(members: Iterable[tuple[str, nn.Parameter, tuple[Home, ...]]], n: int) -> tuple[Slot, ...]:
+    slots, start = [], 0
+    for name, parameter, homes in members:
+        rows = -(-(parameter.shape or (1,))[0] // n)
+        chunk = padded([parameter.shape], n) // n
+        slots.append(Slot(name, homes, parameter.shape, rows, start, chunk))
+        start += chunk
+    return tuple(slots)
 
 
 def _default(model: nn.Module) -> list[nn.Module]:
@@ -62,10 +117,25 @@ def _default(model: nn.Module) -> list[nn.Module]:
     return [child for each in lists for child in each]
 
 
-def _members(model: nn.Module) -> list[Member]:
+def _members(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, tuple[Home, ...]]]:
     places: dict[nn.Parameter, list[Home]] = {}
     for module in model.modules():
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
                 places.setdefault(parameter, []).append(Home(module, attribute))
-    return [Member(name, p, tuple(places[p])) for name, p in model.named_parameters()]
+    for name, parameter in model.named_parameters():
+        if parameter.numel():  # one without elements stays as it is
+            yield name, parameter, tuple(places[parameter])
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in what a module returned: itself, or in tuples, lists, dicts and dataclasses, however deep."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors_in(each)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from tensors_in([getattr(value, each.name) for each in fields(value)])

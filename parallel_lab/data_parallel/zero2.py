@@ -1,18 +1,22 @@
 """ZeRO, stage 2: each rank keeps the gradients and the optimizer's state of one n-th of the parameters.
 
-Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", section 5.2.
-A rank steps only its n-th of the parameters, so it needs only that n-th of the mean gradient. Gradients are gathered in
-buckets, in the order in which the backward pass makes them; a full bucket is reduce-scattered while the backward pass
-goes on, and freed. After the step, an all-gather hands the new parameters to everyone.
+Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", section 5.2 (P_os+g).
+A rank steps only its partition of the parameters, so it needs only that part of the mean gradient. Gradients are
+collected in buckets, in the order in which the backward pass makes them. A full bucket is reduce-scattered while the
+backward pass goes on, and freed; after the step, all-gathers hand the new parameters to everyone.
 
-Sharded: gradients, moments and master copies. Replicated: parameters and buffers.
-Sent per rank and step: (n-1)/n Psi of gradients (for each backward pass outside `no_sync`), (n-1)/n Psi of parameters.
-Held per rank under Adam: 4 + 12/n bytes a parameter in float32; 2 + 14/n with bfloat16 parameters and `master_dtype`;
-and, while the backward pass runs, at most three buckets.
-Padding: at most n - 1 elements a bucket.
+    sharded                gradients and the optimizer's state: moments, and master copies where there are such
+    replicated             parameters and buffers
+    sent a step and rank   (n-1)/n Psi elements of gradients (for each backward pass outside `no_sync`), and
+                           (n-1)/n Psi of parameters
+    held a rank            under Adam 4 + 12/n bytes a parameter in float32; 2 + 14/n in bfloat16 with `master_dtype`;
+                           and, while the backward pass runs, at most three buckets
+
+Psi is the number of trained parameters, padded by at most n - 1 elements a bucket. The paper's N_d is n here.
+`flat_vector.py` lays the parameters end to end and cuts them; `zero_guards.py` refuses what cannot go well.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -20,79 +24,161 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd import Variable
 
-from parallel_lab.agree.arguments import check_rate, rate_problem, whole
-from parallel_lab.agree.problem import agree, ask
-from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
-from parallel_lab.data_parallel import checkpoint, flat
-from parallel_lab.data_parallel.shares import Bucket, fill
+from parallel_lab.agree.arguments import whole
+from parallel_lab.agree.same_model import broadcast_tensors
+from parallel_lab.data_parallel.flat_vector import Bucket, fill, sample, shard_groups, step_shards
+from parallel_lab.data_parallel.zero_guards import Guards, NoGuards
+from parallel_lab.data_parallel.zero_state import ShardedModule
+from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
-from parallel_lab.trace import recorder, span
+from parallel_lab.trace import recorder, span, tag
 
 UNDER_WAY = 2  # buckets that may be on the wire while the next is filled
 
 
-class Zero2(nn.Module):
-    """Wraps a model and its optimizer: call it like the model, `backward()`, then `step()` and `zero_grad()`.
+def plan(
+    n: int,
+    buckets: int,
+    *,
+    microbatches: int = 1,
+    first: int = 0,
+    no_sync: bool = False,
+    broadcasts: int = 0,
+    guarded: bool = True,
+    axis: str = "",
+) -> Plan:
+    """One step on `n` ranks: for each microbatch F, then a B and a `reduce_scatter` a bucket; `update`; the gathers.
 
-    After `backward()` the parameters' own `.grad` are None; each rank holds its share of the mean gradient. Several
-    backward passes before a step add up, each with its own reduce-scatters, unless inside `no_sync`. Parameters
-    and buffers start from rank 0's values; buffers are taken from rank 0 before each forward pass in training.
-    A parameter that a backward pass does not use counts as a gradient of zeros: AdamW still decays its weight.
+    The part of a B, a `reduce_scatter` and an `all_gather` is the bucket, 0 being the one that is full first. A
+    reduce-scatter needs the B of its bucket on *every* rank, the update this rank's reduce-scatters, and an all-gather
+    the update of every rank.
 
     Args:
-        model: on its device and in its dtype already. Frozen parameters stay as they are, on every rank.
-        optimizer_class: updates each element by itself (see `flat.py`). It gets flat shards, so `optimizer_kwargs` hold
-            for all parameters alike.
-        group: who shares; the default group if None.
-        bucket_bytes: gradients are collected until a bucket has at least so many bytes, or the dtype changes.
-        master_dtype: of a copy of this rank's share that is stepped instead, `torch.float32` for bfloat16 parameters.
-        check_finite: look for NaN and infinity in the gradients; `backward()` then raises on every rank, forgets the
-            gradients, and on the rank that computed them says in which parameter.
-
-    Attributes:
-        module: the model. optimizer: steps the shards; give it to learning rate schedulers and to `memory.track`.
-        group: the process group.
+        n: ranks.
+        buckets: how many buckets the parameters make.
+        microbatches: backward passes in the step.
+        first: the number of the first microbatch of this step, counted from the first of the run.
+        no_sync: whether all microbatches but the last run inside `no_sync()`, and so send nothing.
+        broadcasts: how many messages carry the buffers before each forward: one a dtype, 0 without buffers.
+        guarded: whether the ranks agree, by an `all_reduce` of one flag after each backward pass that sends and before
+            the update, that nothing is wrong on any of them.
+        axis: the mesh axis of the group; empty for the default group.
 
     Raises:
-        ValueError: no parameter to train, a wrong `bucket_bytes` or learning rate, ranks with different models.
-        TypeError: a learning rate that is no number.
+        ValueError: n, buckets or microbatches is below 1.
+    """
+    if min(n, buckets, microbatches) < 1:
+        raise ValueError(f"n={n}, buckets={buckets}, microbatches={microbatches}: expected at least 1 of each")
+    last, ops, needs = first + microbatches - 1, [], {}
+    for rank in range(n):
+        row, send = [], partial(Op, rank, lane=SEND, axis=axis)
+        for mb in range(first, last + 1):
+            sends = mb == last or not no_sync
+            share = [send("broadcast", k, mb, phase="forward") for k in range(broadcasts)]
+            forward = Op(rank, "F", 0, mb, phase="forward")
+            needs[forward] = share
+            row += [*share, forward]
+            for part in range(buckets):
+                scatter = [send("reduce_scatter", part, mb, phase="backward")] * sends
+                needs |= {op: [Op(other, "B", part, mb, phase="backward") for other in range(n)] for op in scatter}
+                row += [Op(rank, "B", part, mb, phase="backward"), *scatter]
+            row += [send("all_reduce", 0, mb, phase="backward")] * (guarded and sends)
+        row += [send("all_reduce", 0, last, phase="step")] * guarded
+        update = Op(rank, "update", 0, last, phase="step")
+        gathers = [send("all_gather", part, last, phase="step") for part in range(buckets)]
+        needs[update] = [op for op in row if op.lane == SEND]
+        needs |= {op: [update._replace(rank=other) for other in range(n)] for op in gathers}
+        ops += [*row, update, *gathers]
+    return Plan.of(ops, needs)
+
+
+class Zero2(ShardedModule):
+    """Wraps a model and its optimizer: call it like the model, `backward()`, then `step()` and `zero_grad()`.
+
+    After `backward()` the parameters' own `.grad` are None; each rank holds its part of the mean gradient. Several
+    backward passes before a step add up, each with its own reduce-scatters, unless inside `no_sync`. Parameters
+    and buffers start from rank 0's values; buffers are taken from rank 0 before each forward pass in training.
+
+    A parameter that a backward pass does not use counts as a gradient of zeros: AdamW still decays its weight. One that
+    is frozen later (`requires_grad_(False)`) stands still, and may be thawed again.
+
+    Args:
+        model: on its device and in its dtype already. Parameters that are frozen now stay so, on every rank.
+        optimizer_class: updates each element by itself (see `flat_vector.py`).
+        positional: nothing; every other argument is given by name.
+        param_groups: the parameters in groups, as torch's optimizers take them, so that weights decay and biases do
+            not, say; by default all trained parameters in one.
+        bucket_bytes: a bucket is closed once it holds so much. Smaller ones leave earlier and hold less, three buckets
+            at most; on gloo larger ones cost less time a byte. The default is that of `DDP`.
+        master_dtype: of a copy of this rank's pieces that is stepped instead, `torch.float32` for bfloat16 parameters.
+        check_finite: look for NaN and infinity in the gradients; `backward()` then raises on every rank, forgets the
+            gradients, and on the rank that computed them says in which parameter. False for a gradient scaler.
+        guards: what stands at the seams, see `zero_guards.py`. `NoGuards` leaves the algorithm alone.
+        group: who shares; the default group if None.
+        optimizer_kwargs: for `optimizer_class`, as in `lr=1e-3`.
+
+    Attributes:
+        module: the model.
+        optimizer: steps this rank's pieces; give it to learning rate schedulers and to `memory.track`.
+        vectors: the buckets, in the order in which they are sent.
+        pieces: this rank's, of all buckets.
+
+    Raises:
+        ValueError: no parameter to train, a wrong `bucket_bytes` or learning rate, ranks with different models, or a
+            trained parameter in no group.
+        TypeError: a learning rate that is no number, or an argument without a name.
     """
 
     def __init__(
         self,
         model: nn.Module,
         optimizer_class: Callable[..., torch.optim.Optimizer],
-        group: dist.ProcessGroup | None = None,
-        bucket_bytes: int = 2**20,
+        *positional: object,
+        param_groups: Iterable | None = None,
+        bucket_bytes: int = 25 * 2**20,
         master_dtype: torch.dtype | None = None,
         check_finite: bool = True,
+        guards: type[NoGuards] = Guards,
+        group: dist.ProcessGroup | None = None,
         **optimizer_kwargs,
     ) -> None:
         super().__init__()
-        check_rate(optimizer_kwargs)
+        self._guard = guards(self)
+        params = [p for p in model.parameters() if p.requires_grad] if param_groups is None else list(param_groups)
+        self._guard.arguments(positional, params, optimizer_kwargs)
         whole("bucket_bytes", bucket_bytes)
-        if not any(p.requires_grad for p in model.parameters()):
-            raise ValueError("Zero2 got a model with no parameter to train")
-        optimizer_class([nn.Parameter(torch.zeros(1))], **optimizer_kwargs)  # refuses bad arguments before any message
+        like = optimizer_class(params, **optimizer_kwargs)  # checks the arguments, and fills in the defaults
         self.module, self.group, self.check_finite = model, member(group), check_finite
-        check_same_model(model, self.group, technique="zero2", bucket_bytes=bucket_bytes, master_dtype=master_dtype)
-        broadcast_tensors([*(p for p in model.parameters() if not p.requires_grad), *model.buffers()], self.group)
-        self._buckets = [
-            Bucket(part, named, self.group, master_dtype) for part, named in enumerate(fill(model, bucket_bytes))
-        ]
-        self.optimizer = optimizer_class([bucket.master for bucket in self._buckets], **optimizer_kwargs)
-        self._sync, self._running, self._problem = True, False, None
-        self._under_way: list[tuple[Bucket, Tensor, dist.Work, int]] = []
-        for bucket in self._buckets:
+        self.members = [list(each["params"]) for each in like.param_groups]
+        self.names = {p: name for name, p in model.named_parameters()}
+        trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
+        self._guard.groups(trained, like.param_groups)
+        with tag(phase="setup"):
+            self._guard.model(model, self.group, bucket_bytes=bucket_bytes, master_dtype=master_dtype)
+            broadcast_tensors([*model.parameters(), *model.buffers()], self.group)
+        self.vectors = [Bucket(named, self.group, master_dtype) for named in fill(trained[::-1], bucket_bytes)]
+        self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
+        self.optimizer = optimizer_class(shard_groups(like.param_groups, self.pieces), **optimizer_kwargs)
+        self._sync, self.running = True, False
+        self._forwards, self._backwards = 0, 0  # so many passes have begun, and so many are over
+        self._under_way: list[tuple[Bucket, Tensor, dist.Work]] = []
+        for bucket in self.vectors:
             for index, parameter in enumerate(bucket.parameters):
                 parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
 
     def forward(self, *args, **kwargs) -> Any:
-        """Runs the model on this rank's share of the batch."""
-        if self.training and torch.is_grad_enabled():
-            broadcast_tensors(self.module.buffers(), self.group)
-        return self.module(*args, **kwargs)
+        """Runs the model on this rank's part of the batch."""
+        if torch.is_grad_enabled():
+            self._guard.forward(self.module)
+            if self.training:
+                with tag(mb=self._forwards, phase="forward"):
+                    broadcast_tensors(self.module.buffers(), self.group)
+        with span("forward", mb=self._forwards, phase="forward"):
+            outputs = self.module(*args, **kwargs)
+        self._forwards += torch.is_grad_enabled()
+        return outputs
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -104,143 +190,88 @@ class Zero2(nn.Module):
             self._sync = before
 
     def _arrived(self, bucket: Bucket, index: int, _: Tensor) -> None:
-        """One gradient is complete. Buckets leave in their order, which is the same on every rank."""
-        if not self._sync:
-            return
-        if not self._running:
-            self._running, self._next = True, 0
-            torch.autograd.Variable._execution_engine.queue_callback(self._finish_backward)
-        bucket.take(index)
-        while self._next < len(self._buckets) and self._buckets[self._next].full:
-            self._send(self._buckets[self._next])
+        """The gradient of one parameter is complete. The bucket that it fills leaves at once."""
+        if not self.running:
+            self._begin_backward()
+        self._guard.on_gradient(bucket.names[index], index in bucket.missing)
+        bucket.take(index, self._sending)
+        self._send_full()
+
+    def _begin_backward(self) -> None:
+        self.running, self._sending, self._next, self._since_s = True, self._sync, 0, recorder().now()
+        for bucket in self.vectors:
+            bucket.begin()
+        Variable._execution_engine.queue_callback(self.end_backward)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _send_full(self) -> None:
+        """Sends the buckets whose turn it is, up to the first that is not full: the order is the same on every rank."""
+        while self._next < len(self.vectors) and not self.vectors[self._next].missing:
+            self._record(self._next)
+            if self._sending:
+                self._send(self._next, self.vectors[self._next])
             self._next += 1
 
-    def _send(self, bucket: Bucket) -> None:
-        """Starts the reduce-scatter of a bucket, once no more than `UNDER_WAY` - 1 others are on the wire."""
+    def _send(self, part: int, bucket: Bucket) -> None:
+        """Starts the reduce-scatter of a full bucket."""
         while len(self._under_way) >= UNDER_WAY:
             self._land(*self._under_way.pop(0))
-        buffer = bucket.buffer
-        assert buffer is not None
-        if self.check_finite and self._problem is None:
-            self._problem = flat.gradient_problem(buffer, bucket.layout, self.group.rank())
-        share = buffer.new_empty(bucket.layout.share)
-        index = recorder().issue("reduce", part=bucket.part, lane="recv")
-        self._under_way.append((bucket, share, flat.reduce_scatter(share, buffer, self.group), index))
-        self._sample()
+        self._guard.on_bucket(bucket, bucket.gradients())
+        with tag(part=part, mb=self._backwards, phase="backward"):
+            self._under_way.append((bucket, *bucket.reduce_scatter(bucket.gradients())))
+        sample(self.vectors)
 
-    def _land(self, bucket: Bucket, share: Tensor, work: dist.Work, index: int) -> None:
-        """Waits for a bucket's reduce-scatter, adds the mean to this rank's gradient, and frees the bucket."""
+    def _land(self, bucket: Bucket, mean: Tensor, work: dist.Work) -> None:
+        """Waits for a bucket's reduce-scatter, adds the mean to this rank's gradients, and frees the bucket."""
         work.wait()
-        recorder().complete(index)
         bucket.buffer = None
-        bucket.arrived.clear()
-        share /= self.group.size()
-        if bucket.mine.grad is None:
-            bucket.mine.grad = share
-        else:
-            bucket.mine.grad += share
-        self._sample()
+        for piece in bucket.pieces:
+            if piece.index in bucket.trained:
+                gradient = mean[piece.at]
+                piece.view.grad = gradient if piece.view.grad is None else piece.view.grad.add_(gradient)
+        sample(self.vectors)
 
-    def _finish_backward(self) -> None:
-        """Sends what is left, with zeros for what was not used, and waits for all of it.
-
-        The ranks agree that every gradient was finite while the last buckets are on the wire.
-        """
-        for bucket in self._buckets[self._next :]:
-            for index in set(range(len(bucket.parameters))) - bucket.arrived:
-                bucket.take(index)
-            self._send(bucket)
-        problem, self._problem, self._running = self._problem, None, False
-        hear = ask(problem, self.group, self._buckets[0].flat.device) if self.check_finite else None
+    def end_backward(self) -> None:
+        """The backward pass is over: sends what is left, with zeros for what it did not use, and waits for all."""
+        for bucket in self.vectors:
+            for index in sorted(bucket.missing):
+                bucket.take(index, self._sending)
+        self._send_full()
         while self._under_way:
             self._land(*self._under_way.pop(0))
-        if hear:
-            try:
-                hear()
-            except ValueError:
-                self.zero_grad()
-                raise
-
-    def _sample(self) -> None:
-        """Notes the bytes of the buckets, for the picture of memory over time."""
-        held = sum(bucket.buffer.nbytes for bucket in self._buckets if bucket.buffer is not None)
-        if recorder().enabled:
-            recorder().sample(held, "buckets")
+        self.running = False
+        self._backwards += 1
+        if self._sending:
+            self._guard.after_backward(self._backwards - 1)
 
     @torch.no_grad()
     def step(self) -> None:
-        """Updates this rank's share, bucket by bucket, and gathers each while the next is updated.
+        """Updates this rank's partition and gathers everyone's.
 
-        ValueError or TypeError, with nothing changed on any rank, for a wrong learning rate, or parameters that were
-        moved elsewhere (`model.to(...)`) after Zero2 was made.
+        Raises:
+            ValueError: a negative learning rate, or parameters that were moved elsewhere (`model.to(...)`) after Zero2
+                was made. Nothing was changed on any rank.
+            TypeError: a learning rate that is no number.
         """
-        agree(self._refusal(), self.group, self._buckets[0].flat.device)
-        gradients = [bucket.mine.grad for bucket in self._buckets]
-        for bucket in self._buckets:
-            bucket.mine.grad = None
+        mb = self._backwards - 1
+        self._guard.before_step(mb)
+        with span("update", mb=mb, phase="step"):
+            step_shards(self.optimizer, self.pieces)
         works = []
-        for bucket, gradient in zip(self._buckets, gradients, strict=True):
-            self._update(bucket, gradient)
-            works.append(flat.all_gather(bucket.flat, bucket.flat[bucket.place], self.group))
-        for bucket, gradient, work in zip(self._buckets, gradients, works, strict=True):
-            bucket.mine.grad = gradient
+        for part, bucket in enumerate(self.vectors):
+            with tag(part=part, mb=mb, phase="step"):
+                works.append(bucket.all_gather())
+        for work in works:
             work.wait()
 
-    def _update(self, bucket: Bucket, gradient: Tensor | None) -> None:
-        """Steps one bucket's share; the optimizer passes over the others, which have no gradient meanwhile."""
-        if gradient is None:
-            return
-        with span("update", part=bucket.part):
-            bucket.master.grad = gradient.to(bucket.master.dtype)
-            self.optimizer.step()
-            bucket.master.grad = None
-            if bucket.master is not bucket.mine:
-                bucket.mine.copy_(bucket.master)
-
-    def _refusal(self) -> Exception | None:
-        """Why this rank cannot step; None if it can."""
-        for bucket in self._buckets:
-            if name := flat.moved(bucket.flat, bucket.layout, bucket.parameters):
-                return flat.moved_problem(name, "Zero2")
-        return rate_problem(self.optimizer.param_groups)
-
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the gradients: this rank's shares, and what `no_sync` has left."""
-        for bucket in self._buckets:
-            bucket.mine.grad = None
+        """Forgets the gradients: this rank's parts, and what `no_sync` has left."""
+        for piece in self.pieces:
+            piece.view.grad = None
         super().zero_grad(set_to_none)
 
-    def gradient_shards(self) -> list[Tensor]:
-        """This rank's shares of the mean gradient, one a bucket, padding being zero: what `clip_grad_norm_` scales."""
-        return [bucket.mine.grad for bucket in self._buckets if bucket.mine.grad is not None]
-
-    def state_dict(self) -> checkpoint.Shard:  # pyright: ignore[reportIncompatibleMethodOverride] (another form)
-        """What this rank holds, in the form of `checkpoint.py`; the whole model is `module.state_dict()`."""
-        pieces = {}
-        for bucket in self._buckets:
-            state = self.optimizer.state[bucket.master]
-            pieces |= checkpoint.pieces_of(bucket.layout, self.group.rank(), bucket.master, state)
-        layouts = [bucket.layout for bucket in self._buckets]
-        return checkpoint.shard("zero2", self.group, layouts, pieces, self.optimizer, self._replicated())
-
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: checkpoint.Shard) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Takes over this rank's shard of weights and moments, and what is replicated. All ranks have to call it.
-
-        ValueError that says why, with nothing changed on any rank, for a checkpoint of another world size, model or
-        optimizer.
-        """
-        agree(checkpoint.why_not(state_dict, self.state_dict), self.group, self._buckets[0].flat.device)
-        for bucket in self._buckets:
-            held = self.optimizer.state[bucket.master]
-            held.clear()
-            held.update(checkpoint.join(bucket.layout, self.group.rank(), state_dict["pieces"], bucket.master.data))
-            bucket.mine.copy_(bucket.master)
-            flat.all_gather(bucket.flat, bucket.flat[bucket.place], self.group).wait()
-        checkpoint.restore_groups(self.optimizer.param_groups, state_dict["groups"])
-        for name, tensor in self._replicated().items():
-            tensor.copy_(state_dict["replicated"][name])
-
-    def _replicated(self) -> dict[str, Tensor]:
-        frozen = {name: p for name, p in self.module.named_parameters() if not p.requires_grad}
-        return frozen | dict(self.module.named_buffers())
+    def _record(self, part: int) -> None:
+        """Writes down the stretch of the backward pass that ends with bucket `part`."""
+        if recorder().enabled:
+            fields = {"part": part, "mb": self._backwards, "phase": "backward", "start_s": self._since_s}
+            recorder().complete(recorder().issue("backward", tagged=False, **fields))
+            self._since_s = recorder().now()

@@ -79,8 +79,8 @@ class Rule:
         return True
 
     def due(self, state: State) -> Sequence[int]:
-        """The workers whose held pushes are to be averaged and applied now; none for not yet."""
-        raise NotImplementedError
+        """The workers whose held pushes are to be averaged and applied now: all of them, once every live one pushed."""
+        return state.held if state.all_held() else ()
 
     def may_pull(self, state: State, worker: int) -> bool:
         """Whether `worker` may read now; otherwise it waits until its own push is part of an update or was dropped."""

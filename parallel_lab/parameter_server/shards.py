@@ -95,6 +95,14 @@ def flat(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().reshape(-1) for p in trainable(model).values()]).cpu().clone()
 
 
+@torch.no_grad()
+def write(model: nn.Module, vector: Tensor) -> None:
+    """Writes what `flat` gives, (elements,), into the model's trainable parameters."""
+    parameters = list(trainable(model).values())
+    for p, values in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
+        p.copy_(values.view(p.shape))
+
+
 class Homes:
     """Where tensors live whose elements travel in the vectors of shards.
 

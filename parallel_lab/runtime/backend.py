@@ -168,11 +168,12 @@ class LabGroup(dist.ProcessGroup):
     def recv_anysource(self, tensors, tag: int) -> dist.Work:
         """Receives into `tensors[0]` from whoever sends first."""
         size = stage.flatten(tensors)[0].nbytes
-        asked_s, call, index = self._begin("recv", size, -1, peer=-1, lane="recv")
+        asked_s, call, index = self._begin("recv", size, -1, peer=-1, part=-1, lane="recv")
         work = self.inner.recv_anysource(tensors, tags.checked(tag))
 
         def due() -> float:
             source = work._source_rank()
+            recorder().came_from(index, self.ranks[source])
             return door.emulator.receive(self.headers, asked_s, size, source, tag)() if door.emulator else 0.0
 
         return MessageWork(work, call, recorder(), index, _nothing, due, door.liveness)
@@ -193,7 +194,13 @@ class LabGroup(dist.ProcessGroup):
         after = back if kind == "recv" else _nothing
         return MessageWork(work, call, recorder(), index, after, due, door.liveness)
 
-    def _collective(self, method: str, arguments: tuple, options: dict) -> dist.Work:
+    def all_gather_by(self, start: Callable[[], dist.Work], flat: torch.Tensor, shard: torch.Tensor) -> dist.Work:
+        """An all-gather of `shard` into `flat` that `start` carries out in its own way, see `runtime/gather.py`."""
+        return self._collective("all_gather_single", (flat, shard), {}, start)
+
+    def _collective(
+        self, method: str, arguments: tuple, options: dict, own_way: Callable[[], dist.Work] | None = None
+    ) -> dist.Work:
         kind, ranks = COLLECTIVES[method], self.size()
         size = payload_bytes(kind, arguments, ranks)
         settings: Any = next(iter(options.values()), arguments[-1] if arguments else None)
@@ -207,7 +214,7 @@ class LabGroup(dist.ProcessGroup):
         method, arguments, back = self._staged(kind, method, arguments)
 
         def start() -> dist.Work:
-            return getattr(self.inner, method)(*arguments, **options)
+            return own_way() if own_way else getattr(self.inner, method)(*arguments, **options)
 
         if not door.emulator:
             return CollectiveWork(start(), call, recorder(), index, back, None)

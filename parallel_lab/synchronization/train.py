@@ -11,29 +11,24 @@ In a trace, the k-th batch that a rank draws is its microbatch k. A step takes o
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.utils import vector_to_parameters
 
+from parallel_lab import parameter_server
 from parallel_lab.agree.arguments import by_name, check_rate, whole
-from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
-from parallel_lab.model.reference import to_model
-from parallel_lab.parameter_server import Rule, Worker, serve
+from parallel_lab.model.weighted import Loss, backward
+from parallel_lab.parameter_server import Rule
 from parallel_lab.runtime.group import member
 from parallel_lab.synchronization.batches import Source, agreed_rounds, own, padded
 from parallel_lab.synchronization.record import Record, updates_of
 from parallel_lab.synchronization.replicas import trained
-from parallel_lab.trace import recorder, span
-
-Loss = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, Tensor | float]]
-IGNORED = -100  # cross_entropy's ignore_index: a target that does not count
+from parallel_lab.trace import recorder
 
 
 class Stepper(Protocol):
@@ -101,15 +96,14 @@ def train(
     whole("steps", 1 if steps is None else steps)
     if 0 < servers < group.size():
         strategy.check(group.size() - servers, servers)
-    model, began_s = deepcopy(model), time.monotonic()
-    if not servers:
+    began_s = time.monotonic()
+    if servers:
+        options: dict[str, Any] = {"rule": strategy, "steps": steps, "loss": loss, "servers": servers, "group": group}
+        record = _told(parameter_server.train(model, batches, optimizer_class, **options, **optimizer_kwargs))
+    else:
+        model = deepcopy(model)
         optimizer = optimizer_class(trained(model), **optimizer_kwargs)
         record = _replicate(strategy, model, batches, optimizer, steps, loss, group)
-    elif group.rank() < servers:
-        served = serve(model, optimizer_class, strategy, servers=servers, group=group, **optimizer_kwargs)
-        record = _served(served, model if servers == 1 else None)
-    else:
-        record = _work(Worker(model, servers=servers, group=group), batches, steps, loss)
     record.seconds = time.monotonic() - began_s
     return record
 
@@ -146,94 +140,25 @@ def _replicate(
     """Every rank trains its replica."""
     stream = own(batches, group.rank(), group.size())
     rounds = agreed_rounds(stream, steps, next(model.parameters()).device, group)
-    stepper, before = strategy.stepper(model, optimizer, group=group), sent_bytes()
+    stepper, before = strategy.stepper(model, optimizer, group=group), recorder().sent_bytes
     found: list[tuple[float, float]] = []
     for mb, batch in enumerate(padded(stream, rounds)):
         model.zero_grad()
         found.append(backward(model, batch, loss, mb))
         stepper.step(found[-1][1])
     stepper.finish()
-    sent, losses = sent_bytes() - before, [value for value, weight in found if weight]
+    sent, losses = recorder().sent_bytes - before, [value for value, weight in found if weight]
     staleness = getattr(stepper, "staleness", [0] * len(losses))
     if isinstance(strategy, Rule):  # in step, so that a step has a loss of its own
         losses = _global_losses(found, next(model.parameters()).device, group)
     return Record(losses, staleness=staleness, weights=weights(model), sent_bytes=sent)
 
 
-def _served(served: Any, model: nn.Module | None) -> Record:
-    """What a server did; the parameters are given names where `model` is given, and the server holds all of it."""
-    if model is not None:
-        vector_to_parameters(served.parameters.to(next(model.parameters()).device), trained(model))
-    return Record(
-        staleness=served.staleness,
-        weights={} if model is None else weights(model),
-        sent_bytes=served.sent_bytes,
-        updates=updates_of(served.pushes),
-    )
-
-
-def _work(worker: Worker, batches: Source, steps: int | None, loss: Loss) -> Record:
-    """A worker's life: pull, forward, backward, push for each of its batches; then it waits for the others."""
-    found: list[tuple[float, float]] = []
-    try:
-        for mb, batch in enumerate(_drawn(own(batches, worker.index, worker.workers), steps)):
-            worker.pull()
-            worker.model.zero_grad(set_to_none=False)  # gradients may live where they are sent from
-            found.append(backward(worker.model, batch, loss, mb))
-            worker.push(found[-1][1])
-        if not found:
-            raise ValueError(f"worker {worker.index} has no batches to train on")
-        worker.finish()
-    except BaseException:
-        worker.leave()  # the process may live on, and the servers would wait for it
-        raise
-    losses = [value for value, weight in found if weight]
-    return Record(losses, weights=weights(worker.model), sent_bytes=worker.sent_bytes)
-
-
-def _drawn(stream, steps: int | None) -> Iterator[Batch | None]:
-    """The first `steps` batches, or all; None in place of an empty one."""
-    for inputs, targets in islice(stream, steps):
-        yield (inputs, targets) if len(inputs) else None
-
-
-def backward(model: nn.Module, batch: Batch | None, loss: Loss, mb: int) -> tuple[float, float]:
-    """Adds the gradients of the mean loss of one batch to `.grad`.
-
-    Args:
-        model: whose gradients.
-        batch: (inputs, targets), or None for no batch.
-        loss: as in `train`.
-        mb: the number of the batch.
-
-    Returns:
-        The mean loss, and over how many samples or tokens it is the mean: (0, 0) where nothing counts.
-    """
-    if batch is None:
-        return 0.0, 0
-    with span("forward", mb=mb):
-        mean, weight = mean_loss(model, batch, loss)
-    with span("backward", mb=mb):
-        if weight:
-            mean.backward()
-    return (mean.item(), weight) if weight else (0.0, 0)
-
-
-def mean_loss(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Tensor, float]:
-    """The mean loss of one batch, a scalar, and over how many samples or tokens it is the mean."""
-    inputs, targets = to_model(model, batch)
-    value = loss(model(inputs), targets)
-    if isinstance(value, tuple):
-        total, count = value
-        return total / (count or 1), float(count)
-    if targets.is_floating_point() or targets.dtype == torch.bool:
-        return value, len(targets)
-    return value, int((targets != IGNORED).sum())
-
-
-def sent_bytes() -> int:
-    """What has left this process until now, as its recorder saw it."""
-    return sum(s.sent_bytes for s in recorder().spans)
+def _told(done: parameter_server.Trained) -> Record:
+    """What a training through servers came to on this rank."""
+    updates = updates_of(done.pushes)
+    staleness = [update.staleness for update in updates if not update.dropped]
+    return Record(done.losses, staleness, done.weights, done.sent_bytes, updates)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

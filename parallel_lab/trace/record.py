@@ -96,9 +96,18 @@ class Recorder:
             fields["axis"] = fields.get("axis") or axis
             kind = fields.pop("kind", kind)
         if "part" not in fields:
-            names = tuple(fields.get(name) for name in ("mb", "phase", "round"))
+            names = (fields.get("mb", 0), fields.get("phase", ""), fields.get("round", 0))
             fields["part"] = self._count((kind, fields.get("peer", -1), fields.get("axis", "")), names)
         return kind
+
+    def came_from(self, index: int, peer: int) -> None:
+        """Fills in who sent the message of the receive at `index`, which any rank could have sent."""
+        if index == NOT_KEPT:
+            return
+        with self._lock:
+            s = self.spans[index]
+            part = self._count((s.kind, peer, s.axis), (s.mb, s.phase, s.round)) if s.part < 0 else s.part
+            self.spans[index] = s._replace(peer=peer, part=part)
 
     def names_inside(self, axis: str) -> dict[str, str]:
         """What a collective made of messages adds to the tags of those messages, so that no other has the same name.

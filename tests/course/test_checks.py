@@ -1,6 +1,9 @@
 """Checks: what the learner reads when the answer is right, wrong, missing, hanging or no function at all."""
 
+import re
 import sys
+import tomllib
+from pathlib import Path
 
 import cloudpickle
 import pytest
@@ -10,6 +13,7 @@ from parallel_lab.course import checks, inputs, progress
 from parallel_lab.course.checks import check, grade, hint
 from parallel_lab.course.exercise import Exercise
 from parallel_lab.course.lab import Lab, Wrong
+from parallel_lab.course.rank_side import TECHNIQUES
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.course.values import right_everywhere
 
@@ -151,3 +155,12 @@ def test_shared_runs_are_run_once():
     lab = Lab()
     assert lab.run(lambda x: x, 2, make, key="a") is lab.run(lambda x: x, 2, make, key="a")
     assert lab.run(lambda x: x, 2, make) is not lab.run(lambda x: x, 2, make)
+
+
+def test_every_technique_is_an_answer_that_a_check_refuses():
+    contracts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = contracts[0]["layers"]
+    between = layers[layers.index("course") + 1 : layers.index("agree")]
+    assert set(TECHNIQUES) == {room for layer in between for room in re.split(r" [|:] ", layer)}

@@ -10,7 +10,7 @@ from torch import nn
 
 from parallel_lab import RankFailed, launch
 from parallel_lab.data_parallel import DDP, clip_grad_norm_
-from parallel_lab.data_parallel.clip import Sharded
+from parallel_lab.data_parallel.extras.clip import Sharded
 
 SIZES = [(3, 5), (7,), (2, 2, 2)]
 

@@ -2,9 +2,12 @@
 
 Tolerance: float64, 1e-12 absolute on losses, gradients and weights of order 1: only the order of sums differs. The
 model with a float32 part has 1e-6 for gradients (24 bits) and, after steps of AdamW, 1e-5 for weights.
+
+One launch of four ranks trains everything; the smaller worlds are groups of its first ranks.
 """
 
 import functools
+import itertools
 
 import pytest
 import torch
@@ -12,17 +15,20 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from parallel_lab import data_parallel, launch
-from parallel_lab.data_parallel import DDP, clip_grad_norm_, mean_hook, reducer, shard_batch
-from parallel_lab.data_parallel.hooks import sum_hook
+from parallel_lab import launch
+from parallel_lab.data_parallel import DDP, average_gradients, clip_grad_norm_, ddp, mean_hook, shard_batch
+from parallel_lab.data_parallel.extras.hooks import sum_hook
 from parallel_lab.model import GPTConfig, reference
 from parallel_lab.model.data import text_batches
 from parallel_lab.model.gpt import loss as cross_entropy
 
 TOLERANCE = 1e-12
 STEPS, BATCH = 4, 7  # 7 is even over no number of ranks but one
+WORLDS = (1, 2, 3, 4)
+KINDS = ("gpt", "frozen", "branches", "mixed")
 SGD = (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9})
 ADAMW = (torch.optim.AdamW, {"lr": 1e-2, "weight_decay": 0.1})
+OPTIMIZERS = {"sgd": SGD, "adamw": ADAMW}
 
 
 class Branches(nn.Module):
@@ -80,15 +86,16 @@ def batches(kind):
     return list(zip(x, torch.randint(4, (STEPS, BATCH), generator=generator), strict=True))
 
 
-def train(kind, wrap, optimizer_class, kwargs, max_norm=None, accumulate=1):
+def train(kind, wrap, optimizer, group, max_norm=None, accumulate=1, average=False):
     """What this rank has at the end: mean losses, gradients, weights."""
     model = build(kind)
-    net = wrap(model)
+    net = wrap(model, group)
+    optimizer_class, kwargs = optimizer
     optimizer = optimizer_class(net.parameters(), **kwargs)
     losses = []
     for batch in batches(kind):
         optimizer.zero_grad()
-        (x, y), weight = shard_batch(*batch)
+        (x, y), weight = shard_batch(*batch, group=group)
         losses.append(0.0)
         parts = list(zip(x.tensor_split(accumulate), y.tensor_split(accumulate), strict=True))
         for i, (x_part, y_part) in enumerate(parts):
@@ -99,19 +106,27 @@ def train(kind, wrap, optimizer_class, kwargs, max_norm=None, accumulate=1):
             else:
                 (part := cross_entropy(net(x_part), y_part) * share).backward()
             losses[-1] += part.item()
+        if average:
+            average_gradients(model, group=group)
         if max_norm:
             (clip_grad_norm_ if isinstance(net, DDP) else nn.utils.clip_grad_norm_)(net.parameters(), max_norm)
         optimizer.step()
     whole = torch.tensor(losses, dtype=torch.float64)
-    dist.all_reduce(whole)
+    dist.all_reduce(whole, group=group)
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return (whole / dist.get_world_size()).tolist(), gradients, model.state_dict()
+    return (whole / group.size()).tolist(), gradients, model.state_dict()
 
 
-small = functools.partial(DDP, bucket_bytes=2000)
+def wrapped(**settings):
+    return lambda model, group: DDP(model, group=group, **settings)
 
 
-torchs = functools.partial(DistributedDataParallel, find_unused_parameters=True)
+def torchs(model, group):
+    return DistributedDataParallel(model, process_group=group, find_unused_parameters=True)
+
+
+def plain(model, group):
+    return model
 
 
 def assert_same(got, expected, tolerance=TOLERANCE):
@@ -125,85 +140,11 @@ def assert_same(got, expected, tolerance=TOLERANCE):
             )
 
 
-def one_process(kind, optimizer_class, kwargs):
+@functools.cache
+def one_process(kind, name):
+    optimizer_class, kwargs = OPTIMIZERS[name]
     found = reference.train(build(kind), batches(kind), optimizer_class, **kwargs)
     return found.losses, found.gradients, found.weights
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
-@pytest.mark.parametrize("kind", ["gpt", "frozen", "branches", "mixed"])
-def test_it_ends_where_one_process_ends(kind, optimizer, ranks):
-    expected = one_process(kind, *optimizer)
-    for got in launch(train, kind, small, *optimizer, ranks=ranks).results:
-        assert_same(got, expected, 1e-5 if kind == "mixed" else TOLERANCE)
-
-
-@pytest.mark.parametrize("ranks", [2, 3, 4])
-@pytest.mark.parametrize("kind", ["gpt", "frozen", "branches", "mixed"])
-def test_it_ends_where_pytorchs_ends(kind, ranks):
-    def both():
-        return train(kind, small, *ADAMW, 0.5), train(kind, torchs, *ADAMW, 0.5)
-
-    for ours, theirs in launch(both, ranks=ranks).results:
-        assert_same(ours, theirs, 1e-6 if kind == "mixed" else TOLERANCE)
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("kind", ["gpt", "branches"])
-def test_three_microbatches_without_sync_are_one_batch(kind, ranks):
-    expected = one_process(kind, *ADAMW)
-    run = launch(train, kind, functools.partial(DDP, bucket_bytes=2**30), *ADAMW, accumulate=3, ranks=ranks)
-    for got in run.results:
-        assert_same(got, expected)
-    if kind == "gpt":
-        size = 8 * sum(p.numel() for p in build(kind).parameters())
-        assert [s.bytes for s in run.trace.of(0) if s.kind == "all_reduce" and s.bytes > 100] == [size] * STEPS
-
-
-@pytest.mark.parametrize("wrap", [functools.partial(DDP, overlap=False), functools.partial(DDP, hook=mean_hook)])
-def test_other_ways_to_the_same_mean(wrap):
-    for got in launch(train, "gpt", wrap, *SGD, ranks=2).results:
-        assert_same(got, one_process("gpt", *SGD))
-
-
-class Naive(nn.Module):
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, x):
-        return self.module(x)
-
-
-def naive(kind, optimizer_class, kwargs):
-    optimizers = []
-
-    def optimizer_of(parameters, **kwargs):
-        optimizers.append(optimizer_class(parameters, **kwargs))
-        step = optimizers[0].step
-        optimizers[0].step = lambda: (data_parallel.average_gradients(net.module), step())
-        return optimizers[0]
-
-    def wrap(model):
-        nonlocal net
-        net = Naive(model)
-        return net
-
-    net = None
-    return train(kind, wrap, optimizer_of, kwargs)
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["gpt", "frozen"])
-def test_one_all_reduce_a_parameter_gives_the_same(kind, ranks):
-    run = launch(naive, kind, *ADAMW, ranks=ranks)
-    for got in run.results:
-        assert_same(got, one_process(kind, *ADAMW))
-    parameters = [p for p in build(kind).parameters() if p.requires_grad]
-    reduces = [s for s in run.trace.of(0) if s.kind == "all_reduce"][:-1]
-    assert len(reduces) == STEPS * len(parameters)
-    assert sum(s.bytes for s in reduces) == STEPS * 8 * sum(p.numel() for p in parameters)
 
 
 class Lazy:
@@ -216,21 +157,91 @@ class Lazy:
         mean_hook(self.group, self.flat).wait()
 
 
-def test_hooks_are_waited_for_and_a_ddp_that_does_not_wait_is_wrong():
-    lazy = functools.partial(small, hook=Lazy)
-    for got in launch(train, "gpt", lazy, *SGD, ranks=2).results:
-        assert_same(got, one_process("gpt", *SGD))
-
-    def unwaited():
-        reducer.finish = lambda handle, flat: None
-        return train("gpt", lazy, *SGD)
-
-    with pytest.raises(AssertionError):
-        assert_same(launch(unwaited, ranks=2)[0], one_process("gpt", *SGD))
+SMALL = 2000
+WAYS = {  # to the same mean: how to wrap, and what else to tell `train`
+    "bare": (wrapped(bucket_bytes=SMALL, guards=[]), {}),
+    "bucketed, not overlapped": (wrapped(bucket_bytes=SMALL, overlap=False), {}),
+    "naive": (plain, {"average": True}),
+    "a hook": (wrapped(hook=mean_hook), {}),
+    "a hook that is lazy": (wrapped(bucket_bytes=SMALL, hook=Lazy), {}),
+}
 
 
-def test_a_sum_in_place_of_the_mean_is_wrong():
-    with pytest.raises(AssertionError):
-        assert_same(
-            launch(train, "gpt", functools.partial(DDP, hook=sum_hook), *SGD, ranks=2)[0], one_process("gpt", *SGD)
-        )
+def everything():
+    """For each world: our DDP by kind and optimizer; PyTorch's beside ours; the other ways; microbatches."""
+    found = {}
+    groups = {world: dist.new_group(range(world)) for world in WORLDS}
+    for world in range(dist.get_rank() + 1, 5):
+        group, small = groups[world], wrapped(bucket_bytes=SMALL)
+        for kind, name in itertools.product(KINDS, OPTIMIZERS):
+            found[world, kind, name] = train(kind, small, OPTIMIZERS[name], group)
+        for kind in KINDS if world > 1 else ():
+            found[world, kind] = [train(kind, wrap, ADAMW, group, max_norm=0.5) for wrap in (small, torchs)]
+        for way, (wrap, settings) in WAYS.items():
+            for kind in ("frozen", "mixed"):
+                found[world, way, kind] = train(kind, wrap, SGD, group, **settings)
+        for kind in ("gpt", "branches") if world < 3 else ():
+            found[world, "microbatches", kind] = train(kind, small, ADAMW, group, accumulate=3)
+    return found
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What each world found, a list of its ranks."""
+    results = launch(everything, ranks=4, timeout=200).results
+    return {key: [results[rank][key] for rank in range(key[0])] for key in results[0]}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_ends_where_one_process_ends(found, kind, optimizer, world):
+    for got in found[world, kind, optimizer]:
+        assert_same(got, one_process(kind, optimizer), 1e-5 if kind == "mixed" else TOLERANCE)
+
+
+@pytest.mark.parametrize("world", WORLDS[1:])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_ends_where_pytorchs_ends(found, kind, world):
+    for ours, theirs in found[world, kind]:
+        assert_same(ours, theirs, 1e-6 if kind == "mixed" else TOLERANCE)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_other_ways_to_the_same_mean(found, way, world):
+    for kind in ("frozen", "mixed"):
+        for got in found[world, way, kind]:
+            assert_same(got, one_process(kind, "sgd"), 1e-5 if kind == "mixed" else TOLERANCE)
+
+
+@pytest.mark.parametrize("world", WORLDS[:2])
+@pytest.mark.parametrize("kind", ["gpt", "branches"])
+def test_three_microbatches_without_sync_are_one_batch(found, kind, world):
+    for got in found[world, "microbatches", kind]:
+        assert_same(got, one_process(kind, "adamw"))
+
+
+def broken():
+    """A DDP that does not wait, and one that sums."""
+    group = dist.group.WORLD
+    summed = train("gpt", wrapped(hook=sum_hook), SGD, group)
+    ddp.finish = lambda handle, flat: None
+    return summed, train("gpt", wrapped(bucket_bytes=SMALL, hook=Lazy), SGD, group)
+
+
+def test_a_ddp_that_sums_or_does_not_wait_is_wrong():
+    for got in launch(broken, ranks=2)[0]:
+        with pytest.raises(AssertionError):
+            assert_same(got, one_process("gpt", "sgd"))
+
+
+def test_one_all_reduce_a_parameter_sends_as_much_in_more_messages():
+    def fn():
+        train("frozen", plain, ADAMW, dist.group.WORLD, average=True)
+
+    trace = launch(fn, ranks=2).trace
+    parameters = [p for p in build("frozen").parameters() if p.requires_grad]
+    reduces = [s for s in trace.of(0) if s.kind == "all_reduce"][:-1]
+    assert len(reduces) == STEPS * len(parameters)
+    assert sum(s.bytes for s in reduces) == STEPS * 8 * sum(p.numel() for p in parameters)

@@ -1,5 +1,6 @@
-"""Stage 1 ends where one process ends, sends what its formula says, and is a drop-in optimizer."""
+"""Stage 1 ends where one process ends, with any optimizer that steps elements, and is a drop-in for it."""
 
+import itertools
 import warnings
 
 import pytest
@@ -8,9 +9,9 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab import launch
-from parallel_lab.agree.problem import FLAG_BYTES
 from parallel_lab.data_parallel import DDP, Zero1, average_gradients, clip_grad_norm_, formulas
-from parallel_lab.data_parallel.flat import Layout
+from parallel_lab.data_parallel.flat_vector import owned
+from parallel_lab.data_parallel.zero_guards import NoGuards
 from parallel_lab.model import GPTConfig, build, loss, train
 from parallel_lab.model.data import text_batches
 
@@ -19,8 +20,9 @@ with warnings.catch_warnings():
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
 CONFIG = GPTConfig(seq=8, width=12, heads=2, layers=2)
-BATCH, STEPS = 6, 4  # at 4 ranks the shares are 2, 2, 1, 1
-OPTIMIZERS = [(torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}), (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1})]
+BATCH, STEPS = 6, 3  # at 4 ranks the shares are 2, 2, 1, 1
+SGD = (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9})
+ADAM = (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1})
 TOLERANCE = 1e-12  # float64; another order of sums, and Adam's division, leave some 1e-14
 
 
@@ -32,24 +34,39 @@ def tied_and_frozen():
     return model
 
 
-def my_batches():
-    """This rank's shares, and how much its mean counts in the mean over ranks."""
-    n, rank = dist.get_world_size(), dist.get_rank()
+def worlds():
+    """Groups of 1, 2, 3 and 4 of the ranks; None where this rank is not in it."""
+    for n in (1, 2, 3, 4):
+        group = dist.new_group(range(n))
+        yield n, group if dist.get_rank() < n else None
+
+
+def trained(group, optimizer_class, kwargs, make=Zero1, clip=0.0, ddp=False, **own):
+    model, n, rank = tied_and_frozen(), group.size(), group.rank()
+    own |= {"group": group} if make is Zero1 else {"process_group": group}
+    wrapped = DDP(model, group=group) if ddp else model
+    optimizer = make(model.parameters(), optimizer_class, **own, **kwargs)
     for x, y in text_batches(CONFIG.seq, BATCH, STEPS, rank=rank, world=n):
-        yield x, y, len(x) * n / BATCH
-
-
-def trained(optimizer_class, kwargs, make=Zero1, clip=0.0):
-    model = tied_and_frozen()
-    optimizer = make(model.parameters(), optimizer_class, **kwargs)
-    for x, y, weight in my_batches():
         optimizer.zero_grad()
-        (loss(model(x), y) * weight).backward()
-        average_gradients(model)
+        (loss(wrapped(x), y) * (len(x) * n / BATCH)).backward()
+        if not ddp:
+            average_gradients(model, group)
         if clip:
             clip_grad_norm_(model, clip)
         optimizer.step()
     return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def one_process(optimizer_class, kwargs, clip=0.0):
+    model = tied_and_frozen()
+    optimizer = optimizer_class(model.parameters(), **kwargs)
+    for x, y in text_batches(CONFIG.seq, BATCH, STEPS):
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        if clip:
+            assert nn.utils.clip_grad_norm_(model.parameters(), clip) > clip, "nothing was clipped"
+        optimizer.step()
+    return model.state_dict()
 
 
 def apart(some, others):
@@ -57,146 +74,226 @@ def apart(some, others):
     return max((some[name] - others[name]).abs().max().item() for name in others)
 
 
-@pytest.mark.parametrize(("optimizer_class", "kwargs"), OPTIMIZERS)
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_ends_where_one_process_ends(n, optimizer_class, kwargs):
-    expected = train(tied_and_frozen(), text_batches(CONFIG.seq, BATCH, STEPS), optimizer_class, **kwargs).weights
-    for weights in launch(trained, optimizer_class, kwargs, ranks=n).results:
-        assert apart(weights, expected) < TOLERANCE
+def test_ends_where_one_process_ends_at_every_world():
+    """Alone, with its guards, behind DDP, clipped, and beside torch's own."""
+    cases = {
+        "sgd": (SGD, {}),
+        "adam": (ADAM, {}),
+        "alone": (ADAM, {"guards": NoGuards}),
+        "ddp": (ADAM, {"ddp": True}),
+        "clipped": (ADAM, {"clip": 0.5}),
+        "torch's": (ADAM, {"make": ZeroRedundancyOptimizer}),
+    }
 
-
-@pytest.mark.parametrize("n", [2, 3])
-def test_ends_where_torch_ends(n):
-    def both():
-        kwargs = {"lr": 0.01}
-        theirs = trained(torch.optim.AdamW, kwargs, make=ZeroRedundancyOptimizer)
-        return trained(torch.optim.AdamW, kwargs), theirs
-
-    for ours, theirs in launch(both, ranks=n).results:
-        assert apart(ours, theirs) < TOLERANCE
-
-
-def test_steps_what_ddp_averages():
     def fn():
-        model = DDP(tied_and_frozen())
-        optimizer = Zero1(model.parameters(), torch.optim.AdamW, lr=0.01)
-        for x, y, weight in my_batches():
-            optimizer.zero_grad()
-            (loss(model(x), y) * weight).backward()
-            optimizer.step()
-        return {name: value.clone() for name, value in model.state_dict().items()}
+        expected = {
+            name: one_process(*optimizer, clip=own.get("clip", 0.0)) for name, (optimizer, own) in cases.items()
+        }
+        found = {}
+        for n, group in worlds():
+            for name, (optimizer, own) in cases.items() if group else ():
+                if n == 3 or name in ("sgd", "adam", "alone"):
+                    found[n, name] = apart(trained(group, *optimizer, **own), expected[name])
+        return found
 
-    expected = train(tied_and_frozen(), text_batches(CONFIG.seq, BATCH, STEPS), torch.optim.AdamW, lr=0.01).weights
-    for weights in launch(fn, ranks=3).results:
-        assert apart(weights, expected) < TOLERANCE
+    results = launch(fn, ranks=4).results
+    assert len(results[0]) == 4 * 3 + 3
+    assert max(max(each.values()) for each in results) < TOLERANCE
+    reference = train(tied_and_frozen(), text_batches(CONFIG.seq, BATCH, STEPS), ADAM[0], **ADAM[1]).weights
+    assert apart(one_process(*ADAM), reference) < TOLERANCE
 
 
-def clipped_by_one_process(max_norm):
-    model = tied_and_frozen()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    for x, y in text_batches(CONFIG.seq, BATCH, STEPS):
+class GroupAdam(torch.optim.Optimizer):
+    """An Adam that counts its steps once a group, as fused ones do."""
+
+    def __init__(self, params, lr=1e-2):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        for group in self.param_groups:
+            t = group["step"] = group.get("step", 0) + 1
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["m"], state["v"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["m"].lerp_(p.grad, 0.1)
+                state["v"].mul_(0.999).addcmul_(p.grad, p.grad, value=0.001)
+                p.sub_(group["lr"] * (state["m"] / (1 - 0.9**t)) / ((state["v"] / (1 - 0.999**t)).sqrt() + 1e-8))
+        return loss
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+
+
+def by_shape(parameters):
+    """The usual recipe: matrices decay, biases do not."""
+    parameters = list(parameters)
+    decayed = {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": 0.5}
+    return [decayed, {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0}]
+
+
+def schedule(make, parameters):
+    """Groups of their own rates, a scheduler, a closure, a layer that is frozen, left out, and thawed again."""
+    model = net()
+    optimizer = make(parameters(model.parameters()))
+    rates = [group["lr"] for group in optimizer.param_groups]
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=10, cycle_momentum=False)
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).view(4, 3)
+
+    def closure():
         optimizer.zero_grad()
-        loss(model(x), y).backward()
-        assert nn.utils.clip_grad_norm_(model.parameters(), max_norm) > max_norm, "nothing was clipped"
-        optimizer.step()
-    return model.state_dict()
+        value = model(x).square().mean()
+        value.backward()
+        return value
+
+    for step in range(8):
+        model[2].requires_grad_(step not in (3, 4))
+        value = optimizer.step(closure)
+        scheduler.step()
+    assert not optimizer.zero_grad() and model[0].weight.grad is None
+    return torch.cat([p.detach().flatten() for p in model.parameters()] + [value.detach().view(1)])
 
 
-@pytest.mark.parametrize("n", [2, 3])
-def test_clipping(n):
-    for weights in launch(trained, torch.optim.AdamW, {"lr": 0.01}, clip=0.5, ranks=n).results:
-        assert apart(weights, clipped_by_one_process(0.5)) < TOLERANCE
+def scaled(make):
+    """A gradient scaler whose first steps overflow: they are skipped on every rank or on none."""
+    model = net().half().float()
+    optimizer = make(model.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
+    for _ in range(6):
+        optimizer.zero_grad()
+        scaler.scale(model(torch.ones(2, 3)).square().mean() * 2**4).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    return torch.cat([p.detach().flatten() for p in model.parameters()] + [torch.tensor([scaler.get_scale()])])
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_sends_what_its_formula_says(n):
+def test_is_a_drop_in_for_any_optimizer_that_steps_elements():
+    adam = torch.optim.AdamW
+    plain = {
+        "groups by shape": lambda wrap: schedule(lambda p: wrap(p, adam, lr=0.05), by_shape),
+        "steps counted by group": lambda wrap: schedule(lambda p: wrap(p, GroupAdam, lr=0.05), list),
+        "master copies": lambda wrap: schedule(lambda p: wrap(p, GroupAdam, "masters", lr=0.05), list),
+        "scaler": lambda wrap: scaled(lambda p: wrap(p, torch.optim.SGD, lr=0.1)),
+    }
+
+    def alone(params, optimizer_class, masters="", **kwargs):
+        return optimizer_class(params, **kwargs)
+
+    def sharded(params, optimizer_class, masters="", **kwargs):
+        return Zero1(params, optimizer_class, master_dtype=torch.float64 if masters else None, **kwargs)
+
     def fn():
-        model = nn.Linear(7, 5)  # 40 elements: 42 at 3 ranks
-        optimizer = Zero1(model.parameters(), torch.optim.SGD, lr=0.1)
-        dist.barrier()
-        for p in model.parameters():
-            p.grad = torch.ones_like(p)
-        optimizer.step()
+        return {name: (run(sharded) - run(alone)).abs().max().item() for name, run in plain.items()}
 
-    trace = launch(fn, ranks=n).trace
-    psi = formulas.padded([40], n)
-    gathered = formulas.sent_bytes("zero1", psi, n, 4) - formulas.sent_bytes("ddp", psi, n, 4)
-    for rank in range(n):
-        spans = trace.of(rank)
-        start = max(i for i, s in enumerate(spans) if s.kind == "barrier")
-        assert sum(s.sent_bytes for s in spans[start:]) == gathered + 2 * (n - 1) * FLAG_BYTES // n
+    for found in launch(fn, ranks=3).results:
+        assert found.pop("scaler") < 1e-6  # float32
+        assert max(found.values()) < TOLERANCE, found
 
 
-def test_groups_schedulers_and_closures_work_as_with_any_optimizer():
-    def run(make):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)).double()
-        groups = [
-            {"params": model[0].parameters(), "lr": 0.05, "weight_decay": 0.3},
-            {"params": model[1].parameters()},
-        ]
-        optimizer = make(groups)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=[0.1, 0.01], total_steps=6)
-        x = torch.linspace(-1, 1, 12, dtype=torch.float64).view(4, 3)
+def test_a_step_is_one_step_of_the_optimizer_inside():
+    def fn():
+        seen = []
+        model = net()
+        optimizer = Zero1(model.parameters(), torch.optim.SGD, lr=0.1, master_dtype=torch.float32)
+        optimizer.optimizer.register_step_post_hook(lambda *_: seen.append(1))
+        for _ in range(2):
+            model(torch.ones(2, 3).double()).sum().backward()
+            optimizer.step()
+        return len(seen)
 
-        def closure():
-            optimizer.zero_grad()
-            value = model(x).square().mean()
-            value.backward()
-            return value
-
-        for _ in range(5):
-            value = optimizer.step(closure)
-            schedule.step()
-        assert not optimizer.zero_grad() and model[0].weight.grad is None
-        return torch.cat([p.detach().flatten() for p in model.parameters()] + [value.detach().view(1)])
-
-    expected = run(lambda groups: torch.optim.AdamW(groups, lr=0.01))
-    for found in launch(lambda: run(lambda groups: Zero1(groups, torch.optim.AdamW, lr=0.01)), ranks=3).results:
-        assert (found - expected).abs().max() < TOLERANCE
+    assert launch(fn, ranks=3).results == [2, 2, 2]
 
 
-def test_a_master_copy_keeps_what_bfloat16_would_lose():
-    def fn(master_dtype):
+def test_dtypes_master_copies_and_ranks_that_own_nothing():
+    def grid():
+        found = {}
+        for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64):
+            torch.manual_seed(0)
+            weight = nn.Parameter(torch.randn(5, 3, dtype=dtype))
+            other = nn.Parameter(weight.detach().clone())
+            gradient = torch.randn(5, 3).to(dtype)
+            ours = Zero1([weight], torch.optim.AdamW, lr=0.1)
+            theirs = torch.optim.AdamW([other], lr=0.1)
+            for _ in range(2):
+                weight.grad, other.grad = gradient.clone(), gradient.clone()
+                ours.step()
+                theirs.step()
+            found[dtype] = torch.equal(weight, other)
+        return found
+
+    def rounded(master_dtype):
         model = nn.Linear(4, 4, bias=False).to(torch.bfloat16)
         nn.init.ones_(model.weight)
         optimizer = Zero1(model.parameters(), torch.optim.SGD, lr=1.0, master_dtype=master_dtype)
         for _ in range(64):
             model.weight.grad = torch.full_like(model.weight, 2**-10)  # half of what bfloat16 can take from 1
             optimizer.step()
-        return model.weight.detach().float().unique()
+        return model.weight.detach().float().unique().tolist()
 
-    assert launch(fn, torch.float32, ranks=2)[1].tolist() == [1 - 64 * 2**-10]
-    assert launch(fn, None, ranks=2)[1].tolist() == [1.0]
-
-
-def test_parameters_that_have_no_gradient_are_left_alone():
-    def fn():
-        used, unused = nn.Linear(3, 3), nn.Linear(3, 3)
-        before = unused.weight.detach().clone()
-        optimizer = Zero1([*used.parameters(), *unused.parameters()], torch.optim.AdamW, lr=0.1, weight_decay=1.0)
-        used(torch.ones(2, 3)).sum().backward()
-        optimizer.step()
-        return torch.equal(unused.weight, before)
-
-    assert launch(fn, ranks=2).results == [True, True]
-
-
-def test_ranks_may_own_nothing():
-    def fn():
-        parameter = nn.Parameter(torch.tensor(3.0))
-        optimizer = Zero1([parameter], torch.optim.SGD, lr=1.0)
+    def little():
+        parameter, unused = nn.Parameter(torch.tensor(3.0)), nn.Parameter(torch.tensor(7.0))
+        optimizer = Zero1([parameter, unused], torch.optim.AdamW, lr=1.0, weight_decay=0.5)
         parameter.grad = torch.tensor(1.0)
         optimizer.step()
-        return parameter.item(), len(optimizer.state)
+        return round(parameter.item(), 3), unused.item(), len(optimizer.state)
 
-    assert launch(fn, ranks=3).results == [(2.0, 1), (2.0, 0), (2.0, 0)]
+    run = launch(lambda: (grid(), rounded(torch.float32), rounded(None), little()), ranks=3)
+    for dtypes, masters, without, _ in run.results:
+        assert all(dtypes.values()), dtypes
+        assert masters == [1 - 64 * 2**-10] and without == [1.0]
+    assert [each[-1] for each in run.results] == [(0.5, 7.0, 1), (0.5, 7.0, 1), (0.5, 7.0, 0)]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7])
-def test_a_layout_gives_every_element_to_one_rank(ranks):
-    layout = Layout.of([("a", (3, 5)), ("b", ()), ("c", (0, 2)), ("d", (7,))], ranks)
-    assert layout.used == 23 and layout.share * ranks == layout.numel == formulas.padded([23], ranks)
-    owned = [(p.name, i) for rank in range(ranks) for p in layout.pieces(rank) for i in range(p.start, p.stop)]
-    expected = [(name, i) for name, size in (("a", 15), ("b", 1), ("d", 7)) for i in range(size)]
-    assert owned == expected
+def test_torch_s_state_dict_is_that_of_one_process():
+    """Saved by ranks and loaded by one process, and the other way round; training goes on as if nothing had been."""
+
+    def steps(optimizer, model, count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3).double()).square().sum().backward()
+            optimizer.step()
+
+    def fn():
+        alone, model = net(), net()
+        reference = torch.optim.AdamW(by_shape(alone.parameters()), lr=0.1)
+        optimizer = Zero1(by_shape(model.parameters()), torch.optim.AdamW, lr=0.1)
+        steps(reference, alone, 2)
+        steps(optimizer, model, 2)
+        saved, expected = optimizer.state_dict(), reference.state_dict()
+        assert saved["param_groups"] == expected["param_groups"]
+        assert saved["state"].keys() == expected["state"].keys()
+        for number, state in expected["state"].items():
+            for key, value in state.items():
+                torch.testing.assert_close(saved["state"][number][key], value, rtol=0, atol=TOLERANCE)
+        again = net()
+        again.load_state_dict(alone.state_dict())
+        other = Zero1(by_shape(again.parameters()), torch.optim.AdamW, lr=0.5)
+        other.load_state_dict(expected)
+        back = torch.optim.AdamW(by_shape(model.parameters()), lr=0.5)
+        back.load_state_dict(saved)
+        steps(reference, alone, 2)
+        steps(other, again, 2)
+        steps(back, model, 2)
+        with pytest.raises(ValueError, match=r"had \[6\] parameters, and have \[3, 3\]"):
+            other.load_state_dict(torch.optim.AdamW(net().parameters()).state_dict())
+        dist.barrier()
+        return apart(again.state_dict(), alone.state_dict()), apart(model.state_dict(), alone.state_dict())
+
+    assert max(itertools.chain(*launch(fn, ranks=3).results)) < TOLERANCE
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+def test_every_element_belongs_to_one_rank(n):
+    sizes = [15, 1, 0, 7]
+    found = [
+        (index, i) for rank in range(n) for index, start, stop, _ in owned(sizes, n, rank) for i in range(start, stop)
+    ]
+    assert found == [(index, i) for index, size in enumerate(sizes) for i in range(size)]
+    assert formulas.padded([23], n) % n == 0

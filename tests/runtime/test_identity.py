@@ -117,7 +117,7 @@ def test_no_tag_of_a_user_meets_one_of_ours(link):
     launch(beside_collectives, [*range(65), *large, *edges], [tags.FIRST_OF_LAB, tags.LAST], ranks=2, link=link)
 
 
-def test_a_receive_from_any_source_waits_for_the_link():
+def test_a_receive_from_any_source_waits_for_the_link_and_is_known_by_its_sender():
     link = Link(latency_s=0.05)
 
     def fn():
@@ -129,6 +129,7 @@ def test_a_receive_from_any_source_waits_for_the_link():
         return x.tolist()
 
     run = launch(fn, ranks=3, link=link)
+    check_plan(run.trace.plan())
     assert run[0] in ([1.0, 1.0], [2.0, 2.0])
     ends = [s.end_s for s in run.trace.of(0)]
     sent_s = min(s.start_s for rank in (1, 2) for s in run.trace.of(rank))

@@ -18,12 +18,13 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
+from parallel_lab.model.weighted import Loss, mean_loss
 from parallel_lab.synchronization.batches import Source, own
 from parallel_lab.synchronization.diloco import OuterSteps, outer_step
 from parallel_lab.synchronization.local_sgd import LocalSteps
 from parallel_lab.synchronization.record import Update
 from parallel_lab.synchronization.replicas import trained
-from parallel_lab.synchronization.train import Loss, mean_loss, weights
+from parallel_lab.synchronization.train import weights
 from parallel_lab.synchronization.virtual.clock import Schedule
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]

@@ -41,7 +41,11 @@ def sum_hook(group: dist.ProcessGroup, flat: Tensor) -> Handle:
 
 
 def start(hook: Hook, group: dist.ProcessGroup, flat: Tensor) -> Handle:
-    """Calls the hook on a filled bucket; TypeError if it returns nothing that can be waited for."""
+    """Calls the hook on a filled bucket.
+
+    Raises:
+        TypeError: it returns nothing that can be waited for.
+    """
     handle = hook(group, flat)
     if not hasattr(handle, "wait"):
         name = getattr(hook, "__name__", repr(hook))
@@ -55,7 +59,8 @@ def start(hook: Hook, group: dist.ProcessGroup, flat: Tensor) -> Handle:
 def finish(handle: Handle, flat: Tensor) -> None:
     """Waits for the hook and puts what it returned, if that is another tensor, into `flat`.
 
-    Raises ValueError if that tensor has another number of elements.
+    Raises:
+        ValueError: that tensor has another number of elements.
     """
     value = handle.wait()
     if isinstance(value, list | tuple) and len(value) == 1:

@@ -5,13 +5,15 @@ shares differ by one at most. Ranks take turns in the shuffled order: step k of 
 set of samples however many ranks there are.
 """
 
+import inspect
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from parallel_lab.agree.arguments import no_positional
 from parallel_lab.agree.problem import wait_for_the_culprit
 from parallel_lab.runtime.group import member
 
@@ -23,27 +25,33 @@ class ShardedSampler:
 
     Args:
         size: how many samples there are.
-        group: whose ranks share them; or give `rank` and `ranks`, and no group is needed.
+        rank: which share, where no group is given.
+        ranks: how many shares, where no group is given.
         shuffle: a new order each epoch, from `seed` and the epoch alone; call `set_epoch` before each.
+        seed: of the order.
         drop_last: leave out the last size % ranks samples of the order, so that all ranks have equally many.
         allow_empty: a rank may have no sample at all.
+        group: whose ranks share the samples; by default all.
 
-    Raises ValueError if size is negative, rank is not one of `ranks`, or there are fewer samples than ranks: on each
-    rank that would get none, while those that have a sample wait for it in a barrier (if there is a group).
+    Raises:
+        TypeError: there is an argument without a name.
+        ValueError: size is negative, rank is not one of `ranks`, or there are fewer samples than ranks: on each rank
+            that would get none, while those that have a sample wait for it in a barrier (if there is a group).
     """
 
     def __init__(
         self,
         size: int,
-        group: dist.ProcessGroup | None = None,
-        *,
+        *positional: object,
         rank: int | None = None,
         ranks: int | None = None,
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
         allow_empty: bool = False,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
+        no_positional("ShardedSampler", positional, "size, group=...")
         if (rank is None) != (ranks is None):
             raise ValueError(f"rank is {rank} and ranks is {ranks}: give both, or neither and a group")
         group = member(group) if rank is None else None
@@ -52,7 +60,8 @@ class ShardedSampler:
         if size < 0 or not 0 <= self.rank < self.ranks:
             raise ValueError(f"{size} samples for rank {self.rank} of {self.ranks}: there is no such share")
         self.size, self.shuffle, self.seed, self.drop_last = size, shuffle, seed, drop_last
-        self.epoch, self.done, self._begin = 0, 0, 0
+        self.epoch, self._begin = 0, 0
+        self._drawn = Drawn(0)
         if not allow_empty:
             _require_share(self._end, self.rank, self.ranks, group)
 
@@ -66,13 +75,25 @@ class ShardedSampler:
         return len(range(self.rank, self._end, self.ranks))
 
     def __iter__(self) -> Iterator[int]:
-        begin, self._begin, self.done = self._begin, 0, self._begin
+        drawn = self._drawn = Drawn(self._begin)
+        self._begin = 0
+        drawn.loader = _loader()
         order = self._order
-        for place in range(begin + self.rank, self._end, self.ranks):
+        for place in range(drawn.begin + self.rank, self._end, self.ranks):
             # Counted before it is handed out: who saves during a step has trained on the sample in hand.
-            self.done = min(self.done + self.ranks, self._end)
+            drawn.count += 1
             yield order[place]
-        self.done = self._end
+        drawn.over = True
+
+    @property
+    def done(self) -> int:
+        """How many samples of this epoch's order all ranks together were given, if all were given equally many.
+
+        A `DataLoader` with workers draws ahead of the training. Counted is what it has handed on.
+        """
+        given = self._drawn.given()
+        whole = self._drawn.over and given == self._drawn.count
+        return self._end if whole else min(self._drawn.begin + given * self.ranks, self._end)
 
     @property
     def _order(self) -> list[int]:
@@ -86,7 +107,7 @@ class ShardedSampler:
     def set_epoch(self, epoch: int) -> None:
         """Takes the order of `epoch` from the next iteration on; of another epoch than now, from its beginning."""
         if epoch != self.epoch:
-            self.epoch, self.done, self._begin = epoch, 0, 0
+            self.epoch, self._begin, self._drawn = epoch, 0, Drawn(0)
 
     def state_dict(self) -> dict[str, int | bool]:
         """Where this epoch stands: `done` counts the samples that all ranks together were given."""
@@ -95,13 +116,56 @@ class ShardedSampler:
     def load_state_dict(self, state: dict) -> None:
         """The next iteration goes on where `state` was taken, also if it was with another number of ranks.
 
-        Save when all ranks have drawn equally many. ValueError if it was another data set, seed or way to shuffle.
+        Save when all ranks have been given equally many.
+
+        Raises:
+            ValueError: it was another data set, seed or way to shuffle.
         """
         for name in ("size", "seed", "shuffle"):
             if state[name] != getattr(self, name):
                 raise ValueError(f"the saved sampler has {name}={state[name]}, this one {getattr(self, name)}")
         self.epoch = state["epoch"]
-        self.done = self._begin = state["done"]
+        self._begin = state["done"]
+        self._drawn = Drawn(self._begin)
+
+
+class Drawn:
+    """What has been drawn of one epoch.
+
+    Attributes:
+        begin: where in the order it began.
+        count: how many samples this rank has drawn.
+        over: whether it has drawn all.
+        loader: the attributes of the `DataLoader`'s iterator that draws them; None if they are drawn by hand.
+    """
+
+    def __init__(self, begin: int) -> None:
+        self.begin, self.count, self.over = begin, 0, False
+        self.loader: dict[str, Any] | None = None
+
+    def given(self) -> int:
+        """How many of the samples drawn have been handed on."""
+        if self.loader is None:
+            return self.count
+        batches = self.loader["_index_sampler"]  # the sampler itself where batch_size is None
+        handed = self.loader["_num_yielded"] * getattr(batches, "batch_size", 1)
+        left_out = self.over and getattr(batches, "drop_last", False) and self.count - handed < batches.batch_size
+        return self.count if left_out else min(handed, self.count)
+
+
+def _loader() -> dict[str, Any] | None:
+    """The attributes of the `DataLoader`'s iterator among the callers, which knows what it has handed on.
+
+    A sampler is not told who draws from it. The attributes outlive the iterator, so that a state can be taken after a
+    loop that was left early.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if {"_num_yielded", "_index_sampler"} <= getattr(caller, "__dict__", {}).keys():
+            return vars(caller)
+        frame = frame.f_back
+    return None
 
 
 def _require_share(size: int, rank: int, ranks: int, group: dist.ProcessGroup | None) -> None:
@@ -125,11 +189,12 @@ class Share(NamedTuple):
     weight: float
 
 
-def shard_batch(*tensors: Tensor, group: dist.ProcessGroup | None = None, allow_empty: bool = False) -> Share:
+def shard_batch(*tensors: Tensor, allow_empty: bool = False, group: dist.ProcessGroup | None = None) -> Share:
     """Cuts a global batch, the same on every rank, along dim 0: rank r gets `tensor_split(n)[r]` of each tensor.
 
-    Raises ValueError if the tensors have different numbers of rows, or there are fewer rows than ranks, as
-    `ShardedSampler` does.
+    Raises:
+        ValueError: the tensors have different numbers of rows, or there are fewer rows than ranks, as in
+            `ShardedSampler`.
     """
     group = member(group)
     n, rank, sizes = group.size(), group.rank(), {len(tensor) for tensor in tensors}

@@ -1,0 +1,240 @@
+"""Parameters laid end to end in one flat vector, and cut evenly among the ranks: what Zero1 and Zero2 are built on.
+
+Cutting each parameter on its own would leave remainders everywhere; one vector of all of them is cut once. Its end is
+padded with zeros so that it divides by n: at most n - 1 elements a vector, which every collective carries too. Rank r
+owns the shard of elements [r * shard_size, (r + 1) * shard_size). A parameter may lie on two ranks or more; the part
+of it that this rank owns is a `Piece`, and the pieces are what the optimizer steps.
+
+Only optimizers that treat each element by itself (SGD, momentum, Adam, AdamW, RMSprop, Adagrad, ...) give the same
+result on pieces as on whole parameters. One that looks at a whole tensor, such as LAMB, Adafactor or Muon, does not.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from parallel_lab.data_parallel.checkpoint import settings
+from parallel_lab.runtime.gather import all_gather
+from parallel_lab.trace import recorder
+
+Named = tuple[str, nn.Parameter]
+
+# torch 2.13 renamed it; 2.11 knows the old name alone.
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+def owned(sizes: Sequence[int], n: int, rank: int) -> Iterator[tuple[int, int, int, int]]:
+    """What `rank` of `n` owns of parameters of `sizes` elements that lie end to end.
+
+    Yields:
+        The number of a parameter; the first of its elements that the rank owns and the one after the last; and where
+        these begin in the rank's shard.
+    """
+    shard_size = -(-sum(sizes) // n)
+    begin, end = rank * shard_size, (rank + 1) * shard_size
+    for index, (size, last) in enumerate(zip(sizes, accumulate(sizes), strict=True)):
+        first = last - size
+        start, stop = max(first, begin), min(last, end)
+        if start < stop:
+            yield index, start - first, stop - first, start - begin
+
+
+class Piece:
+    """The part of one parameter that this rank owns.
+
+    Attributes:
+        name: the parameter's.
+        parameter: the whole one.
+        index: its number in the flat vector.
+        start: the first element of the flattened parameter that belongs to the piece.
+        stop: the one after the last.
+        at: a slice, where the piece stands in the rank's shard.
+        view: (stop - start,), the weights, a view of the parameter. Its `.grad` is the piece's mean gradient.
+        shard: (stop - start,), what the optimizer steps: `view`, or a master copy of it in another dtype.
+    """
+
+    def __init__(
+        self, named: Named, index: int, start: int, stop: int, at: int, master_dtype: torch.dtype | None
+    ) -> None:
+        self.name, self.parameter = named
+        self.index, self.start, self.stop = index, start, stop
+        self.at = slice(at, at + stop - start)
+        self.view = nn.Parameter(self.parameter.detach().view(-1)[start:stop])
+        self.shard = self.view
+        if master_dtype is not None:
+            self.shard = nn.Parameter(self.view.detach().to(master_dtype, copy=True))
+
+    def gradient(self) -> Tensor | None:
+        """The part of the whole parameter's gradient that belongs to the piece, a view; None if it has no gradient."""
+        whole = self.parameter.grad
+        return None if whole is None else whole.reshape(-1)[self.start : self.stop]
+
+
+class FlatVector:
+    """Parameters of one dtype and device, as views of one vector that is cut among the ranks of `group`.
+
+    Attributes:
+        names: the parameters', in order.
+        parameters: in order.
+        data: (n * shard_size,), all of them, zeros as padding.
+        shard: (shard_size,), the part of `data` that this rank owns, a view.
+        pieces: this rank's; none if its shard is all padding.
+    """
+
+    def __init__(self, named: Sequence[Named], group: dist.ProcessGroup, master_dtype: torch.dtype | None) -> None:
+        self.group = group
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        sizes = [parameter.numel() for parameter in self.parameters]
+        self._starts = [0, *accumulate(sizes)]
+        shard_size = -(-sum(sizes) // group.size())
+        self.data = self.parameters[0].detach().new_zeros(group.size() * shard_size)
+        for index, parameter in enumerate(self.parameters):
+            view = self.view(self.data, index)
+            view.copy_(parameter.detach())
+            parameter.data = view
+        self.shard = self.data.view(group.size(), -1)[group.rank()]
+        mine = owned(sizes, group.size(), group.rank())
+        self.pieces = [Piece(named[i], i, start, stop, at, master_dtype) for i, start, stop, at in mine]
+
+    def view(self, vector: Tensor, index: int) -> Tensor:
+        """The part of `vector` (n * shard_size,) that belongs to parameter `index`, in the parameter's shape."""
+        return vector[self._starts[index] : self._starts[index + 1]].view(self.parameters[index].shape)
+
+    def all_gather(self) -> dist.Work:
+        """Starts to fill `data` with the shards of all ranks; returns the handle. Sends (n-1)/n of it per rank."""
+        return all_gather(self.data, self.shard, self.group)
+
+    def reduce_scatter(self, gradients: Tensor) -> tuple[Tensor, dist.Work]:
+        """Starts to sum `gradients` (n * shard_size,) over the ranks, each of which gets the part that it owns.
+
+        Sends (n-1)/n of them per rank.
+
+        Returns:
+            This rank's part (shard_size,), and the handle to wait for before it is read; keep `gradients` until then.
+        """
+        mine = torch.empty_like(self.shard)
+        work = _reduce_scatter(mine, gradients, group=self.group, async_op=True)
+        return mine, work
+
+
+class Bucket(FlatVector):
+    """A flat vector whose gradients travel together, and the gradients that are under way.
+
+    Attributes:
+        trained: the numbers of the parameters that get a gradient in this backward pass. Others are frozen.
+        missing: the numbers of those whose gradient has not come yet.
+        buffer: the gradients (n * shard_size,); None where there are none.
+    """
+
+    trained: frozenset[int]
+    missing: set[int]
+    buffer: Tensor | None = None
+
+    def begin(self) -> None:
+        """A backward pass begins: all gradients are missing."""
+        trained = [i for i, p in enumerate(self.parameters) if p.requires_grad or p.grad is not None]
+        self.trained, self.missing = frozenset(trained), set(trained)
+
+    def gradients(self) -> Tensor:
+        """The buffer (n * shard_size,), made of zeros if there is none: they stand for what is not used."""
+        if self.buffer is None:
+            self.buffer = torch.zeros_like(self.data)
+        return self.buffer
+
+    def take(self, index: int, move: bool) -> None:
+        """The gradient of parameter `index` is there. With `move`, 1/n of it goes into the buffer, and it is freed."""
+        self.missing.discard(index)
+        parameter = self.parameters[index]
+        if move and parameter.grad is not None:  # dividing before the sum keeps a sum of float16 in range
+            torch.mul(parameter.grad, 1 / self.group.size(), out=self.view(self.gradients(), index))
+            parameter.grad = None
+
+
+def sample(buckets: Iterable[Bucket]) -> None:
+    """Notes the bytes of the gradients under way, for the picture of memory over time."""
+    if recorder().enabled:
+        recorder().sample(sum(each.buffer.nbytes for each in buckets if each.buffer is not None), "buckets")
+
+
+class Sharded(Protocol):
+    """What `zero_guards.py` and `zero_state.py` see of a Zero1 or a Zero2.
+
+    Attributes:
+        group: over which ranks it is sharded.
+        check_finite: whether gradients that are not finite are refused.
+        names: of all parameters, the frozen ones included.
+        vectors: the flat vectors.
+        pieces: this rank's pieces of the trained parameters.
+        optimizer: the one that steps the pieces.
+    """
+
+    group: dist.ProcessGroup
+    check_finite: bool
+    names: dict[nn.Parameter, str]
+    vectors: list[FlatVector]
+    pieces: list[Piece]
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of the optimizer, with their learning rates."""
+        ...
+
+    def grouped(self) -> list[list[nn.Parameter]]:
+        """The parameters of each group of the optimizer, whole."""
+        ...
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients."""
+
+
+def by_dtype(named: Iterable[Named]) -> list[list[Named]]:
+    """The parameters that can share a flat vector, in the order in which they come."""
+    found: dict[tuple, list[Named]] = {}
+    for name, parameter in named:
+        found.setdefault((parameter.dtype, parameter.device), []).append((name, parameter))
+    return list(found.values())
+
+
+def fill(named: Iterable[Named], bucket_bytes: int) -> Iterator[list[Named]]:
+    """Cuts `named` into buckets, in order; one is closed once it holds `bucket_bytes`, or the dtype changes."""
+    bucket: list[Named] = []
+    for name, parameter in named:
+        if bucket and (bucket[0][1].dtype, bucket[0][1].device) != (parameter.dtype, parameter.device):
+            yield bucket
+            bucket = []
+        bucket.append((name, parameter))
+        if sum(p.nbytes for _, p in bucket) >= bucket_bytes:
+            yield bucket
+            bucket = []
+    if bucket:
+        yield bucket
+
+
+def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -> list[dict[str, Any]]:
+    """The groups of an optimizer, with this rank's shards in place of the parameters that they are pieces of."""
+    shards = {piece.parameter: piece.shard for piece in pieces}
+    return [settings(group) | {"params": [shards[p] for p in group["params"] if p in shards]} for group in groups]
+
+
+def copy_settings(source: Iterable[Mapping[str, Any]], target: Iterable[dict[str, Any]]) -> None:
+    """Copies the hyperparameters of an optimizer's groups into those of another."""
+    for theirs, mine in zip(source, target, strict=True):
+        mine.update(settings(theirs))
+
+
+def step_shards(optimizer: torch.optim.Optimizer, pieces: Iterable[Piece]) -> None:
+    """Steps the shards, once, by the gradients of their views; master copies then hand their values to the views."""
+    for piece in pieces:
+        if piece.shard is not piece.view and piece.view.grad is not None:
+            piece.shard.grad = piece.view.grad.to(piece.shard.dtype)
+    optimizer.step()
+    for piece in pieces:
+        if piece.shard is not piece.view:
+            piece.shard.grad = None
+            piece.view.copy_(piece.shard)

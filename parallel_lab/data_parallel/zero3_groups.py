@@ -1,0 +1,83 @@
+"""Over whom Zero3 shards: one group, or a mesh of two axes, of which the first replicates and the second shards."""
+
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from parallel_lab.runtime.group import member
+
+# torch 2.13 renamed it; 2.11 knows the old name alone.
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+class Groups(NamedTuple):
+    """The process groups of one Zero3.
+
+    Attributes:
+        shard: each of its ranks has an n-th of every parameter.
+        replicate: its ranks have equal shards; None without a second axis.
+        small: to which a unit is resharded after the forward pass; `shard`, unless a number of ranks was asked for.
+        everyone: all ranks.
+    """
+
+    shard: dist.ProcessGroup
+    replicate: dist.ProcessGroup | None
+    small: dist.ProcessGroup
+    everyone: dist.ProcessGroup
+
+    @classmethod
+    def of(cls, group: dist.ProcessGroup | DeviceMesh | None, reshard_after_forward: bool | int = True) -> "Groups":
+        """The groups that Zero3's arguments mean. All ranks have to call it.
+
+        Raises:
+            ValueError: a mesh of more than two axes, or `reshard_after_forward` does not divide the ranks.
+        """
+        replicate, ranks = None, []
+        if isinstance(group, DeviceMesh):
+            if group.ndim > 2:
+                axes = group.mesh_dim_names or group.ndim
+                raise ValueError(
+                    f"the mesh has the axes {axes}: expected one, or two (replicate, shard); mesh['dp', …]"
+                )
+            ranks = group.mesh.flatten().tolist()
+            replicate = group.get_group(0) if group.ndim == 2 else None
+            shard = group.get_group(group.ndim - 1)
+        else:
+            shard = member(group)
+        everyone = _mine_of([ranks]) if replicate else shard
+        return cls(shard, replicate, _part_of(shard, reshard_after_forward), everyone)
+
+
+def _part_of(shard: dist.ProcessGroup, size: bool | int) -> dist.ProcessGroup:
+    """The `size` neighbors of this rank in `shard`."""
+    if size is True or size is False or size in (1, shard.size()):
+        return shard
+    if size < 1 or shard.size() % size:
+        text = f"reshard_after_forward={size}: expected True, False, or a number that divides the {shard.size()} ranks"
+        raise ValueError(text)
+    ranks = dist.get_process_group_ranks(shard)
+    return _mine_of([ranks[first : first + size] for first in range(0, len(ranks), size)])
+
+
+def _mine_of(rows: list[list[int]]) -> dist.ProcessGroup:
+    """The group of that row of ranks in which this rank is. All ranks of the rows call it."""
+    if len(rows[0]) == dist.get_world_size():
+        return member(None)
+    if sum(map(len, rows)) == dist.get_world_size():
+        groups = [dist.new_group(row) for row in rows]
+        return member(next(group for group, row in zip(groups, rows, strict=True) if dist.get_rank() in row))
+    row = next(row for row in rows if dist.get_rank() in row)  # other ranks do not know of it
+    return member(dist.new_group(row, use_local_synchronization=True))
+
+
+def reduce_scatter(mine: Tensor, message: Tensor, group: dist.ProcessGroup) -> dist.Work:
+    """Sums `message` (n * share,) over the ranks and puts this rank's part into `mine` (share,).
+
+    Sends (n-1)/n of `message` per rank.
+
+    Returns:
+        The handle, to be waited for; keep `message` until then.
+    """
+    return _reduce_scatter(mine, message, group=group, async_op=True)

@@ -1,0 +1,172 @@
+"""What one does with a sharded model beside training it: save, load, make it whole, build it without memory."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from parallel_lab.agree.problem import agree
+from parallel_lab.data_parallel import checkpoint
+
+
+class State:
+    """The part of `Zero3` that saves and loads.
+
+    Attributes:
+        module: the model.
+        units: what is communicated together.
+        group: the group along which parameters are sharded.
+        sync: whether backward passes send their gradients.
+    """
+
+    module: nn.Module
+    units: list[Any]
+    groups: Any
+    group: dist.ProcessGroup
+    sync: bool
+    compute_dtype: torch.dtype | None
+    _running: list[Any]
+    _reductions: list[Any]
+
+    def reset(self) -> None:
+        """Drops what a pass that raised may have left, and looks which parameters stand in the model."""
+        for use in list(self._running):
+            self._end(use)  # pyright: ignore[reportAttributeAccessIssue]
+        self._reductions.clear()
+        for unit in self.units:
+            unit.reshard()
+            unit.look()
+
+    def _converted(self, value: Any) -> Any:
+        """Inputs in the dtype of computation."""
+        if isinstance(value, Tensor) and value.is_floating_point() and self.compute_dtype:
+            return value.to(self.compute_dtype)
+        if type(value) in (tuple, dict):
+            items = [self._converted(each) for each in (value.values() if type(value) is dict else value)]
+            return dict(zip(value, items, strict=True)) if type(value) is dict else tuple(items)
+        return value
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Backward passes inside keep their gradients on the rank, whole; the first one outside sends the sum.
+
+        It saves reduce-scatters and costs the memory of all gradients. Parameters are unsharded as ever.
+        """
+        before, self.sync = self.sync, False
+        try:
+            yield
+        finally:
+            self.sync = before
+
+    def set_requires_gradient_sync(self, requires_gradient_sync: bool) -> None:
+        """As `no_sync`, from here on: False keeps gradients on the rank, True sends them."""
+        self.sync = requires_gradient_sync
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients of the shards, and what `no_sync` has left."""
+        for unit in self.units:
+            unit.gradients = []
+        for parameter in self.module.parameters():
+            if set_to_none or parameter.grad is None:
+                parameter.grad = None
+            else:
+                parameter.grad.zero_()
+
+    def gradient_shards(self) -> list[Tensor]:
+        """This rank's shards of the mean gradient: what `clip_grad_norm_` scales."""
+        return [p.grad for p in self.module.parameters() if p.grad is not None]
+
+    @torch.no_grad()
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """The whole model, as its `state_dict()` was before it was sharded; every rank calls it, and gets it.
+
+        Values have the dtype of the shards. One unit at a time is held beside the result.
+        """
+        self.reset()
+        whole: dict[int, Tensor] = {}
+        for unit in self.units:
+            unit.unshard(unit.shards[0].dtype)
+            unit.wait_for_unshard()
+            for shard, value in zip(unit.shards, unit.parameters(), strict=True):
+                whole[id(shard)] = value.clone()
+            unit.reshard()
+        held = self.module.state_dict(keep_vars=True)
+        return {
+            name: whole[id(value)]
+            if id(value) in whole
+            else value.detach().clone()
+            if isinstance(value, Tensor)
+            else value
+            for name, value in held.items()
+        }
+
+    def shard_state(self, optimizer: torch.optim.Optimizer | None = None) -> checkpoint.Shard:
+        """What this rank holds, and what `optimizer` holds of it, in the form that `checkpoint.py` describes."""
+        self.reset()
+        names = {shard: slot.name for unit in self.units for shard, slot in zip(unit.shards, unit.slots, strict=True)}
+        return checkpoint.shard(
+            self.groups.everyone,
+            self._entries(optimizer),
+            optimizer=type(optimizer).__name__ if optimizer else "",
+            groups=checkpoint.groups_of(optimizer.param_groups, names) if optimizer else (),
+            replicated=dict(self.module.named_buffers()),
+        )
+
+    def _held(self) -> Iterator[tuple[Any, int, nn.Parameter]]:
+        """Each parameter's slot, the element that this rank's shard begins with, and the shard."""
+        for unit in self.units:
+            for slot, shard in zip(unit.slots, unit.shards, strict=True):
+                yield slot, slot.first(self.group.rank()), shard
+
+    def _entries(self, optimizer: torch.optim.Optimizer | None) -> dict[str, checkpoint.Entry]:
+        state = optimizer.state if optimizer else {}
+        return {
+            slot.name: checkpoint.entry(slot.shape, shard.dtype, start, shard, state.get(shard, {}))
+            for slot, start, shard in self._held()
+        }
+
+    def load_shard_state(
+        self, shards: checkpoint.Shard | Iterable[checkpoint.Shard], optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Takes over this rank's rows of the weights, and into `optimizer` those of the moments. All ranks call it.
+
+        Args:
+            shards: what `shard_state()` of Zero1, Zero2 or Zero3 gave on every rank that saved, in any order and of any
+                number of ranks.
+            optimizer: of the class that was saved, with the same groups; None loads the weights alone.
+
+        Raises:
+            ValueError: it says why, with nothing changed on any rank.
+        """
+        shards = checkpoint.as_list(shards)
+        problem = checkpoint.why_not(shards, lambda: self.shard_state(optimizer))
+        agree(problem, self.groups.everyone, self.units[0].shards[0].device)
+        for slot, start, shard in self._held():
+            state = checkpoint.load_parameter(shards, slot.name, start, shard)
+            if optimizer and state:
+                optimizer.state[shard] = state
+        if optimizer:
+            checkpoint.load_groups(optimizer.param_groups, shards)
+        checkpoint.load_replicated(dict(self.module.named_buffers()), shards)
+
+    def materialize(self, device: torch.device | str, init: Callable[[nn.Module], None] | None = None) -> None:
+        """Gives a model that was built on the meta device its memory, unit by unit, and its first values.
+
+        Args:
+            device: where to.
+            init: sets the parameters and buffers that a module itself has, whole; by default its `reset_parameters()`.
+                It runs on every rank, and the values of rank 0 count.
+        """
+        raise NotImplementedError
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(
+            "a Zero3 holds a process group and one rank's shards, so it cannot be copied, pickled or returned from a"
+            " rank. Take full_state_dict() for the whole model, or shard_state() for this rank's part."
+        )
+
+    def __deepcopy__(self, memo):
+        return self.__reduce_ex__(2)
