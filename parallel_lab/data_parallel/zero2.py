@@ -273,5 +273,5 @@ class Zero2(ShardedModule):
         """Writes down the stretch of the backward pass that ends with bucket `part`."""
         if recorder().enabled:
             fields = {"part": part, "mb": self._backwards, "phase": "backward", "start_s": self._since_s}
-            recorder().complete(recorder().issue("backward", tagged=False, **fields))
+            recorder().complete(recorder().issue("backward", **fields))
             self._since_s = recorder().now()
