@@ -87,6 +87,7 @@ class Guards(NoGuards):
 
     def after_backward(self) -> None:
         """Raises ValueError on every rank, with all gradients forgotten, if a gradient of one was not finite."""
+        self.sample()
         if not self.zero.sync or not self.zero.check_finite:
             return
         problem, self._problem = self._problem, None
