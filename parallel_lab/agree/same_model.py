@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab.agree.problem import wait_for_the_culprit
+from parallel_lab.runtime.device import rank_device
 from parallel_lab.trace import tag
 
 BROADCAST_BYTES = 25 * 2**20  # at most so much is copied together, so that the model is not held twice
@@ -40,7 +41,7 @@ def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: obj
     the first difference, and the rest waits for them in a barrier.
     """
     rows = describe(model, **settings)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = next((p.device for p in model.parameters() if not p.is_meta), rank_device())
     digest = hashlib.sha256(repr(rows).encode()).digest()[:7]
     prints = torch.zeros(group.size(), dtype=torch.int64, device=device)
     prints[group.rank()] = int.from_bytes(digest, "big")

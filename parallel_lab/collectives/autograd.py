@@ -36,7 +36,7 @@ Group = dist.ProcessGroup | None
 
 
 def identity_all_reduce(x: Tensor, group: Group = None) -> Tensor:
-    """X as it is; its gradient is summed over the group (f)."""
+    """x as it is; its gradient is summed over the group (f)."""
     return _IdentityAllReduce.apply(x, group)
 
 

@@ -100,7 +100,7 @@ class Lab:
             make: gives each rank its arguments.
             key: tests that look at the same thing from two sides share a run by giving the same key.
             garble: whether one message arrives changed (see `rank_side.graded` and `mechanism.expect_heard`).
-            **options: go to `launch`.
+            options: go to `launch`.
 
         Raises:
             Wrong: a rank raised, its collectives do not fit together, a message was never waited for, or a reference

@@ -29,7 +29,7 @@ def box(parts: Iterable[str], label: str, look: str = "") -> str:
 
 
 def paragraph(text: str, kind: str = "", lang: str = "") -> str:
-    """`text` as one escaped paragraph; `kind` is `head`, `small` or empty; `lang` names a language but English."""
+    """`text` as one escaped paragraph. `kind` is `head`, `small` or empty; `lang` is set where it is not English."""
     attributes = (f' class="plab-{kind}"' if kind else "") + (f' lang="{lang}"' if lang else "")
     return f"<p{attributes}>{escape(text)}</p>"
 

@@ -1,7 +1,8 @@
 """The learner's progress: one JSON file in the learner's own folder, written atomically, shared by all notebooks.
 
-The file is the one named by the environment variable PARALLEL_LAB_PROGRESS; else `progress.json` in the nearest folder,
-from the working folder upwards, that has an `exercises` folder with notebooks; else in the working folder.
+The environment variable PARALLEL_LAB_PROGRESS names the file. Where it is not set, the file is `progress.json` in the
+course's folder: the nearest one, from the working folder upwards, that has an `exercises` folder with notebooks. Where
+there is none, it lies in the working folder.
 
 Two notebooks may write at the same time: each update locks, reads, changes and replaces the file. A file that cannot be
 read is set aside as `progress.json.damaged-<n>`, never overwritten. Grading must not fail because a disk is full, so

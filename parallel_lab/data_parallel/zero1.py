@@ -114,6 +114,7 @@ class Zero1(ShardedOptimizer):
         for piece in self.pieces:
             self.state[piece.parameter] = {"shard": piece.shard, "optimizer": self.optimizer.state[piece.shard]}
         self._guard, self._steps = guard, count()
+        self._guard.after_step()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -143,6 +144,7 @@ class Zero1(ShardedOptimizer):
         self._gather(k)
         for piece in self.pieces:
             piece.view.grad = None
+        self._guard.after_step()
         return loss
 
     def _gather(self, k: int) -> None:

@@ -19,6 +19,7 @@ Psi is the number of trained parameters, padded by at most n - 1 elements a buck
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -162,23 +163,24 @@ class Zero2(ShardedModule):
         self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
         self.optimizer = optimizer_class(shard_groups(like.param_groups, self.pieces), **optimizer_kwargs)
         self._sync, self.running = True, False
-        self._forwards, self._backwards = 0, 0  # so many passes have begun, and so many are over
+        self._forwards, self._backwards = count(), 0
         self._under_way: list[tuple[Bucket, Tensor, dist.Work]] = []
         for bucket in self.vectors:
             for index, parameter in enumerate(bucket.parameters):
-                parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
+                hook = parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
+                self._guard.hooked(parameter, hook)
+        self._guard.after_step()
 
     def forward(self, *args, **kwargs) -> Any:
         """Runs the model on this rank's part of the batch."""
-        if torch.is_grad_enabled():
-            self._guard.forward(self.module)
-            if self.training:
-                with tag(mb=self._forwards, phase="forward"):
-                    broadcast_tensors(self.module.buffers(), self.group)
-        with span("forward", mb=self._forwards, phase="forward"):
-            outputs = self.module(*args, **kwargs)
-        self._forwards += torch.is_grad_enabled()
-        return outputs
+        if not torch.is_grad_enabled():
+            return self.module(*args, **kwargs)
+        self._guard.forward(self.module)
+        mb = next(self._forwards)
+        with tag(mb=mb, phase="forward"):
+            broadcast_tensors(self.module.buffers() if self.training else (), self.group)
+        with span("forward", mb=mb, phase="forward"):
+            return self.module(*args, **kwargs)
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -262,12 +264,7 @@ class Zero2(ShardedModule):
                 works.append(bucket.all_gather())
         for work in works:
             work.wait()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the gradients: this rank's parts, and what `no_sync` has left."""
-        for piece in self.pieces:
-            piece.view.grad = None
-        super().zero_grad(set_to_none)
+        self._guard.after_step()
 
     def _record(self, part: int) -> None:
         """Writes down the stretch of the backward pass that ends with bucket `part`."""

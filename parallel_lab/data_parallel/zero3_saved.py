@@ -1,12 +1,12 @@
-"""What autograd saves for the backward pass, with handles in place of some tensors.
+"""What autograd saves for the backward pass, without the memory of tensors that somebody can bring again.
 
 Autograd saves a layer's weight in the forward pass, so dropping the weight after it would free nothing. A technique
-that wants it freed gives a handle instead, and the tensor again when the backward pass asks for it. Everything else is
-kept as autograd would: changing a saved tensor in place is an error, and hooks that were set further out, such as those
-of `torch.utils.checkpoint` or of a measurement, get their tensors.
+that wants it freed says whose memory it is, and brings that memory again when the backward pass asks for it. Everything
+else is kept as autograd would: changing a saved tensor in place is an error, and hooks that were set further out, such
+as those of `torch.utils.checkpoint` or of a measurement, get their tensors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,18 +16,27 @@ Hooks = torch.autograd.graph.saved_tensors_hooks
 _outer_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
 
 
-def saved_as_handles(handle_of: Callable[[Tensor], Any], tensor_of: Callable[[Any], Tensor]) -> Hooks:
-    """A context manager: inside, autograd saves `handle_of(tensor)`, and `tensor_of(handle)` is what it gets back.
+def without_memory_of(owners: Callable[[], Iterable[tuple[Any, Tensor]]], bring: Callable[[Any], Tensor]) -> Hooks:
+    """A context manager: inside, autograd saves no tensor that lies in the memory of an owner.
 
     Args:
-        handle_of: None for a tensor that is to be saved itself.
-        tensor_of: called in the backward pass, as often as autograd looks.
+        owners: who owns memory now, and the vector that is that memory.
+        bring: the vector of an owner again; called in the backward pass, as often as autograd looks.
     """
     pack_outer, unpack_outer = _outer_hooks(False) or (_keep, _give)
 
     def pack(tensor: Tensor) -> Any:
-        handle = handle_of(tensor)
-        return (tensor_of, handle) if handle is not None else (unpack_outer, pack_outer(tensor))
+        for owner, vector in owners() if tensor.layout is torch.strided else ():
+            if tensor.untyped_storage().data_ptr() == vector.untyped_storage().data_ptr():
+                place = tensor.size(), tensor.stride(), tensor.storage_offset()
+                if tensor.dtype == vector.dtype and not tensor.is_neg():
+                    return view, (owner, place, tensor.is_conj())
+        return unpack_outer, pack_outer(tensor)
+
+    def view(saved: tuple[Any, tuple, bool]) -> Tensor:
+        owner, place, conjugate = saved
+        tensor = bring(owner).as_strided(*place)
+        return tensor.conj() if conjugate else tensor
 
     return Hooks(pack, lambda packed: packed[0](packed[1]))
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab.agree.problem import agree
+from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel import checkpoint
 
 
@@ -37,7 +38,7 @@ class State:
             self._end(use)  # pyright: ignore[reportAttributeAccessIssue]
         self._reductions.clear()
         for unit in self.units:
-            unit.reshard()
+            self.reshard(unit)  # pyright: ignore[reportAttributeAccessIssue]
             unit.look()
 
     def _converted(self, value: Any) -> Any:
@@ -88,11 +89,11 @@ class State:
         self.reset()
         whole: dict[int, Tensor] = {}
         for unit in self.units:
-            unit.unshard(unit.shards[0].dtype)
-            unit.wait_for_unshard()
+            self.unshard(unit, unit.shards[0].dtype)
+            self.wait_for_unshard(unit)
             for shard, value in zip(unit.shards, unit.parameters(), strict=True):
                 whole[id(shard)] = value.clone()
-            unit.reshard()
+            self.reshard(unit)
         held = self.module.state_dict(keep_vars=True)
         return {
             name: whole[id(value)]
@@ -152,15 +153,34 @@ class State:
             checkpoint.load_groups(optimizer.param_groups, shards)
         checkpoint.load_replicated(dict(self.module.named_buffers()), shards)
 
+    @torch.no_grad()
     def materialize(self, device: torch.device | str, init: Callable[[nn.Module], None] | None = None) -> None:
         """Gives a model that was built on the meta device its memory, unit by unit, and its first values.
 
         Args:
             device: where to.
-            init: sets the parameters and buffers that a module itself has, whole; by default its `reset_parameters()`.
-                It runs on every rank, and the values of rank 0 count.
+            init: is called with each module, and sets the parameters and buffers that this module itself has; by
+                default it calls `reset_parameters()`. Parameters are whole then. The values of rank 0 count.
         """
-        raise NotImplementedError
+        self.reset()
+        self.module.to_empty(device=torch.device(device))
+        left = {unit: {home.module for slot in unit.slots for home in slot.homes} for unit in self.units}
+        whole: dict[Any, list[nn.Parameter]] = {}
+        for unit in self.units:
+            unit.look()
+            unit.place(unit.shards)  # tied ones have come apart
+        for module in self.module.modules():
+            units = [unit for unit in self.units if module in left[unit]]
+            for unit in units:
+                if unit not in whole:
+                    whole[unit] = unit.empty_parameters()
+                    unit.place(whole[unit])
+            (init or _reset_parameters)(module)
+            for unit in units:
+                left[unit].discard(module)
+                if not left[unit]:
+                    broadcast_tensors(whole[unit], self.groups.everyone)
+                    unit.take(whole.pop(unit), self.group.rank())
 
     def __reduce_ex__(self, protocol):
         raise TypeError(
@@ -170,3 +190,9 @@ class State:
 
     def __deepcopy__(self, memo):
         return self.__reduce_ex__(2)
+
+
+def _reset_parameters(module: nn.Module) -> None:
+    """What most modules of torch have to set their own parameters and buffers."""
+    if callable(reset := getattr(module, "reset_parameters", None)):
+        reset()

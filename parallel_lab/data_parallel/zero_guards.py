@@ -5,11 +5,13 @@ and `zero2.py` are the algorithm alone, and parity tests run that as well (`guar
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
 
 from parallel_lab.agree import finite
 from parallel_lab.agree.arguments import check_rate, no_positional, rate_problem
@@ -38,6 +40,9 @@ class NoGuards:
     def model(self, model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
         """The model that is to be sharded, before anything is sent or moved."""
 
+    def hooked(self, parameter: nn.Parameter, hook: RemovableHandle) -> None:
+        """A `hook` was set on `parameter`."""
+
     def forward(self, model: nn.Module) -> None:
         """Before each forward pass that autograd records."""
 
@@ -53,11 +58,15 @@ class NoGuards:
     def before_step(self, mb: int) -> None:
         """Before anything is changed by a step."""
 
+    def after_step(self) -> None:
+        """The weights are those of the optimizer: after each step, and when all is made."""
+
 
 class Guards(NoGuards):
     """Refuses on the rank that is at fault, before anything is changed on any rank."""
 
     _problem: Exception | None = None
+    _hooks: ClassVar = WeakIdKeyDictionary()  # of all models of this process
 
     def arguments(self, positional: tuple, params: Sequence, optimizer_kwargs: Mapping) -> None:
         """TypeError for an argument without a name or a rate that is no number; ValueError for a negative rate."""
@@ -80,6 +89,12 @@ class Guards(NoGuards):
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(f"{self.technique} got no parameter to train: all have requires_grad=False")
         check_same_model(model, group, technique=self.technique, **settings)
+
+    def hooked(self, parameter: nn.Parameter, hook: RemovableHandle) -> None:
+        """Removes the hook of a Zero2 that had the parameter before, and would take its gradients away."""
+        if before := self._hooks.get(parameter):
+            before.remove()
+        self._hooks[parameter] = hook
 
     def forward(self, model: nn.Module) -> None:
         """Ends a backward pass that raised; ValueError for a trained parameter that was not one when this was made."""
@@ -134,9 +149,19 @@ class Guards(NoGuards):
 
     def before_step(self, mb: int) -> None:
         """ValueError or TypeError on every rank if one of them cannot step."""
-        problem = self._changed() or rate_problem(self.zero.param_groups)
+        problem = self._changed() or self._problem_of_step() or rate_problem(self.zero.param_groups)
         with tag(part=0, mb=mb, phase="step"):
             agree(problem, self.zero.group, self._device)
+        for piece in self.zero.pieces:
+            if piece.shard is not piece.view and piece.parameter._version != self._versions[piece.parameter]:
+                piece.shard.copy_(piece.view)  # weights that were loaded or clamped since: master copies follow
+
+    def after_step(self) -> None:
+        """Remembers how often each parameter was changed in place so far."""
+        self._versions = {piece.parameter: piece.parameter._version for piece in self.zero.pieces}
+
+    def _problem_of_step(self) -> ValueError | None:
+        return None
 
     def _changed(self) -> ValueError | None:
         """The error for a parameter that is no longer a view of its flat vector."""
@@ -165,12 +190,8 @@ class Guards(NoGuards):
 class StepGuards(Guards):
     """Those of Zero1, which sees gradients when it steps, and not before."""
 
-    def before_step(self, mb: int) -> None:
-        """As `Guards`; also for gradients that are not finite, or of parameters that were frozen at first."""
-        problem = self._thawed() or (self._not_finite() if self.zero.check_finite else None)
-        problem = self._changed() or problem or rate_problem(self.zero.param_groups)
-        with tag(part=0, mb=mb, phase="step"):
-            agree(problem, self.zero.group, self._device)
+    def _problem_of_step(self) -> ValueError | None:
+        return self._thawed() or (self._not_finite() if self.zero.check_finite else None)
 
     def _thawed(self) -> ValueError | None:
         sharded = {p for vector in self.zero.vectors for p in vector.parameters}

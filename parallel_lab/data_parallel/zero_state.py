@@ -205,6 +205,12 @@ class ShardedModule(_Sharded, nn.Module):
         """The groups of the optimizer, of this rank's pieces: what a gradient scaler looks at."""
         return self.optimizer.param_groups
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients: this rank's parts, and what `no_sync` has left."""
+        for piece in self.pieces:
+            piece.view.grad = None
+        super().zero_grad(set_to_none)
+
     def gradient_shards(self) -> list[Tensor]:
         """This rank's pieces of the mean gradient: what `clip_grad_norm_` scales."""
         return [piece.view.grad for piece in self.pieces if piece.view.grad is not None]
@@ -214,12 +220,8 @@ class ShardedModule(_Sharded, nn.Module):
         return self.module.state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """That of the wrapped model; master copies follow. Every rank must load the same."""
-        result = self.module.load_state_dict(*args, **kwargs)
-        with torch.no_grad():
-            for piece in self.pieces:
-                piece.shard.copy_(piece.view)
-        return result
+        """That of the wrapped model; master copies follow with the next step. Every rank must load the same."""
+        return self.module.load_state_dict(*args, **kwargs)
 
     def _buffers_saved(self) -> dict[str, Tensor]:
         return dict(self.module.named_buffers())

@@ -72,7 +72,7 @@ def train(
         loss: `loss(outputs, targets)` is a mean over samples of equal weight.
         accumulate: cuts each batch into that many microbatches, weighted by their samples; the step stays the same.
         seed: for dropout.
-        **optimizer_kwargs: the optimizer's own options.
+        optimizer_kwargs: the optimizer's own options.
 
     Raises:
         ValueError: there are no batches, or a batch is smaller than `accumulate`.

@@ -7,10 +7,19 @@ A server has a *version*: how often it has updated its shard. A worker pulls a v
 it. The *clock* of a worker is the number of its pushes. The *staleness* of a push is the version that it meets minus
 the version from which it was computed: the number of updates that the gradient does not know of.
 
-A rule answers four questions about a `State`: is this push used, which pushes make an update now, may this worker pull,
-and does the rule make sense at all. A server asks them whenever a message has arrived. So a rule needs no clock on the
-wall, and the same rule object drives a real server and virtual time. The rules themselves are the strategies of
-`synchronization`: one file each.
+A rule answers four questions about a `State`. The server asks them whenever a message has arrived. So a rule needs no
+clock on the wall, and the same rule object drives a real server and virtual time. The rules are the strategies of
+`synchronization`, one file each:
+
+| rule          | does it make sense?  | is this push used? | which pushes make an update? | may this worker pull?     |
+|---------------|----------------------|--------------------|------------------------------|---------------------------|
+|               | `check`              | `admits`           | `due`                        | `may_pull`                |
+| Synchronous() | always               | yes                | all, once all have pushed    | once its push is applied  |
+| Asynchronous()| always               | yes                | each by itself, at once      | always                    |
+| Stale(b)      | always               | yes                | each by itself, at once      | if at most b clocks ahead |
+| Partial(k)    | with k workers       | if it is not late  | all, once k are there        | once its push is applied  |
+| Mixed(u)      | with one server      | yes                | each by itself up to version | once its push is applied  |
+|               |                      |                    | u, then all together         |                           |
 """
 
 from collections.abc import Collection, Iterable, Sequence

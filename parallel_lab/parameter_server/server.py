@@ -9,13 +9,14 @@ server updates w. A rule (`rules`) decides which pushes make an update, and whic
 Sharded over the servers: parameters and optimizer state. Replicated on each worker: parameters and gradients.
 Bytes per step, with n workers, s servers and S bytes of parameters: a worker sends S, a server n S / s, and each
 message has a header of 32 bytes.
-Bytes held: a server holds S / s of parameters, as much for each state of the optimizer, and n S / s of gradients. A
-worker holds the model and its gradients.
+Bytes held: a server holds S / s of parameters, as much for each state of the optimizer, and n S / s of gradients; where
+workers do not go in step, also a copy of S / s for each answer under way. A worker holds the model and its gradients.
 
 A server sees its shard alone, and workers speak with servers alone: a worker that dies stops nobody. The optimizer has
 to treat each element by itself (SGD, momentum, AdamW): it sees a stretch of one flat vector, and no whole tensors.
 
-`Shard` is the algorithm; `Server` has a thread for each worker, and the threads meet in the shard.
+`Shard` is the algorithm. `Server` has a thread for each worker, and the threads meet in the shard. The messages and the
+plan of a step stand in `wire`, the other side in `worker`.
 """
 
 import contextlib

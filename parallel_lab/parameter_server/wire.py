@@ -21,11 +21,11 @@ import torch.distributed as dist
 from parallel_lab.agree.arguments import whole
 from parallel_lab.plan import Op, Plan
 from parallel_lab.plan.op import recv, send
+from parallel_lab.runtime import tags
 from parallel_lab.runtime.group import member
 from parallel_lab.trace import tag
 
 PULL, DONE, BYE = range(3)  # what a worker says in an ask or a push
-_TAG = 1 << 22  # clear of the tags of collectives and of the headers of emulated links
 
 
 class Lost(Exception):
@@ -106,7 +106,7 @@ class Line:
     def _issue(self, call, message: Message, mb: int, names: dict[str, str]) -> dist.Work:
         try:
             with tag(part=self.shard, mb=mb, **names):
-                return call([message.memory], self.peer, _TAG + self.shard)
+                return call([message.memory], self.peer, tags.parameter_server(self.shard))
         except RuntimeError as error:
             raise Lost(str(error)) from error
 
@@ -141,11 +141,18 @@ def asked(worker: int, servers: int) -> list[int]:
     return [(worker - k) % servers for k in range(servers)]
 
 
-def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False) -> Plan:
+def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False, axis: str = "") -> Plan:
     """`steps` steps under a rule that keeps all workers in step; ranks 0 to `servers` - 1 serve, the others work.
 
-    The part of an op is its shard. With `finish`, all workers pull the final parameters at the end. Asks hold nobody
-    up here: they are short, and travel while the worker would wait anyway.
+    The part of an op is its shard. Asks hold nobody up here: they are short, and travel while the worker would wait
+    anyway.
+
+    Args:
+        workers: n.
+        servers: s.
+        steps: each takes one microbatch of each worker.
+        finish: whether all workers pull the final parameters at the end.
+        axis: the axis of the mesh that the messages run on.
 
     Raises:
         TypeError, ValueError: a number is no whole number from 1.
@@ -159,7 +166,12 @@ def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False) ->
             ops += _server_step(server, workers, servers, mb, mb == steps, needs)
         for worker in range(workers):
             ops += _worker_step(worker, servers, mb, mb == steps, needs)
-    return Plan.of(ops, needs, ranks=workers + servers)
+
+    def on_axis(op: Op) -> Op:
+        return op._replace(axis=axis) if op.peer >= 0 else op
+
+    waits = {on_axis(op): [on_axis(other) for other in before] for op, before in needs.items()}
+    return Plan.of(map(on_axis, ops), waits, ranks=workers + servers)
 
 
 def _server_step(server: int, workers: int, servers: int, mb: int, last: bool, needs: dict) -> list[Op]:

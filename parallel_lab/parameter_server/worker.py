@@ -24,6 +24,8 @@ class Worker:
     On the CPU, parameters and gradients become views of the messages in which they travel. A gradient that is zeroed
     (`zero_grad(set_to_none=False)`) and not replaced stays one, and need not be copied.
 
+    The seams are `read`, which asks all servers, and `lost`, which is called when one has died.
+
     Args:
         model: each pull overwrites its parameters, and each push sends what is in their `.grad`.
         servers: the number of servers.
@@ -105,6 +107,7 @@ class Worker:
                 g.zero_()
             elif p.grad.data_ptr() != g.data_ptr() or p.grad.stride() != g.stride():
                 g.copy_(p.grad)
+        self._may = "nothing"  # should it fail
         for shard in self.order:  # one after another: they share this rank's way out, and each arrives the sooner
             self.send(shard, Header(PULL, self.step, self.versions[shard], count))
         self.step, self._may = self.step + 1, "pull"
@@ -121,7 +124,7 @@ class Worker:
         return min(self.versions)
 
     def leave(self) -> None:
-        """Leaves the servers at once; they go on without this worker."""
+        """Leaves the servers, which go on without this worker; returns once they have heard of it."""
         for shard in self.order:
             with contextlib.suppress(Lost, RuntimeError):
                 if self._may == "push":
@@ -189,4 +192,5 @@ class Worker:
             "Pull at the start of each step.",
             "pull": "nothing was pushed since the last pull(): push a gradient, or leave().",
         }
-        raise ValueError(f"worker {self.index}: {advice[what]}")
+        text = advice[what] if self._may != "nothing" else "it has finished or left: make another Worker."
+        raise ValueError(f"worker {self.index}: {text}")

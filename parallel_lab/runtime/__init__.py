@@ -1,4 +1,14 @@
-"""Running functions on real ranks: `launch`, an emulated `Link`, faults, and errors that explain what went wrong."""
+"""Running functions on real ranks: `launch`, an emulated `Link`, faults, and errors that explain what went wrong.
+
+Who talks to whom during a launch:
+
+    kernel      -> fork server  lines of JSON with descriptors attached: fork these ranks, end those
+    fork server -> kernel       a pipe: process numbers and exit codes
+    kernel     <-> each rank    a socket of pickles (wire): questions, progress, the result and the trace
+    each rank   -> kernel       a pipe: what it prints
+    kernel     <-> each rank    a folder: the job; a rank's last calls and its stack, readable after its death
+    rank       <-> rank         the door (backend), and gloo or NCCL behind it
+"""
 
 from parallel_lab.network import Link, ring_cost
 from parallel_lab.runtime.device import Device, choose_device, rank_device

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from parallel_lab.network import Price, exchange_cost, ring_cost
 from parallel_lab.runtime import stage, tags
 from parallel_lab.runtime.calls import Call, CallLog, learner_line
+from parallel_lab.runtime.charge import ROOTED, charges, payload_bytes
 from parallel_lab.runtime.emulate import Emulator
 from parallel_lab.runtime.faults import Injector
 from parallel_lab.runtime.liveness import Liveness
@@ -50,7 +50,6 @@ OLD_NAMES = {
     "_reduce_scatter_base": "reduce_scatter_single",
     "reduce_scatter_tensor_coalesced": "reduce_scatter_single_coalesced",
 }
-ROOTED = ("broadcast", "reduce", "gather", "scatter")
 
 
 @dataclass
@@ -74,32 +73,6 @@ class Door:
 
 
 door = Door()
-
-
-def payload_bytes(kind: str, arguments: tuple, ranks: int) -> int:
-    """The size of the whole tensor that a collective works on (of gather and scatter: the root's)."""
-    sizes = [sum(t.nbytes for t in stage.flatten(argument)) for argument in arguments]
-    if kind in ("gather", "scatter"):
-        one = 1 if kind == "gather" else 0  # gather reads its second argument, scatter writes its first
-        return ranks * sizes[one]
-    return max(sizes, default=0)
-
-
-def exchanged_bytes(arguments: tuple, ranks: int) -> tuple[list[int], list[int]]:
-    """What an all-to-all, of one tensor or of a list, sends to each rank and receives from each."""
-    taken, given, *splits = arguments
-    if isinstance(given, torch.Tensor):
-        taken_rows, given_rows = splits[:2]
-        return _block_bytes(given, given_rows, ranks), _block_bytes(taken, taken_rows, ranks)
-    return [tensor.nbytes for tensor in given], [tensor.nbytes for tensor in taken]
-
-
-def _block_bytes(tensor: torch.Tensor, rows: list[int], ranks: int) -> list[int]:
-    """The sizes of the blocks of `rows` rows each that a tensor is cut into; of equal ones where no rows are given."""
-    if not rows:
-        return [tensor.nbytes // ranks] * ranks
-    row_bytes = tensor.nbytes // max(1, len(tensor))
-    return [count * row_bytes for count in rows]
 
 
 def axis_of(description: str, label: str) -> str:
@@ -205,7 +178,8 @@ class LabGroup(dist.ProcessGroup):
         size = payload_bytes(kind, arguments, ranks)
         settings: Any = next(iter(options.values()), arguments[-1] if arguments else None)
         root: int = settings.rootRank if kind in ROOTED else -1
-        cost, *others = self._costs(kind, arguments, size, root)
+        place = (self.rank() - root) % ranks if root >= 0 else self.rank()
+        cost, *others = charges(kind, arguments, ranks, size, place)
         sent = {"sent_bytes": cost.sent_bytes, "sent_messages": cost.sent_messages}
         dropped = door.injector.apply(kind)
         asked_s, call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
@@ -221,14 +195,6 @@ class LabGroup(dist.ProcessGroup):
         seconds = max(each.seconds(door.emulator.link) for each in (cost, *others))
         work, future = door.emulator.collective(self.inner, asked_s, start, seconds)
         return CollectiveWork(work, call, recorder(), index, back, future)
-
-    def _costs(self, kind: str, arguments: tuple, size: int, root: int) -> list[Price]:
-        """What this rank pays for a collective on its way out; of an all-to-all, on its way in as well."""
-        ranks, rank = self.size(), self.rank()
-        if kind == "all_to_all":
-            ways = exchanged_bytes(arguments, ranks)
-            return [exchange_cost(size for peer, size in enumerate(sizes) if peer != rank) for sizes in ways]
-        return [ring_cost(kind, ranks, size, place=(rank - root) % ranks if root >= 0 else 0)]
 
     def _begin(self, kind: str, size: int, other: int, **fields) -> tuple[float, Call, int]:
         """Writes down that this rank asked for an operation; returns when, before that took its own time."""

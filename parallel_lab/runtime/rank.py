@@ -28,7 +28,7 @@ from parallel_lab.runtime.emulate import Emulator
 from parallel_lab.runtime.faults import Fault, Injector
 from parallel_lab.runtime.limits import limit_memory
 from parallel_lab.runtime.liveness import Liveness
-from parallel_lab.trace.record import Recorder, install, recorder, wanted
+from parallel_lab.trace.record import Recorder, install, recorder
 
 # What gloo says when the other side of a connection is gone: what failed is another rank, not this one's.
 _LOST = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "Read error", "connectFullMesh")
@@ -152,7 +152,7 @@ def _prepare(rank: int, job: Job) -> None:
     torch.manual_seed(job.seed)
     if job.device.kind == "cuda":
         torch.cuda.set_device(job.device.of(rank))
-    install(Recorder(rank, job.began_s, job.record and wanted()))
+    install(Recorder(rank, job.began_s, job.record))
     log = CallLog(os.path.join(job.folder, f"calls{rank}"))
     emulator = Emulator(job.link) if job.link else None
     faults, liveness = Injector(rank, job.faults), Liveness(job.may_fail)

@@ -33,7 +33,7 @@ HEADER_BYTES = 8
 MAX_RANKS = 64  # descriptors travel in one message, which carries at most 253
 
 
-class Crew:
+class Ranks:
     """The ranks of one launch: who is still alive, the pipe on which the kernel hears of them, and their folder."""
 
     def __init__(self, status: int, folder: str) -> None:
@@ -62,7 +62,7 @@ class Crew:
                     end(pid, signal.SIGKILL)
 
 
-def fork_ranks(crew: Crew, pipes: list[tuple[int, int]], control: socket.socket) -> None:
+def fork_ranks(ranks: Ranks, pipes: list[tuple[int, int]], control: socket.socket) -> None:
     """Forks one rank for each (socket, output pipe) of `pipes`."""
     for number, (talk, output) in enumerate(pipes):
         pid = os.fork()
@@ -70,20 +70,20 @@ def fork_ranks(crew: Crew, pipes: list[tuple[int, int]], control: socket.socket)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             control.close()
-            os.close(crew.status)
+            os.close(ranks.status)
             for later in pipes[number + 1 :]:
                 os.close(later[0])
                 os.close(later[1])
-            rank.main(number, talk, output, crew.folder)
-        crew.alive[pid] = number
+            rank.main(number, talk, output, ranks.folder)
+        ranks.alive[pid] = number
         os.close(talk)
         os.close(output)
-    crew.tell(pids=list(crew.alive))
+    ranks.tell(pids=list(ranks.alive))
 
 
 def serve(control: socket.socket) -> None:
     """Answers requests until the kernel closes the socket."""
-    crews: dict[int, Crew] = {}
+    launches: dict[int, Ranks] = {}
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
@@ -92,13 +92,13 @@ def serve(control: socket.socket) -> None:
         ready, _, _ = select.select([control, wake_read], [], [])
         if wake_read in ready:
             os.read(wake_read, 4096)
-            reap(crews)
-        if control in ready and not answer(control, crews):
+            reap(launches)
+        if control in ready and not answer(control, launches):
             break
-    end_all(crews)
+    end_all(launches)
 
 
-def reap(crews: dict[int, Crew]) -> None:
+def reap(launches: dict[int, Ranks]) -> None:
     """Collects the ranks that have ended."""
     while True:
         try:
@@ -107,34 +107,34 @@ def reap(crews: dict[int, Crew]) -> None:
             return
         if pid == 0:
             return
-        for crew in crews.values():
-            if pid in crew.alive:
-                crew.exited(pid, os.waitstatus_to_exitcode(status))
-        for name in [name for name, crew in crews.items() if not crew.alive]:
-            del crews[name]
+        for ranks in launches.values():
+            if pid in ranks.alive:
+                ranks.exited(pid, os.waitstatus_to_exitcode(status))
+        for name in [name for name, ranks in launches.items() if not ranks.alive]:
+            del launches[name]
 
 
-def answer(control: socket.socket, crews: dict[int, Crew]) -> bool:
+def answer(control: socket.socket, launches: dict[int, Ranks]) -> bool:
     """Carries out one request; False when the kernel is gone."""
     header, fds, _, _ = socket.recv_fds(control, HEADER_BYTES, 1 + 2 * MAX_RANKS)
     if len(header) < HEADER_BYTES:
         return False
     request = json.loads(control.recv(int(header), socket.MSG_WAITALL))
     if request["do"] == "fork":
-        crews[request["id"]] = crew = Crew(fds[0], request["folder"])
-        fork_ranks(crew, list(zip(fds[1::2], fds[2::2], strict=True)), control)
-    elif request["id"] in crews:
-        crews[request["id"]].kill()
+        launches[request["id"]] = ranks = Ranks(fds[0], request["folder"])
+        fork_ranks(ranks, list(zip(fds[1::2], fds[2::2], strict=True)), control)
+    elif request["id"] in launches:
+        launches[request["id"]].kill()
     return True
 
 
-def end_all(crews: dict[int, Crew]) -> None:
+def end_all(launches: dict[int, Ranks]) -> None:
     """Ends every rank, waits until the last is gone, and removes the folders, which the kernel no longer can."""
-    folders = [crew.folder for crew in crews.values()]
-    for crew in crews.values():
-        crew.kill()
-    while crews:
-        reap(crews)
+    folders = [ranks.folder for ranks in launches.values()]
+    for ranks in launches.values():
+        ranks.kill()
+    while launches:
+        reap(launches)
         time.sleep(0.001)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

@@ -25,7 +25,9 @@ def collective(number: int) -> LabTag:
     return LabTag(FIRST_OF_LAB + number % COLLECTIVES)
 
 
-PARAMETER_SERVER = LabTag(FIRST_OF_LAB + COLLECTIVES)
+def parameter_server(shard: int) -> LabTag:
+    """The tag of the messages about one shard of a parameter server."""
+    return LabTag(FIRST_OF_LAB + COLLECTIVES + shard)
 
 
 def checked(tag: int) -> int:

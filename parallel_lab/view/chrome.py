@@ -63,10 +63,9 @@ def _names(trace: Trace, threads: list[int]) -> Iterator[dict]:
 
 
 def _slice(s: Span, thread: int) -> dict:
-    facts = {"part": s.part, "mb": s.mb, "peer": s.peer, "axis": s.axis, "phase": s.phase, "bytes": s.bytes}
-    facts |= {"group": s.group, "line": s.line}
+    named = {"part": s.part, "mb": s.mb, "round": s.round, "axis": s.axis, "phase": s.phase}
+    facts = named | {"peer": s.peer, "bytes": s.bytes, "group": s.group, "line": s.line}
     args = {name: value for name, value in facts.items() if value not in ("", -1)}
-    args |= {name: value for name, value in {"round": s.round, "wait_us": _us(s.wait_s)}.items() if value}
     return {
         "ph": "X",
         "name": s.name,
@@ -75,7 +74,7 @@ def _slice(s: Span, thread: int) -> dict:
         "tid": thread,
         "ts": _us(s.start_s),
         "dur": _us(s.end_s - s.start_s),
-        "args": args,
+        "args": args | ({"wait_us": _us(s.wait_s)} if s.wait_s else {}),
     }
 
 

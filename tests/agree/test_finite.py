@@ -26,10 +26,10 @@ def test_the_parameter_is_named_and_missing_gradients_pass():
         require_finite(model, "rank 0")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("through", ["average_gradients", "DDP"])
-@pytest.mark.parametrize("odd", [0, 1, 2])
-def test_under_zero1_the_rank_that_caused_it_is_named_and_no_weight_has_changed(through, value, odd, tmp_path):
+def test_under_zero1_the_rank_that_caused_it_is_named_and_no_weight_has_changed(through, tmp_path):
+    odd, value = {"average_gradients": (0, float("nan")), "DDP": (2, float("inf"))}[through]
+
     def fn():
         torch.manual_seed(0)
         model = nn.Linear(4, 3)

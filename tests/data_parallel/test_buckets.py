@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from parallel_lab.data_parallel.buckets import Bucket, make_buckets, partition
+from parallel_lab.data_parallel.ddp import Bucket, partition
+from parallel_lab.data_parallel.guards import FiniteGradients
 
 
 def named(*sizes, dtype=torch.float32):
@@ -30,52 +31,56 @@ def test_dtypes_do_not_mix_and_buckets_stand_in_the_order_in_which_they_fill():
 
 def test_every_parameter_is_in_exactly_one_bucket():
     given = named(*range(1, 30))
-    buckets = make_buckets(given, 200)
+    buckets = [Bucket(i, members) for i, members in enumerate(partition(given, 200))]
     assert [p for bucket in buckets for p in bucket.parameters] == [p for _, p in given]
-    assert sum(bucket.bytes for bucket in buckets) == sum(p.nbytes for _, p in given)
+    assert sum(bucket.flat.nbytes for bucket in buckets) == sum(p.nbytes for _, p in given)
 
 
 def test_a_gradient_becomes_a_view_scaled_once():
     (_, p), (_, unused) = given = named(3, 2)
     bucket = Bucket(0, given)
     p.grad = torch.tensor([2.0, 4.0, 6.0])
-    bucket.take(0, 0.5, look=True)
-    assert bucket.waiting == 1
-    bucket.take_rest(0.5, look=True)
-    assert bucket.waiting == 0
+    bucket.take(0, 0.5)
+    assert bucket.missing == {1}
+    bucket.take(1, 0.5)
+    assert bucket.missing == set()
     assert bucket.flat.tolist() == [1, 2, 3, 0, 0]
-    assert p.grad is bucket.views[0]
-    assert p.grad.data_ptr() == bucket.flat.data_ptr()
-    assert unused.grad is None
-    assert bucket.used == [True, False]
+    assert [q.grad.data_ptr() for q in (p, unused)] == [view.data_ptr() for view in bucket.views]
     bucket.reset()
     p.grad += 1  # what autograd does with a gradient that is there: in place
-    bucket.take(0, 1.0, look=True)
+    bucket.take(0, 1.0)
     assert bucket.flat.tolist() == [2, 3, 4, 0, 0]
+    old, kept = bucket.flat, p.grad
+    bucket.renew()
+    assert bucket.flat.tolist() == [0] * 5
+    assert old.tolist() == [2, 3, 4, 0, 0]
+    assert kept.data_ptr() == old.data_ptr()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def filled(given, *changes):
+    """A bucket with gradients of ones, but for the changes (place, element, value), as it leaves."""
+    bucket, guard = Bucket(0, given), FiniteGradients()
+    for _, p in given:
+        p.grad = torch.ones_like(p)
+    for place, element, value in changes:
+        given[place][1].grad[element] = value
+    for place in range(len(given)):
+        bucket.take(place, 1.0)
+        guard.after_gradient(bucket, place)
+    guard.on_bucket(bucket)
+    return bucket
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_one_element_tells_of_any_bad_one(dtype, value):
     big = 2**20 // dtype.itemsize + 7  # more than one piece
-    given = named(5, big, dtype=dtype)
     for place, bad in ((0, 4), (1, big - 1), (1, 3)):
-        bucket = Bucket(0, given)
-        for _, p in given:
-            p.grad = torch.ones_like(p)
-        given[place][1].grad[bad] = value
-        bucket.take_rest(1.0, look=True)
-        bucket.poison()
-        assert bucket.flat[0].isnan()
+        assert filled(named(5, big, dtype=dtype), (place, bad, value)).flat[0].isnan()
 
 
 def test_finite_gradients_are_not_changed_by_the_look():
-    given = named(5, 70_000, dtype=torch.float16)  # the sum of 70,000 ones is beyond float16
-    bucket = Bucket(0, given)
-    for _, p in given:
-        p.grad = torch.ones_like(p)
-    bucket.take_rest(1.0, look=True)
-    bucket.poison()
+    bucket = filled(named(5, 70_000, dtype=torch.float16))  # the sum of 70,000 ones is beyond float16
     assert bucket.flat.tolist() == [1.0] * 70_005
 
 
@@ -83,5 +88,5 @@ def test_a_gradient_that_is_not_contiguous():
     p = nn.Parameter(torch.zeros(2, 3))
     bucket = Bucket(0, [("p", p)])
     p.grad = torch.arange(6.0).view(3, 2).t()
-    bucket.take(0, 1.0, look=False)
+    bucket.take(0, 1.0)
     assert bucket.flat.tolist() == [0, 2, 4, 1, 3, 5]

@@ -32,10 +32,10 @@ def together(made, places):
     return tuple(torch.cat(column) for column in zip(*[made[place] for place in places], strict=True))
 
 
-def train(steps, extra, optimizer_class, kwargs):
+def train(steps, extra, optimizer_class, kwargs, group=None):
     """Uneven batches inside join, then `extra` even steps that show whether the optimizers still agree."""
-    n, rank, made = dist.get_world_size(), dist.get_rank(), batches([s + extra for s in steps])
-    net = DDP(reference.build((6, 8, 4), dtype=torch.float64), bucket_bytes=200)
+    n, rank, made = len(steps), dist.get_rank(), batches([s + extra for s in steps])
+    net = DDP(reference.build((6, 8, 4), dtype=torch.float64), bucket_bytes=200, group=group)
     optimizer = optimizer_class(net.parameters(), **kwargs)
 
     def step(number, ranks):
@@ -53,20 +53,36 @@ def train(steps, extra, optimizer_class, kwargs):
     return joined, net.state_dict()
 
 
-@pytest.mark.parametrize("steps", [[3], [3, 1], [0, 2], [2, 3, 1], [1, 4, 2, 2], [2, 2]])
-@pytest.mark.parametrize(
-    ("optimizer", "kwargs"), [(torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}), (torch.optim.AdamW, {"lr": 1e-2})]
-)
-def test_weights_are_those_of_one_process(steps, optimizer, kwargs):
+STEPS = ([3], [3, 1], [0, 2], [2, 3, 1], [1, 4, 2, 2], [2, 2])
+OPTIMIZERS = {"sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}), "adamw": (torch.optim.AdamW, {"lr": 1e-2})}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    def fn():
+        groups = {n: dist.new_group(range(n)) for n in (1, 2, 3, 4)}
+        mine = [steps for steps in STEPS if dist.get_rank() < len(steps)]
+        return {
+            (str(steps), name): train(steps, 1, *OPTIMIZERS[name], groups[len(steps)])
+            for steps in mine
+            for name in OPTIMIZERS
+        }
+
+    return launch(fn, ranks=4).results
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weights_are_those_of_one_process(trained, steps, name):
+    optimizer, kwargs = OPTIMIZERS[name]
     model, loss = reference.build((6, 8, 4), dtype=torch.float64), nn.functional.cross_entropy
-    results = launch(train, steps, 1, optimizer, kwargs, ranks=len(steps)).results
     made = batches([s + 1 for s in steps])
     ranks = range(len(steps))
     uneven = [together(made, [(step, r) for r in ranks if steps[r] > step]) for step in range(max(steps))]
     even = together(made, [(steps[r], r) for r in ranks])
     joined = reference.train(model, uneven, optimizer, loss=loss, **kwargs).weights
     further = reference.train(model, [*uneven, even], optimizer, loss=loss, **kwargs).weights
-    for weights, more in results:
+    for weights, more in [trained[rank][str(steps), name] for rank in ranks]:
         for name in joined:
             torch.testing.assert_close(weights[name], joined[name], rtol=0, atol=TOLERANCE)
             torch.testing.assert_close(more[name], further[name], rtol=0, atol=TOLERANCE)

@@ -74,6 +74,51 @@ def test_a_data_loader_takes_it():
     assert sorted(torch.cat([x for loader in batches for x in loader]).tolist()) == data.tolist()
 
 
+SHAPES = {
+    "by hand": None,
+    "one process": {},
+    "workers": {"num_workers": 2},
+    "persistent workers": {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 3},
+    "one at a time": {"batch_size": None},
+    "a remainder dropped": {"num_workers": 1, "drop_last": True},
+}
+
+
+@pytest.mark.parametrize("how", SHAPES)
+@pytest.mark.parametrize("stop", [0, 1, 2, 100])
+def test_the_state_counts_what_was_handed_on(how, stop):
+    """A loader with workers draws ahead. Stopped in an epoch, during a step or after the loop, nothing is lost."""
+    size = 22
+    for ranks in (1, 2):
+        seen, states = [], []
+        for rank in range(ranks):
+            sampler = ShardedSampler(size, rank=rank, ranks=ranks)
+            loader = sampler
+            if SHAPES[how] is not None:
+                loader = DataLoader(torch.arange(size), sampler=sampler, **{"batch_size": 4} | SHAPES[how])
+                _ = list(loader) if how == "persistent workers" else None
+                sampler.set_epoch(1)
+            during = sampler.state_dict()
+            for number, batch in enumerate(loader, 1) if stop else ():
+                seen += torch.as_tensor(batch).reshape(-1).tolist()
+                during = sampler.state_dict()
+                if number == stop:
+                    break
+            states.append(sampler.state_dict())
+            if stop < 100:
+                assert states[-1] == during, "the same after the loop"
+        assert all(state == states[0] for state in states)
+        rest = []
+        for rank in range(ranks):
+            again = ShardedSampler(size, rank=rank, ranks=ranks)
+            again.load_state_dict(states[0])
+            rest += list(again)
+        over = how == "a remainder dropped" and stop >= len(sampler) // 4
+        dropped = ranks * (len(sampler) % 4) if over else 0
+        assert len(seen) + len(rest) == size - dropped
+        assert len(set(seen + rest)) == size - dropped
+
+
 def test_a_state_of_another_data_set():
     state = ShardedSampler(10, rank=0, ranks=1).state_dict()
     with pytest.raises(ValueError, match="size=10, this one 12"):
@@ -98,11 +143,6 @@ def test_a_rank_that_gets_nothing_is_named_and_may_be_allowed():
     assert len(list(ShardedSampler(2, rank=1, ranks=3))) == 1
 
 
-def test_the_group_gives_rank_and_ranks():
-    found = launch(lambda: list(ShardedSampler(7)), ranks=3).results
-    assert found == all_ranks(7, 3)
-
-
 @pytest.mark.parametrize("make", [ShardedSampler, lambda size: shard_batch(torch.zeros(size))])
 def test_among_ranks_the_one_without_a_sample_raises(make):
     with pytest.raises(RankFailed, match=r"rank 2 of 3 gets none of 2 samples") as failed:
@@ -111,19 +151,20 @@ def test_among_ranks_the_one_without_a_sample_raises(make):
     assert failed.value.cause == "ValueError"
 
 
-def shares(size):
-    (x, y), weight = shard_batch(torch.arange(size), torch.arange(size) * 2, allow_empty=True)
-    return x.tolist(), y.tolist(), weight
+def shares():
+    found = []
+    for size in (7, 1):
+        (x, y), weight = shard_batch(torch.arange(size), torch.arange(size) * 2, allow_empty=True)
+        found.append((x.tolist(), y.tolist(), weight))
+    with pytest.raises(ValueError, match=r"tensors of \[2, 3\] rows"):
+        shard_batch(torch.zeros(2), torch.zeros(3))
+    return *found, list(ShardedSampler(7))
 
 
-def test_a_batch_is_cut_in_order_and_weighted():
-    found = launch(shares, 7, ranks=3).results
-    assert [x for x, _, _ in found] == [[0, 1, 2], [3, 4], [5, 6]]
-    assert all(y == [2 * i for i in x] for x, y, _ in found)
-    assert [weight for *_, weight in found] == [9 / 7, 6 / 7, 6 / 7]
-    assert launch(shares, 1, ranks=2)[1] == ([], [], 0.0)
-
-
-def test_tensors_of_different_lengths():
-    with pytest.raises(RankFailed, match=r"tensors of \[2, 3\] rows"):
-        launch(lambda: shard_batch(torch.zeros(2), torch.zeros(3)), ranks=1)
+def test_a_batch_is_cut_in_order_and_weighted_and_the_group_gives_rank_and_ranks():
+    found = launch(shares, ranks=3).results
+    assert [x for (x, _, _), _, _ in found] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert all(y == [2 * i for i in x] for (x, y, _), _, _ in found)
+    assert [weight for (*_, weight), _, _ in found] == [9 / 7, 6 / 7, 6 / 7]
+    assert [one for _, one, _ in found] == [([0], [0], 3.0), ([], [], 0.0), ([], [], 0.0)]
+    assert [indices for *_, indices in found] == all_ranks(7, 3)

@@ -50,7 +50,7 @@ def trained(group, optimizer_class, kwargs, make=Zero1, clip=0.0, ddp=False, **o
         optimizer.zero_grad()
         (loss(wrapped(x), y) * (len(x) * n / BATCH)).backward()
         if not ddp:
-            average_gradients(model, group)
+            average_gradients(model, group=group)
         if clip:
             clip_grad_norm_(model, clip)
         optimizer.step()
@@ -157,6 +157,9 @@ def schedule(make, parameters):
         model[2].requires_grad_(step not in (3, 4))
         value = optimizer.step(closure)
         scheduler.step()
+        if step == 5:  # as a WGAN's critic is; master copies follow
+            with torch.no_grad():
+                model[0].weight.clamp_(-0.3, 0.3)
     assert not optimizer.zero_grad() and model[0].weight.grad is None
     return torch.cat([p.detach().flatten() for p in model.parameters()] + [value.detach().view(1)])
 

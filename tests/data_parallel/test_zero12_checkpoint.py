@@ -46,7 +46,7 @@ class Training:
             x = torch.linspace(-1, 1 + k, 12, dtype=torch.float64).view(4, 3)
             self.model(x).square().sum().backward()
             if self.technique == "zero1":
-                average_gradients(self.net, self.group)
+                average_gradients(self.net, group=self.group)
             self.stepper.step()
         return self
 

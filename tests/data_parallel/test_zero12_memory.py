@@ -56,7 +56,7 @@ class Training:
     def step(self):
         self.model(torch.ones(1, WIDTH, dtype=self.half)).float().sum().backward()
         if self.technique == "zero1":
-            average_gradients(self.model, self.group)
+            average_gradients(self.model, group=self.group)
         self.stepper.step()
 
     def step_counts(self):

@@ -260,17 +260,80 @@ def counts_steps(sharded):
 
 
 def loads_weights(sharded):
-    """torch's state dict is the model's; master copies follow."""
+    """torch's state dict is the model's. Master copies follow, also where the model itself loads, or is clamped."""
     loop = Loop(net, sharded, **({"master_dtype": torch.float64} if sharded else {}))
-    loop.step()
     other = net().state_dict()
+    loop.net.load_state_dict({name: value + 0.1 for name, value in other.items()})
+    loop.step()
     loop.model.load_state_dict(other)
+    loop.step()
+    with torch.no_grad():
+        for p in loop.net.parameters():
+            p.clamp_(-0.2, 0.2)
     loop.step()
     assert loop.model.state_dict().keys() == other.keys()
     return loop.net
 
 
-PROGRAMS = [freezes, frozen_all_but_the_head, raises, raises_in_forward, siamese, two_graphs, checkpointed]
+def wrapped_again(sharded):
+    """A layer is thawed, and so the model is wrapped anew: the old wrapper lets go of its parameters."""
+
+    def half_frozen():
+        model = net()
+        model[0].requires_grad_(False)
+        return model
+
+    loop = Loop(half_frozen, sharded)
+    loop.step()
+    loop.net.requires_grad_(True)
+    if sharded:
+        loop.model = loop.optimizer = Zero2(loop.net, torch.optim.AdamW, lr=0.05)
+    else:
+        loop.optimizer = torch.optim.AdamW(loop.net.parameters(), lr=0.05)
+    loop.step()
+    with torch.no_grad():
+        loop.model(torch.ones(1, 3, dtype=torch.float64))
+    loop.step()
+    return loop.net
+
+
+class Turns(nn.Module):
+    """A complex weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn, self.head = nn.Parameter(torch.randn(3, 3, dtype=torch.complex128)), nn.Linear(3, 2).double()
+
+    def forward(self, x):
+        return self.head((x.to(torch.complex128) @ self.turn).abs())
+
+
+def clips(sharded):
+    """The norm of complex and real gradients together, a frozen layer among them."""
+    loop = Loop(Turns, sharded)
+    for bias in (True, False):
+        loop.net.head.bias.requires_grad_(bias)
+        loop.optimizer.zero_grad()
+        loop.model(torch.ones(2, 3, dtype=torch.float64)).square().sum().backward()
+        norm = clip_grad_norm_(loop.model, 0.5)
+        assert norm > 0.5
+        loop.optimizer.step()
+        with torch.no_grad():
+            loop.net.head.weight[0, 0] = norm / 1000  # compared with one process's
+    return loop.net
+
+
+PROGRAMS = [
+    clips,
+    wrapped_again,
+    freezes,
+    frozen_all_but_the_head,
+    raises,
+    raises_in_forward,
+    siamese,
+    two_graphs,
+    checkpointed,
+]
 PROGRAMS += [counts_steps, loads_weights]
 
 

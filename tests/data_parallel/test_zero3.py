@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from parallel_lab import launch
 from parallel_lab.data_parallel import Zero3, clip_grad_norm_
 from parallel_lab.data_parallel.zero3_guards import NoGuards
-from parallel_lab.model import GPTConfig, build, loss, train
+from parallel_lab.model import GPTConfig, build, loss
 from parallel_lab.model.data import text_batches
 from parallel_lab.runtime import make_mesh
 

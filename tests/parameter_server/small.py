@@ -61,6 +61,15 @@ def work(worker, data, loss=LOSS):
     return done
 
 
+def said(call, *arguments, **options):
+    """The error that a call raises, as a rank can return it."""
+    try:
+        call(*arguments, **options)
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+    return None
+
+
 def learn(rule, data, *, servers=1, optimizer=torch.optim.SGD, loss=LOSS, make=mlp, group=None, **settings):
     """One training; every rank of the group calls it."""
     net = make()

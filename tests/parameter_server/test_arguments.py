@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 import torch.distributed as dist
-from small import batches, learn, mlp
+from small import batches, learn, mlp, said
 
 from parallel_lab import RankFailed, launch
 from parallel_lab import parameter_server as ps
@@ -24,20 +24,21 @@ BAD = [  # what, the ranks that say so, the error, its words
 
 def test_arguments_that_make_no_sense():
     def fn():
-        said = []
-        for options, ranks, error, words in BAD:
+        found = []
+        for options, ranks, *_ in BAD:
             if dist.get_rank() in ranks:
                 rule = options.get("rule", Synchronous())
                 rest = {name: value for name, value in options.items() if name != "rule"}
-                with pytest.raises(error, match=words) as raised:
-                    if dist.get_rank() == 0:
-                        ps.serve(mlp(), torch.optim.SGD, rule, **rest)
-                    else:
-                        ps.Worker(mlp(), **rest)
-                said.append(str(raised.value))
-        return len(said)
+                serve = dist.get_rank() == 0
+                found.append(
+                    said(ps.serve, mlp(), torch.optim.SGD, rule, **rest) if serve else said(ps.Worker, mlp(), **rest)
+                )
+        return found
 
-    assert launch(fn, ranks=3, timeout=30).results == [7, 3, 3]
+    for rank, found in enumerate(launch(fn, ranks=3, timeout=30).results):
+        expected = [(error, words) for _, ranks, error, words in BAD if rank in ranks]
+        for (kind, text), (error, words) in zip(found, expected, strict=True):
+            assert kind is error and re.search(words, text), text
 
 
 def fails(fn, ranks, words, rank, cause="ValueError"):
@@ -60,16 +61,16 @@ def test_a_worker_that_pulls_and_pushes_in_no_order_is_told():
         if dist.get_rank() == 0:
             return ps.serve(mlp(), torch.optim.SGD, Asynchronous(), lr=0.1).version
         worker = ps.Worker(mlp())
-        with pytest.raises(ValueError, match=r"push\(\) without a pull\(\) before it"):
-            worker.push()
+        found = [said(worker.push)]
         worker.pull()
-        for wrong in (worker.pull, worker.finish):
-            with pytest.raises(ValueError, match="nothing was pushed since the last pull"):
-                wrong()
-        for count in (-1, float("nan")):
-            with pytest.raises(ValueError, match="expected a finite number of at least 0"):
-                worker.push(count)
+        found += [said(worker.pull), said(worker.finish), said(worker.push, -1), said(worker.push, float("nan"))]
         worker.push()
-        return worker.finish()
+        worker.finish()
+        return [*found, said(worker.pull)]
 
-    assert launch(fn, ranks=2, timeout=30).results == [1, 1]
+    version, found = launch(fn, ranks=2, timeout=30).results
+    twice, number = "nothing was pushed since the last pull", "expected a finite number of at least 0"
+    expected = [r"push\(\) without a pull\(\) before it", twice, twice, number, number, "it has finished or left"]
+    assert version == 1
+    for (kind, text), words in zip(found, expected, strict=True):
+        assert kind is ValueError and re.search(words, text), text

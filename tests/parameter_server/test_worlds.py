@@ -11,6 +11,7 @@ from small import LOSS, assert_weights, batches, learn, mlp
 from parallel_lab import Link, launch, model
 from parallel_lab import parameter_server as ps
 from parallel_lab.plan import check_plan
+from parallel_lab.runtime import make_mesh
 from parallel_lab.simulate import AlphaBeta, simulate
 from parallel_lab.synchronization import Asynchronous, Mixed, Partial, Stale, Synchronous
 from parallel_lab.trace import recorder
@@ -64,13 +65,13 @@ def test_synchronous_equals_one_process(worlds, workers, servers, name):
 
 @pytest.mark.parametrize(("workers", "servers"), WORLDS)
 def test_a_run_is_its_plan(worlds, workers, servers):
-    plan = ps.plan(workers, servers, 4, finish=True)
+    group = worlds[0][workers, servers, "sgd"][1][-1].axis  # that has no name, and so a number
+    plan = ps.plan(workers, servers, 4, finish=True, axis=group)
     check_plan(plan)
     for rank in range(workers + servers):
         spans = worlds[rank][workers, servers, "sgd"][1]
         assert [span.kind for span in spans[:1]] == ["all_reduce"], "all agree on the model first"
-        ops = [span.op._replace(axis="") for span in spans[1:]]
-        assert ops == list(plan.rows[rank])
+        assert [span.op for span in spans[1:]] == list(plan.rows[rank])
 
 
 @pytest.mark.parametrize(("workers", "servers"), WORLDS)
@@ -82,6 +83,19 @@ def test_bytes_are_those_of_the_formulas(worlds, workers, servers):
         else:
             expected = ps.formulas.worker_sent_bytes(ELEMENTS, servers, ITEM_BYTES, 4)
         assert sum(span.sent_bytes for span in spans if span.peer >= 0) == done.sent_bytes == expected
+
+
+def test_the_plan_on_an_axis_of_a_mesh():
+    def fn():
+        learn(Synchronous(), batches(2), group=make_mesh(dp=2, tp=2)["dp"].get_group())
+
+    run = launch(fn, ranks=4, timeout=30)
+    check_plan(run.trace.plan())
+    plan = ps.plan(1, 1, 2, finish=True, axis="dp")
+    for place, rank in ((0, 1), (1, 3)):
+        ops = [span.op for span in run.trace.of(rank) if span.op.kind in {op.kind for op in plan}]
+        there = {0: 1, 1: 3, -1: -1}
+        assert ops == [op._replace(rank=rank, peer=there[op.peer]) for op in plan.rows[place]]
 
 
 RULES = [(Synchronous(), 2), (Asynchronous(), 2), (Stale(1), 2), (Partial(2), 2), (Mixed(3), 1)]

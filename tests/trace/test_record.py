@@ -168,7 +168,7 @@ def test_nothing_is_kept_where_the_environment_says_so(monkeypatch):
 
 def test_a_long_run_needs_no_more_memory_than_a_short_one():
     """100,000 collectives and messages with new names, after the limits are reached."""
-    keeper, log = Recorder(), CallLog()
+    keeper, log = Recorder(limit=1000), CallLog()
 
     def work(first, count):
         for mb in range(first, first + count):
@@ -176,13 +176,13 @@ def test_a_long_run_needs_no_more_memory_than_a_short_one():
                 keeper.complete(keeper.issue("all_reduce", group="", lane=SEND, sent_bytes=8))
             log.begin("all_reduce", "", (0, 1), 8, -1, "cell.py:1").state = DONE
 
-    work(0, 60_000)
+    work(0, 12_000)
     tracemalloc.start()
-    work(60_000, 100_000)
+    work(12_000, 100_000)
     held_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held_bytes < 4e6  # the names of the last 10,000 and the calls of as many, which were there before
-    assert (keeper.left_out, log.total, log.made) == (110_000, 160_000, {("",): 160_000})
+    assert (keeper.left_out, log.total, log.made) == (111_000, 112_000, {("",): 112_000})
 
 
 def test_samples(keeper):

@@ -45,7 +45,7 @@ def test_each_event_has_what_its_phase_requires(tmp_path):
 def test_spans_are_in_microseconds_with_their_facts():
     first, sent, *_ = events("X", exchange())
     assert (first["name"], first["ts"], first["dur"], first["pid"]) == ("forward", 0, 500_000, 0)
-    assert first["args"] == {"part": 0, "mb": 0, "bytes": 0, "line": "cell.py:3"}
+    assert first["args"] == {"part": 0, "mb": 0, "round": 0, "bytes": 0, "line": "cell.py:3"}
     assert sent["args"]["peer"] == 1 and sent["args"]["wait_us"] == 250_000
 
 

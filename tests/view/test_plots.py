@@ -13,8 +13,8 @@ def ring(ranks: int) -> Plan:
     ops = []
     for step in range(ranks - 1):
         for rank in range(ranks):
-            ops.append(send(rank, (rank + 1) % ranks, (rank - step) % ranks, step))
-            ops.append(recv(rank, (rank - 1) % ranks, (rank - 1 - step) % ranks, step))
+            ops.append(send(rank, (rank + 1) % ranks, (rank - step) % ranks, round=step))
+            ops.append(recv(rank, (rank - 1) % ranks, (rank - 1 - step) % ranks, round=step))
     return Plan.of(ops)
 
 

@@ -18,7 +18,7 @@ from parallel_lab.course.workers import Hold, drive, make_weights, squared_loss
 WIDTH = 64
 SIZE_BYTES = WIDTH * replay.ITEM_BYTES
 LR = 0.8  # all updates together, each computed at the initial weights, would still go downhill
-WORLDS = ((0, 5), (0, 4, 6), (0, 5, 3, 4))  # batches of each rank; the server has none
+COUNTS = ((0, 5), (0, 4, 6), (0, 5, 3, 4))  # batches of each rank; the server has none
 HELD = (  # one slow worker, then two
     ((0, 6, 3), (Hold(rank=2, batch=1, until=((1, 6),)),)),
     ((0, 3, 3, 6), tuple(Hold(rank=slow, batch=0, until=((3, 6),)) for slow in (1, 2))),
@@ -79,13 +79,13 @@ def _expect_staleness(outcome: Outcome, counts: Sequence[int]) -> None:
 
 def numbers(fn: Callable, lab: Lab) -> None:
     """Each gradient of each worker is applied, alone and once, as reported, with 1 to 3 workers."""
-    for counts in WORLDS:
+    for counts in COUNTS:
         _replayed(_run(fn, lab, counts), counts)
 
 
 def newest_weights(fn: Callable, lab: Lab) -> None:
     """A worker computes at weights that it pulled after its last push."""
-    for counts in WORLDS:
+    for counts in COUNTS:
         outcome = _run(fn, lab, counts)
         order, read = _replayed(outcome, counts)
         for rank, versions in read.items():
@@ -94,7 +94,7 @@ def newest_weights(fn: Callable, lab: Lab) -> None:
 
 def nobody_waits(fn: Callable, lab: Lab) -> None:
     """While slow workers work on one gradient, a fast one finishes all of its own."""
-    for counts in WORLDS[1:]:
+    for counts in COUNTS[1:]:
         outcome = _run(fn, lab, counts)
         replay.forbid_collectives(outcome)
         _replayed(outcome, counts)
@@ -118,7 +118,7 @@ def _expect_free(outcome: Outcome, counts: Sequence[int], holds: Sequence[Hold])
 
 def staleness(fn: Callable, lab: Lab) -> None:
     """The staleness reported for each update is the true one, also that of a slow worker."""
-    for counts in WORLDS:
+    for counts in COUNTS:
         _expect_staleness(_run(fn, lab, counts), counts)
     for counts, holds in HELD:
         outcome = _run(fn, lab, counts, holds)
@@ -128,7 +128,7 @@ def staleness(fn: Callable, lab: Lab) -> None:
 
 def messages(fn: Callable, lab: Lab) -> None:
     """A worker sends a gradient a batch, and the server answers him alone with weights; nothing else travels."""
-    for counts in WORLDS:
+    for counts in COUNTS:
         outcome = _run(fn, lab, counts)
         replay.forbid_collectives(outcome)
         most = SIZE_BYTES + replay.HEADER_BYTES
@@ -144,7 +144,7 @@ def messages(fn: Callable, lab: Lab) -> None:
 
 def loss_falls(fn: Callable, lab: Lab) -> None:
     """The loss over all workers' data falls."""
-    for counts in WORLDS:
+    for counts in COUNTS:
         outcome = _run(fn, lab, counts)
         _replayed(outcome, counts)
         before, after = (_loss(outcome, weights) for weights in (make_weights(WIDTH), _reported(outcome)[0]))

@@ -20,7 +20,7 @@ from parallel_lab.trace.units import format_bytes as size
 WIDTH = 1001  # two servers own 501 and 500
 LR, MOMENTUM = 0.05, 0.9
 ANY = 1000  # a bound that never binds
-WORLDS = (  # (servers, batches of each rank, bound)
+CASES = (  # (servers, batches of each rank, bound)
     (1, (0, 4), 0),
     (1, (0, 4, 5), 0),
     (1, (0, 5, 3, 4), ANY),
@@ -80,13 +80,13 @@ def _replayed(outcome: Outcome, servers: int, counts: Sequence[int]) -> list[tup
 
 def numbers(fn: Callable, lab: Lab) -> None:
     """Every push is one step with momentum on its slice, with 1 to 3 workers and 1 or 2 servers."""
-    for servers, counts, bound in WORLDS:
+    for servers, counts, bound in CASES:
         _replayed(_run(fn, lab, servers, counts, bound), servers, counts)
 
 
 def who_holds_what(fn: Callable, lab: Lab) -> None:
     """Each server takes and holds its slice of the weights, and no more."""
-    for servers, counts, bound in WORLDS:
+    for servers, counts, bound in CASES:
         outcome = _run(fn, lab, servers, counts, bound)
         _expect_taken(outcome, servers)
         for server, part in enumerate(slices(servers)):
@@ -135,7 +135,7 @@ def _expect_held(outcome: Outcome, server: int, slice_bytes: int, workers: int) 
 
 def reads(fn: Callable, lab: Lab) -> None:
     """A worker pulls after each push, and what it pulls is never further behind than the bound."""
-    for servers, counts, bound in WORLDS:
+    for servers, counts, bound in CASES:
         _expect_fresh(_run(fn, lab, servers, counts, bound), servers, counts, bound)
 
 
@@ -167,7 +167,7 @@ def _expect_within(outcome: Outcome, rank: int, batch: int, seen: list[int], cou
 
 def bound_holds(fn: Callable, lab: Lab) -> None:
     """While a worker is slow, the others go ahead by the bound, and not a step further."""
-    for servers, counts, bound in WORLDS[1:]:  # what is wrong without a slow worker is said first: it costs no time
+    for servers, counts, bound in CASES[1:]:  # what is wrong without a slow worker is said first: it costs no time
         outcome = _run(fn, lab, servers, counts, bound)
         replay.forbid_collectives(outcome)
         _expect_own(outcome, servers, counts)
@@ -199,7 +199,7 @@ def _expect_ahead(outcome: Outcome, hold: Hold, rank: int, ahead: int, bound: in
 
 def messages(fn: Callable, lab: Lab) -> None:
     """A worker pushes a slice to its owner and pulls it from there, once a batch; nothing else travels."""
-    for servers, counts, bound in WORLDS:
+    for servers, counts, bound in CASES:
         outcome = _run(fn, lab, servers, counts, bound)
         replay.forbid_collectives(outcome)
         for server, part in enumerate(slices(servers)):

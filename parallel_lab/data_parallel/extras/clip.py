@@ -68,6 +68,7 @@ def clip_grad_norm_(
 
 
 def _clip_shards(shards: list[Tensor], max_norm: float, group: dist.ProcessGroup) -> Tensor:
+    shards = [torch.view_as_real(s) if s.is_complex() else s for s in shards]  # |z|^2 is the sum of both squares
     wide = torch.float64 if any(s.dtype == torch.float64 for s in shards) else torch.float32
     device = shards[0].device if shards else torch.device("cpu")
     squares = torch.zeros((), dtype=wide, device=device)

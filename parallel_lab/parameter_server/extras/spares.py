@@ -126,7 +126,8 @@ class SparedWorker(Worker):
     def leave(self) -> None:
         """Leaves the servers, and tells the spares that this worker will not come."""
         super().leave()
-        for spare in self._spares:
+        spares, self._spares = self._spares, []
+        for spare in spares:
             for shard in self.order:
                 if (self.lines[shard].group, self.lines[shard].peer) != (self.everyone, spare):
                     ask = Message()

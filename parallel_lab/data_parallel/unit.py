@@ -1,0 +1,160 @@
+"""The tensors of one unit of Zero3: its shards, which stay; its whole parameters and gradients, which come and go.
+
+A message is *rank-major*: a row for each rank, with its pieces of all parameters one after another. The whole
+parameters are *parameter-major*: for each parameter, the pieces of all ranks one after another. In both, a piece has
+`chunk` elements, and n of them are a parameter with padding at its end.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from parallel_lab.data_parallel.units import Cut, Slot
+
+
+@dataclass(eq=False)
+class Use:
+    """One use of a unit in a forward pass, and then in the backward pass.
+
+    Attributes:
+        unit: what is used.
+        mb: which forward pass it is, counted from the first.
+        order: the uses of that pass.
+        place: which of them this is.
+        pending: whether its backward pass is still to come.
+        span: the computing that is being recorded.
+    """
+
+    unit: "Unit"
+    mb: int = -1
+    order: list["Use"] = field(default_factory=list)
+    place: int = 0
+    pending: bool = False
+    span: AbstractContextManager = field(default_factory=nullcontext)
+
+
+class Unit:
+    """A module whose parameters are communicated together.
+
+    Attributes:
+        part: its number.
+        name: of the module in the model.
+        module: which one it is.
+        slots: its parameters, and where they lie.
+        dtype: what they are computed in.
+        shards: this rank's rows of each: the parameters that an optimizer steps.
+        resting: what stands in the module while the whole parameters do not: the shards.
+        whole: the whole parameters (n * share,); None while there are only shards.
+        small: this rank's part of `whole`, where it was resharded to fewer ranks; None elsewhere.
+        gathering: the handle of an all-gather under way, its message, and what this rank sends; None elsewhere.
+        gradients: what `no_sync` has left, whole, None for a parameter without; empty elsewhere.
+        message: the gradients that are being reduce-scattered; None elsewhere.
+        use: the last one in a forward pass.
+    """
+
+    def __init__(self, part: int, cut: Cut, n: int, compute_dtype: torch.dtype | None) -> None:
+        self.part, self.name, self.module, self.slots, self.n = part, cut.name, cut.module, cut.slots, n
+        self.dtype = compute_dtype if compute_dtype and cut.dtype.is_floating_point else cut.dtype
+        self.chunks = [slot.chunk for slot in cut.slots]
+        self.modules = set(cut.module.modules())
+        self.shards: list[nn.Parameter] = []
+        self.resting: Sequence[Tensor] = self.shards
+        self.whole: Tensor | None = None
+        self.small: Tensor | None = None
+        self.gathering: tuple[dist.Work, Tensor, Tensor] | None = None
+        self.gradients: list[Tensor | None] = []
+        self.message: Tensor | None = None
+        self.use = Use(self)
+        self.look()
+
+    def look(self) -> None:
+        """Looks which parameters stand in the model: `to_empty` puts new ones there."""
+        homes = [slot.homes[0] for slot in self.slots]
+        self.shards[:] = [module._parameters[attribute] for module, attribute in homes]  # pyright: ignore[reportArgumentType]
+
+    @property
+    def trained(self) -> list[int]:
+        """The numbers of the parameters that are not frozen."""
+        return [k for k, shard in enumerate(self.shards) if shard.requires_grad]
+
+    def keep_rows(self, rank: int) -> None:
+        """Leaves the rows of `rank` in each parameter, which remains the same object in the same place."""
+        for slot, parameter in zip(self.slots, self.shards, strict=True):
+            rows = slot.shard(parameter.data, rank)
+            parameter.data, parameter.grad = rows.clone(memory_format=torch.contiguous_format), None
+
+    def empty_parameters(self) -> list[nn.Parameter]:
+        """Whole parameters with memory and without values."""
+        pairs = zip(self.slots, self.shards, strict=True)
+        return [nn.Parameter(p.new_empty(slot.shape), requires_grad=p.requires_grad) for slot, p in pairs]
+
+    def take(self, parameters: Sequence[Tensor], rank: int) -> None:
+        """Copies the rows of `rank` from whole parameters into the shards, and puts those into the model."""
+        for slot, shard, whole in zip(self.slots, self.shards, parameters, strict=True):
+            shard.copy_(slot.shard(whole, rank))
+        self.place(self.shards)
+
+    def place(self, tensors: Sequence[Tensor]) -> None:
+        """Puts `tensors` where the parameters stand in the model."""
+        for slot, tensor in zip(self.slots, tensors, strict=True):
+            for module, attribute in slot.homes:
+                module._parameters[attribute] = tensor  # pyright: ignore[reportArgumentType] (wants a Parameter)
+
+    def packed_shards(self, dtype: torch.dtype) -> Tensor:
+        """This rank's row of a message (share,)."""
+        pieces = [_padded(shard.detach(), k) for shard, k in zip(self.shards, self.chunks, strict=True)]
+        return torch.cat(pieces).to(dtype)
+
+    def unpacked(self, message: Tensor) -> Tensor:
+        """The whole parameters (n * share,) from the rows of all ranks (n * share,)."""
+        if len(self.chunks) == 1 or self.n == 1:
+            return message
+        whole = torch.empty_like(message)
+        pieces = message.view(self.n, -1).split(self.chunks, dim=1)
+        for to, piece in zip(whole.split([self.n * k for k in self.chunks]), pieces, strict=True):
+            to.view_as(piece).copy_(piece)
+        return whole
+
+    def parameters(self) -> list[Tensor]:
+        """The whole parameters in their shapes: tensors of their own on the memory of `whole`."""
+        assert self.whole is not None
+        parts = self.whole.split([self.n * k for k in self.chunks])
+        return [_cropped(part, slot).data for part, slot in zip(parts, self.slots, strict=True)]
+
+    def collect(self, gradients: Sequence[Tensor | None]) -> None:
+        """Adds whole gradients to those that `no_sync` has left."""
+        held = self.gradients or [None] * len(gradients)
+        pairs = zip(held, gradients, strict=True)
+        self.gradients = [new if old is None else old if new is None else old + new for old, new in pairs]
+
+    def packed_gradients(self, dtype: torch.dtype) -> Tensor:
+        """The message (n * share of what is trained,) of the collected gradients; zeros for one that is not there."""
+        rows = []
+        for k in self.trained:
+            gradient, size = self.gradients[k], self.n * self.chunks[k]
+            whole = self.shards[k].new_zeros(size) if gradient is None else _padded(gradient, size)
+            rows.append(whole.to(dtype).view(self.n, -1))
+        self.gradients = []
+        return torch.cat(rows, dim=1).view(-1)
+
+    def add(self, mine: Tensor) -> None:
+        """Adds this rank's row (share of what is trained,) of the mean gradients to the gradients of its shards."""
+        for k, piece in zip(self.trained, mine.split([self.chunks[k] for k in self.trained]), strict=True):
+            shard = self.shards[k]
+            gradient = piece[: shard.numel()].view(shard.shape).to(shard.dtype)
+            shard.grad = gradient if shard.grad is None else shard.grad.add_(gradient)
+
+
+def _padded(tensor: Tensor, size: int) -> Tensor:
+    """`tensor` as a vector of `size` elements, with zeros at its end."""
+    vector = tensor.reshape(-1)
+    return vector if len(vector) == size else torch.nn.functional.pad(vector, (0, size - len(vector)))
+
+
+def _cropped(part: Tensor, slot: Slot) -> Tensor:
+    """One parameter without the padding."""
+    return part[: slot.shape.numel()].view(slot.shape)

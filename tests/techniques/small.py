@@ -1,0 +1,121 @@
+"""Every technique on one small model, as a function of the group that it runs on: what these tests share."""
+
+import torch
+
+from parallel_lab import model
+from parallel_lab.data_parallel import DDP, Zero1, Zero2, Zero3, average_gradients
+from parallel_lab.model.data import share, text_batches
+from parallel_lab.runtime import rank_device
+from parallel_lab.synchronization import (
+    Asynchronous,
+    DiLoCo,
+    Hogwild,
+    LocalSGD,
+    LocalSteps,
+    Mixed,
+    OuterSteps,
+    Partial,
+    Stale,
+    Synchronous,
+    train,
+)
+
+CONFIG = model.GPTConfig(seq=8, layers=2, heads=2, width=12)
+BATCHES = list(text_batches(8, 12, 3))
+ADAMW = {"lr": 1e-2, "weight_decay": 0.1}
+
+
+def build():
+    return model.build(CONFIG, dtype=torch.float64).to(rank_device())
+
+
+def mine(group):
+    """This rank's share of each global batch, on its device."""
+    for inputs, targets in BATCHES:
+        part = share(len(inputs), group.rank(), group.size())
+        yield inputs[part].to(rank_device()), targets[part].to(rank_device())
+
+
+def steps(group, gpt, forward, optimizer, after_backward=lambda: None):
+    for inputs, targets in mine(group):
+        optimizer.zero_grad()
+        model.loss(forward(inputs), targets).backward()
+        after_backward()
+        optimizer.step()
+    return gpt.state_dict()
+
+
+def averaged(group):
+    gpt = build()
+    return steps(
+        group, gpt, gpt, torch.optim.AdamW(gpt.parameters(), **ADAMW), lambda: average_gradients(gpt, group=group)
+    )
+
+
+def ddp(group):
+    gpt = build()
+    optimizer = torch.optim.AdamW(gpt.parameters(), **ADAMW)
+    return steps(group, gpt, DDP(gpt, bucket_bytes=4096, group=group), optimizer)
+
+
+def zero1(group):
+    gpt = build()
+    optimizer = Zero1(gpt.parameters(), torch.optim.AdamW, group=group, **ADAMW)
+    return steps(group, gpt, DDP(gpt, group=group), optimizer)
+
+
+def zero2(group):
+    gpt = build()
+    wrapped = Zero2(gpt, torch.optim.AdamW, group=group, **ADAMW)
+    return steps(group, gpt, wrapped, wrapped)
+
+
+def zero3(group):
+    wrapped = Zero3(build(), group=group)
+    steps(group, wrapped, wrapped, torch.optim.AdamW(wrapped.module.parameters(), **ADAMW))
+    return wrapped.full_state_dict()
+
+
+def strategy(rule, **options):
+    def run(group):
+        return train(rule, build(), BATCHES, torch.optim.SGD, group=group, lr=0.1, **options).weights
+
+    return run
+
+
+def stepper(make):
+    """A stepper that meets at every step: with plain SGD the mean of the steps is the step of the mean."""
+
+    def run(group):
+        gpt = build()
+        optimizer = torch.optim.SGD(gpt.parameters(), lr=0.1)
+        meeting = make(gpt, optimizer, group)
+        for inputs, targets in mine(group):
+            optimizer.zero_grad()
+            model.loss(gpt(inputs), targets).backward()
+            meeting.step(samples=len(inputs))
+        return gpt.state_dict()
+
+    return run
+
+
+ADAM_LIKE = {"average_gradients": averaged, "DDP": ddp, "Zero1": zero1, "Zero2": zero2, "Zero3": zero3}
+SGD_LIKE = {
+    "Synchronous": strategy(Synchronous()),
+    "a parameter server": strategy(Synchronous(), servers=1),
+    "LocalSGD": stepper(lambda gpt, optimizer, group: LocalSGD(gpt, optimizer, every=1, group=group)),
+    "DiLoCo": stepper(
+        lambda gpt, optimizer, group: DiLoCo(gpt, optimizer, every=1, outer_lr=1.0, outer_momentum=0.0, group=group)
+    ),
+}
+OTHERS = {  # what a run ends with depends on who was first, or is no step of one process
+    "LocalSteps": strategy(LocalSteps(every=2)),
+    "OuterSteps": strategy(OuterSteps(every=2)),
+    "Hogwild": strategy(Hogwild()),
+    "Asynchronous": strategy(Asynchronous(), servers=1),
+    "Stale": strategy(Stale(bound=1), servers=1),
+    "Partial": strategy(Partial(k=1), servers=1),
+    "Mixed": strategy(Mixed(switch_at=2), servers=1),
+}
+TECHNIQUES = ADAM_LIKE | SGD_LIKE | OTHERS
+NEED_TWO = {"a parameter server", "Asynchronous", "Stale", "Partial", "Mixed"}  # a server, and a worker at least
