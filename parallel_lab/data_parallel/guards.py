@@ -20,8 +20,6 @@ from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.data_parallel.outputs import tensors_in
 from parallel_lab.trace import tag
 
-PIECE_BYTES = 2**20  # gradients are looked at in pieces that a core's cache holds
-
 
 class Guard:
     """Something that looks on at the seams of a `DDP`, here all with nothing to do."""
@@ -252,8 +250,7 @@ class FiniteGradients(Guard):
 
     def after_gradient(self, bucket: Any, place: int) -> None:
         """Adds the gradient up: NaN or infinity anywhere shows in a sum, the cheapest look at every element."""
-        for piece in bucket.views[place].view(-1).split(PIECE_BYTES // bucket.flat.element_size()):
-            self.sums[bucket.index].append((bucket.names[place], total(piece)))
+        self.sums[bucket.index].append((bucket.names[place], total(bucket.views[place])))
 
     def on_bucket(self, bucket: Any) -> None:
         """0 times a finite sum changes nothing, 0 times any other is NaN. So no value is read from a GPU here."""

@@ -231,8 +231,7 @@ class Zero3(State, nn.Module):
             self.mb, last, self._order = self.mb + 1, self._order, []
             self._expected = [use.unit for use in last]
             buffers = model.buffers() if model.training and torch.is_grad_enabled() else ()
-            with tag(mb=self.mb, phase="forward"):
-                broadcast_tensors(buffers, self.groups.everyone)
+            broadcast_tensors(buffers, self.groups.everyone, mb=self.mb, phase="forward")
             self._guard.begin_forward()
         self._saved = without_memory_of(lambda: [(use, use.unit.whole) for use in self._running], self._whole_of)
         self._saved.__enter__()
