@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.problem import wait_for_the_culprit
+from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.trace import tag
 
@@ -45,8 +45,7 @@ def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: obj
     digest = hashlib.sha256(repr(rows).encode()).digest()[:7]
     prints = torch.zeros(group.size(), dtype=torch.int64, device=device)
     prints[group.rank()] = int.from_bytes(digest, "big")
-    with tag(part=0):
-        dist.all_reduce(prints, group=group)  # each rank fills its own place
+    dist.all_reduce(prints, group=group)  # each rank fills its own place
     found = prints.tolist()
     if len(set(found)) == 1:
         return
@@ -56,7 +55,7 @@ def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: obj
     usual = max(range(len(found)), key=lambda rank: (counts[found[rank]], -rank))
     if found[group.rank()] != found[usual]:
         raise ValueError(_difference(group.rank(), rows, usual, everyone[usual]))
-    wait_for_the_culprit(group, "another rank has another model")
+    wait_for_failed_rank(group, "another rank has another model")
 
 
 def _difference(rank: int, mine: Sequence[Row], other: int, theirs: Sequence[Row]) -> str:
@@ -77,15 +76,17 @@ def _difference(rank: int, mine: Sequence[Row], other: int, theirs: Sequence[Row
     return f"{start} {end}"
 
 
-def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, source: int = 0) -> None:
-    """Overwrites the tensors by those of rank `source`, those of a dtype packed together; the k-th message is part k.
+def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, source: int = 0, **names: int | str) -> None:
+    """Overwrites the tensors by those of rank `source`, those of a dtype packed together.
+
+    `names` are those of a step, as `trace.tag` takes them; the k-th message is then part k.
 
     Autograd does not notice: a graph that was recorded before keeps working, as buffers must that two forward passes
     share before one backward pass.
     """
     for part, pack in enumerate(_packs(tensors)):
         flat = torch.cat([tensor.reshape(-1) for tensor in pack])
-        with tag(part=part):
+        with tag(**({"part": part, **names} if names else {})):
             dist.broadcast(flat, group=group, group_src=source)
         if group.rank() != source:
             for tensor, values in zip(pack, flat.split([t.numel() for t in pack]), strict=True):

@@ -215,8 +215,7 @@ class DDP(Wrapper):
         self.guard.before_forward(self)
         if self.training and self.synchronize and self.broadcast_buffers:
             self.guard.before_buffers(self)
-            with tag(mb=self.mb, phase="forward"):
-                broadcast_tensors(self.module.buffers(), self.group, self.source)
+            broadcast_tensors(self.module.buffers(), self.group, self.source, mb=self.mb, phase="forward")
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.place):
             self.state, self.averages = "armed", self.synchronize
         with span("forward", mb=self.mb, phase="forward"):

@@ -177,8 +177,7 @@ class Zero2(ShardedModule):
             return self.module(*args, **kwargs)
         self._guard.forward(self.module)
         mb = next(self._forwards)
-        with tag(mb=mb, phase="forward"):
-            broadcast_tensors(self.module.buffers() if self.training else (), self.group)
+        broadcast_tensors(self.module.buffers() if self.training else (), self.group, mb=mb, phase="forward")
         with span("forward", mb=mb, phase="forward"):
             return self.module(*args, **kwargs)
 

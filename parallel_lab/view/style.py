@@ -91,7 +91,7 @@ KINDS = {
     "gradients": Look(OKABE_ITO["vermillion"], "//"),
     "optimizer_state": Look(OKABE_ITO["green"], "\\\\"),
     "buckets": Look(OKABE_ITO["yellow"], "xx"),
-    "gathered": Look(OKABE_ITO["purple"], "xx"),
+    "unsharded": Look(OKABE_ITO["purple"], "xx"),
     "activations": Look(OKABE_ITO["sky"], "xx"),
     "all": Look(OKABE_ITO["gray"], ""),
 }

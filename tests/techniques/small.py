@@ -36,20 +36,19 @@ def mine(group):
         yield inputs[part].to(rank_device()), targets[part].to(rank_device())
 
 
-def steps(group, gpt, forward, optimizer, after_backward=lambda: None):
-    for inputs, targets in mine(group):
+def steps(group, gpt, forward, optimizer, after_backward=lambda mb: None):
+    for mb, (inputs, targets) in enumerate(mine(group)):
         optimizer.zero_grad()
         model.loss(forward(inputs), targets).backward()
-        after_backward()
+        after_backward(mb)
         optimizer.step()
     return gpt.state_dict()
 
 
 def averaged(group):
     gpt = build()
-    return steps(
-        group, gpt, gpt, torch.optim.AdamW(gpt.parameters(), **ADAMW), lambda: average_gradients(gpt, group=group)
-    )
+    optimizer = torch.optim.AdamW(gpt.parameters(), **ADAMW)
+    return steps(group, gpt, gpt, optimizer, lambda mb: average_gradients(gpt, mb=mb, group=group))
 
 
 def ddp(group):
@@ -93,7 +92,7 @@ def stepper(make):
         for inputs, targets in mine(group):
             optimizer.zero_grad()
             model.loss(gpt(inputs), targets).backward()
-            meeting.step(samples=len(inputs))
+            meeting.step(len(inputs))
         return gpt.state_dict()
 
     return run

@@ -22,13 +22,15 @@ def recorded(techniques, make_group):
 
 
 def check(run, techniques):
+    wrong = {}
     for name in techniques:
         spans = tuple(span for result in run.results for span in result[name])
         assert spans, name
         try:
             check_plan(Trace(len(run.results), spans).plan())
         except PlanError as error:
-            pytest.fail(f"{name} on {len(run.results)} ranks records what is no plan: {error}")
+            wrong[name] = str(error).partition("\n")[0]
+    assert not wrong, f"what is recorded on {len(run.results)} ranks is no plan: {wrong}"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])

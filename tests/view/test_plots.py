@@ -140,6 +140,6 @@ def test_memory_is_drawn_as_far_as_it_is_known_of_each_rank():
 
 
 def test_what_ranks_are_counted_to_hold_has_a_look_of_its_own():
-    counted = {"parameters", "gradients", "optimizer_state", "buckets", "gathered"}
+    counted = {"parameters", "gradients", "optimizer_state", "buckets", "unsharded"}
     assert counted <= KINDS.keys()
     assert len({KINDS[kind].color for kind in counted}) == len(counted), "hatching alone is hard to see in thin bands"

@@ -88,8 +88,7 @@ def shadow(ddp: Any, event: Event) -> None:
     """Takes part in what the other ranks do, as a rank that has no batch."""
     ddp.mb = event.mb
     if event.kind == FORWARD:
-        with tag(mb=ddp.mb, phase="forward"):
-            broadcast_tensors(ddp.module.buffers(), ddp.group, event.source)
+        broadcast_tensors(ddp.module.buffers(), ddp.group, event.source, mb=ddp.mb, phase="forward")
         return
     ddp.handles, ddp.averages = [], True
     for bucket in ddp.buckets:
