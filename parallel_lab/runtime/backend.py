@@ -142,7 +142,7 @@ class LabGroup(dist.ProcessGroup):
         """Receives into `tensors[0]` from whoever sends first."""
         size = stage.flatten(tensors)[0].nbytes
         asked_s, call, index = self._begin("recv", size, -1, peer=-1, part=-1, lane="recv")
-        (tensors, *_), back = self._staged("recv", (tensors,))
+        _, (tensors, *_), back = self._staged("recv", "recv", (tensors,))
         work = self.inner.recv_anysource(tensors, tags.checked(tag))
 
         def due() -> float:
