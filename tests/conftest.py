@@ -7,15 +7,14 @@ import signal
 import tempfile
 import threading
 
-import lazy_loader
 import matplotlib
 import psutil
 import pytest
+import torch
 
 import parallel_lab
 
 matplotlib.use("Agg")  # not through the environment, which the kernels that tests start would inherit
-torch = lazy_loader.load("torch")  # loaded where a test is marked gpu, and by tests that need it
 
 
 def pytest_configure():

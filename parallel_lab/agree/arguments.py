@@ -52,7 +52,12 @@ def number(name: str, value: Any) -> float:
 
 
 def check_rate(settings: dict[str, Any]) -> None:
-    """Raises TypeError or ValueError unless `settings`, an optimizer's, have a learning rate or none."""
+    """Looks at the learning rate in `settings`, which are an optimizer's.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is below 0, or not finite.
+    """
     if "lr" in settings:
         number("lr", settings["lr"])
 

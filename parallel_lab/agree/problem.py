@@ -1,7 +1,7 @@
 """One flag, so that trouble on one rank costs none its state.
 
 A sharded step that one rank refuses leaves the others with half a model. So ranks first exchange one flag. The rank
-that has a problem raises it; the others wait in a barrier, so that the launch names the culprit, and raise too if it
+that has a problem raises it; the others wait in a barrier, so that the launch names it, and raise too if it
 joins them there after having caught its own error.
 """
 
@@ -28,7 +28,7 @@ def ask(problem: Exception | None, group: dist.ProcessGroup, device: torch.devic
         if problem is not None:
             raise problem
         if flag.item():
-            wait_for_the_culprit(group, "another rank refused, and its own message says why; nothing was changed here")
+            wait_for_failed_rank(group, "another rank refused, and its own message says why; nothing was changed here")
 
     return hear
 
@@ -38,7 +38,7 @@ def agree(problem: Exception | None, group: dist.ProcessGroup, device: torch.dev
     ask(problem, group, device)()
 
 
-def wait_for_the_culprit(group: dist.ProcessGroup, why: str) -> None:
+def wait_for_failed_rank(group: dist.ProcessGroup, why: str) -> None:
     """Waits in a barrier that the rank at fault never reaches, so that its error is the one that is reported.
 
     Never returns: if the barrier ends all the same, it raises ValueError.

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.problem import wait_for_the_culprit
+from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.trace import tag
 
@@ -55,7 +55,7 @@ def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: obj
     usual = max(range(len(found)), key=lambda rank: (counts[found[rank]], -rank))
     if found[group.rank()] != found[usual]:
         raise ValueError(_difference(group.rank(), rows, usual, everyone[usual]))
-    wait_for_the_culprit(group, "another rank has another model")
+    wait_for_failed_rank(group, "another rank has another model")
 
 
 def _difference(rank: int, mine: Sequence[Row], other: int, theirs: Sequence[Row]) -> str:

@@ -200,8 +200,8 @@ def change_first_result(kinds: Sequence[str]) -> None:
         return
     plain = LabGroup._collective
 
-    def changed(self, method: str, arguments: tuple, options: dict) -> Any:
-        work = cast(Any, plain(self, method, arguments, options))
+    def changed(self, method: str, arguments: tuple, options: dict, own_way: Callable | None = None) -> Any:
+        work = cast(Any, plain(self, method, arguments, options, own_way))
         if work.call.kind in kinds:
             LabGroup._collective = plain
             _after(work, lambda: _first_tensor(arguments).add_(1))

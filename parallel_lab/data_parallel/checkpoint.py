@@ -112,9 +112,9 @@ def _copy(value: Any) -> Any:
 # What one rank loads.
 
 
-def as_list(shards: Shard | Iterable[Shard]) -> list[Shard]:
+def as_list(shards: Shard | Sequence[Shard]) -> list[Shard]:
     """The shards, whether one was given or several."""
-    return [shards] if isinstance(shards, dict) else list(shards)
+    return list(shards) if isinstance(shards, Sequence) else [shards]
 
 
 def load_parameter(shards: Sequence[Shard], name: str, start: int, values: Tensor) -> dict[str, Any]:

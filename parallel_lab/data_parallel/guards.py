@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from parallel_lab.agree.problem import wait_for_the_culprit
+from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.data_parallel.outputs import tensors_in
 from parallel_lab.trace import tag
@@ -271,7 +271,7 @@ class FiniteGradients(Guard):
             dist.all_reduce(flags, group=group)
         ranks = flags.nonzero().flatten().tolist()
         if ranks and group.rank() not in ranks:
-            wait_for_the_culprit(group, f"gradients of rank {ranks[0]} are NaN or infinite")
+            wait_for_failed_rank(group, f"gradients of rank {ranks[0]} are NaN or infinite")
         what = f"gradient of {', '.join(map(repr, mine))}" if mine else "mean gradient that the hook gave"
         raise ValueError(
             f"rank {group.rank()}: the {what} has NaN or infinity. The weights of all ranks are as they were before"

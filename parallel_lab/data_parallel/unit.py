@@ -5,9 +5,10 @@ parameters are *parameter-major*: for each parameter, the pieces of all ranks on
 `chunk` elements, and n of them are a parameter with padding at its end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -74,7 +75,7 @@ class Unit:
     def look(self) -> None:
         """Looks which parameters stand in the model: `to_empty` puts new ones there."""
         homes = [slot.homes[0] for slot in self.slots]
-        self.shards[:] = [module._parameters[attribute] for module, attribute in homes]  # pyright: ignore[reportArgumentType]
+        self.shards[:] = [getattr(module, attribute) for module, attribute in homes]
 
     @property
     def trained(self) -> list[int]:
@@ -125,6 +126,11 @@ class Unit:
         parts = self.whole.split([self.n * k for k in self.chunks])
         return [_cropped(part, slot).data for part, slot in zip(parts, self.slots, strict=True)]
 
+    def part_of_whole(self, group: dist.ProcessGroup) -> Tensor:
+        """This rank's part among the ranks of `group`, which divide n."""
+        assert self.whole is not None
+        return self.whole.view(group.size(), -1)[group.rank()].clone()
+
     def collect(self, gradients: Sequence[Tensor | None]) -> None:
         """Adds whole gradients to those that `no_sync` has left."""
         held = self.gradients or [None] * len(gradients)
@@ -147,6 +153,26 @@ class Unit:
             shard = self.shards[k]
             gradient = piece[: shard.numel()].view(shard.shape).to(shard.dtype)
             shard.grad = gradient if shard.grad is None else shard.grad.add_(gradient)
+
+
+class Unshard(torch.autograd.Function):
+    """Whole parameters as autograd sees them: its backward is called when all gradients of this use are complete."""
+
+    @staticmethod
+    def forward(ctx: Any, _anchor: Tensor, use: Use, post_backward: Callable) -> tuple[Tensor, ...]:
+        """The whole parameters of the unit; the frozen ones get no gradient."""
+        ctx.use, ctx.post_backward = use, post_backward
+        ctx.set_materialize_grads(False)  # None for a parameter that was not used
+        parameters = use.unit.parameters()
+        ctx.mark_non_differentiable(*(p for k, p in enumerate(parameters) if k not in use.unit.trained))
+        return tuple(parameters)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Hands the gradients on. The shards get theirs later, when they have come from the other ranks."""
+        ctx.post_backward(ctx.use, gradients)
+        return None, None, None
 
 
 def _padded(tensor: Tensor, size: int) -> Tensor:

@@ -22,7 +22,7 @@ The plan is in `zero3_plan.py`. Others do the rest: `units.py` cuts the model, `
 go well.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.unit import Unit, Use
+from parallel_lab.data_parallel.unit import Unit, Unshard, Use
 from parallel_lab.data_parallel.units import cut, tensors_in
 from parallel_lab.data_parallel.zero3_groups import Groups, reduce_scatter
 from parallel_lab.data_parallel.zero3_guards import Guards, NoGuards
@@ -42,26 +42,6 @@ from parallel_lab.data_parallel.zero3_saved import without_memory_of
 from parallel_lab.data_parallel.zero3_state import State
 from parallel_lab.runtime.gather import all_gather
 from parallel_lab.trace import span, tag
-
-
-class Unshard(torch.autograd.Function):
-    """Whole parameters as autograd sees them: its backward is called when all gradients of this use are complete."""
-
-    @staticmethod
-    def forward(ctx: Any, _anchor: Tensor, use: Use, post_backward: Callable) -> tuple[Tensor, ...]:
-        """The whole parameters of the unit; the frozen ones get no gradient."""
-        ctx.use, ctx.post_backward = use, post_backward
-        ctx.set_materialize_grads(False)  # None for a parameter that was not used
-        parameters = use.unit.parameters()
-        ctx.mark_non_differentiable(*(p for k, p in enumerate(parameters) if k not in use.unit.trained))
-        return tuple(parameters)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None]:
-        """Hands the gradients on. The shards get theirs later, when they have come from the other ranks."""
-        ctx.post_backward(ctx.use, gradients)
-        return None, None, None
 
 
 class Zero3(State, nn.Module):
@@ -123,7 +103,6 @@ class Zero3(State, nn.Module):
         self._guard = self.guards(self)
         self._guard.arguments(positional, model, prefetch)
         self.groups = Groups.of(group, reshard_after_forward)
-        self.mesh = group if isinstance(group, DeviceMesh) else None
         self.module, self.group, self.prefetch, self.check_finite = model, self.groups.shard, prefetch, check_finite
         self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
         self.reshard_after_forward = reshard_after_forward is True or reshard_after_forward > 1
@@ -135,7 +114,9 @@ class Zero3(State, nn.Module):
         self._running: list[Use] = []  # those whose whole parameters stand in the model
         self._reductions: list[Iterator[None]] = []  # under way
         self._backward_task = -1  # autograd's number of the backward pass
-        self._anchor = torch.empty(0, requires_grad=True)
+        self._anchor = torch.empty(0, requires_grad=True, device="cpu")
+        self._expected: list[Unit] = []
+        self._saved: Any = nullcontext()
         for unit in self.units:
             broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
             unit.keep_rows(self.group.rank())
@@ -170,8 +151,7 @@ class Zero3(State, nn.Module):
         """Drops the whole parameters; with `small`, all but this rank's part among fewer ranks."""
         if unit.gathering:
             unit.gathering[0].wait()
-        parts = unit.whole.view(self.groups.small.size(), -1) if small and unit.whole is not None else None
-        unit.small = None if parts is None else parts[self.groups.small.rank()].clone()
+        unit.small = unit.part_of_whole(self.groups.small) if small else None
         unit.whole = unit.gathering = None
 
     def _reduction(self, unit: Unit, mb: int) -> Iterator[None]:
@@ -180,7 +160,7 @@ class Zero3(State, nn.Module):
         mine = unit.message.new_empty(unit.message.numel() // self.group.size())
         names = {"part": unit.part, "mb": mb, "phase": "backward"}
         with tag(**names):
-            work = reduce_scatter(mine, unit.message, self.group)
+            work: Any = reduce_scatter(mine, unit.message, self.group)
         yield
         work.wait()
         unit.message = None
@@ -228,10 +208,9 @@ class Zero3(State, nn.Module):
     def _begin_forward(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if not _in_backward():
             self.reset()
-            self.mb, last, self._order = self.mb + 1, self._order, []
-            self._expected = [use.unit for use in last]
-            buffers = model.buffers() if model.training and torch.is_grad_enabled() else ()
-            broadcast_tensors(buffers, self.groups.everyone, mb=self.mb, phase="forward")
+            self._expected = [use.unit for use in self._order]
+            self.mb, self._order = self.mb + 1, []
+            self.share_buffers()
             self._guard.begin_forward()
         self._saved = without_memory_of(lambda: [(use, use.unit.whole) for use in self._running], self._whole_of)
         self._saved.__enter__()
@@ -259,6 +238,7 @@ class Zero3(State, nn.Module):
 
     def _end_forward(self, *_: Any) -> None:
         self._saved.__exit__(None, None, None)
+        self._saved = nullcontext()
         if not _in_backward():
             self._guard.end_forward()
             for unit in [unit for unit in self.units if unit.gathering]:

@@ -20,12 +20,14 @@ class Groups(NamedTuple):
         replicate: its ranks have equal shards; None without a second axis.
         small: to which a unit is resharded after the forward pass; `shard`, unless a number of ranks was asked for.
         everyone: all ranks.
+        mesh: what was given, where it was a mesh.
     """
 
     shard: dist.ProcessGroup
     replicate: dist.ProcessGroup | None
     small: dist.ProcessGroup
     everyone: dist.ProcessGroup
+    mesh: DeviceMesh | None
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | DeviceMesh | None, reshard_after_forward: bool | int = True) -> "Groups":
@@ -35,6 +37,7 @@ class Groups(NamedTuple):
             ValueError: a mesh of more than two axes, or `reshard_after_forward` does not divide the ranks.
         """
         replicate, ranks = None, []
+        mesh = group if isinstance(group, DeviceMesh) else None
         if isinstance(group, DeviceMesh):
             if group.ndim > 2:
                 axes = group.mesh_dim_names or group.ndim
@@ -47,7 +50,7 @@ class Groups(NamedTuple):
         else:
             shard = member(group)
         everyone = _mine_of([ranks]) if replicate else shard
-        return cls(shard, replicate, _part_of(shard, reshard_after_forward), everyone)
+        return cls(shard, replicate, _part_of(shard, reshard_after_forward), everyone, mesh)
 
 
 def _part_of(shard: dist.ProcessGroup, size: bool | int) -> dist.ProcessGroup:
@@ -66,10 +69,11 @@ def _mine_of(rows: list[list[int]]) -> dist.ProcessGroup:
     if len(rows[0]) == dist.get_world_size():
         return member(None)
     if sum(map(len, rows)) == dist.get_world_size():
-        groups = [dist.new_group(row) for row in rows]
+        groups: list[Any] = [dist.new_group(row) for row in rows]
         return member(next(group for group, row in zip(groups, rows, strict=True) if dist.get_rank() in row))
     row = next(row for row in rows if dist.get_rank() in row)  # other ranks do not know of it
-    return member(dist.new_group(row, use_local_synchronization=True))
+    mine: Any = dist.new_group(row, use_local_synchronization=True)
+    return mine
 
 
 def reduce_scatter(mine: Tensor, message: Tensor, group: dist.ProcessGroup) -> dist.Work:

@@ -62,12 +62,30 @@ class Guards(NoGuards):
             raise ValueError("Zero3 got a model without parameters")
 
     def model(self, model: nn.Module, **settings: object) -> None:
-        """Raises ValueError on the ranks whose model or settings differ. Tells modules to ask for their unit."""
+        """Raises ValueError on the ranks whose model or settings differ; has each module look whether it is whole."""
         meta = all(p.is_meta for p in model.parameters())
         check_same_model(model, self.zero.groups.everyone, technique="zero3", meta=meta, **settings)
+        for module in model.modules():
+            if any(p is not None and p.numel() for p in module._parameters.values()):
+                module.register_forward_pre_hook(self._look)
+
+    def _look(self, module: nn.Module, _inputs: Any) -> None:
+        """Raises RuntimeError if a module runs whose parameters are sharded: rows alone would give wrong results."""
+        running = [use.unit for use in self.zero._running]
+        for unit in self.zero.units if not any(module in unit.modules for unit in running) else ():
+            if name := next((s.name for s in unit.slots for home in s.homes if home.module is module), ""):
+                raise RuntimeError(_text(name))
 
     def begin_forward(self) -> None:
-        """Puts a sentence where a parameter stands that is not unsharded: its rows alone would give wrong results."""
+        """Puts a sentence where a parameter stands that is not unsharded: its rows alone would give wrong results.
+
+        Raises:
+            RuntimeError: a module of the model is compiled.
+        """
+        for module in self.zero.module.modules():
+            if getattr(module, "_compiled_call_impl", None) is not None:
+                text = f"{type(module).__name__} is compiled, and torch.compile cannot trace how Zero3 unshards"
+                raise RuntimeError(f"{text}: compile functions that the modules call, or use FSDP2 for that")
         self._problem = None
         for unit in self.zero.units:
             unit.resting = [Sharded.like(shard, slot) for shard, slot in zip(unit.shards, unit.slots, strict=True)]
@@ -135,7 +153,11 @@ class Sharded(Tensor):
         if func in _HARMLESS:
             return super().__torch_function__(func, types, args, kwargs or {})
         names = [each.name_in_model for each in (*args, *(kwargs or {}).values()) if isinstance(each, Sharded)]
-        raise RuntimeError(
-            f"{(names or ['a parameter'])[0]} is sharded by Zero3, and its unit is not unsharded now. A parameter is"
-            " whole only inside the forward pass of its own unit: use it there, or make both modules one unit (units=)."
-        )
+        raise RuntimeError(_text((names or ["a parameter"])[0]))
+
+
+def _text(name: str) -> str:
+    return (
+        f"{name} is sharded by Zero3, and its unit is not unsharded now. A parameter is whole only inside the forward"
+        " pass of its own unit: call the Zero3 model, or make the modules that use it one unit (units=)."
+    )

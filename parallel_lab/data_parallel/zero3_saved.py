@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 Hooks = torch.autograd.graph.saved_tensors_hooks
-_outer_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
+_outer_hooks = torch._C._autograd._top_saved_tensors_default_hooks  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def without_memory_of(owners: Callable[[], Iterable[tuple[Any, Tensor]]], bring: Callable[[Any], Tensor]) -> Hooks:
+def without_memory_of(owners: Callable[[], Iterable[tuple[Any, Any]]], bring: Callable[[Any], Any]) -> Hooks:
     """A context manager: inside, autograd saves no tensor that lies in the memory of an owner.
 
     Args:

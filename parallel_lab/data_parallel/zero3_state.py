@@ -1,6 +1,6 @@
 """What one does with a sharded model beside training it: save, load, make it whole, build it without memory."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,14 +32,23 @@ class State:
     _running: list[Any]
     _reductions: list[Any]
 
-    def reset(self) -> None:
+    def reset(self: Any) -> None:
         """Drops what a pass that raised may have left, and looks which parameters stand in the model."""
-        for use in list(self._running):
-            self._end(use)  # pyright: ignore[reportAttributeAccessIssue]
+        self.put_shards_back()
         self._reductions.clear()
         for unit in self.units:
-            self.reshard(unit)  # pyright: ignore[reportAttributeAccessIssue]
+            self.reshard(unit)
             unit.look()
+
+    def put_shards_back(self: Any) -> None:
+        """Puts the shards back into the model where a backward pass that raised has left whole parameters."""
+        for use in list(self._running) if torch._C._current_graph_task_id() == -1 else ():
+            self._end(use)
+
+    def share_buffers(self: Any) -> None:
+        """In training, every rank takes rank 0's buffers."""
+        if self.module.training and torch.is_grad_enabled():
+            broadcast_tensors(self.module.buffers(), self.groups.everyone, mb=self.mb, phase="forward")
 
     def _converted(self, value: Any) -> Any:
         """Inputs in the dtype of computation."""
@@ -68,6 +77,7 @@ class State:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forgets the gradients of the shards, and what `no_sync` has left."""
+        self.put_shards_back()
         for unit in self.units:
             unit.gradients = []
         for parameter in self.module.parameters():
@@ -78,10 +88,11 @@ class State:
 
     def gradient_shards(self) -> list[Tensor]:
         """This rank's shards of the mean gradient: what `clip_grad_norm_` scales."""
+        self.put_shards_back()
         return [p.grad for p in self.module.parameters() if p.grad is not None]
 
     @torch.no_grad()
-    def full_state_dict(self) -> dict[str, Tensor]:
+    def full_state_dict(self: Any) -> dict[str, Tensor]:
         """The whole model, as its `state_dict()` was before it was sharded; every rank calls it, and gets it.
 
         Values have the dtype of the shards. One unit at a time is held beside the result.
@@ -130,7 +141,7 @@ class State:
         }
 
     def load_shard_state(
-        self, shards: checkpoint.Shard | Iterable[checkpoint.Shard], optimizer: torch.optim.Optimizer | None = None
+        self, shards: checkpoint.Shard | Sequence[checkpoint.Shard], optimizer: torch.optim.Optimizer | None = None
     ) -> None:
         """Takes over this rank's rows of the weights, and into `optimizer` those of the moments. All ranks call it.
 

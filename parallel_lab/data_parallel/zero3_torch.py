@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
+from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
@@ -29,8 +30,8 @@ def torch_state(zero: Zero3, optimizer: torch.optim.Optimizer | None = None) -> 
     """
     zero.reset()
     device = zero.units[0].shards[0].device.type
-    mesh = zero.mesh or DeviceMesh.from_group(zero.group, device)
-    placements: list[Placement] = [Replicate()] * (mesh.ndim - 1) + [Shard(0)]
+    mesh = zero.groups.mesh or DeviceMesh.from_group(zero.group, device)
+    placements: list[Placement] = [*[Replicate()] * (mesh.ndim - 1), Shard(0)]
 
     def whole(shard: Tensor, slot: Slot) -> DTensor:
         shape = slot.shape or torch.Size([1])
@@ -70,12 +71,12 @@ def _begin(optimizer: torch.optim.Optimizer) -> None:
 
 def save(zero: Zero3, directory: str | Path, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Writes a checkpoint that `torch.distributed.checkpoint` reads. All ranks call it."""
-    dcp.save(torch_state(zero, optimizer), checkpoint_id=directory)
+    save_dcp(torch_state(zero, optimizer), checkpoint_id=directory)
 
 
 def load(zero: Zero3, directory: str | Path, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Reads a checkpoint that `torch.distributed.checkpoint` has written, of FSDP2 or of `save`. All ranks call it."""
     state = torch_state(zero, optimizer)
-    dcp.load(state, checkpoint_id=directory)
+    load_dcp(state, checkpoint_id=directory)
     if optimizer:
         checkpoint.load_groups(optimizer.param_groups, [{"groups": state["optim"]["param_groups"]}])

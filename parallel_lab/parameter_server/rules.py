@@ -81,7 +81,11 @@ class Rule:
     in_step = False
 
     def check(self, workers: int, servers: int) -> None:
-        """Raises ValueError if the rule makes no sense with so many workers and servers."""
+        """Looks whether the rule makes sense with so many workers and servers.
+
+        Raises:
+            ValueError: it does not.
+        """
 
     def admits(self, state: State, read: int) -> bool:
         """Whether a push computed from version `read` is used; otherwise the server drops it."""

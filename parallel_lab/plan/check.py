@@ -170,7 +170,11 @@ def tell_circle(waits: Waits, circle: list[int]) -> str:
 
 
 def check_rows(plan: Plan) -> None:
-    """Raises PlanError for an op in another rank's row, or one that stands twice."""
+    """Looks for ops in the wrong row and for ops that stand twice.
+
+    Raises:
+        PlanError: an op stands in another rank's row, or twice.
+    """
     for rank, row in enumerate(plan.rows):
         for op in row:
             if op.rank != rank:
@@ -181,10 +185,11 @@ def check_rows(plan: Plan) -> None:
 
 
 def check_plan(plan: Plan) -> None:
-    """Raises PlanError if `plan` cannot be carried out: a step that is missing, doubled, in the wrong row, waiting in a
-    circle, or a message that is not sent once and received once.
+    """Looks whether `plan` can be carried out.
 
-    The message names rank and step and shows the grid with the step in brackets.
+    Raises:
+        PlanError: a step is missing, doubled, in the wrong row, or waits in a circle; or a message is not sent once and
+            received once. The error names rank and step and shows the grid with the step in brackets.
     """
     check_rows(plan)
     waits = Waits.of(plan)

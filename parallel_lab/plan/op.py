@@ -62,10 +62,13 @@ class Op(NamedTuple):
 
     @classmethod
     def parse(cls, rank: int, text: str) -> "Op":
-        """The op of `rank` that prints as `text`; ValueError if there is none.
+        """The op of `rank` that prints as `text`.
 
-        `2F0` is part 2, forward, microbatch 0; `1send0>3@dp:backward#2` sends part 1 to rank 3 on axis dp, in round 2
+        `2F0` is part 2, forward, microbatch 0. `1send0>3@dp:backward#2` sends part 1 to rank 3 on axis dp, in round 2
         of the backward pass.
+
+        Raises:
+            ValueError: no op prints so.
         """
         match = _TEXT.fullmatch(text)
         if match is None:

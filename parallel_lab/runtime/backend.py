@@ -142,6 +142,7 @@ class LabGroup(dist.ProcessGroup):
         """Receives into `tensors[0]` from whoever sends first."""
         size = stage.flatten(tensors)[0].nbytes
         asked_s, call, index = self._begin("recv", size, -1, peer=-1, part=-1, lane="recv")
+        _, (tensors, *_), back = self._staged("recv", "recv", (tensors,))
         work = self.inner.recv_anysource(tensors, tags.checked(tag))
 
         def due() -> float:
@@ -149,7 +150,7 @@ class LabGroup(dist.ProcessGroup):
             recorder().came_from(index, self.ranks[source])
             return door.emulator.receive(self.headers, asked_s, size, source, tag)() if door.emulator else 0.0
 
-        return MessageWork(work, call, recorder(), index, _nothing, due, door.liveness)
+        return MessageWork(work, call, recorder(), index, back, due, door.liveness)
 
     def _message(self, kind: str, tensors, other: int, tag: int) -> dist.Work:
         size, peer, tag = tensors[0].nbytes, self.ranks[other], tags.checked(tag)

@@ -29,7 +29,11 @@ class Device(NamedTuple):
 
 
 def choose_device(ranks: int, wish: str = "auto") -> Device:
-    """The device for `ranks` ranks. ValueError for an unknown wish, or for `cuda` where there is no GPU."""
+    """The device for `ranks` ranks.
+
+    Raises:
+        ValueError: the wish is unknown, or it is `cuda` and there is no GPU.
+    """
     if wish not in WISHES:
         raise ValueError(f"device={wish!r}: expected one of {', '.join(WISHES)}")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -38,9 +42,10 @@ def choose_device(ranks: int, wish: str = "auto") -> Device:
     if wish == "cpu" or not gpus:
         reason = "as asked" if wish == "cpu" else "torch sees no GPU"
         return Device("gloo", "cpu", 0, f"gloo on the CPU: {reason}")
-    if gpus >= ranks and torch.distributed.is_nccl_available():
+    if gpus >= ranks > 1 and torch.distributed.is_nccl_available():
         return Device("nccl", "cuda", gpus, f"NCCL with a GPU each: {gpus} GPUs for {ranks} ranks")
-    return Device("gloo", "cuda", gpus, f"gloo with {ranks} ranks on {gpus} GPU: NCCL wants a GPU a rank")
+    reason = "one rank sends nothing" if ranks == 1 else "NCCL wants a GPU a rank"
+    return Device("gloo", "cuda", gpus, f"gloo with {ranks} ranks on {gpus} GPU: {reason}")
 
 
 def rank_device() -> torch.device:

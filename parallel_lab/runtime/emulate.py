@@ -63,8 +63,13 @@ class LateFuture(Future):
 
 
 class Pending(NamedTuple):
-    """A collective under way: the futures of its header and of its bytes, the header itself (when the last rank joined,
-    and how long the slowest takes), and the future that the caller has.
+    """A collective under way.
+
+    Attributes:
+        joined: the future of its header.
+        payload: the future of its bytes.
+        header: when the last rank joined, and how long the slowest takes.
+        late: the future that the caller has.
     """
 
     joined: Future

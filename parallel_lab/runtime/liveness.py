@@ -30,7 +30,11 @@ class Liveness:
             self._changed.notify_all()
 
     def wait(self, peer: int, wait: Callable[[], float]) -> float:
-        """What `wait`, which waits for a message, returns; RuntimeError if rank `peer` dies and it does not end."""
+        """What `wait`, which waits for a message, returns.
+
+        Raises:
+            RuntimeError: rank `peer` has died, and `wait` does not end.
+        """
         if peer not in self.may_fail:
             return wait()
         outcome: list[float | Exception] = []

@@ -117,6 +117,8 @@ class Kernel:
         recorder().report = self.report_progress
         _join(rank, job)
         result = function(*args, **kwargs)
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # an error of the last kernel shows here, or never
         try:
             result = pickles.dumps(result)
         except Exception as error:

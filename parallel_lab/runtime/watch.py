@@ -80,8 +80,10 @@ class Watch:
         return all(peer.code is not None for peer in self.peers)
 
     def wait(self, timeout_s: float) -> bool:
-        """Until all ranks are over or one has failed (and the others have had a moment to fail too); False when time is
-        up before, or when they are stuck.
+        """Waits until all ranks are over, or one has failed and the others have had a moment to fail too.
+
+        Returns:
+            False when time is up before, or when the ranks are stuck.
         """
         deadline = time.monotonic() + timeout_s
         while not (self.all_over or self.fatal or self.stuck) and time.monotonic() < deadline:

@@ -16,7 +16,11 @@ def send(sock: socket.socket, message: Any) -> None:
 
 
 def receive(sock: socket.socket) -> Any:
-    """Waits for one message; EOFError when the other side is gone."""
+    """Waits for one message.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
     (size,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
     return pickle.loads(_exactly(sock, size))
 

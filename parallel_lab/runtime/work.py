@@ -117,8 +117,7 @@ class CollectiveWork(LabWork):
         with self.waiting():
             if self.ours:
                 self.future.wait()
-            else:
-                self.inner.wait()
+            self.inner.wait()  # over already where the future is ours; on a GPU it tells the stream to wait as well
         self._finish()
         return True
 

@@ -111,7 +111,7 @@ def test_the_launch_names_the_rank_with_another_model():
 
 def not_finite(value, group):
     """The rank at fault frees the others. What was said, and whether the weights are as they were."""
-    culprit = group.size() - 1
+    odd = group.size() - 1
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 1))
     net = DDP(model, bucket_bytes=1, group=group)
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
@@ -119,10 +119,10 @@ def not_finite(value, group):
     optimizer.step()
     optimizer.zero_grad()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    if group.rank() == culprit:
+    if group.rank() == odd:
         spoil = model[1].weight.register_hook(lambda g: g * torch.tensor([1.0, value, 1.0]))
     message = told(lambda: (net(torch.ones(2, 3)).sum().backward(), optimizer.step()))
-    if group.rank() == culprit:
+    if group.rank() == odd:
         dist.barrier(group)
         spoil.remove()
     same = all(torch.equal(before[name], t) for name, t in model.state_dict().items())

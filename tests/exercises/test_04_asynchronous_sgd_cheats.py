@@ -95,7 +95,7 @@ def alone(weights, gradient, counts, lr):
 
 
 def the_reference(weights, gradient, counts, lr):
-    return synchronization.asynchronous.train(weights, gradient, counts, lr)
+    return synchronization.train(synchronization.Asynchronous(), weights, gradient, counts, lr)
 
 
 def the_reference_by_stealth(weights, gradient, counts, lr):

@@ -135,7 +135,7 @@ def one_batch_again(weights, gradient, counts, every, lr):
 
 
 def the_local_reference(weights, gradient, counts, every, lr):
-    return synchronization.local_sgd(weights, gradient, counts, every, lr)
+    return synchronization.LocalSGD(weights, gradient, counts, every=every, lr=lr)
 
 
 def parallel_lab_ddp(weights, gradient, counts, every, lr):

@@ -46,6 +46,33 @@ def test_collectives_and_messages(device, ranks):
         assert torch.equal(ring, mine)
 
 
+def test_a_receive_from_any_source(device):
+    def fn():
+        mine = torch.full((3,), float(dist.get_rank()), device=rank_device())
+        if dist.get_rank():
+            return dist.send(mine, dst=0)
+        came = [torch.empty_like(mine) for _ in range(2)]
+        sources = [dist.recv(tensor) for tensor in came]
+        return sources, [tensor.tolist() for tensor in came]
+
+    sources, came = launch(fn, ranks=3, device=device)[0]
+    assert sorted(sources) == [1, 2] and came == [[float(source)] * 3 for source in sources]
+
+
+def test_one_rank(device):
+    """It sends nothing, but has a group all the same: barriers, collectives and objects work."""
+
+    def fn():
+        mine = torch.ones(3, device=rank_device())
+        dist.all_reduce(mine)
+        dist.barrier()
+        box = [None]
+        dist.all_gather_object(box, dist.get_rank())
+        return mine.device.type, mine.tolist(), box
+
+    assert launch(fn, ranks=1, device=device)[0] == (device, [1.0] * 3, [0])
+
+
 def test_training_agrees_with_one_process(device):
     config = model.GPTConfig(seq=16, layers=1, width=32)
 

@@ -33,10 +33,16 @@ def check(run, techniques):
     assert not wrong, f"what is recorded on {len(run.results)} ranks is no plan: {wrong}"
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_a_run_is_a_plan(ranks):
+ON_A_GPU = pytest.param(2, "cuda", marks=pytest.mark.gpu)  # where hooks run on a thread of autograd's own
+
+
+@pytest.mark.parametrize(("ranks", "device"), [(1, "cpu"), (2, "cpu"), (3, "cpu"), (4, "cpu"), ON_A_GPU])
+def test_a_run_is_a_plan(ranks, device):
     techniques = [name for name in TECHNIQUES if ranks > 1 or name not in NEED_TWO]
-    check(launch(recorded, techniques, lambda: dist.group.WORLD, ranks=ranks, timeout=120), techniques)
+    if device == "cuda":
+        techniques.remove("Hogwild")  # its weights lie in memory that processes share, which a GPU's does not
+    run = launch(recorded, techniques, lambda: dist.group.WORLD, ranks=ranks, device=device, timeout=120)
+    check(run, techniques)
 
 
 def test_a_run_on_an_axis_of_a_mesh_is_a_plan():

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from parallel_lab.agree.arguments import no_positional
-from parallel_lab.agree.problem import wait_for_the_culprit
+from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.runtime.group import member
 
 HELP = "take fewer ranks or a larger one, or, inside DDP.join(), let this rank go without (allow_empty=True)"
@@ -174,7 +174,7 @@ def _require_share(size: int, rank: int, ranks: int, group: dist.ProcessGroup | 
     if rank >= size:
         raise ValueError(f"rank {rank} of {ranks} gets none of {size} samples: {HELP}")
     if group:
-        wait_for_the_culprit(group, f"rank {size} gets none of {size} samples")
+        wait_for_failed_rank(group, f"rank {size} gets none of {size} samples")
 
 
 class Share(NamedTuple):

@@ -114,7 +114,11 @@ class SparedWorker(Worker):
                 self.lost(shard, error, line)
 
     def lost(self, shard: int, error: Lost, line: Line) -> None:
-        """Turns to the first spare that lives; RuntimeError if there is none."""
+        """Turns to the first spare that lives.
+
+        Raises:
+            RuntimeError: no spare is left.
+        """
         with self._turning:
             dead = line.peer if line.group is self.everyone else -1
             self._spares = [spare for spare in self._spares if spare != dead]
