@@ -1,15 +1,18 @@
 """A loss that is a mean over tokens, some of which do not count: equal to one process, however they are spread."""
 
+import importlib
 import sys
 from copy import deepcopy
 
 import cloudpickle
+import pytest
 import torch
 import torch.distributed as dist
 from kit import F64, same, worlds
 from torch import nn
 from torch.nn import functional
 
+from parallel_lab import launch
 from parallel_lab.synchronization import LocalSteps, Synchronous, train
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -66,3 +69,16 @@ def test_padding_weighs_nothing():
             for record in records:
                 same(record.weights, alone.state_dict())
             torch.testing.assert_close(records[0].losses, losses)
+
+
+def test_the_old_spelling_still_trains():
+    """Programs from before the folder was renamed run on, with a warning."""
+    with pytest.warns(DeprecationWarning, match="synchronization"):
+        old = importlib.import_module("parallel_lab.synchronisation").synchronous
+    batches, sgd = [padded_batch()], {"optimizer_class": torch.optim.SGD, "loss": mean, "lr": 1.0}
+
+    def fn():
+        return old.train(make(), batches, **sgd).weights, train(Synchronous(), make(), batches, **sgd).weights
+
+    before, now = launch(fn, ranks=2)[0]
+    assert all(torch.equal(before[name], now[name]) for name in now)
