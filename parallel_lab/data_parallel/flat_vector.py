@@ -6,7 +6,8 @@ owns the shard of elements [r * shard_size, (r + 1) * shard_size). A parameter m
 of it that this rank owns is a `Piece`, and the pieces are what the optimizer steps.
 
 Only optimizers that treat each element by itself (SGD, momentum, Adam, AdamW, RMSprop, Adagrad, ...) give the same
-result on pieces as on whole parameters. One that looks at a whole tensor, such as LAMB, Adafactor or Muon, does not.
+result on pieces as on whole parameters. One that looks at a whole tensor, such as LAMB, Adafactor or Muon, does not;
+`by_element` refuses those that PyTorch has.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -220,6 +221,18 @@ def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -
     """The groups of an optimizer, with this rank's shards in place of the parameters that they are pieces of."""
     shards = {piece.parameter: piece.shard for piece in pieces}
     return [settings(group) | {"params": [shards[p] for p in group["params"] if p in shards]} for group in groups]
+
+
+def by_element(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """`optimizer`, if it may treat each element by itself.
+
+    Raises:
+        ValueError: it is one of PyTorch's that look at whole tensors, or at all parameters at once.
+    """
+    if isinstance(optimizer, torch.optim.Adafactor | torch.optim.Muon | torch.optim.LBFGS):
+        name = type(optimizer).__name__
+        raise ValueError(f"{name} looks at more than one element at a time, so on pieces of parameters it goes wrong")
+    return optimizer
 
 
 def copy_settings(source: Iterable[Mapping[str, Any]], target: Iterable[dict[str, Any]]) -> None:

@@ -49,6 +49,11 @@ class Slot(NamedTuple):
         whole = whole.view(whole.shape or (1,))  # a number is one row
         return whole[rank * self.rows : (rank + 1) * self.rows]
 
+    def shape_of_shard(self, rank: int) -> tuple[int, ...]:
+        """The shape of the rows that `rank` has."""
+        rows, *rest = self.shape or (1,)
+        return (len(range(rows)[rank * self.rows : (rank + 1) * self.rows]), *rest)
+
     def first(self, rank: int) -> int:
         """Which element of the flattened parameter the shard of `rank` begins with."""
         return min(rank * self.chunk, prod(self.shape))

@@ -22,7 +22,14 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.flat_vector import FlatVector, by_dtype, copy_settings, shard_groups, step_shards
+from parallel_lab.data_parallel.flat_vector import (
+    FlatVector,
+    by_dtype,
+    by_element,
+    copy_settings,
+    shard_groups,
+    step_shards,
+)
 from parallel_lab.data_parallel.zero_guards import NoGuards, StepGuards
 from parallel_lab.data_parallel.zero_state import ShardedOptimizer, names
 from parallel_lab.plan import SEND, Op, Plan
@@ -84,7 +91,8 @@ class Zero1(ShardedOptimizer):
             `optimizer` (the moments). A parameter without a piece here has no entry.
 
     Raises:
-        ValueError: no parameters, all of them frozen, a negative learning rate, or ranks with different parameters.
+        ValueError: no parameters, all of them frozen, a negative learning rate, an optimizer that looks at whole
+            tensors, or ranks with different parameters.
         TypeError: a learning rate that is no number, or an argument without a name.
     """
 
@@ -101,7 +109,7 @@ class Zero1(ShardedOptimizer):
     ) -> None:
         params, self.check_finite, guard = list(params), check_finite, guards(self)
         guard.arguments(positional, params, optimizer_kwargs)
-        whole = optimizer_class(params, **optimizer_kwargs)  # checks the arguments, and fills in the defaults
+        whole = by_element(optimizer_class(params, **optimizer_kwargs))  # checks arguments, fills in defaults
         super().__init__(whole.param_groups, dict(whole.defaults))
         self.names, self.group = names(self.param_groups), member(group)
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]

@@ -29,7 +29,7 @@ from torch.autograd import Variable
 
 from parallel_lab.agree.arguments import whole
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.flat_vector import Bucket, fill, sample, shard_groups, step_shards
+from parallel_lab.data_parallel.flat_vector import Bucket, by_element, fill, sample, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import Guards, NoGuards
 from parallel_lab.data_parallel.zero_state import ShardedModule
 from parallel_lab.plan import SEND, Op, Plan
@@ -127,8 +127,8 @@ class Zero2(ShardedModule):
         pieces: this rank's, of all buckets.
 
     Raises:
-        ValueError: no parameter to train, a wrong `bucket_bytes` or learning rate, ranks with different models, or a
-            trained parameter in no group.
+        ValueError: no parameter to train, a wrong `bucket_bytes` or learning rate, an optimizer that looks at whole
+            tensors, ranks with different models, or a trained parameter in no group.
         TypeError: a learning rate that is no number, or an argument without a name.
     """
 
@@ -150,7 +150,7 @@ class Zero2(ShardedModule):
         params = [p for p in model.parameters() if p.requires_grad] if param_groups is None else list(param_groups)
         self._guard.arguments(positional, params, optimizer_kwargs)
         whole("bucket_bytes", bucket_bytes)
-        like = optimizer_class(params, **optimizer_kwargs)  # checks the arguments, and fills in the defaults
+        like = by_element(optimizer_class(params, **optimizer_kwargs))  # checks arguments, fills in defaults
         self.module, self.group, self.check_finite = model, member(group), check_finite
         self.members = [list(each["params"]) for each in like.param_groups]
         self.names = {p: name for name, p in model.named_parameters()}
@@ -249,8 +249,8 @@ class Zero2(ShardedModule):
         """Updates this rank's partition and gathers everyone's.
 
         Raises:
-            ValueError: a negative learning rate, or parameters that were moved elsewhere (`model.to(...)`) after Zero2
-                was made. Nothing was changed on any rank.
+            ValueError: a negative learning rate, gradients that were never sent, or parameters that were moved
+                elsewhere (`model.to(...)`) after Zero2 was made. Nothing was changed on any rank.
             TypeError: a learning rate that is no number.
         """
         mb = self._backwards - 1

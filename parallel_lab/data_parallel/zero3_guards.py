@@ -5,16 +5,19 @@ is the algorithm alone, and parity tests run that as well (`guards = NoGuards` i
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from parallel_lab.agree import finite
 from parallel_lab.agree.arguments import no_positional, whole
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.trace import recorder, tag
+
+_NEW = "{} is new since Zero3 was made, and not sharded: change the model first, and then make the Zero3"
 
 
 class NoGuards:
@@ -53,6 +56,7 @@ class Guards(NoGuards):
     """Refuses on the rank that is at fault, before anything is changed on any rank."""
 
     _problem: Exception | None = None
+    _taken: ClassVar = WeakIdKeyDictionary()  # the parameters that any Zero3 of this process has cut
 
     def arguments(self, positional: Sequence, model: nn.Module, prefetch: int) -> None:
         """Raises TypeError or ValueError for what makes no sense on this rank alone."""
@@ -62,9 +66,19 @@ class Guards(NoGuards):
             raise ValueError("Zero3 got a model without parameters")
 
     def model(self, model: nn.Module, **settings: object) -> None:
-        """Raises ValueError on the ranks whose model or settings differ; has each module look whether it is whole."""
+        """Raises ValueError on the ranks whose model or settings differ; has each module look whether it is whole.
+
+        And where a parameter is cut already: by a Zero3 around this model, or around another that shares it.
+        """
+        for name, parameter in model.named_parameters():
+            if parameter in self._taken:
+                text = (
+                    f"{name} is sharded already, by another Zero3: it is whole only inside the forward pass of that one"
+                )
+                raise ValueError(f"{text}. Put models that share parameters into one nn.Module, and wrap that.")
         meta = all(p.is_meta for p in model.parameters())
         check_same_model(model, self.zero.groups.everyone, technique="zero3", meta=meta, **settings)
+        self._taken.update(dict.fromkeys(model.parameters(), True))
         for module in model.modules():
             if any(p is not None and p.numel() for p in module._parameters.values()):
                 module.register_forward_pre_hook(self._look)
@@ -80,16 +94,33 @@ class Guards(NoGuards):
         """Puts a sentence where a parameter stands that is not unsharded: its rows alone would give wrong results.
 
         Raises:
-            RuntimeError: a module of the model is compiled.
+            RuntimeError: a module of the model is compiled; or a parameter is new, or has a hook.
         """
         for module in self.zero.module.modules():
             if getattr(module, "_compiled_call_impl", None) is not None:
                 text = f"{type(module).__name__} is compiled, and torch.compile cannot trace how Zero3 unshards"
                 raise RuntimeError(f"{text}: compile functions that the modules call, or use FSDP2 for that")
         self._problem = None
+        self._look_for_changes()
         for unit in self.zero.units:
             unit.resting = [Sharded.like(shard, slot) for shard, slot in zip(unit.shards, unit.slots, strict=True)]
             unit.place(unit.resting)
+
+    def _look_for_changes(self) -> None:
+        """Raises RuntimeError for a parameter whose gradient would not be averaged, or with a hook."""
+        rank, homes = self.zero.group.rank(), set()
+        for unit in self.zero.units:
+            for slot, shard in zip(unit.slots, unit.shards, strict=True):
+                homes.update(slot.homes)
+                if shard.shape != slot.shape_of_shard(rank):
+                    raise RuntimeError(_NEW.format(slot.name))
+                if shard._backward_hooks or shard._post_accumulate_grad_hooks:
+                    text = f"{slot.name} has a hook, which Zero3 would not call: autograd sees the whole parameter"
+                    raise RuntimeError(f"{text}, not the shard. Remove it, and change .grad after backward().")
+        for prefix, module in self.zero.module.named_modules():
+            for attribute, parameter in module._parameters.items():
+                if parameter is not None and parameter.numel() and (module, attribute) not in homes:
+                    raise RuntimeError(_NEW.format(f"{prefix}.{attribute}".lstrip(".")))
 
     def end_forward(self) -> None:
         """Puts the shards back."""

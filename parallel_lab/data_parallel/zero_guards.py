@@ -161,6 +161,14 @@ class Guards(NoGuards):
         self._versions = {piece.parameter: piece.parameter._version for piece in self.zero.pieces}
 
     def _problem_of_step(self) -> ValueError | None:
+        """The error for a whole gradient, which Zero2 has not sent and would not use."""
+        for vector in self.zero.vectors:
+            for name, parameter in zip(vector.names, vector.parameters, strict=True):
+                if parameter.grad is not None and parameter.requires_grad:
+                    text = (
+                        f"{self._rank}: the gradient of {name} was never sent: it was set by hand or inside no_sync()"
+                    )
+                    return ValueError(f"{text}. The last backward pass before step() has to be outside no_sync()")
         return None
 
     def _changed(self) -> ValueError | None:
@@ -168,7 +176,8 @@ class Guards(NoGuards):
         for vector in self.zero.vectors:
             for index, parameter in enumerate(vector.parameters):
                 if parameter.numel() and parameter.data_ptr() != vector.view(vector.data, index).data_ptr():
-                    made = f"{self.technique} was made: call model.to(...) before {self.technique}(...)"
+                    made = f"{self.technique} was made (model.to, .data = ..., or another {self.technique} that has it"
+                    made += f" too): make it after that, and one {self.technique} for models that share parameters"
                     return ValueError(f"{vector.names[index]} was moved after {made}")
         return None
 

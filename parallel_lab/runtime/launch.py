@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 from parallel_lab.network import Link
@@ -98,7 +99,7 @@ def launch(
     """
     if torchrun.active():
         return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed, timeout, record)
-    _validate(fn, ranks, timeout, may_fail)
+    _validate(fn, ranks, timeout, seed, may_fail)
     call, where = _pickle(fn, args, kwargs), choose_device(ranks, device)
     began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
@@ -106,14 +107,16 @@ def launch(
         return _watch(Job(call, ranks, seed, link, tuple(faults), where, *limits), echo)
 
 
-def _validate(fn: Any, ranks: Any, timeout: Any, may_fail: Any) -> None:
+def _validate(fn: Any, ranks: Any, timeout: Any, seed: Any, may_fail: Any) -> None:
     if not callable(fn):
         raise TypeError(f"launch needs a function, got {type(fn).__name__}; write launch(fn, x), not launch(fn(x))")
     if not isinstance(ranks, int) or not 1 <= ranks <= forkserver.MAX_RANKS:
         raise ValueError(f"ranks={ranks!r}: expected a whole number from 1 to {forkserver.MAX_RANKS}")
-    if not timeout > 0:
-        raise ValueError(f"timeout={timeout!r}: expected seconds above 0")
-    if not set(may_fail) <= set(range(ranks)):
+    if not isinstance(timeout, Real) or not timeout > 0:
+        raise ValueError(f"timeout={timeout!r}: expected seconds above 0, or math.inf")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**32 - 1")
+    if not isinstance(may_fail, Collection) or not set(may_fail) <= set(range(ranks)):
         raise ValueError(f"may_fail={may_fail!r}: expected ranks from 0 to {ranks - 1}")
 
 

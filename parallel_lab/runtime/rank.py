@@ -179,10 +179,16 @@ def _main_stack() -> list[tuple[str, int, str]]:
     return [(s.filename, s.lineno or 0, s.name) for s in reversed(frames)]
 
 
-def describe(error: BaseException) -> dict:
-    """An exception as plain data: the kernel adds the source lines, which only it has."""
+def describe(error: BaseException, told: tuple[BaseException, ...] = ()) -> dict:
+    """An exception as plain data: the kernel adds the source lines, which only it has.
+
+    Args:
+        error: the exception.
+        told: those that it led to. Causes may go round in a circle.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    told = (*told, error)
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
     if isinstance(error, SystemExit):
         text = f"called sys.exit({error.code!r})"
@@ -190,9 +196,9 @@ def describe(error: BaseException) -> dict:
         "type": type(error).__name__,
         "text": text,
         "frames": [(frame.filename, frame.lineno or 0, frame.name) for frame in frames],
-        "cause": describe(cause) if cause else None,
+        "cause": describe(cause, told) if cause and cause not in told else None,
         "caused": error.__cause__ is not None,
-        "members": [describe(each) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else [],
+        "members": [describe(each, told) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else [],
         "lost": isinstance(error, RuntimeError) and any(sign in text for sign in _LOST),
         "at_s": time.monotonic(),
         **_calls(),

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+from itertools import groupby
 
 from parallel_lab.runtime.calls import hidden
 from parallel_lab.runtime.diagnose import State, describe, mismatch, verdict
@@ -67,13 +68,20 @@ def _file(path: str) -> str:
 def _traceback(told: dict) -> str:
     """The learner's part of a traceback, with source lines from this process, which has the cells."""
     frames = [frame for frame in told["frames"] if not hidden(frame[0])] or told["frames"]
-    lines = [f"  {_file(f)}, line {n}, in {where}\n    {linecache.getline(f, n).strip()}" for f, n, where in frames]
+    lines = [line for frame, same in groupby(frames) for line in _lines(frame, len(list(same)))]
     members = [f"\nmember {n} of {told['type']}:\n{_traceback(each)}" for n, each in enumerate(told["members"], 1)]
     text = "\n".join([*lines, told["text"]]) + "".join(members)
     if told["cause"]:
         led = "which led to:" if told["caused"] else "and while this was handled:"
         return f"{_traceback(told['cause'])}\n{led}\n{text}"
     return text
+
+
+def _lines(frame: tuple[str, int, str], times: int) -> list[str]:
+    """A frame of a traceback; one that calls itself is shown once."""
+    file, number, where = frame
+    shown = f"  {_file(file)}, line {number}, in {where}\n    {linecache.getline(file, number).strip()}"
+    return [shown, f"  and the same {times - 1} times more"] if times > 1 else [shown]
 
 
 def _headline(peer: Peer) -> str:

@@ -116,19 +116,28 @@ class DiLoCo(LocalSGD):
     ) -> None:
         self.rule = OuterSteps(every, outer_lr, outer_momentum)
         super().__init__(model, optimizer, *extra, every=every, group=group)
-        self.old = [p.detach().clone() for p in trained(model)]  # theta_old, the weights of the last meeting
-        self.momentum = [torch.zeros_like(p) for p in self.old]
+        # By parameter, from the first step that trains it on: theta_old, the weights of the last meeting, and m.
+        self.outer: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
+
+    def step(self, weight: float = 1) -> bool:
+        """As that of `LocalSGD`; the steps in between are those of the inner optimizer."""
+        for parameter in trained(self.model):
+            if parameter not in self.outer:
+                old = parameter.detach().clone()
+                self.outer[parameter] = old, torch.zeros_like(old)
+        return super().step(weight)
 
     @torch.no_grad()
     def _meet(self) -> bool:
-        parameters, rule = trained(self.model), self.rule
-        outer = [old - p for old, p in zip(self.old, parameters, strict=True)]
+        parameters, rule = self._due(), self.rule
+        outer = [self.outer[p][0] - p for p in parameters]
         with tag(part=0, mb=self.steps - 1, phase="step"):
             mean = start_mean(outer, self.weight, self.group)
         deltas, self.weight = mean.wait(), 0.0
         if deltas is None:  # nobody has taken a step
             return True
-        for parameter, old, m, delta in zip(parameters, self.old, self.momentum, deltas, strict=True):
+        for parameter, delta in zip(parameters, deltas, strict=True):
+            old, m = self.outer[parameter]
             outer_step(old, m, delta.to(old.dtype), rule.outer_lr, rule.outer_momentum)
             parameter.copy_(old)
         return True

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import by_name, whole
 from parallel_lab.agree.finite import require_finite
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.synchronization.replicas import start_equal, trained
+from parallel_lab.synchronization.replicas import require_known, start_equal, trained
 from parallel_lab.synchronization.shared import shared_zeros
 from parallel_lab.trace import span, tag
 
@@ -117,6 +117,7 @@ class HogwildSGD:
         self.rank, self.steps = dist.get_rank(group), 0
         self.staleness: list[int] = []
         share_parameters(model, group=group)
+        self.shared = set(trained(model))
         # One counter a rank, written by that rank alone: then no count can be lost, although nothing is locked.
         self.applied = shared_zeros(dist.get_world_size(group), torch.int64, group)
         self.read = 0  # what the others had applied when this rank last read the weights
@@ -129,8 +130,10 @@ class HogwildSGD:
             weight: with 0 the rank takes no step; any other weight changes nothing, since nothing is averaged.
 
         Raises:
-            ValueError: a gradient is not finite; the shared weights are left as they were.
+            ValueError: a gradient is not finite, or a parameter is not shared; the shared weights are left as they
+                were.
         """
+        require_known(self.model, self.shared, "HogwildSGD")
         if weight:
             require_finite(self.model, f"rank {self.rank}, step {self.steps}")
             with span("update", mb=self.steps):

@@ -5,7 +5,7 @@ same message, so shares may differ from rank to rank and from round to round. Wi
 2 (n-1)/n (P + 1) numbers, as a ring does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,6 +34,22 @@ def start_equal(model: nn.Module, group: dist.ProcessGroup | None = None) -> Non
     group = member(group)
     check_same_model(model, group)
     broadcast_tensors([*model.parameters(), *model.buffers()], group)
+
+
+def require_known(model: nn.Module, known: Container[nn.Parameter], what: str) -> None:
+    """Refuses to step a model that has changed: the ranks have never agreed on the new parameter.
+
+    Args:
+        model: of this rank.
+        known: its parameters when the stepper was made.
+        what: the stepper's name.
+
+    Raises:
+        ValueError: a parameter that is to be trained is none of them.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter not in known:
+            raise ValueError(f"{name} was not to be trained when {what} was made: change the model before that")
 
 
 class Mean(NamedTuple):

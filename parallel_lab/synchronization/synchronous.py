@@ -29,7 +29,7 @@ from parallel_lab.agree.arguments import by_name, whole
 from parallel_lab.agree.finite import require_finite
 from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.synchronization.replicas import start_equal, start_mean, trained
+from parallel_lab.synchronization.replicas import require_known, start_equal, start_mean, trained
 from parallel_lab.trace import span, tag
 
 
@@ -85,6 +85,7 @@ class SynchronousSGD:
         self.model, self.optimizer, self.group = model, optimizer, group
         self.steps = 0  # taken since the start
         start_equal(model, group)
+        self.known = set(model.parameters())
 
     def step(self, weight: float = 1) -> None:
         """Averages the gradients in `.grad` over the ranks, and takes one step.
@@ -93,8 +94,9 @@ class SynchronousSGD:
             weight: how much this rank's gradients count: the samples or tokens that they are the mean over.
 
         Raises:
-            ValueError: a gradient is not finite; the weights are left as they were.
+            ValueError: a gradient is not finite, or a parameter is new; the weights are left as they were.
         """
+        require_known(self.model, self.known, "SynchronousSGD")
         require_finite(self.model, f"rank {dist.get_rank(self.group)}, step {self.steps}")
         parameters = trained(self.model)
         # A parameter that this rank's batch did not use has a gradient of zero.

@@ -61,6 +61,8 @@ ARGUMENTS = [
     (lambda: Zero2(frozen(), torch.optim.SGD, lr=0.1), ValueError, "no parameter"),
     (lambda: Zero2(chain(), torch.optim.SGD, lr=0.1, bucket_bytes=0), ValueError, "bucket_bytes=0"),
     (lambda: Zero1([{"params": chain().parameters(), "lr": -1.0}], torch.optim.SGD), ValueError, "lr=-1.0"),
+    (lambda: Zero1(chain().parameters(), torch.optim.Adafactor, lr=0.1), ValueError, "Adafactor looks at more than"),
+    (lambda: Zero2(chain(), torch.optim.LBFGS, lr=0.1), ValueError, "LBFGS looks at more than"),
     (lambda: grouped(lambda model: [model[0].weight]), ValueError, "0.bias is to be trained and is in no group"),
 ]
 RATES = {TypeError: ["0.1", [0.1], None, True], ValueError: [-0.1, float("nan")]}
@@ -155,6 +157,12 @@ def test_models_that_changed_afterwards():
         model[0].weight.requires_grad_(True)
         return caught(lambda: [backward(technique, zero, model), zero.step()])
 
+    def not_sent():
+        zero = MAKE["zero2"](chain())
+        with zero.no_sync():
+            zero(torch.ones(1, 4)).sum().backward()
+        return caught(zero.step)
+
     def replaced():
         model = chain()
         zero = MAKE["zero2"](model)
@@ -174,12 +182,22 @@ def test_models_that_changed_afterwards():
         ]
 
     def fn():
-        return moved("zero1"), moved("zero2"), thawed("zero1"), thawed("zero2"), replaced(), added(), copied()
+        return (
+            moved("zero1"),
+            moved("zero2"),
+            thawed("zero1"),
+            thawed("zero2"),
+            replaced(),
+            added(),
+            copied(),
+            not_sent(),
+        )
 
-    one, two, thawed1, thawed2, new, group, copies = launch(fn, ranks=1)[0]
+    one, two, thawed1, thawed2, new, group, copies, unsent = launch(fn, ranks=1)[0]
     assert "was moved after Zero1 was made" in one and "was moved after Zero2 was made" in two
     assert "0 was frozen or not there when Zero1 was made, and has a gradient now" in thawed1
     assert "0.weight was frozen or not there when Zero2 was made, and requires a gradient now" in thawed2
     assert "1.weight was frozen or not there" in new
     assert "cannot take another group" in group
+    assert "was never sent: it was set by hand or inside no_sync()" in unsent
     assert all("cannot be copied or pickled: save its shard_state()" in text for text in copies) and len(copies) == 4

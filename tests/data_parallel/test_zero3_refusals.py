@@ -81,6 +81,35 @@ def test_what_makes_no_sense_and_what_is_used_where_it_is_sharded():
         assert all("Take full_state_dict()" in text for text in copies.values()), copies
 
 
+def test_a_changed_model_a_hook_and_a_shared_layer_are_refused():
+    def changed(change):
+        wrapped = Zero3(chain(3))
+        wrapped(torch.ones(1, 4)).sum().backward()
+        change(wrapped.module)
+        return said(lambda: wrapped(torch.ones(1, 4)))
+
+    def fn():
+        actor, critic = chain(), chain()
+        critic[0] = actor[0]
+        Zero3(actor)
+        return {
+            "new weight": changed(lambda model: setattr(model[0], "weight", nn.Parameter(torch.ones(3, 4)))),
+            "new module": changed(lambda model: model.__setitem__(2, nn.Linear(3, 1))),
+            "new layer": changed(lambda model: model.append(nn.Linear(2, 1))),
+            "hook": changed(lambda model: model[2].bias.register_hook(lambda gradient: 2 * gradient)),
+            "late hook": changed(lambda model: model[2].bias.register_post_accumulate_grad_hook(print)),
+            "shared layer": said(lambda: Zero3(critic)),
+        }
+
+    for found in launch(fn, ranks=2).results:
+        new = "is new since Zero3 was made, and not sharded: change the model first, and then make the Zero3"
+        assert found["new weight"] == f"RuntimeError: 0.weight {new}"
+        assert found["new module"] == f"RuntimeError: 2.weight {new}"
+        assert found["new layer"] == f"RuntimeError: 3.weight {new}"
+        assert all("2.bias has a hook, which Zero3 would not call" in found[name] for name in ("hook", "late hook"))
+        assert "ValueError: 0.weight is sharded already, by another Zero3" in found["shared layer"]
+
+
 def test_ranks_with_different_models_and_a_gradient_that_is_not_finite_name_the_rank():
     with pytest.raises(RankFailed, match=r"rank 1 does not have the model of rank 0") as failed:
         launch(lambda: Zero3(chain(5 if dist.get_rank() == 1 else 4)), ranks=3)

@@ -57,6 +57,21 @@ def test_the_report_has_what_an_exception_was_raised_from_and_the_members_of_a_g
     assert "No such" not in fails(suppressed, RankFailed, "TypeError: plain").report
 
 
+def test_causes_that_go_round_and_a_recursion_without_end_are_told_once(fails):
+    def circle():
+        first, second = ValueError("first"), KeyError("second")
+        first.__cause__, second.__cause__ = second, first
+        raise first
+
+    assert fails(circle, RankFailed, r"second(.|\n)*which led to:(.|\n)*first", ranks=1).report.count("led to") == 1
+
+    def deeper(n):
+        return deeper(n + 1)
+
+    report = fails(lambda: deeper(0), RankFailed, r"and the same \d+ times more", "RecursionError", ranks=1).report
+    assert report.count("in deeper") == 1
+
+
 @pytest.mark.parametrize("ask", [input, breakpoint])
 def test_a_rank_that_asks_a_person_fails_at_its_line(fails, ask):
     fails(lambda: ask(), RankFailed, r"test_faults.py, line \d+, in <lambda>")

@@ -176,6 +176,18 @@ def test_what_is_no_function_is_refused(fn, words):
         launch(fn)
 
 
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), None, "5"])
+def test_a_time_that_is_none_is_refused(timeout):
+    with pytest.raises(ValueError, match="expected seconds above 0"):
+        launch(int, timeout=timeout)
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"seed": 2**32}, {"seed": 0.5}, {"may_fail": 0}, {"may_fail": [4]}])
+def test_a_seed_or_a_rank_that_is_none_is_refused(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}=.*: expected"):
+        launch(int, **options)
+
+
 def test_devices():
     assert choose_device(2, "cpu").backend == "gloo"
     with pytest.raises(ValueError, match="expected one of auto, cpu, cuda"):

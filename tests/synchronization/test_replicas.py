@@ -17,6 +17,7 @@ from parallel_lab.runtime import make_mesh
 from parallel_lab.synchronization import (
     DiLoCo,
     Hogwild,
+    HogwildSGD,
     LocalSGD,
     LocalSteps,
     OuterSteps,
@@ -135,6 +136,45 @@ def test_local_sgd_and_diloco_equal_all_ranks_in_one_process():
         oracle = all_in_one(3, every, lambda parameters: adamw(parameters, lr=1e-2), outer)
         for _, far, _ in results:
             same(far[every], oracle, 1e-10)
+
+
+@pytest.mark.parametrize("stepper", [LocalSGD, DiLoCo])
+def test_a_layer_frozen_between_meetings_meets_once_more_and_then_stands_still(stepper):
+    def fn():
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        local = stepper(net, torch.optim.AdamW(net.parameters(), lr=0.1), every=2)
+        found = []
+        for k in range(8):
+            net[0].requires_grad_(k not in (3, 4, 5))
+            net(torch.randn(5, 3) + dist.get_rank()).square().mean().backward()
+            local.step()
+            net.zero_grad()
+            if k % 2:
+                found.append(torch.nn.utils.parameters_to_vector(net[0].parameters()).detach().clone())
+        return found
+
+    results = launch(fn, ranks=2).results
+    assert all(map(torch.equal, *results)), "the ranks are apart after a meeting"
+    one, two, three, four = results[0]
+    assert not torch.equal(one, two) and torch.equal(two, three) and not torch.equal(three, four)
+
+
+def test_a_layer_added_later_is_refused():
+    def fn():
+        texts = []
+        for make in (SynchronousSGD, HogwildSGD, lambda *two: LocalSGD(*two, every=2), DiLoCo):
+            net = torch.nn.Sequential(torch.nn.Linear(3, 1))
+            stepper = make(net, SGD(net.parameters(), lr=0.1))
+            net.append(torch.nn.Linear(1, 1))
+            net(torch.ones(2, 3)).sum().backward()
+            texts.append(said(stepper.step))
+        return texts
+
+    for texts in launch(fn, ranks=2).results:
+        for text, name in zip(texts, ("SynchronousSGD", "HogwildSGD", "LocalSGD", "DiLoCo"), strict=True):
+            assert (
+                text == f"ValueError: 1.weight was not to be trained when {name} was made: change the model before that"
+            )
 
 
 def test_bytes_fall_as_one_over_h():
