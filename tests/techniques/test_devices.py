@@ -7,7 +7,7 @@ and has other exponentials, so more than the last digits may differ.
 import pytest
 import torch
 import torch.distributed as dist
-from small import ADAM_LIKE, ADAMW, BATCHES, SGD_LIKE, build
+from every_technique import ADAM_LIKE, ADAMW, BATCHES, SGD_LIKE, build
 
 from parallel_lab import launch, model
 from parallel_lab.runtime import rank_device

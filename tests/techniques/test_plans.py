@@ -2,7 +2,7 @@
 
 import pytest
 import torch.distributed as dist
-from small import NEED_TWO, TECHNIQUES
+from every_technique import NEED_TWO, TECHNIQUES
 
 from parallel_lab import launch
 from parallel_lab.plan import PlanError, check_plan
