@@ -22,9 +22,11 @@ def make_mesh(**axes: int) -> DeviceMesh:
     of its own, also where it spans all ranks, and traces know it by the axis' name. The same axes give the same mesh.
 
     Raises:
-        ValueError: the sizes do not multiply to the number of ranks.
+        ValueError: a size is no whole number from 1, or they do not multiply to the number of ranks.
     """
     world = dist.get_world_size()
+    if not axes or not all(isinstance(size, int) and size > 0 for size in axes.values()):
+        raise ValueError(f"make_mesh got {axes}: expected for each axis how many ranks it has, as in make_mesh(dp=2)")
     if math.prod(axes.values()) != world:
         sizes = " x ".join(f"{name}={size}" for name, size in axes.items())
         raise ValueError(f"{sizes} makes {math.prod(axes.values())} ranks, but there are {world}")

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from parallel_lab.agree.arguments import number
 from parallel_lab.synchronization.local_sgd import LocalSGD, LocalSteps, plan
-from parallel_lab.synchronization.replicas import start_mean, trained
+from parallel_lab.synchronization.replicas import require_known, start_mean, trained
 from parallel_lab.trace import tag
 
 __all__ = ["DiLoCo", "OuterSteps", "outer_step", "plan"]
@@ -116,11 +116,13 @@ class DiLoCo(LocalSGD):
     ) -> None:
         self.rule = OuterSteps(every, outer_lr, outer_momentum)
         super().__init__(model, optimizer, *extra, every=every, group=group)
+        self.known = set(model.parameters())
         # By parameter, from the first step that trains it on: theta_old, the weights of the last meeting, and m.
         self.outer: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
 
     def step(self, weight: float = 1) -> bool:
-        """As that of `LocalSGD`; the steps in between are those of the inner optimizer."""
+        """As that of `LocalSGD`; raises ValueError for a new parameter too, whose theta_old the ranks do not share."""
+        require_known(self.model, self.known, "DiLoCo")
         for parameter in trained(self.model):
             if parameter not in self.outer:
                 old = parameter.detach().clone()

@@ -29,7 +29,7 @@ from torch import nn
 from parallel_lab.agree.arguments import by_name, whole
 from parallel_lab.agree.finite import require_finite
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.synchronization.replicas import require_known, start_equal, start_mean, trained
+from parallel_lab.synchronization.replicas import start_equal, start_mean, trained
 from parallel_lab.trace import span, tag
 
 
@@ -93,7 +93,6 @@ class LocalSGD:
         self.steps = 0  # taken since the start
         self.weight = 0.0  # of the samples seen since the last meeting
         start_equal(model, group)
-        self.known = set(model.parameters())
         self.moved: set[nn.Parameter] = set()  # since the last meeting, also those that were frozen after that
 
     def step(self, weight: float = 1) -> bool:
@@ -103,9 +102,8 @@ class LocalSGD:
             weight: how much this step counts at the next meeting: samples or tokens. With 0 the rank takes no step.
 
         Raises:
-            ValueError: a gradient is not finite, or a parameter is new; the weights are left as they were.
+            ValueError: a gradient is not finite; the weights are left as they were.
         """
-        require_known(self.model, self.known, type(self).__name__)
         self.moved.update(trained(self.model))
         if weight:
             require_finite(self.model, f"rank {dist.get_rank(self.group)}, step {self.steps}")

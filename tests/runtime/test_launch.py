@@ -205,6 +205,9 @@ def test_meshes():
         dist.all_reduce(x, group=mesh.get_group("tp"))
         with pytest.raises(ValueError, match="makes 6 ranks, but there are 4"):
             make_mesh(dp=2, tp=3)
+        for axes in ({}, {"dp": -2, "tp": -2}, {"dp": 4.0}, {"dp": 0}):
+            with pytest.raises(ValueError, match="expected for each axis how many ranks"):
+                make_mesh(**axes)
         return x.item()
 
     assert launch(fn, ranks=4).results == [1.0, 1.0, 5.0, 5.0]
