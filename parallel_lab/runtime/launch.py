@@ -3,6 +3,7 @@
 import functools
 import os
 import pickle
+import re
 import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -112,9 +113,9 @@ def _validate(fn: Any, ranks: Any, timeout: Any, seed: Any, may_fail: Any) -> No
         raise TypeError(f"launch needs a function, got {type(fn).__name__}; write launch(fn, x), not launch(fn(x))")
     if not isinstance(ranks, int) or not 1 <= ranks <= forkserver.MAX_RANKS:
         raise ValueError(f"ranks={ranks!r}: expected a whole number from 1 to {forkserver.MAX_RANKS}")
-    if not isinstance(timeout, Real) or not timeout > 0:
+    if not isinstance(timeout, Real) or not float(timeout) > 0:
         raise ValueError(f"timeout={timeout!r}: expected seconds above 0, or math.inf")
-    if not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+    if not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
         raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**32 - 1")
     if not isinstance(may_fail, Collection) or not set(may_fail) <= set(range(ranks)):
         raise ValueError(f"may_fail={may_fail!r}: expected ranks from 0 to {ranks - 1}")
@@ -172,9 +173,24 @@ def _run(watch: Watch, output: list[str]) -> Run:
 def replay(output: Sequence[str]) -> None:
     """Prints what the ranks printed, in rank order, each line with its rank.
 
-    Of a line that was written again and again after carriage returns, as progress bars are, the last state is shown.
+    Of lines that were written again and again, as progress bars and bars under bars are, the last state is shown.
     """
     for rank, text in enumerate(output):
-        for line in text.removesuffix("\n").split("\n") if text else ():
-            states = [state for state in line.split("\r") if state]
-            print(f"[rank {rank}] {states[-1] if states else ''}")
+        for line in _on_a_terminal(text.removesuffix("\n")) if text else ():
+            print(f"[rank {rank}] {line}")
+
+
+def _on_a_terminal(text: str) -> list[str]:
+    """The lines that a terminal shows in the end: a carriage return writes over a line, ESC [ A goes one line up."""
+    lines, row, over = [""], 0, False
+    for part in re.split(r"(\n|\r|\x1b\[A)", text):
+        if part == "\n":
+            row, over = row + 1, False
+            lines += [""] * (row == len(lines))
+        elif part == "\x1b[A":
+            row = max(row - 1, 0)
+        elif part == "\r":
+            over = True
+        elif part:
+            lines[row], over = part if over else lines[row] + part, False
+    return lines

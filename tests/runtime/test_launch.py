@@ -56,9 +56,13 @@ def test_of_a_line_that_is_written_over_the_last_state_is_shown(capsys):
         for tick in range(200):
             sys.stderr.write(f"\r{tick}/200 \x0b\u2028")
         sys.stderr.write("\rdone\r\n\nnext\n")
+        for tick in range(9):  # a bar under a bar
+            sys.stderr.write(f"\router {tick}\n\rinner {tick}\x1b[A")
+        sys.stderr.write("\n\n")
 
     launch(fn, ranks=2)
-    assert capsys.readouterr().out == "".join(f"[rank {r}] {line}\n" for r in (0, 1) for line in ("done", "", "next"))
+    lines = ("done", "", "next", "outer 8", "inner 8")
+    assert capsys.readouterr().out == "".join(f"[rank {r}] {line}\n" for r in (0, 1) for line in lines)
 
 
 def test_a_slice_leaves_the_rest_of_its_storage_behind():
