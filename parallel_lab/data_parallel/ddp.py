@@ -29,17 +29,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.autograd import Variable
 
 from parallel_lab.agree.same_model import broadcast_tensors
+from parallel_lab.data_parallel.autograd import at_end_of_backward, on_gradient
 from parallel_lab.data_parallel.extras.hooks import Handle, Hook, finish, start, sum_hook
 from parallel_lab.data_parallel.extras.wrapper import Wrapper
+from parallel_lab.data_parallel.flat_vector import Named, partition
 from parallel_lab.data_parallel.guards import Guard, Guards, default_guards
-from parallel_lab.data_parallel.outputs import on_gradient
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.trace import recorder, span, tag
-
-Named = tuple[str, nn.Parameter]
 
 
 def plan(
@@ -118,21 +116,6 @@ class Bucket:
         else:
             torch.mul(parameter.grad, scale, out=view)
         parameter.grad = view.detach()  # what autograd made is freed here
-
-
-def partition(named: Sequence[Named], bucket_bytes: int) -> list[list[Named]]:
-    """Cuts `named` into buckets, keeping the order; a bucket is closed once it holds `bucket_bytes` or more.
-
-    Dtypes and devices do not mix. Buckets stand in the order of their last members, in which they fill up.
-    """
-    open_: dict[tuple, list[int]] = {}
-    closed: list[list[int]] = []
-    for i, (_, parameter) in enumerate(named):
-        members = open_.setdefault((parameter.dtype, parameter.device), [])
-        members.append(i)
-        if sum(named[j][1].nbytes for j in members) >= bucket_bytes:
-            closed.append(open_.pop((parameter.dtype, parameter.device)))
-    return [[named[i] for i in members] for members in sorted([*closed, *open_.values()], key=max)]
 
 
 class DDP(Wrapper):
@@ -240,7 +223,7 @@ class DDP(Wrapper):
         """Autograd has come to an output. If gradients of parameters follow, `_end` closes the pass."""
         self.state = "reached" if self.state == "armed" else self.state
         self.since_s = recorder().now()
-        Variable._execution_engine.queue_callback(self._end)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+        at_end_of_backward(self._end)
 
     def begin(self) -> None:
         """The first gradient of a backward pass has come."""

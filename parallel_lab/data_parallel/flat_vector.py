@@ -18,13 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab.data_parallel.checkpoint import settings
-from parallel_lab.runtime.gather import all_gather
+from parallel_lab.runtime.gather import all_gather, reduce_scatter
 from parallel_lab.trace import recorder
 
 Named = tuple[str, nn.Parameter]
-
-# torch 2.13 renamed it; 2.11 knows the old name alone.
-_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 def owned(sizes: Sequence[int], n: int, rank: int) -> Iterator[tuple[int, int, int, int]]:
@@ -118,8 +115,7 @@ class FlatVector:
             This rank's part (shard_size,), and the handle to wait for before it is read; keep `gradients` until then.
         """
         mine = torch.empty_like(self.shard)
-        work = _reduce_scatter(mine, gradients, group=self.group, async_op=True)
-        return mine, work
+        return mine, reduce_scatter(mine, gradients, self.group)
 
 
 class Bucket(FlatVector):
@@ -193,27 +189,19 @@ class Sharded(Protocol):
         """Forgets the gradients."""
 
 
-def by_dtype(named: Iterable[Named]) -> list[list[Named]]:
-    """The parameters that can share a flat vector, in the order in which they come."""
-    found: dict[tuple, list[Named]] = {}
-    for name, parameter in named:
-        found.setdefault((parameter.dtype, parameter.device), []).append((name, parameter))
-    return list(found.values())
+def partition(named: Sequence[Named], bucket_bytes: float) -> list[list[Named]]:
+    """Cuts `named` into buckets, keeping the order; a bucket is closed once it holds `bucket_bytes` or more.
 
-
-def fill(named: Iterable[Named], bucket_bytes: int) -> Iterator[list[Named]]:
-    """Cuts `named` into buckets, in order; one is closed once it holds `bucket_bytes`, or the dtype changes."""
-    bucket: list[Named] = []
-    for name, parameter in named:
-        if bucket and (bucket[0][1].dtype, bucket[0][1].device) != (parameter.dtype, parameter.device):
-            yield bucket
-            bucket = []
-        bucket.append((name, parameter))
-        if sum(p.nbytes for _, p in bucket) >= bucket_bytes:
-            yield bucket
-            bucket = []
-    if bucket:
-        yield bucket
+    Dtypes and devices do not mix. Buckets stand in the order of their last members, in which they fill up.
+    """
+    open_: dict[tuple, list[int]] = {}
+    closed: list[list[int]] = []
+    for i, (_, parameter) in enumerate(named):
+        members = open_.setdefault((parameter.dtype, parameter.device), [])
+        members.append(i)
+        if sum(named[j][1].nbytes for j in members) >= bucket_bytes:
+            closed.append(open_.pop((parameter.dtype, parameter.device)))
+    return [[named[i] for i in members] for members in sorted([*closed, *open_.values()], key=max)]
 
 
 def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.agree.same_model import check_same_model
-from parallel_lab.data_parallel.outputs import tensors_in
+from parallel_lab.data_parallel.autograd import tensors_in
 from parallel_lab.trace import tag
 
 

@@ -10,9 +10,8 @@ rows, the last ranks fewer or none. On the wire every piece has that size, so on
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -126,16 +125,3 @@ def _members(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, tuple[Home, 
     for name, parameter in model.named_parameters():
         if parameter.numel():  # one without elements stays as it is
             yield name, parameter, tuple(places[parameter])
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in what a module returned: itself, or in tuples, lists, dicts and dataclasses, however deep."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors_in(each)
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield from tensors_in([getattr(value, each.name) for each in fields(value)])

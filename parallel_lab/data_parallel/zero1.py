@@ -15,6 +15,7 @@ Psi is the number of parameters, padded by at most n - 1 elements for each dtype
 
 from collections.abc import Callable, Iterable
 from itertools import count
+from math import inf
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.flat_vector import FlatVector, by_dtype, copy_settings, shard_groups, step_shards
+from parallel_lab.data_parallel.flat_vector import FlatVector, copy_settings, partition, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import NoGuards, StepGuards
 from parallel_lab.data_parallel.zero_state import ShardedOptimizer, names
 from parallel_lab.plan import SEND, Op, Plan
@@ -108,7 +109,7 @@ class Zero1(ShardedOptimizer):
         with tag(phase="setup"):
             guard.model(nn.ParameterList(self.names), self.group, names=list(self.names.values()))
             broadcast_tensors([p for _, p in trained], self.group)
-        self.vectors = [FlatVector(named, self.group, master_dtype) for named in by_dtype(trained)]
+        self.vectors = [FlatVector(named, self.group, master_dtype) for named in partition(trained, inf)]
         self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
         self.optimizer = optimizer_class(shard_groups(self.param_groups, self.pieces), **optimizer_kwargs)
         for piece in self.pieces:

@@ -25,11 +25,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd import Variable
 
 from parallel_lab.agree.arguments import whole
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.flat_vector import Bucket, fill, sample, shard_groups, step_shards
+from parallel_lab.data_parallel.autograd import at_end_of_backward
+from parallel_lab.data_parallel.flat_vector import Bucket, partition, sample, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import Guards, NoGuards
 from parallel_lab.data_parallel.zero_state import ShardedModule
 from parallel_lab.plan import SEND, Op, Plan
@@ -159,7 +159,7 @@ class Zero2(ShardedModule):
         with tag(phase="setup"):
             self._guard.model(model, self.group, bucket_bytes=bucket_bytes, master_dtype=master_dtype)
             broadcast_tensors([*model.parameters(), *model.buffers()], self.group)
-        self.vectors = [Bucket(named, self.group, master_dtype) for named in fill(trained[::-1], bucket_bytes)]
+        self.vectors = [Bucket(named, self.group, master_dtype) for named in partition(trained[::-1], bucket_bytes)]
         self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
         self.optimizer = optimizer_class(shard_groups(like.param_groups, self.pieces), **optimizer_kwargs)
         self._sync, self.running = True, False
@@ -202,7 +202,7 @@ class Zero2(ShardedModule):
         self.running, self._sending, self._next, self._since_s = True, self._sync, 0, recorder().now()
         for bucket in self.vectors:
             bucket.begin()
-        Variable._execution_engine.queue_callback(self.end_backward)  # pyright: ignore[reportAttributeAccessIssue]
+        at_end_of_backward(self.end_backward)
 
     def _send_full(self) -> None:
         """Sends the buckets whose turn it is, up to the first that is not full: the order is the same on every rank."""
@@ -267,7 +267,6 @@ class Zero2(ShardedModule):
 
     def _record(self, part: int) -> None:
         """Writes down the stretch of the backward pass that ends with bucket `part`."""
-        if recorder().enabled:
-            fields = {"part": part, "mb": self._backwards, "phase": "backward", "start_s": self._since_s}
-            recorder().complete(recorder().issue("backward", **fields))
-            self._since_s = recorder().now()
+        fields = {"part": part, "mb": self._backwards, "phase": "backward", "start_s": self._since_s}
+        recorder().complete(recorder().issue("backward", **fields))
+        self._since_s = recorder().now()

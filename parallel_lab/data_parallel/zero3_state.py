@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel import checkpoint
+from parallel_lab.data_parallel.autograd import in_backward
 
 
 class State:
@@ -42,7 +43,7 @@ class State:
 
     def put_shards_back(self: Any) -> None:
         """Puts the shards back into the model where a backward pass that raised has left whole parameters."""
-        for use in list(self._running) if torch._C._current_graph_task_id() == -1 else ():
+        for use in [] if in_backward() else list(self._running):
             self._end(use)
 
     def share_buffers(self: Any) -> None:

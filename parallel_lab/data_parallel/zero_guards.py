@@ -17,6 +17,7 @@ from parallel_lab.agree import finite
 from parallel_lab.agree.arguments import check_rate, no_positional, rate_problem
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import check_same_model
+from parallel_lab.data_parallel.autograd import in_backward
 from parallel_lab.data_parallel.flat_vector import FlatVector
 from parallel_lab.trace import tag
 
@@ -99,7 +100,7 @@ class Guards(NoGuards):
     def forward(self, model: nn.Module) -> None:
         """Ends a backward pass that raised; ValueError for a trained parameter that was not one when this was made."""
         self._problem = None
-        if self.zero.running and torch._C._current_graph_task_id() < 0:  # no backward pass runs on this thread
+        if self.zero.running and not in_backward():
             self.zero.end_backward()  # sends the rest, for which other ranks may wait
             self.zero.zero_grad()
         sharded = {p for vector in self.zero.vectors for p in vector.parameters}
