@@ -16,8 +16,7 @@ Psi is the number of trained parameters, padded by at most n - 1 elements a buck
 `flat_vector.py` lays the parameters end to end and cuts them; `zero_guards.py` refuses what cannot go well.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -33,7 +32,6 @@ from parallel_lab.data_parallel.flat_vector import Bucket, partition, sample, sh
 from parallel_lab.data_parallel.zero_guards import Guards, NoGuards
 from parallel_lab.data_parallel.zero_state import ShardedModule
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.runtime.group import member
 from parallel_lab.trace import recorder, span, tag
 
 UNDER_WAY = 2  # buckets that may be on the wire while the next is filled
@@ -145,13 +143,13 @@ class Zero2(ShardedModule):
         group: dist.ProcessGroup | None = None,
         **optimizer_kwargs,
     ) -> None:
-        super().__init__()
-        self._guard = guards(self)
+        guard = guards(self)
         params = [p for p in model.parameters() if p.requires_grad] if param_groups is None else list(param_groups)
-        self._guard.arguments(positional, params, optimizer_kwargs)
+        guard.arguments(positional, params, optimizer_kwargs)
         whole("bucket_bytes", bucket_bytes)
         like = optimizer_class(params, **optimizer_kwargs)  # checks the arguments, and fills in the defaults
-        self.module, self.group, self.check_finite = model, member(group), check_finite
+        super().__init__(model, group)
+        self._guard, self.check_finite = guard, check_finite
         self.members = [list(each["params"]) for each in like.param_groups]
         self.names = {p: name for name, p in model.named_parameters()}
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
@@ -162,7 +160,7 @@ class Zero2(ShardedModule):
         self.vectors = [Bucket(named, self.group, master_dtype) for named in partition(trained[::-1], bucket_bytes)]
         self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
         self.optimizer = optimizer_class(shard_groups(like.param_groups, self.pieces), **optimizer_kwargs)
-        self._sync, self.running = True, False
+        self.running = False
         self._forwards, self._backwards = count(), 0
         self._under_way: list[tuple[Bucket, Tensor, dist.Work]] = []
         for bucket in self.vectors:
@@ -181,15 +179,6 @@ class Zero2(ShardedModule):
         with span("forward", mb=mb, phase="forward"):
             return self.module(*args, **kwargs)
 
-    @contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Backward passes inside keep their gradients on the rank, whole; the first one outside sends the sum."""
-        before, self._sync = self._sync, False
-        try:
-            yield
-        finally:
-            self._sync = before
-
     def _arrived(self, bucket: Bucket, index: int, _: Tensor) -> None:
         """The gradient of one parameter is complete. The bucket that it fills leaves at once."""
         if not self.running:
@@ -199,7 +188,7 @@ class Zero2(ShardedModule):
         self._send_full()
 
     def _begin_backward(self) -> None:
-        self.running, self._sending, self._next, self._since_s = True, self._sync, 0, recorder().now()
+        self.running, self._sending, self._next, self._since_s = True, self.sync, 0, recorder().now()
         for bucket in self.vectors:
             bucket.begin()
         at_end_of_backward(self.end_backward)

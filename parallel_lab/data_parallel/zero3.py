@@ -45,7 +45,7 @@ from parallel_lab.runtime.gather import all_gather, reduce_scatter
 from parallel_lab.trace import span, tag
 
 
-class Zero3(State, nn.Module):
+class Zero3(State):
     """Wraps a model: call it like the model. Its parameters keep their names and places, and are this rank's rows.
 
     `module.named_parameters()` are shards along the first dimension, cut as `torch.chunk` cuts, so that the last ranks
@@ -100,17 +100,17 @@ class Zero3(State, nn.Module):
         check_finite: bool = True,
         group: dist.ProcessGroup | DeviceMesh | None = None,
     ) -> None:
-        super().__init__()
-        self._guard = self.guards(self)
-        self._guard.arguments(positional, model, prefetch)
-        self.groups = Groups.of(group, reshard_after_forward)
-        self.module, self.group, self.prefetch, self.check_finite = model, self.groups.shard, prefetch, check_finite
+        guard = self.guards(self)
+        guard.arguments(positional, model, prefetch)
+        groups = Groups.of(group, reshard_after_forward)
+        super().__init__(model, groups.shard)
+        self._guard, self.groups, self.prefetch, self.check_finite = guard, groups, prefetch, check_finite
         self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
         self.reshard_after_forward = reshard_after_forward is True or reshard_after_forward > 1
         cuts = cut(model, self.group.size(), units)
         self._guard.model(model, units=[each.name for each in cuts], prefetch=prefetch, compute_dtype=compute_dtype)
         self.units = [Unit(part, each, self.group.size(), compute_dtype) for part, each in enumerate(cuts)]
-        self.sync, self.mb = True, -1
+        self.mb = -1
         self._order = [Use(unit) for unit in sorted(self.units, key=lambda unit: unit.module is not model)]
         self._running: list[Use] = []  # those whose whole parameters stand in the model
         self._reductions: list[Iterator[None]] = []  # under way

@@ -1,20 +1,19 @@
 """What one does with a sharded model beside training it: save, load, make it whole, build it without memory."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel import checkpoint
 from parallel_lab.data_parallel.autograd import in_backward
+from parallel_lab.data_parallel.wrapped import Wrapped
 
 
-class State:
+class State(Wrapped):
     """The part of `Zero3` that saves and loads.
 
     Attributes:
@@ -24,11 +23,12 @@ class State:
         sync: whether backward passes send their gradients.
     """
 
-    module: nn.Module
+    instead = (
+        "a Zero3 holds a process group and one rank's shards, so it cannot be copied, pickled or returned from a rank."
+        " Take full_state_dict() for the whole model, or shard_state() for this rank's part."
+    )
     units: list[Any]
     groups: Any
-    group: dist.ProcessGroup
-    sync: bool
     compute_dtype: torch.dtype | None
     _running: list[Any]
     _reductions: list[Any]
@@ -59,18 +59,6 @@ class State:
             items = [self._converted(each) for each in (value.values() if type(value) is dict else value)]
             return dict(zip(value, items, strict=True)) if type(value) is dict else tuple(items)
         return value
-
-    @contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Backward passes inside keep their gradients on the rank, whole; the first one outside sends the sum.
-
-        It saves reduce-scatters and costs the memory of all gradients. Parameters are unsharded as ever.
-        """
-        before, self.sync = self.sync, False
-        try:
-            yield
-        finally:
-            self.sync = before
 
     def set_requires_gradient_sync(self, requires_gradient_sync: bool) -> None:
         """As `no_sync`, from here on: False keeps gradients on the rank, True sends them."""
@@ -193,15 +181,6 @@ class State:
                 if not left[unit]:
                     broadcast_tensors(whole[unit], self.groups.everyone)
                     unit.take(whole.pop(unit), self.group.rank())
-
-    def __reduce_ex__(self, protocol):
-        raise TypeError(
-            "a Zero3 holds a process group and one rank's shards, so it cannot be copied, pickled or returned from a"
-            " rank. Take full_state_dict() for the whole model, or shard_state() for this rank's part."
-        )
-
-    def __deepcopy__(self, memo):
-        return self.__reduce_ex__(2)
 
 
 def _reset_parameters(module: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from parallel_lab.agree.problem import agree
 from parallel_lab.data_parallel import checkpoint
 from parallel_lab.data_parallel.flat_vector import Piece, Sharded, copy_settings
+from parallel_lab.data_parallel.wrapped import NotCopied, Wrapped
 
 
 def names(groups: Iterable[Mapping[str, Any]]) -> dict[nn.Parameter, str]:
@@ -139,7 +140,7 @@ def _not_torch(zero: Sharded, state_dict: Mapping[str, Any]) -> ValueError | Non
     return None
 
 
-class _Sharded:
+class _Sharded(NotCopied):
     """What Zero1 and Zero2 save and load in shards."""
 
     def _buffers_saved(self) -> dict[str, Tensor] | None:
@@ -154,10 +155,7 @@ class _Sharded:
         """Takes over this rank's part of `shards`, see `zero_state.load_shard_state`. All ranks have to call it."""
         load_shard_state(cast(Sharded, self), shards, self._buffers_saved())
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """No copy: the process group and the shards belong to this rank."""
-        name = type(self).__name__
-        raise TypeError(f"a {name} cannot be copied or pickled: save its shard_state(), and copy the model inside")
+    instead = "what is sharded cannot be copied or pickled: save its shard_state(), and copy the model inside"
 
 
 class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
@@ -188,10 +186,9 @@ class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
         super().add_param_group(param_group)
 
 
-class ShardedModule(_Sharded, nn.Module):
+class ShardedModule(_Sharded, Wrapped):
     """The base of Zero2: what a wrapped model has to have, beside its passes and its `step`."""
 
-    module: nn.Module
     pieces: list[Piece]
     optimizer: torch.optim.Optimizer
     members: list[list[nn.Parameter]]
@@ -214,14 +211,6 @@ class ShardedModule(_Sharded, nn.Module):
     def gradient_shards(self) -> list[Tensor]:
         """This rank's pieces of the mean gradient: what `clip_grad_norm_` scales."""
         return [piece.view.grad for piece in self.pieces if piece.view.grad is not None]
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """That of the wrapped model: names have no prefix, so it loads without the wrapper too."""
-        return self.module.state_dict(*args, **kwargs)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """That of the wrapped model; master copies follow with the next step. Every rank must load the same."""
-        return self.module.load_state_dict(*args, **kwargs)
 
     def _buffers_saved(self) -> dict[str, Tensor]:
         return dict(self.module.named_buffers())

@@ -81,16 +81,16 @@ def test_a_recorded_step_is_the_plan_and_sends_what_the_formula_says():
         for n in range(1, 5):
             group = dist.new_group(range(n))
             if dist.get_rank() < n:
-                worlds[n] = [steps(group, **each) for each in (SETTINGS if n == 3 else SETTINGS[:1])]
+                worlds[n] = group.axis, [steps(group, **each) for each in (SETTINGS if n == 3 else SETTINGS[:1])]
         mesh = make_mesh(dp=2, tp=2)
         return worlds, steps(mesh["dp"]), steps(make_mesh(replicate=2, shard=2), root=True, count=2)
 
     results = launch(fn, ranks=4).results
     for n in range(1, 5):
         for k, settings in enumerate(SETTINGS if n == 3 else SETTINGS[:1]):
-            plan = planned(n, **settings)
+            plan = planned(n, axis=results[0][0][n][0], **settings)
             check_plan(plan)
-            recorded = [results[rank][0][n][k] for rank in range(n)]
+            recorded = [results[rank][0][n][1][k] for rank in range(n)]
             assert [tuple(ops) for ops, _ in recorded] == list(plan.rows), (n, settings)
             assert {sent for _, sent in recorded} == {formula(n, **settings)}, (n, settings)
     hybrid = planned(2, root=True, count=2, replicas=2)
