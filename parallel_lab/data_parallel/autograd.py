@@ -48,3 +48,9 @@ def in_backward() -> bool:
 def at_end_of_backward(callback: Callable[[], None]) -> None:
     """Has `callback` called when the backward pass that runs on this thread is over."""
     Variable._execution_engine.queue_callback(callback)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+
+
+def came_twice(rank: str, name: object) -> ValueError:
+    """The error for the gradient of parameter `name` that comes again in the same backward pass."""
+    text = f"{rank}: the gradient of {name} came twice in one backward pass"
+    return ValueError(f"{text}; with activation checkpointing, pass use_reentrant=False")

@@ -11,14 +11,14 @@ result on pieces as on whole parameters. One that looks at a whole tensor, such 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab.data_parallel.checkpoint import settings
-from parallel_lab.runtime.gather import all_gather, reduce_scatter
+from parallel_lab.runtime.gather import all_gather
 from parallel_lab.trace import recorder
 
 Named = tuple[str, nn.Parameter]
@@ -106,17 +106,6 @@ class FlatVector:
         """Starts to fill `data` with the shards of all ranks; returns the handle. Sends (n-1)/n of it per rank."""
         return all_gather(self.data, self.shard, self.group)
 
-    def reduce_scatter(self, gradients: Tensor) -> tuple[Tensor, dist.Work]:
-        """Starts to sum `gradients` (n * shard_size,) over the ranks, each of which gets the part that it owns.
-
-        Sends (n-1)/n of them per rank.
-
-        Returns:
-            This rank's part (shard_size,), and the handle to wait for before it is read; keep `gradients` until then.
-        """
-        mine = torch.empty_like(self.shard)
-        return mine, reduce_scatter(mine, gradients, self.group)
-
 
 class Bucket(FlatVector):
     """A flat vector whose gradients travel together, and the gradients that are under way.
@@ -155,38 +144,6 @@ def sample(buckets: Iterable[Bucket]) -> None:
     """Notes the bytes of the gradients under way, for the picture of memory over time."""
     if recorder().enabled:
         recorder().sample(sum(each.buffer.nbytes for each in buckets if each.buffer is not None), "buckets")
-
-
-class Sharded(Protocol):
-    """What `zero_guards.py` and `zero_state.py` see of a Zero1 or a Zero2.
-
-    Attributes:
-        group: over which ranks it is sharded.
-        check_finite: whether gradients that are not finite are refused.
-        names: of all parameters, the frozen ones included.
-        vectors: the flat vectors.
-        pieces: this rank's pieces of the trained parameters.
-        optimizer: the one that steps the pieces.
-    """
-
-    group: dist.ProcessGroup
-    check_finite: bool
-    names: dict[nn.Parameter, str]
-    vectors: list[FlatVector]
-    pieces: list[Piece]
-    optimizer: torch.optim.Optimizer
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of the optimizer, with their learning rates."""
-        ...
-
-    def grouped(self) -> list[list[nn.Parameter]]:
-        """The parameters of each group of the optimizer, whole."""
-        ...
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the gradients."""
 
 
 def partition(named: Sequence[Named], bucket_bytes: float) -> list[list[Named]]:

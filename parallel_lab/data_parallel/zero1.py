@@ -24,7 +24,7 @@ from torch import nn
 
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel.flat_vector import FlatVector, copy_settings, partition, shard_groups, step_shards
-from parallel_lab.data_parallel.zero_guards import NoGuards, StepGuards
+from parallel_lab.data_parallel.zero_guards import StepGuards
 from parallel_lab.data_parallel.zero_state import ShardedOptimizer, names
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
@@ -96,7 +96,7 @@ class Zero1(ShardedOptimizer):
         *positional: object,
         master_dtype: torch.dtype | None = None,
         check_finite: bool = True,
-        guards: type[NoGuards] = StepGuards,
+        guards: Callable[[Any], Any] = StepGuards,
         group: dist.ProcessGroup | None = None,
         **optimizer_kwargs,
     ) -> None:

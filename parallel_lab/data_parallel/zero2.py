@@ -29,9 +29,10 @@ from parallel_lab.agree.arguments import whole
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel.autograd import at_end_of_backward
 from parallel_lab.data_parallel.flat_vector import Bucket, partition, sample, shard_groups, step_shards
-from parallel_lab.data_parallel.zero_guards import Guards, NoGuards
+from parallel_lab.data_parallel.zero_guards import Guards
 from parallel_lab.data_parallel.zero_state import ShardedModule
 from parallel_lab.plan import SEND, Op, Plan
+from parallel_lab.runtime.gather import reduce_scatter
 from parallel_lab.trace import recorder, span, tag
 
 UNDER_WAY = 2  # buckets that may be on the wire while the next is filled
@@ -139,7 +140,7 @@ class Zero2(ShardedModule):
         bucket_bytes: int = 25 * 2**20,
         master_dtype: torch.dtype | None = None,
         check_finite: bool = True,
-        guards: type[NoGuards] = Guards,
+        guards: Callable[[Any], Any] = Guards,
         group: dist.ProcessGroup | None = None,
         **optimizer_kwargs,
     ) -> None:
@@ -206,8 +207,9 @@ class Zero2(ShardedModule):
         while len(self._under_way) >= UNDER_WAY:
             self._land(*self._under_way.pop(0))
         self._guard.on_bucket(bucket, bucket.gradients())
+        mine = torch.empty_like(bucket.shard)
         with tag(part=part, mb=self._backwards, phase="backward"):
-            self._under_way.append((bucket, *bucket.reduce_scatter(bucket.gradients())))
+            self._under_way.append((bucket, mine, reduce_scatter(mine, bucket.gradients(), self.group)))
         sample(self.vectors)
 
     def _land(self, bucket: Bucket, mean: Tensor, work: dist.Work) -> None:

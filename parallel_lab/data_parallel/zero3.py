@@ -37,7 +37,7 @@ from parallel_lab.data_parallel.autograd import at_end_of_backward, backward_pas
 from parallel_lab.data_parallel.unit import Unit, Unshard, Use
 from parallel_lab.data_parallel.units import cut
 from parallel_lab.data_parallel.zero3_groups import Groups
-from parallel_lab.data_parallel.zero3_guards import Guards, NoGuards
+from parallel_lab.data_parallel.zero3_guards import Guards
 from parallel_lab.data_parallel.zero3_plan import plan as plan
 from parallel_lab.data_parallel.zero3_saved import without_memory_of
 from parallel_lab.data_parallel.zero3_state import State
@@ -86,7 +86,7 @@ class Zero3(State):
         RuntimeError: a parameter used in the forward pass of another unit.
     """
 
-    guards: ClassVar[type[NoGuards]] = Guards
+    guards: ClassVar[type] = Guards
 
     def __init__(
         self,

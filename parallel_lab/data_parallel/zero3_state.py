@@ -1,15 +1,15 @@
 """What one does with a sharded model beside training it: save, load, make it whole, build it without memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel import checkpoint
 from parallel_lab.data_parallel.autograd import in_backward
+from parallel_lab.data_parallel.units import Slot
 from parallel_lab.data_parallel.wrapped import Wrapped
 
 
@@ -104,30 +104,28 @@ class State(Wrapped):
             for name, value in held.items()
         }
 
+    @property
+    def slots(self) -> dict[Tensor, Slot]:
+        """Which parameter each shard is of."""
+        return {shard: slot for unit in self.units for shard, slot in zip(unit.shards, unit.slots, strict=True)}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the shards are."""
+        return self.units[0].shards[0].device
+
     def shard_state(self, optimizer: torch.optim.Optimizer | None = None) -> checkpoint.Shard:
         """What this rank holds, and what `optimizer` holds of it, in the form that `checkpoint.py` describes."""
+        return self._held(optimizer).save()
+
+    def _held(self, optimizer: torch.optim.Optimizer | None) -> checkpoint.Held:
         self.reset()
-        names = {shard: slot.name for unit in self.units for shard, slot in zip(unit.shards, unit.slots, strict=True)}
-        return checkpoint.shard(
-            self.groups.everyone,
-            self._entries(optimizer),
-            optimizer=type(optimizer).__name__ if optimizer else "",
-            groups=checkpoint.groups_of(optimizer.param_groups, names) if optimizer else (),
-            replicated=dict(self.module.named_buffers()),
-        )
-
-    def _held(self) -> Iterator[tuple[Any, int, nn.Parameter]]:
-        """Each parameter's slot, the element that this rank's shard begins with, and the shard."""
-        for unit in self.units:
-            for slot, shard in zip(unit.slots, unit.shards, strict=True):
-                yield slot, slot.first(self.group.rank()), shard
-
-    def _entries(self, optimizer: torch.optim.Optimizer | None) -> dict[str, checkpoint.Entry]:
-        state = optimizer.state if optimizer else {}
-        return {
-            slot.name: checkpoint.entry(slot.shape, shard.dtype, start, shard, state.get(shard, {}))
-            for slot, start, shard in self._held()
-        }
+        slots, rank = self.slots, self.group.rank()
+        parts = [checkpoint.Part(slot.name, slot.shape, p.dtype, slot.first(rank), p) for p, slot in slots.items()]
+        names = {shard: slot.name for shard, slot in slots.items()}
+        groups = checkpoint.groups_of(optimizer.param_groups, names) if optimizer else ()
+        buffers = dict(self.module.named_buffers())
+        return checkpoint.Held(self.groups.everyone, self.device, parts, optimizer, groups, buffers)
 
     def load_shard_state(
         self, shards: checkpoint.Shard | Sequence[checkpoint.Shard], optimizer: torch.optim.Optimizer | None = None
@@ -142,16 +140,7 @@ class State(Wrapped):
         Raises:
             ValueError: it says why, with nothing changed on any rank.
         """
-        shards = checkpoint.as_list(shards)
-        problem = checkpoint.why_not(shards, lambda: self.shard_state(optimizer))
-        agree(problem, self.groups.everyone, self.units[0].shards[0].device)
-        for slot, start, shard in self._held():
-            state = checkpoint.load_parameter(shards, slot.name, start, shard)
-            if optimizer and state:
-                optimizer.state[shard] = state
-        if optimizer:
-            checkpoint.load_groups(optimizer.param_groups, shards)
-        checkpoint.load_replicated(dict(self.module.named_buffers()), shards)
+        self._held(optimizer).load(shards)
 
     @torch.no_grad()
     def materialize(self, device: torch.device | str, init: Callable[[nn.Module], None] | None = None) -> None:
