@@ -78,7 +78,7 @@ def shard(
         replicated: the buffers.
     """
     saved = {"parameters": entries, "optimizer": optimizer, "groups": list(groups), "replicated": replicated}
-    return {"rank": group.rank(), "ranks": group.size(), **_copy(saved)}
+    return {"rank": group.rank(), "ranks": group.size(), **copied(saved)}
 
 
 def groups_of(param_groups: Iterable[Mapping[str, Any]], names: Mapping[Tensor, str]) -> list[dict[str, Any]]:
@@ -96,13 +96,19 @@ def settings(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
-def _copy(value: Any) -> Any:
-    # A slice keeps its whole storage alive, and a pickle would hold all of it for each slice: hence copies.
+def copy_settings(source: Iterable[Mapping[str, Any]], target: Iterable[dict[str, Any]]) -> None:
+    """Copies the hyperparameters of an optimizer's groups into those of another."""
+    for theirs, mine in zip(source, target, strict=True):
+        mine.update(settings(theirs))
+
+
+def copied(value: Any) -> Any:
+    """A copy of tensors, however deep. A slice would keep its whole storage alive, and a pickle would hold all of it."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, Mapping):
-        return {key: _copy(each) for key, each in value.items()}
-    return type(value)(map(_copy, value)) if type(value) in (list, tuple) else value
+        return {key: copied(each) for key, each in value.items()}
+    return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
 
 
 # What one rank loads.
@@ -127,7 +133,7 @@ def load_parameter(shards: Sequence[Shard], name: str, start: int, values: Tenso
     with torch.no_grad():
         values.copy_(found.pop("").view(values.shape))
     return {
-        key: each.to(values.device).view(values.shape) if isinstance(each, Tensor) and each.dim() else _copy(each)
+        key: each.to(values.device).view(values.shape) if isinstance(each, Tensor) and each.dim() else copied(each)
         for key, each in found.items()
     }
 
@@ -160,12 +166,6 @@ def _join(pieces: Sequence[Piece], start: int, stop: int) -> tuple[Tensor, int]:
             parts.append(values[at - begin : stop - begin])
             at = min(end, stop)
     return torch.cat(parts[1:] or parts), at
-
-
-def load_groups(groups: Iterable[dict], shards: Sequence[Shard]) -> None:
-    """Puts saved hyperparameters back into an optimizer's groups."""
-    for group, saved in zip(groups, shards[0]["groups"], strict=True):
-        group.update(_copy(settings(saved)))
 
 
 # Why it cannot.
@@ -303,7 +303,7 @@ class Held(NamedTuple):
                     held.clear()
                     held.update(state)
         if self.optimizer:
-            load_groups(self.optimizer.param_groups, shards)
+            copy_settings(copied(shards[0]["groups"]), self.optimizer.param_groups)
         if self.replicated is not None:
             for name, value in (shards[0]["replicated"] or {}).items():
                 self.replicated[name].detach().copy_(value)
@@ -365,4 +365,4 @@ def from_torch(state_dict: Mapping[str, Any], model: nn.Module) -> Shard:
     buffers = {name: weights[name] for name, _ in model.named_buffers() if name in weights}
     optimizer = None if optim["param_groups"] else ""  # its class is not known
     saved = {"parameters": entries, "groups": optim["param_groups"], "replicated": buffers}
-    return {"rank": 0, "ranks": 1, "optimizer": optimizer, **_copy(saved)}
+    return {"rank": 0, "ranks": 1, "optimizer": optimizer, **copied(saved)}

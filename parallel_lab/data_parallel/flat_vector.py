@@ -167,12 +167,6 @@ def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -
     return [settings(group) | {"params": [shards[p] for p in group["params"] if p in shards]} for group in groups]
 
 
-def copy_settings(source: Iterable[Mapping[str, Any]], target: Iterable[dict[str, Any]]) -> None:
-    """Copies the hyperparameters of an optimizer's groups into those of another."""
-    for theirs, mine in zip(source, target, strict=True):
-        mine.update(settings(theirs))
-
-
 def step_shards(optimizer: torch.optim.Optimizer, pieces: Iterable[Piece]) -> None:
     """Steps the shards, once, by the gradients of their views; master copies then hand their values to the views."""
     for piece in pieces:

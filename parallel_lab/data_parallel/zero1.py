@@ -23,7 +23,8 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.flat_vector import FlatVector, copy_settings, partition, shard_groups, step_shards
+from parallel_lab.data_parallel.checkpoint import copy_settings
+from parallel_lab.data_parallel.flat_vector import FlatVector, partition, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import StepGuards
 from parallel_lab.data_parallel.zero_state import ShardedOptimizer, names
 from parallel_lab.plan import SEND, Op, Plan
@@ -104,7 +105,8 @@ class Zero1(ShardedOptimizer):
         guard.arguments(positional, params, optimizer_kwargs)
         whole = optimizer_class(params, **optimizer_kwargs)  # checks the arguments, and fills in the defaults
         super().__init__(whole.param_groups, dict(whole.defaults))
-        self.names, self.group = names(self.param_groups), member(group)
+        self.group, self.names = member(group), names(self.param_groups)
+        self.members = [each["params"] for each in self.param_groups]
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
         with tag(phase="setup"):
             guard.model(nn.ParameterList(self.names), self.group, names=list(self.names.values()))

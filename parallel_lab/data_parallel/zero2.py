@@ -164,11 +164,15 @@ class Zero2(ShardedModule):
         self.running = False
         self._forwards, self._backwards = count(), 0
         self._under_way: list[tuple[Bucket, Tensor, dist.Work]] = []
+        self._hook_parameters()
+        self._guard.after_step()
+
+    def _hook_parameters(self) -> None:
+        """Has autograd tell when the gradient of a parameter is complete."""
         for bucket in self.vectors:
             for index, parameter in enumerate(bucket.parameters):
                 hook = parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
                 self._guard.hooked(parameter, hook)
-        self._guard.after_step()
 
     def forward(self, *args, **kwargs) -> Any:
         """Runs the model on this rank's part of the batch."""

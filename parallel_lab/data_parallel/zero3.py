@@ -119,12 +119,16 @@ class Zero3(State):
         self._expected: list[Unit] = []
         self._saved: Any = nullcontext()
         for unit in self.units:
-            broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
-            unit.keep_rows(self.group.rank())
-            unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
-            unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
+            self._shard(unit)
         model.register_forward_pre_hook(self._begin_forward, prepend=True, with_kwargs=True)
         model.register_forward_hook(self._end_forward, always_call=True)
+
+    def _shard(self, unit: Unit) -> None:
+        """Leaves this rank's rows of rank 0's values, and comes in before and after the unit's forward pass."""
+        broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
+        unit.keep_rows(self.group.rank())
+        unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
+        unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
 
     def forward(self, *args, **kwargs) -> Any:
         """Runs the model on this rank's share of the batch."""

@@ -17,10 +17,9 @@ class State(Wrapped):
     """The part of `Zero3` that saves and loads.
 
     Attributes:
-        module: the model.
         units: what is communicated together.
-        group: the group along which parameters are sharded.
-        sync: whether backward passes send their gradients.
+        groups: over whom it is sharded.
+        compute_dtype: what parameters are gathered in and computed with; None for their own.
     """
 
     instead = (
@@ -69,11 +68,7 @@ class State(Wrapped):
         self.put_shards_back()
         for unit in self.units:
             unit.gradients = []
-        for parameter in self.module.parameters():
-            if set_to_none or parameter.grad is None:
-                parameter.grad = None
-            else:
-                parameter.grad.zero_()
+        super().zero_grad(set_to_none)
 
     def gradient_shards(self) -> list[Tensor]:
         """This rank's shards of the mean gradient: what `clip_grad_norm_` scales."""
@@ -95,14 +90,7 @@ class State(Wrapped):
                 whole[id(shard)] = value.clone()
             self.reshard(unit)
         held = self.module.state_dict(keep_vars=True)
-        return {
-            name: whole[id(value)]
-            if id(value) in whole
-            else value.detach().clone()
-            if isinstance(value, Tensor)
-            else value
-            for name, value in held.items()
-        }
+        return {name: whole[id(v)] if id(v) in whole else checkpoint.copied(v) for name, v in held.items()}
 
     @property
     def slots(self) -> dict[Tensor, Slot]:

@@ -79,4 +79,4 @@ def load(zero: Zero3, directory: str | Path, optimizer: torch.optim.Optimizer | 
     state = torch_state(zero, optimizer)
     load_dcp(state, checkpoint_id=directory)
     if optimizer:
-        checkpoint.load_groups(optimizer.param_groups, [{"groups": state["optim"]["param_groups"]}])
+        checkpoint.copy_settings(state["optim"]["param_groups"], optimizer.param_groups)

@@ -30,7 +30,7 @@ class NoGuards:
     """
 
     def __init__(self, zero: Any) -> None:
-        """Nothing is kept of it."""
+        self.zero = zero
 
     def __getattr__(self, seam: str) -> Callable[..., None]:
         """Any seam."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from parallel_lab.agree.problem import agree
 from parallel_lab.data_parallel import checkpoint
-from parallel_lab.data_parallel.flat_vector import Piece, copy_settings
+from parallel_lab.data_parallel.flat_vector import Piece
 from parallel_lab.data_parallel.wrapped import NotCopied, Wrapped
 
 
@@ -36,6 +36,7 @@ class _Sharded(NotCopied):
         vectors: the flat vectors.
         pieces: this rank's pieces of the trained parameters.
         optimizer: the one that steps the pieces.
+        members: the parameters of each of its groups, whole.
     """
 
     instead = "what is sharded cannot be copied or pickled: save its shard_state(), and copy the model inside"
@@ -44,6 +45,7 @@ class _Sharded(NotCopied):
     vectors: Sequence[Any]
     pieces: list[Piece]
     optimizer: torch.optim.Optimizer
+    members: list[list[nn.Parameter]]
 
     @property
     def sharded(self) -> set[nn.Parameter]:
@@ -54,10 +56,6 @@ class _Sharded(NotCopied):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.vectors[0].data.device
-
-    def grouped(self) -> list[list[nn.Parameter]]:
-        """The parameters of each group of the optimizer, whole."""
-        raise NotImplementedError
 
     def _replicated(self) -> dict[str, Tensor] | None:
         """The buffers of the model; None where it is not seen."""
@@ -75,7 +73,7 @@ class _Sharded(NotCopied):
         held = {p: (0, p) for p in self.names.keys() - self.sharded} if whole else {}
         held |= {piece.parameter: (piece.start, piece.shard) for piece in self.pieces}
         parts = [checkpoint.Part(name, p.shape, p.dtype, *held.get(p, (0, None))) for p, name in self.names.items()]
-        inner = zip(self.optimizer.param_groups, self.grouped(), strict=True)
+        inner = zip(self.optimizer.param_groups, self.members, strict=True)
         groups = checkpoint.groups_of([{**group, "params": params} for group, params in inner], {**self.names})
         return checkpoint.Held(self.group, self.device, parts, self.optimizer, groups, self._replicated())
 
@@ -92,14 +90,10 @@ class _Sharded(NotCopied):
 class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
     """The base of Zero1: what an optimizer has to have, beside its `step`."""
 
-    def grouped(self) -> list[list[nn.Parameter]]:
-        """The parameters of each group, whole."""
-        return [group["params"] for group in self.param_groups]
-
     def load_shard_state(self, shards: checkpoint.Shard | Sequence[checkpoint.Shard]) -> None:
         """Takes over this rank's part of `shards`, see `checkpoint.Held`. All ranks have to call it."""
         super().load_shard_state(shards)
-        copy_settings(self.optimizer.param_groups, self.param_groups)
+        checkpoint.copy_settings(self.optimizer.param_groups, self.param_groups)
 
     def state_dict(self) -> dict[str, Any]:
         """What the whole optimizer would give in one process. All ranks have to call it, and each gets all of it."""
@@ -132,13 +126,13 @@ class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
                     value = value.reshape(-1)[piece.start : piece.stop].to(piece.shard, copy=True)
                 state[key] = value.clone() if isinstance(value, Tensor) else value
         for groups in (self.optimizer.param_groups, self.param_groups):
-            copy_settings(state_dict["param_groups"], groups)
+            checkpoint.copy_settings(state_dict["param_groups"], groups)
 
     def _why_not(self, state_dict: dict[str, Any]) -> ValueError | None:
         """Why `state_dict` cannot be loaded; None if it can."""
         if "state" not in state_dict or "param_groups" not in state_dict:
             return ValueError("this is no state_dict() of an optimizer; a shard_state() goes into load_shard_state()")
-        saved, mine = [len(g["params"]) for g in state_dict["param_groups"]], [len(g) for g in self.grouped()]
+        saved, mine = [len(g["params"]) for g in state_dict["param_groups"]], [len(g) for g in self.members]
         if saved != mine:
             return ValueError(f"the groups of the optimizer had {saved} parameters, and have {mine} here")
         for number, (parameter, name) in enumerate(self.names.items()):
@@ -161,12 +155,6 @@ class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
 
 class ShardedModule(_Sharded, Wrapped):
     """The base of Zero2: what a wrapped model has to have, beside its passes and its `step`."""
-
-    members: list[list[nn.Parameter]]
-
-    def grouped(self) -> list[list[nn.Parameter]]:
-        """The parameters of each group, whole."""
-        return self.members
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
