@@ -103,7 +103,7 @@ def copy_settings(source: Iterable[Mapping[str, Any]], target: Iterable[dict[str
 
 
 def copied(value: Any) -> Any:
-    """A copy of tensors, however deep. A slice would keep its whole storage alive, and a pickle would hold all of it."""
+    """A copy of tensors, however deep. A slice keeps its whole storage alive, and a pickle would hold all of it."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, Mapping):
@@ -112,11 +112,6 @@ def copied(value: Any) -> Any:
 
 
 # What one rank loads.
-
-
-def as_list(shards: Shard | Sequence[Shard]) -> list[Shard]:
-    """The shards, whether one was given or several."""
-    return list(shards) if isinstance(shards, Sequence) else [shards]
 
 
 def load_parameter(shards: Sequence[Shard], name: str, start: int, values: Tensor) -> dict[str, Any]:
@@ -279,17 +274,16 @@ class Held(NamedTuple):
         name = type(self.optimizer).__name__ if self.optimizer else ""
         return shard(self.group, entries, optimizer=name, groups=self.groups, replicated=self.replicated)
 
-    def load(self, shards: Shard | Sequence[Shard]) -> None:
+    def load(self, shards: Sequence[Shard]) -> None:
         """Takes over weights, moments, hyperparameters and buffers. All ranks of the group call it.
 
         Args:
-            shards: of the ranks that saved, whatever they trained with and however many they were; or a single one, if
-                that has all that this rank holds.
+            shards: of the ranks that saved, whatever they trained with and however many they were.
 
         Raises:
             ValueError: it says why the shards cannot be loaded. Nothing was changed on any rank.
         """
-        shards, problem = as_list(shards), None
+        problem = None
         try:
             check_loadable(shards, self.save())
         except ValueError as error:
@@ -322,7 +316,6 @@ def consolidate(shards: Sequence[Shard]) -> dict[str, Any]:
     Raises:
         ValueError: an element is in none of the shards, or they are not of one checkpoint.
     """
-    shards = as_list(shards)
     _check_together(shards)
     parameters, states = {}, {}
     for name, each in {name: each for shard in shards for name, each in shard["parameters"].items()}.items():

@@ -32,7 +32,6 @@ class Slot(NamedTuple):
         homes: all its places (several where it is tied).
         shape: of the whole parameter.
         rows: how many rows a rank has, unless they run out.
-        start: where its piece begins in the message of one rank, in elements.
         chunk: how many elements the message has for it, padding included.
     """
 
@@ -40,7 +39,6 @@ class Slot(NamedTuple):
     homes: tuple[Home, ...]
     shape: torch.Size
     rows: int
-    start: int
     chunk: int
 
     def shard(self, whole: Tensor, rank: int) -> Tensor:
@@ -102,12 +100,10 @@ def cut(model: nn.Module, n: int, units: Iterable[nn.Module] | None = None) -> l
 
 
 def _slots(members: Iterable[tuple[str, nn.Parameter, tuple[Home, ...]]], n: int) -> tuple[Slot, ...]:
-    slots, start = [], 0
+    slots = []
     for name, parameter, homes in members:
         rows = -(-(parameter.shape or (1,))[0] // n)
-        chunk = padded([parameter.shape], n) // n
-        slots.append(Slot(name, homes, parameter.shape, rows, start, chunk))
-        start += chunk
+        slots.append(Slot(name, homes, parameter.shape, rows, padded([parameter.shape], n) // n))
     return tuple(slots)
 
 

@@ -116,7 +116,7 @@ class State(Wrapped):
         return checkpoint.Held(self.groups.everyone, self.device, parts, optimizer, groups, buffers)
 
     def load_shard_state(
-        self, shards: checkpoint.Shard | Sequence[checkpoint.Shard], optimizer: torch.optim.Optimizer | None = None
+        self, shards: Sequence[checkpoint.Shard], optimizer: torch.optim.Optimizer | None = None
     ) -> None:
         """Takes over this rank's rows of the weights, and into `optimizer` those of the moments. All ranks call it.
 

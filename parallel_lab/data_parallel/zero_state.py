@@ -78,7 +78,7 @@ class _Sharded(NotCopied):
         return checkpoint.Held(self.group, self.device, parts, self.optimizer, groups, self._replicated())
 
     @torch.no_grad()
-    def load_shard_state(self, shards: checkpoint.Shard | Sequence[checkpoint.Shard]) -> None:
+    def load_shard_state(self, shards: Sequence[checkpoint.Shard]) -> None:
         """Takes over this rank's part of `shards`, see `checkpoint.Held`. All ranks have to call it."""
         self._held(whole=True).load(shards)
         for piece in self.pieces:
@@ -90,7 +90,7 @@ class _Sharded(NotCopied):
 class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
     """The base of Zero1: what an optimizer has to have, beside its `step`."""
 
-    def load_shard_state(self, shards: checkpoint.Shard | Sequence[checkpoint.Shard]) -> None:
+    def load_shard_state(self, shards: Sequence[checkpoint.Shard]) -> None:
         """Takes over this rank's part of `shards`, see `checkpoint.Held`. All ranks have to call it."""
         super().load_shard_state(shards)
         checkpoint.copy_settings(self.optimizer.param_groups, self.param_groups)
