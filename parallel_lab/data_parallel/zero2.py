@@ -102,7 +102,8 @@ class Zero2(ShardedModule):
     and buffers start from rank 0's values; buffers are taken from rank 0 before each forward pass in training.
 
     A parameter that a backward pass does not use counts as a gradient of zeros: AdamW still decays its weight. One that
-    is frozen later (`requires_grad_(False)`) stands still, and may be thawed again.
+    is frozen later (`requires_grad_(False)`) stands still, and may be thawed again. Where weights are loaded or changed
+    between steps, master copies follow with the next step.
 
     Args:
         model: on its device and in its dtype already. Parameters that are frozen now stay so, on every rank.
