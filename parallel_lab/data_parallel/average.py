@@ -41,7 +41,7 @@ def average_gradients(
 
     Args:
         model: the same on every rank.
-        positional: nothing; every other argument is given by name.
+        positional: nothing; all that follows has a name.
         mb: the microbatch, counted from the first of the run. It names the messages in the trace.
         group: whose ranks share the work; by default all.
 

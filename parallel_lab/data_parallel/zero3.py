@@ -117,8 +117,11 @@ class Zero3(State):
         self._backward_pass = -1  # the number of the last
         self._anchor = torch.empty(0, requires_grad=True, device="cpu")
         self._expected: list[Unit] = []
+        self._saved: Any = nullcontext()
         for unit in self.units:
             self._shard(unit)
+        model.register_forward_pre_hook(self._begin_forward, prepend=True, with_kwargs=True)
+        model.register_forward_hook(self._end_forward, always_call=True)
 
     def _shard(self, unit: Unit) -> None:
         """Leaves this rank's rows of rank 0's values, and comes in before and after the unit's forward pass."""
@@ -126,6 +129,10 @@ class Zero3(State):
         unit.keep_rows(self.group.rank())
         unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
         unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
+
+    def forward(self, *args, **kwargs) -> Any:
+        """Runs the model on this rank's share of the batch."""
+        return self.module(*args, **kwargs)
 
     # Communication: the whole parameters of a unit come and go, its gradients leave.
 
@@ -203,23 +210,16 @@ class Zero3(State):
 
     # The forward pass.
 
-    def forward(self, *args, **kwargs) -> Any:
-        """Runs the model on this rank's share of the batch. Autograd saves no memory of whole parameters meanwhile."""
-        if not in_backward():  # activations are not computed again
-            self._begin_forward()
-        try:
-            with without_memory_of(lambda: [(use, use.unit.whole) for use in self._running], self._whole_of):
-                return self.module(*self._converted(args), **self._converted(kwargs))
-        finally:
-            if not in_backward():
-                self._end_forward()
-
-    def _begin_forward(self) -> None:
-        self.reset()
-        self._expected = [use.unit for use in self._order]
-        self.mb, self._order = self.mb + 1, []
-        self.share_buffers()
-        self._guard.begin_forward()
+    def _begin_forward(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if not in_backward():
+            self.reset()
+            self._expected = [use.unit for use in self._order]
+            self.mb, self._order = self.mb + 1, []
+            self.share_buffers()
+            self._guard.begin_forward()
+        self._saved = without_memory_of(lambda: [(use, use.unit.whole) for use in self._running], self._whole_of)
+        self._saved.__enter__()
+        return self._converted(args), self._converted(kwargs)
 
     def _pre_forward(self, unit: Unit, *_: Any) -> None:
         if in_backward():
@@ -238,10 +238,13 @@ class Zero3(State):
         if not use.pending or (self.reshard_after_forward and unit.module is not self.module):
             self.reshard(unit, small=use.pending and self.groups.small is not self.group)
 
-    def _end_forward(self) -> None:
-        self._guard.end_forward()
-        for unit in [unit for unit in self.units if unit.gathering]:
-            self.reshard(unit)  # it came early, and was not used
+    def _end_forward(self, *_: Any) -> None:
+        self._saved.__exit__(None, None, None)
+        self._saved = nullcontext()
+        if not in_backward():
+            self._guard.end_forward()
+            for unit in [unit for unit in self.units if unit.gathering]:
+                self.reshard(unit)  # it came early, and was not used
 
     # The backward pass.
 

@@ -56,8 +56,8 @@ def plan(
             if op.kind == "B" and (mb + 1 == microbatches or not no_sync):
                 rows += [*previous, wire("reduce_scatter", op.part, axis=axis, phase="backward")]
                 previous = [wire("all_reduce", op.part, axis=replicate_axis, phase="backward")] * (replicas > 1)
-        everyone = axis if replicas == 1 else ""
-        flag = [wire("all_reduce", units + root, axis=everyone, phase="backward")] * guarded
+        all_ranks = "" if replicas > 1 else axis
+        flag = [wire("all_reduce", units + root, axis=all_ranks, phase="backward")] * guarded
         rows += [*previous, *flag] if mb + 1 == microbatches or not no_sync else []
     return Plan.of(rows, _needs(rows, n), ranks=n * replicas)
 

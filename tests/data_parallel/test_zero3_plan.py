@@ -79,31 +79,27 @@ def test_a_recorded_step_is_the_plan_and_sends_what_the_formula_says():
     def fn():
         worlds = {}
         for n in range(1, 5):
-            group = dist.new_group(range(n))
+            group = dist.new_group(range(n), group_desc="zero")
             if dist.get_rank() < n:
-                worlds[n] = group.axis, [steps(group, **each) for each in (SETTINGS if n == 3 else SETTINGS[:1])]
+                worlds[n] = [steps(group, **each) for each in (SETTINGS if n == 3 else SETTINGS[:1])]
         mesh = make_mesh(dp=2, tp=2)
         return worlds, steps(mesh["dp"]), steps(make_mesh(replicate=2, shard=2), root=True, count=2)
 
     results = launch(fn, ranks=4).results
     for n in range(1, 5):
         for k, settings in enumerate(SETTINGS if n == 3 else SETTINGS[:1]):
-            plan = planned(n, axis=results[0][0][n][0], **settings)
+            plan = planned(n, **settings, axis="zero")
             check_plan(plan)
-            recorded = [results[rank][0][n][1][k] for rank in range(n)]
+            recorded = [results[rank][0][n][k] for rank in range(n)]
             assert [tuple(ops) for ops, _ in recorded] == list(plan.rows), (n, settings)
             assert {sent for _, sent in recorded} == {formula(n, **settings)}, (n, settings)
-    hybrid = planned(2, root=True, count=2, replicas=2)
+    hybrid = planned(2, root=True, count=2, replicas=2, axis="shard", replicate_axis="replicate")
     check_plan(hybrid)
-    assert [without_axis(r[2][0]) for r in results] == list(hybrid.rows)
+    assert [tuple(r[2][0]) for r in results] == list(hybrid.rows)
     for replicas in ((0, 2), (1, 3)):  # the ranks along dp
-        plan = planned(2)
+        plan = planned(2, axis="dp")
         ops = [results[rank][1][0] for rank in replicas]
-        assert [tuple(op._replace(rank=k, axis="") for op in row) for k, row in enumerate(ops)] == list(plan.rows)
-
-
-def without_axis(ops):
-    return tuple(op._replace(axis="") for op in ops)
+        assert [tuple(op._replace(rank=k) for op in row) for k, row in enumerate(ops)] == list(plan.rows)
 
 
 def formula(n, count=1, no_sync=False, root=False, check_finite=True, reshard_after_forward=True, **_):

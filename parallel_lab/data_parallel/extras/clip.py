@@ -44,7 +44,7 @@ def clip_grad_norm_(
         model_or_params: a DDP, a plain model, or parameters, whose gradients are the same on every rank; or a `Zero2`
             or `Zero3`, of which each rank scales its shards. Pass that object itself, not its `parameters()`.
         max_norm: above 0.
-        positional: nothing; every other argument is given by name.
+        positional: nothing; all that follows has a name.
         group: over which ranks gradients are sharded; by default the object's own. Replicated gradients need none.
 
     Returns:
