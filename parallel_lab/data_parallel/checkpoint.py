@@ -16,13 +16,14 @@ Several ranks may hold the same elements (a frozen parameter that is not cut, a 
 `to_torch` and `from_torch` translate to and from the state dicts of `torch.distributed.checkpoint`, which FSDP2 uses.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import prod
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from parallel_lab.agree.problem import agree
 
 Piece: TypeAlias = tuple[int, int, Tensor]
 Entry: TypeAlias = dict[str, Any]
@@ -35,14 +36,9 @@ Shard: TypeAlias = dict[str, Any]
 def entry(
     shape: Sequence[int], dtype: torch.dtype, start: int = 0, values: Tensor | None = None, state: Mapping = {}
 ) -> Entry:
-    """What this rank holds of one parameter, for `parameters`. Tensors are not copied yet; `shard` does that.
+    """What this rank holds of one parameter, as in `Part`, for `parameters`. Tensors are not copied yet.
 
-    Args:
-        shape: of the whole parameter.
-        dtype: of the parameter that is computed with; `values` may be master copies of another.
-        start: where `values` begin in the flattened parameter.
-        values: what this rank owns, in any shape; None where it owns nothing.
-        state: what the optimizer holds of it: `optimizer.state[...]`.
+    `state` is what the optimizer holds of `values`: `optimizer.state[...]`.
     """
     if values is None:
         return {"shape": tuple(shape), "dtype": dtype, "pieces": [], "state": {}}
@@ -82,7 +78,7 @@ def shard(
         replicated: the buffers.
     """
     saved = {"parameters": entries, "optimizer": optimizer, "groups": list(groups), "replicated": replicated}
-    return {"rank": group.rank(), "ranks": group.size(), **_copy(saved)}
+    return {"rank": group.rank(), "ranks": group.size(), **copied(saved)}
 
 
 def groups_of(param_groups: Iterable[Mapping[str, Any]], names: Mapping[Tensor, str]) -> list[dict[str, Any]]:
@@ -100,77 +96,74 @@ def settings(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
-def _copy(value: Any) -> Any:
-    # A slice keeps its whole storage alive, and a pickle would hold all of it for each slice: hence copies.
+def copy_settings(source: Iterable[Mapping[str, Any]], target: Iterable[dict[str, Any]]) -> None:
+    """Copies the hyperparameters of an optimizer's groups into those of another."""
+    for theirs, mine in zip(source, target, strict=True):
+        mine.update(settings(theirs))
+
+
+def copied(value: Any) -> Any:
+    """A copy of tensors, however deep. A slice keeps its whole storage alive, and a pickle would hold all of it."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, Mapping):
-        return {key: _copy(each) for key, each in value.items()}
-    return type(value)(map(_copy, value)) if type(value) in (list, tuple) else value
+        return {key: copied(each) for key, each in value.items()}
+    return type(value)(map(copied, value)) if type(value) in (list, tuple) else value
 
 
 # What one rank loads.
 
 
-def as_list(shards: Shard | Sequence[Shard]) -> list[Shard]:
-    """The shards, whether one was given or several."""
-    return list(shards) if isinstance(shards, Sequence) else [shards]
-
-
 def load_parameter(shards: Sequence[Shard], name: str, start: int, values: Tensor) -> dict[str, Any]:
     """Fills `values`, this rank's part of parameter `name`, which begins at element `start`.
 
-    Returns the optimizer's state of that part, in the shape of `values`, for `optimizer.state[...]`; empty if none was
-    saved.
+    Returns:
+        The optimizer's state of that part, in the shape of `values`, for `optimizer.state[...]`; empty if none was
+        saved.
+
+    Raises:
+        ValueError: some of the elements are in none of the shards.
+    """
+    found = _read(shards, name, start, start + values.numel())
+    with torch.no_grad():
+        values.copy_(found.pop("").view(values.shape))
+    return {
+        key: each.to(values.device).view(values.shape) if isinstance(each, Tensor) and each.dim() else copied(each)
+        for key, each in found.items()
+    }
+
+
+def _read(shards: Sequence[Shard], name: str, start: int, stop: int) -> dict[str, Any]:
+    """The elements [start, stop) of a parameter, under "", and the state of these, by key.
+
+    Raises:
+        ValueError: some of the elements are in none of the shards.
     """
     entries = [each["parameters"][name] for each in shards if name in each["parameters"]]
-    stop = start + values.numel()
-    with torch.no_grad():
-        values.copy_(_read([piece for each in entries for piece in each["pieces"]], start, stop).view(values.shape))
-    state: dict[str, Any] = {}
-    for key in (key for each in entries for key in each["state"] if key not in state):
-        found = [each["state"][key] for each in entries if key in each["state"]]
-        if isinstance(found[0], list):
-            part = _read([piece for pieces in found for piece in pieces], start, stop)
-            state[key] = part.to(values.device, copy=True).view(values.shape)
-        else:
-            state[key] = _copy(found[0])
-    return state
+    found: dict[str, Any] = {}
+    for key, value in (pair for each in entries for pair in [("", each["pieces"]), *each["state"].items()]):
+        found[key] = [*found.get(key, []), *value] if isinstance(value, list) else value
+    for key, pieces in found.items():
+        if isinstance(pieces, list):
+            found[key], at = _join(pieces, start, stop)
+            if at < stop:
+                what, ranks = f"{key} of {name}" if key else name, sorted(shard["rank"] for shard in shards)
+                text = f"element {at} of {what} {entries[0]['shape']} is in none of the shards of ranks {ranks}"
+                raise ValueError(f"{text}, and {shards[0]['ranks']} ranks saved: give the shards of all of them")
+    return found
 
 
-def _read(pieces: Iterable[Piece], start: int, stop: int) -> Tensor:
-    """The elements [start, stop) of a parameter, from whichever pieces hold them."""
-    pieces = sorted(pieces, key=lambda piece: piece[:2])
-    parts, at = [pieces[0][2][:0]], start
-    for begin, end, values in pieces:
+def _join(pieces: Sequence[Piece], start: int, stop: int) -> tuple[Tensor, int]:
+    """A copy of the elements [start, stop), from whichever pieces hold them; and the first that none of them holds."""
+    parts, at = [torch.empty(0)], start
+    for begin, end, values in sorted(pieces, key=lambda piece: piece[:2]):
         if begin <= at < min(end, stop):
             parts.append(values[at - begin : stop - begin])
             at = min(end, stop)
-    return torch.cat(parts)
-
-
-def load_groups(groups: Iterable[dict], shards: Sequence[Shard]) -> None:
-    """Puts saved hyperparameters back into an optimizer's groups."""
-    for group, saved in zip(groups, shards[0]["groups"], strict=True):
-        group.update(_copy(settings(saved)))
-
-
-def load_replicated(buffers: Mapping[str, Tensor], shards: Sequence[Shard]) -> None:
-    """Puts saved buffers back, if buffers were saved."""
-    for name, value in (shards[0]["replicated"] or {}).items():
-        buffers[name].detach().copy_(value)
+    return torch.cat(parts[1:] or parts), at
 
 
 # Why it cannot.
-
-
-def why_not(shards: Any, mine: Callable[[], Shard]) -> ValueError | None:
-    """What `check_loadable` raises, as a value that ranks can agree on; None if `shards` can be loaded."""
-    try:
-        check_loadable(shards, mine())
-    except ValueError as error:
-        return error
-    return None
 
 
 def check_loadable(shards: Sequence[Shard], mine: Shard) -> None:
@@ -192,7 +185,7 @@ def check_loadable(shards: Sequence[Shard], mine: Shard) -> None:
             there = saved[name]["shape"]
             raise ValueError(f"{name} is {there} in the checkpoint and {here['shape']} in this model")
         for start, stop, _ in here["pieces"]:
-            _check_cover(shards, name, start, stop)
+            _read(shards, name, start, stop)
     if extra := [name for name in saved if name not in mine["parameters"]]:
         raise ValueError(f"the checkpoint has parameters that this model lacks: {', '.join(extra)}")
     _check_rest(shards[0], mine)
@@ -209,24 +202,6 @@ def _check_together(shards: Sequence[Shard]) -> None:
             if shard[key] != shards[0][key]:
                 text = f"rank {shard['rank']}'s shard has another {key} than rank {shards[0]['rank']}'s"
                 raise ValueError(f"{text}: they are not of one checkpoint")
-
-
-def _check_cover(shards: Sequence[Shard], name: str, start: int, stop: int) -> None:
-    """Raises ValueError if the shards lack some of the elements [start, stop) of a parameter, or of their state."""
-    entries = [each["parameters"][name] for each in shards if name in each["parameters"]]
-    found: dict[str, list[Piece]] = {name: [piece for each in entries for piece in each["pieces"]]}
-    for each in entries:
-        for key, value in each["state"].items():
-            if isinstance(value, list):
-                found.setdefault(f"{key} of {name}", []).extend(value)
-    for what, pieces in found.items():
-        at = start
-        for begin, end, _ in sorted(pieces, key=lambda piece: piece[:2]):
-            at = max(at, end) if begin <= at else at
-        if at < stop:
-            given, ranks = sorted(shard["rank"] for shard in shards), shards[0]["ranks"]
-            text = f"element {at} of {what} {entries[0]['shape']} is in none of the shards of ranks {given}"
-            raise ValueError(f"{text}, and {ranks} ranks saved: give the shards of all of them")
 
 
 def _check_rest(saved: Shard, mine: Shard) -> None:
@@ -252,6 +227,82 @@ def _check_optimizer(saved: Shard, mine: Shard) -> None:
                 raise ValueError(f"{name} was in group {place[name]} of the optimizer, and is in group {k} here")
 
 
+# What Zero1, Zero2 and Zero3 do with it.
+
+
+class Part(NamedTuple):
+    """What this rank holds of one parameter.
+
+    Attributes:
+        name: of the parameter.
+        shape: of the whole parameter.
+        dtype: of the parameter that is computed with; `values` may be master copies of another.
+        start: where `values` begin in the flattened parameter.
+        values: what the optimizer steps, in any shape; None where this rank holds nothing.
+    """
+
+    name: str
+    shape: Sequence[int]
+    dtype: torch.dtype
+    start: int
+    values: Tensor | None
+
+
+class Held(NamedTuple):
+    """All that this rank holds.
+
+    Attributes:
+        group: who saves and loads.
+        device: where its ranks agree.
+        parts: of the parameters.
+        optimizer: of the parts; None for the weights alone.
+        groups: what `groups_of` gives.
+        replicated: the buffers; None where they are not seen.
+    """
+
+    group: dist.ProcessGroup
+    device: torch.device
+    parts: Sequence[Part]
+    optimizer: torch.optim.Optimizer | None
+    groups: Sequence[Mapping[str, Any]]
+    replicated: Mapping[str, Tensor] | None
+
+    def save(self) -> Shard:
+        """What this rank saves."""
+        state: Any = self.optimizer.state if self.optimizer else {}
+        entries = {part.name: entry(*part[1:], state.get(part.values, {})) for part in self.parts}
+        name = type(self.optimizer).__name__ if self.optimizer else ""
+        return shard(self.group, entries, optimizer=name, groups=self.groups, replicated=self.replicated)
+
+    def load(self, shards: Sequence[Shard]) -> None:
+        """Takes over weights, moments, hyperparameters and buffers. All ranks of the group call it.
+
+        Args:
+            shards: of the ranks that saved, whatever they trained with and however many they were.
+
+        Raises:
+            ValueError: it says why the shards cannot be loaded. Nothing was changed on any rank.
+        """
+        problem = None
+        try:
+            check_loadable(shards, self.save())
+        except ValueError as error:
+            problem = error
+        agree(problem, self.group, self.device)
+        for part in self.parts:
+            if part.values is not None:
+                state = load_parameter(shards, part.name, part.start, part.values)
+                if self.optimizer and (state or part.values in self.optimizer.state):
+                    held = self.optimizer.state[part.values]  # the same dict goes on: others may have it
+                    held.clear()
+                    held.update(state)
+        if self.optimizer:
+            copy_settings(copied(shards[0]["groups"]), self.optimizer.param_groups)
+        if self.replicated is not None:
+            for name, value in (shards[0]["replicated"] or {}).items():
+                self.replicated[name].detach().copy_(value)
+
+
 # The whole of it, in one place.
 
 
@@ -265,15 +316,13 @@ def consolidate(shards: Sequence[Shard]) -> dict[str, Any]:
     Raises:
         ValueError: an element is in none of the shards, or they are not of one checkpoint.
     """
-    shards = as_list(shards)
     _check_together(shards)
     parameters, states = {}, {}
     for name, each in {name: each for shard in shards for name, each in shard["parameters"].items()}.items():
-        _check_cover(shards, name, 0, prod(each["shape"]))
         pieces = [piece for shard in shards for piece in shard["parameters"].get(name, {"pieces": []})["pieces"]]
         dtype = pieces[0][2].dtype if pieces else each["dtype"]  # of master copies, where there are such
         parameters[name] = torch.empty(each["shape"], dtype=dtype)
-        states[name] = load_parameter(shards, name, 0, parameters[name]) if pieces else {}
+        states[name] = load_parameter(shards, name, 0, parameters[name])
     rest = {key: shards[0][key] for key in ("groups", "optimizer", "replicated")}
     return {"parameters": parameters, "state": states, **rest}
 
@@ -309,4 +358,4 @@ def from_torch(state_dict: Mapping[str, Any], model: nn.Module) -> Shard:
     buffers = {name: weights[name] for name, _ in model.named_buffers() if name in weights}
     optimizer = None if optim["param_groups"] else ""  # its class is not known
     saved = {"parameters": entries, "groups": optim["param_groups"], "replicated": buffers}
-    return {"rank": 0, "ranks": 1, "optimizer": optimizer, **_copy(saved)}
+    return {"rank": 0, "ranks": 1, "optimizer": optimizer, **copied(saved)}

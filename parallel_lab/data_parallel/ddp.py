@@ -22,24 +22,24 @@ multiplies its loss by n * share_r / batch (`shard_batch` gives that weight).
 What protects users from mistakes stands in `guards.py`, and comes in at the places where `DDP` calls `self.guard`.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.autograd import Variable
 
+from parallel_lab.agree.arguments import no_positional
 from parallel_lab.agree.same_model import broadcast_tensors
+from parallel_lab.data_parallel.autograd import at_end_of_backward, on_gradient
 from parallel_lab.data_parallel.extras.hooks import Handle, Hook, finish, start, sum_hook
-from parallel_lab.data_parallel.extras.wrapper import Wrapper
+from parallel_lab.data_parallel.extras.join import joined
+from parallel_lab.data_parallel.flat_vector import Named, partition
 from parallel_lab.data_parallel.guards import Guard, Guards, default_guards
-from parallel_lab.data_parallel.outputs import on_gradient
+from parallel_lab.data_parallel.wrapped import Wrapped
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.trace import recorder, span, tag
-
-Named = tuple[str, nn.Parameter]
 
 
 def plan(
@@ -120,22 +120,7 @@ class Bucket:
         parameter.grad = view.detach()  # what autograd made is freed here
 
 
-def partition(named: Sequence[Named], bucket_bytes: int) -> list[list[Named]]:
-    """Cuts `named` into buckets, keeping the order; a bucket is closed once it holds `bucket_bytes` or more.
-
-    Dtypes and devices do not mix. Buckets stand in the order of their last members, in which they fill up.
-    """
-    open_: dict[tuple, list[int]] = {}
-    closed: list[list[int]] = []
-    for i, (_, parameter) in enumerate(named):
-        members = open_.setdefault((parameter.dtype, parameter.device), [])
-        members.append(i)
-        if sum(named[j][1].nbytes for j in members) >= bucket_bytes:
-            closed.append(open_.pop((parameter.dtype, parameter.device)))
-    return [[named[i] for i in members] for members in sorted([*closed, *open_.values()], key=max)]
-
-
-class DDP(Wrapper):
+class DDP(Wrapped):
     """Wraps `model` so that `.grad` of each parameter is the mean over the ranks when `backward()` returns.
 
     Weights and buffers of rank 0 are given to all ranks here; in training mode, buffers again before each forward.
@@ -160,6 +145,7 @@ class DDP(Wrapper):
 
     Attributes:
         module: the model.
+        sync: False inside `no_sync`.
         buckets: in the order in which they are sent.
         mb: the microbatch, counted from the first forward.
         state: of the backward pass. `idle`: none is expected. `armed`: a forward has been. `reached`: autograd has
@@ -174,6 +160,8 @@ class DDP(Wrapper):
             that is not finite (on the rank it came from), or a backward without a forward of its own.
     """
 
+    instead = "copy or pickle its .module: a DDP itself has a process group and hooks of this process"
+
     def __init__(
         self,
         model: nn.Module,
@@ -186,11 +174,12 @@ class DDP(Wrapper):
         guards: Sequence[Guard] | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        super().__init__(model, positional, group)
+        no_positional("DDP", positional, "model, group=...")
+        super().__init__(model, group)
         self.bucket_bytes, self.overlap, self.broadcast_buffers = bucket_bytes, overlap, broadcast_buffers
         self.hook, self.scale = (hook, 1.0) if hook else (sum_hook, 1 / self.group.size())
         self.guard = Guards(default_guards(check_finite) if guards is None else guards)
-        self.state, self.synchronize, self.averages = "idle", True, True
+        self.state, self.averages = "idle", True
         self.mb, self.source = -1, 0
         self.handles: list[Handle] = []
         self.wrap("setup")
@@ -213,34 +202,32 @@ class DDP(Wrapper):
         """What the model returns. A backward pass through it averages gradients, unless called inside `no_sync`."""
         self.mb += 1
         self.guard.before_forward(self)
-        if self.training and self.synchronize and self.broadcast_buffers:
+        if self.training and self.sync and self.broadcast_buffers:
             self.guard.before_buffers(self)
             broadcast_tensors(self.module.buffers(), self.group, self.source, mb=self.mb, phase="forward")
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.place):
-            self.state, self.averages = "armed", self.synchronize
+            self.state, self.averages = "armed", self.sync
         with span("forward", mb=self.mb, phase="forward"):
             output = self.module(*args, **kwargs)
         on_gradient(output, self._reached)
         self.guard.after_forward(self, output)
         return output
 
-    @contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Forward passes inside add their gradients up on this rank and send nothing.
+    def join(self, optimizer: torch.optim.Optimizer | None = None) -> AbstractContextManager[None]:
+        """Lets ranks have different numbers of batches: put each rank's loop over its own batches inside.
 
-        The first forward and backward outside averages the sum. Divide each of m microbatch losses by m.
+        A rank that has run out contributes zeros until all have. The mean stays one over all n ranks. At the end,
+        ranks that ran out take over weights and buffers, and the state of `optimizer` if given, of one that was there
+        to the end. Without it their moments are old, and the next step would differ from the others'. Costs one
+        all-reduce of 32 bytes a forward (with buffers) and a backward.
         """
-        before, self.synchronize = self.synchronize, False
-        try:
-            yield
-        finally:
-            self.synchronize = before
+        return joined(self, optimizer)
 
     def _reached(self, *_: object) -> None:
         """Autograd has come to an output. If gradients of parameters follow, `_end` closes the pass."""
         self.state = "reached" if self.state == "armed" else self.state
         self.since_s = recorder().now()
-        Variable._execution_engine.queue_callback(self._end)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+        at_end_of_backward(self._end)
 
     def begin(self) -> None:
         """The first gradient of a backward pass has come."""

@@ -12,7 +12,7 @@ result on pieces as on whole parameters. One that looks at a whole tensor, such 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,9 +23,6 @@ from parallel_lab.runtime.gather import all_gather
 from parallel_lab.trace import recorder
 
 Named = tuple[str, nn.Parameter]
-
-# torch 2.13 renamed it; 2.11 knows the old name alone.
-_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 def owned(sizes: Sequence[int], n: int, rank: int) -> Iterator[tuple[int, int, int, int]]:
@@ -110,18 +107,6 @@ class FlatVector:
         """Starts to fill `data` with the shards of all ranks; returns the handle. Sends (n-1)/n of it per rank."""
         return all_gather(self.data, self.shard, self.group)
 
-    def reduce_scatter(self, gradients: Tensor) -> tuple[Tensor, dist.Work]:
-        """Starts to sum `gradients` (n * shard_size,) over the ranks, each of which gets the part that it owns.
-
-        Sends (n-1)/n of them per rank.
-
-        Returns:
-            This rank's part (shard_size,), and the handle to wait for before it is read; keep `gradients` until then.
-        """
-        mine = torch.empty_like(self.shard)
-        work = _reduce_scatter(mine, gradients, group=self.group, async_op=True)
-        return mine, work
-
 
 class Bucket(FlatVector):
     """A flat vector whose gradients travel together, and the gradients that are under way.
@@ -162,59 +147,19 @@ def sample(buckets: Iterable[Bucket]) -> None:
         recorder().sample(sum(each.buffer.nbytes for each in buckets if each.buffer is not None), "buckets")
 
 
-class Sharded(Protocol):
-    """What `zero_guards.py` and `zero_state.py` see of a Zero1 or a Zero2.
+def partition(named: Sequence[Named], bucket_bytes: float) -> list[list[Named]]:
+    """Cuts `named` into buckets, keeping the order; a bucket is closed once it holds `bucket_bytes` or more.
 
-    Attributes:
-        group: over which ranks it is sharded.
-        check_finite: whether gradients that are not finite are refused.
-        names: of all parameters, the frozen ones included.
-        vectors: the flat vectors.
-        pieces: this rank's pieces of the trained parameters.
-        optimizer: the one that steps the pieces.
+    Dtypes and devices do not mix. Buckets stand in the order of their last members, in which they fill up.
     """
-
-    group: dist.ProcessGroup
-    check_finite: bool
-    names: dict[nn.Parameter, str]
-    vectors: list[FlatVector]
-    pieces: list[Piece]
-    optimizer: torch.optim.Optimizer
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of the optimizer, with their learning rates."""
-        ...
-
-    def grouped(self) -> list[list[nn.Parameter]]:
-        """The parameters of each group of the optimizer, whole."""
-        ...
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the gradients."""
-
-
-def by_dtype(named: Iterable[Named]) -> list[list[Named]]:
-    """The parameters that can share a flat vector, in the order in which they come."""
-    found: dict[tuple, list[Named]] = {}
-    for name, parameter in named:
-        found.setdefault((parameter.dtype, parameter.device), []).append((name, parameter))
-    return list(found.values())
-
-
-def fill(named: Iterable[Named], bucket_bytes: int) -> Iterator[list[Named]]:
-    """Cuts `named` into buckets, in order; one is closed once it holds `bucket_bytes`, or the dtype changes."""
-    bucket: list[Named] = []
-    for name, parameter in named:
-        if bucket and (bucket[0][1].dtype, bucket[0][1].device) != (parameter.dtype, parameter.device):
-            yield bucket
-            bucket = []
-        bucket.append((name, parameter))
-        if sum(p.nbytes for _, p in bucket) >= bucket_bytes:
-            yield bucket
-            bucket = []
-    if bucket:
-        yield bucket
+    open_: dict[tuple, list[int]] = {}
+    closed: list[list[int]] = []
+    for i, (_, parameter) in enumerate(named):
+        members = open_.setdefault((parameter.dtype, parameter.device), [])
+        members.append(i)
+        if sum(named[j][1].nbytes for j in members) >= bucket_bytes:
+            closed.append(open_.pop((parameter.dtype, parameter.device)))
+    return [[named[i] for i in members] for members in sorted([*closed, *open_.values()], key=max)]
 
 
 def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -> list[dict[str, Any]]:
@@ -233,12 +178,6 @@ def by_element(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         name = type(optimizer).__name__
         raise ValueError(f"{name} looks at more than one element at a time, so on pieces of parameters it goes wrong")
     return optimizer
-
-
-def copy_settings(source: Iterable[Mapping[str, Any]], target: Iterable[dict[str, Any]]) -> None:
-    """Copies the hyperparameters of an optimizer's groups into those of another."""
-    for theirs, mine in zip(source, target, strict=True):
-        mine.update(settings(theirs))
 
 
 def step_shards(optimizer: torch.optim.Optimizer, pieces: Iterable[Piece]) -> None:

@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.agree.same_model import check_same_model
-from parallel_lab.data_parallel.outputs import tensors_in
+from parallel_lab.data_parallel.autograd import came_twice, tensors_in
 from parallel_lab.trace import tag
 
 
@@ -176,15 +176,16 @@ class OnePass(Guard):
     """One forward, one backward, and each gradient once."""
 
     def admits(self, ddp: Any, parameter: nn.Parameter) -> bool:
-        """Raises ValueError for a gradient that came before in this pass, or that is to be differentiated again."""
+        """Whether the gradient is taken: always.
+
+        Raises:
+            ValueError: it came before in this pass, or is to be differentiated again.
+        """
         if not ddp.averages:
             return True
         bucket, place = ddp.place[parameter]
         if ddp.state == "running" and place not in bucket.missing:
-            raise ValueError(
-                f"rank {ddp.group.rank()}: the gradient of {bucket.names[place]!r} came twice in one backward pass;"
-                " with activation checkpointing, pass use_reentrant=False"
-            )
+            raise came_twice(f"rank {ddp.group.rank()}", repr(bucket.names[place]))
         if parameter.grad is not None and parameter.grad.requires_grad:
             raise ValueError(
                 f"rank {ddp.group.rank()}: backward(create_graph=True) asks for a gradient of the gradient of"
@@ -194,9 +195,10 @@ class OnePass(Guard):
         return True
 
     def before_backward(self, ddp: Any) -> None:
-        """Raises ValueError where no forward through the DDP belongs to this pass.
+        """Waits for what a pass that raised has sent. A second pass in `no_sync` counts as a microbatch of its own.
 
-        Waits for what a pass that raised has sent. A second pass in `no_sync` counts as a microbatch of its own.
+        Raises:
+            ValueError: no forward pass through the DDP belongs to this backward pass.
         """
         for handle in ddp.handles:
             handle.wait()
@@ -258,7 +260,11 @@ class FiniteGradients(Guard):
             bucket.flat[0] += torch.stack([each for _, each in sums]).sum() * 0
 
     def after_backward(self, ddp: Any) -> None:
-        """Raises ValueError on the ranks at fault, and lets the others wait in a barrier for them."""
+        """Lets the ranks that are not at fault wait in a barrier for those that are.
+
+        Raises:
+            ValueError: a gradient of this rank is not finite, or the mean that the hook gave is not.
+        """
         bad = [bucket for bucket in ddp.buckets if not bucket.flat[0].isfinite()]
         sums, group = [pair for bucket in bad for pair in self.sums[bucket.index]], ddp.group
         self.sums.clear()

@@ -8,13 +8,14 @@ parameters are *parameter-major*: for each parameter, the pieces of all ranks on
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.data_parallel.units import Cut, Slot
+from parallel_lab.data_parallel.units import Cut
 
 
 @dataclass(eq=False)
@@ -121,10 +122,10 @@ class Unit:
         return whole
 
     def parameters(self) -> list[Tensor]:
-        """The whole parameters in their shapes: tensors of their own on the memory of `whole`."""
+        """The whole parameters in their shapes, without padding: tensors of their own on the memory of `whole`."""
         assert self.whole is not None
         parts = self.whole.split([self.n * k for k in self.chunks])
-        return [_cropped(part, slot).data for part, slot in zip(parts, self.slots, strict=True)]
+        return [part[: prod(s.shape)].view(s.shape).data for part, s in zip(parts, self.slots, strict=True)]
 
     def part_of_whole(self, group: dist.ProcessGroup) -> Tensor:
         """This rank's part among the ranks of `group`, which divide n."""
@@ -179,8 +180,3 @@ def _padded(tensor: Tensor, size: int) -> Tensor:
     """`tensor` as a vector of `size` elements, with zeros at its end."""
     vector = tensor.reshape(-1)
     return vector if len(vector) == size else torch.nn.functional.pad(vector, (0, size - len(vector)))
-
-
-def _cropped(part: Tensor, slot: Slot) -> Tensor:
-    """One parameter without the padding."""
-    return part[: slot.shape.numel()].view(slot.shape)

@@ -10,9 +10,8 @@ rows, the last ranks fewer or none. On the wire every piece has that size, so on
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,6 @@ class Slot(NamedTuple):
         homes: all its places (several where it is tied).
         shape: of the whole parameter.
         rows: how many rows a rank has, unless they run out.
-        start: where its piece begins in the message of one rank, in elements.
         chunk: how many elements the message has for it, padding included.
     """
 
@@ -41,7 +39,6 @@ class Slot(NamedTuple):
     homes: tuple[Home, ...]
     shape: torch.Size
     rows: int
-    start: int
     chunk: int
 
     def shard(self, whole: Tensor, rank: int) -> Tensor:
@@ -108,12 +105,10 @@ def cut(model: nn.Module, n: int, units: Iterable[nn.Module] | None = None) -> l
 
 
 def _slots(members: Iterable[tuple[str, nn.Parameter, tuple[Home, ...]]], n: int) -> tuple[Slot, ...]:
-    slots, start = [], 0
+    slots = []
     for name, parameter, homes in members:
         rows = -(-(parameter.shape or (1,))[0] // n)
-        chunk = padded([parameter.shape], n) // n
-        slots.append(Slot(name, homes, parameter.shape, rows, start, chunk))
-        start += chunk
+        slots.append(Slot(name, homes, parameter.shape, rows, padded([parameter.shape], n) // n))
     return tuple(slots)
 
 
@@ -131,16 +126,3 @@ def _members(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, tuple[Home, 
     for name, parameter in model.named_parameters():
         if parameter.numel():  # one without elements stays as it is
             yield name, parameter, tuple(places[parameter])
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in what a module returned: itself, or in tuples, lists, dicts and dataclasses, however deep."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors_in(each)
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield from tensors_in([getattr(value, each.name) for each in fields(value)])

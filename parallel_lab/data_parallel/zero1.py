@@ -15,6 +15,7 @@ Psi is the number of parameters, padded by at most n - 1 elements for each dtype
 
 from collections.abc import Callable, Iterable
 from itertools import count
+from math import inf
 from typing import Any
 
 import torch
@@ -22,15 +23,9 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.flat_vector import (
-    FlatVector,
-    by_dtype,
-    by_element,
-    copy_settings,
-    shard_groups,
-    step_shards,
-)
-from parallel_lab.data_parallel.zero_guards import NoGuards, StepGuards
+from parallel_lab.data_parallel.checkpoint import copy_settings
+from parallel_lab.data_parallel.flat_vector import FlatVector, by_element, partition, shard_groups, step_shards
+from parallel_lab.data_parallel.zero_guards import StepGuards
 from parallel_lab.data_parallel.zero_state import ShardedOptimizer, names
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
@@ -103,7 +98,7 @@ class Zero1(ShardedOptimizer):
         *positional: object,
         master_dtype: torch.dtype | None = None,
         check_finite: bool = True,
-        guards: type[NoGuards] = StepGuards,
+        guards: Callable[[Any], Any] = StepGuards,
         group: dist.ProcessGroup | None = None,
         **optimizer_kwargs,
     ) -> None:
@@ -111,12 +106,13 @@ class Zero1(ShardedOptimizer):
         guard.arguments(positional, params, optimizer_kwargs)
         whole = by_element(optimizer_class(params, **optimizer_kwargs))  # checks arguments, fills in defaults
         super().__init__(whole.param_groups, dict(whole.defaults))
-        self.names, self.group = names(self.param_groups), member(group)
+        self.group, self.names = member(group), names(self.param_groups)
+        self.members = [each["params"] for each in self.param_groups]
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
         with tag(phase="setup"):
             guard.model(nn.ParameterList(self.names), self.group, names=list(self.names.values()))
             broadcast_tensors([p for _, p in trained], self.group)
-        self.vectors = [FlatVector(named, self.group, master_dtype) for named in by_dtype(trained)]
+        self.vectors = [FlatVector(named, self.group, master_dtype) for named in partition(trained, inf)]
         self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
         self.optimizer = optimizer_class(shard_groups(self.param_groups, self.pieces), **optimizer_kwargs)
         for piece in self.pieces:

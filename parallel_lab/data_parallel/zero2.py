@@ -16,8 +16,7 @@ Psi is the number of trained parameters, padded by at most n - 1 elements a buck
 `flat_vector.py` lays the parameters end to end and cuts them; `zero_guards.py` refuses what cannot go well.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -25,15 +24,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd import Variable
 
 from parallel_lab.agree.arguments import whole
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.flat_vector import Bucket, by_element, fill, sample, shard_groups, step_shards
-from parallel_lab.data_parallel.zero_guards import Guards, NoGuards
+from parallel_lab.data_parallel.autograd import at_end_of_backward
+from parallel_lab.data_parallel.flat_vector import Bucket, by_element, partition, sample, shard_groups, step_shards
+from parallel_lab.data_parallel.zero_guards import Guards
 from parallel_lab.data_parallel.zero_state import ShardedModule
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.runtime.group import member
+from parallel_lab.runtime.gather import reduce_scatter
 from parallel_lab.trace import recorder, span, tag
 
 UNDER_WAY = 2  # buckets that may be on the wire while the next is filled
@@ -103,7 +102,8 @@ class Zero2(ShardedModule):
     and buffers start from rank 0's values; buffers are taken from rank 0 before each forward pass in training.
 
     A parameter that a backward pass does not use counts as a gradient of zeros: AdamW still decays its weight. One that
-    is frozen later (`requires_grad_(False)`) stands still, and may be thawed again.
+    is frozen later (`requires_grad_(False)`) stands still, and may be thawed again. Where weights are loaded or changed
+    between steps, master copies follow with the next step.
 
     Args:
         model: on its device and in its dtype already. Parameters that are frozen now stay so, on every rank.
@@ -141,17 +141,17 @@ class Zero2(ShardedModule):
         bucket_bytes: int = 25 * 2**20,
         master_dtype: torch.dtype | None = None,
         check_finite: bool = True,
-        guards: type[NoGuards] = Guards,
+        guards: Callable[[Any], Any] = Guards,
         group: dist.ProcessGroup | None = None,
         **optimizer_kwargs,
     ) -> None:
-        super().__init__()
-        self._guard = guards(self)
+        guard = guards(self)
         params = [p for p in model.parameters() if p.requires_grad] if param_groups is None else list(param_groups)
-        self._guard.arguments(positional, params, optimizer_kwargs)
+        guard.arguments(positional, params, optimizer_kwargs)
         whole("bucket_bytes", bucket_bytes)
         like = by_element(optimizer_class(params, **optimizer_kwargs))  # checks arguments, fills in defaults
-        self.module, self.group, self.check_finite = model, member(group), check_finite
+        super().__init__(model, group)
+        self._guard, self.check_finite = guard, check_finite
         self.members = [list(each["params"]) for each in like.param_groups]
         self.names = {p: name for name, p in model.named_parameters()}
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
@@ -159,17 +159,21 @@ class Zero2(ShardedModule):
         with tag(phase="setup"):
             self._guard.model(model, self.group, bucket_bytes=bucket_bytes, master_dtype=master_dtype)
             broadcast_tensors([*model.parameters(), *model.buffers()], self.group)
-        self.vectors = [Bucket(named, self.group, master_dtype) for named in fill(trained[::-1], bucket_bytes)]
+        self.vectors = [Bucket(named, self.group, master_dtype) for named in partition(trained[::-1], bucket_bytes)]
         self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
         self.optimizer = optimizer_class(shard_groups(like.param_groups, self.pieces), **optimizer_kwargs)
-        self._sync, self.running = True, False
+        self.running = False
         self._forwards, self._backwards = count(), 0
         self._under_way: list[tuple[Bucket, Tensor, dist.Work]] = []
+        self._hook_parameters()
+        self._guard.after_step()
+
+    def _hook_parameters(self) -> None:
+        """Has autograd tell when the gradient of a parameter is complete."""
         for bucket in self.vectors:
             for index, parameter in enumerate(bucket.parameters):
                 hook = parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
                 self._guard.hooked(parameter, hook)
-        self._guard.after_step()
 
     def forward(self, *args, **kwargs) -> Any:
         """Runs the model on this rank's part of the batch."""
@@ -181,15 +185,6 @@ class Zero2(ShardedModule):
         with span("forward", mb=mb, phase="forward"):
             return self.module(*args, **kwargs)
 
-    @contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Backward passes inside keep their gradients on the rank, whole; the first one outside sends the sum."""
-        before, self._sync = self._sync, False
-        try:
-            yield
-        finally:
-            self._sync = before
-
     def _arrived(self, bucket: Bucket, index: int, _: Tensor) -> None:
         """The gradient of one parameter is complete. The bucket that it fills leaves at once."""
         if not self.running:
@@ -199,10 +194,10 @@ class Zero2(ShardedModule):
         self._send_full()
 
     def _begin_backward(self) -> None:
-        self.running, self._sending, self._next, self._since_s = True, self._sync, 0, recorder().now()
+        self.running, self._sending, self._next, self._since_s = True, self.sync, 0, recorder().now()
         for bucket in self.vectors:
             bucket.begin()
-        Variable._execution_engine.queue_callback(self.end_backward)  # pyright: ignore[reportAttributeAccessIssue]
+        at_end_of_backward(self.end_backward)
 
     def _send_full(self) -> None:
         """Sends the buckets whose turn it is, up to the first that is not full: the order is the same on every rank."""
@@ -217,8 +212,9 @@ class Zero2(ShardedModule):
         while len(self._under_way) >= UNDER_WAY:
             self._land(*self._under_way.pop(0))
         self._guard.on_bucket(bucket, bucket.gradients())
+        mine = torch.empty_like(bucket.shard)
         with tag(part=part, mb=self._backwards, phase="backward"):
-            self._under_way.append((bucket, *bucket.reduce_scatter(bucket.gradients())))
+            self._under_way.append((bucket, mine, reduce_scatter(mine, bucket.gradients(), self.group)))
         sample(self.vectors)
 
     def _land(self, bucket: Bucket, mean: Tensor, work: dist.Work) -> None:
@@ -267,7 +263,6 @@ class Zero2(ShardedModule):
 
     def _record(self, part: int) -> None:
         """Writes down the stretch of the backward pass that ends with bucket `part`."""
-        if recorder().enabled:
-            fields = {"part": part, "mb": self._backwards, "phase": "backward", "start_s": self._since_s}
-            recorder().complete(recorder().issue("backward", **fields))
-            self._since_s = recorder().now()
+        fields = {"part": part, "mb": self._backwards, "phase": "backward", "start_s": self._since_s}
+        recorder().complete(recorder().issue("backward", **fields))
+        self._since_s = recorder().now()

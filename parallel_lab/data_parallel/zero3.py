@@ -33,18 +33,19 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from parallel_lab.agree.same_model import broadcast_tensors
+from parallel_lab.data_parallel.autograd import at_end_of_backward, backward_pass, in_backward, on_gradient
 from parallel_lab.data_parallel.unit import Unit, Unshard, Use
-from parallel_lab.data_parallel.units import cut, tensors_in
-from parallel_lab.data_parallel.zero3_groups import Groups, reduce_scatter
-from parallel_lab.data_parallel.zero3_guards import Guards, NoGuards
+from parallel_lab.data_parallel.units import cut
+from parallel_lab.data_parallel.zero3_groups import Groups
+from parallel_lab.data_parallel.zero3_guards import Guards
 from parallel_lab.data_parallel.zero3_plan import plan as plan
 from parallel_lab.data_parallel.zero3_saved import without_memory_of
 from parallel_lab.data_parallel.zero3_state import State
-from parallel_lab.runtime.gather import all_gather
+from parallel_lab.runtime.gather import all_gather, reduce_scatter
 from parallel_lab.trace import span, tag
 
 
-class Zero3(State, nn.Module):
+class Zero3(State):
     """Wraps a model: call it like the model. Its parameters keep their names and places, and are this rank's rows.
 
     `module.named_parameters()` are shards along the first dimension, cut as `torch.chunk` cuts, so that the last ranks
@@ -85,7 +86,7 @@ class Zero3(State, nn.Module):
         RuntimeError: a parameter used in the forward pass of another unit.
     """
 
-    guards: ClassVar[type[NoGuards]] = Guards
+    guards: ClassVar[type] = Guards
 
     def __init__(
         self,
@@ -99,31 +100,35 @@ class Zero3(State, nn.Module):
         check_finite: bool = True,
         group: dist.ProcessGroup | DeviceMesh | None = None,
     ) -> None:
-        super().__init__()
-        self._guard = self.guards(self)
-        self._guard.arguments(positional, model, prefetch)
-        self.groups = Groups.of(group, reshard_after_forward)
-        self.module, self.group, self.prefetch, self.check_finite = model, self.groups.shard, prefetch, check_finite
+        guard = self.guards(self)
+        guard.arguments(positional, model, prefetch)
+        groups = Groups.of(group, reshard_after_forward)
+        super().__init__(model, groups.shard)
+        self._guard, self.groups, self.prefetch, self.check_finite = guard, groups, prefetch, check_finite
         self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
         self.reshard_after_forward = reshard_after_forward is True or reshard_after_forward > 1
         cuts = cut(model, self.group.size(), units)
         self._guard.model(model, units=[each.name for each in cuts], prefetch=prefetch, compute_dtype=compute_dtype)
         self.units = [Unit(part, each, self.group.size(), compute_dtype) for part, each in enumerate(cuts)]
-        self.sync, self.mb = True, -1
+        self.mb = -1
         self._order = [Use(unit) for unit in sorted(self.units, key=lambda unit: unit.module is not model)]
         self._running: list[Use] = []  # those whose whole parameters stand in the model
         self._reductions: list[Iterator[None]] = []  # under way
-        self._backward_task = -1  # autograd's number of the backward pass
+        self._backward_pass = -1  # the number of the last
         self._anchor = torch.empty(0, requires_grad=True, device="cpu")
         self._expected: list[Unit] = []
         self._saved: Any = nullcontext()
         for unit in self.units:
-            broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
-            unit.keep_rows(self.group.rank())
-            unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
-            unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
+            self._shard(unit)
         model.register_forward_pre_hook(self._begin_forward, prepend=True, with_kwargs=True)
         model.register_forward_hook(self._end_forward, always_call=True)
+
+    def _shard(self, unit: Unit) -> None:
+        """Leaves this rank's rows of rank 0's values, and comes in before and after the unit's forward pass."""
+        broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
+        unit.keep_rows(self.group.rank())
+        unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
+        unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
 
     def forward(self, *args, **kwargs) -> Any:
         """Runs the model on this rank's share of the batch."""
@@ -206,7 +211,7 @@ class Zero3(State, nn.Module):
     # The forward pass.
 
     def _begin_forward(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        if not _in_backward():
+        if not in_backward():
             self.reset()
             self._expected = [use.unit for use in self._order]
             self.mb, self._order = self.mb + 1, []
@@ -217,7 +222,7 @@ class Zero3(State, nn.Module):
         return self._converted(args), self._converted(kwargs)
 
     def _pre_forward(self, unit: Unit, *_: Any) -> None:
-        if _in_backward():
+        if in_backward():
             return self._pre_backward(unit.use)  # activations are computed again
         use = unit.use = Use(unit, self.mb, self._order, len(self._order))
         self._order.append(use)
@@ -226,20 +231,17 @@ class Zero3(State, nn.Module):
 
     def _post_forward(self, unit: Unit, _module: nn.Module, _inputs: tuple, outputs: Any) -> None:
         use = unit.use
-        if _in_backward() or use not in self._running:
+        if in_backward() or use not in self._running:
             return
         self._end(use)
-        for tensor in tensors_in(outputs):
-            if tensor.requires_grad:
-                use.pending = True
-                tensor.register_hook(partial(self._pre_backward, use))
+        use.pending = on_gradient(outputs, partial(self._pre_backward, use))
         if not use.pending or (self.reshard_after_forward and unit.module is not self.module):
             self.reshard(unit, small=use.pending and self.groups.small is not self.group)
 
     def _end_forward(self, *_: Any) -> None:
         self._saved.__exit__(None, None, None)
         self._saved = nullcontext()
-        if not _in_backward():
+        if not in_backward():
             self._guard.end_forward()
             for unit in [unit for unit in self.units if unit.gathering]:
                 self.reshard(unit)  # it came early, and was not used
@@ -247,9 +249,9 @@ class Zero3(State, nn.Module):
     # The backward pass.
 
     def _begin_backward(self) -> None:
-        if (task := torch._C._current_graph_task_id()) != self._backward_task:
-            self._backward_task = task
-            torch.autograd.Variable._execution_engine.queue_callback(self._end_backward)
+        if (number := backward_pass()) != self._backward_pass:
+            self._backward_pass = number
+            at_end_of_backward(self._end_backward)
 
     def _pre_backward(self, use: Use, *_: Any) -> None:
         """The gradient of the unit's output is known, or autograd asks for a parameter: its backward pass is next."""
@@ -293,8 +295,3 @@ class Zero3(State, nn.Module):
         while self._reductions:
             self._advance()
         self._guard.after_backward()
-
-
-def _in_backward() -> bool:
-    """Whether autograd is running on this thread: a forward pass is then one that computes activations again."""
-    return torch._C._current_graph_task_id() != -1

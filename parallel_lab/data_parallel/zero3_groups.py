@@ -3,13 +3,9 @@
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from parallel_lab.runtime.group import member
-
-# torch 2.13 renamed it; 2.11 knows the old name alone.
-_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 class Groups(NamedTuple):
@@ -74,14 +70,3 @@ def _mine_of(rows: list[list[int]]) -> dist.ProcessGroup:
     row = next(row for row in rows if dist.get_rank() in row)  # other ranks do not know of it
     mine: Any = dist.new_group(row, use_local_synchronization=True)
     return mine
-
-
-def reduce_scatter(mine: Tensor, message: Tensor, group: dist.ProcessGroup) -> dist.Work:
-    """Sums `message` (n * share,) over the ranks and puts this rank's part into `mine` (share,).
-
-    Sends (n-1)/n of `message` per rank.
-
-    Returns:
-        The handle, to be waited for; keep `message` until then.
-    """
-    return _reduce_scatter(mine, message, group=group, async_op=True)

@@ -1,83 +1,58 @@
 """What hardens Zero3: arguments, equal models, finite gradients, parameters used where they are sharded; and samples.
 
-The technique calls a guard at named seams. `NoGuards` has the same seams and does nothing at them: with it, `zero3.py`
-is the algorithm alone, and parity tests run that as well (`guards = NoGuards` in a subclass).
+The technique calls a guard at named seams, which are the public methods here. With `NoGuards` in its place (`guards =
+NoGuards` in a subclass), `zero3.py` is the algorithm alone, and parity tests run that as well.
 """
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parallel_lab.agree import finite
 from parallel_lab.agree.arguments import no_positional, whole
-from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import check_same_model
-from parallel_lab.trace import recorder, tag
+from parallel_lab.data_parallel.zero_guards import GradientGuards
+from parallel_lab.data_parallel.zero_guards import NoGuards as NoGuards
+from parallel_lab.trace import recorder
 
 _NEW = "{} is new since Zero3 was made, and not sharded: change the model first, and then make the Zero3"
 
 
-class NoGuards:
-    """The seams, at which nothing happens.
+class Guards(GradientGuards):
+    """Those of Zero3. They refuse on the rank that is at fault, before anything is changed on any rank."""
 
-    Args:
-        zero: what is guarded. Its attributes are read at the seams, not before.
-    """
-
-    def __init__(self, zero: Any) -> None:
-        self.zero = zero
-
-    def arguments(self, positional: Sequence, model: nn.Module, prefetch: int) -> None:
-        """What the constructor was called with, before anything else."""
-
-    def model(self, model: nn.Module, **settings: object) -> None:
-        """The model that is to be sharded, before anything is sent or moved."""
-
-    def begin_forward(self) -> None:
-        """A forward pass begins."""
-
-    def end_forward(self) -> None:
-        """A forward pass is over, or has raised."""
-
-    def on_gradients(self, unit: Any, gradients: Sequence[Tensor | None]) -> None:
-        """The whole gradients of a unit are complete on this rank."""
-
-    def after_backward(self) -> None:
-        """The mean gradients are there."""
-
-    def sample(self) -> None:
-        """Something was unsharded, resharded or sent."""
-
-
-class Guards(NoGuards):
-    """Refuses on the rank that is at fault, before anything is changed on any rank."""
-
-    _problem: Exception | None = None
     _taken: ClassVar = WeakIdKeyDictionary()  # the parameters that any Zero3 of this process has cut
 
-    def arguments(self, positional: Sequence, model: nn.Module, prefetch: int) -> None:
-        """Raises TypeError or ValueError for what makes no sense on this rank alone."""
-        no_positional("Zero3", tuple(positional), "model, compute_dtype=…, prefetch=…, units=…, group=…")
+    def arguments(self, positional: tuple, model: nn.Module, prefetch: int) -> None:
+        """Looks at what the constructor was called with, before anything else.
+
+        Raises:
+            TypeError: an argument without a name, or a `prefetch` that is no number.
+            ValueError: a `prefetch` below 0, or a model without parameters.
+        """
+        no_positional("Zero3", positional, "model, compute_dtype=…, prefetch=…, units=…, group=…")
         whole("prefetch", prefetch, 0)
         if not any(p.numel() for p in model.parameters()):
             raise ValueError("Zero3 got a model without parameters")
 
     def model(self, model: nn.Module, **settings: object) -> None:
-        """Raises ValueError on the ranks whose model or settings differ; has each module look whether it is whole.
+        """Has each module look whether it is whole when it runs.
 
-        And where a parameter is cut already: by a Zero3 around this model, or around another that shares it.
+        Raises:
+            ValueError: the ranks' models or settings differ, or a parameter is sharded already, by a Zero3 around this
+                model or around another that shares it.
         """
         for name, parameter in model.named_parameters():
             if parameter in self._taken:
-                text = (
-                    f"{name} is sharded already, by another Zero3: it is whole only inside the forward pass of that one"
+                raise ValueError(
+                    f"{name} is sharded already, by another Zero3, and is whole only inside the forward pass of that."
+                    " Put models that share parameters into one nn.Module, and wrap that."
                 )
-                raise ValueError(f"{text}. Put models that share parameters into one nn.Module, and wrap that.")
         meta = all(p.is_meta for p in model.parameters())
-        check_same_model(model, self.zero.groups.everyone, technique="zero3", meta=meta, **settings)
+        check_same_model(model, self._group, technique="zero3", meta=meta, **settings)
         self._taken.update(dict.fromkeys(model.parameters(), True))
         for module in model.modules():
             if any(p is not None and p.numel() for p in module._parameters.values()):
@@ -129,23 +104,24 @@ class Guards(NoGuards):
             unit.place(unit.resting)
 
     def on_gradients(self, unit: Any, gradients: Sequence[Tensor | None]) -> None:
-        """Looks for NaN and infinity, here where it is known whose they are."""
+        """The whole gradients of a unit are complete on this rank."""
         for slot, gradient in zip(unit.slots, gradients, strict=True):
-            if self.zero.check_finite and not self._problem and gradient is not None and not finite.is_finite(gradient):
-                self._problem = finite.gradient_problem(slot.name, f"rank {self.zero.groups.everyone.rank()}")
+            if gradient is not None:
+                self._look_at(slot.name, gradient)
 
     def after_backward(self) -> None:
-        """Raises ValueError on every rank, with all gradients forgotten, if a gradient of one was not finite."""
+        """The mean gradients are there.
+
+        Raises:
+            ValueError: a gradient was not finite on some rank; the gradients are forgotten then.
+        """
         self.sample()
-        if not self.zero.sync or not self.zero.check_finite:
-            return
-        problem, self._problem = self._problem, None
-        try:
-            with tag(part=len(self.zero.units), mb=self.zero.mb, phase="backward"):
-                agree(problem, self.zero.groups.everyone, self.zero.units[0].shards[0].device)
-        except ValueError:
-            self.zero.zero_grad()
-            raise
+        if self.zero.sync and self.zero.check_finite:
+            self._refuse(len(self.zero.units), self.zero.mb)
+
+    @property
+    def _group(self) -> dist.ProcessGroup:
+        return self.zero.groups.everyone
 
     def sample(self) -> None:
         """Notes the bytes that come and go, for the picture of memory over time."""

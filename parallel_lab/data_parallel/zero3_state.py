@@ -1,33 +1,33 @@
 """What one does with a sharded model beside training it: save, load, make it whole, build it without memory."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel import checkpoint
+from parallel_lab.data_parallel.autograd import in_backward
+from parallel_lab.data_parallel.units import Slot
+from parallel_lab.data_parallel.wrapped import Wrapped
 
 
-class State:
+class State(Wrapped):
     """The part of `Zero3` that saves and loads.
 
     Attributes:
-        module: the model.
         units: what is communicated together.
-        group: the group along which parameters are sharded.
-        sync: whether backward passes send their gradients.
+        groups: over whom it is sharded.
+        compute_dtype: what parameters are gathered in and computed with; None for their own.
     """
 
-    module: nn.Module
+    instead = (
+        "a Zero3 holds a process group and one rank's shards, so it cannot be copied, pickled or returned from a rank."
+        " Take full_state_dict() for the whole model, or shard_state() for this rank's part."
+    )
     units: list[Any]
     groups: Any
-    group: dist.ProcessGroup
-    sync: bool
     compute_dtype: torch.dtype | None
     _running: list[Any]
     _reductions: list[Any]
@@ -42,7 +42,7 @@ class State:
 
     def put_shards_back(self: Any) -> None:
         """Puts the shards back into the model where a backward pass that raised has left whole parameters."""
-        for use in list(self._running) if torch._C._current_graph_task_id() == -1 else ():
+        for use in [] if in_backward() else list(self._running):
             self._end(use)
 
     def share_buffers(self: Any) -> None:
@@ -59,18 +59,6 @@ class State:
             return dict(zip(value, items, strict=True)) if type(value) is dict else tuple(items)
         return value
 
-    @contextmanager
-    def no_sync(self) -> Iterator[None]:
-        """Backward passes inside keep their gradients on the rank, whole; the first one outside sends the sum.
-
-        It saves reduce-scatters and costs the memory of all gradients. Parameters are unsharded as ever.
-        """
-        before, self.sync = self.sync, False
-        try:
-            yield
-        finally:
-            self.sync = before
-
     def set_requires_gradient_sync(self, requires_gradient_sync: bool) -> None:
         """As `no_sync`, from here on: False keeps gradients on the rank, True sends them."""
         self.sync = requires_gradient_sync
@@ -80,11 +68,7 @@ class State:
         self.put_shards_back()
         for unit in self.units:
             unit.gradients = []
-        for parameter in self.module.parameters():
-            if set_to_none or parameter.grad is None:
-                parameter.grad = None
-            else:
-                parameter.grad.zero_()
+        super().zero_grad(set_to_none)
 
     def gradient_shards(self) -> list[Tensor]:
         """This rank's shards of the mean gradient: what `clip_grad_norm_` scales."""
@@ -106,42 +90,33 @@ class State:
                 whole[id(shard)] = value.clone()
             self.reshard(unit)
         held = self.module.state_dict(keep_vars=True)
-        return {
-            name: whole[id(value)]
-            if id(value) in whole
-            else value.detach().clone()
-            if isinstance(value, Tensor)
-            else value
-            for name, value in held.items()
-        }
+        return {name: whole[id(v)] if id(v) in whole else checkpoint.copied(v) for name, v in held.items()}
+
+    @property
+    def slots(self) -> dict[Tensor, Slot]:
+        """Which parameter each shard is of."""
+        return {shard: slot for unit in self.units for shard, slot in zip(unit.shards, unit.slots, strict=True)}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the shards are."""
+        return self.units[0].shards[0].device
 
     def shard_state(self, optimizer: torch.optim.Optimizer | None = None) -> checkpoint.Shard:
         """What this rank holds, and what `optimizer` holds of it, in the form that `checkpoint.py` describes."""
+        return self._held(optimizer).save()
+
+    def _held(self, optimizer: torch.optim.Optimizer | None) -> checkpoint.Held:
         self.reset()
-        names = {shard: slot.name for unit in self.units for shard, slot in zip(unit.shards, unit.slots, strict=True)}
-        return checkpoint.shard(
-            self.groups.everyone,
-            self._entries(optimizer),
-            optimizer=type(optimizer).__name__ if optimizer else "",
-            groups=checkpoint.groups_of(optimizer.param_groups, names) if optimizer else (),
-            replicated=dict(self.module.named_buffers()),
-        )
-
-    def _held(self) -> Iterator[tuple[Any, int, nn.Parameter]]:
-        """Each parameter's slot, the element that this rank's shard begins with, and the shard."""
-        for unit in self.units:
-            for slot, shard in zip(unit.slots, unit.shards, strict=True):
-                yield slot, slot.first(self.group.rank()), shard
-
-    def _entries(self, optimizer: torch.optim.Optimizer | None) -> dict[str, checkpoint.Entry]:
-        state = optimizer.state if optimizer else {}
-        return {
-            slot.name: checkpoint.entry(slot.shape, shard.dtype, start, shard, state.get(shard, {}))
-            for slot, start, shard in self._held()
-        }
+        slots, rank = self.slots, self.group.rank()
+        parts = [checkpoint.Part(slot.name, slot.shape, p.dtype, slot.first(rank), p) for p, slot in slots.items()]
+        names = {shard: slot.name for shard, slot in slots.items()}
+        groups = checkpoint.groups_of(optimizer.param_groups, names) if optimizer else ()
+        buffers = dict(self.module.named_buffers())
+        return checkpoint.Held(self.groups.everyone, self.device, parts, optimizer, groups, buffers)
 
     def load_shard_state(
-        self, shards: checkpoint.Shard | Sequence[checkpoint.Shard], optimizer: torch.optim.Optimizer | None = None
+        self, shards: Sequence[checkpoint.Shard], optimizer: torch.optim.Optimizer | None = None
     ) -> None:
         """Takes over this rank's rows of the weights, and into `optimizer` those of the moments. All ranks call it.
 
@@ -153,16 +128,7 @@ class State:
         Raises:
             ValueError: it says why, with nothing changed on any rank.
         """
-        shards = checkpoint.as_list(shards)
-        problem = checkpoint.why_not(shards, lambda: self.shard_state(optimizer))
-        agree(problem, self.groups.everyone, self.units[0].shards[0].device)
-        for slot, start, shard in self._held():
-            state = checkpoint.load_parameter(shards, slot.name, start, shard)
-            if optimizer and state:
-                optimizer.state[shard] = state
-        if optimizer:
-            checkpoint.load_groups(optimizer.param_groups, shards)
-        checkpoint.load_replicated(dict(self.module.named_buffers()), shards)
+        self._held(optimizer).load(shards)
 
     @torch.no_grad()
     def materialize(self, device: torch.device | str, init: Callable[[nn.Module], None] | None = None) -> None:
@@ -192,15 +158,6 @@ class State:
                 if not left[unit]:
                     broadcast_tensors(whole[unit], self.groups.everyone)
                     unit.take(whole.pop(unit), self.group.rank())
-
-    def __reduce_ex__(self, protocol):
-        raise TypeError(
-            "a Zero3 holds a process group and one rank's shards, so it cannot be copied, pickled or returned from a"
-            " rank. Take full_state_dict() for the whole model, or shard_state() for this rank's part."
-        )
-
-    def __deepcopy__(self, memo):
-        return self.__reduce_ex__(2)
 
 
 def _reset_parameters(module: nn.Module) -> None:

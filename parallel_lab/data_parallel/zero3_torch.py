@@ -29,7 +29,7 @@ def torch_state(zero: Zero3, optimizer: torch.optim.Optimizer | None = None) -> 
         optimizer: of its parameters. One that has made no step yet is given zeros, so that a checkpoint can be loaded.
     """
     zero.reset()
-    device = zero.units[0].shards[0].device.type
+    device = zero.device.type
     mesh = zero.groups.mesh or DeviceMesh.from_group(zero.group, device)
     placements: list[Placement] = [*[Replicate()] * (mesh.ndim - 1), Shard(0)]
 
@@ -39,7 +39,7 @@ def torch_state(zero: Zero3, optimizer: torch.optim.Optimizer | None = None) -> 
         local = shard.detach()
         return DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
 
-    slots = {shard: slot for unit in zero.units for shard, slot in zip(unit.shards, unit.slots, strict=True)}
+    slots = zero.slots
     held = zero.module.state_dict(keep_vars=True)
     state: dict[str, Any] = {"model": {n: whole(v, slots[v]) if v in slots else v for n, v in held.items()}}
     if optimizer:
@@ -79,4 +79,4 @@ def load(zero: Zero3, directory: str | Path, optimizer: torch.optim.Optimizer | 
     state = torch_state(zero, optimizer)
     load_dcp(state, checkpoint_id=directory)
     if optimizer:
-        checkpoint.load_groups(optimizer.param_groups, [{"groups": state["optim"]["param_groups"]}])
+        checkpoint.copy_settings(state["optim"]["param_groups"], optimizer.param_groups)

@@ -1,10 +1,10 @@
 """What hardens Zero1 and Zero2: arguments, equal models, finite gradients, models that changed after they were wrapped.
 
-The techniques call a guard at named seams. `NoGuards` has the same seams and does nothing at them: with it, `zero1.py`
-and `zero2.py` are the algorithm alone, and parity tests run that as well (`guards = NoGuards` in a subclass).
+The techniques call a guard at named seams, which are the public methods here. With `NoGuards` in its place, `zero1.py`,
+`zero2.py` and `zero3.py` are the algorithm alone, and parity tests run that as well.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,59 +17,78 @@ from parallel_lab.agree import finite
 from parallel_lab.agree.arguments import check_rate, no_positional, rate_problem
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import check_same_model
+from parallel_lab.data_parallel.autograd import came_twice, in_backward
 from parallel_lab.data_parallel.flat_vector import FlatVector
 from parallel_lab.trace import tag
 
 
 class NoGuards:
-    """The seams, at which nothing happens.
+    """Stands where guards would, and does nothing at any seam.
 
     Args:
-        zero: the Zero1 or Zero2 that is guarded. Its attributes are read at the seams, not before.
+        zero: what is not guarded.
     """
+
+    def __init__(self, zero: Any) -> None:
+        self.zero = zero
+
+    def __getattr__(self, seam: str) -> Callable[..., None]:
+        """Any seam."""
+        return lambda *args, **kwargs: None
+
+
+class GradientGuards:
+    """What all stages share: a gradient that is not finite is refused on the rank that computed it.
+
+    Args:
+        zero: what is guarded. Its attributes are read at the seams, not before.
+    """
+
+    _problem: Exception | None = None
 
     def __init__(self, zero: Any) -> None:
         self.zero, self.technique = zero, type(zero).__name__
 
-    def arguments(self, positional: tuple, params: Sequence, optimizer_kwargs: Mapping) -> None:
-        """What the constructor was called with, before anything else."""
+    def _look_at(self, name: str, gradient: Tensor) -> None:
+        """Remembers the first gradient that is NaN or infinite, here where it is known whose it is."""
+        if self.zero.check_finite and self._problem is None and not finite.is_finite(gradient):
+            self._problem = finite.gradient_problem(name, self._rank)
 
-    def groups(self, trained: Iterable[tuple[str, nn.Parameter]], groups: Iterable[Mapping]) -> None:
-        """The parameters that are to be trained, and the groups in which the optimizer got them."""
+    def _agree(self, problem: Exception | None, part: int, mb: int, phase: str) -> None:
+        """Raises on every rank if one has a problem."""
+        with tag(part=part, mb=mb, phase=phase):
+            agree(problem, self._group, self.zero.device)
 
-    def model(self, model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
-        """The model that is to be sharded, before anything is sent or moved."""
+    def _refuse(self, part: int, mb: int) -> None:
+        """Raises on every rank if a gradient was not finite on one; the gradients are forgotten then."""
+        problem, self._problem = self._problem, None
+        try:
+            self._agree(problem, part, mb, "backward")
+        except ValueError:
+            self.zero.zero_grad()
+            raise
 
-    def hooked(self, parameter: nn.Parameter, hook: RemovableHandle) -> None:
-        """A `hook` was set on `parameter`."""
+    @property
+    def _group(self) -> dist.ProcessGroup:
+        return self.zero.group
 
-    def forward(self, model: nn.Module) -> None:
-        """Before each forward pass that autograd records."""
-
-    def on_gradient(self, name: str, missing: bool) -> None:
-        """The gradient of parameter `name` has come; `missing` says whether it was still expected."""
-
-    def on_bucket(self, vector: FlatVector, gradients: Tensor) -> None:
-        """A bucket is full: `gradients` (numel,) are this rank's, and leave now."""
-
-    def after_backward(self, mb: int) -> None:
-        """The mean gradients of backward pass `mb` are there."""
-
-    def before_step(self, mb: int) -> None:
-        """Before anything is changed by a step."""
-
-    def after_step(self) -> None:
-        """The weights are those of the optimizer: after each step, and when all is made."""
+    @property
+    def _rank(self) -> str:
+        return f"rank {self._group.rank()}"
 
 
-class Guards(NoGuards):
-    """Refuses on the rank that is at fault, before anything is changed on any rank."""
+class Guards(GradientGuards):
+    """Those of Zero2. They refuse on the rank that is at fault, before anything is changed on any rank."""
 
-    _problem: Exception | None = None
     _hooks: ClassVar = WeakIdKeyDictionary()  # of all models of this process
 
     def arguments(self, positional: tuple, params: Sequence, optimizer_kwargs: Mapping) -> None:
-        """TypeError for an argument without a name or a rate that is no number; ValueError for a negative rate."""
+        """Looks at what the constructor was called with, before anything else.
+
+        Raises:
+            TypeError: an argument without a name, or a learning rate that is no number.
+            ValueError: no parameters, or a negative learning rate.
+        """
         no_positional(self.technique, positional, "..., optimizer_class, lr=..., group=...")
         if not params:
             raise ValueError(f"{self.technique} got no parameters: a generator that was used up, or an empty model")
@@ -78,14 +97,22 @@ class Guards(NoGuards):
             raise problem
 
     def groups(self, trained: Iterable[tuple[str, nn.Parameter]], groups: Iterable[Mapping]) -> None:
-        """ValueError for a trained parameter in no group: it would get gradients, and never move."""
+        """Compares the parameters that are to be trained with the groups in which the optimizer got them.
+
+        Raises:
+            ValueError: one is in no group. It would get gradients, and never move.
+        """
         given = {p for group in groups for p in group["params"]}
         for name, parameter in trained:
             if parameter not in given:
                 raise ValueError(f"{name} is to be trained and is in no group of param_groups: add it, or freeze it")
 
     def model(self, model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
-        """ValueError if nothing is to be trained, or if the ranks' models differ."""
+        """Looks at the model that is to be sharded, before anything is moved.
+
+        Raises:
+            ValueError: nothing is to be trained, or the ranks' models or settings differ.
+        """
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(f"{self.technique} got no parameter to train: all have requires_grad=False")
         check_same_model(model, group, technique=self.technique, **settings)
@@ -97,70 +124,76 @@ class Guards(NoGuards):
         self._hooks[parameter] = hook
 
     def forward(self, model: nn.Module) -> None:
-        """Ends a backward pass that raised; ValueError for a trained parameter that was not one when this was made."""
+        """Ends a backward pass that raised, before each forward pass that autograd records.
+
+        Raises:
+            ValueError: a parameter is trained now that was not when the Zero2 was made.
+        """
         self._problem = None
-        if self.zero.running and torch._C._current_graph_task_id() < 0:  # no backward pass runs on this thread
+        if self.zero.running and not in_backward():
             self.zero.end_backward()  # sends the rest, for which other ranks may wait
             self.zero.zero_grad()
-        sharded = {p for vector in self.zero.vectors for p in vector.parameters}
+        sharded = self.zero.sharded
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and parameter not in sharded:
                 raise self._new(name, "requires a gradient now")
 
     def on_gradient(self, name: str, missing: bool) -> None:
-        """ValueError for a gradient that comes twice: its bucket may have left."""
+        """The gradient of parameter `name` has come; `missing` says whether it was still expected.
+
+        Raises:
+            ValueError: it came before. Its bucket may have left.
+        """
         if not missing:
-            raise ValueError(
-                f"{self._rank}: the gradient of {name} came twice in one backward pass; with activation checkpointing,"
-                " pass use_reentrant=False"
-            )
+            raise came_twice(self._rank, name)
 
     def on_bucket(self, vector: FlatVector, gradients: Tensor) -> None:
-        """Looks for NaN and infinity while it is known whose they are."""
-        if not self.zero.check_finite or self._problem is not None or finite.is_finite(gradients):
-            return
-        found = (i for i in range(len(vector.names)) if not finite.is_finite(vector.view(gradients, i)))
-        self._problem = finite.gradient_problem(vector.names[next(found)], self._rank)
+        """A bucket is full: `gradients` (numel,) are this rank's, and leave now."""
+        if self.zero.check_finite and self._problem is None and not finite.is_finite(gradients):
+            for index, name in enumerate(vector.names):
+                self._look_at(name, vector.view(gradients, index))
 
     def after_backward(self, mb: int) -> None:
-        """ValueError on every rank if a gradient was not finite on one; the gradients are forgotten then.
+        """The mean gradients of backward pass `mb` are there.
 
-        With `check_finite=False` the gradients of every rank become NaN instead. A gradient scaler sees the shards of
-        its own rank alone, and so skips the step on every rank or on none.
+        With `check_finite=False` the gradients of every rank become NaN if those of one are not finite. A gradient
+        scaler sees the shards of its own rank alone, and so skips the step on every rank or on none.
+
+        Raises:
+            ValueError: a gradient was not finite on some rank; the gradients are forgotten then.
         """
-        problem, self._problem = self._problem, None
-        with tag(part=0, mb=mb, phase="backward"):
-            if not self.zero.check_finite:
+        if self.zero.check_finite:
+            self._refuse(0, mb)
+        else:
+            with tag(part=0, mb=mb, phase="backward"):
                 self._spread_nan()
-                return
-            try:
-                agree(problem, self.zero.group, self._device)
-            except ValueError:
-                self.zero.zero_grad()
-                raise
 
     def _spread_nan(self) -> None:
-        gradients = [piece.view.grad for piece in self.zero.pieces if piece.view.grad is not None]
-        flag = torch.tensor([float(not all(map(finite.is_finite, gradients)))], device=self._device)
-        dist.all_reduce(flag, dist.ReduceOp.MAX, self.zero.group)
+        gradients = self.zero.gradient_shards()
+        flag = torch.tensor([float(not all(map(finite.is_finite, gradients)))], device=self.zero.device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX, self._group)
         if flag.item():
             for gradient in gradients:
                 gradient.fill_(float("nan"))
 
     def before_step(self, mb: int) -> None:
-        """ValueError or TypeError on every rank if one of them cannot step."""
-        problem = self._changed() or self._problem_of_step() or rate_problem(self.zero.param_groups)
-        with tag(part=0, mb=mb, phase="step"):
-            agree(problem, self.zero.group, self._device)
+        """Looks whether all ranks can step, before anything is changed.
+
+        Raises:
+            TypeError: a learning rate is no number.
+            ValueError: a learning rate is negative, or the parameters have changed.
+        """
+        problem = self._moved() or self._problem_of_step() or rate_problem(self.zero.param_groups)
+        self._agree(problem, 0, mb, "step")
         for piece in self.zero.pieces:
             if piece.shard is not piece.view and piece.parameter._version != self._versions[piece.parameter]:
                 piece.shard.copy_(piece.view)  # weights that were loaded or clamped since: master copies follow
 
     def after_step(self) -> None:
-        """Remembers how often each parameter was changed in place so far."""
+        """Remembers how often each parameter was changed in place: after each step, and when all is made."""
         self._versions = {piece.parameter: piece.parameter._version for piece in self.zero.pieces}
 
-    def _problem_of_step(self) -> ValueError | None:
+    def _problem_of_step(self) -> Exception | None:
         """The error for a whole gradient, which Zero2 has not sent and would not use."""
         for vector in self.zero.vectors:
             for name, parameter in zip(vector.names, vector.parameters, strict=True):
@@ -171,7 +204,7 @@ class Guards(NoGuards):
                     return ValueError(f"{text}. The last backward pass before step() has to be outside no_sync()")
         return None
 
-    def _changed(self) -> ValueError | None:
+    def _moved(self) -> ValueError | None:
         """The error for a parameter that is no longer a view of its flat vector."""
         for vector in self.zero.vectors:
             for index, parameter in enumerate(vector.parameters):
@@ -187,31 +220,17 @@ class Guards(NoGuards):
             " To thaw a parameter later, freeze it after that."
         )
 
-    @property
-    def _rank(self) -> str:
-        return f"rank {self.zero.group.rank()}"
-
-    @property
-    def _device(self) -> torch.device:
-        return self.zero.vectors[0].data.device
-
 
 class StepGuards(Guards):
     """Those of Zero1, which sees gradients when it steps, and not before."""
 
-    def _problem_of_step(self) -> ValueError | None:
-        return self._thawed() or (self._not_finite() if self.zero.check_finite else None)
-
-    def _thawed(self) -> ValueError | None:
-        sharded = {p for vector in self.zero.vectors for p in vector.parameters}
+    def _problem_of_step(self) -> Exception | None:
+        sharded = self.zero.sharded
         for parameter, name in self.zero.names.items():
             if parameter.grad is not None and parameter not in sharded:
                 return self._new(name, "has a gradient now")
-        return None
-
-    def _not_finite(self) -> ValueError | None:
+        self._problem = None
         for piece in self.zero.pieces:
-            gradient = piece.gradient()
-            if gradient is not None and not finite.is_finite(gradient):
-                return finite.gradient_problem(piece.name, self._rank)
-        return None
+            if (gradient := piece.gradient()) is not None:
+                self._look_at(piece.name, gradient)
+        return self._problem

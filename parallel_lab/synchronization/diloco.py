@@ -121,7 +121,17 @@ class DiLoCo(LocalSGD):
         self.outer: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
 
     def step(self, weight: float = 1) -> bool:
-        """As that of `LocalSGD`; raises ValueError for a new parameter too, whose theta_old the ranks do not share."""
+        """Takes one step, and meets the others if it is time: as that of `LocalSGD`.
+
+        Args:
+            weight: as in `LocalSGD.step`.
+
+        Returns:
+            Whether the ranks met.
+
+        Raises:
+            ValueError: a gradient is not finite; or a parameter is new, and its theta_old is not the same on all ranks.
+        """
         require_known(self.model, self.known, "DiLoCo")
         for parameter in trained(self.model):
             if parameter not in self.outer:

@@ -1,0 +1,56 @@
+"""What DDP, Zero2 and Zero3 ask of autograd: when a backward pass comes to an output, runs, and is over."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Variable
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in what a module returned: itself, or in tuples, lists, mappings and dataclasses, however deep."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from tensors_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors_in(each)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for each in fields(value):
+            yield from tensors_in(getattr(value, each.name, None))
+
+
+def on_gradient(output: Any, hook: Callable[[Tensor], None]) -> bool:
+    """Has `hook` called with the gradient of each tensor in `output` that has one, when a backward pass comes to it.
+
+    Returns:
+        Whether there is such a tensor.
+    """
+    tensors = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
+    for tensor in tensors:
+        tensor.register_hook(hook)
+    return bool(tensors)
+
+
+def backward_pass() -> int:
+    """Autograd's number of the backward pass that runs on this thread; -1 if none does."""
+    return torch._C._current_graph_task_id()
+
+
+def in_backward() -> bool:
+    """Whether a backward pass runs on this thread: a forward pass is then one that computes activations again."""
+    return backward_pass() != -1
+
+
+def at_end_of_backward(callback: Callable[[], None]) -> None:
+    """Has `callback` called when the backward pass that runs on this thread is over."""
+    Variable._execution_engine.queue_callback(callback)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+
+
+def came_twice(rank: str, name: object) -> ValueError:
+    """The error for the gradient of parameter `name` that comes again in the same backward pass."""
+    text = f"{rank}: the gradient of {name} came twice in one backward pass"
+    return ValueError(f"{text}; with activation checkpointing, pass use_reentrant=False")

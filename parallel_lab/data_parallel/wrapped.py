@@ -1,0 +1,68 @@
+"""What `DDP`, `Zero2` and `Zero3` have as modules that stand around another."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+
+from parallel_lab.runtime.group import member
+
+
+class NotCopied:
+    """Something that holds a process group and what belongs to this rank alone, so no copy of it would work.
+
+    Attributes:
+        instead: says what to copy or save in its place.
+    """
+
+    instead: str
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """No copy, no pickle.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(self.instead)
+
+
+class Wrapped(NotCopied, nn.Module):
+    """A module that stands around another.
+
+    Args:
+        model: the model inside.
+        group: whose ranks share the work; by default all.
+
+    Attributes:
+        module: the model inside.
+        group: the group, or the default group.
+        sync: whether backward passes send their gradients; see `no_sync`.
+    """
+
+    def __init__(self, model: nn.Module, group: dist.ProcessGroup | None) -> None:
+        super().__init__()
+        self.module = model
+        self.group = member(group)
+        self.sync = True
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Passes inside, forward and backward, add their gradients up on this rank, whole, and send nothing.
+
+        The first forward and backward outside sends the sum. Divide each of m microbatch losses by m.
+        """
+        before, self.sync = self.sync, False
+        try:
+            yield
+        finally:
+            self.sync = before
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """That of the wrapped model: names have no prefix, so it loads without the wrapper too."""
+        return self.module.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """That of the wrapped model. Every rank must load the same."""
+        return self.module.load_state_dict(*args, **kwargs)
