@@ -21,9 +21,10 @@ of each is that of the sum. Each function is named after its forward and then it
 same gradient; if each goes on in its own way, gradients differ and must be added: `all_gather_reduce_scatter`.
 
 With S the bytes of the whole tensor, an all-reduce sends 2 S (n-1)/n bytes per rank, an all-gather or a reduce-scatter
-S (n-1)/n; so f with its backward costs what the second pair costs.
+S (n-1)/n; so f with its backward costs what the second pair costs. Chapter 07 builds tensor parallelism of these.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,16 +34,30 @@ from torch import Tensor
 from parallel_lab.collectives.api import all_gather, all_reduce, reduce_scatter
 
 Group = dist.ProcessGroup | None
+Step = Callable[[Tensor], Tensor]
+
+
+class _Pair(torch.autograd.Function):
+    """`there` in the forward pass, and `back` on the gradient in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Step, back: Step) -> Tensor:
+        ctx.back = back
+        return there(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.back(grads[0]), None, None
 
 
 def identity_all_reduce(x: Tensor, group: Group = None) -> Tensor:
     """x as it is; its gradient is summed over the group (f)."""
-    return _IdentityAllReduce.apply(x, group)
+    return _Pair.apply(x, _same, lambda grad: _sum(grad, group))
 
 
 def all_reduce_identity(x: Tensor, group: Group = None) -> Tensor:
     """The sum of x over the group, as a new tensor; the gradient passes unchanged (g)."""
-    return _AllReduceIdentity.apply(x, group)
+    return _Pair.apply(x, lambda x: _sum(x, group), _same)
 
 
 def all_gather_reduce_scatter(x: Tensor, dim: int = 0, group: Group = None, length: int | None = None) -> Tensor:
@@ -50,17 +65,19 @@ def all_gather_reduce_scatter(x: Tensor, dim: int = 0, group: Group = None, leng
 
     `length` is the length of the result along `dim`, n times that of x by default; give it when it is no multiple of n.
     """
-    return _AllGatherReduceScatter.apply(x, dim, group, length)
+    return _Pair.apply(x, lambda x: _gather(x, dim, group, length), lambda grad: _scatter(grad, dim, group))
 
 
 def reduce_scatter_all_gather(x: Tensor, dim: int = 0, group: Group = None) -> Tensor:
     """This rank's part along `dim` of the sum of x over the group; the gradient's parts are gathered."""
-    return _ReduceScatterAllGather.apply(x, dim, group)
+    length = x.shape[dim]
+    return _Pair.apply(x, lambda x: _scatter(x, dim, group), lambda grad: _gather(grad, dim, group, length))
 
 
 def split_all_gather(x: Tensor, dim: int = 0, group: Group = None) -> Tensor:
     """This rank's part of x along `dim`, where all ranks hold the same x; the gradient's parts are gathered."""
-    return _SplitAllGather.apply(x, dim, group)
+    length = x.shape[dim]
+    return _Pair.apply(x, lambda x: _part(x, dim, group), lambda grad: _gather(grad, dim, group, length))
 
 
 def all_gather_split(x: Tensor, dim: int = 0, group: Group = None, length: int | None = None) -> Tensor:
@@ -68,7 +85,11 @@ def all_gather_split(x: Tensor, dim: int = 0, group: Group = None, length: int |
 
     `length` is as in `all_gather_reduce_scatter`.
     """
-    return _AllGatherSplit.apply(x, dim, group, length)
+    return _Pair.apply(x, lambda x: _gather(x, dim, group, length), lambda grad: _part(grad, dim, group))
+
+
+def _same(x: Tensor) -> Tensor:
+    return x.view_as(x)
 
 
 def _sum(x: Tensor, group: Group) -> Tensor:
@@ -85,68 +106,3 @@ def _scatter(x: Tensor, dim: int, group: Group) -> Tensor:
 
 def _part(x: Tensor, dim: int, group: Group) -> Tensor:
     return x.tensor_split(dist.get_world_size(group), dim)[dist.get_rank(group)].clone()
-
-
-class _IdentityAllReduce(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _sum(grads[0], ctx.group), None
-
-
-class _AllReduceIdentity(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
-        return _sum(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return grads[0], None
-
-
-class _AllGatherReduceScatter(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group, length: int | None) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _gather(x, dim, group, length)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _scatter(grads[0], ctx.dim, ctx.group), None, None, None
-
-
-class _ReduceScatterAllGather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group, ctx.length = dim, group, x.shape[dim]
-        return _scatter(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _gather(grads[0], ctx.dim, ctx.group, ctx.length), None, None
-
-
-class _SplitAllGather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group) -> Tensor:
-        ctx.dim, ctx.group, ctx.length = dim, group, x.shape[dim]
-        return _part(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _gather(grads[0], ctx.dim, ctx.group, ctx.length), None, None
-
-
-class _AllGatherSplit(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: Group, length: int | None) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _gather(x, dim, group, length)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _part(grads[0], ctx.dim, ctx.group), None, None, None
