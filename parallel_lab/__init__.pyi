@@ -19,6 +19,8 @@ from .runtime import Deadlock, Delay, Drop, Kill, LaunchError, Link, Mismatch, R
 from .trace import progress, span
 from .view import draw
 
+__version__: str
+
 __all__ = [
     "Deadlock",
     "Delay",

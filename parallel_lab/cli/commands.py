@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from parallel_lab import __version__
 from parallel_lab.cli import doctor, folders
 from parallel_lab.course import generate, page, progress
 from parallel_lab.course.chapters import TITLES
@@ -40,7 +41,7 @@ class Plab(click.Group):
 
 
 @click.group(cls=Plab, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="parallel-lab")
+@click.version_option(__version__, prog_name="plab")
 def main() -> None:
     """Parallel Lab at the command line: what runs here, what is solved, and checks without a notebook.
 

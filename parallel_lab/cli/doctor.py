@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch.distributed as dist
 
 from parallel_lab.course import progress
 from parallel_lab.runtime import choose_device, launch
+from parallel_lab.trace.units import format_bytes
 
 LEAST_FREE_BYTES = 2**30
 
@@ -76,14 +78,27 @@ def _cores() -> Finding:
 
 def _memory() -> Finding:
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Finding(total_bytes >= 4e9, "memory", f"{total_bytes / 1e9:.1f} GB")
+    return Finding(total_bytes >= 4e9, "memory", format_bytes(total_bytes))
 
 
 def _gpus() -> Finding:
-    names = (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
-    return Finding(True, "gpu", ", ".join(names) if names else "none that torch sees; the course runs on the CPU")
+    if not torch.cuda.is_available():
+        return Finding(True, "gpu", "none that torch sees; the course runs on the CPU")
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    closed = [mode for mode in _compute_modes() if mode != "Default"]
+    if closed:
+        cure = "the second rank on it fails; `nvidia-smi -c DEFAULT`, as root, lets several in"
+        return Finding(False, "gpu", f"{names}; compute mode {closed[0]}: {cure}")
+    shared = "ranks that share a GPU take turns on it, so their times show neither speed-up nor overlap"
+    return Finding(True, "gpu", f"{names}; {shared}")
+
+
+def _compute_modes() -> list[str]:
+    """The compute mode of each GPU, as `nvidia-smi` names it; empty where it cannot be asked."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    question = ["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]
+    return subprocess.run(question, capture_output=True, text=True, timeout=30).stdout.split()
 
 
 def _devices() -> Finding:
@@ -93,7 +108,7 @@ def _devices() -> Finding:
 
 def _disk() -> Finding:
     free_bytes = shutil.disk_usage(Path.cwd()).free
-    return Finding(free_bytes > LEAST_FREE_BYTES, "disk", f"{free_bytes / 1e9:.1f} GB free here")
+    return Finding(free_bytes > LEAST_FREE_BYTES, "disk", f"{format_bytes(free_bytes)} free here")
 
 
 def _chromium() -> Finding:

@@ -107,20 +107,20 @@ def exchange_cost(sizes_bytes: Iterable[int]) -> Price:
 def _tree(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
     levels = (ranks - 1).bit_length()
     children = sum(place < 1 << level and place + (1 << level) < ranks for level in range(levels))
-    up, down = int(place > 0), children
-    sends = {"all_reduce": up + down, "broadcast": down, "reduce": up}
-    _require(kind, sends, "tree")
-    rounds = levels * (2 if kind == "all_reduce" else 1)
-    return Price(int(sends[kind] * size_bytes), sends[kind], rounds, size_bytes)
+    return _through_root("tree", kind, size_bytes, place, children, levels)
 
 
 def _star(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
-    others = ranks - 1
-    up, down = int(place > 0), 0 if place else others
-    sends = {"all_reduce": up + down, "broadcast": down, "reduce": up}
-    _require(kind, sends, "star")
-    rounds = others * (2 if kind == "all_reduce" else 1)
-    return Price(int(sends[kind] * size_bytes), sends[kind], rounds, size_bytes)
+    return _through_root("star", kind, size_bytes, place, 0 if place else ranks - 1, ranks - 1)
+
+
+def _through_root(algorithm: str, kind: str, size_bytes: float, place: int, children: int, rounds: int) -> Price:
+    """Up to the root, down from it, or both: whole tensors, `rounds` each way, to `children` on the way down."""
+    up = int(place > 0)
+    sends = {"all_reduce": up + children, "broadcast": children, "reduce": up}
+    _require(kind, sends, algorithm)
+    ways = 2 if kind == "all_reduce" else 1
+    return Price(int(sends[kind] * size_bytes), sends[kind], ways * rounds, size_bytes)
 
 
 def _halving_doubling(kind: str, ranks: int, size_bytes: float, place: int) -> Price:

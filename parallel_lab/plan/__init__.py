@@ -2,7 +2,7 @@
 
 from parallel_lab.plan.check import PlanError, check_plan
 from parallel_lab.plan.op import COMPUTE, LANES, LETTERS, NAMES, RECEIVING, RECV, SEND, Op, Plan, recv, send
-from parallel_lab.plan.text import parse, parse_grid, to_grid
+from parallel_lab.plan.text import parse, to_grid
 
 __all__ = [
     "COMPUTE",
@@ -17,7 +17,6 @@ __all__ = [
     "PlanError",
     "check_plan",
     "parse",
-    "parse_grid",
     "recv",
     "send",
     "to_grid",

@@ -1,4 +1,4 @@
-"""A plan as text: `to_grid` writes one line a rank, `parse_grid` reads such lines back.
+"""A plan as text: `to_grid` writes one line a rank, `parse` reads such lines back.
 
     rank 0:  0F0  0F1  0B0  0B1
     rank 1:  1F0  1B0  1F1  1B1
@@ -59,7 +59,7 @@ def _cell(row: tuple[Op, ...], column: int | None, marked: set[Op]) -> str:
     return f"[{row[column]}]" if row[column] in marked else f" {row[column]} "
 
 
-def parse_grid(text: str) -> Plan:
+def parse(text: str) -> Plan:
     """The plan of a grid such as `to_grid` writes: a row a line, ops as `2F0` between spaces.
 
     The label `rank 0:` may be left out; a rank with nothing to do needs it, because blank lines are skipped. The grid
@@ -79,6 +79,3 @@ def _parse_row(rank: int, line: str) -> list[Op]:
         return [Op.parse(rank, word) for word in line[label.end() if label else 0 :].split()]
     except ValueError as error:
         raise ValueError(f"rank {rank}: {error}") from None
-
-
-parse = parse_grid

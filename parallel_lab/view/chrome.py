@@ -11,7 +11,7 @@ from pathlib import Path
 
 from parallel_lab.plan import LANES, RECV, SEND, Op
 from parallel_lab.trace import Span, Trace
-from parallel_lab.view.layout import held_bytes, pack
+from parallel_lab.view.layout import by_lane, held_bytes, lane_order, pack
 
 _THREADS_PER_LANE = 1000
 
@@ -39,12 +39,9 @@ def _us(time_s: float) -> float:
 
 def _threads(trace: Trace) -> list[int]:
     """The thread of each span: by lane, and by row where spans of a lane overlap."""
-    lanes: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for i, s in sorted(enumerate(trace.spans), key=lambda pair: (pair[1].start_s, -pair[1].end_s)):
-        lanes[s.rank, s.lane].append(i)
-    known = [*LANES, *sorted({s.lane for s in trace.spans} - set(LANES))]
+    known = sorted({*LANES, *(s.lane for s in trace.spans)}, key=lane_order)
     threads = [0] * len(trace.spans)
-    for (_, lane), indices in lanes.items():
+    for (_, lane), indices in by_lane(trace).items():
         rows = pack([trace.spans[i] for i in indices], most=None)
         for i, row in zip(indices, rows, strict=True):
             threads[i] = known.index(lane) * _THREADS_PER_LANE + row

@@ -8,7 +8,7 @@ a line of script that hands it on; where scripts do not run, the summary still f
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
 from math import ceil
@@ -133,6 +133,33 @@ def tidy(ax: Axes, xlabel: str = "", ylabel: str = "") -> None:
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
+
+
+def check_sheets(sheets: Mapping[str, Sequence], rows: Sequence[str], columns: Sequence[str], what: str) -> None:
+    """Raises ValueError where there is nothing to draw, or a sheet has not a cell for each row and column."""
+    if not (sheets and rows and columns):
+        raise ValueError("nothing to draw: no panel, row or column")
+    for heading, cells in sheets.items():
+        if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
+            raise ValueError(f"{heading}: expected {len(rows)} rows of {len(columns)} {what}")
+
+
+def label_sheet(
+    ax: Axes, heading: str, rows: Sequence[str], columns: Sequence[str], size: float, turn: int = 0
+) -> None:
+    """The heading of a sheet of cells and a name at every row and column, with no lines around; `turn` in degrees."""
+    ax.set_title(heading, fontsize=8.5, color=style.INK)
+    ax.set_xticks(range(len(columns)), columns, rotation=turn)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0, labelsize=size)
+    ax.spines[:].set_visible(False)
+
+
+def label_outer(axes: Sequence[Axes], across: int, xlabel: str, ylabel: str) -> None:
+    """What rows are, left of the first panel of each line, and what columns are, under the last of each column."""
+    for i, ax in enumerate(axes):
+        ax.set_xlabel(xlabel if i + across >= len(axes) else "", fontsize=8.5)
+        ax.set_ylabel(ylabel if i % across == 0 else "", fontsize=8.5)
 
 
 def legend_below(

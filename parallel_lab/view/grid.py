@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from parallel_lab.view.drawing import Drawing, panels, tidy
+from parallel_lab.view.drawing import Drawing, check_sheets, label_outer, label_sheet, panels
 from parallel_lab.view.style import FAINT, INK, Look, numbered, settings
-from parallel_lab.view.text import table
+from parallel_lab.view.text import table, titled
 
 Cells = Sequence[Sequence[str]]
 _HALO = [withStroke(linewidth=2.0, foreground="white", alpha=0.9)]
@@ -50,7 +50,7 @@ def grid(
     Raises:
         ValueError: there is nothing to draw, or a panel has not a word for each row and column.
     """
-    _check(sheets, rows, columns)
+    check_sheets(sheets, rows, columns, "words")
     looks = _looks(sheets, by)
     across = min(across, len(sheets))
     with settings():
@@ -58,21 +58,13 @@ def grid(
         figure, axes = panels(len(sheets), across, width_in, 0.75 + row_in * len(rows), title)
         longest = max((len(line) for word in looks for line in word.split("\n")), default=1)
         size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / longest / 0.75))
-        for i, (ax, (heading, cells)) in enumerate(zip(axes, sheets.items(), strict=True)):
+        for ax, (heading, cells) in zip(axes, sheets.items(), strict=True):
             _sheet(ax, cells, looks, size)
-            tidy(ax, xlabel if i + across >= len(sheets) else "", ylabel if i % across == 0 else "")
-            _frame(ax, rows, columns, heading)
+            label_sheet(ax, heading, rows, columns, 7.0)
+        label_outer(axes, across, xlabel, ylabel)
     text = _text(sheets, rows, columns, across)
-    made = f"{f'{title}. ' if title else ''}Grid of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(sheets)}."
-    return Drawing(figure, alt=alt or made, text=text)
-
-
-def _check(sheets: Mapping[str, Cells], rows: Sequence[str], columns: Sequence[str]) -> None:
-    if not (sheets and rows and columns):
-        raise ValueError("nothing to draw: no panel, row or column")
-    for heading, cells in sheets.items():
-        if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
-            raise ValueError(f"{heading}: expected {len(rows)} rows of {len(columns)} words")
+    made = f"Grid of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(sheets)}."
+    return Drawing(figure, alt=alt or titled(title, made), text=text)
 
 
 def _looks(sheets: Mapping[str, Cells], by: Callable[[str], str]) -> dict[str, Look]:
@@ -91,15 +83,6 @@ def _sheet(ax: Axes, cells: Cells, looks: Mapping[str, Look], size: float) -> No
             ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, linewidth=0.4, alpha=0.75, **area))
             ax.text(x, y, word, ha="center", va="center", fontsize=size, color=INK, path_effects=_HALO)
     ax.set(xlim=(-0.5, len(cells[0]) - 0.5), ylim=(len(cells) - 0.5, -0.5))
-
-
-def _frame(ax: Axes, rows: Sequence[str], columns: Sequence[str], heading: str) -> None:
-    ax.grid(False)
-    ax.set_xticks(range(len(columns)), columns)
-    ax.set_yticks(range(len(rows)), rows)
-    ax.tick_params(length=0, labelsize=7.0)
-    ax.spines[:].set_visible(False)
-    ax.set_title(heading, fontsize=8.5, color=INK)
 
 
 def _text(sheets: Mapping[str, Cells], rows: Sequence[str], columns: Sequence[str], across: int) -> str:

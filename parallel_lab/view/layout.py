@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from parallel_lab.plan import COMPUTE, NAMES, RECV, SEND
+from parallel_lab.plan import COMPUTE, LANES, NAMES, RECV, SEND
 from parallel_lab.trace import Span, Trace
 
 MOST_ROWS = 3  # spans of one lane that run at once are drawn below each other, up to so many
@@ -66,13 +66,19 @@ def lay_out(trace: Trace, columns: int) -> Layout:
     labels = _labels(trace.spans)
     rows: dict[str, int] = {}
     boxes: list[Box] = []
-    for (rank, lane), indices in _by_lane(trace).items():
+    for (rank, lane), indices in by_lane(trace).items():
         placed = pack([trace.spans[i] for i in indices], slack_s=1e-9 * (end_s - start_s))
         rows[lane] = max(rows.get(lane, 1), 1 + max(placed))
         for i, row in zip(indices, placed, strict=True):
             s = trace.spans[i]
             boxes.append(Box(rank, lane, s.kind, row, s.start_s, s.end_s, labels[i], 1, i))
-    return Layout(trace.ranks, start_s, end_s, _ordered(rows), tuple(merge(boxes, pixel_s)))
+    return Layout(
+        trace.ranks,
+        start_s,
+        end_s,
+        {lane: rows[lane] for lane in sorted(rows, key=lane_order)} or {COMPUTE: 1},
+        tuple(merge(boxes, pixel_s)),
+    )
 
 
 def extent(trace: Trace) -> tuple[float, float]:
@@ -98,12 +104,12 @@ def lane_name(lane: str, lanes: Iterable[str]) -> str:
     return {RECV: "receive"}.get(lane, lane)
 
 
-def _ordered(rows: dict[str, int]) -> dict[str, int]:
-    known = [lane for lane in (COMPUTE, SEND, RECV) if lane in rows]
-    return {lane: rows[lane] for lane in [*known, *sorted(set(rows) - set(known))]} or {COMPUTE: 1}
+def lane_order(lane: str) -> tuple[int, str]:
+    """A key to sort lanes by: those of a plan first, in its order, then others by name."""
+    return (LANES.index(lane) if lane in LANES else len(LANES)), lane
 
 
-def _by_lane(trace: Trace) -> dict[tuple[int, str], list[int]]:
+def by_lane(trace: Trace) -> dict[tuple[int, str], list[int]]:
     """The indices of the spans of each rank and lane, in order of start, the longer first."""
     lanes: dict[tuple[int, str], list[int]] = {}
     for i, s in sorted(enumerate(trace.spans), key=lambda pair: (pair[1].rank, pair[1].start_s, -pair[1].end_s)):

@@ -11,7 +11,7 @@ from parallel_lab.view.drawing import Drawing, legend_below, panels, swatches, t
 from parallel_lab.view.layout import extent, held_bytes
 from parallel_lab.view.slots import trace_of
 from parallel_lab.view.style import INK, looks, order, settings
-from parallel_lab.view.text import plural, table
+from parallel_lab.view.text import plural, table, titled
 
 _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
@@ -52,8 +52,8 @@ def draw_memory(
             ax.tick_params(labelbottom=True)
             ax.set_xlabel(f"{'simulated time' if trace.simulated else 'time'} ({_time_scale(trace)[1]})", fontsize=8.5)
         legend_below(figure, swatches(kinds), kinds)
-    alt = f"{f'{title}. ' if title else ''}Bytes held over time by {plural(trace.ranks, 'rank')}: {', '.join(kinds)}."
-    return Drawing(figure, alt=alt, text=_text(trace, kinds, names))
+    alt = f"Bytes held over time by {plural(trace.ranks, 'rank')}: {', '.join(kinds)}."
+    return Drawing(figure, alt=titled(title, alt), text=_text(trace, kinds, names))
 
 
 def _time_scale(trace: Trace) -> tuple[float, str]:

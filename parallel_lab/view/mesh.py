@@ -7,7 +7,7 @@ import numpy as np
 from parallel_lab.view.drawing import Drawing
 from parallel_lab.view.grid import grid
 from parallel_lab.view.style import shorten
-from parallel_lab.view.text import plural, table
+from parallel_lab.view.text import plural, table, titled
 
 _ROW_IN, _COLUMN_IN = 0.62, 1.05
 
@@ -43,7 +43,7 @@ def draw_mesh(mesh, *, holds: Sequence[str] | None = None, title: str | None = N
         by=shards.__getitem__,
         across=across,
         title=title,
-        alt=f"{f'{title}. ' if title else ''}Mesh of {plural(ranks.size, 'rank')}, {shape}, as a grid.",
+        alt=titled(title, f"Mesh of {plural(ranks.size, 'rank')}, {shape}, as a grid."),
         width_in=min(9.0, max(3.5, across * panel_in)),
         row_in=_ROW_IN,
     )

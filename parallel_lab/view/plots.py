@@ -1,6 +1,6 @@
 """Lines and bars in the style of the course, each a `Drawing` with its numbers in text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from parallel_lab.view.drawing import Drawing, legend_below, panels, tidy
-from parallel_lab.view.style import LINES, MARKERS, numbered, settings, shorten
-from parallel_lab.view.text import table
+from parallel_lab.view.style import INK, LINES, MARKERS, numbered, settings, shorten
+from parallel_lab.view.text import table, titled
 
 _TICK_CHARACTERS = 40
 
@@ -50,16 +50,15 @@ def lines(
         ValueError: x and y differ in length, nothing is given, or a value does not fit a logarithmic axis.
     """
     points = points or {}
-    _check(series, points, logx, logy)
-    names = list(dict.fromkeys([*series, *points]))
+    _check([*series.items(), *points.items()], logx, logy)
     with settings():
         figure, (ax,) = panels(1, 1, width_in, 3.4, title)
         tidy(ax, xlabel, ylabel)
-        handles = _lines(ax, names, series, points)
-        _log_axes(ax, [*series.values(), *points.values()], logx, logy)
-        legend_below(figure, handles, _legend_names(names, series, points, points_are))
+        handles, names = _lines_and_points(ax, series, points, points_are)
+        _scale_axes(ax, [*series.values(), *points.values()], logx, logy)
+        legend_below(figure, handles, names)
     text = _plot_text(series, points, xlabel, ylabel, show_values)
-    return Drawing(figure, alt=alt or _alt("Line plot", title, ylabel, xlabel, names), text=text)
+    return Drawing(figure, alt=alt or _alt("Line plot", title, ylabel, xlabel, {**series, **points}), text=text)
 
 
 def bars(
@@ -95,15 +94,18 @@ def bars(
         if len(series) > 1:
             legend_below(figure, *ax.get_legend_handles_labels())
     values = {name: [f"{value:.4g}" for value in numbers] for name, numbers in series.items()}
-    text = "\n".join(table({"": list(labels), **values})) if show_values else _extent_text(series, labels)
-    return Drawing(figure, alt=alt or _alt("Bar chart", title, ylabel, ", ".join(labels), list(series)), text=text)
+    text = (
+        "\n".join(table({"": list(labels), **values}))
+        if show_values
+        else f"{', '.join(series)} for {', '.join(labels)}"
+    )
+    return Drawing(figure, alt=alt or _alt("Bar chart", title, ylabel, ", ".join(labels), series), text=text)
 
 
-def _check(series: Mapping[str, Points], points: Mapping[str, Points], logx: bool, logy: bool) -> None:
-    everything = [*series.items(), *points.items()]
-    if not everything:
+def _check(drawn: Sequence[tuple[str, Points]], logx: bool, logy: bool) -> None:
+    if not drawn:
         raise ValueError("nothing to draw: series and points are empty")
-    for name, (x, y) in everything:
+    for name, (x, y) in drawn:
         if len(x) != len(y):
             raise ValueError(f"{name}: {len(x)} x values and {len(y)} y values")
         if (logx and min(x, default=1) <= 0) or (logy and min(y, default=1) <= 0):
@@ -120,31 +122,30 @@ def _check_bars(series: Mapping[str, Sequence[float]], labels: Sequence[str], lo
         raise ValueError("logy=True: all values must be above 0")
 
 
-def _lines(ax: Axes, names: Sequence[str], series: Mapping[str, Points], points: Mapping[str, Points]) -> list[Line2D]:
-    looks = numbered(len(names))
-    drawn = [_line(ax, i, name, series, points, looks[i].color) for i, name in enumerate(names)]
-    return [handle for handles in drawn for handle in handles]
+def _lines_and_points(
+    ax: Axes, series: Mapping[str, Points], points: Mapping[str, Points], points_are: str
+) -> tuple[list[Line2D], list[str]]:
+    """Draws what there is under each name, lines told apart by dashes and points by markers; returns the legend."""
+    handles, words = [], []
+    names = list(dict.fromkeys([*series, *points]))
+    for i, (name, look) in enumerate(zip(names, numbered(len(names)), strict=True)):
+        if name in series:
+            dashes = LINES[i % len(LINES)]
+            handles += ax.plot(*series[name], color=look.color, linestyle=dashes, linewidth=1.6)
+            words.append(name)
+        if name in points:
+            marker = {"marker": MARKERS[i % len(MARKERS)], "markersize": 6.5, "markeredgecolor": INK}
+            handles += ax.plot(*points[name], color=look.color, linestyle="none", markeredgewidth=0.7, **marker)
+            words.append(f"{name} ({points_are})" if name in series else name)
+    return handles, words
 
 
-def _log_axes(ax: Axes, data: Sequence[Points], logx: bool, logy: bool) -> None:
+def _scale_axes(ax: Axes, data: Sequence[Points], logx: bool, logy: bool) -> None:
     ax.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
     if logx:
         _ticks_at_values(ax, [value for x, _ in data for value in x])
     if logy:
         _plain_ticks(ax, [value for _, y in data for value in y])
-
-
-def _line(
-    ax: Axes, i: int, name: str, series: Mapping[str, Points], points: Mapping[str, Points], color: str
-) -> list[Line2D]:
-    """Draws what there is under `name`; lines differ by color and dashes, points by color and marker."""
-    drawn = []
-    if name in series:
-        drawn += ax.plot(*series[name], color=color, linestyle=LINES[i % len(LINES)], linewidth=1.6)
-    if name in points:
-        marker = {"marker": MARKERS[i % len(MARKERS)], "markersize": 6.5, "markeredgecolor": "#222222"}
-        drawn += ax.plot(*points[name], color=color, linestyle="none", markeredgewidth=0.7, **marker)
-    return drawn
 
 
 def _ticks_at_values(ax: Axes, values: Sequence[float]) -> None:
@@ -164,14 +165,6 @@ def _plain_ticks(ax: Axes, values: Sequence[float]) -> None:
         ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
 
 
-def _legend_names(names: Sequence[str], series: Mapping, points: Mapping, points_are: str) -> list[str]:
-    found = []
-    for name in names:
-        both = name in series and name in points
-        found += [name] * (name in series) + [f"{name} ({points_are})" if both else name] * (name in points)
-    return found
-
-
 def _group_labels(ax: Axes, labels: Sequence[str], width_in: float) -> None:
     room = int((width_in - 0.8) / len(labels) / 0.075)  # characters of 7.5 pt that fit beside each other
     lean = room < max(len(label) for label in labels)
@@ -179,8 +172,8 @@ def _group_labels(ax: Axes, labels: Sequence[str], width_in: float) -> None:
     ax.set_xticks(range(len(labels)), [shorten(label) for label in labels], **turn)
 
 
-def _alt(what: str, title: str | None, ylabel: str, over: str, names: Sequence[str]) -> str:
-    return f"{f'{title}. ' if title else ''}{what} of {ylabel} over {over}, for {', '.join(names)}."
+def _alt(what: str, title: str | None, ylabel: str, over: str, names: Iterable[str]) -> str:
+    return titled(title, f"{what} of {ylabel} over {over}, for {', '.join(names)}.")
 
 
 def _plot_text(
@@ -197,7 +190,3 @@ def _plot_text(
 
 def _from_to(values: Sequence[float]) -> str:
     return f"{values[0]:.4g} to {values[-1]:.4g}" if len(values) else "none"
-
-
-def _extent_text(series: Mapping[str, Sequence[float]], labels: Sequence[str]) -> str:
-    return f"{', '.join(series)} for {', '.join(labels)}"

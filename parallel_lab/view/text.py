@@ -51,6 +51,11 @@ def table(columns: Mapping[str, Sequence[str]]) -> list[str]:
     return [head, *("  ".join(c.rjust(w) for c, w in zip(row, widths.values(), strict=True)) for row in rows)]
 
 
+def titled(title: str | None, sentence: str) -> str:
+    """An alternative text: the title, if there is one, and what is drawn."""
+    return f"{title}. {sentence}" if title else sentence
+
+
 def plural(count: int, word: str) -> str:
     """`1 rank`, `2 ranks`."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"

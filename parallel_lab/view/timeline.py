@@ -12,7 +12,7 @@ from parallel_lab.view.drawing import Drawing
 from parallel_lab.view.figure import timeline_figure
 from parallel_lab.view.layout import lay_out
 from parallel_lab.view.slots import trace_of
-from parallel_lab.view.text import alt_text, summary
+from parallel_lab.view.text import alt_text, summary, titled
 
 _COLUMNS_PER_IN = 96
 
@@ -73,6 +73,5 @@ def draw(
     memory = bool(trace.memory) if show_memory is None else show_memory and bool(trace.memory)
     looks = {"title": title, "width_in": width_in, "slots": slots, "memory": memory, "names": names}
     figure = timeline_figure(trace, layout, **looks)
-    alt = alt_text(trace, trace.simulated, slots)
-    alt = f"{title}. {alt}" if title else alt
+    alt = titled(title, alt_text(trace, trace.simulated, slots))
     return Timeline(figure, alt=alt, text=summary(source, names=names), trace=trace, slots=slots)

@@ -11,7 +11,7 @@ from matplotlib.patches import Circle, FancyArrowPatch
 from parallel_lab.plan import Plan
 from parallel_lab.view.drawing import Drawing, panels
 from parallel_lab.view.style import INK, OKABE_ITO, settings
-from parallel_lab.view.text import plural, table
+from parallel_lab.view.text import plural, table, titled
 
 _MOST_PANELS = 8
 _BEND = 0.12  # arrows bend to the right, so that two messages that cross can be told apart
@@ -51,7 +51,7 @@ def topology(plan: Plan, title: str | None = None, *, width_in: float = 9.0) -> 
             ax.set_title(f"round {number}", fontsize=8.5, color=INK)
     sends = [Counter({pair: len(parts) for pair, parts in messages.items()}) for messages in rounds]
     counts = f"{plural(sum(map(Counter.total, sends)), 'message')} in {plural(len(rounds), 'round')}"
-    alt = f"{f'{title}. ' if title else ''}{plural(plan.ranks, 'rank')} on a circle; arrows show {counts}."
+    alt = titled(title, f"{plural(plan.ranks, 'rank')} on a circle; arrows show {counts}.")
     hidden = len(rounds) - len(shown)
     note = f"\nnot drawn: {plural(hidden, 'round')} before the last" if hidden else ""
     return Drawing(figure, alt=alt, text="\n".join(table(_rows(sends))) + note)

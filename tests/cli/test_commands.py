@@ -187,3 +187,15 @@ def test_link_that_cannot_be_read_is_refused():
     with pytest.raises(ValueError, match="expected LATENCY,BANDWIDTH"):
         parse_link("fast")
     assert isinstance(main, click.Group)
+
+
+@pytest.mark.parametrize(
+    ("mode", "well", "said"), [("Default", True, "take turns"), ("Exclusive_Process", False, "fails")]
+)
+def test_doctor_says_what_ranks_that_share_a_gpu_meet(monkeypatch, mode, well, said):
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(doctor.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(doctor.torch.cuda, "get_device_name", lambda i: "H100")
+    monkeypatch.setattr(doctor, "_compute_modes", lambda: [mode])
+    found = doctor._gpus()
+    assert found.well is well and found.seen.startswith("H100; ") and said in found.seen

@@ -1,9 +1,9 @@
-"""to_grid and parse_grid undo each other; marks and windows show what they should."""
+"""to_grid and parse undo each other; marks and windows show what they should."""
 
 import pytest
 
 from parallel_lab.pipeline import gpipe, interleaved, one_f_one_b
-from parallel_lab.plan import Op, Plan, parse, parse_grid, recv, send, to_grid
+from parallel_lab.plan import Op, Plan, parse, recv, send, to_grid
 
 
 def test_parse_without_labels():
@@ -33,7 +33,7 @@ def test_labels_are_aligned_at_ten_ranks():
     ],
 )
 def test_round_trip(plan):
-    assert parse_grid(to_grid(plan)).rows == plan.rows
+    assert parse(to_grid(plan)).rows == plan.rows
 
 
 def test_round_trip_of_messages_pairs_them_again():
