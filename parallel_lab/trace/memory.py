@@ -76,8 +76,12 @@ def live_bytes(device: torch.device | str | None = None) -> int:
     tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor) and each.layout is torch.strided]
     gradients = [each.grad for each in tensors if each.is_leaf]
     found = storages(chain(tensors, gradients))
-    where = torch.device(device) if device is not None else None
-    return sum(size for (place, _), size in found.items() if where is None or _is_at(place, where))
+    if device is None:
+        return sum(found.values())
+    where = torch.device(device)
+    return sum(
+        size for (place, _), size in found.items() if place.type == where.type and where.index in (None, place.index)
+    )
 
 
 class SavedTensors:
@@ -198,7 +202,3 @@ def _tensors(values: Iterable) -> Iterator[Tensor]:
             yield from _tensors(value.values())
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
-
-
-def _is_at(place: torch.device, where: torch.device) -> bool:
-    return place.type == where.type and where.index in (None, place.index)

@@ -136,7 +136,11 @@ def tidy(ax: Axes, xlabel: str = "", ylabel: str = "") -> None:
 
 
 def check_sheets(sheets: Mapping[str, Sequence], rows: Sequence[str], columns: Sequence[str], what: str) -> None:
-    """Raises ValueError where there is nothing to draw, or a sheet has not a cell for each row and column."""
+    """Checks that there is something to draw, and in each sheet a cell for each row and column.
+
+    Raises:
+        ValueError: there is not; the message names the sheet, and what its cells are.
+    """
     if not (sheets and rows and columns):
         raise ValueError("nothing to draw: no panel, row or column")
     for heading, cells in sheets.items():

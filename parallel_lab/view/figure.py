@@ -22,7 +22,7 @@ from parallel_lab.trace.units import format_bytes, time_unit
 from parallel_lab.view.drawing import legend_below, swatches
 from parallel_lab.view.geometry import Geometry
 from parallel_lab.view.layout import Layout, held_bytes
-from parallel_lab.view.style import BAND, FAINT, INK, Look, looks, order, settings, shorten
+from parallel_lab.view.style import BAND, FAINT, INK, looks, order, settings, shorten
 
 _LEFT, _RIGHT, _RIGHT_MEMORY = 1.35, 0.2, 0.8
 _LANE_NAMES = 0.75  # the width that names of lanes take, left of the axes
@@ -131,13 +131,9 @@ def _boxes(ax: Axes, layout: Layout, geometry: Geometry, scale: float, axes_in: 
             middle = (left + right) / 2, (top + bottom) / 2
             ax.text(*middle, box.label, **_LABEL)
     for (kind, plain), shapes in corners.items():
-        _fill(ax, np.asarray(shapes), found[kind], plain)
-
-
-def _fill(ax: Axes, shapes: np.ndarray, look: Look, plain: bool) -> None:
-    # shapes: (boxes, 4, 2)
-    area = {"facecolor": look.color, "linewidth": 0} if plain else {**look.area(), "linewidth": 0.4}
-    ax.add_collection(PolyCollection(list(shapes), **area), autolim=False)
+        look = found[kind]
+        area = {"facecolor": look.color, "linewidth": 0} if plain else {**look.area(), "linewidth": 0.4}
+        ax.add_collection(PolyCollection(shapes, **area), autolim=False)
 
 
 def _memory(ax: Axes, trace: Trace, layout: Layout, geometry: Geometry, scale: float) -> None:

@@ -41,31 +41,27 @@ def draw_memory(
     kinds = order(sample.kind for sample in trace.memory)
     peak = max(trace.peak_bytes(rank) for rank in range(trace.ranks))
     scale, unit = next(((s, u) for s, u in _SCALES if peak >= s), _SCALES[-1])
+    start_s, end_s = extent(trace)
+    unit_s, unit_name = time_unit(end_s - start_s)
     with settings():
         columns = 1 if trace.ranks == 1 else 2 if trace.ranks <= 8 else 4
         figure, axes = panels(trace.ranks, columns, width_in, 1.55, title, sharex=True, sharey=True)
         for rank, ax in enumerate(axes):
-            _panel(ax, trace, rank, kinds, scale)
+            _panel(ax, trace, rank, kinds, scale, unit_s)
             ax.set_title(names[rank], fontsize=8.5, color=INK, loc="left")
         figure.supylabel(f"held ({unit})", fontsize=8.5)
         for ax in axes[-columns:]:
             ax.tick_params(labelbottom=True)
-            ax.set_xlabel(f"{'simulated time' if trace.simulated else 'time'} ({_time_scale(trace)[1]})", fontsize=8.5)
+            ax.set_xlabel(f"{'simulated time' if trace.simulated else 'time'} ({unit_name})", fontsize=8.5)
         legend_below(figure, swatches(kinds), kinds)
     alt = f"Bytes held over time by {plural(trace.ranks, 'rank')}: {', '.join(kinds)}."
     return Drawing(figure, alt=titled(title, alt), text=_text(trace, kinds, names))
 
 
-def _time_scale(trace: Trace) -> tuple[float, str]:
-    start_s, end_s = extent(trace)
-    return time_unit(end_s - start_s)
-
-
-def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float) -> None:
+def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float, unit_s: float) -> None:
     """One rank's steps; each level lasts until the next sample, the last until this rank's last span or sample."""
     tidy(ax)
     start_s, end_s = extent(trace)
-    unit_s, _ = _time_scale(trace)
     levels = list(held_bytes(trace, rank))
     if not levels:
         return

@@ -103,11 +103,6 @@ def all_pairs():
     all_gather_split()
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_each_pair_is_the_computation_of_one_process(n):
-    launch(all_pairs, ranks=n)
-
-
 def two_layers(sequence_parallel):
     """Megatron's MLP: columns of the first weight, rows of the second; sequence parallelism shards x and y as well."""
     n, rank, _ = world()
@@ -130,8 +125,8 @@ def two_layers(sequence_parallel):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_a_tensor_parallel_mlp_and_its_sequence_parallel_form(n):
-    launch(lambda: (two_layers(False), two_layers(True)), ranks=n)
+def test_each_pair_and_an_mlp_made_of_them_are_the_computation_of_one_process(n):
+    launch(lambda: (all_pairs(), two_layers(False), two_layers(True)), ranks=n)
 
 
 def in_the_group_of_my_parity():
