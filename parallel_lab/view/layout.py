@@ -72,13 +72,8 @@ def lay_out(trace: Trace, columns: int) -> Layout:
         for i, row in zip(indices, placed, strict=True):
             s = trace.spans[i]
             boxes.append(Box(rank, lane, s.kind, row, s.start_s, s.end_s, labels[i], 1, i))
-    return Layout(
-        trace.ranks,
-        start_s,
-        end_s,
-        {lane: rows[lane] for lane in sorted(rows, key=lane_order)} or {COMPUTE: 1},
-        tuple(merge(boxes, pixel_s)),
-    )
+    in_order = {lane: rows[lane] for lane in sorted(rows, key=lane_order)}
+    return Layout(trace.ranks, start_s, end_s, in_order or {COMPUTE: 1}, tuple(merge(boxes, pixel_s)))
 
 
 def extent(trace: Trace) -> tuple[float, float]:

@@ -94,12 +94,9 @@ def bars(
         if len(series) > 1:
             legend_below(figure, *ax.get_legend_handles_labels())
     values = {name: [f"{value:.4g}" for value in numbers] for name, numbers in series.items()}
-    text = (
-        "\n".join(table({"": list(labels), **values}))
-        if show_values
-        else f"{', '.join(series)} for {', '.join(labels)}"
-    )
-    return Drawing(figure, alt=alt or _alt("Bar chart", title, ylabel, ", ".join(labels), series), text=text)
+    over = ", ".join(labels)
+    text = "\n".join(table({"": list(labels), **values})) if show_values else f"{', '.join(series)} for {over}"
+    return Drawing(figure, alt=alt or _alt("Bar chart", title, ylabel, over, series), text=text)
 
 
 def _check(drawn: Sequence[tuple[str, Points]], logx: bool, logy: bool) -> None:

@@ -45,14 +45,6 @@ def compare_all_reduce(algorithms, sizes, dtypes):
     return found
 
 
-@pytest.mark.parametrize("n", RANKS)
-def test_all_reduce_is_that_of_torch(n):
-    for found in launch(compare_all_reduce, FLAT, sizes(n), list(TOLERANCE), ranks=n).results:
-        for (algorithm, size, dtype, op), difference in found.items():
-            # The largest of 1000 sums of n normal numbers is below 5 sqrt(n).
-            assert difference <= TOLERANCE[dtype] * 5 * n**0.5, (algorithm, size, dtype, op, difference)
-
-
 def compare_the_others(sizes, powers):
     n, rank, found = dist.get_world_size(), dist.get_rank(), {}
     for size in sizes:
@@ -92,11 +84,18 @@ def gathered(x):
     return parts
 
 
+def compare_all(n):
+    all_reduced = compare_all_reduce(FLAT, sizes(n), list(TOLERANCE))
+    return all_reduced, compare_the_others([0, 1, n + 1, 103], n & (n - 1) == 0)
+
+
 @pytest.mark.parametrize("n", RANKS)
-def test_the_others_are_those_of_torch(n):
-    few = [0, 1, n + 1, 103]
-    for found in launch(compare_the_others, few, n & (n - 1) == 0, ranks=n).results:
-        assert max(found.values()) < 1e-12 * 5 * n**0.5, found
+def test_all_collectives_are_those_of_torch(n):
+    # The largest of 1000 sums of n normal numbers is below 5 sqrt(n).
+    for all_reduced, others in launch(compare_all, n, ranks=n).results:
+        for case, difference in all_reduced.items():
+            assert difference <= TOLERANCE[case[2]] * 5 * n**0.5, (case, difference)
+        assert max(others.values()) < 1e-12 * 5 * n**0.5, others
 
 
 def hierarchy(shapes):
