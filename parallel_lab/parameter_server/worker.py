@@ -105,7 +105,7 @@ class Worker:
         self.step, self._may = self.step + 1, "pull"
 
     def finish(self) -> int:
-        """Waits until all workers have finished, left or died, and takes the final parameters, whose version it returns."""
+        """Takes the final parameters once all workers have finished, left or died; returns their version."""
         self._require("pull")
         self.read(DONE, together=True)
         self._may = "nothing"
