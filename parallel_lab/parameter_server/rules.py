@@ -50,10 +50,6 @@ class State:
         live = set(workers)
         return cls(live, clocks=dict.fromkeys(live, 0), read=dict.fromkeys(live, 0))
 
-    def pushed(self, worker: int, clock: int, read: int) -> None:
-        """`worker` makes its push number `clock`, a gradient that it computed from version `read`."""
-        self.clocks[worker], self.read[worker] = clock, read
-
     def updated(self, used: Collection[int]) -> None:
         """The held pushes of the workers `used` have become an update."""
         self.held = [worker for worker in self.held if worker not in used]
@@ -69,16 +65,9 @@ class State:
 
 
 class Rule:
-    """The questions of a server, with the answers of synchronous SGD where rules agree.
+    """The questions of a server, with the answers of synchronous SGD where rules agree; `worker` counts from 0."""
 
-    `worker` is an index from 0. When a server asks `admits`, the push is counted in `state.clocks` and is not yet in
-    `state.held`.
-
-    Attributes:
-        in_step: whether all workers go in step. A server then answers them one after another, in the order of its plan.
-    """
-
-    in_step = False
+    in_step = False  # whether all workers go in step: a server then answers them in the order of its plan
 
     def check(self, workers: int, servers: int) -> None:
         """Looks whether the rule makes sense with so many workers and servers.
@@ -88,25 +77,16 @@ class Rule:
         """
 
     def admits(self, state: State, read: int) -> bool:
-        """Whether a push computed from version `read` is used; otherwise the server drops it."""
+        """Whether a push computed from version `read` is used; otherwise the server drops it.
+
+        The push is counted in `state.clocks` already, and is not yet in `state.held`.
+        """
         return True
 
     def due(self, state: State) -> Sequence[int]:
-        """The workers whose held pushes are to be averaged and applied now: all of them, once every live one pushed."""
-        return state.held if state.all_held() else ()
+        """The workers whose held pushes are to be averaged and applied now."""
+        raise NotImplementedError
 
     def may_pull(self, state: State, worker: int) -> bool:
         """Whether `worker` may read now; otherwise it waits until its own push is part of an update or was dropped."""
         return worker not in state.held
-
-
-def check_rule(rule: object, workers: int, servers: int) -> None:
-    """Returns if `rule` can decide for so many workers and servers.
-
-    Raises:
-        TypeError: `rule` is no rule, but a class of rules, say.
-        ValueError: the rule makes no sense with these numbers.
-    """
-    if not isinstance(rule, Rule):
-        raise TypeError(f"rule={rule!r}: expected a rule, such as Synchronous() or Stale(2)")
-    rule.check(workers, servers)

@@ -32,28 +32,20 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import check_rate
 from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.parameter_server import wire
-from parallel_lab.parameter_server.record import Push, Served
-from parallel_lab.parameter_server.rules import Rule, State, check_rule
+from parallel_lab.parameter_server.record import Served, Update
+from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.parameter_server.shards import bounds, flat
 from parallel_lab.parameter_server.wire import BYE, DONE, PULL, Header, Line, Message
 from parallel_lab.trace import recorder, span
 
 
 class Shard:
-    """One server's stretch w of the parameters; the rule decides what becomes of each push.
-
-    Args:
-        index: which shard it is.
-        values: its parameters, (elements,).
-        make_optimizer: makes the optimizer from a list of one parameter.
-        rule: the rule of consistency.
-        workers: the number of workers.
-        on_update: is called with the shard at the start and after each update.
+    """One server's stretch w of the parameters, at first `values`; the rule decides what becomes of each push.
 
     Attributes:
-        w: the parameters; they lie in the message `answer`, which workers are sent.
+        w: the parameters, (elements,); they lie in the message `answer`, which workers are sent.
         state: what the rule looks at.
-        pushes: what was pushed, in the order of use.
+        updates: what was pushed, in the order of use.
     """
 
     def __init__(
@@ -63,7 +55,7 @@ class Shard:
         make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
         rule: Rule,
         workers: int,
-        on_update: Callable[["Shard"], None] | None = None,
+        on_update: Callable[["Shard"], object] = lambda shard: None,
     ) -> None:
         self.index, self.rule, self.on_update = index, rule, on_update
         self.answer = Message(len(values), values.dtype)
@@ -71,15 +63,14 @@ class Shard:
         self.w = nn.Parameter(self.answer.vector)
         self.optimizer = make_optimizer([self.w])
         self.state = State.of(range(workers))
-        self.pushes: list[Push] = []
+        self.updates: list[Update] = []
         self._held: dict[int, Message] = {}
-        if on_update:
-            on_update(self)
+        on_update(self)
 
     def push(self, worker: int, message: Message) -> None:
         """Takes a gradient, which is the shard's own until the worker may pull again, and updates if that is due."""
-        step, read = int(message.header.step), int(message.header.version)
-        self.state.pushed(worker, step + 1, read)
+        read = int(message.header.version)
+        self.state.clocks[worker], self.state.read[worker] = int(message.header.step) + 1, read
         if self.rule.admits(self.state, read):
             self.state.held.append(worker)
             self._held[worker] = message
@@ -113,27 +104,24 @@ class Shard:
             self._note(worker, self._held.pop(worker))
         self.state.updated(workers)
         self.answer.header = Header(version=self.state.version)
-        if self.on_update:
-            self.on_update(self)
+        self.on_update(self)
 
     def _note(self, worker: int, message: Message, dropped: bool = False) -> None:
-        step, read = int(message.header.step), int(message.header.version)
-        self.pushes.append(Push(self.index, worker, step, read, self.state.version, dropped, recorder().now()))
+        step, read, now_s = int(message.header.step), int(message.header.version), recorder().now()
+        met = self.state.version
+        update = Update(worker, now_s, now_s, read, met + (not dropped), met - read, dropped, step, now_s)
+        self.updates.append(update)
 
 
 class Server:
-    """Serves one shard to all workers.
+    """Serves one shard to all workers, which are the ranks of `group` from `first` on.
 
-    Args:
-        shard: the shard.
-        group: servers and workers.
-        servers: the number of ranks of `group` before worker 0.
-        turns: the workers in the order in which they are answered where all go in step.
+    Where all go in step, they are answered in the order of `turns`.
     """
 
-    def __init__(self, shard: Shard, group: dist.ProcessGroup, servers: int, turns: list[int]) -> None:
+    def __init__(self, shard: Shard, group: dist.ProcessGroup, first: int, turns: list[int]) -> None:
         self.shard, self.turns, self.in_step = shard, turns, shard.rule.in_step
-        self.lines = {worker: Line(group, servers + worker, shard.index) for worker in turns}
+        self.lines = {worker: Line(group, first + worker, shard.index) for worker in turns}
         self._pushes = {worker: Message(len(shard.w), shard.w.dtype) for worker in turns}
         self._coming: dict[int, dist.Work] = {}  # the receive of a worker's next push
         self._read = dict.fromkeys(turns, -1)  # the version that each worker was last sent
@@ -149,7 +137,7 @@ class Server:
             if error := ended.get():
                 raise error
         sent_bytes = sum(line.sent_bytes for line in self.lines.values())
-        return Served(self.shard.pushes, self.shard.state.version, self.shard.w.detach(), sent_bytes)
+        return Served(self.shard.updates, self.shard.state.version, self.shard.w.detach(), sent_bytes)
 
     def _serve(self, worker: int, ended: SimpleQueue) -> None:
         """The thread of one worker: answer, take a push, answer, take a push, until it leaves or dies."""
@@ -230,33 +218,25 @@ def serve(
     rule: Rule,
     *,
     servers: int = 1,
-    on_update: Callable[[Shard], None] | None = None,
+    on_update: Callable[[Shard], object] = lambda shard: None,
     group: dist.ProcessGroup | None = None,
     **optimizer_kwargs: Any,
 ) -> Served:
     """Serves this rank's shard of `model` until every worker is done, has left or has died.
 
     The first `servers` ranks of the group call this, the others make a `Worker`. The parameters begin as those of this
-    rank's `model`, which stays as it is.
-
-    Args:
-        model: the model, the same on all ranks.
-        optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the optimizer.
-        rule: a rule of `synchronization`, such as `Synchronous()`.
-        servers: the number of servers.
-        on_update: is called with the `Shard` at the start and after each update.
-        group: servers and workers; by default all ranks.
-        optimizer_kwargs: the settings of the optimizer.
-
-    Returns:
-        What became of each push.
+    rank's `model`, which is the same on all ranks and stays as it is. `rule` is one of `synchronization`, such as
+    `Synchronous()`; `on_update` is called with the `Shard` at the start and after each update. The optimizer is
+    `optimizer_class(parameters, **optimizer_kwargs)`.
 
     Raises:
         TypeError, ValueError: before the first message, if an argument makes no sense or this rank's model differs.
     """
     group = wire.members(group, servers)
     workers, index = group.size() - servers, group.rank()
-    check_rule(rule, workers, servers)
+    if not isinstance(rule, Rule):
+        raise TypeError(f"rule={rule!r}: expected a rule, such as Synchronous() or Stale(2)")
+    rule.check(workers, servers)
     check_rate(optimizer_kwargs)
     w = flat(model)
 

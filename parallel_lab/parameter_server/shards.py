@@ -18,34 +18,20 @@ from parallel_lab.model.data import shard_sizes
 
 
 class Piece(NamedTuple):
-    """A stretch of one tensor in one shard.
+    """A stretch of one tensor in one shard."""
 
-    Attributes:
-        tensor: the index of the tensor.
-        of_tensor: the stretch of the tensor's own elements.
-        of_shard: where the stretch lies in the shard's vector.
-    """
-
-    tensor: int
-    of_tensor: slice
-    of_shard: slice
+    tensor: int  # the index of the tensor
+    of_tensor: slice  # of the tensor's own elements
+    of_shard: slice  # where they lie in the shard's vector
 
 
 def bounds(total: int, servers: int) -> list[slice]:
-    """Each server's stretch of a vector of `total` elements; the last are empty where servers outnumber elements.
-
-    Raises:
-        ValueError: `total` is negative, or `servers` is below 1.
-    """
+    """Each server's stretch of a vector of `total` elements; the last are empty where servers outnumber elements."""
     return [slice(start, stop) for start, stop in pairwise([0, *accumulate(shard_sizes(total, servers))])]
 
 
 def pieces(sizes: Sequence[int], servers: int) -> list[list[Piece]]:
-    """For each server, the pieces of the tensors that it keeps; `sizes` are the tensors' elements.
-
-    Raises:
-        ValueError: a size is negative, or `servers` is below 1.
-    """
+    """For each server, the pieces of the tensors that it keeps; see `shards`."""
     if min(sizes, default=0) < 0:
         raise ValueError(f"sizes {list(sizes)}: a tensor has no negative number of elements")
     starts = [0, *accumulate(sizes)]
@@ -104,14 +90,9 @@ def write(model: nn.Module, vector: Tensor) -> None:
 
 
 class Homes:
-    """Where tensors live whose elements travel in the vectors of shards.
+    """Where tensors live whose elements travel in the vectors of shards: `tensors` has one for each of `like`.
 
-    Args:
-        like: tensors; only their shape, dtype and device count.
-        vectors: the vector of each shard, (elements of the shard,).
-
-    Attributes:
-        tensors: for each of `like` a tensor in its home.
+    Of `like`, only shape, dtype and device count; `vectors` has the vector of each shard, (elements of the shard,).
     """
 
     def __init__(self, like: Sequence[Tensor], vectors: Sequence[Tensor]) -> None:

@@ -82,13 +82,7 @@ class Message:
 
 
 class Line:
-    """The connection between a worker and the server of one shard, seen from one of its ends.
-
-    Args:
-        group: the group of servers and workers.
-        peer: the rank of the other end in `group`.
-        shard: which shard the messages are about.
-    """
+    """The connection between a worker and the server of one shard, seen from one of its ends; `peer` is the other."""
 
     def __init__(self, group: dist.ProcessGroup, peer: int, shard: int) -> None:
         self.group, self.peer, self.shard = group, peer, shard
@@ -145,14 +139,7 @@ def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False, ax
     """`steps` steps under a rule that keeps all workers in step; ranks 0 to `servers` - 1 serve, the others work.
 
     The part of an op is its shard. Asks hold nobody up here: they are short, and travel while the worker would wait
-    anyway.
-
-    Args:
-        workers: n.
-        servers: s.
-        steps: each takes one microbatch of each worker.
-        finish: whether all workers pull the final parameters at the end.
-        axis: the axis of the mesh that the messages run on.
+    anyway. With `finish` all workers pull the final parameters at the end.
 
     Raises:
         TypeError, ValueError: a number is no whole number from 1.

@@ -24,18 +24,13 @@ class Worker:
     On the CPU, parameters and gradients become views of the messages in which they travel. A gradient that is zeroed
     (`zero_grad(set_to_none=False)`) and not replaced stays one, and need not be copied.
 
-    The seams are `read`, which asks all servers, and `lost`, which is called when one has died.
-
-    Args:
-        model: each pull overwrites its parameters, and each push sends what is in their `.grad`.
-        servers: the number of servers.
-        group: servers and workers; by default all ranks.
+    Each pull overwrites the parameters of `model`, and each push sends what is in their `.grad`. The seams are `read`,
+    which asks all servers, and `lost`, which is called when one has died.
 
     Attributes:
         index: which worker this is, from 0.
         workers: how many workers there are.
         step: the number of pushes made.
-        sent_bytes: what left this rank, in bytes.
 
     Raises:
         TypeError, ValueError: before the first message, if the number makes no sense or this rank's model differs.
@@ -73,8 +68,7 @@ class Worker:
     def pull(self) -> int:
         """Waits until every server lets this worker pull, and writes the parameters into the model.
 
-        Returns:
-            The version that was read; of several servers, which count for themselves, the oldest one.
+        It returns the version that was read; of several servers, which count for themselves, the oldest one.
 
         Raises:
             ValueError: nothing was pushed since the last pull.
@@ -90,9 +84,7 @@ class Worker:
     def push(self, count: float = 1) -> None:
         """Sends the gradients in `.grad`; returns when they have left this rank. A missing gradient counts as zeros.
 
-        Args:
-            count: the weight of these gradients in a mean over workers: how many samples (or tokens) they are the mean
-                over.
+        In a mean over workers they count `count`: how many samples (or tokens) they are the mean over.
 
         Raises:
             ValueError: a gradient is not finite; nothing is sent, and the servers' parameters stay as they are. Or
@@ -113,11 +105,7 @@ class Worker:
         self.step, self._may = self.step + 1, "pull"
 
     def finish(self) -> int:
-        """Waits until all workers have finished, left or died, and takes the final parameters.
-
-        Returns:
-            The final version.
-        """
+        """Takes the final parameters once all workers have finished, left or died; returns their version."""
         self._require("pull")
         self.read(DONE, together=True)
         self._may = "nothing"

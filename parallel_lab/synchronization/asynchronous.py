@@ -38,10 +38,7 @@ def plan(updates: Iterable[Update], *, workers: int | None = None, axis: str = "
     of a worker is the order in which it issues. The server serves each worker in the order of that worker's row, and
     the updates come in this order; between two updates, messages of different workers may change places.
 
-    Args:
-        updates: the fate of each gradient, in the order of use.
-        workers: how many; by default those that occur.
-        axis: the axis of the mesh.
+    By default there are as many workers as occur.
     """
     updates = list(updates)
     workers = workers or 1 + max(update.worker for update in updates)
@@ -63,13 +60,7 @@ def plan(updates: Iterable[Update], *, workers: int | None = None, axis: str = "
 
 
 class Exchange(NamedTuple):
-    """The messages of one gradient; each is the sender's op and the receiver's.
-
-    Attributes:
-        ask: the worker asks for the parameters.
-        answer: the server sends them.
-        push: the worker sends the gradient.
-    """
+    """The messages of one gradient, as in `parameter_server.wire`; each is the sender's op and the receiver's."""
 
     ask: tuple[Op, Op]
     answer: tuple[Op, Op]

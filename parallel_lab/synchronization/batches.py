@@ -12,7 +12,6 @@ from itertools import islice
 import torch
 import torch.distributed as dist
 
-from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch, shard_sizes
 
 Source = Iterable[Batch] | Callable[[int, int], Iterable[Batch]]
@@ -32,9 +31,7 @@ class Shares:
     def __iter__(self) -> Iterator[Batch]:
         for inputs, targets in self.batches:
             sizes = shard_sizes(len(inputs), self.ranks)
-            start = sum(sizes[: self.rank])
-            mine = slice(start, start + sizes[self.rank])
-            yield inputs[mine], targets[mine]
+            yield inputs.split(sizes)[self.rank], targets.split(sizes)[self.rank]
 
 
 def own(batches: Source, rank: int, ranks: int) -> Iterable[Batch]:
@@ -46,19 +43,25 @@ def count(stream: Iterable[Batch], steps: int | None) -> int:
     """How many batches to draw: all of them, or `steps` if that is less.
 
     Raises:
-        TypeError: `steps` is no int, or neither it nor the batches say how many.
-        ValueError: `steps` is below 1, or there are no batches.
+        TypeError: neither `steps` nor the batches say how many.
+        ValueError: there are no batches.
     """
     try:
         length = len(stream)  # type: ignore[arg-type]
     except TypeError:
-        length = None
-    if steps is None and length is None:
+        length = steps
+    if length is None:
         raise TypeError("the batches do not say how many they are: give steps=")
-    wanted = length if steps is None else whole("steps", steps)
     if length == 0:
         raise ValueError("no batches to train on")
-    return wanted if length is None else min(length, wanted)  # type: ignore[type-var]
+    return length if steps is None else min(length, steps)
+
+
+def agreed_rounds(stream: Iterable[Batch], steps: int | None, device: torch.device, group: dist.ProcessGroup) -> int:
+    """The rounds of the rank that has most, so that every rank takes part in each collective; 8 bytes."""
+    most = torch.tensor(count(stream, steps), device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX, group=group)
+    return int(most)
 
 
 def padded(stream: Iterable[Batch], rounds: int) -> Iterator[Batch | None]:
@@ -68,10 +71,3 @@ def padded(stream: Iterable[Batch], rounds: int) -> Iterator[Batch | None]:
         left -= 1
         yield (inputs, targets) if len(inputs) else None
     yield from [None] * left
-
-
-def agreed_rounds(stream: Iterable[Batch], steps: int | None, device: torch.device, group=None) -> int:
-    """The rounds of the rank that has most, so that every rank takes part in each collective; 8 bytes."""
-    most = torch.tensor(count(stream, steps), device=device)
-    dist.all_reduce(most, dist.ReduceOp.MAX, group=group)
-    return int(most)

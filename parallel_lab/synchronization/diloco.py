@@ -21,7 +21,7 @@ Memory per rank: that of one process, and 2 P numbers for theta_old and m.
 A slow rank: everyone waits for it once in H steps.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.distributed as dist
@@ -29,22 +29,13 @@ from torch import Tensor, nn
 
 from parallel_lab.agree.arguments import number
 from parallel_lab.synchronization.local_sgd import LocalSGD, LocalSteps, plan
-from parallel_lab.synchronization.replicas import require_known, start_mean, trained
-from parallel_lab.trace import tag
+from parallel_lab.synchronization.replicas import trained
 
 __all__ = ["DiLoCo", "OuterSteps", "outer_step", "plan"]
 
 
 def outer_step(theta: Tensor, m: Tensor, delta: Tensor, lr: float, mu: float) -> None:
-    """Nesterov's momentum in the form of `torch.optim.SGD(nesterov=True)`, in place.
-
-    Args:
-        theta: the weights of the last meeting; become the new ones.
-        m: the momentum; becomes the new one.
-        delta: the outer gradient; all three of one shape.
-        lr: the outer learning rate.
-        mu: how much of the momentum stays.
-    """
+    """Nesterov's momentum in the form of `torch.optim.SGD(nesterov=True)`; `theta` and `m` become the new ones."""
     m.mul_(mu).add_(delta)
     theta.sub_(delta + mu * m, alpha=lr)
 
@@ -73,35 +64,22 @@ class OuterSteps(LocalSteps):
         if number("outer_momentum", self.outer_momentum) >= 1:
             raise ValueError(f"outer_momentum={self.outer_momentum}: expected less than 1, or it never decays")
 
-    def stepper(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, group: dist.ProcessGroup | None = None
-    ) -> "DiLoCo":
+    def stepper(self, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup) -> "DiLoCo":
         """What runs the strategy on this rank."""
-        return DiLoCo(
-            model,
-            optimizer,
-            every=self.every,
-            outer_lr=self.outer_lr,
-            outer_momentum=self.outer_momentum,
-            group=group,
-        )
+        return DiLoCo(model, optimizer, group=group, **asdict(self))
 
 
 class DiLoCo(LocalSGD):
-    """Steps the inner optimizer, and every `every` steps the outer one; used like `LocalSGD`.
+    """Steps the inner optimizer, AdamW in the paper, and every `every` steps the outer one; used like `LocalSGD`.
 
     Args:
-        model: starts from rank 0's weights on all ranks.
-        optimizer: the inner one, over the model's parameters; AdamW in the paper.
-        extra: nothing; every other argument is given by its name.
-        every: H, the inner steps between two outer ones.
-        outer_lr: of the outer step.
-        outer_momentum: of the outer step, from 0 and less than 1.
-        group: the ranks; the default group if None.
-
-    Raises:
-        TypeError: a number is of the wrong type, or an argument has no name.
-        ValueError: a number is out of range, or this rank has another model than rank 0.
+        model: as in `Stepper`.
+        optimizer: the inner one.
+        extra: as in `Stepper`.
+        every: as in `OuterSteps`.
+        outer_lr: as in `OuterSteps`.
+        outer_momentum: as in `OuterSteps`.
+        group: as in `Stepper`.
     """
 
     def __init__(
@@ -115,41 +93,23 @@ class DiLoCo(LocalSGD):
         group: dist.ProcessGroup | None = None,
     ) -> None:
         self.rule = OuterSteps(every, outer_lr, outer_momentum)
-        super().__init__(model, optimizer, *extra, every=every, group=group)
-        self.known = set(model.parameters())
         # By parameter, from the first step that trains it on: theta_old, the weights of the last meeting, and m.
         self.outer: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
+        super().__init__(model, optimizer, *extra, every=every, group=group)
 
     def step(self, weight: float = 1) -> bool:
-        """Takes one step, and meets the others if it is time: as that of `LocalSGD`.
-
-        Args:
-            weight: as in `LocalSGD.step`.
-
-        Returns:
-            Whether the ranks met.
-
-        Raises:
-            ValueError: a gradient is not finite; or a parameter is new, and its theta_old is not the same on all ranks.
-        """
-        require_known(self.model, self.known, "DiLoCo")
+        """As that of `LocalSGD`; but of a new parameter theta_old is not the same on all ranks, so it is refused."""
+        self._require_known()
         for parameter in trained(self.model):
             if parameter not in self.outer:
                 old = parameter.detach().clone()
                 self.outer[parameter] = old, torch.zeros_like(old)
         return super().step(weight)
 
-    @torch.no_grad()
-    def _meet(self) -> bool:
-        parameters, rule = self._due(), self.rule
-        outer = [self.outer[p][0] - p for p in parameters]
-        with tag(part=0, mb=self.steps - 1, phase="step"):
-            mean = start_mean(outer, self.weight, self.group)
-        deltas, self.weight = mean.wait(), 0.0
-        if deltas is None:  # nobody has taken a step
-            return True
-        for parameter, delta in zip(parameters, deltas, strict=True):
-            old, m = self.outer[parameter]
-            outer_step(old, m, delta.to(old.dtype), rule.outer_lr, rule.outer_momentum)
-            parameter.copy_(old)
-        return True
+    def _sent(self, parameter: nn.Parameter) -> Tensor:
+        return self.outer[parameter][0] - parameter
+
+    def _received(self, parameter: nn.Parameter, mean: Tensor) -> None:
+        old, m = self.outer[parameter]
+        outer_step(old, m, mean.to(old.dtype), self.rule.outer_lr, self.rule.outer_momentum)
+        parameter.copy_(old)

@@ -24,21 +24,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name, whole
-from parallel_lab.agree.finite import require_finite
+from parallel_lab.agree.arguments import whole
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.synchronization.replicas import require_known, start_equal, trained
+from parallel_lab.synchronization.replicas import Stepper, start_equal, trained
 from parallel_lab.synchronization.shared import shared_zeros
-from parallel_lab.trace import span, tag
+from parallel_lab.trace import tag
 
 
 def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
     """What `steps` steps do on each rank: no message at all, and a barrier at the end, when the weights are final.
-
-    Args:
-        ranks: n.
-        steps: each of them takes one microbatch.
-        axis: the axis of the mesh, for the barrier.
 
     Raises:
         ValueError: a number is below 1.
@@ -59,14 +53,8 @@ def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
 def share_parameters(model: nn.Module, *, group: dist.ProcessGroup | None = None) -> Tensor:
     """Moves the trained parameters of `model` into memory that all ranks share, with rank 0's values.
 
-    From here on a write by one rank is read by all. Frozen parameters and buffers stay each rank's own.
-
-    Args:
-        model: of this rank; every rank calls this.
-        group: the ranks; the default group if None.
-
-    Returns:
-        The flat shared tensor, (P,).
+    Every rank calls it. From here on a write by one rank is read by all. Frozen parameters and buffers stay each rank's
+    own. What is returned is the flat shared tensor, (P,).
 
     Raises:
         ValueError: this rank's model differs from rank 0's, is not on the CPU, or mixes dtypes.
@@ -86,58 +74,32 @@ def share_parameters(model: nn.Module, *, group: dist.ProcessGroup | None = None
     return flat
 
 
-class HogwildSGD:
+class HogwildSGD(Stepper):
     """Steps an optimizer on the weights that all ranks share; no step waits for another rank.
 
-    Args:
-        model: its trained parameters move into shared memory, with rank 0's values.
-        optimizer: over the model's parameters; its state is this rank's own.
-        extra: nothing; every other argument is given by its name.
-        group: the ranks, all on one machine; the default group if None.
+    All ranks are on one machine. Of `step`'s `weight` only 0 matters, since nothing is averaged.
 
     Attributes:
-        steps: taken since the start, those without samples included.
         staleness: for each gradient of this rank, how many updates the other ranks finished between its forward pass,
             which reads the weights, and the end of its own update.
-
-    Raises:
-        TypeError: an argument without a name.
-        ValueError: as `share_parameters`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *extra: object,
-        group: dist.ProcessGroup | None = None,
-    ) -> None:
-        by_name("HogwildSGD(model, optimizer)", extra, "group")
-        self.model, self.optimizer, self.group = model, optimizer, group
-        self.rank, self.steps = dist.get_rank(group), 0
+    def _start(self) -> None:
+        self.rank = dist.get_rank(self.group)
         self.staleness: list[int] = []
-        share_parameters(model, group=group)
-        self.shared = set(trained(model))
+        share_parameters(self.model, group=self.group)
+        self._known = set(trained(self.model))  # a parameter that is thawed later is not shared
         # One counter a rank, written by that rank alone: then no count can be lost, although nothing is locked.
-        self.applied = shared_zeros(dist.get_world_size(group), torch.int64, group)
+        self.applied = shared_zeros(dist.get_world_size(self.group), torch.int64, self.group)
         self.read = 0  # what the others had applied when this rank last read the weights
-        model.register_forward_pre_hook(self._note_reading)
+        self.model.register_forward_pre_hook(self._note_reading)
 
     def step(self, weight: float = 1) -> None:
-        """Takes one step from the gradients in `.grad`, on whatever the weights are by now.
-
-        Args:
-            weight: with 0 the rank takes no step; any other weight changes nothing, since nothing is averaged.
-
-        Raises:
-            ValueError: a gradient is not finite, or a parameter is not shared; the shared weights are left as they
-                were.
-        """
-        require_known(self.model, self.shared, "HogwildSGD")
+        """Takes one step from the gradients in `.grad`, on whatever the weights are by now; see `Stepper.step`."""
+        self._require_known()
         if weight:
-            require_finite(self.model, f"rank {self.rank}, step {self.steps}")
-            with span("update", mb=self.steps):
-                self.optimizer.step()
+            self._require_finite()
+            self._update()
             self.staleness.append(self._others() - self.read)
             self.applied[self.rank] += 1
         self.steps += 1
@@ -159,8 +121,4 @@ class HogwildSGD:
 class Hogwild:
     """The strategy: `HogwildSGD`."""
 
-    def stepper(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, group: dist.ProcessGroup | None = None
-    ) -> HogwildSGD:
-        """What runs the strategy on this rank."""
-        return HogwildSGD(model, optimizer, group=group)
+    stepper = HogwildSGD

@@ -24,23 +24,16 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from parallel_lab.agree.arguments import by_name, whole
-from parallel_lab.agree.finite import require_finite
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.synchronization.replicas import start_equal, start_mean, trained
-from parallel_lab.trace import span, tag
+from parallel_lab.synchronization.replicas import Stepper, start_mean, trained
+from parallel_lab.trace import tag
 
 
 def plan(ranks: int, *, every: int, steps: int, axis: str = "") -> Plan:
     """What `steps` steps do on each rank: its own updates, and an `all_reduce` at each meeting, the last one shorter.
-
-    Args:
-        ranks: n.
-        every: H, the steps between two meetings.
-        steps: each of them takes one microbatch.
-        axis: the axis of the mesh.
 
     Raises:
         ValueError: a number is below 1.
@@ -62,21 +55,15 @@ def plan(ranks: int, *, every: int, steps: int, axis: str = "") -> Plan:
     return Plan.of(ops, needs, ranks=ranks)
 
 
-class LocalSGD:
+class LocalSGD(Stepper):
     """Steps an optimizer and averages the model's weights every `every` steps.
 
-    Every rank calls `step` equally often; one that has no batch left calls `step(weight=0)`.
-
     Args:
-        model: starts from rank 0's weights on all ranks.
-        optimizer: over the model's parameters, of any kind.
-        extra: nothing; every other argument is given by its name.
+        model: as in `Stepper`.
+        optimizer: as in `Stepper`.
+        extra: as in `Stepper`.
         every: H, the steps between two meetings.
-        group: the ranks; the default group if None.
-
-    Raises:
-        TypeError: `every` is no int, or an argument has no name.
-        ValueError: `every` is below 1, or this rank has another model than rank 0.
+        group: as in `Stepper`.
     """
 
     def __init__(
@@ -89,71 +76,56 @@ class LocalSGD:
     ) -> None:
         by_name(f"{type(self).__name__}(model, optimizer)", extra, "every")
         self.every = whole("every", every)
-        self.model, self.optimizer, self.group = model, optimizer, group
-        self.steps = 0  # taken since the start
         self.weight = 0.0  # of the samples seen since the last meeting
-        start_equal(model, group)
         self.moved: set[nn.Parameter] = set()  # since the last meeting, also those that were frozen after that
+        super().__init__(model, optimizer, group=group)
 
     def step(self, weight: float = 1) -> bool:
-        """Takes one step from the gradients in `.grad`, and meets the others if it is time; says whether it met them.
-
-        Args:
-            weight: how much this step counts at the next meeting: samples or tokens. With 0 the rank takes no step.
-
-        Raises:
-            ValueError: a gradient is not finite; the weights are left as they were.
-        """
+        """Takes one step, and meets the others if it is time; says whether it met them. See `Stepper.step`."""
         self.moved.update(trained(self.model))
         if weight:
-            require_finite(self.model, f"rank {dist.get_rank(self.group)}, step {self.steps}")
-            with span("update", mb=self.steps):
-                self.optimizer.step()
+            self._require_finite()
+            self._update()
         self.weight += weight
         self.steps += 1
-        return self.steps % self.every == 0 and self._meet()
+        if due := self.steps % self.every == 0:
+            self._meet()
+        return due
 
     def finish(self) -> None:
-        """Averages the weights once more if steps were taken since the last meeting."""
+        """Meets once more if steps were taken since the last meeting."""
         if self.steps % self.every:
             self._meet()
 
-    def _due(self) -> list[nn.Parameter]:
-        """What the ranks may have moved since the last meeting, in the model's order."""
-        moved, self.moved = self.moved, set()
-        return [p for p in self.model.parameters() if p in moved]
-
     @torch.no_grad()
-    def _meet(self) -> bool:
-        parameters = self._due()
+    def _meet(self) -> None:
+        parameters = [p for p in self.model.parameters() if p in self.moved]
         with tag(part=0, mb=self.steps - 1, phase="step"):
-            mean = start_mean(parameters, self.weight, self.group)
+            mean = start_mean([self._sent(p) for p in parameters], self.weight, self.group)
         means = mean.wait()
-        for parameter, new in zip(parameters, means or (), strict=means is not None):
-            parameter.copy_(new)
-        self.weight = 0.0
-        return True
+        if means is not None:
+            for parameter, value in zip(parameters, means, strict=True):
+                self._received(parameter, value)
+        self.moved, self.weight = set(), 0.0
+
+    def _sent(self, parameter: nn.Parameter) -> Tensor:
+        """What the ranks take the mean of."""
+        return parameter
+
+    def _received(self, parameter: nn.Parameter, mean: Tensor) -> None:
+        """What becomes of the mean."""
+        parameter.copy_(mean)
 
 
 @dataclass(frozen=True)
 class LocalSteps:
-    """The strategy: `LocalSGD` with a meeting every `every` steps.
-
-    Attributes:
-        every: H, from 1.
-
-    Raises:
-        TypeError: `every` is no whole number.
-        ValueError: `every` is below 1.
-    """
+    """The strategy: `LocalSGD` with a meeting every `every` steps; `every` is H, from 1."""
 
     every: int
 
     def __post_init__(self) -> None:
         whole("every", self.every)
 
-    def stepper(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, group: dist.ProcessGroup | None = None
-    ) -> LocalSGD:
+    def stepper(self, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup) -> LocalSGD:
         """What runs the strategy on this rank."""
         return LocalSGD(model, optimizer, every=self.every, group=group)

@@ -34,26 +34,15 @@ class Mixed(Rule):
     A push that was computed before the switch is applied at once and by itself, even where synchronous ones are held.
     After the switch each worker makes at most one such push. So a push of the first synchronous round misses fewer
     updates than there are workers, and from the second round on the staleness is 0.
-
-    Attributes:
-        switch_at: the version of the switch, from 0.
-
-    Raises:
-        TypeError: `switch_at` is no whole number.
-        ValueError: `switch_at` is negative.
     """
 
-    switch_at: int
+    switch_at: int  # the version of the switch, from 0
 
     def __post_init__(self) -> None:
         whole("switch_at", self.switch_at, 0)
 
     def check(self, workers: int, servers: int) -> None:
-        """Looks whether there is one server: several count their own updates, and would not switch together.
-
-        Raises:
-            ValueError: there are several.
-        """
+        """Looks whether there is one server: several count their own updates, and would not switch together."""
         if servers > 1:
             raise ValueError(f"Mixed(switch_at={self.switch_at}) needs one server, which counts the updates: servers=1")
 

@@ -28,26 +28,15 @@ class Partial(Rule):
 
     With n workers, n - k are backups: so many slow ones delay nobody. Where fewer than `k` live, the server waits for
     all of them.
-
-    Attributes:
-        k: N in the paper, from 1.
-
-    Raises:
-        TypeError: `k` is no whole number.
-        ValueError: `k` is below 1.
     """
 
-    k: int
+    k: int  # N in the paper, from 1
 
     def __post_init__(self) -> None:
         whole("k", self.k, 1)
 
     def check(self, workers: int, servers: int) -> None:
-        """Looks whether there are `k` workers.
-
-        Raises:
-            ValueError: there are fewer.
-        """
+        """Looks whether there are `k` workers; see `Rule.check`."""
         if self.k > workers:
             raise ValueError(f"Partial(k={self.k}) waits for {self.k} pushes and there are {workers} workers: lower k")
 

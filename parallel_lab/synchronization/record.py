@@ -1,42 +1,14 @@
-"""What training came to: the updates in the order in which they took effect, and a `Record` a rank."""
+"""What training came to on one rank, whatever the strategy."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from torch import Tensor
 
-from parallel_lab.parameter_server import Push
+from parallel_lab.parameter_server import Update
 
-
-class Update(NamedTuple):
-    """One gradient of one worker and what became of it; real runs and virtual time share this type.
-
-    The *version* of the weights counts the updates applied to them, from 0. Gradients that are averaged into one
-    update have the same `version`.
-
-    Attributes:
-        worker: who computed it, from 0.
-        started_s: when the worker began to compute. Of a real run only `finished_s` is known, and stands here too.
-        finished_s: when the gradient took effect on the shared weights, or was refused.
-        read_version: the weights it was computed at.
-        version: the weights that it led to; for a dropped one, the weights that it found.
-        staleness: how many updates the weights had had since it read them: 0 for a gradient at the newest weights.
-        dropped: whether it came too late to count.
-        step: how many gradients the worker had computed before.
-        computed_s: when it had been computed; between here and `finished_s` it travelled and waited for others.
-    """
-
-    worker: int
-    started_s: float
-    finished_s: float
-    read_version: int
-    version: int
-    staleness: int
-    dropped: bool = False
-    step: int = 0
-    computed_s: float = 0.0
+__all__ = ["Record", "Update", "histogram"]
 
 
 @dataclass
@@ -64,24 +36,6 @@ class Record:
     def dropped(self) -> int:
         """How many gradients came too late to be used; known on a server."""
         return sum(update.dropped for update in self.updates)
-
-
-def updates_of(pushes: Iterable[Push]) -> list[Update]:
-    """What became of each push of one server, in the order of use, in the form that virtual time uses as well."""
-    return [
-        Update(
-            push.worker,
-            started_s=push.time_s,
-            finished_s=push.time_s,
-            read_version=push.read,
-            version=push.version + (not push.dropped),
-            staleness=push.staleness,
-            dropped=push.dropped,
-            step=push.step,
-            computed_s=push.time_s,
-        )
-        for push in pushes
-    ]
 
 
 def histogram(staleness: Iterable[int]) -> dict[int, int]:

@@ -5,15 +5,18 @@ same message, so shares may differ from rank to rank and from round to round. Wi
 2 (n-1)/n (P + 1) numbers, as a ring does.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.agree.arguments import by_name
+from parallel_lab.agree.finite import require_finite
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.runtime.group import member
+from parallel_lab.trace import span
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
@@ -24,10 +27,6 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 def start_equal(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
     """Gives every rank the parameters and buffers of rank 0, once all have been found to have the same model.
 
-    Args:
-        model: of this rank; overwritten.
-        group: the ranks; the default group if None.
-
     Raises:
         ValueError: this rank has another model than most.
     """
@@ -36,20 +35,68 @@ def start_equal(model: nn.Module, group: dist.ProcessGroup | None = None) -> Non
     broadcast_tensors([*model.parameters(), *model.buffers()], group)
 
 
-def require_known(model: nn.Module, known: Container[nn.Parameter], what: str) -> None:
-    """Refuses to step a model that has changed: the ranks have never agreed on the new parameter.
+class Stepper:
+    """One rank's replica and the optimizer that steps it; a strategy without servers is how it uses a gradient.
+
+    Every rank calls `step` equally often, one that has no batch left with `weight=0`, and then `finish`.
 
     Args:
-        model: of this rank.
-        known: its parameters when the stepper was made.
-        what: the stepper's name.
+        model: starts from rank 0's weights on all ranks.
+        optimizer: over the model's parameters, of any kind; its state stays each rank's own.
+        extra: nothing; every other argument is given by its name.
+        group: the ranks; the default group if None.
+
+    Attributes:
+        steps: taken since the start.
 
     Raises:
-        ValueError: a parameter that is to be trained is none of them.
+        TypeError: an argument without a name, or of the wrong type.
+        ValueError: this rank has another model than rank 0, or a number is out of range.
     """
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter not in known:
-            raise ValueError(f"{name} was not to be trained when {what} was made: change the model before that")
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *extra: object,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
+        by_name(f"{type(self).__name__}(model, optimizer)", extra, "group")
+        self.model, self.optimizer, self.group = model, optimizer, group
+        self.steps = 0
+        self._known = set(model.parameters())
+        self._start()
+
+    def step(self, weight: float = 1) -> object:
+        """Makes use of the gradients in `.grad`.
+
+        Args:
+            weight: the samples or tokens that the gradients are the mean over. With 0 they do not count.
+
+        Raises:
+            ValueError: a gradient is not finite, or a parameter is new; the weights are left as they were.
+        """
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Ends the training; where replicas are equal after each step, nothing is left to do."""
+
+    def _start(self) -> None:
+        start_equal(self.model, self.group)
+
+    def _require_known(self) -> None:
+        """Refuses a parameter that was added later: the ranks have never agreed on it."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and parameter not in self._known:
+                made = f"was not to be trained when {type(self).__name__} was made"
+                raise ValueError(f"{name} {made}: change the model before that")
+
+    def _require_finite(self) -> None:
+        require_finite(self.model, f"rank {dist.get_rank(self.group)}, step {self.steps}")
+
+    def _update(self) -> None:
+        with span("update", mb=self.steps):
+            self.optimizer.step()
 
 
 class Mean(NamedTuple):
@@ -58,12 +105,12 @@ class Mean(NamedTuple):
     Attributes:
         flat: (P + 1,), the weighted tensors and the weight; the sums over ranks once `work` is done.
         work: the handle of the all-reduce.
-        shapes: of the tensors.
+        like: the tensors, for their shapes.
     """
 
     flat: Tensor
     work: dist.Work
-    shapes: tuple[torch.Size, ...]
+    like: Sequence[Tensor]
 
     def wait(self) -> list[Tensor] | None:
         """Blocks, and returns the means as views of one buffer; None if no rank stands for any samples."""
@@ -71,17 +118,14 @@ class Mean(NamedTuple):
         total = self.flat[-1]
         if not total:
             return None
-        pieces = (self.flat[:-1] / total).split([shape.numel() for shape in self.shapes])
-        return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        pieces = (self.flat[:-1] / total).split([t.numel() for t in self.like])
+        return [piece.view(t.shape) for piece, t in zip(pieces, self.like, strict=True)]
 
 
 def start_mean(tensors: Sequence[Tensor], weight: float, group: dist.ProcessGroup | None = None) -> Mean:
-    """Starts the mean of `tensors` over all ranks.
+    """Starts the mean of `tensors` over all ranks, in which this one counts `weight`.
 
-    Args:
-        tensors: of this rank; half-precision ones travel as float32, which counts exactly up to 16 million samples.
-        weight: how much this rank counts.
-        group: the ranks; the default group if None.
+    Half-precision tensors travel as float32, which counts exactly up to 16 million samples.
     """
     dtype = torch.promote_types(tensors[0].dtype, torch.float32)
     # A rank without samples sends zeros: 0 times its tensors would turn an infinity into NaN.
@@ -89,4 +133,4 @@ def start_mean(tensors: Sequence[Tensor], weight: float, group: dist.ProcessGrou
     flat = torch.cat([*parts, torch.tensor([weight], dtype=dtype, device=tensors[0].device)])
     work = dist.all_reduce(flat, group=group, async_op=True)
     assert work is not None
-    return Mean(flat, work, tuple(t.shape for t in tensors))
+    return Mean(flat, work, tensors)

@@ -15,12 +15,7 @@ from torch import Tensor
 
 
 def shared_zeros(count: int, dtype: torch.dtype, group: dist.ProcessGroup | None = None) -> Tensor:
-    """A tensor of zeros on the CPU whose memory all ranks of the group share; every rank calls it.
-
-    Args:
-        count: its elements.
-        dtype: of each.
-        group: the ranks, all on one machine; the default group if None.
+    """`count` zeros on the CPU, in memory that all ranks of the group share; every rank calls it.
 
     Raises:
         RuntimeError: a rank cannot map the file, as when it runs on another machine.

@@ -26,17 +26,9 @@ __all__ = ["Stale", "plan"]
 
 @dataclass(frozen=True)
 class Stale(Rule):
-    """The strategy: a worker that pulls is at most `bound` clocks ahead of the slowest live one.
+    """The strategy: a worker that pulls is at most `bound` clocks ahead of the slowest live one."""
 
-    Attributes:
-        bound: s in the paper, from 0. With 0 all workers work on the same step.
-
-    Raises:
-        TypeError: `bound` is no whole number.
-        ValueError: `bound` is negative.
-    """
-
-    bound: int
+    bound: int  # s in the paper, from 0
 
     def __post_init__(self) -> None:
         whole("bound", self.bound, 0)

@@ -22,24 +22,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
-from torch import nn
 
-from parallel_lab.agree.arguments import by_name, whole
-from parallel_lab.agree.finite import require_finite
+from parallel_lab.agree.arguments import whole
 from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.synchronization.replicas import require_known, start_equal, start_mean, trained
-from parallel_lab.trace import span, tag
+from parallel_lab.synchronization.replicas import Stepper, start_mean, trained
+from parallel_lab.trace import tag
 
 
 def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
     """What `steps` steps without a server do on each rank; `parameter_server.plan` is a step through servers.
-
-    Args:
-        ranks: n.
-        steps: each of them takes one microbatch.
-        axis: the axis of the mesh.
 
     Raises:
         ValueError: a number is below 1.
@@ -58,46 +50,13 @@ def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
     return Plan.of(ops, needs, ranks=ranks)
 
 
-class SynchronousSGD:
-    """Steps an optimizer from the mean of all ranks' gradients.
-
-    Every rank calls `step` equally often; one that has no batch left calls `step(weight=0)`.
-
-    Args:
-        model: starts from rank 0's weights on all ranks.
-        optimizer: over the model's parameters, of any kind.
-        extra: nothing; every other argument is given by its name.
-        group: the ranks; the default group if None.
-
-    Raises:
-        TypeError: an argument without a name.
-        ValueError: this rank has another model than rank 0.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *extra: object,
-        group: dist.ProcessGroup | None = None,
-    ) -> None:
-        by_name("SynchronousSGD(model, optimizer)", extra, "group")
-        self.model, self.optimizer, self.group = model, optimizer, group
-        self.steps = 0  # taken since the start
-        start_equal(model, group)
-        self.known = set(model.parameters())
+class SynchronousSGD(Stepper):
+    """Steps an optimizer from the mean of all ranks' gradients."""
 
     def step(self, weight: float = 1) -> None:
-        """Averages the gradients in `.grad` over the ranks, and takes one step.
-
-        Args:
-            weight: how much this rank's gradients count: the samples or tokens that they are the mean over.
-
-        Raises:
-            ValueError: a gradient is not finite, or a parameter is new; the weights are left as they were.
-        """
-        require_known(self.model, self.known, "SynchronousSGD")
-        require_finite(self.model, f"rank {dist.get_rank(self.group)}, step {self.steps}")
+        """Averages the gradients in `.grad` over the ranks, and takes one step; see `Stepper.step`."""
+        self._require_known()
+        self._require_finite()
         parameters = trained(self.model)
         # A parameter that this rank's batch did not use has a gradient of zero.
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -107,12 +66,8 @@ class SynchronousSGD:
         if means is not None:
             for parameter, gradient in zip(parameters, means, strict=True):
                 parameter.grad = gradient.to(parameter.dtype)
-            with span("update", mb=self.steps):
-                self.optimizer.step()
+            self._update()
         self.steps += 1
-
-    def finish(self) -> None:
-        """Nothing is left to do: the replicas are equal after each step."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +75,7 @@ class Synchronous(Rule):
     """The strategy: `SynchronousSGD` without a server; with one, a rule that waits for every live worker."""
 
     in_step = True
-
-    def stepper(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, group: dist.ProcessGroup | None = None
-    ) -> SynchronousSGD:
-        """What runs the strategy on this rank, without a server."""
-        return SynchronousSGD(model, optimizer, group=group)
+    stepper = SynchronousSGD
 
     def due(self, state: State) -> Sequence[int]:
         """All pushes, once every live worker has made one."""

@@ -11,49 +11,29 @@ In a trace, the k-th batch that a rank draws is its microbatch k. A step takes o
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab import parameter_server
 from parallel_lab.agree.arguments import by_name, check_rate, whole
+from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.weighted import Loss, backward
-from parallel_lab.parameter_server import Rule
+from parallel_lab.parameter_server import Rule, Worker, serve
+from parallel_lab.parameter_server.shards import write
 from parallel_lab.runtime.group import member
 from parallel_lab.synchronization.batches import Source, agreed_rounds, own, padded
-from parallel_lab.synchronization.record import Record, updates_of
-from parallel_lab.synchronization.replicas import trained
+from parallel_lab.synchronization.record import Record
+from parallel_lab.synchronization.replicas import Stepper, trained
 from parallel_lab.trace import recorder
 
-
-class Stepper(Protocol):
-    """Takes the steps of one rank that has a replica of the model."""
-
-    def step(self, weight: float = 1) -> object:
-        """Makes use of the gradients in `.grad`, which are the mean over `weight` samples or tokens."""
-        ...
-
-    def finish(self) -> None:
-        """Ends the training; every rank calls it."""
-        ...
-
-
-class Replicated(Protocol):
-    """A strategy that runs without servers."""
-
-    def stepper(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, group: dist.ProcessGroup | None = None
-    ) -> Stepper:
-        """What runs the strategy on this rank."""
-        ...
-
-
-Strategy = Any  # a Rule, a Replicated, or both, which no type can say; `servers_of` looks
+Strategy = Any  # a `Rule`, what has a `stepper`, or both, which no type can say; `servers_of` looks
+Losses = list[tuple[float, float]]  # of each batch the mean loss, and over how many samples or tokens it is the mean
 
 
 def train(
@@ -96,24 +76,26 @@ def train(
     whole("steps", 1 if steps is None else steps)
     if 0 < servers < group.size():
         strategy.check(group.size() - servers, servers)
-    began_s = time.monotonic()
-    if servers:
-        options: dict[str, Any] = {"rule": strategy, "steps": steps, "loss": loss, "servers": servers, "group": group}
-        record = _told(parameter_server.train(model, batches, optimizer_class, **options, **optimizer_kwargs))
+    began_s, model = time.monotonic(), deepcopy(model)
+    if not servers:
+        stepper = strategy.stepper(model, optimizer_class(trained(model), **optimizer_kwargs), group=group)
+        record = _replicate(stepper, isinstance(strategy, Rule), batches, steps, loss, group)
+    elif group.rank() < servers:
+        served = serve(model, optimizer_class, strategy, servers=servers, group=group, **optimizer_kwargs)
+        if servers == 1:
+            write(model, served.parameters)
+        kept = weights(model) if servers == 1 else {}
+        record = Record([], served.staleness, kept, served.sent_bytes, served.updates)
     else:
-        model = deepcopy(model)
-        optimizer = optimizer_class(trained(model), **optimizer_kwargs)
-        record = _replicate(strategy, model, batches, optimizer, steps, loss, group)
+        worker = Worker(model, servers=servers, group=group)
+        found = _work(worker, islice(own(batches, worker.index, worker.workers), steps), loss)
+        record = Record(_counted(found), [], weights(model), worker.sent_bytes)
     record.seconds = time.monotonic() - began_s
     return record
 
 
 def servers_of(strategy: object, servers: int | None) -> int:
-    """How many ranks serve.
-
-    Args:
-        strategy: what is to run.
-        servers: what the caller wants; None for as few as the strategy can do with.
+    """How many ranks serve where the caller wants `servers`; None stands for as few as the strategy can do with.
 
     Raises:
         TypeError: `strategy` is none, but the class of one, say.
@@ -129,36 +111,45 @@ def servers_of(strategy: object, servers: int | None) -> int:
 
 
 def _replicate(
-    strategy: Replicated,
-    model: nn.Module,
-    batches: Source,
-    optimizer: torch.optim.Optimizer,
-    steps: int | None,
-    loss: Loss,
-    group: dist.ProcessGroup,
+    stepper: Stepper, in_step: bool, batches: Source, steps: int | None, loss: Loss, group: dist.ProcessGroup
 ) -> Record:
-    """Every rank trains its replica."""
+    """Every rank trains its replica; `in_step` says whether all take the same step, which then has one loss."""
+    model, device = stepper.model, next(stepper.model.parameters()).device
     stream = own(batches, group.rank(), group.size())
-    rounds = agreed_rounds(stream, steps, next(model.parameters()).device, group)
-    stepper, before = strategy.stepper(model, optimizer, group=group), recorder().sent_bytes
-    found: list[tuple[float, float]] = []
+    rounds = agreed_rounds(stream, steps, device, group)
+    before = recorder().sent_bytes
+    found: Losses = []
     for mb, batch in enumerate(padded(stream, rounds)):
         model.zero_grad()
         found.append(backward(model, batch, loss, mb))
         stepper.step(found[-1][1])
     stepper.finish()
-    sent, losses = recorder().sent_bytes - before, [value for value, weight in found if weight]
+    sent, losses = recorder().sent_bytes - before, _counted(found)
     staleness = getattr(stepper, "staleness", [0] * len(losses))
-    if isinstance(strategy, Rule):  # in step, so that a step has a loss of its own
-        losses = _global_losses(found, next(model.parameters()).device, group)
-    return Record(losses, staleness=staleness, weights=weights(model), sent_bytes=sent)
+    if in_step:
+        losses = _global_losses(found, device, group)
+    return Record(losses, staleness, weights(model), sent)
 
 
-def _told(done: parameter_server.Trained) -> Record:
-    """What a training through servers came to on this rank."""
-    updates = updates_of(done.pushes)
-    staleness = [update.staleness for update in updates if not update.dropped]
-    return Record(done.losses, staleness, done.weights, done.sent_bytes, updates)
+def _work(worker: Worker, batches: Iterable[Batch], loss: Loss) -> Losses:
+    """A worker's life: pull, forward, backward, push for each of its batches; then it waits for the others.
+
+    Whatever goes wrong, the worker leaves first: the process may live on, and the servers would wait for it.
+    """
+    found: Losses = []
+    try:
+        for mb, (inputs, targets) in enumerate(batches):
+            worker.pull()
+            worker.model.zero_grad(set_to_none=False)  # gradients may live where they are sent from
+            found.append(backward(worker.model, (inputs, targets) if len(inputs) else None, loss, mb))
+            worker.push(found[-1][1])
+        if not found:
+            raise ValueError(f"worker {worker.index} has no batches to train on")
+        worker.finish()
+    except BaseException:
+        worker.leave()
+        raise
+    return found
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -166,7 +157,12 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _global_losses(found: list[tuple[float, float]], device: torch.device, group: dist.ProcessGroup) -> list[float]:
+def _counted(found: Losses) -> list[float]:
+    """The losses of the batches that count."""
+    return [value for value, weight in found if weight]
+
+
+def _global_losses(found: Losses, device: torch.device, group: dist.ProcessGroup) -> list[float]:
     """The losses of the global batches: one small all-reduce for all steps, after their bytes were counted."""
     sums = torch.tensor([[value * weight, weight] for value, weight in found], dtype=torch.float64, device=device)
     dist.all_reduce(sums, group=group)

@@ -101,7 +101,7 @@ def recorder_cleared(initial, size, gradient, servers, counts, bound, lr, moment
 
 
 def the_reference(initial, size, gradient, servers, counts, bound, lr, momentum):
-    return reference.train(initial, counts, torch.optim.SGD, lr=lr, momentum=momentum)
+    return reference.serve(initial, torch.optim.SGD, counts, lr=lr, momentum=momentum)
 
 
 def the_reference_by_stealth(initial, size, gradient, servers, counts, bound, lr, momentum):

@@ -34,7 +34,7 @@ def test_a_worker_that_dies_stops_nobody(rule):
     assert "SIGKILL" in run.failures[2] and run[2] is None
     assert len(run[1].losses) == len(run[3].losses) == 8
     assert_weights(run[3].weights, run[1].weights, atol=0)
-    assert [sum(push.worker == worker for push in run[0].pushes) for worker in range(3)] == [8, 2, 8]
+    assert [sum(push.worker == worker for push in run[0].updates) for worker in range(3)] == [8, 2, 8]
 
 
 @pytest.mark.parametrize("nth", [5, 6, 7])
@@ -134,7 +134,7 @@ def test_a_gradient_that_is_not_finite_is_refused_before_it_is_sent():
     error = fails(RankFailed, "worker 1, step 0: the gradient of 0.weight is NaN or infinite", loss=loss, ranks=3)
     assert (error.rank, error.cause) == (2, "ValueError")
     run = train(3, loss=loss, may_fail=[2])
-    assert all(push.worker == 0 for push in run[0].pushes) and len(run[0].pushes) == 8
+    assert all(push.worker == 0 for push in run[0].updates) and len(run[0].updates) == 8
     assert run[0].parameters.isfinite().all()
 
 

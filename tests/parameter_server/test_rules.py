@@ -58,7 +58,7 @@ class Drive:
         return self
 
     def staleness(self):
-        return [push.staleness for push in self.shard.pushes if not push.dropped]
+        return [push.staleness for push in self.shard.updates if not push.dropped]
 
 
 RULES = [Synchronous(), Asynchronous(), Stale(0), Stale(2), Partial(1), Partial(2), Mixed(5)]
@@ -69,7 +69,7 @@ def test_every_order_ends_and_each_push_is_used_or_counted(rule):
     for seed in range(20):
         workers, steps = 2 + seed % 3, 6
         drive = Drive(rule, workers, steps, random.Random(seed)).run()
-        assert len(drive.shard.pushes) == workers * steps
+        assert len(drive.shard.updates) == workers * steps
         assert drive.state.version == -round(drive.shard.w.item())
         if not isinstance(rule, Partial):
             assert len(drive.staleness()) == workers * steps
@@ -158,8 +158,8 @@ def test_partial_takes_the_first_and_drops_the_late():
     drive.act(0)
     assert drive.state.version == 1
     drive.act(1)
-    assert [push.dropped for push in drive.shard.pushes] == [False, False, True]
-    assert drive.shard.pushes[-1].staleness == 1 and drive.state.version == 1 and 1 in drive.allowed()
+    assert [push.dropped for push in drive.shard.updates] == [False, False, True]
+    assert drive.shard.updates[-1].staleness == 1 and drive.state.version == 1 and 1 in drive.allowed()
 
 
 def test_partial_waits_for_no_more_than_live():
@@ -179,7 +179,7 @@ def test_mixed_switches():
     assert drive.state.version == 3 and drive.state.held == [0] and drive.allowed() == [1]
     drive.act(1), drive.act(1)  # from here on an update takes both
     assert drive.state.version == 4 and drive.allowed() == [0, 1]
-    assert [(push.worker, push.staleness) for push in drive.shard.pushes] == [(0, 0), (0, 0), (1, 1), (0, 1), (1, 0)]
+    assert [(push.worker, push.staleness) for push in drive.shard.updates] == [(0, 0), (0, 0), (1, 1), (0, 1), (1, 0)]
 
 
 @pytest.mark.parametrize("rule", [Stale, Partial, Mixed])

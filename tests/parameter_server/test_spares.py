@@ -77,7 +77,7 @@ def test_a_spare_that_dies_is_followed_by_the_next(tmp_path):
 
 def test_nobody_dies_and_the_spare_returns(tmp_path):
     run = train(tmp_path, 4, steps=3)
-    assert run[1].taken == [] and run[1].pushes == [] and run[0].version == 3
+    assert run[1].taken == [] and run[1].updates == [] and run[0].version == 3
 
 
 def test_a_run_goes_on_from_its_snapshots(tmp_path):
@@ -95,9 +95,9 @@ def test_a_run_goes_on_from_its_snapshots(tmp_path):
     assert_weights(run[2][1].weights, run[2][2].weights, atol=0)
 
 
-def shard(snapshots=None, **settings):
+def shard(*snapshots):
     make = lambda one: torch.optim.AdamW(one, lr=0.1)  # noqa: E731
-    return Shard(0, torch.ones(66, dtype=torch.float64), make, Synchronous(), 1, snapshots, **settings)
+    return Shard(0, torch.ones(66, dtype=torch.float64), make, Synchronous(), 1, *snapshots)
 
 
 def push(to, step):

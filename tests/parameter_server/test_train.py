@@ -5,8 +5,7 @@ import torch.distributed as dist
 from small import LOSS, assert_weights, batches, mlp
 
 from parallel_lab import launch, model
-from parallel_lab import parameter_server as ps
-from parallel_lab.synchronization import Asynchronous
+from parallel_lab.synchronization import Asynchronous, Synchronous, train
 
 
 def padded(outputs, targets):
@@ -35,7 +34,7 @@ def test_every_mean_is_over_what_counts():
             if dist.get_rank() < servers + 3:
                 for name, loss in {"mean": padded, "sum and count": total}.items():
                     options = {"loss": loss, "servers": servers, "group": group, "lr": 0.1, "momentum": 0.9}
-                    found[servers, name] = ps.train(mlp(), uneven(), torch.optim.SGD, **options)
+                    found[servers, name] = train(Synchronous(), mlp(), uneven(), torch.optim.SGD, **options)
         return found
 
     run = launch(fn, ranks=5, timeout=30)
@@ -54,12 +53,12 @@ def test_own_batches_for_some_steps_under_another_rule():
 
     def fn():
         mine = mlp()
-        done = ps.train(mine, own, torch.optim.SGD, rule=Asynchronous(), steps=2, loss=LOSS, lr=0.1)
+        done = train(Asynchronous(), mine, own, torch.optim.SGD, steps=2, loss=LOSS, lr=0.1)
         return done, mine.state_dict()
 
     run = launch(fn, ranks=3, timeout=30)
     assert [len(done.losses) for done, _ in run.results] == [0, 2, 2]
-    assert len(run[0][0].pushes) == 4
+    assert len(run[0][0].updates) == 4
     for done, mine in run.results:
         assert_weights(mine, mlp().state_dict(), atol=0)
         assert_weights(done.weights, run[0][0].weights, atol=0)

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from small import LOSS, batches, learn
 
 from parallel_lab import Delay, launch
-from parallel_lab.synchronization import Asynchronous, Mixed, Partial, Stale
+from parallel_lab.synchronization import Asynchronous, Stale
 
 
 class Slow:
@@ -41,11 +41,11 @@ def slowed(tmp_path, rule, steps, until):
 
 def test_asynchronous_blocks_nobody_and_records_what_the_slow_worker_missed(tmp_path):
     server = slowed(tmp_path, Asynchronous(), 8, 8)[0]
-    slow = [push for push in server.pushes if push.worker == 0]
-    fast = [push for push in server.pushes if push.worker != 0]
-    assert len(server.pushes) == len(server.staleness) == server.version == 24
+    slow = [push for push in server.updates if push.worker == 0]
+    fast = [push for push in server.updates if push.worker != 0]
+    assert len(server.updates) == len(server.staleness) == server.version == 24
     # Both others had pushed 7 times before their eighth loss began; the two eighth pushes may come before or after.
-    assert slow[0].read == 0 and 14 <= slow[0].staleness <= 16
+    assert slow[0].read_version == 0 and 14 <= slow[0].staleness <= 16
     assert sum(push.version < slow[0].version for push in fast) >= 14, "the others went on all the while"
     assert max(push.staleness for push in fast if push.version < slow[0].version) < slow[0].staleness
 
@@ -53,7 +53,7 @@ def test_asynchronous_blocks_nobody_and_records_what_the_slow_worker_missed(tmp_
 @pytest.mark.parametrize("bound", [0, 1])
 def test_stale_synchronous_holds_the_fast_back(tmp_path, bound):
     run = slowed(tmp_path, Stale(bound), 6, bound + 1)
-    pushes = run[0].pushes
+    pushes = run[0].updates
     assert max(push.staleness for push in pushes) <= Stale(bound).staleness_bound(3)
     slow = next(push for push in pushes if push.worker == 0)
     before = [push.step for push in pushes if push.version < slow.version]
@@ -82,23 +82,3 @@ def test_measured_staleness_is_within_the_bound_on_several_servers(bound):
     for server in run.results[:2]:
         assert len(server.staleness) == 24
         assert max(server.staleness) <= Stale(bound).staleness_bound(3)
-
-
-def test_partial_drops_the_late_and_counts_them(tmp_path):
-    server = slowed(tmp_path, Partial(2), 4, 3)[0]
-    late = [push for push in server.pushes if push.dropped]
-    assert server.dropped == len(late) >= 1
-    assert (late[0].worker, late[0].step, late[0].read) == (0, 0, 0) and late[0].staleness >= 2
-    assert set(server.staleness) == {0}
-    assert len(server.pushes) == 12 and len(server.staleness) == 12 - server.dropped
-
-
-def test_mixed_switches(tmp_path):
-    server = slowed(tmp_path, Mixed(6), 12, 1)[0]
-    sizes = [sum(push.version == version for push in server.pushes) for version in range(server.version)]
-    first = sizes.index(3)
-    # When the server has made 6 updates, each worker may still have a gradient of before under way.
-    assert sizes[:first] == [1] * first and 6 <= first <= 8, "asynchronous: one push an update"
-    assert sizes[first] == 3 and sum(sizes) == 36, "synchronous: one of each worker that is still there"
-    later = [push for push in server.pushes if push.version > first]
-    assert later and all(push.staleness == 0 for push in later)

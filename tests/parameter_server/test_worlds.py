@@ -105,7 +105,7 @@ RULES = [(Synchronous(), 2), (Asynchronous(), 2), (Stale(1), 2), (Partial(2), 2)
 def test_the_trace_of_every_rule_is_a_plan(rule, servers):
     run = launch(lambda: learn(rule, DATA, servers=servers), ranks=3 + servers, timeout=30)
     check_plan(run.trace.plan())
-    assert len(run[0].pushes) == 12 and [len(done.versions) for done in run.results[servers:]] == [4] * 3
+    assert len(run[0].updates) == 12 and [len(done.versions) for done in run.results[servers:]] == [4] * 3
     for done in run.results[servers + 1 :]:
         assert_weights(done.weights, run[servers].weights, atol=0)
 

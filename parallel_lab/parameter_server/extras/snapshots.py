@@ -20,12 +20,7 @@ from parallel_lab.parameter_server.wire import Header
 class Snapshots:
     """Writes a shard at the start and after each `every` updates: `serve(..., on_update=Snapshots(...))`.
 
-    Args:
-        folder: where the files go, one for each shard; it is made if it is missing.
-        model: the model that is served.
-        servers: the number of shards.
-        every: the number of updates from one snapshot to the next.
-        resume: begin from the snapshots in `folder`.
+    A shard is a file in `folder`, which is made if it is missing. With `resume`, the run begins from what stands there.
 
     Raises:
         TypeError, ValueError: `every` is no whole number from 1, or the folder cannot be written.

@@ -33,15 +33,10 @@ from parallel_lab.parameter_server.worker import Worker
 
 @dataclass
 class Spared(Served):
-    """What one spare did.
+    """What one spare did."""
 
-    Attributes:
-        taken: the shards that it took over.
-        lost: the updates that died with the servers: those after the last snapshot, as far as a worker had read them.
-    """
-
-    taken: list[int] = field(default_factory=list)
-    lost: int = 0
+    taken: list[int] = field(default_factory=list)  # the shards that it took over
+    lost: int = 0  # updates that died with the servers: those after the last snapshot that a worker had read
 
 
 class Spare(Server):
@@ -171,17 +166,7 @@ def serve(
 ) -> Served:
     """As `parameter_server.serve`, on each server and each spare; the other ranks make a `SparedWorker`.
 
-    Args:
-        model: the model, the same on all ranks.
-        optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the optimizer.
-        rule: a rule of `synchronization`.
-        snapshots: where servers write, and spares read.
-        servers: the number of servers, the first of all ranks.
-        spares: the number of spares after them.
-        optimizer_kwargs: the settings of the optimizer.
-
-    Returns:
-        What became of each push; on a spare a `Spared`.
+    Servers write to `snapshots`, and spares read from there. On a spare, a `Spared` is returned.
     """
     everyone, core = groups(servers, spares)
     if everyone.rank() < servers:
@@ -207,7 +192,7 @@ def _serve_all(stand_ins: list[Spare]) -> Spared:
             raise served
         told.sent_bytes += served.sent_bytes
         if spare.taken:
-            told.pushes += served.pushes
+            told.updates += served.updates
             told.version, told.lost = max(told.version, served.version), max(told.lost, spare.lost)
             parameters[spare.shard.index] = served.parameters
     told.taken = sorted(parameters)

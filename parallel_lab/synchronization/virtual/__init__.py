@@ -13,11 +13,7 @@ def trace(timetable: Schedule, message_bytes: int = 0) -> Trace:
     """A schedule as a simulated trace, a row for each worker, for `draw` and `Trace.bubble`.
 
     Computing is `gradient`, or `dropped` where it came to nothing; `push` and `pull` are its messages, and `meet` the
-    meeting of `LocalSteps`. What is left blank is waiting.
-
-    Args:
-        timetable: what happened when.
-        message_bytes: what each push or meeting sends.
+    meeting of `LocalSteps`. What is left blank is waiting. Each push or meeting sends `message_bytes`.
     """
     costs, local = timetable.costs, isinstance(timetable.strategy, LocalSteps)
     last = {(update.worker, update.version): update.step for update in timetable}

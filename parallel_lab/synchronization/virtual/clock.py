@@ -10,7 +10,6 @@ each other. Events at the same moment happen in the order of the worker's index.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import overload
 
 from parallel_lab.agree.arguments import number, whole
 from parallel_lab.model.data import shard_sizes
@@ -25,14 +24,7 @@ StepSeconds = Callable[[int, int], float] | Sequence[float] | float
 
 @dataclass(frozen=True)
 class Schedule(Sequence[Update]):
-    """The updates of one training in virtual time, in the order in which they took effect.
-
-    Attributes:
-        strategy: what decided.
-        workers: how many there were.
-        updates: one for each gradient, dropped ones where they came.
-        costs: what a step and a message take.
-    """
+    """The updates of one training in virtual time, in the order in which they took effect."""
 
     strategy: Strategy
     workers: int
@@ -42,11 +34,7 @@ class Schedule(Sequence[Update]):
     def __len__(self) -> int:
         return len(self.updates)
 
-    @overload
-    def __getitem__(self, index: int) -> Update: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Update]: ...
-    def __getitem__(self, index: int | slice) -> Update | Sequence[Update]:
+    def __getitem__(self, index):
         return self.updates[index]
 
     @property

@@ -43,37 +43,22 @@ Curves = dict[str, list[Curve]]
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained.
+    """What is trained."""
 
-    Attributes:
-        model: made from a seed.
-        batches: made from a seed, as the strategies take them, enough for any worker.
-        held_out: (inputs, targets) on which quality is measured.
-        optimizer_class: the optimizer of every strategy.
-        options: its settings.
-        rates: the learning rate of single strategies, where it is not the one in `options`; see `tuned`.
-    """
-
-    model: Callable[[int], nn.Module]
-    batches: Callable[[int], Source]
-    held_out: Batch
+    model: Callable[[int], nn.Module]  # made from a seed
+    batches: Callable[[int], Source]  # made from a seed, as the strategies take them, enough for any worker
+    held_out: Batch  # on which quality is measured
     optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
-    options: Mapping[str, Any] = field(default_factory=dict)
-    rates: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # the optimizer's
+    rates: Mapping[str, float] = field(default_factory=dict)  # of single strategies, instead of `options`; see `tuned`
 
 
 class Spread(NamedTuple):
-    """A loss over seeds. Where training blew up from one of them, the mean is infinite and the deviation NaN.
-
-    Attributes:
-        mean: of the losses.
-        stdev: their sample standard deviation; 0 for one seed.
-        seeds: how many.
-    """
+    """A loss over seeds. Where training blew up from one of them, the mean is infinite and the deviation NaN."""
 
     mean: float
-    stdev: float
-    seeds: int
+    stdev: float  # the sample standard deviation; 0 for one seed
+    seeds: int  # how many
 
 
 _MANY = 1 << 20  # batches of a stream: more than any schedule asks for
@@ -127,21 +112,10 @@ def curves(
     pull_s: float = 0.0,
     points: int = 12,
 ) -> Curves:
-    """Trains under each strategy from each seed; a step takes one second.
+    """Trains under each strategy from each seed of the model and the batches.
 
-    Args:
-        task: what is trained.
-        chosen: the strategies by name.
-        seeds: of the model and the batches.
-        workers: how many.
-        updates: how many gradients all of them compute.
-        slow: how many times slower than the others the last worker is.
-        push_s: as in `virtual.schedule`.
-        pull_s: as in `virtual.schedule`.
-        points: as in `virtual.replay`.
-
-    Raises:
-        TypeError, ValueError: as `virtual.schedule` and `virtual.replay`.
+    `updates`, `push_s` and `pull_s` are those of `virtual.schedule`, `points` that of `virtual.replay`. A step takes
+    one second, but the last worker's is `slow` times slower.
     """
     step_s = slow_worker(workers, slow)
     plans = {name: schedule(one, step_s, workers, updates, push_s, pull_s) for name, one in chosen.items()}
@@ -160,12 +134,7 @@ def tuned(
 ) -> dict[str, float]:
     """For each strategy the learning rate of `rates` with the lowest mean loss at the end; for `Task.rates`.
 
-    Args:
-        task: what is trained.
-        chosen: the strategies by name.
-        rates: the learning rates to try.
-        seeds: those that are not compared afterwards.
-        settings: those of `curves`.
+    The seeds are others than those that are compared afterwards; `settings` are those of `curves`.
     """
     seeds = list(seeds)
     best: dict[str, tuple[float, float]] = {}
@@ -187,9 +156,7 @@ def merge(parts: Iterable[Curves]) -> Curves:
 def at_samples(found: Curves, samples: int) -> dict[str, Spread]:
     """The loss of each strategy once it had used so many samples; see `at_seconds` for points between and errors."""
     whole("samples", samples)
-    return {
-        name: _spread([_at(curve.samples, curve.losses, samples) for curve in some]) for name, some in found.items()
-    }
+    return _spreads(found, lambda curve: curve.samples, samples)
 
 
 def at_seconds(found: Curves, seconds: float) -> dict[str, Spread]:
@@ -200,9 +167,11 @@ def at_seconds(found: Curves, seconds: float) -> dict[str, Spread]:
     Raises:
         ValueError: a curve has no such point yet, or ended before (its quality then is not known).
     """
-    return {
-        name: _spread([_at(curve.seconds, curve.losses, seconds) for curve in some]) for name, some in found.items()
-    }
+    return _spreads(found, lambda curve: curve.seconds, seconds)
+
+
+def _spreads(found: Curves, places: Callable[[Curve], Sequence[float]], place: float) -> dict[str, Spread]:
+    return {name: _spread([_at(places(curve), curve.losses, place) for curve in some]) for name, some in found.items()}
 
 
 def _at(places: Sequence[float], losses: Sequence[float], place: float) -> float:

@@ -14,17 +14,11 @@ from parallel_lab.synchronization.record import Update
 
 
 class Costs(NamedTuple):
-    """What things take, in seconds.
+    """What things take, in seconds."""
 
-    Attributes:
-        step_s: computing a gradient, by worker and its step.
-        push_s: a message to the shared weights.
-        pull_s: a message back.
-    """
-
-    step_s: Callable[[int, int], float]
-    push_s: float
-    pull_s: float
+    step_s: Callable[[int, int], float]  # computing a gradient, by worker and its step
+    push_s: float  # a message to the shared weights
+    pull_s: float  # a message back
 
 
 class Server:
@@ -55,7 +49,8 @@ class Server:
         self._settle(now_s)
 
     def _push(self, worker: int, update: Update, now_s: float) -> None:
-        self.state.pushed(worker, self.state.clocks[worker] + 1, update.read_version)
+        self.state.clocks[worker] += 1
+        self.state.read[worker] = update.read_version
         update = update._replace(finished_s=now_s, staleness=self.state.version - update.read_version)
         if self.rule.admits(self.state, update.read_version):
             self.state.held.append(worker)

@@ -32,35 +32,23 @@ Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 @dataclass(frozen=True)
 class Curve:
-    """Quality over samples and over time.
+    """Quality over samples and over time."""
 
-    Attributes:
-        samples: computed so far at each point, dropped ones included: they cost as much.
-        seconds: of virtual time at each point.
-        losses: on the held-out batch, or, without one, the mean loss of the gradients since the point before.
-        weights: at the end, by name as in `state_dict()`.
-    """
-
-    samples: list[int]
-    seconds: list[float]
-    losses: list[float]
-    weights: Mapping[str, Tensor]
+    samples: list[int]  # computed so far at each point, dropped ones included: they cost as much
+    seconds: list[float]  # of virtual time at each point
+    losses: list[float]  # on the held-out batch, or else the mean of the gradients' since the point before
+    weights: Mapping[str, Tensor]  # at the end, by name as in `state_dict()`
 
 
 class Gradients:
-    """Computes gradients of one model at any weights, each worker on its own batches.
-
-    Attributes:
-        samples: used so far.
-        losses: of the gradients since the list was last emptied.
-    """
+    """Computes gradients of one model at any weights, each worker on its own batches."""
 
     def __init__(self, model: nn.Module, batches: Source, workers: int, loss: Loss) -> None:
         self.model, self.loss = model, loss
         self.parameters = trained(model)
         self.streams = [iter(own(batches, worker, workers)) for worker in range(workers)]
-        self.samples = 0
-        self.losses: list[float] = []
+        self.samples = 0  # used so far
+        self.losses: list[float] = []  # of the gradients since the list was last emptied
 
     def of(self, worker: int, at: Tensor) -> tuple[Tensor, float]:
         """The gradient of the worker's next batch at the weights `at`, both (P,), and how much it counts in a mean.
