@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.futures import Future
 
-from parallel_lab.runtime.backend import LabGroup, door
+from parallel_lab.runtime.rank.backend import LabGroup, door
 
 # torch 2.13 renamed both; 2.11 knows the old names alone.
 _all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from parallel_lab.runtime import backend
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.runtime.errors import LaunchError
+from parallel_lab.runtime.rank import backend
 from parallel_lab.trace.record import Recorder, install, recorder, wanted
 
 LONGEST_S = 1800.0  # torch's own patience, where launch has more

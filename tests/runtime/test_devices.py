@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 from parallel_lab import Deadlock, Link, RankFailed, collectives, launch, model
 from parallel_lab.runtime import rank_device, ring_cost
-from parallel_lab.runtime.emulate import ROUNDING_S
+from parallel_lab.runtime.rank.emulate import ROUNDING_S
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch.futures import Future
 
 from parallel_lab.network import Link
-from parallel_lab.runtime.precise_sleep import PreciseSleep
-from parallel_lab.runtime.work import future_of
+from parallel_lab.runtime.rank.precise_sleep import PreciseSleep
+from parallel_lab.runtime.rank.work import future_of
 
 ROUNDING_S = 1e-6  # gaps are sums of floating-point moments
 REMEMBERED = 1000  # so many messages back a gap on the way in can still be found

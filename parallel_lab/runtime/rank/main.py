@@ -21,13 +21,14 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab.network import Link
-from parallel_lab.runtime import backend, pickles, wire, work
-from parallel_lab.runtime.calls import CallLog
+from parallel_lab.runtime import wire
 from parallel_lab.runtime.device import Device
-from parallel_lab.runtime.emulate import Emulator
-from parallel_lab.runtime.faults import Fault, Injector
 from parallel_lab.runtime.limits import limit_memory
-from parallel_lab.runtime.liveness import Liveness
+from parallel_lab.runtime.rank import backend, work
+from parallel_lab.runtime.rank.calls import CallLog
+from parallel_lab.runtime.rank.emulate import Emulator
+from parallel_lab.runtime.rank.faults import Fault, Injector
+from parallel_lab.runtime.rank.liveness import Liveness
 from parallel_lab.trace.record import Recorder, install, recorder
 
 # What gloo says when the other side of a connection is gone: what failed is another rank, not this one's.
@@ -120,7 +121,7 @@ class Kernel:
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # an error of the last kernel shows here, or never
         try:
-            result = pickles.dumps(result)
+            result = wire.dumps(result)
         except Exception as error:
             raise TypeError(f"what the function returned cannot be sent to the notebook: {error}") from None
         work.settle()

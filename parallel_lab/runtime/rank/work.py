@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch.futures import Future
 
-from parallel_lab.runtime import calls
-from parallel_lab.runtime.calls import Call
-from parallel_lab.runtime.liveness import Liveness
-from parallel_lab.runtime.precise_sleep import PreciseSleep
+from parallel_lab.runtime.rank import calls
+from parallel_lab.runtime.rank.calls import Call
+from parallel_lab.runtime.rank.liveness import Liveness
+from parallel_lab.runtime.rank.precise_sleep import PreciseSleep
 from parallel_lab.trace.record import Recorder
 
 

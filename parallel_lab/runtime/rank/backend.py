@@ -15,13 +15,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from parallel_lab.runtime import stage, tags
-from parallel_lab.runtime.calls import Call, CallLog, learner_line
-from parallel_lab.runtime.charge import ROOTED, charges, payload_bytes
-from parallel_lab.runtime.emulate import Emulator
-from parallel_lab.runtime.faults import Injector
-from parallel_lab.runtime.liveness import Liveness
-from parallel_lab.runtime.work import CollectiveWork, DoneWork, MessageWork
+from parallel_lab.runtime import tags
+from parallel_lab.runtime.rank import stage
+from parallel_lab.runtime.rank.calls import Call, CallLog, learner_line
+from parallel_lab.runtime.rank.charge import ROOTED, charges, payload_bytes
+from parallel_lab.runtime.rank.emulate import Emulator
+from parallel_lab.runtime.rank.faults import Injector
+from parallel_lab.runtime.rank.liveness import Liveness
+from parallel_lab.runtime.rank.work import CollectiveWork, DoneWork, MessageWork
 from parallel_lab.trace.record import recorder
 
 # Method of ProcessGroup -> the name in a trace. Several methods are one operation on differently packed tensors.
