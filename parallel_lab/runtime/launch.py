@@ -72,8 +72,9 @@ def launch(
     """Runs `fn(*args, **kwargs)` on `ranks` processes that share a default process group, and waits for them.
 
     `fn` may be any function, lambda or closure, from a cell or a module; it is copied to each rank, and what it returns
-    is copied back. Each rank has one thread and starts its random generators from `seed`. Under torchrun, where the
-    ranks exist already, `fn` runs here and the run holds this rank's result alone.
+    is copied back. Tensors travel in host memory: one on a GPU arrives on the CPU. Each rank has one thread and starts
+    its random generators from `seed`. Under torchrun, where the ranks exist already, `fn` runs here and the run holds
+    this rank's result alone.
 
     Args:
         fn: what each rank runs.
@@ -84,7 +85,7 @@ def launch(
         timeout: seconds until ranks that have not finished are ended; infinity for no limit.
         device: `auto`, `cpu` or `cuda`.
         seed: where the random generators of each rank start.
-        memory_bytes: the most that each rank may allocate beyond what it starts with (Linux).
+        memory_bytes: the most that each rank may allocate beyond what it starts with (Linux), and on its GPU.
         may_fail: ranks that may raise or die while the others go on, as machines do; at least one rank must return.
         echo: print what the ranks printed, in rank order, when they have ended.
         record: whether the run has a trace. A recorder keeps the first 50,000 spans of a rank; `run.trace.left_out`
@@ -101,7 +102,7 @@ def launch(
     if torchrun.active():
         return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed, timeout, record)
     _validate(fn, ranks, timeout, seed, may_fail)
-    call, where = _pickle(fn, args, kwargs), choose_device(ranks, device)
+    call, where = _pickle(fn, args, kwargs), choose_device(ranks, device, bool(may_fail))
     began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         limits = (memory_bytes, began_s, timeout, folder, tuple(may_fail), record)

@@ -23,7 +23,7 @@ _LENGTH = struct.Struct("!Q")
 class _Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, CodeType):  # cloudpickle 3.1.3 leaves out where code stands, which every report names
-            make, arguments = self.dispatch_table[CodeType](obj)
+            make, arguments, *_ = self.dispatch_table[CodeType](obj)
             return _code, (obj.co_filename, make, arguments)
         if type(obj) in (Tensor, torch.nn.Parameter) and (obj.is_cuda or _is_slice(obj)):
             return _alone(obj).__reduce_ex__(cloudpickle.DEFAULT_PROTOCOL)

@@ -128,3 +128,8 @@ def test_the_link_holds_tensors_back(device):
     took = {s.kind: s.end_s - s.start_s for s in spans}
     assert took["all_reduce"] >= ring_cost("all_reduce", 2, size).seconds(link) - ROUNDING_S
     assert took["send"] >= link.seconds(size) - ROUNDING_S
+
+
+@pytest.mark.gpu
+def test_results_arrive_on_the_cpu():
+    assert launch(lambda: torch.ones(2, device=rank_device()), ranks=1, device="cuda")[0].device.type == "cpu"
