@@ -41,6 +41,13 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(autouse=True)
+def _on_the_cpu(request, monkeypatch):
+    """What does not ask for a GPU runs on the CPU, on a machine with GPUs as well."""
+    if not request.node.get_closest_marker("gpu"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 def _started_with(folder: str) -> list[psutil.Process]:
     """Every other process whose folder for temporary files was set to `folder`, also when its parent is gone."""
     found = []

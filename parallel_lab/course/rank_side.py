@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab.course import side_doors
-from parallel_lab.runtime.backend import LabGroup
 from parallel_lab.runtime.device import rank_device
-from parallel_lab.runtime.work import MessageWork
+from parallel_lab.runtime.rank.backend import LabGroup
+from parallel_lab.runtime.rank.work import MessageWork
 
 # make(rank, ranks, generator) -> the arguments of that rank's call
 Make = Callable[[int, int, torch.Generator], tuple]

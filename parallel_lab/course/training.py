@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from parallel_lab.course import rank_side
 from parallel_lab.course.hidden import Watch
-from parallel_lab.runtime.backend import LabGroup
+from parallel_lab.runtime.rank.backend import LabGroup
 from parallel_lab.trace import recorder
 from parallel_lab.trace.memory import live_bytes
 

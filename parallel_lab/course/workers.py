@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from parallel_lab.course.training import start
-from parallel_lab.runtime.backend import LabGroup
+from parallel_lab.runtime.rank.backend import LabGroup
 from parallel_lab.trace import span
 from parallel_lab.trace.memory import storages
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.autograd import Variable
+
+from parallel_lab import compat
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -37,7 +37,7 @@ def on_gradient(output: Any, hook: Callable[[Tensor], None]) -> bool:
 
 def backward_pass() -> int:
     """Autograd's number of the backward pass that runs on this thread; -1 if none does."""
-    return torch._C._current_graph_task_id()
+    return compat.backward_pass()
 
 
 def in_backward() -> bool:
@@ -47,7 +47,7 @@ def in_backward() -> bool:
 
 def at_end_of_backward(callback: Callable[[], None]) -> None:
     """Has `callback` called when the backward pass that runs on this thread is over."""
-    Variable._execution_engine.queue_callback(callback)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+    compat.at_end_of_backward(callback)
 
 
 def came_twice(rank: str, name: object) -> ValueError:

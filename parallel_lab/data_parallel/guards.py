@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.agree.same_model import check_same_model
+from parallel_lab.compat import holders
 from parallel_lab.data_parallel.autograd import came_twice, tensors_in
 from parallel_lab.trace import tag
 
@@ -222,18 +223,13 @@ class KeptGradients(Guard):
             gradients = [p.grad for p in bucket.parameters if p.grad is not None]
             here = bucket.flat.untyped_storage().data_ptr()
             own = sum(gradient.untyped_storage().data_ptr() == here for gradient in gradients)
-            if _holders(bucket.flat) > _holders_of_new(bucket) + own:
+            if holders(bucket.flat) > _holders_of_new(bucket) + own:
                 bucket.renew()
 
 
-def _holders(tensor: Tensor) -> int:
-    """How many tensors share the memory of `tensor`. PyTorch has no public name for it."""
-    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # pyright: ignore[reportAttributeAccessIssue]
-
-
 def _holders_of_new(bucket: Any) -> int:
-    """What `_holders` says of a buffer of which there are nothing but the bucket's own views."""
-    return _holders(torch.empty(0)) + len(bucket.views)
+    """What `holders` says of a buffer of which there are nothing but the bucket's own views."""
+    return holders(torch.empty(0)) + len(bucket.views)
 
 
 class FiniteGradients(Guard):

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parallel_lab import compat
+
 Hooks = torch.autograd.graph.saved_tensors_hooks
-_outer_hooks = torch._C._autograd._top_saved_tensors_default_hooks  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def without_memory_of(owners: Callable[[], Iterable[tuple[Any, Any]]], bring: Callable[[Any], Any]) -> Hooks:
@@ -23,7 +24,7 @@ def without_memory_of(owners: Callable[[], Iterable[tuple[Any, Any]]], bring: Ca
         owners: who owns memory now, and the vector that is that memory.
         bring: the vector of an owner again; called in the backward pass, as often as autograd looks.
     """
-    pack_outer, unpack_outer = _outer_hooks(False) or (_keep, _give)
+    pack_outer, unpack_outer = compat.saved_tensors_hooks(False) or (_keep, _give)
 
     def pack(tensor: Tensor) -> Any:
         for owner, vector in owners() if tensor.layout is torch.strided else ():

@@ -1,6 +1,7 @@
 """Which backend and device a rank gets, and why."""
 
 import os
+import time
 from typing import NamedTuple
 
 import torch
@@ -28,8 +29,14 @@ class Device(NamedTuple):
         return torch.device("cuda", rank % self.gpus) if self.kind == "cuda" else torch.device("cpu")
 
 
-def choose_device(ranks: int, wish: str = "auto") -> Device:
+def choose_device(ranks: int, wish: str = "auto", may_fail: bool = False, world: int = 0) -> Device:
     """The device for `ranks` ranks.
+
+    Args:
+        ranks: how many there are on this machine.
+        wish: `auto`, `cpu` or `cuda`.
+        may_fail: whether some may die while others go on. Under NCCL nothing would tell those.
+        world: how many there are on all machines, where there are others.
 
     Raises:
         ValueError: the wish is unknown, or it is `cuda` and there is no GPU.
@@ -42,16 +49,57 @@ def choose_device(ranks: int, wish: str = "auto") -> Device:
     if wish == "cpu" or not gpus:
         reason = "as asked" if wish == "cpu" else "torch sees no GPU"
         return Device("gloo", "cpu", 0, f"gloo on the CPU: {reason}")
-    if gpus >= ranks > 1 and torch.distributed.is_nccl_available():
+    if gpus >= ranks and max(ranks, world) > 1 and not may_fail and torch.distributed.is_nccl_available():
         return Device("nccl", "cuda", gpus, f"NCCL with a GPU each: {gpus} GPUs for {ranks} ranks")
-    reason = "one rank sends nothing" if ranks == 1 else "NCCL wants a GPU a rank"
+    if max(ranks, world) == 1:
+        reason = "one rank sends nothing"
+    elif gpus >= ranks:
+        reason = "NCCL tells no rank that another has died" if may_fail else "this torch has no NCCL"
+    else:
+        reason = "NCCL wants a GPU for each rank; ranks that share one take turns on it, so their times prove nothing"
     return Device("gloo", "cuda", gpus, f"gloo with {ranks} ranks on {gpus} GPU: {reason}")
 
 
 def rank_device() -> torch.device:
-    """The device of this rank: what `launch` chose, or the local GPU (else the CPU) under torchrun."""
+    """The device of this rank: what `launch` chose, or a local GPU (else the CPU) under torchrun."""
     chosen = os.environ.get("PARALLEL_LAB_DEVICE")
-    if chosen:
-        return torch.device(chosen)
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    return torch.device(chosen) if chosen else local_device().of(int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def local_device() -> Device:
+    """The device of the ranks that torchrun started on this machine."""
+    here, world = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    return choose_device(here, world=world)
+
+
+class Stopwatch:
+    """Moments in the work of a GPU: what is queued begins and ends later than the line that queues it.
+
+    A moment is an event in the stream. It is turned into seconds of the monotonic clock when the work is over, from
+    one event whose moment was seen on that clock. A rank that has not used its GPU has no moments.
+    """
+
+    def __init__(self) -> None:
+        self._zero: tuple[torch.cuda.Event, float] | None = None
+
+    def mark(self) -> torch.cuda.Event | None:
+        """The moment at which the GPU comes to this point of the stream."""
+        if not torch.cuda.is_initialized():
+            return None
+        if self._zero is None:
+            zero = self._event()
+            zero.synchronize()
+            self._zero = zero, time.monotonic()
+        return self._event()
+
+    def seconds(self, mark: torch.cuda.Event) -> float:
+        """When that was, on the monotonic clock; waits until the GPU has come to it."""
+        assert self._zero
+        zero, zero_s = self._zero
+        mark.synchronize()
+        return zero_s + zero.elapsed_time(mark) / 1000
+
+    def _event(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event

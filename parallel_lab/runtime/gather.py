@@ -4,18 +4,13 @@ gloo passes an all-gather round a ring and waits after each message. As one broa
 bytes arrive in a third of the time (10 M elements, 2 and 4 ranks).
 """
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.futures import Future
 
-from parallel_lab.runtime.backend import LabGroup, door
-
-# torch 2.13 renamed both; 2.11 knows the old names alone.
-_all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+from parallel_lab import compat
+from parallel_lab.runtime.rank.backend import LabGroup
 
 
 class _Joined(dist.Work):
@@ -54,8 +49,8 @@ def all_gather(flat: Tensor, shard: Tensor, group: dist.ProcessGroup) -> dist.Wo
     Returns:
         The handle, to be waited for.
     """
-    if not isinstance(group, LabGroup) or door.backend != "gloo" or flat.is_cuda:
-        return _all_gather(flat, shard, group=group, async_op=True)
+    if not isinstance(group, LabGroup) or flat.is_cuda:
+        return compat.all_gather_single(flat, shard, group=group, async_op=True)
     if flat.is_complex():
         flat, shard = torch.view_as_real(flat), torch.view_as_real(shard)
     parts = flat.view(group.size(), -1)
@@ -77,4 +72,4 @@ def reduce_scatter(shard: Tensor, flat: Tensor, group: dist.ProcessGroup) -> dis
     Returns:
         The handle, to be waited for; keep `flat` until then.
     """
-    return _reduce_scatter(shard, flat, group=group, async_op=True)
+    return compat.reduce_scatter_single(shard, flat, group=group, async_op=True)

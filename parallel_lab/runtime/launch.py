@@ -3,7 +3,6 @@
 import functools
 import os
 import pickle
-import re
 import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -12,15 +11,16 @@ from numbers import Integral, Real
 from typing import Any
 
 from parallel_lab.network import Link
-from parallel_lab.runtime import forkserver, pickles, report, torchrun
-from parallel_lab.runtime.bar import Bar
+from parallel_lab.runtime import torchrun, wire
 from parallel_lab.runtime.device import choose_device
-from parallel_lab.runtime.diagnose import State, mismatch
 from parallel_lab.runtime.errors import Mismatch
-from parallel_lab.runtime.faults import Fault, Kill
-from parallel_lab.runtime.peer import describe_end
-from parallel_lab.runtime.rank import Job
-from parallel_lab.runtime.watch import Watch
+from parallel_lab.runtime.kernel import forkserver, report
+from parallel_lab.runtime.kernel.diagnose import State, mismatch
+from parallel_lab.runtime.kernel.output import Bar, replay
+from parallel_lab.runtime.kernel.peer import describe_end
+from parallel_lab.runtime.kernel.watch import Watch
+from parallel_lab.runtime.rank.faults import Fault, Kill
+from parallel_lab.runtime.rank.main import Job
 from parallel_lab.trace import Trace
 
 
@@ -72,8 +72,9 @@ def launch(
     """Runs `fn(*args, **kwargs)` on `ranks` processes that share a default process group, and waits for them.
 
     `fn` may be any function, lambda or closure, from a cell or a module; it is copied to each rank, and what it returns
-    is copied back. Each rank has one thread and starts its random generators from `seed`. Under torchrun, where the
-    ranks exist already, `fn` runs here and the run holds this rank's result alone.
+    is copied back. Tensors travel in host memory: one on a GPU arrives on the CPU. Each rank has one thread and starts
+    its random generators from `seed`. Under torchrun, where the ranks exist already, `fn` runs here and the run holds
+    this rank's result alone.
 
     Args:
         fn: what each rank runs.
@@ -84,7 +85,7 @@ def launch(
         timeout: seconds until ranks that have not finished are ended; infinity for no limit.
         device: `auto`, `cpu` or `cuda`.
         seed: where the random generators of each rank start.
-        memory_bytes: the most that each rank may allocate beyond what it starts with (Linux).
+        memory_bytes: the most that each rank may allocate beyond what it starts with (Linux), and on its GPU.
         may_fail: ranks that may raise or die while the others go on, as machines do; at least one rank must return.
         echo: print what the ranks printed, in rank order, when they have ended.
         record: whether the run has a trace. A recorder keeps the first 50,000 spans of a rank; `run.trace.left_out`
@@ -101,7 +102,7 @@ def launch(
     if torchrun.active():
         return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed, timeout, record)
     _validate(fn, ranks, timeout, seed, may_fail)
-    call, where = _pickle(fn, args, kwargs), choose_device(ranks, device)
+    call, where = _pickle(fn, args, kwargs), choose_device(ranks, device, bool(may_fail))
     began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         limits = (memory_bytes, began_s, timeout, folder, tuple(may_fail), record)
@@ -123,7 +124,7 @@ def _validate(fn: Any, ranks: Any, timeout: Any, seed: Any, may_fail: Any) -> No
 
 def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
     try:
-        return pickles.dumps((fn, args, kwargs))
+        return wire.dumps((fn, args, kwargs))
     except Exception as error:
         name = getattr(fn, "__name__", repr(fn))
         text = f"{name} and its arguments must be copied to the ranks, and something in them cannot be: {error}"
@@ -168,29 +169,3 @@ def _run(watch: Watch, output: list[str]) -> Run:
     results = [pickle.loads(message["result"]) if message else None for message in told]
     failures = {rank: describe_end(peer) for rank, peer in enumerate(watch.peers) if peer.lost}
     return Run(results, Trace(len(told), spans, samples, left_out=left_out), output, failures)
-
-
-def replay(output: Sequence[str]) -> None:
-    """Prints what the ranks printed, in rank order, each line with its rank.
-
-    Of lines that were written again and again, as progress bars and bars under bars are, the last state is shown.
-    """
-    for rank, text in enumerate(output):
-        for line in _on_a_terminal(text.removesuffix("\n")) if text else ():
-            print(f"[rank {rank}] {line}")
-
-
-def _on_a_terminal(text: str) -> list[str]:
-    """The lines that a terminal shows in the end: a carriage return writes over a line, ESC [ A goes one line up."""
-    lines, row, over = [""], 0, False
-    for part in re.split(r"(\n|\r|\x1b\[A)", text):
-        if part == "\n":
-            row, over = row + 1, False
-            lines += [""] * (row == len(lines))
-        elif part == "\x1b[A":
-            row = max(row - 1, 0)
-        elif part == "\r":
-            over = True
-        elif part:
-            lines[row], over = part if over else lines[row] + part, False
-    return lines

@@ -9,9 +9,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from parallel_lab.runtime import backend
-from parallel_lab.runtime.device import rank_device
+from parallel_lab import compat
+from parallel_lab.runtime.device import local_device, rank_device
 from parallel_lab.runtime.errors import LaunchError
+from parallel_lab.runtime.rank import backend
 from parallel_lab.trace.record import Recorder, install, recorder, wanted
 
 LONGEST_S = 1800.0  # torch's own patience, where launch has more
@@ -34,9 +35,10 @@ def run_here(make_run: Callable[..., Any], call: Callable[[], Any], seed: int, t
 
 def _join(timeout_s: float) -> None:
     """Meets the other ranks within `timeout_s`; the group itself keeps torch's own patience."""
-    if rank_device().type == "cuda":
-        torch.cuda.set_device(rank_device())
-        backend.door = backend.Door("nccl")
+    chosen, here = local_device(), rank_device()
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+    backend.door = backend.Door(chosen.backend)
     try:
         store, rank, ranks = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
     except Exception as error:
@@ -45,5 +47,5 @@ def _join(timeout_s: float) -> None:
             "TORCHELASTIC_RUN_ID says that torchrun started this process, but its ranks did not meet at "
             f"{where} within {timeout_s:g} s. Where the variable was left behind: del os.environ['TORCHELASTIC_RUN_ID']"
         ) from error
-    store = dist.PrefixStore("default_pg", store)  # pyright: ignore[reportPrivateImportUsage]
+    store = compat.PrefixStore("default_pg", store)
     dist.init_process_group("lab", store=store, rank=rank, world_size=ranks)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from parallel_lab.plan import COMPUTE, LETTERS
 from parallel_lab.trace.span import Sample, Span, Trace
@@ -29,6 +29,17 @@ def wanted() -> bool:
     return os.environ.get("PARALLEL_LAB_RECORD", "1") != "0"
 
 
+class Stopwatch(Protocol):
+    """Moments in the work of a device that runs behind the lines that queue its work."""
+
+    def mark(self) -> Any:
+        """The moment at which the device comes to this point; None if it has not begun."""
+
+    def seconds(self, mark: Any) -> float:
+        """When that was, on the monotonic clock."""
+        ...
+
+
 class Recorder:
     """Collects the spans and memory samples of this process.
 
@@ -41,6 +52,8 @@ class Recorder:
         limit: how many spans, and how many samples, are kept.
         left_out: how many spans and samples came after the limit was reached.
         sent_bytes: what has left this rank since the beginning, whether or not it was recorded.
+        stopwatch: tells when a GPU begins and ends what is queued between two lines; None where there is no GPU.
+        in_backward: whether a backward pass runs on this thread.
         report: what `progress` calls with (label, done, total); None outside a launch.
     """
 
@@ -54,9 +67,13 @@ class Recorder:
         self.left_out = 0
         self.sent_bytes = 0
         self.report: Callable[[str, int, int | None], None] | None = None
+        self.stopwatch: Stopwatch | None = None
+        self.in_backward: Callable[[], bool] = bool
+        self._marks: dict[int, list] = {}  # index -> the marks of the beginning and, once it is known, the end
         self._counts: dict[tuple, dict[tuple, int]] = {}
         self._lock = threading.Lock()
         self._thread = threading.local()
+        self._thread.tags = self._own_tags = []
 
     @property
     def tags(self) -> list[dict]:
@@ -66,6 +83,12 @@ class Recorder:
         except AttributeError:
             self._thread.tags = []
             return self._thread.tags
+
+    @property
+    def names(self) -> dict:
+        """What the tags say in all. On a thread of autograd's own, those around `backward()` count."""
+        tags = self.tags or (self._own_tags if self.in_backward() else ())
+        return tags[-1] if tags else {}
 
     def now(self) -> float:
         """Seconds since the trace began."""
@@ -85,14 +108,16 @@ class Recorder:
             start_s = fields.setdefault("start_s", self.now())
             if "peer" in fields or "group" in fields:
                 kind = self._name(kind, fields)
+            if self.stopwatch and fields.get("lane", COMPUTE) == COMPUTE:
+                self._marks[len(self.spans)] = [self.stopwatch.mark()]
             self.spans.append(Span(self.rank, LETTERS.get(kind, kind), end_s=start_s, **fields))
             return len(self.spans) - 1
 
     def _name(self, kind: str, fields: dict) -> str:
         """Adds to `fields` what the tags say, and the number of what they leave without a part; returns the kind."""
-        if tags := self.tags:
+        if names := self.names:
             axis = fields.get("axis", "")
-            fields |= tags[-1]
+            fields |= names
             fields["axis"] = fields.get("axis") or axis
             kind = fields.pop("kind", kind)
         if "part" not in fields:
@@ -117,7 +142,7 @@ class Recorder:
         """
         if not self.enabled:
             return {}
-        outer = self.tags[-1] if self.tags else {}
+        outer = self.names
         phase = outer.get("phase", "") + (f"/{outer['part']}" if "part" in outer else "")
         with self._lock:
             number = self._count(("collective", outer.get("axis") or axis), (outer.get("mb"), phase))
@@ -130,6 +155,8 @@ class Recorder:
         """
         if index == NOT_KEPT:
             return
+        if self.stopwatch and index in self._marks:
+            self._marks[index].append(self.stopwatch.mark())
         end_s = self.now() if end_s is None else end_s - self.began_s
         self.spans[index] = self.spans[index]._replace(end_s=end_s, wait_s=wait_s)
 
@@ -145,7 +172,19 @@ class Recorder:
 
     def trace(self, ranks: int) -> Trace:
         """What this process has recorded, as the trace of a run of `ranks` ranks."""
+        self._settle()
         return Trace(ranks, tuple(self.spans), tuple(self.samples), left_out=self.left_out)
+
+    def _settle(self) -> None:
+        """Gives what a GPU computed the moments at which it did so."""
+        watch = self.stopwatch
+        if watch is None:
+            return
+        for index, marks in self._marks.items():
+            ends = zip(("start_s", "end_s"), marks, strict=False)
+            times = {name: watch.seconds(mark) - self.began_s for name, mark in ends if mark is not None}
+            self.spans[index] = self.spans[index]._replace(**times)
+        self._marks.clear()
 
     def _is_full(self, kept: list) -> bool:
         self.left_out += len(kept) >= self.limit
@@ -204,7 +243,7 @@ def tag(**fields) -> Iterator[None]:
     Tags nest: an inner one adds to the outer one, or says otherwise.
     """
     keeper = recorder()
-    keeper.tags.append({**keeper.tags[-1], **fields} if keeper.tags else fields)
+    keeper.tags.append({**keeper.names, **fields})
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from parallel_lab import launch
-from parallel_lab.runtime import forkserver
+from parallel_lab.runtime.kernel import forkserver
 
 LONG_S = 20.0  # a launch is given so long where its end must not wait for the timeout
 SOON_S = 4.0  # and is over by then

@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 from parallel_lab import Deadlock, Link, RankFailed, collectives, launch, model
 from parallel_lab.runtime import rank_device, ring_cost
-from parallel_lab.runtime.emulate import ROUNDING_S
+from parallel_lab.runtime.rank.emulate import ROUNDING_S
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -128,3 +128,8 @@ def test_the_link_holds_tensors_back(device):
     took = {s.kind: s.end_s - s.start_s for s in spans}
     assert took["all_reduce"] >= ring_cost("all_reduce", 2, size).seconds(link) - ROUNDING_S
     assert took["send"] >= link.seconds(size) - ROUNDING_S
+
+
+@pytest.mark.gpu
+def test_results_arrive_on_the_cpu():
+    assert launch(lambda: torch.ones(2, device=rank_device()), ranks=1, device="cuda")[0].device.type == "cpu"

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import Deadlock, Delay, launch
-from parallel_lab.runtime.calls import DONE, ISSUED, KEPT, WAITING, Call, CallLog, read_calls
-from parallel_lab.runtime.diagnose import State, describe, hopeless, mismatch, verdict
+from parallel_lab.runtime.kernel.diagnose import State, describe, hopeless, mismatch, verdict
+from parallel_lab.runtime.rank.calls import DONE, ISSUED, KEPT, WAITING, Call, CallLog, read_calls
 
 ALL = (0, 1, 2)
 

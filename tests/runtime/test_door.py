@@ -10,7 +10,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 from parallel_lab import launch
-from parallel_lab.runtime import make_mesh, ring_cost, stage
+from parallel_lab.runtime import make_mesh, ring_cost
+from parallel_lab.runtime.rank import stage
 from parallel_lab.trace.memory import held_bytes
 
 WIDTH = 16

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import Delay, Kill, RankFailed, launch
-from parallel_lab.runtime import forkserver, watch
+from parallel_lab.runtime.kernel import forkserver, watch
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
 

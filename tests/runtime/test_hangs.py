@@ -118,7 +118,7 @@ def test_endless_native_call(fails):
 STOPPED_SERVER = """
 import psutil
 from parallel_lab import Deadlock, launch
-from parallel_lab.runtime import forkserver, report
+from parallel_lab.runtime.kernel import forkserver, report
 server, hang = psutil.Process(forkserver.get().process.pid), report.hang
 
 def resuming(*arguments):

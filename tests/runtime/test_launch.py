@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from parallel_lab import Delay, launch, progress, span
 from parallel_lab.runtime import LaunchError, choose_device, make_mesh, rank_device
-from parallel_lab.runtime.bar import Bar
+from parallel_lab.runtime.kernel.output import Bar
 from parallel_lab.trace import recorder
 
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from parallel_lab import Link, launch
 from parallel_lab.runtime import ring_cost
-from parallel_lab.runtime.emulate import ROUNDING_S, WayIn
+from parallel_lab.runtime.rank.emulate import ROUNDING_S, WayIn
 
 LINK = Link(latency_s=0.002, bytes_per_s=100e6)
 SIZE_BYTES = 1_000_000

@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import launch
-from parallel_lab.runtime import liveness
-from parallel_lab.runtime.faults import Kill
-from parallel_lab.runtime.liveness import Liveness
+from parallel_lab.runtime.rank import liveness
+from parallel_lab.runtime.rank.faults import Kill
+from parallel_lab.runtime.rank.liveness import Liveness
 
 
 def never() -> float:

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from parallel_lab.plan import RECV, SEND, Op, Plan, recv, send
-from parallel_lab.runtime.calls import DONE, CallLog
+from parallel_lab.runtime.rank.calls import DONE, CallLog
 from parallel_lab.trace import Recorder, Trace, install, progress, recorder, span, tag
 
 

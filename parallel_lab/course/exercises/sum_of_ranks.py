@@ -15,7 +15,7 @@ from parallel_lab.course.exercise import Exercise
 from parallel_lab.course.lab import WORLDS, Lab, Outcome, Wrong
 from parallel_lab.course.values import right_everywhere, unchanged
 from parallel_lab.plan import COMPUTE
-from parallel_lab.runtime.backend import LabGroup
+from parallel_lab.runtime.rank.backend import LabGroup
 
 NUMBER: tuple[int, ...] = ()  # the shape of one number
 

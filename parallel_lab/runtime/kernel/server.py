@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 
-from parallel_lab.runtime import rank
+from parallel_lab.runtime.rank import main
 
 # What torch would import, for seconds, in each rank: the first optimizer and the first DDP module load the compiler.
 PRELOAD = (
@@ -74,7 +74,7 @@ def fork_ranks(ranks: Ranks, pipes: list[tuple[int, int]], control: socket.socke
             for later in pipes[number + 1 :]:
                 os.close(later[0])
                 os.close(later[1])
-            rank.main(number, talk, output, ranks.folder)
+            main.main(number, talk, output, ranks.folder)
         ranks.alive[pid] = number
         os.close(talk)
         os.close(output)

@@ -7,11 +7,11 @@ import signal
 import sys
 from itertools import groupby
 
-from parallel_lab.runtime.calls import hidden
-from parallel_lab.runtime.diagnose import State, describe, mismatch, verdict
 from parallel_lab.runtime.errors import Deadlock, LaunchError, RankFailed
-from parallel_lab.runtime.peer import Peer, describe_end
-from parallel_lab.runtime.watch import Watch
+from parallel_lab.runtime.kernel.diagnose import State, describe, mismatch, verdict
+from parallel_lab.runtime.kernel.peer import Peer, describe_end
+from parallel_lab.runtime.kernel.watch import Watch
+from parallel_lab.runtime.rank.calls import hidden
 
 _PLACE = re.compile(r"(\S*[/\\]\S+|<\S+>):(\d+)")
 

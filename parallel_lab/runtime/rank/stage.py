@@ -1,7 +1,7 @@
-"""Handing gloo what it can move.
+"""Handing a backend what it can move.
 
-CUDA tensors go through host memory in all operations but all_reduce and broadcast. An all-to-all of a list of tensors
-goes as one tensor: gloo refuses lists of unequal tensors.
+gloo takes CUDA tensors in all_reduce and broadcast alone; in all else, and in every message, they go through host
+memory. An all-to-all of a list of tensors goes as one tensor: gloo refuses lists of unequal tensors.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-GLOO_TAKES_CUDA = ("all_reduce", "broadcast", "barrier")
+GLOO_TAKES_CUDA = ("allreduce", "broadcast", "barrier")  # methods of ProcessGroup
+MESSAGES = ("send", "recv")
+WRITES_ONLY = ("recv", "all_gather", "gather", "scatter", "reduce_scatter", "all_to_all")  # do not read what they fill
 
 
 def flatten(argument: Any) -> list[torch.Tensor]:
@@ -21,33 +23,38 @@ def flatten(argument: Any) -> list[torch.Tensor]:
     return []
 
 
-def needed(kind: str, backend: str, tensors: list[torch.Tensor]) -> bool:
+def needed(method: str, backend: str, tensors: list[torch.Tensor]) -> bool:
     """Whether this operation must go through host memory."""
-    return backend == "gloo" and kind not in GLOO_TAKES_CUDA and any(t.is_cuda for t in tensors)
+    takes = method in GLOO_TAKES_CUDA if backend == "gloo" else method not in MESSAGES
+    return not takes and any(tensor.is_cuda for tensor in tensors)
 
 
-def to_host(arguments: tuple) -> tuple[tuple, Callable[[], None]]:
+def to_host(kind: str, arguments: tuple) -> tuple[tuple, Callable[[], None]]:
     """Copies of `arguments` in host memory, and a function that copies what arrived there back.
 
     The first argument of every collective is what it writes, so that one is copied back.
     """
-    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+    arrived: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def host(argument: Any) -> Any:
+    def host(argument: Any, read: bool, written: bool) -> Any:
         if isinstance(argument, torch.Tensor):
             copy = torch.empty(argument.shape, dtype=argument.dtype, pin_memory=argument.is_cuda)
-            copies.append((argument, copy.copy_(argument)))
+            if read:
+                copy.copy_(argument)
+            if written:
+                arrived.append((argument, copy))
             return copy
         if isinstance(argument, (list, tuple)):
-            return [host(inner) for inner in argument]
+            return [host(inner, read, written) for inner in argument]
         return argument
 
-    staged = tuple(host(argument) for argument in arguments)
-    written = len(flatten(arguments[0])) if arguments else 0
+    output, *inputs = arguments
+    staged = (host(output, kind not in WRITES_ONLY, kind != "send"), *(host(each, True, False) for each in inputs))
 
     def back() -> None:
-        for tensor, copy in copies[:written]:
+        for tensor, copy in arrived:
             tensor.copy_(copy)
+        arrived.clear()
 
     return staged, back
 

@@ -130,11 +130,12 @@ def read_calls(path: str) -> list[Call]:
 
 def learner_line() -> str:
     """The innermost line of the caller that belongs neither to torch nor to the runtime, as `file:number`."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if not hidden(frame.f_code.co_filename):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
+    # Of a tensor on a GPU, autograd runs hooks on a thread of its own, while the main thread stands in backward().
+    for frame in (sys._getframe(1), sys._current_frames().get(threading.main_thread().ident or 0)):
+        while frame is not None:
+            if not hidden(frame.f_code.co_filename):
+                return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            frame = frame.f_back
     return ""
 
 

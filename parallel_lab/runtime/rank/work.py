@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch.futures import Future
 
-from parallel_lab.runtime import calls
-from parallel_lab.runtime.calls import Call
-from parallel_lab.runtime.liveness import Liveness
-from parallel_lab.runtime.precise_sleep import PreciseSleep
+from parallel_lab.runtime.rank import calls, nccl
+from parallel_lab.runtime.rank.calls import Call
+from parallel_lab.runtime.rank.liveness import Liveness
+from parallel_lab.runtime.rank.precise_sleep import PreciseSleep
 from parallel_lab.trace.record import Recorder
 
 
@@ -75,11 +75,13 @@ class LabWork(dist.Work):
             self.call.state = calls.DONE
 
 
-def future_of(work: dist.Work) -> tuple[Future, bool]:
-    """The future of a backend's handle, and whether it is our own.
+def future_of(work: dist.Work, on_nccl: bool) -> tuple[Future, bool]:
+    """The future that completes with the work of a backend's handle, and whether it is our own.
 
-    gloo's reduce_scatter has none; a thread then waits for it.
+    gloo's reduce_scatter has none; a thread then waits for it. NCCL's completes too early.
     """
+    if on_nccl:
+        return nccl.ends.of(work), True
     try:
         return work.get_future(), False
     except RuntimeError:
@@ -99,35 +101,52 @@ def _wait_for(work: dist.Work, future: Future) -> None:
 class CollectiveWork(LabWork):
     """The handle of a collective. DDP never calls `wait` but takes the future, so completion is recorded there too.
 
-    `after` runs once, when the result has arrived: it copies staged tensors back. `future` is given where an emulated
-    link decides when the collective is over; otherwise the backend's own future does.
+    Args:
+        inner, call, recorder, index: see `LabWork`.
+        over: the future that completes when the collective is over, and whether it is the lab's own.
+        after: runs once, when the result has arrived, and before anyone is told: it copies staged tensors back.
+        outputs: the caller's tensors where others were staged for them; the future then gives these.
     """
 
-    def __init__(self, inner, call, recorder, index, after: Callable[[], None], future: Future | None) -> None:
+    def __init__(
+        self, inner, call, recorder, index, over: tuple[Future, bool], after: Callable[[], None], outputs=None
+    ) -> None:
         super().__init__(inner, call, recorder, index)
-        self.after = after
-        self.future, self.ours = (future, True) if future is not None else future_of(inner)
+        self.after, self.outputs = after, outputs
+        self.over, self.ours = over
         self._once = threading.Lock()
         self._finished = False
-        _open.add(self)
-        self.future.add_done_callback(lambda _: self._finish())
+        self.future = self.over.then(self._arrived)
 
     def wait(self, timeout=None) -> bool:
         """Blocks until the collective is over; raises what went wrong."""
         with self.waiting():
             if self.ours:
-                self.future.wait()
+                self.over.wait()
             self.inner.wait()  # over already where the future is ours; on a GPU it tells the stream to wait as well
         self._finish()
+        if self.outputs is not None:
+            self.future.wait()  # another thread may be copying what arrived, or have failed to
         return True
 
     def is_completed(self) -> bool:
         """Whether the collective is over, on the emulated link too."""
         return self.future.done()
 
+    def result(self) -> list[torch.Tensor]:
+        """The tensors that the collective wrote."""
+        return self.inner.result() if self.outputs is None else self.outputs
+
     def get_future(self) -> Future:
-        """The future that completes with the collective."""
+        """The future that completes with the collective, once what arrived is in its place."""
         return self.future
+
+    def _arrived(self, over: Future) -> list[torch.Tensor] | None:
+        try:
+            value = over.value()
+        finally:
+            self._finish()
+        return value if self.outputs is None else self.outputs
 
     def _finish(self) -> None:
         with self._once:
@@ -137,20 +156,11 @@ class CollectiveWork(LabWork):
                 return
             self._finished = True
             self.call.state = calls.DONE
-            self.recorder.complete(self.index, self.wait_s, end_s=getattr(self.future, "due_s", None))
-            _open.discard(self)  # last: until it is recorded, `settle` must find it and wait
+            self.recorder.complete(self.index, self.wait_s, end_s=getattr(self.over, "due_s", None))
             self.after()
 
 
-_open: set[CollectiveWork] = set()
 _clock = PreciseSleep()
-
-
-def settle() -> None:
-    """Records the collectives that are over but whose callback has not had its turn yet."""
-    for work in list(_open):
-        if work.future.done():
-            work._finish()
 
 
 class MessageWork(LabWork):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_lab.runtime import wire
-from parallel_lab.runtime.calls import hidden
-from parallel_lab.runtime.faults import Kill
+from parallel_lab.runtime.rank.calls import hidden
+from parallel_lab.runtime.rank.faults import Kill
 
 _FRAME = re.compile(r'File "(.*)", line (\d+) in (.*)')
 

@@ -3,7 +3,7 @@
 import torch
 
 from parallel_lab.network import Price, exchange_cost, ring_cost
-from parallel_lab.runtime import stage
+from parallel_lab.runtime.rank import stage
 
 ROOTED = ("broadcast", "reduce", "gather", "scatter")
 

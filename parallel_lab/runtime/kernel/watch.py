@@ -12,10 +12,10 @@ from collections.abc import Collection
 from typing import Any
 
 from parallel_lab.runtime import wire
-from parallel_lab.runtime.calls import read_calls
-from parallel_lab.runtime.diagnose import State, hopeless
-from parallel_lab.runtime.forkserver import ForkServer
-from parallel_lab.runtime.peer import Peer, describe_end, learner_frame, read_stack
+from parallel_lab.runtime.kernel.diagnose import State, hopeless
+from parallel_lab.runtime.kernel.forkserver import ForkServer
+from parallel_lab.runtime.kernel.peer import Peer, describe_end, learner_frame, read_stack
+from parallel_lab.runtime.rank.calls import read_calls
 
 PIECE_BYTES = 1 << 20
 OUTPUT_BYTES = 1 << 22  # what is kept of one rank's printing

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from parallel_lab.runtime.calls import DONE, ISSUED, WAITING, Call, stream
+from parallel_lab.runtime.rank.calls import DONE, ISSUED, WAITING, Call, stream
 
 ANY_SIZE = ("all_to_all", "gather", "scatter", "all_gather", "barrier")  # sizes may differ between ranks
 

@@ -1,12 +1,14 @@
-"""One progress bar under the cell for all ranks of a launch; a line that rewrites itself in a terminal."""
+"""What a reader sees of the ranks: one progress bar while they run, and in the end what each printed."""
 
+import re
 import sys
+from collections.abc import Sequence
 
 WIDTH = 30
 
 
 class Bar:
-    """Shows how far the slowest rank has come. Nothing is shown until a rank reports."""
+    """How far the slowest rank has come: under the cell, or a line of the terminal that writes over itself."""
 
     def __init__(self, ranks: int) -> None:
         self.ranks = ranks
@@ -45,3 +47,29 @@ class Bar:
                 self._display.update(data, raw=True)
         elif sys.stderr.isatty():
             print("\r" + text, end="", file=sys.stderr, flush=True)
+
+
+def replay(output: Sequence[str]) -> None:
+    """Prints what the ranks printed, in rank order, each line with its rank.
+
+    Of lines that were written again and again, as progress bars and bars under bars are, the last state is shown.
+    """
+    for rank, text in enumerate(output):
+        for line in _on_a_terminal(text.removesuffix("\n")) if text else ():
+            print(f"[rank {rank}] {line}")
+
+
+def _on_a_terminal(text: str) -> list[str]:
+    """The lines that a terminal shows in the end: a carriage return writes over a line, ESC [ A goes one line up."""
+    lines, row, over = [""], 0, False
+    for part in re.split(r"(\n|\r|\x1b\[A)", text):
+        if part == "\n":
+            row, over = row + 1, False
+            lines += [""] * (row == len(lines))
+        elif part == "\x1b[A":
+            row = max(row - 1, 0)
+        elif part == "\r":
+            over = True
+        elif part:
+            lines[row], over = part if over else lines[row] + part, False
+    return lines

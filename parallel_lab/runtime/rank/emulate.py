@@ -20,8 +20,7 @@ import torch.distributed as dist
 from torch.futures import Future
 
 from parallel_lab.network import Link
-from parallel_lab.runtime.precise_sleep import PreciseSleep
-from parallel_lab.runtime.work import future_of
+from parallel_lab.runtime.rank.precise_sleep import PreciseSleep
 
 ROUNDING_S = 1e-6  # gaps are sums of floating-point moments
 REMEMBERED = 1000  # so many messages back a gap on the way in can still be found
@@ -160,8 +159,13 @@ class Emulator:
         return due
 
     def collective(
-        self, inner: dist.ProcessGroup, asked_s: float, start: Callable[[], dist.Work], seconds: float
-    ) -> tuple[dist.Work, "LateFuture"]:
+        self,
+        inner: dist.ProcessGroup,
+        asked_s: float,
+        start: Callable[[], dist.Work],
+        future_of: Callable[[dist.Work], tuple[Future, bool]],
+        seconds: float,
+    ) -> tuple[dist.Work, LateFuture]:
         """Starts a collective that this rank asked for at `asked_s`, and that takes its link `seconds`.
 
         Returns its handle and the future that completes when the link would have done it.

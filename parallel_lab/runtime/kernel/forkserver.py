@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 
-from parallel_lab.runtime.server import HEADER_BYTES, MAX_RANKS
+from parallel_lab.runtime.kernel.server import HEADER_BYTES, MAX_RANKS
 
 _lock = threading.Lock()
 _numbers = itertools.count()
@@ -23,8 +23,13 @@ class ForkServer:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.control, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "parallel_lab.runtime.server", str(theirs.fileno())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "parallel_lab.runtime.kernel.server", str(theirs.fileno())]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "OMP_NUM_THREADS": "1",
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # a fork of a process that asked CUDA itself cannot use it
+        }
         self.process = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],

@@ -5,13 +5,13 @@ import faulthandler
 import os
 import pickle
 import random
+import resource
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
-import warnings
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NoReturn
@@ -20,14 +20,15 @@ import numpy
 import torch
 import torch.distributed as dist
 
+from parallel_lab import compat
 from parallel_lab.network import Link
-from parallel_lab.runtime import backend, pickles, wire, work
-from parallel_lab.runtime.calls import CallLog
-from parallel_lab.runtime.device import Device
-from parallel_lab.runtime.emulate import Emulator
-from parallel_lab.runtime.faults import Fault, Injector
-from parallel_lab.runtime.limits import limit_memory
-from parallel_lab.runtime.liveness import Liveness
+from parallel_lab.runtime import wire
+from parallel_lab.runtime.device import Device, Stopwatch
+from parallel_lab.runtime.rank import backend
+from parallel_lab.runtime.rank.calls import CallLog
+from parallel_lab.runtime.rank.emulate import Emulator
+from parallel_lab.runtime.rank.faults import Fault, Injector
+from parallel_lab.runtime.rank.liveness import Liveness
 from parallel_lab.trace.record import Recorder, install, recorder
 
 # What gloo says when the other side of a connection is gone: what failed is another rank, not this one's.
@@ -120,10 +121,9 @@ class Kernel:
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # an error of the last kernel shows here, or never
         try:
-            result = pickles.dumps(result)
+            result = wire.dumps(result)
         except Exception as error:
             raise TypeError(f"what the function returned cannot be sent to the notebook: {error}") from None
-        work.settle()
         self.tell("done", result=result, trace=recorder().trace(job.ranks), **_calls())
 
 
@@ -141,24 +141,52 @@ def _prepare(rank: int, job: Job) -> None:
     os.environ.clear()
     os.environ.update(job.environment, RANK=str(rank), WORLD_SIZE=str(job.ranks), LOCAL_RANK=str(rank))
     os.environ["PARALLEL_LAB_DEVICE"] = str(job.device.of(rank))
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(name, "lo0" if sys.platform == "darwin" else "lo")
     os.chdir(job.directory)
     sys.path[:] = job.path
-    limit_memory(job.memory_bytes)
     sys.breakpointhook = _no_debugger
     torch.set_num_threads(1)
-    # torch 2.13 renamed the collectives on single tensors; 2.11 knows the old names alone, and both are supported.
-    warnings.filterwarnings("ignore", message=r"`torch.distributed.\w+` is deprecated", category=FutureWarning)
+    compat.allow_old_names()
     random.seed(job.seed)
     numpy.random.seed(job.seed)
     torch.manual_seed(job.seed)
     if job.device.kind == "cuda":
-        torch.cuda.set_device(job.device.of(rank))
-    install(Recorder(rank, job.began_s, job.record))
+        _take_gpu(job.device.of(rank), at_once=job.device.backend == "nccl" or job.memory_bytes is not None)
+    if job.memory_bytes is not None:
+        limit_memory(job.memory_bytes)
+    keeper = Recorder(rank, job.began_s, job.record)
+    keeper.stopwatch = Stopwatch() if job.device.kind == "cuda" else None
+    keeper.in_backward = lambda: compat.backward_pass() >= 0
+    install(keeper)
     log = CallLog(os.path.join(job.folder, f"calls{rank}"))
     emulator = Emulator(job.link) if job.link else None
     faults, liveness = Injector(rank, job.faults), Liveness(job.may_fail)
     backend.door = backend.Door(job.device.backend, "127.0.0.1", log, faults, emulator, liveness)
+
+
+def _take_gpu(device: torch.device, at_once: bool) -> None:
+    """Makes `device` the rank's own. A context takes a second: it is made with the first tensor, unless `at_once`."""
+    if at_once:
+        torch.cuda.set_device(device)
+    else:
+        compat.when_cuda_begins(lambda: torch.cuda.set_device(device))
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Lets this process allocate at most `limit_bytes` more than it holds now, and as much on its GPU.
+
+    Linux counts private memory (RLIMIT_DATA), so that what the fork server shares with its ranks is free, and so is
+    what the driver of the GPU has taken by now. macOS does not enforce it.
+    """
+    if torch.cuda.is_initialized():
+        whole_bytes = torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / whole_bytes))
+    if sys.platform.startswith("linux"):
+        with open("/proc/self/status") as status:
+            held = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (held + limit_bytes, hard))
 
 
 def _no_debugger(*_: Any, **__: Any) -> NoReturn:
@@ -166,7 +194,7 @@ def _no_debugger(*_: Any, **__: Any) -> NoReturn:
 
 
 def _join(rank: int, job: Job) -> None:
-    store = dist.FileStore(os.path.join(job.folder, "store"), job.ranks)  # pyright: ignore[reportPrivateImportUsage]
+    store = compat.FileStore(os.path.join(job.folder, "store"), job.ranks)
     # The kernel ends a hang; a backend that gave up first would hide who waits for whom.
     patience = timedelta(seconds=min(job.timeout_s, LONGEST_S) + 60)
     dist.init_process_group("lab", store=store, rank=rank, world_size=job.ranks, timeout=patience)

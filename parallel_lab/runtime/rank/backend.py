@@ -14,14 +14,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.futures import Future
 
-from parallel_lab.runtime import stage, tags
-from parallel_lab.runtime.calls import Call, CallLog, learner_line
-from parallel_lab.runtime.charge import ROOTED, charges, payload_bytes
-from parallel_lab.runtime.emulate import Emulator
-from parallel_lab.runtime.faults import Injector
-from parallel_lab.runtime.liveness import Liveness
-from parallel_lab.runtime.work import CollectiveWork, DoneWork, MessageWork
+from parallel_lab import compat
+from parallel_lab.runtime import tags
+from parallel_lab.runtime.device import rank_device
+from parallel_lab.runtime.rank import nccl, stage
+from parallel_lab.runtime.rank.calls import Call, CallLog, learner_line
+from parallel_lab.runtime.rank.charge import ROOTED, charges, payload_bytes
+from parallel_lab.runtime.rank.emulate import Emulator
+from parallel_lab.runtime.rank.faults import Injector
+from parallel_lab.runtime.rank.liveness import Liveness
+from parallel_lab.runtime.rank.work import CollectiveWork, DoneWork, MessageWork, future_of
 from parallel_lab.trace.record import recorder
 
 # Method of ProcessGroup -> the name in a trace. Several methods are one operation on differently packed tensors.
@@ -41,14 +45,6 @@ COLLECTIVES = {
     "reduce_scatter": "reduce_scatter",
     "reduce_scatter_single": "reduce_scatter",
     "reduce_scatter_single_coalesced": "reduce_scatter",
-}
-# torch 2.13 renamed these; 2.11 and C++ callers know the old names.
-OLD_NAMES = {
-    "alltoall_base": "all_to_all_single",
-    "_allgather_base": "all_gather_single",
-    "allgather_into_tensor_coalesced": "all_gather_single_coalesced",
-    "_reduce_scatter_base": "reduce_scatter_single",
-    "reduce_scatter_tensor_coalesced": "reduce_scatter_single_coalesced",
 }
 
 
@@ -141,8 +137,8 @@ class LabGroup(dist.ProcessGroup):
     def recv_anysource(self, tensors, tag: int) -> dist.Work:
         """Receives into `tensors[0]` from whoever sends first."""
         size = stage.flatten(tensors)[0].nbytes
-        asked_s, call, index = self._begin("recv", size, -1, peer=-1, part=-1, lane="recv")
         _, (tensors, *_), back = self._staged("recv", "recv", (tensors,))
+        asked_s, call, index = self._begin("recv", size, -1, peer=-1, part=-1, lane="recv")
         work = self.inner.recv_anysource(tensors, tags.checked(tag))
 
         def due() -> float:
@@ -156,6 +152,7 @@ class LabGroup(dist.ProcessGroup):
         size, peer, tag = tensors[0].nbytes, self.ranks[other], tags.checked(tag)
         sent = {"sent_bytes": size, "sent_messages": 1} if kind == "send" else {}
         dropped = door.injector.apply(kind)
+        _, (staged, *_), back = self._staged(kind, kind, (tensors,))
         asked_s, call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
         if dropped:
             return DoneWork(tensors)
@@ -163,10 +160,8 @@ class LabGroup(dist.ProcessGroup):
         if door.emulator:
             announce = door.emulator.send if kind == "send" else door.emulator.receive
             due = announce(self.headers, asked_s, size, other, tag)
-        _, (tensors, *_), back = self._staged(kind, kind, (tensors,))
-        work = getattr(self.inner, kind)(tensors, other, tag)
-        after = back if kind == "recv" else _nothing
-        return MessageWork(work, call, recorder(), index, after, due, door.liveness)
+        work = getattr(self.inner, kind)(staged, other, tag)
+        return MessageWork(work, call, recorder(), index, back, due, door.liveness)
 
     def all_gather_by(self, start: Callable[[], dist.Work], flat: torch.Tensor, shard: torch.Tensor) -> dist.Work:
         """An all-gather of `shard` into `flat` that `start` carries out in its own way, see `runtime/gather.py`."""
@@ -182,20 +177,32 @@ class LabGroup(dist.ProcessGroup):
         place = (self.rank() - root) % ranks if root >= 0 else self.rank()
         cost, *others = charges(kind, arguments, ranks, size, place)
         sent = {"sent_bytes": cost.sent_bytes, "sent_messages": cost.sent_messages}
+        if hasattr(settings, "asyncOp"):
+            settings.asyncOp = True  # or NCCL gives no handle; torch waits for ours where the caller does not
+        outputs = stage.flatten(arguments[:1])
+        on_gpu = any(tensor.is_cuda for tensor in stage.flatten(arguments))
         dropped = door.injector.apply(kind)
+        method, arguments, back = self._staged(kind, method, arguments)
+        if on_gpu and door.emulator:
+            torch.cuda.current_stream().synchronize()  # the link begins when the tensors are there
         asked_s, call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
         if dropped:
-            return DoneWork(stage.flatten(arguments[:1]))
-        method, arguments, back = self._staged(kind, method, arguments)
+            return DoneWork(outputs)
 
         def start() -> dist.Work:
             return own_way() if own_way else getattr(self.inner, method)(*arguments, **options)
 
-        if not door.emulator:
-            return CollectiveWork(start(), call, recorder(), index, back, None)
-        seconds = max(each.seconds(door.emulator.link) for each in (cost, *others))
-        work, future = door.emulator.collective(self.inner, asked_s, start, seconds)
-        return CollectiveWork(work, call, recorder(), index, back, future)
+        def over(work: dist.Work) -> tuple[Future, bool]:
+            return future_of(work, on_nccl=on_gpu and door.backend == "nccl")
+
+        if door.emulator:
+            seconds = max(each.seconds(door.emulator.link) for each in (cost, *others))
+            work, late = door.emulator.collective(self.inner, asked_s, start, over, seconds)
+            ends = late, True
+        else:
+            work = start()
+            ends = over(work)
+        return CollectiveWork(work, call, recorder(), index, ends, back, None if back is _nothing else outputs)
 
     def _begin(self, kind: str, size: int, other: int, **fields) -> tuple[float, Call, int]:
         """Writes down that this rank asked for an operation; returns when, before that took its own time."""
@@ -211,11 +218,11 @@ class LabGroup(dist.ProcessGroup):
         """The method and arguments that the backend can carry out, and what to do with the result."""
         back = _nothing
         if method == "alltoall" and door.backend == "gloo":
-            method = "all_to_all_single" if hasattr(dist.ProcessGroup, "all_to_all_single") else "alltoall_base"
+            method = compat.method_of_group("all_to_all_single")
             arguments, back = stage.to_one_tensor(arguments)
-        if not stage.needed(kind, door.backend, stage.flatten(arguments)):
+        if not stage.needed(method, door.backend, stage.flatten(arguments)):
             return method, arguments, back
-        arguments, to_device = stage.to_host(arguments)
+        arguments, to_device = stage.to_host(kind, arguments)
         return method, arguments, lambda: (to_device(), back())[1]
 
 
@@ -229,34 +236,34 @@ def _add_collective(name: str, method: str) -> None:
 
 for _name in COLLECTIVES:
     _add_collective(_name, _name)
-for _old, _new in OLD_NAMES.items():
-    COLLECTIVES.setdefault(_old, COLLECTIVES[_new])
-    _add_collective(_old, _new if hasattr(dist.ProcessGroup, _new) else _old)
+for _old, _new in compat.RENAMED.items():
+    COLLECTIVES[_old] = COLLECTIVES[_new]
+    _add_collective(_old, compat.method_of_group(_new))
 
 
 def _create(settings, _options) -> LabGroup:
     """What `init_process_group("lab")` and `new_group` call to make a group."""
     rank, ranks = settings.group_rank, settings.global_ranks_in_group or list(range(settings.group_size))
     inner = dist.ProcessGroup(settings.store, rank, len(ranks))
+    cpu, cuda, kinds = torch.device("cpu"), torch.device("cuda"), dist.ProcessGroup.BackendType
+    gloo = _gloo(settings.store, rank, len(ranks), settings.timeout)
+    inner._register_backend(cpu, kinds.GLOO, gloo)
     if door.backend == "nccl":
-        backend = dist.ProcessGroupNCCL(settings.store, rank, len(ranks), settings.timeout)
-        kind, devices = dist.ProcessGroup.BackendType.NCCL, ["cuda"]
+        inner.bound_device_id = rank_device()
+        store = compat.PrefixStore("nccl", settings.store)
+        inner._register_backend(cuda, kinds.NCCL, nccl.group(store, rank, ranks, settings.timeout))
     else:
-        backend = _gloo(settings.store, rank, len(ranks), settings.timeout)
-        kind, devices = dist.ProcessGroup.BackendType.GLOO, ["cpu", "cuda"]
-    for device in devices:
-        inner._register_backend(torch.device(device), kind, backend)
-    inner._set_default_backend(kind)
+        inner._register_backend(cuda, kinds.GLOO, gloo)
+    inner._set_default_backend(kinds.GLOO)
     headers = None
     if door.emulator:
-        store = dist.PrefixStore("headers", settings.store)  # pyright: ignore[reportPrivateImportUsage]
-        headers = _gloo(store, rank, len(ranks), settings.timeout)
+        headers = _gloo(compat.PrefixStore("headers", settings.store), rank, len(ranks), settings.timeout)
     world = not dist.is_initialized()
     return LabGroup(inner, rank, ranks, "" if world else settings.group_id, headers)
 
 
 def _gloo(store, rank: int, ranks: int, timeout) -> dist.ProcessGroupGloo:
-    options = dist.ProcessGroupGloo._Options()  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
+    options = compat.GlooOptions()
     options._timeout = timeout
     if door.host:
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=door.host)]

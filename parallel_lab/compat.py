@@ -1,0 +1,60 @@
+"""Where versions of torch differ, and what torch has no public name for: all of it stands here.
+
+Supported are torch 2.11 and later. A test of a new version begins with this file.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd import Variable
+
+# Methods of ProcessGroup that torch 2.13 renamed. 2.11 knows the old names alone, and C++ still calls them.
+RENAMED = {
+    "alltoall_base": "all_to_all_single",
+    "_allgather_base": "all_gather_single",
+    "allgather_into_tensor_coalesced": "all_gather_single_coalesced",
+    "_reduce_scatter_base": "reduce_scatter_single",
+    "reduce_scatter_tensor_coalesced": "reduce_scatter_single_coalesced",
+}
+all_gather_single: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+reduce_scatter_single: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+GlooOptions: Any = dist.ProcessGroupGloo._Options  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
+PrefixStore, FileStore = dist.PrefixStore, dist.FileStore  # pyright: ignore[reportPrivateImportUsage]
+# Called with False: the pair of hooks that would see what autograd saves now; None if there is none.
+saved_tensors_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def method_of_group(name: str) -> str:
+    """The name under which this torch's ProcessGroup has the method that is now called `name`."""
+    old = {new: old for old, new in RENAMED.items()}
+    return name if hasattr(dist.ProcessGroup, name) else old[name]
+
+
+def allow_old_names() -> None:
+    """Keeps torch 2.13 from warning of the names that 2.11 knows alone: both are supported."""
+    warnings.filterwarnings("ignore", message=r"`torch.distributed.\w+` is deprecated", category=FutureWarning)
+
+
+def when_cuda_begins(call: Callable[[], None]) -> None:
+    """Has `call` called when this process first uses a GPU; at once if it has done so."""
+    torch.cuda._lazy_call(call)
+
+
+def backward_pass() -> int:
+    """Autograd's number of the backward pass that runs on this thread; -1 if none does."""
+    return torch._C._current_graph_task_id()
+
+
+def at_end_of_backward(callback: Callable[[], None]) -> None:
+    """Has `callback` called when the backward pass that runs on this thread is over."""
+    Variable._execution_engine.queue_callback(callback)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+
+
+def holders(tensor: Tensor) -> int:
+    """How many tensors share the memory of `tensor`."""
+    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # pyright: ignore[reportAttributeAccessIssue]
