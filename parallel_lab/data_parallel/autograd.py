@@ -35,19 +35,21 @@ def on_gradient(output: Any, hook: Callable[[Tensor], None]) -> bool:
     return bool(tensors)
 
 
-def backward_pass() -> int:
-    """Autograd's number of the backward pass that runs on this thread; -1 if none does."""
-    return torch._C._current_graph_task_id()
-
-
 def in_backward() -> bool:
     """Whether a backward pass runs on this thread: a forward pass is then one that computes activations again."""
-    return backward_pass() != -1
+    return torch._C._current_graph_task_id() != -1
 
 
-def at_end_of_backward(callback: Callable[[], None]) -> None:
-    """Has `callback` called when the backward pass that runs on this thread is over."""
-    Variable._execution_engine.queue_callback(callback)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+def at_end_of_backward(callback: Callable[[], None], asked: int = -1) -> int:
+    """Has `callback` called when the backward pass that runs on this thread is over.
+
+    Returns:
+        Autograd's number of this pass. Given as `asked` the next time, it keeps the callback from being called twice.
+    """
+    number = torch._C._current_graph_task_id()
+    if number != asked:
+        Variable._execution_engine.queue_callback(callback)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+    return number
 
 
 def came_twice(rank: str, name: object) -> ValueError:

@@ -54,8 +54,8 @@ def frozen():
 
 
 ARGUMENTS = [
-    (lambda: Zero1(chain().parameters(), torch.optim.AdamW, 1e-3), TypeError, "Zero1.*without its name.*lr="),
-    (lambda: Zero2(chain(), torch.optim.AdamW, 1e-3), TypeError, "Zero2.*without its name.*lr="),
+    (lambda: Zero1(chain().parameters(), torch.optim.AdamW, 1e-3), TypeError, "Zero1.*positional"),
+    (lambda: Zero2(chain(), torch.optim.AdamW, 1e-3), TypeError, "Zero2.*positional"),
     (lambda: Zero1([], torch.optim.SGD, lr=0.1), ValueError, "Zero1 got no parameters"),
     (lambda: Zero1(frozen().parameters(), torch.optim.SGD, lr=0.1), ValueError, "no parameter to train"),
     (lambda: Zero2(frozen(), torch.optim.SGD, lr=0.1), ValueError, "no parameter"),

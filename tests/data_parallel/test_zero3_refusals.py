@@ -21,7 +21,7 @@ def chain(width=4, dtype=torch.float32):
 
 
 WRONG = {
-    "positional": (lambda: Zero3(chain(), torch.bfloat16), "TypeError: Zero3 got an argument without its name (dtype)"),
+    "positional": (lambda: Zero3(chain(), torch.bfloat16), "TypeError: Zero3.__init__() takes 2 positional arguments"),
     "nothing": (lambda: Zero3(nn.ReLU()), "ValueError: Zero3 got a model without parameters"),
     "prefetch": (lambda: Zero3(chain(), prefetch=-1), "ValueError: prefetch=-1"),
     "units": (lambda: Zero3(chain(), units=[nn.Linear(2, 2)]), "not a module inside the model"),
