@@ -7,22 +7,6 @@ from typing import Any
 from torch import Tensor
 
 
-def no_positional(name: str, extra: tuple, usage: str) -> None:
-    """Refuses arguments that were given without their names, as a plain `*` would, but says how the call is written.
-
-    Args:
-        name: the function or class.
-        extra: what it caught in its `*extra`.
-        usage: its arguments as they should be written: `model, group=...`.
-
-    Raises:
-        TypeError: `extra` is not empty.
-    """
-    if extra:
-        kinds = ", ".join(type(each).__name__ for each in extra)
-        raise TypeError(f"{name} got an argument without its name ({kinds}): write {name}({usage})")
-
-
 def whole(name: str, value: Any, least: int = 1) -> int:
     """`value`, if it is a whole number of at least `least`.
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from parallel_lab.agree.arguments import check_rate, no_positional, number, rate_problem, whole
+from parallel_lab.agree.arguments import check_rate, number, rate_problem, whole
 
 
 def test_whole_numbers():
@@ -45,9 +45,3 @@ def test_the_rates_of_groups():
     assert rate_problem([{"lr": 0.1}, {"params": []}]) is None
     assert isinstance(rate_problem([{"lr": 0.1}, {"lr": "0.1"}]), TypeError)
     assert isinstance(rate_problem([{"lr": -0.1}]), ValueError)
-
-
-def test_arguments_without_a_name():
-    no_positional("DDP", (), "model, group=...")
-    with pytest.raises(TypeError, match=r"^DDP got an argument without its name \(int, NoneType\): write DDP"):
-        no_positional("DDP", (3, None), "model, group=...")
