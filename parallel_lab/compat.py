@@ -50,9 +50,16 @@ def backward_pass() -> int:
     return torch._C._current_graph_task_id()
 
 
-def at_end_of_backward(callback: Callable[[], None]) -> None:
-    """Has `callback` called when the backward pass that runs on this thread is over."""
-    Variable._execution_engine.queue_callback(callback)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+def at_end_of_backward(callback: Callable[[], None], asked: int = -1) -> int:
+    """Has `callback` called when the backward pass that runs on this thread is over.
+
+    Returns:
+        Autograd's number of this pass. Given as `asked` the next time, it keeps the callback from being called twice.
+    """
+    number = backward_pass()
+    if number != asked:
+        Variable._execution_engine.queue_callback(callback)  # pyright: ignore[reportAttributeAccessIssue] (no stub)
+    return number
 
 
 def holders(tensor: Tensor) -> int:

@@ -1,26 +1,40 @@
 """Arguments that many functions take: whole numbers, numbers, learning rates. Each has one way to be wrong."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from inspect import Parameter, signature
 from math import isfinite
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-def no_positional(name: str, extra: tuple, usage: str) -> None:
-    """Refuses arguments that were given without their names, as a plain `*` would, but says how the call is written.
 
-    Args:
-        name: the function or class.
-        extra: what it caught in its `*extra`.
-        usage: its arguments as they should be written: `model, group=...`.
+def keyword_only(function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, which refuses an argument without its name as its own `*` would, but says how the call is written.
 
     Raises:
-        TypeError: `extra` is not empty.
+        TypeError: when `function` is called with too many arguments by position; the message names the keywords.
     """
-    if extra:
-        kinds = ", ".join(type(each).__name__ for each in extra)
-        raise TypeError(f"{name} got an argument without its name ({kinds}): write {name}({usage})")
+    parameters = signature(function).parameters.values()
+    places = [each.name for each in parameters if each.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    keywords = [each.name for each in parameters if each.kind is Parameter.KEYWORD_ONLY]
+    if any(each.kind is Parameter.VAR_KEYWORD for each in parameters):
+        keywords.insert(0, "lr")  # the settings of an optimizer
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        if extra := args[len(places) :]:
+            method = places[0] == "self"
+            name = type(args[0]).__name__ if method else function.__name__
+            kinds = ", ".join(type(each).__name__ for each in extra)
+            usage = ", ".join([*places[method:], *(f"{keyword}=..." for keyword in keywords)])
+            raise TypeError(f"{name} got an argument without its name ({kinds}): write {name}({usage})")
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

@@ -35,19 +35,9 @@ def on_gradient(output: Any, hook: Callable[[Tensor], None]) -> bool:
     return bool(tensors)
 
 
-def backward_pass() -> int:
-    """Autograd's number of the backward pass that runs on this thread; -1 if none does."""
-    return compat.backward_pass()
-
-
 def in_backward() -> bool:
     """Whether a backward pass runs on this thread: a forward pass is then one that computes activations again."""
-    return backward_pass() != -1
-
-
-def at_end_of_backward(callback: Callable[[], None]) -> None:
-    """Has `callback` called when the backward pass that runs on this thread is over."""
-    compat.at_end_of_backward(callback)
+    return compat.backward_pass() != -1
 
 
 def came_twice(rank: str, name: object) -> ValueError:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from parallel_lab.agree.arguments import no_positional
+from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.finite import require_finite
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
@@ -31,9 +31,8 @@ def plan(n: int, parameters: int, *, mb: int = 0, axis: str = "") -> Plan:
     )
 
 
-def average_gradients(
-    model: nn.Module, *positional: object, mb: int = 0, group: dist.ProcessGroup | None = None
-) -> None:
+@keyword_only
+def average_gradients(model: nn.Module, *, mb: int = 0, group: dist.ProcessGroup | None = None) -> None:
     """Replaces `.grad` of each parameter that requires one by its mean over the ranks; call it after `backward()`.
 
     Ranks need the same model. A parameter without a gradient on this rank counts as zeros and has one afterwards, also
@@ -41,16 +40,13 @@ def average_gradients(
 
     Args:
         model: the same on every rank.
-        positional: nothing; all that follows has a name.
         mb: the microbatch, counted from the first of the run. It names the messages in the trace.
         group: whose ranks share the work; by default all.
 
     Raises:
-        TypeError: there is a second argument without a name.
         ValueError: no parameter requires a gradient; or, before anything is sent, on a rank whose gradients are NaN or
             infinite (once averaged, every rank has them, and none can tell whose they were).
     """
-    no_positional("average_gradients", positional, "model, group=...")
     group = member(group)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:

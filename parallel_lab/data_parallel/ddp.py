@@ -30,9 +30,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from parallel_lab.agree.arguments import no_positional
+from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.autograd import at_end_of_backward, on_gradient
+from parallel_lab.compat import at_end_of_backward
+from parallel_lab.data_parallel.autograd import on_gradient
 from parallel_lab.data_parallel.extras.hooks import Handle, Hook, finish, start, sum_hook
 from parallel_lab.data_parallel.extras.join import joined
 from parallel_lab.data_parallel.flat_vector import Named, partition
@@ -154,7 +155,7 @@ class DDP(Wrapped):
         full: how many buckets have been full in this pass, in their order.
 
     Raises:
-        TypeError: `model` is no module, `hook` cannot be called, or there is an argument without a name.
+        TypeError: `model` is no module, or `hook` cannot be called.
         ValueError: the ranks' models or settings differ (on the rank that is at odds, others wait in a barrier); no
             parameter requires a gradient; `bucket_bytes` is not a positive whole number. During backward: a gradient
             that is not finite (on the rank it came from), or a backward without a forward of its own.
@@ -162,10 +163,11 @@ class DDP(Wrapped):
 
     instead = "copy or pickle its .module: a DDP itself has a process group and hooks of this process"
 
+    @keyword_only
     def __init__(
         self,
         model: nn.Module,
-        *positional: object,
+        *,
         bucket_bytes: int = 25 * 2**20,
         hook: Hook | None = None,
         overlap: bool = True,
@@ -174,7 +176,6 @@ class DDP(Wrapped):
         guards: Sequence[Guard] | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        no_positional("DDP", positional, "model, group=...")
         super().__init__(model, group)
         self.bucket_bytes, self.overlap, self.broadcast_buffers = bucket_bytes, overlap, broadcast_buffers
         self.hook, self.scale = (hook, 1.0) if hook else (sum_hook, 1 / self.group.size())

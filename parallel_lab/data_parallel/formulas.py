@@ -9,14 +9,14 @@ without the factor (n-1)/n. For stage 1 it takes the gradients to be reduce-scat
 gradients, from an all-reduce as in DDP, and so sends 3 where the paper has 2.
 
 The Psi to put in is padded. Zero1 and Zero2 pad each flat vector to a multiple of n elements (`padded`): a vector for
-each dtype, or a bucket. Zero3 pads each parameter to a multiple of n rows (`padded_rows`).
+each dtype, or a bucket. Zero3 pads each parameter to a multiple of n rows (`units.padded`).
 
 Beyond these bytes the ranks agree that nobody has a reason to stop, by an all-reduce of one flag of 4 bytes: in each
 step of Zero1 and Zero2, and in each backward pass of Zero2 and Zero3 that sends gradients.
 """
 
-from collections.abc import Iterable, Sequence
-from math import ceil, prod
+from collections.abc import Iterable
+from math import ceil
 from typing import NamedTuple
 
 TECHNIQUES = ("ddp", "zero1", "zero2", "zero3")
@@ -36,11 +36,6 @@ class Moves(NamedTuple):
 def padded(sizes: Iterable[int], n: int) -> int:
     """The elements of flat vectors of `sizes` elements when each is padded to a multiple of n."""
     return sum(ceil(size / n) * n for size in sizes)
-
-
-def padded_rows(shapes: Iterable[Sequence[int]], n: int) -> int:
-    """The elements of parameters of `shapes` when the first dim of each is padded to a multiple of n."""
-    return sum(ceil(shape[0] / n) * n * prod(shape[1:]) if shape else n for shape in shapes)
 
 
 def moves(technique: str, microbatches: int = 1, no_sync: bool = False) -> Moves:

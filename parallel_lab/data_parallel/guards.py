@@ -23,57 +23,31 @@ from parallel_lab.trace import tag
 
 
 class Guard:
-    """Something that looks on at the seams of a `DDP`, here all with nothing to do."""
+    """Something that looks on at the seams of a `DDP`. It has a method for each seam at which it has something to do.
 
-    def before_wrap(self, ddp: Any) -> None:
-        """The model is about to be taken in: by the constructor, or again because it has changed."""
-
-    def before_forward(self, ddp: Any) -> None:
-        """A forward pass is about to begin."""
-
-    def before_buffers(self, ddp: Any) -> None:
-        """Buffers are about to be given to all ranks."""
-
-    def after_forward(self, ddp: Any, output: Any) -> None:
-        """A forward pass has given `output`."""
-
-    def admits(self, ddp: Any, parameter: nn.Parameter) -> bool:
-        """Whether the gradient of `parameter`, which has just come, is for this DDP to take."""
-        return True
-
-    def before_backward(self, ddp: Any) -> None:
-        """The first gradient of a pass is about to be taken."""
-
-    def after_gradient(self, bucket: Any, place: int) -> None:
-        """The gradient of the parameter at `place`, divided by the ranks, stands in the bucket's buffer."""
-
-    def on_bucket(self, bucket: Any) -> None:
-        """A full bucket is about to be sent."""
-
-    def after_backward(self, ddp: Any) -> None:
-        """The means are there."""
+    before_wrap(ddp)               The model is about to be taken in, by the constructor or again because it changed.
+    before_forward(ddp)            A forward pass is about to begin.
+    before_buffers(ddp)            Buffers are about to be given to all ranks.
+    after_forward(ddp, output)     A forward pass has given `output`.
+    admits(ddp, parameter)         Whether the gradient of `parameter`, which has just come, is for this DDP to take.
+    before_backward(ddp)           The first gradient of a pass is about to be taken.
+    after_gradient(bucket, place)  The gradient of the parameter at `place`, divided by the ranks, is in the buffer.
+    on_bucket(bucket)              A full bucket is about to be sent.
+    after_backward(ddp)            The means are there.
+    """
 
 
 class Guards:
-    """Several guards as one: each seam calls that of every guard in turn.
-
-    Attributes:
-        all: in the order in which they are asked.
-    """
+    """Several guards as one: each seam calls that of every guard in turn; the first that does not admit is the last."""
 
     def __init__(self, guards: Iterable[Guard]) -> None:
         self.all = list(guards)
 
-    def admits(self, ddp: Any, parameter: nn.Parameter) -> bool:
-        """Whether none of them objects."""
-        return all(guard.admits(ddp, parameter) for guard in self.all)
+    def __getattr__(self, seam: str) -> Callable[..., bool]:
+        """Any seam. Its answer is whether no guard said False."""
 
-    def __getattr__(self, seam: str) -> Callable[..., None]:
-        """The seams that answer nothing."""
-
-        def call(*args: Any) -> None:
-            for guard in self.all:
-                getattr(guard, seam)(*args)
+        def call(*args: Any) -> bool:
+            return all(getattr(guard, seam)(*args) is not False for guard in self.all if hasattr(guard, seam))
 
         return call
 

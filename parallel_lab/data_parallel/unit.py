@@ -38,6 +38,15 @@ class Use:
     pending: bool = False
     span: AbstractContextManager = field(default_factory=nullcontext)
 
+    def after(self, expected: Sequence["Use"], count: int) -> list["Unit"]:
+        """The next `count` units of the forward pass, if it goes as `expected`, the one before, went."""
+        this, *others = expected[self.place : self.place + 1 + count] or [None]
+        return [use.unit for use in others if use] if this and this.unit is self.unit else []
+
+    def before(self, count: int) -> list["Unit"]:
+        """The next `count` units of the backward pass; the root, the last of all, begins it."""
+        return [use.unit for use in reversed(self.order[max(0, self.place - count) : self.place]) if use.pending]
+
 
 class Unit:
     """A module whose parameters are communicated together.

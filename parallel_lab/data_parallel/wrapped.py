@@ -59,6 +59,10 @@ class Wrapped(NotCopied, nn.Module):
         finally:
             self.sync = before
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the model on this rank's share of the batch."""
+        return self.module(*args, **kwargs)
+
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """That of the wrapped model: names have no prefix, so it loads without the wrapper too."""
         return self.module.state_dict(*args, **kwargs)

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel.checkpoint import copy_settings
 from parallel_lab.data_parallel.flat_vector import FlatVector, by_element, partition, shard_groups, step_shards
@@ -70,7 +71,6 @@ class Zero1(ShardedOptimizer):
     Args:
         params: tensors, (name, tensor) pairs, or groups, as torch takes them. Frozen ones are left alone.
         optimizer_class: updates each element by itself, as `torch.optim.AdamW` does (see `flat_vector.py`).
-        positional: nothing; every other argument is given by name.
         master_dtype: of a copy that each rank holds of its shard and steps instead: `torch.float32` for bfloat16
             parameters. Without it the shard is a view of the parameters.
         check_finite: look for NaN and infinity in the gradients that this rank steps; `step()` then raises before
@@ -88,14 +88,15 @@ class Zero1(ShardedOptimizer):
     Raises:
         ValueError: no parameters, all of them frozen, a negative learning rate, an optimizer that looks at whole
             tensors, or ranks with different parameters.
-        TypeError: a learning rate that is no number, or an argument without a name.
+        TypeError: a learning rate that is no number.
     """
 
+    @keyword_only
     def __init__(
         self,
         params: Iterable,
         optimizer_class: Callable[..., torch.optim.Optimizer],
-        *positional: object,
+        *,
         master_dtype: torch.dtype | None = None,
         check_finite: bool = True,
         guards: Callable[[Any], Any] = StepGuards,
@@ -103,7 +104,7 @@ class Zero1(ShardedOptimizer):
         **optimizer_kwargs,
     ) -> None:
         params, self.check_finite, guard = list(params), check_finite, guards(self)
-        guard.arguments(positional, params, optimizer_kwargs)
+        guard.arguments(params, optimizer_kwargs)
         whole = by_element(optimizer_class(params, **optimizer_kwargs))  # checks arguments, fills in defaults
         super().__init__(whole.param_groups, dict(whole.defaults))
         self.group, self.names = member(group), names(self.param_groups)

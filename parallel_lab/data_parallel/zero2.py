@@ -25,9 +25,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import whole
+from parallel_lab.agree.arguments import keyword_only, whole
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.autograd import at_end_of_backward
+from parallel_lab.compat import at_end_of_backward
 from parallel_lab.data_parallel.flat_vector import Bucket, by_element, partition, sample, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import Guards
 from parallel_lab.data_parallel.zero_state import ShardedModule
@@ -108,7 +108,6 @@ class Zero2(ShardedModule):
     Args:
         model: on its device and in its dtype already. Parameters that are frozen now stay so, on every rank.
         optimizer_class: updates each element by itself (see `flat_vector.py`).
-        positional: nothing; every other argument is given by name.
         param_groups: the parameters in groups, as torch's optimizers take them, so that weights decay and biases do
             not, say; by default all trained parameters in one.
         bucket_bytes: a bucket is closed once it holds so much. Smaller ones leave earlier and hold less, three buckets
@@ -129,14 +128,15 @@ class Zero2(ShardedModule):
     Raises:
         ValueError: no parameter to train, a wrong `bucket_bytes` or learning rate, an optimizer that looks at whole
             tensors, ranks with different models, or a trained parameter in no group.
-        TypeError: a learning rate that is no number, or an argument without a name.
+        TypeError: a learning rate that is no number.
     """
 
+    @keyword_only
     def __init__(
         self,
         model: nn.Module,
         optimizer_class: Callable[..., torch.optim.Optimizer],
-        *positional: object,
+        *,
         param_groups: Iterable | None = None,
         bucket_bytes: int = 25 * 2**20,
         master_dtype: torch.dtype | None = None,
@@ -147,7 +147,7 @@ class Zero2(ShardedModule):
     ) -> None:
         guard = guards(self)
         params = [p for p in model.parameters() if p.requires_grad] if param_groups is None else list(param_groups)
-        guard.arguments(positional, params, optimizer_kwargs)
+        guard.arguments(params, optimizer_kwargs)
         whole("bucket_bytes", bucket_bytes)
         like = by_element(optimizer_class(params, **optimizer_kwargs))  # checks arguments, fills in defaults
         super().__init__(model, group)

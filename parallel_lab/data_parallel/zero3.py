@@ -32,8 +32,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors
-from parallel_lab.data_parallel.autograd import at_end_of_backward, backward_pass, in_backward, on_gradient
+from parallel_lab.compat import at_end_of_backward
+from parallel_lab.data_parallel.autograd import in_backward, on_gradient
 from parallel_lab.data_parallel.unit import Unit, Unshard, Use
 from parallel_lab.data_parallel.units import cut
 from parallel_lab.data_parallel.zero3_groups import Groups
@@ -57,9 +59,11 @@ class Zero3(State):
     are taken from rank 0 before each forward pass in training. A parameter that a backward pass does not use counts as
     a gradient of zeros if another of its unit is used.
 
+    Clip with `data_parallel.clip_grad_norm_(zero3, max_norm)`. Torch's own `clip_grad_norm_` sees plain tensors, the
+    shards of this rank: it takes the norm of these alone, so every rank scales by another factor, and nothing says so.
+
     Args:
         model: on its device and in its dtype already, or on the meta device (see `materialize`).
-        positional: nothing; every other argument is given by name.
         compute_dtype: what parameters are gathered in and computed with (`torch.bfloat16`); inputs are converted to it.
             The shards and their gradients keep the model's own dtype.
         reduce_dtype: what gradients are sent in; by default the dtype of computation.
@@ -88,10 +92,11 @@ class Zero3(State):
 
     guards: ClassVar[type] = Guards
 
+    @keyword_only
     def __init__(
         self,
         model: nn.Module,
-        *positional: object,
+        *,
         compute_dtype: torch.dtype | None = None,
         reduce_dtype: torch.dtype | None = None,
         reshard_after_forward: bool | int = True,
@@ -101,38 +106,24 @@ class Zero3(State):
         group: dist.ProcessGroup | DeviceMesh | None = None,
     ) -> None:
         guard = self.guards(self)
-        guard.arguments(positional, model, prefetch)
+        guard.arguments(model, prefetch)
         groups = Groups.of(group, reshard_after_forward)
         super().__init__(model, groups.shard)
         self._guard, self.groups, self.prefetch, self.check_finite = guard, groups, prefetch, check_finite
         self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
-        self.reshard_after_forward = reshard_after_forward is True or reshard_after_forward > 1
         cuts = cut(model, self.group.size(), units)
         self._guard.model(model, units=[each.name for each in cuts], prefetch=prefetch, compute_dtype=compute_dtype)
         self.units = [Unit(part, each, self.group.size(), compute_dtype) for part, each in enumerate(cuts)]
         self.mb = -1
         self._order = [Use(unit) for unit in sorted(self.units, key=lambda unit: unit.module is not model)]
-        self._running: list[Use] = []  # those whose whole parameters stand in the model
-        self._reductions: list[Iterator[None]] = []  # under way
-        self._backward_pass = -1  # the number of the last
-        self._anchor = torch.empty(0, requires_grad=True, device="cpu")
-        self._expected: list[Unit] = []
-        self._saved: Any = nullcontext()
-        for unit in self.units:
-            self._shard(unit)
+        self._running, self._reductions, self._backward_pass = [], [], -1
+        for unit in self.units:  # leave this rank's rows of rank 0's values, and come in where the unit computes
+            broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
+            unit.keep_rows(self.group.rank())
+            unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
+            unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
         model.register_forward_pre_hook(self._begin_forward, prepend=True, with_kwargs=True)
         model.register_forward_hook(self._end_forward, always_call=True)
-
-    def _shard(self, unit: Unit) -> None:
-        """Leaves this rank's rows of rank 0's values, and comes in before and after the unit's forward pass."""
-        broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
-        unit.keep_rows(self.group.rank())
-        unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
-        unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
-
-    def forward(self, *args, **kwargs) -> Any:
-        """Runs the model on this rank's share of the batch."""
-        return self.module(*args, **kwargs)
 
     # Communication: the whole parameters of a unit come and go, its gradients leave.
 
@@ -195,10 +186,9 @@ class Zero3(State):
                 self.unshard(unit, unit.dtype)
         self.wait_for_unshard(use.unit)
         with torch.set_grad_enabled(kind == "B" or torch.is_grad_enabled()):
-            use.unit.place(Unshard.apply(self._anchor, use, self._post_backward))
+            use.unit.place(Unshard.apply(torch.empty(0, requires_grad=True), use, self._post_backward))
         self._running.append(use)
-        is_root = use.unit.module is self.module
-        use.span = nullcontext() if is_root else span(kind, part=use.unit.part, mb=use.mb)
+        use.span = nullcontext() if use.unit.module is self.module else span(kind, part=use.unit.part, mb=use.mb)
         use.span.__enter__()
         self._guard.sample()
 
@@ -213,8 +203,7 @@ class Zero3(State):
     def _begin_forward(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if not in_backward():
             self.reset()
-            self._expected = [use.unit for use in self._order]
-            self.mb, self._order = self.mb + 1, []
+            self.mb, self._expected, self._order = self.mb + 1, self._order, []
             self.share_buffers()
             self._guard.begin_forward()
         self._saved = without_memory_of(lambda: [(use, use.unit.whole) for use in self._running], self._whole_of)
@@ -226,8 +215,7 @@ class Zero3(State):
             return self._pre_backward(unit.use)  # activations are computed again
         use = unit.use = Use(unit, self.mb, self._order, len(self._order))
         self._order.append(use)
-        expected = self._expected[use.place : use.place + 1 + self.prefetch]
-        self._begin(use, "F", "forward", expected[1:] if expected[:1] == [unit] else [])
+        self._begin(use, "F", "forward", use.after(self._expected, self.prefetch))
 
     def _post_forward(self, unit: Unit, _module: nn.Module, _inputs: tuple, outputs: Any) -> None:
         use = unit.use
@@ -235,12 +223,12 @@ class Zero3(State):
             return
         self._end(use)
         use.pending = on_gradient(outputs, partial(self._pre_backward, use))
-        if not use.pending or (self.reshard_after_forward and unit.module is not self.module):
+        if not use.pending or (self.groups.reshards and unit.module is not self.module):
             self.reshard(unit, small=use.pending and self.groups.small is not self.group)
 
     def _end_forward(self, *_: Any) -> None:
         self._saved.__exit__(None, None, None)
-        self._saved = nullcontext()
+        self._saved = nullcontext()  # where the next pass is refused, this is called again
         if not in_backward():
             self._guard.end_forward()
             for unit in [unit for unit in self.units if unit.gathering]:
@@ -248,23 +236,17 @@ class Zero3(State):
 
     # The backward pass.
 
-    def _begin_backward(self) -> None:
-        if (number := backward_pass()) != self._backward_pass:
-            self._backward_pass = number
-            at_end_of_backward(self._end_backward)
-
     def _pre_backward(self, use: Use, *_: Any) -> None:
         """The gradient of the unit's output is known, or autograd asks for a parameter: its backward pass is next."""
-        self._begin_backward()
+        self._backward_pass = at_end_of_backward(self._end_backward, self._backward_pass)
         if any(each.unit is use.unit for each in self._running):
             return
         for other in [each for each in self._running if not each.unit.trained]:  # nothing else tells that it is over
             if use.unit.module not in other.unit.modules:
                 self._end(other)
                 self.reshard(other.unit)
-        place = len(use.order) if use.unit.module is self.module else use.place
-        before = use.order[max(0, place - self.prefetch) : place]
-        self._begin(use, "B", "backward", [each.unit for each in reversed(before) if each.pending])
+        use.place = len(use.order) if use.unit.module is self.module else use.place
+        self._begin(use, "B", "backward", use.before(self.prefetch))
 
     def _whole_of(self, use: Use) -> Tensor | None:
         """The memory of the unit's parameters: however a backward pass comes to a unit, it finds it unsharded."""
@@ -273,7 +255,7 @@ class Zero3(State):
 
     def _post_backward(self, use: Use, gradients: Sequence[Tensor | None]) -> None:
         """All gradients of this use are complete."""
-        self._begin_backward()
+        self._backward_pass = at_end_of_backward(self._end_backward, self._backward_pass)
         use.pending, unit = False, use.unit
         for each in [each for each in self._running if each.unit is unit]:
             self._end(each)

@@ -17,6 +17,7 @@ class Groups(NamedTuple):
         small: to which a unit is resharded after the forward pass; `shard`, unless a number of ranks was asked for.
         everyone: all ranks.
         mesh: what was given, where it was a mesh.
+        reshards: whether a unit is resharded after its forward pass.
     """
 
     shard: dist.ProcessGroup
@@ -24,6 +25,7 @@ class Groups(NamedTuple):
     small: dist.ProcessGroup
     everyone: dist.ProcessGroup
     mesh: DeviceMesh | None
+    reshards: bool
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | DeviceMesh | None, reshard_after_forward: bool | int = True) -> "Groups":
@@ -46,7 +48,8 @@ class Groups(NamedTuple):
         else:
             shard = member(group)
         everyone = _mine_of([ranks]) if replicate else shard
-        return cls(shard, replicate, _part_of(shard, reshard_after_forward), everyone, mesh)
+        reshards = reshard_after_forward is True or reshard_after_forward > 1
+        return cls(shard, replicate, _part_of(shard, reshard_after_forward), everyone, mesh, reshards)
 
 
 def _part_of(shard: dist.ProcessGroup, size: bool | int) -> dist.ProcessGroup:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from parallel_lab.agree.arguments import no_positional, whole
+from parallel_lab.agree.arguments import whole
 from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.data_parallel.zero_guards import GradientGuards
 from parallel_lab.data_parallel.zero_guards import NoGuards as NoGuards
@@ -26,14 +26,13 @@ class Guards(GradientGuards):
 
     _taken: ClassVar = WeakIdKeyDictionary()  # the parameters that any Zero3 of this process has cut
 
-    def arguments(self, positional: tuple, model: nn.Module, prefetch: int) -> None:
+    def arguments(self, model: nn.Module, prefetch: int) -> None:
         """Looks at what the constructor was called with, before anything else.
 
         Raises:
-            TypeError: an argument without a name, or a `prefetch` that is no number.
+            TypeError: a `prefetch` that is no number.
             ValueError: a `prefetch` below 0, or a model without parameters.
         """
-        no_positional("Zero3", positional, "model, compute_dtype=…, prefetch=…, units=…, group=…")
         whole("prefetch", prefetch, 0)
         if not any(p.numel() for p in model.parameters()):
             raise ValueError("Zero3 got a model without parameters")

@@ -1,6 +1,7 @@
 """What one does with a sharded model beside training it: save, load, make it whole, build it without memory."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -29,8 +30,10 @@ class State(Wrapped):
     units: list[Any]
     groups: Any
     compute_dtype: torch.dtype | None
-    _running: list[Any]
-    _reductions: list[Any]
+    _running: list[Any]  # the uses whose whole parameters stand in the model
+    _reductions: list[Any]  # of gradients, under way
+    _expected: list[Any]  # the uses of the last forward pass
+    _saved: Any = nullcontext()
 
     def reset(self: Any) -> None:
         """Drops what a pass that raised may have left, and looks which parameters stand in the model."""

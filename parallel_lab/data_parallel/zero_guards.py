@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from parallel_lab.agree import finite
-from parallel_lab.agree.arguments import check_rate, no_positional, rate_problem
+from parallel_lab.agree.arguments import check_rate, rate_problem
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.data_parallel.autograd import came_twice, in_backward
@@ -82,14 +82,13 @@ class Guards(GradientGuards):
 
     _hooks: ClassVar = WeakIdKeyDictionary()  # of all models of this process
 
-    def arguments(self, positional: tuple, params: Sequence, optimizer_kwargs: Mapping) -> None:
+    def arguments(self, params: Sequence, optimizer_kwargs: Mapping) -> None:
         """Looks at what the constructor was called with, before anything else.
 
         Raises:
-            TypeError: an argument without a name, or a learning rate that is no number.
+            TypeError: a learning rate that is no number.
             ValueError: no parameters, or a negative learning rate.
         """
-        no_positional(self.technique, positional, "..., optimizer_class, lr=..., group=...")
         if not params:
             raise ValueError(f"{self.technique} got no parameters: a generator that was used up, or an empty model")
         check_rate(dict(optimizer_kwargs))

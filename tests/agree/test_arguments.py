@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from parallel_lab.agree.arguments import check_rate, no_positional, number, rate_problem, whole
+from parallel_lab.agree.arguments import check_rate, keyword_only, number, rate_problem, whole
 
 
 def test_whole_numbers():
@@ -47,7 +47,14 @@ def test_the_rates_of_groups():
     assert isinstance(rate_problem([{"lr": -0.1}]), ValueError)
 
 
-def test_arguments_without_a_name():
-    no_positional("DDP", (), "model, group=...")
-    with pytest.raises(TypeError, match=r"^DDP got an argument without its name \(int, NoneType\): write DDP"):
-        no_positional("DDP", (3, None), "model, group=...")
+def test_an_argument_without_its_name_is_told_how_the_call_is_written():
+    class Optimizer:
+        @keyword_only
+        def __init__(self, params, optimizer_class, *, group=None, **settings):
+            self.given = (params, optimizer_class, group, settings)
+
+    assert Optimizer([1], dict, lr=0.1).given == ([1], dict, None, {"lr": 0.1})
+    with pytest.raises(TypeError, match=r"\(float\): write Optimizer\(params, optimizer_class, lr=..., group=...\)"):
+        Optimizer([1], dict, 0.1)
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        Optimizer([1])

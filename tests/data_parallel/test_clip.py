@@ -65,6 +65,10 @@ def test_shards():
             torch.testing.assert_close(mine, norm, rtol=1e-12, atol=0)
 
 
+def all_replicated():
+    return {kind: clip_replicated(kind) for kind in ("ddp", "parameters", "one")}
+
+
 def clip_replicated(kind):
     torch.manual_seed(0)
     model = nn.Linear(4, 3).double()
@@ -75,17 +79,16 @@ def clip_replicated(kind):
     return clip_grad_norm_(given, 0.5), before, [p.grad for p in model.parameters()]
 
 
-@pytest.mark.parametrize("kind", ["ddp", "parameters", "one"])
-def test_replicated_gradients_need_no_message(kind):
-    run = launch(clip_replicated, kind, ranks=3)
-    for norm, before, after in run.results:
+def test_replicated_gradients_need_no_message():
+    run = launch(all_replicated, ranks=3)
+    for kind, (norm, before, after) in (pair for found in run.results for pair in found.items()):
         clipped = before[: 1 if kind == "one" else 2]
         whole = torch.cat([g.flatten() for g in clipped]).norm()
         torch.testing.assert_close(norm, whole, rtol=1e-12, atol=0)
         for a, b in zip(after, clipped, strict=False):
             torch.testing.assert_close(a, b * 0.5 / (whole + 1e-6), rtol=1e-12, atol=0)
     assert [s.kind for s in run.trace.of(0) if s.lane == "send"][-1] == "all_reduce"
-    assert len([s for s in run.trace.of(0) if s.kind == "all_reduce"]) == 2, "the models' check and one bucket"
+    assert len([s for s in run.trace.of(0) if s.kind == "all_reduce"]) == 3 * 2, "the models' check and one bucket"
 
 
 def not_finite():

@@ -23,7 +23,7 @@ from parallel_lab.model.data import text_batches
 from parallel_lab.model.gpt import loss as cross_entropy
 
 TOLERANCE = 1e-12
-STEPS, BATCH = 4, 7  # 7 is even over no number of ranks but one
+STEPS, BATCH = 3, 7  # 7 is even over no number of ranks but one
 WORLDS = (1, 2, 3, 4)
 KINDS = ("gpt", "frozen", "branches", "mixed")
 SGD = (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9})
@@ -167,20 +167,23 @@ WAYS = {  # to the same mean: how to wrap, and what else to tell `train`
 }
 
 
+SOME = (("branches", "sgd"), ("gpt", "adamw"))  # at 1, 2 and 4 ranks; at 3 everything
+
+
 def everything():
     """For each world: our DDP by kind and optimizer; PyTorch's beside ours; the other ways; microbatches."""
     found = {}
     groups = {world: dist.new_group(range(world)) for world in WORLDS}
     for world in range(dist.get_rank() + 1, 5):
         group, small = groups[world], wrapped(bucket_bytes=SMALL)
-        for kind, name in itertools.product(KINDS, OPTIMIZERS):
+        for kind, name in itertools.product(KINDS, OPTIMIZERS) if world == 3 else SOME:
             found[world, kind, name] = train(kind, small, OPTIMIZERS[name], group)
-        for kind in KINDS if world > 1 else ():
+        for kind in KINDS if world == 3 else ("branches",):
             found[world, kind] = [train(kind, wrap, ADAMW, group, max_norm=0.5) for wrap in (small, torchs)]
-        for way, (wrap, settings) in WAYS.items():
+        for way, (wrap, settings) in WAYS.items() if world == 3 else ():
             for kind in ("frozen", "mixed"):
                 found[world, way, kind] = train(kind, wrap, SGD, group, **settings)
-        for kind in ("gpt", "branches") if world < 3 else ():
+        for kind in ("gpt", "branches") if world == 2 else ():
             found[world, "microbatches", kind] = train(kind, small, ADAMW, group, accumulate=3)
     return found
 
@@ -192,33 +195,30 @@ def found():
     return {key: [results[rank][key] for rank in range(key[0])] for key in results[0]}
 
 
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_ends_where_one_process_ends(found, kind, optimizer, world):
-    for got in found[world, kind, optimizer]:
-        assert_same(got, one_process(kind, optimizer), 1e-5 if kind == "mixed" else TOLERANCE)
+def test_it_ends_where_one_process_ends(found):
+    for world in WORLDS:
+        for kind, optimizer in itertools.product(KINDS, OPTIMIZERS) if world == 3 else SOME:
+            for got in found[world, kind, optimizer]:
+                assert_same(got, one_process(kind, optimizer), 1e-5 if kind == "mixed" else TOLERANCE)
 
 
-@pytest.mark.parametrize("world", WORLDS[1:])
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_ends_where_pytorchs_ends(found, kind, world):
-    for ours, theirs in found[world, kind]:
-        assert_same(ours, theirs, 1e-6 if kind == "mixed" else TOLERANCE)
+def test_it_ends_where_pytorchs_ends(found):
+    for world in WORLDS:
+        for kind in KINDS if world == 3 else ("branches",):
+            for ours, theirs in found[world, kind]:
+                assert_same(ours, theirs, 1e-6 if kind == "mixed" else TOLERANCE)
 
 
-@pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("way", WAYS)
-def test_other_ways_to_the_same_mean(found, way, world):
+def test_other_ways_to_the_same_mean(found, way):
     for kind in ("frozen", "mixed"):
-        for got in found[world, way, kind]:
+        for got in found[3, way, kind]:
             assert_same(got, one_process(kind, "sgd"), 1e-5 if kind == "mixed" else TOLERANCE)
 
 
-@pytest.mark.parametrize("world", WORLDS[:2])
 @pytest.mark.parametrize("kind", ["gpt", "branches"])
-def test_three_microbatches_without_sync_are_one_batch(found, kind, world):
-    for got in found[world, "microbatches", kind]:
+def test_three_microbatches_without_sync_are_one_batch(found, kind):
+    for got in found[2, "microbatches", kind]:
         assert_same(got, one_process(kind, "adamw"))
 
 

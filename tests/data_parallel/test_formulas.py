@@ -3,6 +3,7 @@
 import pytest
 
 from parallel_lab.data_parallel import formulas
+from parallel_lab.data_parallel.units import padded as padded_rows
 
 HELD = {  # bytes a parameter, in mixed precision and in float32
     "ddp": (lambda n: 16, lambda n: 16),
@@ -30,7 +31,7 @@ def test_the_paper_s_example():
 def test_padding():
     assert formulas.padded([56, 57, 1], 4) == 56 + 60 + 4
     assert formulas.padded([56], 1) == 56
-    assert formulas.padded_rows([(5, 3), (4,), ()], 4) == 8 * 3 + 4 + 4
+    assert padded_rows([(5, 3), (4,), ()], 4) == 8 * 3 + 4 + 4
 
 
 @pytest.mark.parametrize(("technique", "n"), [("zero4", 2), ("ddp", 0)])

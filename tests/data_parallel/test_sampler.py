@@ -1,5 +1,7 @@
 """No sample is lost, none is doubled: at any number of ranks, in any epoch, and across a stop."""
 
+import gc
+import multiprocessing
 from itertools import chain
 
 import pytest
@@ -117,6 +119,17 @@ def test_the_state_counts_what_was_handed_on(how, stop):
         dropped = ranks * (len(sampler) % 4) if over else 0
         assert len(seen) + len(rest) == size - dropped
         assert len(set(seen + rest)) == size - dropped
+
+
+def test_the_workers_end_with_the_loop():
+    """The sampler holds on to nothing that keeps the loader's iterator alive, also without the garbage collector."""
+    gc.disable()
+    try:
+        for _ in DataLoader(torch.arange(8), sampler=ShardedSampler(8, rank=0, ranks=1), num_workers=1):
+            break
+        assert not multiprocessing.active_children()
+    finally:
+        gc.enable()
 
 
 def test_a_state_of_another_data_set():

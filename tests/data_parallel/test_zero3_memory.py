@@ -2,7 +2,6 @@
 
 import gc
 
-import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -54,7 +53,7 @@ def test_holds_what_its_formula_says_after_a_step_and_no_more_than_is_stated_wit
         held = {}
         for n in range(1, 5):
             group = dist.new_group(range(n))
-            for mixed in (False, True) if dist.get_rank() < n else ():
+            for mixed in ((False, True) if n == 2 else (False,)) if dist.get_rank() < n else ():
                 dist.barrier(group)
                 before, peaks = start(), []
                 training = Training(group, compute_dtype=torch.bfloat16 if mixed else None)
@@ -88,9 +87,8 @@ def test_whole_parameters_that_are_never_dropped_are_caught():
     assert launch(fn, ranks=2).results == [0, 0]
 
 
-@pytest.mark.parametrize("prefetch", [0, 1, 2])
-def test_at_most_one_and_prefetch_units_are_unsharded(prefetch):
-    def fn():
+def test_at_most_one_and_prefetch_units_are_unsharded():
+    def counted(prefetch):
         training, counts = Training(prefetch=prefetch), []
 
         def count(*_):
@@ -104,8 +102,9 @@ def test_at_most_one_and_prefetch_units_are_unsharded(prefetch):
         count()
         return counts
 
-    for counts in launch(fn, ranks=2).results:
-        assert max(counts) == 1 + prefetch and counts[-1] == 0 and len(counts) == 2 * 2 * LAYERS + 1
+    for each in launch(lambda: [counted(prefetch) for prefetch in (0, 1, 2)], ranks=2).results:
+        for prefetch, counts in enumerate(each):
+            assert max(counts) == 1 + prefetch and counts[-1] == 0 and len(counts) == 2 * 2 * LAYERS + 1
 
 
 def test_kinds_of_memory_are_seen_and_drawn_over_time():

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import no_positional
+from parallel_lab.agree.arguments import keyword_only
 
 EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
@@ -32,10 +32,11 @@ class Sharded(Protocol):
         ...
 
 
+@keyword_only
 def clip_grad_norm_(
     model_or_params: nn.Module | Sharded | Iterable[Tensor],
     max_norm: float,
-    *positional: object,
+    *,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
     """Scales all gradients by max_norm / norm where their global 2-norm is above `max_norm`; returns the norm before.
@@ -44,18 +45,15 @@ def clip_grad_norm_(
         model_or_params: a DDP, a plain model, or parameters, whose gradients are the same on every rank; or a `Zero2`
             or `Zero3`, of which each rank scales its shards. Pass that object itself, not its `parameters()`.
         max_norm: above 0.
-        positional: nothing; all that follows has a name.
         group: over which ranks gradients are sharded; by default the object's own. Replicated gradients need none.
 
     Returns:
         The norm as a tensor with no dims, the same on every rank.
 
     Raises:
-        TypeError: there is a third argument without a name.
         ValueError: `max_norm` is not above 0, or the norm is NaN or infinite, which no factor mends. Gradients are then
             as they were.
     """
-    no_positional("clip_grad_norm_", positional, "model, max_norm, group=...")
     if not max_norm > 0:
         raise ValueError(f"max_norm is {max_norm!r}: expected a number above 0")
     if isinstance(model_or_params, Sharded):

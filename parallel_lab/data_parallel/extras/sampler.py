@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from parallel_lab.agree.arguments import no_positional
+from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.runtime.group import member
 
@@ -34,15 +34,15 @@ class ShardedSampler:
         group: whose ranks share the samples; by default all.
 
     Raises:
-        TypeError: there is an argument without a name.
         ValueError: size is negative, rank is not one of `ranks`, or there are fewer samples than ranks: on each rank
             that would get none, while those that have a sample wait for it in a barrier (if there is a group).
     """
 
+    @keyword_only
     def __init__(
         self,
         size: int,
-        *positional: object,
+        *,
         rank: int | None = None,
         ranks: int | None = None,
         shuffle: bool = True,
@@ -51,7 +51,6 @@ class ShardedSampler:
         allow_empty: bool = False,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        no_positional("ShardedSampler", positional, "size, group=...")
         if (rank is None) != (ranks is None):
             raise ValueError(f"rank is {rank} and ranks is {ranks}: give both, or neither and a group")
         group = member(group) if rank is None else None
@@ -157,15 +156,12 @@ def _loader() -> dict[str, Any] | None:
     """The attributes of the `DataLoader`'s iterator among the callers, which knows what it has handed on.
 
     A sampler is not told who draws from it. The attributes outlive the iterator, so that a state can be taken after a
-    loop that was left early.
+    loop that was left early. The iterator itself must not: its end is what ends its worker processes.
     """
     frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if {"_num_yielded", "_index_sampler"} <= getattr(caller, "__dict__", {}).keys():
-            return vars(caller)
+    while frame and frame.f_code.co_name != "_next_index":
         frame = frame.f_back
-    return None
+    return vars(frame.f_locals["self"]) if frame else None  # reading the locals of other frames would keep them alive
 
 
 def _require_share(size: int, rank: int, ranks: int, group: dist.ProcessGroup | None) -> None:
