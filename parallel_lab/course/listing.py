@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1]
 MODULES = {
     ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): file
     for file in sorted(PACKAGE.rglob("*.py"))
+    if file.parent.name != "exercises"  # graders, not techniques
 }
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 
