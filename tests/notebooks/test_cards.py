@@ -10,7 +10,7 @@ from parallel_lab.course.questions import FOLDER, Card, ask, index, parse
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 WRITTEN = {path.stem[:2]: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
-NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![A-Za-z0-9_])")
+NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![A-Za-z0-9_]|\.\d)")
 YEAR = re.compile(r"(19|20)\d\d")
 UNITS = (1, 1e3, 1e6, 1e9, 1e12, 1e-3)  # 2,410 bytes are 2.41 kB
 QUESTIONS = [question for question in index().values() if question.chapter in WRITTEN]
