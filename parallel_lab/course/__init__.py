@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "checks": ["check", "hint"],
+        "listing": ["show"],
         "progress": ["progress_table"],
         "questions": ["ask"],
         "quizzes": ["choice", "number", "quiz"],
