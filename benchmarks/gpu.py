@@ -25,7 +25,7 @@ from parallel_lab.data_parallel import DDP, Zero3
 from parallel_lab.runtime import make_mesh, rank_device
 
 TURNS, WARM_UP = 25, 5
-WIDTH, LAYERS, BATCH = 1024, 10, 256
+WIDTH, LAYERS, BATCH = 1024, 10, 64
 MESSAGE = 4 * 2**20  # float32 numbers: 16 MiB
 
 Step = Callable[[], object]

@@ -87,7 +87,7 @@ def sections(cuda: bool) -> list[Section]:
         tests("PyTorch's DDP, FSDP2, tensor parallel, pipelining", 60, "runtime/test_torch_on_devices.py"),
         tests("fault reports", 60, "runtime/test_faults_on_devices.py"),
         *(chapter(number, "--on-gpu") for number in chapters),
-        *(Section(f"benchmark: {name}", ("benchmarks/gpu.py", name), 45) for name in ("ddp", "zero3", "all_reduce")),
+        *(Section(f"benchmark: {name}", ("benchmarks/gpu.py", name), 60) for name in ("ddp", "zero3", "all_reduce")),
         *(chapter(number) for number in chapters),
     ]
 
