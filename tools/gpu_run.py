@@ -9,6 +9,7 @@ says that nothing ran on CUDA.
 import argparse
 import contextlib
 import datetime
+import itertools
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ from parallel_lab.runtime import choose_device
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 470.0  # of the whole run
 GRACE_S = 10.0  # from Ctrl-C to the end
+RANKS = 4  # that a chapter runs at a time: a core each
 QUIET = {"MPLBACKEND": "Agg", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 LAUNCH_TIMES = """
 import time
@@ -49,11 +52,15 @@ ranks under NCCL, the overlap of ranks, or how fast a cluster is. A ratio compar
 
 
 class Section(NamedTuple):
-    """One row of the table: what it is, the arguments of Python, and the most seconds it may take."""
+    """One row of the table: what it is, the arguments of Python, and the most seconds it may take.
+
+    A section `beside` others may run while they do: it measures no time.
+    """
 
     name: str
     arguments: tuple[str, ...]
     limit_s: float
+    beside: bool = False
 
 
 class Outcome(NamedTuple):
@@ -76,7 +83,7 @@ def sections(cuda: bool) -> list[Section]:
     def chapter(number: str, *options: str) -> Section:
         (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
         what = "its tensors on the ranks' device" if options else "as it stands"
-        return Section(f"chapter {number}, {what}", ("tools/run_cells.py", str(path), *options), 90)
+        return Section(f"chapter {number}, {what}", ("tools/run_cells.py", str(path), *options), 150, beside=True)
 
     chapters = ("00", "03", "06")
     return [
@@ -84,10 +91,10 @@ def sections(cuda: bool) -> list[Section]:
         tests("collectives, messages, training, faults, the link", 90, "runtime/test_devices.py"),
         tests("techniques end where one process ends; each records a plan", 120, "techniques"),
         tests("every collective, torch's and ours, to the last bit", 60, "collectives/test_devices.py"),
-        tests("PyTorch's DDP, FSDP2, tensor parallel, pipelining", 60, "runtime/test_torch_on_devices.py"),
-        tests("fault reports", 60, "runtime/test_faults_on_devices.py"),
-        *(chapter(number, "--on-gpu") for number in chapters),
+        tests("PyTorch's DDP, FSDP2, tensor parallel, pipelining", 90, "runtime/test_torch_on_devices.py"),
+        tests("fault reports", 90, "runtime/test_faults_on_devices.py"),
         *(Section(f"benchmark: {name}", ("benchmarks/gpu.py", name), 60) for name in ("ddp", "zero3", "all_reduce")),
+        *(chapter(number, "--on-gpu") for number in chapters),
         *(chapter(number) for number in chapters),
     ]
 
@@ -104,7 +111,6 @@ def run(section: Section, limit_s: float, log: Path) -> Outcome:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         try:
             code = process.wait(limit_s)
@@ -124,25 +130,30 @@ def _end(process: subprocess.Popen) -> None:
     """Ends a section that still runs: first as Ctrl-C does, so that its ranks end and pytest counts, then at once."""
     for number in (signal.SIGINT, signal.SIGKILL):
         if process.poll() is None:
-            os.killpg(process.pid, number)
+            process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_S)
 
 
 def run_all(found: Sequence[Section], limit_s: float, logs: Path) -> list[tuple[Section, Outcome]]:
-    """Runs the sections until the time for all is up, and says how each went."""
-    began_s, rows = time.monotonic(), []
+    """Runs the sections until the time for all is up, and says how each went; those at the end side by side."""
+    ends_s, rows = time.monotonic() + limit_s, []
     logs.mkdir(parents=True, exist_ok=True)
-    for number, section in enumerate(found, 1):
-        left_s = limit_s - (time.monotonic() - began_s)
-        print(f"[{number}/{len(found)}] {section.name} ...", flush=True)
+
+    def one(section: Section) -> tuple[Section, Outcome]:
+        label, left_s = f"[{found.index(section) + 1}/{len(found)}] {section.name}", ends_s - time.monotonic()
+        print(f"{label} ...", flush=True)
         if left_s < 1:
             outcome = Outcome(False, 0.0, "not run: no time was left")
         else:
-            outcome = run(section, min(section.limit_s, left_s), logs / f"{number:02}.log")
+            outcome = run(section, min(section.limit_s, left_s), logs / f"{found.index(section) + 1:02}.log")
         word = "passed" if outcome.passed else "FAILED"
-        print(f"    {word} in {outcome.seconds:.0f} s: {outcome.result}", flush=True)
-        rows.append((section, outcome))
+        print(f"{label}: {word} in {outcome.seconds:.0f} s: {outcome.result}", flush=True)
+        return section, outcome
+
+    for beside, group in itertools.groupby(found, key=lambda section: section.beside):
+        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // RANKS) if beside else 1) as pool:
+            rows += pool.map(one, group)
     return rows
 
 

@@ -15,8 +15,8 @@ Section, run_all, report = TOOL["Section"], TOOL["run_all"], TOOL["report"]
 def test_a_section_that_fails_or_hangs_does_not_stop_the_others(tmp_path):
     found = [
         Section("raises", ("-c", "print('FAILED test_x - off by 3'); raise SystemExit('1 failed')"), 60),
-        Section("hangs", ("-c", "import time; print('half way', flush=True); time.sleep(600)"), 3),
-        Section("prints", ("-c", "print('first'); print('ratio 0.9 | 2 ranks')"), 60),
+        Section("hangs", ("-c", "import time; print('half way', flush=True); time.sleep(600)"), 3, beside=True),
+        Section("prints", ("-c", "print('first'); print('ratio 0.9 | 2 ranks')"), 60, beside=True),
     ]
     rows = run_all(found, 120, tmp_path / "logs")
     raised, hung, printed = (outcome for _, outcome in rows)
