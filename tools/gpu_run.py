@@ -201,7 +201,11 @@ def main() -> int:
     os.environ.update(QUIET)
     cuda, out = torch.cuda.is_available(), options.out.resolve()
     print(about := machine(cuda), flush=True)
-    rows = run_all(sections(cuda), options.limit, out.parent / "gpu_logs")
+    try:
+        rows = run_all(sections(cuda), options.limit, out.parent / "gpu_logs")
+    except KeyboardInterrupt:
+        print("\nstopped; no table was written", file=sys.stderr)
+        return 130
     after = f"After the run the GPU held {_nvidia_smi('memory.used') or 'an unknown amount'}." if cuda else ""
     out.write_text(report(about, rows, after), encoding="utf-8")
     print(f"\n{out.read_text(encoding='utf-8')}\nThe table stands in {options.out}, the logs beside it in gpu_logs/.")
