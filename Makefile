@@ -9,7 +9,7 @@ INSTALLER := tools/install.py pyproject.toml requirements-cuda.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab test notebooks exercises bench lint lock clean
+.PHONY: help lab test notebooks exercises bench gpu lint lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,9 @@ bench: $(VENV)/.dev  ## run every benchmark and print its table
 	@missed=; for file in benchmarks/*.py; do \
 	    printf '\n== %s\n' "$$file"; $(BIN)/python "$$file" || missed="$$missed $$file"; \
 	done; [ -z "$$missed" ] || { echo "missed a limit or did not run:$$missed" >&2; exit 1; }
+
+gpu: $(VENV)/.dev  ## run everything that needs CUDA and write one table, build/gpu.md
+	@exec $(BIN)/python tools/gpu_run.py
 
 lint: $(VENV)/.dev  ## style, docstrings, types and the direction of imports; warns of what is long
 	$(BIN)/ruff check
