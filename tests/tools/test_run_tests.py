@@ -71,6 +71,7 @@ def test_seconds_and_lines_of_ranks_count(tmp_path, workers):
     lines.mkdir()
     wanted = {run_tests.FOLDER: str(lines), run_tests.ROOMS: str(ROOT / "parallel_lab" / "plan")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tools.measure", f"--spent={spent}", "-n", workers]
+    command += ["--import-mode=prepend"]
     command += [
         "--import-mode=prepend",
         "-c",
