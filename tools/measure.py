@@ -8,12 +8,13 @@ does not tell what the children of a live process used; there the ranks are miss
 import json
 import os
 import sys
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import psutil
 import pytest
 
+from parallel_lab import launch
 from tools.budgets import BETWEEN, room_of
 from tools.in_ranks.sitecustomize import FOLDER
 
@@ -34,7 +35,7 @@ class Meter:
     """Seconds by room, in one process of pytest; in the one that the user started, the sum over all its workers."""
 
     def __init__(self) -> None:
-        self.spent: Counter[str] = Counter()
+        self.spent: defaultdict[str, float] = defaultdict(float)
         self.counted_s = 0.0
 
     def count(self, room: str) -> None:
@@ -46,13 +47,19 @@ class Meter:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item, nextitem):
-        """Counts where a room begins and where it ends."""
-        if self.spent.get(BETWEEN) is None:
-            self.count(BETWEEN)
+        """Counts where a room ends."""
         result = yield
         if nextitem is None or room_of(nextitem.nodeid) != room_of(item.nodeid):
             self.count(room_of(item.nodeid))
         return result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item):
+        """Before the first test, starts the fork server where there will be ranks: no room should pay for it."""
+        if BETWEEN not in self.spent:
+            if item.config.getoption("--ranks"):
+                launch(int, ranks=1)
+            self.count(BETWEEN)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item, nextitem):
@@ -71,12 +78,14 @@ class Meter:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
         """Takes the seconds of a worker that has ended; one that has crashed hands over none."""
-        self.spent.update(getattr(node, "workeroutput", {}).get("spent", {}))
+        for room, seconds in getattr(node, "workeroutput", {}).get("spent", {}).items():
+            self.spent[room] += seconds
 
 
 def pytest_addoption(parser):
-    """Adds `--spent`."""
+    """Adds the options."""
     parser.addoption("--spent", type=Path, help="write processor seconds by room to this file")
+    parser.addoption("--ranks", action="store_true", help="start the fork server before the first test")
 
 
 def pytest_configure(config):

@@ -33,7 +33,7 @@ NOTHING_COLLECTED = 5
 UNIT = ("plan", "trace", "network", "simulate", "model", "view", "cli", "tools", "test_packaging.py")
 EXERCISES = ("course", "grading", "exercises")
 NOTEBOOKS, BROWSER = ("notebooks",), ("browser",)
-TWO = ("-n", "2", "--dist", "worksteal")
+TWO = ("-n", "2", "--dist", "worksteal", "--ranks")
 # Each notebook keeps its cells in order in one worker. Warnings of other packages are not ours to raise.
 NBVAL = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=120", "-n", "2", "--dist", "loadscope")
 NBVAL += ("-o", "filterwarnings=default")
