@@ -62,7 +62,7 @@ def all_reduce(
         group: which ranks take part.
         algorithm: `ring`, `tree`, `halving_doubling`, `full_mesh`, `star` or `hierarchical`.
         op: `sum`, `mean` or `max`.
-        ranks_per_node: for `hierarchical` only, which needs it: how many neighbouring ranks share a node.
+        ranks_per_node: for `hierarchical` only, which needs it: how many neighboring ranks share a node.
 
     Raises:
         ValueError: an unknown algorithm or op, a tensor that is not contiguous, a rank that is not in the group.

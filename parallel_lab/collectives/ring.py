@@ -1,4 +1,4 @@
-"""Ring collectives: each rank sends to its right neighbour only, and every link is busy in every round.
+"""Ring collectives: each rank sends to its right neighbor only, and every link is busy in every round.
 
 Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", J. Parallel Distrib. Comput.
 69 (2009), on the ring and the lower bound.

@@ -1,7 +1,7 @@
 """What every picture of the course is: a PNG with a text alternative, and a summary in text below it. And its parts.
 
 In a notebook two outputs appear: the image (`image/png`, which survives the comparison of outputs and every site that
-shows notebooks), then the summary. The alternative text stands in the image's metadata, for readers that honour it, and
+shows notebooks), then the summary. The alternative text stands in the image's metadata, for readers that honor it, and
 inside the PNG. JupyterLab (4.6) and the pages that nbconvert makes draw `image/png` without it, so the summary carries
 a line of script that hands it on; where scripts do not run, the summary still follows the image.
 """

@@ -93,11 +93,11 @@ def _panel(ax: Axes, ranks: int, messages: Messages) -> None:
         ax.text(*place, str(rank), ha="center", va="center", fontsize=8 if ranks <= 16 else 6, zorder=4)
 
 
-def _arrow(ax: Axes, start: Circle, end: Circle, colour: str) -> None:
+def _arrow(ax: Axes, start: Circle, end: Circle, color: str) -> None:
     bend = {"connectionstyle": f"arc3,rad={_BEND}", "arrowstyle": "-|>", "mutation_scale": 9}
     # Cut at the circles, so that the head shows.
     ends = {"patchA": start, "patchB": end, "shrinkA": 0, "shrinkB": 0.5}
-    ax.add_patch(FancyArrowPatch(start.center, end.center, color=colour, linewidth=1.3, zorder=2, **bend, **ends))
+    ax.add_patch(FancyArrowPatch(start.center, end.center, color=color, linewidth=1.3, zorder=2, **bend, **ends))
 
 
 def _write_parts(ax: Axes, at: list[tuple], radius: float, messages: Messages) -> None:

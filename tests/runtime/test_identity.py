@@ -26,10 +26,10 @@ def on_every_axis():
         dist.all_reduce(x, group=group)
     assert make_mesh(dp=2, tp=2) is mesh
     ours = mesh["tp"].get_group()
-    neighbour = dist.get_rank() ^ 1
+    neighbor = dist.get_rank() ^ 1
     with tag(phase="forward"):
         for _ in range(2):
-            wait([dist.isend(x, neighbour, ours), dist.irecv(x.clone(), neighbour, ours)])
+            wait([dist.isend(x, neighbor, ours), dist.irecv(x.clone(), neighbor, ours)])
     with tag(part=3, mb=1, phase="backward"):
         collectives.all_reduce(x, ours)
         dist.all_reduce(x, group=ours)

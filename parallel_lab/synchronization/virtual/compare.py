@@ -2,7 +2,7 @@
 
 A strategy that never waits makes more updates in the same time, from staler gradients. Which of the two weighs more is
 a matter of measurement, over several seeds, with a learning rate chosen for each strategy: one rate for all would
-favour whichever it happens to suit: an asynchronous update holds one gradient, a synchronous one the mean of n.
+favor whichever it happens to suit: an asynchronous update holds one gradient, a synchronous one the mean of n.
 
     task = compare.digits()
     found = compare.curves(task, compare.strategies(4), seeds=range(5), slow=3.0)
