@@ -1,5 +1,5 @@
 from parallel_lab.course.chapters import TITLES, chapter_map
-from parallel_lab.course.exercises import EXERCISES
+from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.course.questions import index
 
 

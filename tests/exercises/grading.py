@@ -9,7 +9,7 @@ from typing import Any
 from parallel_lab.cli.folders import functions_in
 from parallel_lab.course import generate
 from parallel_lab.course.checks import check, grade, reference_in
-from parallel_lab.course.exercises import EXERCISES
+from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.course.lab import Lab, Wrong
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from grading import assert_full_marks, assert_generated, assert_no_marks, assert_passes, solutions, stubs
 from neighbors import neighbors
 
-from parallel_lab.course.exercises import EXERCISES
+from parallel_lab.grading.exercises import EXERCISES
 
 # As from a notebook: ranks get the functions and need not import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from grading import assert_full_marks, assert_generated, assert_no_marks, solutions, stubs
 
-from parallel_lab.course.exercises import local_sgd
+from parallel_lab.grading.exercises import local_sgd
 from parallel_lab.course.lab import Lab
 
 NOTEBOOK = "04_gradient_synchronization"

@@ -24,7 +24,7 @@ from flat_optimizer import Flat, gather_parts
 from grading import assert_passes
 
 from parallel_lab.course.checks import grade
-from parallel_lab.course.exercises import EXERCISES
+from parallel_lab.grading.exercises import EXERCISES
 
 # As from a notebook: ranks get the functions and need not import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

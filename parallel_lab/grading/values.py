@@ -1,50 +1,56 @@
 """Comparing what ranks returned with what was expected, in the kernel, by value; and saying where they differ."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from parallel_lab.course.lab import Outcome, Wrong
-from parallel_lab.course.rank_side import Opaque
+from parallel_lab.grading.lab import Wrong
+from parallel_lab.grading.rank_side import Opaque
 
 # Sums of a handful of float64 normals: two orders of adding differ by a few units in the last place (2e-16 each).
 TOLERANCE = 1e-12
+Advice = str | Mapping[str, str]
 
 
-def same(got: Any, expected: Any, where: str, advice: str = "", tolerance: float = TOLERANCE) -> None:
+def same(got: Any, expected: Any, where: str, advice: Advice = "", tolerance: float = TOLERANCE) -> None:
     """Checks that `got` is `expected`: the same structure, shapes and dtypes, and values within `tolerance`.
+
+    Of dicts, the items that are expected are compared, in their order; others are for other graders.
 
     Args:
         got: what came.
         expected: what should come. NaN equals nothing.
         where: begins the message: `at 3 ranks: rank 1`.
-        advice: ends it.
+        advice: ends it; for dicts it may name an advice by the end of the item's name.
         tolerance: both absolute and relative to the largest expected value.
 
     Raises:
         Wrong: they differ.
     """
-    if isinstance(expected, list | tuple):
+    if isinstance(expected, dict):
+        for what, value in expected.items():
+            same(got[what], value, f"{where}, {what}", _about(what, advice), tolerance)
+    elif isinstance(expected, list | tuple) and not _are_words(expected):
         _same_list(got, expected, where, advice, tolerance)
     elif isinstance(expected, torch.Tensor):
-        _same_tensor(got, expected, where, advice, tolerance)
+        _same_tensor(got, expected, where, _about("", advice), tolerance)
+    elif type(expected) is float and type(got) is float:
+        pair = torch.tensor([[got], [expected]], dtype=torch.float64)
+        _same_tensor(pair[0], pair[1], where, _about("", advice), tolerance)
     elif type(got) is not type(expected) or got != expected:
-        raise Wrong(f"{where} returned {name(got)}, expected {expected!r}", advice)
+        raise Wrong(f"{where} returned {name(got)}, expected {expected!r}", _about("", advice))
 
 
-def right_everywhere(outcome: Outcome, expected: list, advice: str) -> None:
-    """Checks that each rank returned its item of `expected`."""
-    for rank, (got, right) in enumerate(zip(outcome.results, expected, strict=True)):
-        same(got, right, f"{outcome.at}: rank {rank}", advice)
+def _about(what: str, advice: Advice) -> str:
+    if isinstance(advice, str):
+        return advice
+    return next((text for end, text in advice.items() if what.endswith(end)), "")
 
 
-def unchanged(outcome: Outcome, advice: str = "Work on a copy: whoever called you still needs the input.") -> None:
-    """Checks that each rank's arguments are what they were before the call."""
-    for rank, (after, before) in enumerate(zip(outcome.given, outcome.inputs, strict=True)):
-        try:
-            same(after, before, "", tolerance=0.0)
-        except Wrong:
-            raise Wrong(f"{outcome.at}: rank {rank} changed its input", advice) from None
+def _are_words(items: list | tuple) -> bool:
+    """Whether a message can show them."""
+    return all(type(item) in (int, str) for item in items)
 
 
 def name(value: Any) -> str:
@@ -53,16 +59,16 @@ def name(value: Any) -> str:
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     if isinstance(value, Opaque):
         return f"an object of class {value.type_name}"
-    if isinstance(value, list):
+    if isinstance(value, list) and not _are_words(value):
         return f"a list of {len(value)}"
     return repr(value)
 
 
-def _same_list(got: Any, expected: Any, where: str, advice: str, tolerance: float) -> None:
+def _same_list(got: Any, expected: Any, where: str, advice: Advice, tolerance: float) -> None:
     if type(got) is not list or len(got) != len(expected):
-        raise Wrong(f"{where} returned {name(got)}, expected a list of {len(expected)}", advice)
+        raise Wrong(f"{where} returned {name(got)}, expected {name(list(expected))}", _about("", advice))
     for place, (one, other) in enumerate(zip(got, expected, strict=True)):
-        same(one, other, f"{where}, item {place}," if where else "", advice, tolerance)
+        same(one, other, f"{where} {place}", advice, tolerance)
 
 
 def _same_tensor(got: Any, expected: torch.Tensor, where: str, advice: str, tolerance: float) -> None:

@@ -1,6 +1,6 @@
 """Every exercise of the course, by name, in the order of the chapters."""
 
-from parallel_lab.course.exercises import (
+from parallel_lab.grading.exercises import (
     all_to_all,
     asynchronous_sgd,
     bucketed_ddp,
