@@ -1,4 +1,4 @@
-"""What an exercise is: cases, expectation and graders as data. Hints and note stand in `exercises/<name>.md`."""
+"""What an exercise is: cases, expectation and graders as data. Its texts stand in `exercises/<name>.md`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from parallel_lab.grading.case import Case
+from parallel_lab.grading.expectations import Grader, heard
 from parallel_lab.grading.lab import Outcome
 from parallel_lab.network import Link
 
-Grader = Callable[[Outcome], None]  # raises `Wrong`
 LEVELS = ("easy", "medium", "hard")
 FOLDER = files("parallel_lab.grading").joinpath("exercises")
 
@@ -32,14 +32,19 @@ class Test(NamedTuple):
 
 
 def test(title: str, *checks: Sequence[Check]) -> Test:
-    """A test of the checks that `on` made, in this order."""
+    """A test of the checks that `on` and `changed_on` made, in this order."""
     return Test(title, tuple(check for several in checks for check in several))
 
 
-def on(ranks: int | Sequence[int], *graders: Grader, changed: bool = False, link: Link | None = None, **settings: Any):
+def on(ranks: int | Sequence[int], *graders: Grader, link: Link | None = None, **settings: Any) -> list[Check]:
     """A check for each number of ranks: its case runs with `settings`, and `graders` look at it."""
     several = (ranks,) if isinstance(ranks, int) else ranks
-    return [Check(Case(n, tuple(settings.items()), changed, link), graders) for n in several]
+    return [Check(Case(n, tuple(settings.items()), link=link), graders) for n in several]
+
+
+def changed_on(ranks: int, **settings: Any) -> list[Check]:
+    """A check in which something arrives changed, and the result must change with it."""
+    return [Check(Case(ranks, tuple(settings.items()), changed=True), (heard(),))]
 
 
 @dataclass(frozen=True)
@@ -48,49 +53,71 @@ class Exercise:
 
     Attributes:
         name: of the function that the learner writes, and of the check: `ring_all_reduce`.
-        title: one line.
-        level: `easy`, `medium` or `hard`.
-        minutes: how long it takes a learner.
-        notebook: the name that the stub and the solution notebook share, without folder and ending.
         given: `given(case, rank, generator)`, the arguments of that rank's call.
-        expected: `expected(outcome)`, what each rank should return; computed in the kernel, which alone knows it.
         tests: the cheapest and most telling first; each counts the same.
+        always: what every outcome must stand up to before a test looks at more, but for a changed one.
+        expected: `expected(outcome)`, what each rank should return; computed in the kernel, which alone knows it.
         drive: `drive(fn, case, *arguments)`, what a rank runs; None for `fn(*arguments)`.
         settings: those of every case that does not say otherwise.
         device: of the ranks, as of `launch`.
-        hints: questions that lead on, shown one at a time; read from the Markdown file.
-        solution_note: shown after passing: why the reference solution is as it is; read as the hints are.
+        text: title, level, minutes and notebook, then hints, then a note; read from the Markdown file.
     """
 
     name: str
-    title: str
-    level: str
-    minutes: int
-    notebook: str
     given: Callable[[Case, int, torch.Generator], tuple]
     tests: Sequence[Test]
+    always: Sequence[Grader] = ()
     expected: Callable[[Outcome], list] = lambda outcome: outcome.results
     drive: Callable | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     device: str = "auto"
-    hints: tuple[str, ...] = ()
-    solution_note: str = ""
+    text: str = ""
 
     def __post_init__(self) -> None:
+        text = self.text or FOLDER.joinpath(f"{self.name}.md").read_text(encoding="utf-8")
+        object.__setattr__(self, "text", text)
         if self.level not in LEVELS or not self.tests:
             raise ValueError(f"exercise {self.name}: wants a level of {', '.join(LEVELS)}, and tests")
-        if not self.hints:
-            *hints, note = _paragraphs(self.name)
-            object.__setattr__(self, "hints", tuple(hints))
-            object.__setattr__(self, "solution_note", note)
+
+    def _said(self, key: str) -> str:
+        return re.findall(rf"^{key}: (.*)$", self.text, flags=re.MULTILINE)[0]
+
+    @property
+    def title(self) -> str:
+        """One line."""
+        return self._said("title")
+
+    @property
+    def level(self) -> str:
+        """`easy`, `medium` or `hard`."""
+        return self._said("level")
+
+    @property
+    def minutes(self) -> int:
+        """How long it takes a learner."""
+        return int(self._said("minutes"))
+
+    @property
+    def notebook(self) -> str:
+        """The name that the stub and the solution notebook share, without folder and ending."""
+        return self._said("notebook")
 
     @property
     def chapter(self) -> str:
         """The two digits that the notebook's name begins with."""
         return self.notebook[:2]
 
+    @property
+    def _paragraphs(self) -> list[str]:
+        """What stands under each heading, a line each."""
+        return [" ".join(body.split()) for body in re.split(r"^## .*$", self.text, flags=re.MULTILINE)[1:]]
 
-def _paragraphs(name: str) -> list[str]:
-    """What stands under each heading of an exercise's file, a line each: the hints, then the note after passing."""
-    text = FOLDER.joinpath(f"{name}.md").read_text(encoding="utf-8")
-    return [" ".join(body.split()) for body in re.split(r"^## .*$", text, flags=re.MULTILINE)[1:]]
+    @property
+    def hints(self) -> list[str]:
+        """Questions that lead on, shown one at a time."""
+        return self._paragraphs[:-1]
+
+    @property
+    def solution_note(self) -> str:
+        """Shown after passing: why the reference solution is as it is."""
+        return self._paragraphs[-1]

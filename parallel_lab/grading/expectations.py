@@ -1,19 +1,18 @@
 """The vocabulary of graders: what an outcome must show for an answer to count.
 
-Each function makes a grader, `grader(outcome)`, which raises `Wrong` with what was expected and what was seen, at which
-rank and world size. Bytes and messages are counted at the sender (see `trace.span`). A *formula* is a function of the
-outcome's case, `lambda case: 2 * (case.ranks - 1)`.
+Each function here makes a grader, which raises `Wrong` with what was expected and what was seen, at which rank and
+number of ranks. Bytes and messages are counted at the sender (see `trace.span`). A *formula* is a function of the
+number of ranks, `lambda n: 2 * (n - 1)`.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from math import ceil
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
-from parallel_lab.grading.case import Case
-from parallel_lab.grading.exercise import Grader
 from parallel_lab.grading.lab import Outcome, Wrong
-from parallel_lab.grading.values import TOLERANCE, same
+from parallel_lab.grading.values import TOLERANCE, Advice, same
 from parallel_lab.plan import COMPUTE
 from parallel_lab.trace import Span, Trace
 from parallel_lab.trace.span import MARK
@@ -23,42 +22,64 @@ ITEM_BYTES = 8  # float64
 COLLECTIVES = (
     "all_reduce", "broadcast", "all_gather", "reduce_scatter", "reduce", "barrier", "all_to_all", "gather", "scatter",
 )  # fmt: skip
-Formula = Callable[[Case], float]
+Formula = Callable[[int], float]
+Grader = Callable[[Outcome], None]
+P = ParamSpec("P")
 
 
-def equals(advice: str | dict[str, str] = "", tolerance: float = TOLERANCE) -> Grader:
-    """Each rank returns what is expected of it; `advice` may differ by the beginning of what is compared."""
+def grader(look: Callable[Concatenate[Outcome, P], None]) -> Callable[P, Grader]:
+    """Makes `look(outcome, *arguments)` a word of the vocabulary: a function of the arguments that gives a grader."""
 
-    def grader(outcome: Outcome) -> None:
-        for rank, (got, right) in enumerate(zip(outcome.results, outcome.expected, strict=True)):
-            same(got, right, f"{outcome.at}: rank {rank}", advice, tolerance)
+    @functools.wraps(look)
+    def word(*args: P.args, **kwargs: P.kwargs) -> Grader:
+        return lambda outcome: look(outcome, *args, **kwargs)
 
-    return grader
+    return word
 
 
-def keeps_input() -> Grader:
+def each_rank(look: Callable[Concatenate[Outcome, int, str, P], None]) -> Callable[P, Grader]:
+    """As `grader`, of `look(outcome, rank, where, *arguments)`, for each rank; `where` begins a message."""
+
+    @grader
+    @functools.wraps(look)
+    def each(outcome: Outcome, *args: P.args, **kwargs: P.kwargs) -> None:
+        for rank in range(outcome.ranks):
+            look(outcome, rank, f"{outcome.at}: rank {rank}", *args, **kwargs)
+
+    return each
+
+
+@grader
+def equals(outcome: Outcome, advice: Advice = "", tolerance: float = TOLERANCE) -> None:
+    """Each rank returns what is expected of it."""
+    for rank, (got, right) in enumerate(zip(outcome.results, outcome.expected, strict=True)):
+        same(got, right, f"{outcome.at}: rank {rank}", advice, tolerance)
+
+
+@each_rank
+def keeps_input(outcome: Outcome, rank: int, where: str) -> None:
     """Each rank's arguments are what they were before the call."""
-
-    def grader(outcome: Outcome) -> None:
-        for rank, (after, before) in enumerate(zip(outcome.given, outcome.inputs, strict=True)):
-            if differ(after, before, tolerance=0.0):
-                advice = "Work on a copy: whoever called you still needs the input."
-                raise Wrong(f"{outcome.at}: rank {rank} changed its input", advice)
-
-    return grader
+    if differ(outcome.given[rank], outcome.inputs[rank], tolerance=0.0):
+        raise Wrong(f"{where} changed its input", "Work on a copy: whoever called you still needs the input.")
 
 
-def heard() -> Grader:
+@grader
+def heard(outcome: Outcome) -> None:
     """Of a case with `changed=True`: something arrived changed, so some rank's result must be wrong."""
+    if not differ(outcome.results, outcome.expected):
+        raise Wrong(
+            f"{outcome.at}: what one rank received was changed on the way, and every rank was still right",
+            "The data did not come by message; the messages are for show.",
+        )
 
-    def grader(outcome: Outcome) -> None:
-        if not differ(outcome.results, outcome.expected):
-            raise Wrong(
-                f"{outcome.at}: what one rank received was changed on the way, and every rank was still right",
-                "The data did not come by message; the messages are for show.",
-            )
 
-    return grader
+@grader
+def unlike(outcome: Outcome, what: str, mistakes: dict[str, Callable[[Outcome], list]], advice: str) -> None:
+    """The item `what` of the results is not that of a usual mistake, which a message can call by its name."""
+    got, right = ([result[what] for result in results] for results in (outcome.results, outcome.expected))
+    for mistake, made in mistakes.items():
+        if differ(got, right) and not differ(got, [result[what] for result in made(outcome)]):
+            raise Wrong(f"{outcome.at}: {mistake}", advice)
 
 
 def differ(got: Any, expected: Any, tolerance: float = TOLERANCE) -> bool:
@@ -70,44 +91,26 @@ def differ(got: Any, expected: Any, tolerance: float = TOLERANCE) -> bool:
     return False
 
 
-def unlike(what: str, mistakes: dict[str, Callable[[Outcome], list]], advice: str) -> Grader:
-    """The item `what` of the results is not that of a usual mistake, which a message can call by its name."""
-
-    def grader(outcome: Outcome) -> None:
-        got, right = ([result[what] for result in results] for results in (outcome.results, outcome.expected))
-        for mistake, made in mistakes.items():
-            if differ(got, right) and not differ(got, [result[what] for result in made(outcome)]):
-                raise Wrong(f"{outcome.at}: {mistake}", advice)
-
-    return grader
-
-
-def forbids(*kinds: str, advice: str = "Write it with send and recv.") -> Grader:
+@grader
+def forbids(outcome: Outcome, *kinds: str, advice: str = "Write it with send and recv.") -> None:
     """No operation of these kinds was called; without kinds, no collective."""
-
-    def grader(outcome: Outcome) -> None:
-        for span in outcome.trace.spans:
-            if span.kind in (kinds or COLLECTIVES):
-                where = f" ({span.line})" if span.line else ""
-                raise Wrong(f"{outcome.at}: rank {span.rank} called {span.kind}{where}, which is not wanted", advice)
-
-    return grader
+    for s in outcome.trace.spans:
+        if s.kind in (kinds or COLLECTIVES):
+            at = f" ({s.line})" if s.line else ""
+            raise Wrong(f"{outcome.at}: rank {s.rank} called {s.kind}{at}, which this exercise does without", advice)
 
 
-def calls(*kinds: str, advice: str) -> Grader:
+@each_rank
+def calls(outcome: Outcome, rank: int, where: str, *kinds: str, advice: str) -> None:
     """Each rank calls just these operations, in this order."""
-
-    def grader(outcome: Outcome) -> None:
-        for rank in range(outcome.ranks):
-            called = [span.kind for span in outcome.trace.of(rank) if span.lane != COMPUTE]
-            if called != list(kinds):
-                seen = f"{outcome.at}: rank {rank} called {', '.join(called) or 'nothing'}"
-                raise Wrong(f"{seen}; expected {', '.join(kinds)}", advice)
-
-    return grader
+    called = [s.kind for s in outcome.trace.of(rank) if s.lane != COMPUTE]
+    if called != list(kinds):
+        raise Wrong(f"{where} called {', '.join(called) or 'nothing'}; expected {', '.join(kinds)}", advice)
 
 
+@grader
 def sends(
+    outcome: Outcome,
     what: str,
     most: Formula,
     least: Formula | None = None,
@@ -115,29 +118,23 @@ def sends(
     advice: str = "",
     slack: float = 0.0,
     between: tuple[str, str] | None = None,
-) -> Grader:
+) -> None:
     """Each rank sends `most` bytes at the most, and all together at least `least` (default: as much) for each rank.
 
-    `what` is who would: `a ring`. With `between`, it counts for each stretch between these two marks of a driver.
+    `what` is who would: `a ring sends`. With `between`, it counts for each stretch between these marks of a driver.
     """
-
-    def grader(outcome: Outcome) -> None:
-        stretches = [stretches_of(outcome, rank, between) for rank in range(outcome.ranks)]
-        at_most, at_least = most(outcome.case), (least or most)(outcome.case)
-        for number, of_ranks in enumerate(zip(*stretches, strict=True)):
-            where = f" in {between[0]} {number}" if between else ""
-            sent = [sum(s.sent_bytes for s in spans) for spans in of_ranks]
-            for rank, total in enumerate(sent):
-                if total > at_most + slack:
-                    raise Wrong(f"{outcome.at}: rank {rank} sent {size(total)}{where}, {what} {size(at_most)}", advice)
-            if sum(sent) < outcome.ranks * (at_least - slack):
-                raise Wrong(
-                    f"{outcome.at}: the ranks sent {size(sum(sent))} together{where}; {what} "
-                    f"{size(outcome.ranks * at_least)} and cannot do with less",
-                    "The data did not travel through the process group.",
-                )
-
-    return grader
+    at_most, at_least = most(outcome.ranks), (least or most)(outcome.ranks)
+    stretches = [stretches_of(outcome, rank, between) for rank in range(outcome.ranks)]
+    for number, of_ranks in enumerate(zip(*stretches, strict=True)):
+        when = f" in {between[0]} {number}" if between else ""
+        sent = [sum(s.sent_bytes for s in spans) for spans in of_ranks]
+        for rank, total in enumerate(sent):
+            if total > at_most + slack:
+                raise Wrong(f"{outcome.at}: rank {rank} sent {size(total)}{when}, {what} {size(at_most)}", advice)
+        if sum(sent) < outcome.ranks * (at_least - slack):
+            wanted = f"{what} {size(outcome.ranks * at_least)} and cannot do with less"
+            hidden = "The data did not travel through the process group."
+            raise Wrong(f"{outcome.at}: the ranks sent {size(sum(sent))} together{when}; {wanted}", hidden)
 
 
 def stretches_of(outcome: Outcome, rank: int, between: tuple[str, str] | None) -> list[list[Span]]:
@@ -149,40 +146,29 @@ def stretches_of(outcome: Outcome, rank: int, between: tuple[str, str] | None) -
     return [spans[start : stop + 1] for start, stop in zip(first, last, strict=True)]
 
 
-def messages(what: str, most: Formula, advice: str = "") -> Grader:
+@each_rank
+def messages(outcome: Outcome, rank: int, where: str, what: str, most: Formula, advice: str = "") -> None:
     """Each rank sends `most` messages at the most."""
-
-    def grader(outcome: Outcome) -> None:
-        for rank in range(outcome.ranks):
-            sent = outcome.trace.messages(rank)
-            if sent > most(outcome.case):
-                raise Wrong(f"{outcome.at}: rank {rank} sent {sent} messages, {what} {most(outcome.case)}", advice)
-
-    return grader
+    sent = outcome.trace.messages(rank)
+    if sent > most(outcome.ranks):
+        raise Wrong(f"{where} sent {sent} messages, {what} {most(outcome.ranks)}", advice)
 
 
-def peers(count: Formula, advice: str = "") -> Grader:
+@each_rank
+def peers(outcome: Outcome, rank: int, where: str, count: Formula, advice: str = "") -> None:
     """Each rank sends to `count` others."""
-
-    def grader(outcome: Outcome) -> None:
-        for rank in range(outcome.ranks):
-            to = sorted({s.peer for s in outcome.trace.of(rank) if s.kind == "send"})
-            if len(to) != count(outcome.case):
-                listed = ", ".join(map(str, to)) or "none"
-                raise Wrong(f"{outcome.at}: rank {rank} sent to ranks {listed}; expected {count(outcome.case)}", advice)
-
-    return grader
+    to = sorted({s.peer for s in outcome.trace.of(rank) if s.kind == "send"})
+    if len(to) != count(outcome.ranks):
+        listed = ", ".join(map(str, to)) or "none"
+        raise Wrong(f"{where} sent to ranks {listed}; expected {count(outcome.ranks)}", advice)
 
 
-def takes_rounds(what: str, most: Formula, advice: str = "") -> Grader:
+@grader
+def takes_rounds(outcome: Outcome, what: str, most: Formula, advice: str = "") -> None:
     """The longest chain of messages that wait for each other has `most` links (see `rounds`)."""
-
-    def grader(outcome: Outcome) -> None:
-        seen = rounds(outcome.trace)
-        if seen > most(outcome.case):
-            raise Wrong(f"{outcome.at}: the messages took {seen} rounds, {what} {most(outcome.case)}", advice)
-
-    return grader
+    seen = rounds(outcome.trace)
+    if seen > most(outcome.ranks):
+        raise Wrong(f"{outcome.at}: the messages took {seen} rounds, {what} {most(outcome.ranks)}", advice)
 
 
 def rounds(trace: Trace) -> int:
@@ -219,7 +205,7 @@ def _matched(trace: Trace) -> list[tuple[Span, Span]]:
     return pairs
 
 
-STEP = ("step", "step_over")  # the marks round a step of training
+STEP, RUN = ("step", "step_over"), ("run", "run_over")  # the marks round a step, and round a whole training
 
 
 def moved(spans: Iterable[Span]) -> list[Span]:
@@ -227,37 +213,28 @@ def moved(spans: Iterable[Span]) -> list[Span]:
     return [s for s in spans if s.lane != MARK and s.sent_messages]
 
 
-def fills_buckets(most_bytes: int, most_calls: int) -> Grader:
+@each_rank
+def fills_buckets(outcome: Outcome, rank: int, where: str, most_bytes: int, most_calls: int) -> None:
     """In each step, no call carries more than `most_bytes`, and there are `most_calls` at the most."""
-
-    def grader(outcome: Outcome) -> None:
-        for rank in range(outcome.ranks):
-            for sent in map(moved, stretches_of(outcome, rank, STEP)):
-                where, bucket = f"{outcome.at}: rank {rank}", size(most_bytes)
-                if big := [s for s in sent if s.bytes > most_bytes]:
-                    seen = f"{where} sent {size(big[0].bytes)} at once; a bucket has {bucket}"
-                    raise Wrong(seen, "A bucket that waits for all gradients cannot start before backward has ended.")
-                if len(sent) > most_calls:
-                    seen = f"{where} called {len(sent)} collectives a step; buckets of {bucket} make {most_calls - 1}"
-                    raise Wrong(seen, "Each call costs its latency again: fill a bucket before you send it.")
-
-    return grader
+    for sent in map(moved, stretches_of(outcome, rank, STEP)):
+        if big := [s for s in sent if s.bytes > most_bytes]:
+            seen = f"{where} sent {size(big[0].bytes)} at once; a bucket has {size(most_bytes)}"
+            raise Wrong(seen, "A bucket that waits for all gradients cannot start before backward has ended.")
+        if len(sent) > most_calls:
+            seen = f"{where} called {len(sent)} collectives a step; buckets of {size(most_bytes)} make {most_calls - 1}"
+            raise Wrong(seen, "Each call costs its latency again: fill a bucket before you send it.")
 
 
-def overlaps(share: float, advice: str = "") -> Grader:
+@each_rank
+def overlaps(outcome: Outcome, rank: int, where: str, share: float, advice: str = "") -> None:
     """In each step, `share` of the bytes are on their way while another layer's backward begins.
 
     Over a link so slow that a bucket takes longer than many layers, a collective counts if a mark `layer_backward`
     comes after its issue and before its end: one that was waited for at once has ended by then, and one that was issued
     at the end of backward has no layer after it.
     """
-
-    def grader(outcome: Outcome) -> None:
-        for rank in range(outcome.ranks):
-            for step in stretches_of(outcome, rank, STEP):
-                _overlap(step, f"{outcome.at}: rank {rank}", share, advice)
-
-    return grader
+    for step in stretches_of(outcome, rank, STEP):
+        _overlap(step, where, share, advice)
 
 
 def _overlap(step: list[Span], where: str, share: float, advice: str) -> None:
@@ -284,31 +261,22 @@ def _overlap(step: list[Span], where: str, share: float, advice: str) -> None:
         raise Wrong(seen, advice)
 
 
-def holds(*moments: tuple[str, str, str, str]) -> Grader:
+@each_rank
+def holds(outcome: Outcome, rank: int, where: str, *moments: tuple[str, str, str, str]) -> None:
     """At no moment that a driver measured does a rank hold more than the case's `limits` allow.
 
     `moments` are (name, in words, who holds as much, advice), the most telling first; the result's `held` has (name,
     layer, bytes) of each measurement.
     """
-
-    def grader(outcome: Outcome) -> None:
-        limits = dict(outcome.case["limits"])
-        for rank, result in enumerate(outcome.results):
-            for name, words, what, advice in moments:
-                measured = [(part, held) for where, part, held in result["held"] if where == name]
-                if not measured:
-                    raise Wrong(
-                        f"{outcome.at}: rank {rank}: the layer was never called", "Compute with `layer` itself."
-                    )
-                for part, held in measured:
-                    if held > limits[name]:
-                        seen = f"{outcome.at}: rank {rank} {words.format(part)} holds {size(held)}"
-                        raise Wrong(f"{seen}, {what} {size(limits[name])}", advice)
-
-    return grader
-
-
-RUN = ("run", "run_over")  # the marks round the call
+    limits = dict(outcome.case["limits"])
+    for name, words, what, advice in moments:
+        measured = [(part, held) for moment, part, held in outcome.results[rank]["held"] if moment == name]
+        if not measured:
+            raise Wrong(f"{where}: the layer was never called", "Compute with the layer that you were given.")
+        for part, held in measured:
+            if held > limits[name]:
+                seen = f"{where} {words.format(part)} holds {size(held)}, {what} {size(limits[name])}"
+                raise Wrong(seen, advice)
 
 
 def rows_run(outcome: Outcome, rank: int) -> list[int]:
@@ -317,41 +285,31 @@ def rows_run(outcome: Outcome, rank: int) -> list[int]:
     return [s.part for s in spans if s.lane == MARK and s.kind == "rows"]
 
 
-def divides_batches() -> Grader:
+@grader
+def divides_batches(outcome: Outcome) -> None:
     """Each rank runs its share of each batch through the model, and no more; no row is left out."""
-
-    def grader(outcome: Outcome) -> None:
-        options = dict(outcome.case["options"])
-        steps, batch, ranks = options["steps"], options["batch"], outcome.ranks
-        counts = [sum(rows_run(outcome, rank)) for rank in range(ranks)]
-        least, most = steps * (batch // ranks), steps * ceil(batch / ranks)
-        for rank, ran in enumerate(counts):
-            if not least <= ran <= most:
-                share = str(least) if least == most else f"{least} to {most}"
-                seen = f"{outcome.at}: rank {rank} ran {ran} samples through the model, its share is {share}"
-                raise Wrong(seen, "The ranks divide each global batch among them; sizes differ by one at most.")
-        if sum(counts) != steps * batch:
-            seen = f"{outcome.at}: the ranks ran {sum(counts)} samples through the model, there were {steps * batch}"
-            raise Wrong(seen, "No sample is left out or taken twice: some shares are larger by one.")
-
-    return grader
+    options, ranks = dict(outcome.case["options"]), outcome.ranks
+    steps, batch = options["steps"], options["batch"]
+    counts = [sum(rows_run(outcome, rank)) for rank in range(ranks)]
+    least, most = steps * (batch // ranks), steps * ceil(batch / ranks)
+    for rank, ran in enumerate(counts):
+        if not least <= ran <= most:
+            share = str(least) if least == most else f"{least} to {most}"
+            seen = f"{outcome.at}: rank {rank} ran {ran} samples through the model, its share is {share}"
+            raise Wrong(seen, "The ranks divide each global batch among them; sizes differ by one at most.")
+    if sum(counts) != steps * batch:
+        seen = f"{outcome.at}: the ranks ran {sum(counts)} samples through the model, there were {steps * batch}"
+        raise Wrong(seen, "No sample is left out or taken twice: some shares are larger by one.")
 
 
-def runs_microbatches() -> Grader:
+@each_rank
+def runs_microbatches(outcome: Outcome, rank: int, where: str) -> None:
     """A share goes through the model in `microbatches` parts."""
-
-    def grader(outcome: Outcome) -> None:
-        options = dict(outcome.case["options"])
-        times = options["steps"] * options["microbatches"]
-        most = ceil(ceil(options["batch"] / outcome.ranks) / options["microbatches"])
-        for rank in range(outcome.ranks):
-            rows = rows_run(outcome, rank)
-            if len(rows) != times or max(rows, default=0) > most:
-                seen = f"{outcome.at}: rank {rank} called the model {len(rows)} times"
-                seen += f", with {max(rows, default=0)} rows at the most; {options['microbatches']} microbatches make"
-                raise Wrong(
-                    f"{seen} {times} times and {most} rows",
-                    "A microbatch bounds the activations held at once; it goes forward and backward by itself.",
-                )
-
-    return grader
+    options = dict(outcome.case["options"])
+    parts = options["microbatches"]
+    times, most = options["steps"] * parts, ceil(ceil(options["batch"] / outcome.ranks) / parts)
+    rows = rows_run(outcome, rank)
+    if len(rows) != times or max(rows, default=0) > most:
+        seen = f"{where} called the model {len(rows)} times, with {max(rows, default=0)} rows at the most"
+        advice = "A microbatch bounds the activations held at once; it goes forward and backward by itself."
+        raise Wrong(f"{seen}; {parts} microbatches make {times} times and {most} rows", advice)

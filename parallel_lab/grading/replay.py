@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from parallel_lab.grading.exercise import Grader
-from parallel_lab.grading.expectations import ITEM_BYTES
+from parallel_lab.grading.expectations import ITEM_BYTES, grader
 from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.values import name, same
 from parallel_lab.grading.workers import SPAN, Hold, gradient_at, make_weights
@@ -130,83 +129,68 @@ def _version_of(versions: Sequence[Tensor], seen: Tensor) -> int | None:
     return next(near, None)
 
 
-def applies_each_gradient(advice: str) -> Grader:
+@grader
+def applies_each_gradient(outcome: Outcome, advice: str) -> None:
     """Each gradient of each worker is applied once, and the weights are those that the reported updates make."""
-
-    def grader(outcome: Outcome) -> None:
-        for server, replay in enumerate(replays(outcome)):
-            same(*replay.left, f"{outcome.at}: rank {server}", advice, TOLERANCE)
-
-    return grader
+    for server, replay in enumerate(replays(outcome)):
+        same(*replay.left, f"{outcome.at}: rank {server}", advice, TOLERANCE)
 
 
-def reads_own_gradients() -> Grader:
+@grader
+def reads_own(outcome: Outcome) -> None:
     """Before each gradient a worker has pulled weights that hold its own gradients so far."""
-
-    def grader(outcome: Outcome) -> None:
-        for replay in replays(outcome):
-            for rank, versions in replay.read.items():
-                for batch, version in enumerate(versions):
-                    if (own := replay.order[:version].count(rank)) < batch:
-                        seen = f"{outcome.at}: rank {rank} computed its gradient {batch} at weights without its own"
-                        raise Wrong(f"{seen} gradient {own}", "A worker pulls the weights again after every push.")
-
-    return grader
+    for replay in replays(outcome):
+        for rank, versions in replay.read.items():
+            for batch, version in enumerate(versions):
+                if (own := replay.order[:version].count(rank)) < batch:
+                    seen = f"{outcome.at}: rank {rank} computed its gradient {batch} at weights without its own"
+                    raise Wrong(f"{seen} gradient {own}", "A worker pulls the weights again after every push.")
 
 
-def reads_within_bound() -> Grader:
+@grader
+def reads_within_bound(outcome: Outcome) -> None:
     """At gradient k, all gradients of all workers up to number k - bound - 1 are in the weights."""
-
-    def grader(outcome: Outcome) -> None:
-        bound = outcome.case["bound"]
-        for replay in replays(outcome):
-            for rank, versions in replay.read.items():
-                for batch, version in enumerate(versions):
-                    for other, count in enumerate(outcome.case["counts"]):
-                        missing = replay.order[:version].count(other)  # the first gradient of `other` not in there
-                        if missing < min(batch - bound, count):
-                            raise Wrong(
-                                f"{outcome.at}: rank {rank} computed its gradient {batch} at weights without gradient "
-                                f"{missing} of rank {other}; that lies {batch - missing} back",
-                                f"At gradient {batch} all gradients up to {batch - bound - 1} must be in the weights.",
-                            )
-
-    return grader
+    bound = outcome.case["bound"]
+    for replay in replays(outcome):
+        for rank, versions in replay.read.items():
+            for batch, version in enumerate(versions):
+                for other, count in enumerate(outcome.case["counts"]):
+                    missing = replay.order[:version].count(other)  # the first gradient of `other` not in there
+                    if missing < min(batch - bound, count):
+                        raise Wrong(
+                            f"{outcome.at}: rank {rank} computed its gradient {batch} at weights without gradient "
+                            f"{missing} of rank {other}; that lies {batch - missing} back",
+                            f"At gradient {batch} all gradients up to {batch - bound - 1} must be in the weights.",
+                        )
 
 
-def reports_staleness() -> Grader:
+@grader
+def reports_staleness(outcome: Outcome) -> None:
     """The staleness of an update is the number of updates since the weights that its gradient was computed at."""
-
-    def grader(outcome: Outcome) -> None:
-        for replay in replays(outcome):
-            waiting = {rank: iter(enumerate(versions)) for rank, versions in replay.read.items()}
-            for number, (worker, told) in enumerate(zip(replay.order, replay.staleness, strict=True)):
-                batch, version = next(waiting[worker])
-                if type(told) is not int or told != number - version:
-                    raise Wrong(
-                        f"{outcome.at}: update {number} is gradient {batch} of rank {worker}, computed at version "
-                        f"{version}: its staleness is {number - version}, and {name(told)} was reported",
-                        "Staleness is the number of updates applied since the weights were sent that this gradient was "
-                        "computed at.",
-                    )
-
-    return grader
+    for replay in replays(outcome):
+        waiting = {rank: iter(enumerate(versions)) for rank, versions in replay.read.items()}
+        for number, (worker, told) in enumerate(zip(replay.order, replay.staleness, strict=True)):
+            batch, version = next(waiting[worker])
+            if type(told) is not int or told != number - version:
+                raise Wrong(
+                    f"{outcome.at}: update {number} is gradient {batch} of rank {worker}, computed at version "
+                    f"{version}: its staleness is {number - version}, and {name(told)} was reported",
+                    "Staleness is the number of updates applied since the weights were sent that this gradient was "
+                    "computed at.",
+                )
 
 
-def goes_on(advice: str, waits: str = "") -> Grader:
+@grader
+def goes_on(outcome: Outcome, advice: str, waits: str = "") -> None:
     """While a worker is held up, the others do what they may (`advice`), and no more (`waits`)."""
-
-    def grader(outcome: Outcome) -> None:
-        for hold in outcome.case["holds"]:
-            where = f"{outcome.at}: before rank {hold.rank} had finished its gradient {hold.batch}, rank"
-            for rank, count in hold.never:
-                if (begun := _while_held(outcome, hold, rank)[0]) >= count:
-                    raise Wrong(f"{where} {rank} had begun {begun}; the bound allows {count - 1}", waits)
-            for rank, count in hold.until:
-                if (finished := _while_held(outcome, hold, rank)[1]) < count:
-                    raise Wrong(f"{where} {rank} finished {finished}; nothing keeps it from {count}", advice)
-
-    return grader
+    for hold in outcome.case["holds"]:
+        where = f"{outcome.at}: before rank {hold.rank} had finished its gradient {hold.batch}, rank"
+        for rank, count in hold.never:
+            if (begun := _while_held(outcome, hold, rank)[0]) >= count:
+                raise Wrong(f"{where} {rank} had begun {begun}; the bound allows {count - 1}", waits)
+        for rank, count in hold.until:
+            if (finished := _while_held(outcome, hold, rank)[1]) < count:
+                raise Wrong(f"{where} {rank} finished {finished}; nothing keeps it from {count}", advice)
 
 
 def _while_held(outcome: Outcome, hold: Hold, rank: int) -> tuple[int, int]:
@@ -216,26 +200,23 @@ def _while_held(outcome: Outcome, hold: Hold, rank: int) -> tuple[int, int]:
     return sum(s.start_s < end_s for s in spans), sum(s.end_s <= end_s for s in spans)
 
 
-def exchanges(push: str, pull: str) -> Grader:
+@grader
+def exchanges(outcome: Outcome, push: str, pull: str) -> None:
     """Per batch and server a worker sends its gradient's slice and gets the weights'; nothing else travels."""
-
-    def grader(outcome: Outcome) -> None:
-        servers, first = outcome.case["servers"], outcome.case["pulls_first"]
-        for s in outcome.trace.spans:
-            if s.kind == "send" and (s.rank < servers) == (s.peer < servers):
-                what = "server" if s.rank < servers else "worker"
-                raise Wrong(
-                    f"{outcome.at}: rank {s.rank} sent rank {s.peer} {size(s.bytes)}, {what} to {what} ({s.line})",
-                    "Workers talk to servers, and servers to workers; nobody else has what they need.",
-                )
-        for server, part in enumerate(slices(outcome)):
-            slice_bytes = (part.stop - part.start) * ITEM_BYTES
-            for rank in workers(outcome):
-                count = outcome.case["counts"][rank]
-                _expect_pair(outcome, (rank, server), (count, count), slice_bytes, push)
-                _expect_pair(outcome, (server, rank), (count if first else count - 1, count + 1), slice_bytes, pull)
-
-    return grader
+    servers, first = outcome.case["servers"], outcome.case["pulls_first"]
+    for s in outcome.trace.spans:
+        if s.kind == "send" and (s.rank < servers) == (s.peer < servers):
+            what = "server" if s.rank < servers else "worker"
+            raise Wrong(
+                f"{outcome.at}: rank {s.rank} sent rank {s.peer} {size(s.bytes)}, {what} to {what} ({s.line})",
+                "Workers talk to servers, and servers to workers; nobody else has what they need.",
+            )
+    for server, part in enumerate(slices(outcome)):
+        slice_bytes = (part.stop - part.start) * ITEM_BYTES
+        for rank in workers(outcome):
+            count = outcome.case["counts"][rank]
+            _expect_pair(outcome, (rank, server), (count, count), slice_bytes, push)
+            _expect_pair(outcome, (server, rank), (count if first else count - 1, count + 1), slice_bytes, pull)
 
 
 def _expect_pair(outcome: Outcome, pair: tuple[int, int], counts: tuple[int, int], each: int, advice: str) -> None:
@@ -249,70 +230,49 @@ def _expect_pair(outcome: Outcome, pair: tuple[int, int], counts: tuple[int, int
         raise Wrong(f"{seen} {size(least)}", hidden if sent < least else advice)
 
 
-def takes_its_slice() -> Grader:
+@grader
+def takes_its_slice(outcome: Outcome) -> None:
     """Each server takes and holds its slice of the weights, and no more; workers take none."""
-
-    def grader(outcome: Outcome) -> None:
-        parts = slices(outcome)
-        for rank, result in enumerate(outcome.results):
-            own = [[parts[rank].start, parts[rank].stop]] if rank < len(parts) else []
-            if any(one not in own for one in result["taken"]) or (own and not result["taken"]):
-                raise Wrong(
-                    f"{outcome.at}: rank {rank} took the weights {result['taken']}; its slice is {own}",
-                    "Servers have the weights, one slice each, as torch.tensor_split cuts; a worker pulls them.",
-                )
-        for rank, part in enumerate(parts):
-            slice_bytes = (part.stop - part.start) * ITEM_BYTES
-            largest, total = outcome.results[rank]["held"]
-            if largest > slice_bytes + HEADER_BYTES:
-                raise Wrong(
-                    f"{outcome.at}: rank {rank} held a tensor of {size(largest)}; its slice is {size(slice_bytes)}",
-                    "A slice of a tensor keeps the whole tensor alive: copy it.",
-                )
-            # weights, velocity, two in use, a buffer a worker
-            most = (len(workers(outcome)) + 4) * (slice_bytes + HEADER_BYTES)
-            if total > most:
-                raise Wrong(
-                    f"{outcome.at}: rank {rank} held tensors of {size(total)}, {size(most)} are plenty for its slice",
-                    "Weights, momentum, and a buffer for what arrives. What else is kept?",
-                )
-
-    return grader
+    parts = slices(outcome)
+    for rank, result in enumerate(outcome.results):
+        own = [[parts[rank].start, parts[rank].stop]] if rank < len(parts) else []
+        if any(one not in own for one in result["taken"]) or (own and not result["taken"]):
+            raise Wrong(
+                f"{outcome.at}: rank {rank} took the weights {result['taken']}; its slice is {own}",
+                "Servers have the weights, one slice each, as torch.tensor_split cuts; a worker pulls them.",
+            )
+    for rank, part in enumerate(parts):
+        slice_bytes = (part.stop - part.start) * ITEM_BYTES
+        largest, total = outcome.results[rank]["held"]
+        if largest > slice_bytes + HEADER_BYTES:
+            raise Wrong(
+                f"{outcome.at}: rank {rank} held a tensor of {size(largest)}; its slice is {size(slice_bytes)}",
+                "A slice of a tensor keeps the whole tensor alive: copy it.",
+            )
+        # weights, velocity, two in use, a buffer a worker
+        most = (len(workers(outcome)) + 4) * (slice_bytes + HEADER_BYTES)
+        if total > most:
+            raise Wrong(
+                f"{outcome.at}: rank {rank} held tensors of {size(total)}, {size(most)} are plenty for its slice",
+                "Weights, momentum, and a buffer for what arrives. What else is kept?",
+            )
 
 
-def lowers_the_loss() -> Grader:
-    """The loss over all workers' data falls."""
-
-    def grader(outcome: Outcome) -> None:
-        before, after = (_loss(outcome, w) for w in (make_weights(outcome.case["width"]), _reported(outcome, 0)[0]))
-        if not after < before:
-            raise Wrong(f"{outcome.at}: the loss went from {before:.4g} to {after:.4g}")
-
-    return grader
-
-
-def _loss(outcome: Outcome, weights: Tensor) -> float:
-    return sum((inputs @ weights - targets).square().sum().item() for inputs, targets in outcome.inputs)
-
-
-def is_silent_within_rounds() -> Grader:
+@grader
+def is_silent_within_rounds(outcome: Outcome) -> None:
     """Between two gradients of a round of `every` a rank calls nobody; between two rounds all meet."""
-
-    def grader(outcome: Outcome) -> None:
-        every = outcome.case["every"]
-        for rank in range(outcome.ranks):
-            spans = outcome.trace.of(rank)
-            at = [place for place, s in enumerate(spans) if s.kind == SPAN]
-            for one, other in pairwise(at):
-                said: list[Span] = [s for s in spans[one + 1 : other] if s.lane != "compute"]
-                which = f"between its gradients {spans[one].part} and {spans[other].part}"
-                inside = spans[other].part % every != 0
-                if inside and said:
-                    raise Wrong(
-                        f"{outcome.at}: rank {rank} called {said[0].kind} {which}, within a round",
-                        "Local steps need nobody else; also a barrier makes all wait for the slowest.",
-                    )
-                if not inside and not said and outcome.ranks > 1:
-                    raise Wrong(f"{outcome.at}: rank {rank} talked to nobody {which}, which are of two rounds")
-
-    return grader
+    every = outcome.case["every"]
+    for rank in range(outcome.ranks):
+        spans = outcome.trace.of(rank)
+        at = [place for place, s in enumerate(spans) if s.kind == SPAN]
+        for one, other in pairwise(at):
+            said: list[Span] = [s for s in spans[one + 1 : other] if s.lane != "compute"]
+            which = f"between its gradients {spans[one].part} and {spans[other].part}"
+            inside = spans[other].part % every != 0
+            if inside and said:
+                raise Wrong(
+                    f"{outcome.at}: rank {rank} called {said[0].kind} {which}, within a round",
+                    "Local steps need nobody else; also a barrier makes all wait for the slowest.",
+                )
+            if not inside and not said and outcome.ranks > 1:
+                raise Wrong(f"{outcome.at}: rank {rank} talked to nobody {which}, which are of two rounds")

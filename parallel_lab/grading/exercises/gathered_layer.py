@@ -1,20 +1,16 @@
 """Chapter 06: a layer whose parameters are cut over the ranks, gathered for use and freed after it.
 
 Rajbhandari et al. 2020, "ZeRO", section 5.3; Zhao et al. 2023, "PyTorch FSDP", section 3.2.
-
-A rank keeps 1/n of the layer. Forward gathers, computes, frees; backward gathers again, computes, frees, and a
-reduce-scatter leaves each rank its part of the mean gradient: 3 (n-1)/n of the parameters sent a step.
 """
 
-from parallel_lab.grading.drivers import batches, train_layers
-from parallel_lab.grading.exercise import Exercise, on, test
-from parallel_lab.grading.expectations import ITEM_BYTES, STEP, equals, forbids, heard, holds, sends
-from parallel_lab.grading.oracles import TRAINED, sharded_layers
+from parallel_lab.grading import drivers, oracles
+from parallel_lab.grading import expectations as expect
+from parallel_lab.grading.exercise import Exercise, changed_on, on, test
 
-LAYERS, LAYER_BYTES = 5, (64 * 64 + 64) * ITEM_BYTES
+LAYERS, LAYER_BYTES = 5, (64 * 64 + 64) * 8
 SHARDS_BYTES = LAYERS * LAYER_BYTES // 4 + 2000
 # Autograd keeps each layer's input and tanh's output, and backward has a gradient or two more.
-ACTIVATION_BYTES = 3 * LAYERS * 4 * 64 * ITEM_BYTES
+ACTIVATION_BYTES = 3 * LAYERS * 4 * 64 * 8
 LIMITS = (  # where a look is taken, and the most bytes that 4 ranks may hold there
     ("step", SHARDS_BYTES),
     ("between", SHARDS_BYTES + ACTIVATION_BYTES),
@@ -23,57 +19,51 @@ LIMITS = (  # where a look is taken, and the most bytes that 4 ranks may hold th
     ("step_over", 2 * SHARDS_BYTES + ACTIVATION_BYTES),
 )
 WIDE = {"widths": (64,) * (LAYERS + 1), "limits": LIMITS}
+SHARE = 3 * LAYERS * LAYER_BYTES * 3 / 4
+FLAT = "parameters() has one flat tensor: rank r's part of weight and bias, end to end, padded to n equal parts."
+MEAN = "The mean over ranks of the layer's gradient, and of it this rank's part."
 GONE = "The layer's own parameters, and what was gathered, must be gone: who still refers to them?"
 SAVED = "What autograd saves for backward counts too: it keeps the weight of a linear layer unless you prevent it."
 FORWARD = "Gather a layer just before it computes, and free it before the next one."
 BACKWARD = "Gather a layer again just before its backward, and free it before the next one."
 AFTER = "After the reduce-scatter nobody needs the whole gradient, nor the gathered layer."
-FLAT = "parameters() has one flat tensor: rank r's part of weight and bias, end to end, padded to n equal parts."
-MEAN = "The mean over ranks of the layer's gradient, and of it this rank's part."
-right = equals({"parameters(): the shard of layer": FLAT, "the gradient of the shard of layer": MEAN}, TRAINED)
-frees = holds(
+frees = expect.holds(
     ("step", "between two steps", "its shards are", GONE),
     ("between", "after forward and before backward", "its shards and the activations are", SAVED),
     ("layer_forward", "in the forward of layer {}", "shards, this layer and the activations are", FORWARD),
     ("layer_backward", "in the backward of layer {}", "shards, this layer, its gradients, activations are", BACKWARD),
     ("step_over", "after backward", "its shards and their gradients are", AFTER),
 )
-SHARE = 3 * LAYERS * LAYER_BYTES * 3 / 4
-travels = sends(
+travels = expect.sends(
     "gather, gather and reduce-scatter send",
-    most=lambda case: SHARE,
-    least=lambda case: 2 / 3 * SHARE,  # an answer that gathers once sends less, and `frees` says why not
+    most=lambda n: SHARE,
+    least=lambda n: 2 / 3 * SHARE,  # an answer that gathers once sends less, and `frees` says why not
     advice="Gather once in forward and once in backward; the gradient needs one reduce-scatter.",
     slack=100,
-    between=STEP,
+    between=expect.STEP,
 )
+scatters = expect.forbids("all_reduce", advice="Each rank needs its own part of the mean gradient alone.")
 
 EXERCISE = Exercise(
     name="gathered_layer",
-    title="A sharded layer: gather, use, free (ZeRO-3)",
-    level="hard",
-    minutes=60,
-    notebook="06_sharded_data_parallel",
-    given=batches,
-    drive=train_layers,
-    expected=sharded_layers,
+    given=drivers.batches,
+    drive=drivers.train_layers,
+    expected=oracles.sharded_layers,
     settings={"widths": (5, 7, 3), "rows": (3, 2, 4), "batches": 2, "limits": ()},
+    always=(
+        expect.equals(
+            {"parameters(): the shard of layer": FLAT, "gradient of the shard of layer": MEAN}, oracles.TRAINED
+        ),
+    ),
     tests=(
         test(
-            "Outputs, gradients and two steps are those of one process, at 1 to 4 ranks",
-            *(on((1, 2, 3), right), on(4, right, **WIDE)),
+            "Outputs, gradients and two steps are those of one process, at 1 to 4 ranks", on((1, 2, 3)), on(4, **WIDE)
         ),
-        test("Sizes that do not divide by the number of ranks work", on(4, right, widths=(4, 5, 1))),
+        test("Sizes that do not divide by the number of ranks work", on(4, widths=(4, 5, 1))),
         test("A rank holds its shards, and a whole layer only while that layer computes", on(4, frees, **WIDE)),
         test(
             "A step is two all-gathers and a reduce-scatter: 3 (n-1)/n of the parameters, and they carry the data",
-            on(
-                4,
-                forbids("all_reduce", advice="Each rank needs its own part of the mean gradient alone."),
-                travels,
-                **WIDE,
-            ),
-            on(2, heard(), changed=True),
+            *(on(4, scatters, travels, **WIDE), changed_on(2)),
         ),
     ),
 )
