@@ -75,7 +75,7 @@ def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
 def _run(test: Test, lab: Lab) -> None:
     for case, graders in test.checks:
         outcome = lab.run(case)
-        for grader in graders if case.changed else (*lab.exercise.always, *graders):
+        for grader in graders if case.changed else (*graders, *lab.exercise.always):
             grader(outcome)
 
 

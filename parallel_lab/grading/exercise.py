@@ -55,7 +55,7 @@ class Exercise:
         name: of the function that the learner writes, and of the check: `ring_all_reduce`.
         given: `given(case, rank, generator)`, the arguments of that rank's call.
         tests: the cheapest and most telling first; each counts the same.
-        always: what every outcome must stand up to before a test looks at more, but for a changed one.
+        always: what every outcome must stand up to besides, but for a changed one.
         expected: `expected(outcome)`, what each rank should return; computed in the kernel, which alone knows it.
         drive: `drive(fn, case, *arguments)`, what a rank runs; None for `fn(*arguments)`.
         settings: those of every case that does not say otherwise.

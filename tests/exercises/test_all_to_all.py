@@ -1,18 +1,14 @@
 """`all_to_all`: every shortcut fails with its own message."""
 
-import sys
-
-import cloudpickle
 import pytest
 import torch
 import torch.distributed as dist
-from grading import assert_fails, solutions
+from grading import assert_found_out, by_value, solutions
 from neighbors import neighbors, swap
 
-# As from a notebook: ranks get the functions and need not import this module.
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-SOLUTIONS = solutions("02_collectives")
+by_value(__name__)
+NAME = "all_to_all"
+SOLUTION = solutions(NAME)
 
 
 def gather_everything(blocks):
@@ -42,19 +38,19 @@ def all_to_all_ready_made(blocks):
 
 
 def own_block_forgotten(blocks):
-    received = SOLUTIONS["all_to_all"](blocks)
+    received = SOLUTION[NAME](blocks)
     received[dist.get_rank()].zero_()
     return received
 
 
-CHEATS = [
-    (gather_everything, "at 2 ranks: rank 0 sent 1,920 B, an all-to-all sends 960 B"),
-    (in_rank_order, "a circle: rank 0 waits for"),
-    (all_to_all_ready_made, "rank 0 called all_gather"),
-    (own_block_forgotten, "at 1 rank: rank 0, item 0,: element"),
+CHEATS = [  # (answer, the test that sees through it, what it says)
+    (gather_everything, 3, "at 2 ranks: rank 0 sent 1,920 B, an all-to-all sends 960 B"),
+    (in_rank_order, 0, "a circle: rank 0 waits for"),
+    (all_to_all_ready_made, 0, "rank 0 called all_gather"),
+    (own_block_forgotten, 0, "at 1 rank: rank 0 0: element"),
 ]
 
 
-@pytest.mark.parametrize(("cheat", "said"), [pytest.param(*case, id=case[0].__name__) for case in CHEATS])
-def test_cheat_fails_with_its_message(cheat, said):
-    assert_fails("all_to_all", cheat, said)
+@pytest.mark.parametrize(("cheat", "place", "said"), [pytest.param(*case, id=case[0].__name__) for case in CHEATS])
+def test_cheat_fails_with_its_message(cheat, place, said):
+    assert_found_out(NAME, cheat, place, said)

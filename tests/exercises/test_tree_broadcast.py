@@ -1,17 +1,13 @@
 """`tree_broadcast`: every shortcut fails with its own message."""
 
-import sys
-
-import cloudpickle
 import pytest
 import torch.distributed as dist
-from grading import assert_fails, solutions
+from grading import assert_found_out, by_value, solutions
 from neighbors import neighbors
 
-# As from a notebook: ranks get the functions and need not import this module.
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-SOLUTIONS = solutions("02_collectives")
+by_value(__name__)
+NAME = "tree_broadcast"
+SOLUTION = solutions(NAME)
 
 
 def star(tensor, root=0):
@@ -45,22 +41,22 @@ def nearest_last(tensor, root=0):
 
 
 def root_zero_only(tensor, root=0):
-    SOLUTIONS["tree_broadcast"](tensor, 0)
+    SOLUTION[NAME](tensor, 0)
 
 
 def broadcast_ready_made(tensor, root=0):
     dist.broadcast(tensor, root)
 
 
-CHEATS = [
-    (star, "at 4 ranks: rank 0 sent 3 messages, a tree sends at most 2"),
-    (chain, "at 4 ranks: the messages took 3 rounds, a binomial tree takes 2"),
-    (nearest_last, "at 4 ranks: the messages took 3 rounds, a binomial tree takes 2"),
-    (root_zero_only, "at 2 ranks, root 1: rank 0's tensor: element"),
-    (broadcast_ready_made, "rank 0 called broadcast"),
+CHEATS = [  # (answer, the test that sees through it, what it says)
+    (star, 3, "at 4 ranks: rank 0 sent 3 messages, a tree sends at most 2"),
+    (chain, 4, "at 4 ranks: the messages took 3 rounds, a binomial tree takes 2"),
+    (nearest_last, 4, "at 4 ranks: the messages took 3 rounds"),
+    (root_zero_only, 1, "at 2 ranks, root 1, shape \\(5,\\): rank 0: element"),
+    (broadcast_ready_made, 0, "rank 0 called broadcast"),
 ]
 
 
-@pytest.mark.parametrize(("cheat", "said"), [pytest.param(*case, id=case[0].__name__) for case in CHEATS])
-def test_cheat_fails_with_its_message(cheat, said):
-    assert_fails("tree_broadcast", cheat, said)
+@pytest.mark.parametrize(("cheat", "place", "said"), [pytest.param(*case, id=case[0].__name__) for case in CHEATS])
+def test_cheat_fails_with_its_message(cheat, place, said):
+    assert_found_out(NAME, cheat, place, said)
