@@ -18,7 +18,7 @@ REPORTS = ROOT / "build" / "reports"
 NOTHING_COLLECTED = 5
 
 UNIT = ("plan", "trace", "network", "simulate", "model", "view", "cli", "tools", "test_packaging.py")
-EXERCISES = ("course", "exercises")
+EXERCISES = ("course", "grading", "exercises")
 NOTEBOOKS, BROWSER = ("notebooks",), ("browser",)
 # Each notebook keeps its cells in order in one worker. Warnings of other packages are not ours to raise.
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=120", "-n", "2", "--dist", "loadscope"]

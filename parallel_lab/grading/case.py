@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from parallel_lab.network import Link
-
 WORLDS = (1, 2, 3, 4)
 SHOWN = ("shape", "root", "servers", "counts", "every", "bound")  # settings that messages name
 
@@ -18,13 +16,11 @@ class Case:
         settings: pairs of name and value, for the inputs, the driver and the expectation alike; `case["shape"]`.
         defaults: the settings of the exercise, where the case says nothing else.
         changed: whether the first message or collective result that the last rank gets arrives changed by one.
-        link: an emulated network.
     """
 
     ranks: int
     settings: tuple[tuple[str, Any], ...] = ()
     changed: bool = False
-    link: Link | None = None
     defaults: tuple[tuple[str, Any], ...] = ()
 
     def __getitem__(self, name: str) -> Any:

@@ -93,11 +93,11 @@ def train_framework(fn: Callable, case: Case, xs, ys, weights) -> dict:
     with tempfile.TemporaryDirectory(prefix="parallel-lab-") as disk:
         if first := case.get("resumed_at"):
             options["checkpoint"] = os.path.join(disk, "checkpoint.pt")
-            seen["the losses before the checkpoint"] = run(model, **options | {"steps": first})
+            seen["before the checkpoint: the loss of step"] = run(model, **options | {"steps": first})
             seen["the files on its disk"] = sorted(os.listdir(disk))
             model = load(Chain(case["widths"]), [-weight for weight in weights])
         mark("run")
-        seen["the losses"] = run(model, **options)
+        seen["the loss of step"] = run(model, **options)
         mark("run_over")
     return seen | {"after the last step: parameter": copies(model.parameters())}
 

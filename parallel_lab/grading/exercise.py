@@ -11,7 +11,6 @@ import torch
 from parallel_lab.grading.case import Case
 from parallel_lab.grading.expectations import Grader, heard
 from parallel_lab.grading.lab import Outcome
-from parallel_lab.network import Link
 
 LEVELS = ("easy", "medium", "hard")
 FOLDER = files("parallel_lab.grading").joinpath("exercises")
@@ -36,10 +35,10 @@ def test(title: str, *checks: Sequence[Check]) -> Test:
     return Test(title, tuple(check for several in checks for check in several))
 
 
-def on(ranks: int | Sequence[int], *graders: Grader, link: Link | None = None, **settings: Any) -> list[Check]:
-    """A check for each number of ranks: its case runs with `settings`, and `graders` look at it."""
+def on(ranks: int | Sequence[int], *graders: Grader, **settings: Any) -> list[Check]:
+    """A check for each number of ranks: its case runs with `settings`, and `graders` look at it. `link` is an emulated network."""
     several = (ranks,) if isinstance(ranks, int) else ranks
-    return [Check(Case(n, tuple(settings.items()), link=link), graders) for n in several]
+    return [Check(Case(n, tuple(settings.items())), graders) for n in several]
 
 
 def changed_on(ranks: int, **settings: Any) -> list[Check]:

@@ -128,12 +128,12 @@ class Lab:
         try:
             run = launch(
                 *(graded, self.fn, whole, task.given, task.drive, self.seeds),
-                ranks=case.ranks, link=case.link, device=task.device,
+                ranks=case.ranks, link=whole.get("link"), device=task.device,
                 timeout=LONGEST_S, still_s=STILL_S, memory_bytes=MEMORY_BYTES, echo=False,
             )  # fmt: skip
         except Deadlock as error:
-            returned = " has returned" in error.report
-            advice = "A rank returned while another waits for it: did it wait for its isend?" if returned else ""
+            left = " has returned" in error.report
+            advice = "A rank returned while another waits for it: did it wait for its isend?" if left else ""
             raise Stuck(f"{case.at}: the ranks did not finish.\n{error.report}", advice) from None
         except RankFailed as error:
             if error.cause == "NotImplementedError":

@@ -54,11 +54,12 @@ def whole_batches(outcome: Outcome) -> list:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    right = {"the losses": losses[first:], "after the last step: parameter": [p.detach() for p in model.parameters()]}
+    after = [p.detach() for p in model.parameters()]
+    right = {"the loss of step": losses[first:], "after the last step: parameter": after}
     if not first:
         return [right] * outcome.ranks
     files = [["checkpoint.pt"] if rank == 0 else [] for rank in range(outcome.ranks)]
-    before = {"the losses before the checkpoint": losses[:first]}
+    before = {"before the checkpoint: the loss of step": losses[:first]}
     return [before | {"the files on its disk": own} | right for own in files]
 
 

@@ -36,10 +36,10 @@ def same(got: Any, expected: Any, where: str, advice: Advice = "", tolerance: fl
     elif isinstance(expected, torch.Tensor):
         _same_tensor(got, expected, where, _about("", advice), tolerance)
     elif type(expected) is float and type(got) is float:
-        pair = torch.tensor([[got], [expected]], dtype=torch.float64)
-        _same_tensor(pair[0], pair[1], where, _about("", advice), tolerance)
+        if not abs(got - expected) <= tolerance * (1 + abs(expected)):
+            raise Wrong(f"{where} is {got:.6g}, expected {expected:.6g}", _about("", advice))
     elif type(got) is not type(expected) or got != expected:
-        raise Wrong(f"{where} returned {name(got)}, expected {expected!r}", _about("", advice))
+        raise Wrong(f"{where}: got {name(got)}, expected {expected!r}", _about("", advice))
 
 
 def _about(what: str, advice: Advice) -> str:
@@ -66,7 +66,7 @@ def name(value: Any) -> str:
 
 def _same_list(got: Any, expected: Any, where: str, advice: Advice, tolerance: float) -> None:
     if type(got) is not list or len(got) != len(expected):
-        raise Wrong(f"{where} returned {name(got)}, expected {name(list(expected))}", _about("", advice))
+        raise Wrong(f"{where}: got {name(got)}, expected {name(list(expected))}", _about("", advice))
     for place, (one, other) in enumerate(zip(got, expected, strict=True)):
         same(one, other, f"{where} {place}", advice, tolerance)
 
@@ -74,7 +74,7 @@ def _same_list(got: Any, expected: Any, where: str, advice: Advice, tolerance: f
 def _same_tensor(got: Any, expected: torch.Tensor, where: str, advice: str, tolerance: float) -> None:
     # torch.Tensor and nothing derived from it: a subclass can answer comparisons as it likes.
     if type(got) is not torch.Tensor or got.shape != expected.shape or got.dtype != expected.dtype:
-        raise Wrong(f"{where} returned {name(got)}, expected {name(expected)}", advice)
+        raise Wrong(f"{where}: got {name(got)}, expected {name(expected)}", advice)
     if expected.numel() == 0:
         return
     apart = (got.double() - expected.double()).abs()

@@ -75,7 +75,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (never, 0, "every 3: the weights were never averaged"),
     (all_alike, 1, "at 3 ranks, counts \\(7, 5, 2\\), every 3: each rank counted alike"),
     (meeting_in_every_step, 2, "called barrier between its gradients 0 and 1, within a round"),
-    (gathered, 3, "rank 0 sent 1,920 B, 2 averages by a ring send 1,280 B"),
+    (gathered, 3, "rank 0 sent 2,880 B, 3 averages by a ring send 1,920 B"),
     (goes_home_early, 1, "the ranks did not finish"),
 ]
 

@@ -113,11 +113,11 @@ every_rank_saves = framework(save=everyone_saves)
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (every_rank_trains_on_all, 2, "at 2 ranks: rank 0 ran 36 samples through the model, its share is 18"),
-    (right_for_equal_shares, 1, "at 3 ranks: rank 0, after the last step: parameter 0: element"),
-    (own_weights_kept, 0, "at 2 ranks: rank 0, the losses 0: element|at 2 ranks: rank 0, "),
+    (right_for_equal_shares, 1, "at 3 ranks: rank 0, the loss of step 0 is"),
+    (own_weights_kept, 0, "at 2 ranks: rank 0, the loss of step 0 is"),
     (each_microbatch_travels, 3, "4 all-reduces and the start send"),
-    (momentum_lost, 4, "at 2 ranks: rank 0, the losses"),
-    (every_rank_saves, 4, "rank 1, the files on its disk returned \\['checkpoint.pt'\\], expected \\[\\]"),
+    (momentum_lost, 4, "at 2 ranks: rank 0, the loss of step"),
+    (every_rank_saves, 4, "rank 1, the files on its disk: got \\['checkpoint.pt'\\], expected \\[\\]"),
 ]
 
 

@@ -1,25 +1,19 @@
-"""What a trace must show: counted on hand-made traces, so that every expectation is seen to fail and to pass."""
+"""The vocabulary of graders: on hand-made outcomes, so that every word is seen to fail and to pass."""
 
 import pytest
 import torch
 
-from parallel_lab.course.lab import Outcome, Wrong
-from parallel_lab.course.mechanism import (
-    expect_bytes,
-    expect_heard,
-    expect_messages,
-    expect_rounds,
-    expect_travel,
-    forbid,
-    peers,
-    rounds,
-)
-from parallel_lab.course.values import right_everywhere, same, unchanged
+from parallel_lab.grading import expectations as expect
+from parallel_lab.grading.case import Case
+from parallel_lab.grading.expectations import rounds
+from parallel_lab.grading.lab import Outcome, Wrong
+from parallel_lab.grading.values import same
 from parallel_lab.trace import Span, Trace
 
 
-def outcome(spans, ranks=3, results=(), inputs=(), given=()):
-    return Outcome(ranks, list(inputs), list(results), list(given), Trace(ranks, tuple(spans)), ())
+def outcome(spans, ranks=3, results=(), inputs=(), given=(), right=()):
+    case = Case(ranks)
+    return Outcome(case, list(inputs), list(results), list(given), Trace(ranks, tuple(spans)), expect=lambda _: right)
 
 
 def message(sender, receiver, start, end, count=8, issued=None):
@@ -52,45 +46,43 @@ def test_rounds_pairs_messages_in_order():
     assert rounds(Trace(2, tuple(spans))) == 3
 
 
-def test_each_expectation_says_expected_and_seen():
+def test_words_say_expected_and_seen():
     star = outcome(STAR, 4)
-    assert peers(star.trace, 0) == {1, 2, 3}
-    expect_bytes(star, lambda rank: 24, "a tree sends")
+    expect.sends("a tree sends", lambda n: 24, least=lambda n: 6)(star)
     with pytest.raises(Wrong, match=r"^at 4 ranks: rank 0 sent 24 B, a tree sends 16 B$"):
-        expect_bytes(star, lambda rank: 16, "a tree sends")
-    expect_messages(star, lambda rank: 3, "x")
+        expect.sends("a tree sends", lambda n: 16)(star)
+    with pytest.raises(Wrong, match=r"^at 4 ranks: the ranks sent 24 B together; a ring sends 96 B and cannot do with"):
+        expect.sends("a ring sends", lambda n: 24)(star)
+    expect.messages("x", lambda n: 3)(star)
     with pytest.raises(Wrong, match=r"^at 4 ranks: rank 0 sent 3 messages, a tree sends 2$"):
-        expect_messages(star, lambda rank: 2, "a tree sends")
-    expect_rounds(star, 3, "x")
+        expect.messages("a tree sends", lambda n: 2)(star)
+    expect.takes_rounds("x", lambda n: 3)(star)
     with pytest.raises(Wrong, match=r"^at 4 ranks: the messages took 3 rounds, a tree takes 2$"):
-        expect_rounds(star, 2, "a tree takes")
+        expect.takes_rounds("a tree takes", lambda n: 2)(star)
+    expect.peers(lambda n: 1)(outcome(RING))
+    with pytest.raises(Wrong, match=r"^at 4 ranks: rank 0 sent to ranks 1, 2, 3; expected 1$"):
+        expect.peers(lambda n: 1)(star)
 
 
 def test_forbidden_kind_names_the_line():
     spans = [Span(1, "all_reduce", 0, 1, lane="send", line="cell:3")]
-    forbid(outcome(spans), ["barrier"])
+    expect.forbids("barrier")(outcome(spans))
     with pytest.raises(Wrong, match=r"rank 1 called all_reduce \(cell:3\)"):
-        forbid(outcome(spans))
-
-
-def test_data_must_have_traveled():
-    expect_travel(outcome(RING), lambda rank: 24, "a ring")
-    with pytest.raises(Wrong, match="rank 0 sent 24 B by messages; a ring must send 25 B"):
-        expect_travel(outcome(RING), lambda rank: 25, "a ring")
-
-
-@pytest.mark.parametrize("lost", [0, 1])
-def test_message_recorded_on_one_side_only_is_caught(lost):
-    spans = [s for place, s in enumerate(RING) if place != lost]
-    with pytest.raises(Wrong):
-        expect_travel(outcome(spans), lambda rank: 8, "a ring")
+        expect.forbids()(outcome(spans))
 
 
 def test_result_that_survives_a_changed_message_is_caught():
     right = [torch.ones(2)] * 2
-    expect_heard(outcome([], 2, results=[torch.ones(2), torch.zeros(2)]), right)
-    with pytest.raises(Wrong, match="one message was changed on the way"):
-        expect_heard(outcome([], 2, results=right), right)
+    expect.heard()(outcome([], 2, results=[torch.ones(2), torch.zeros(2)], right=right))
+    with pytest.raises(Wrong, match="was changed on the way, and every rank was still right"):
+        expect.heard()(outcome([], 2, results=right, right=right))
+
+
+def test_usual_mistake_is_called_by_its_name():
+    mistakes = {"it was doubled": lambda outcome: [{"sum": 2}]}
+    expect.unlike("sum", mistakes, "")(outcome([], 1, results=[{"sum": 3}], right=[{"sum": 1}]))
+    with pytest.raises(Wrong, match=r"^at 1 rank: it was doubled$"):
+        expect.unlike("sum", mistakes, "")(outcome([], 1, results=[{"sum": 2}], right=[{"sum": 1}]))
 
 
 WANTED = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
@@ -100,12 +92,12 @@ WANTED = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
     ("got", "said"),
     [
         (WANTED * 3, "element 2 is 12, expected 4; every element is 3 times what it should be"),
-        (WANTED.float(), "returned a torch.float32 tensor of shape (3,), expected a torch.float64 tensor"),
+        (WANTED.float(), "got a torch.float32 tensor of shape (3,), expected a torch.float64 tensor"),
         (WANTED[:2], "of shape (2,)"),
         (WANTED + torch.tensor([0, 1e-9, 0]), "element 1 is 2, expected 2"),
         (WANTED * float("nan"), "element 0 is nan"),
-        (None, "returned None"),
-        ([WANTED], "returned a list of 1"),
+        (None, "got None"),
+        ([WANTED], "got a list of 1"),
     ],
 )
 def test_differences_are_named(got, said):
@@ -118,12 +110,22 @@ def test_rounding_is_not_an_error():
     same(WANTED * (1 + 1e-15), WANTED, "x")
 
 
+def test_items_of_a_dict_are_compared_by_name_with_advice_by_its_end():
+    right = {"step 0: the weights of layer": [WANTED], "its files": ["a"]}
+    same(right | {"held": 3}, right, "rank 0")
+    with pytest.raises(Wrong, match=r"^rank 0, step 0: the weights of layer 0: element 0 is") as caught:
+        same(right | {"step 0: the weights of layer": [WANTED + 1]}, right, "rank 0", {"of layer": "Look."})
+    assert caught.value.advice == "Look."
+    with pytest.raises(Wrong, match=r"^rank 0, its files: got \[\], expected \['a'\]$"):
+        same(right | {"its files": []}, right, "rank 0")
+
+
 def test_changed_input_is_named():
-    unchanged(outcome([], 1, inputs=[(WANTED,)], given=[[WANTED.clone()]]))
+    expect.keeps_input()(outcome([], 1, inputs=[(WANTED,)], given=[[WANTED.clone()]]))
     with pytest.raises(Wrong, match="at 1 rank: rank 0 changed its input"):
-        unchanged(outcome([], 1, inputs=[(WANTED,)], given=[[WANTED + 1]]))
+        expect.keeps_input()(outcome([], 1, inputs=[(WANTED,)], given=[[WANTED + 1]]))
 
 
 def test_wrong_rank_is_named():
     with pytest.raises(Wrong, match="at 2 ranks: rank 1: element 0"):
-        right_everywhere(outcome([], 2, results=[WANTED, WANTED + 1]), [WANTED, WANTED], "")
+        expect.equals()(outcome([], 2, results=[WANTED, WANTED + 1], right=[WANTED, WANTED]))

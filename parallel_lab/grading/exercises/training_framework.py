@@ -25,7 +25,7 @@ EXERCISE = Exercise(
     drive=drivers.train_framework,
     expected=oracles.whole_batches,
     settings={"widths": (20, 40, 10), "rows": (60,), "batches": 1},
-    always=(expect.equals({"parameter": MEANS, "losses": MEANS, "disk": DISK}, oracles.TRAINED),),
+    always=(expect.equals({"parameter": MEANS, "the loss of step": MEANS, "disk": DISK}, oracles.TRAINED),),
     tests=(
         test("Weights and losses are those of one process, on every rank, at 1, 2 and 3 ranks", on((1, 2, 3), **EVEN)),
         test("The same where the batch does not divide by the number of ranks, at 3 and 4", on((3, 4), **UNEVEN)),
