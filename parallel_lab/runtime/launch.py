@@ -1,6 +1,7 @@
 """`launch` runs a plain function on real processes and says what they did."""
 
 import functools
+import math
 import os
 import pickle
 import tempfile
@@ -61,6 +62,7 @@ def launch(
     link: Link | None = None,
     faults: Sequence[Fault] = (),
     timeout: float = 60.0,
+    still_s: float = math.inf,
     device: str = "auto",
     seed: int = 0,
     memory_bytes: int | None = None,
@@ -83,6 +85,7 @@ def launch(
         link: an emulated slower network.
         faults: `Kill`, `Delay`, `Drop`: what goes wrong.
         timeout: seconds until ranks that have not finished are ended; infinity for no limit.
+        still_s: seconds until ranks are ended that neither compute nor call anything; a busy machine is no matter.
         device: `auto`, `cpu` or `cuda`.
         seed: where the random generators of each rank start.
         memory_bytes: the most that each rank may allocate beyond what it starts with (Linux), and on its GPU.
@@ -106,7 +109,7 @@ def launch(
     began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         limits = (memory_bytes, began_s, timeout, folder, tuple(may_fail), record)
-        return _watch(Job(call, ranks, seed, link, tuple(faults), where, *limits), echo)
+        return _watch(Job(call, ranks, seed, link, tuple(faults), where, *limits), echo, still_s)
 
 
 def _validate(fn: Any, ranks: Any, timeout: Any, seed: Any, may_fail: Any) -> None:
@@ -131,7 +134,7 @@ def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
         raise TypeError(f"{text}. Open files, locks, sockets and generators inside the function instead.") from None
 
 
-def _watch(job: Job, echo: bool) -> Run:
+def _watch(job: Job, echo: bool, still_s: float) -> Run:
     """Starts the ranks and turns what becomes of them into a `Run` or an error."""
     error, bar = None, Bar(job.ranks)
     with open(os.path.join(job.folder, "job"), "wb") as file:
@@ -140,9 +143,9 @@ def _watch(job: Job, echo: bool) -> Run:
         for fault in job.faults:
             if isinstance(fault, Kill) and fault.rank < job.ranks:
                 watch.peers[fault.rank].kill = fault
-        finished = watch.wait(job.timeout_s)
+        finished = watch.wait(job.timeout_s, still_s)
         if not finished:
-            error = report.hang(watch, job.timeout_s, ())
+            error = report.hang(watch, min(job.timeout_s, still_s), ())
         elif watch.fatal or not watch.returned:
             error = report.failure(watch, ())
         else:

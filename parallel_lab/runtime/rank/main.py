@@ -100,7 +100,8 @@ class Kernel:
                 elif isinstance(question, int):
                     backend.door.liveness.note(question)
                 else:
-                    self.tell("pulse", waiting=backend.door.calls.waiting(), calls=backend.door.calls.total)
+                    log = backend.door.calls
+                    self.tell("pulse", waiting=log.waiting(), calls=log.total, processor_s=time.process_time())
             self.released.set()
             return
         os._exit(1)

@@ -102,7 +102,10 @@ class CollectiveWork(LabWork):
     """The handle of a collective. DDP never calls `wait` but takes the future, so completion is recorded there too.
 
     Args:
-        inner, call, recorder, index: see `LabWork`.
+        inner: the handle of the group below.
+        call: what the log of calls knows of it.
+        recorder: collects the rank's spans.
+        index: of the span.
         over: the future that completes when the collective is over, and whether it is the lab's own.
         after: runs once, when the result has arrived, and before anyone is told: it copies staged tensors back.
         outputs: the caller's tensors where others were staged for them; the future then gives these.
