@@ -36,7 +36,7 @@ def test(title: str, *checks: Sequence[Check]) -> Test:
 
 
 def on(ranks: int | Sequence[int], *graders: Grader, **settings: Any) -> list[Check]:
-    """A check for each number of ranks: its case runs with `settings`, and `graders` look at it. `link` is an emulated network."""
+    """A check for each number of ranks: its case runs with `settings` (`link` is a network), `graders` look at it."""
     several = (ranks,) if isinstance(ranks, int) else ranks
     return [Check(Case(n, tuple(settings.items())), graders) for n in several]
 
