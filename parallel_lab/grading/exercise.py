@@ -41,6 +41,11 @@ def on(ranks: int | Sequence[int], *graders: Grader, **settings: Any) -> list[Ch
     return [Check(Case(n, tuple(settings.items())), graders) for n in several]
 
 
+def on_each(cases: Sequence[dict[str, Any]], *graders: Grader) -> list[Check]:
+    """A check for each of `cases`, the settings of a training whose `counts` name a number of batches for each rank."""
+    return [check for case in cases for check in on(len(case["counts"]), *graders, **case)]
+
+
 def changed_on(ranks: int, **settings: Any) -> list[Check]:
     """A check in which something arrives changed, and the result must change with it."""
     return [Check(Case(ranks, tuple(settings.items()), changed=True), (heard(),))]
