@@ -22,37 +22,17 @@ WIDE = {"widths": (64,) * (LAYERS + 1), "limits": LIMITS}
 SHARE = 3 * LAYERS * LAYER_BYTES * 3 / 4
 FLAT = "parameters() has one flat tensor: rank r's part of weight and bias, end to end, padded to n equal parts."
 MEAN = "The mean over ranks of the layer's gradient, and of it this rank's part."
+GONE = "The layer's own parameters, and what was gathered, must be gone: who still refers to them?"
+SAVED = "What autograd saves for backward counts too: it keeps the weight of a linear layer unless you prevent it."
+FORWARD = "Gather a layer just before it computes, and free it before the next one."
+BACKWARD = "Gather a layer again just before its backward, and free it before the next one."
+AFTER = "After the reduce-scatter nobody needs the whole gradient, nor the gathered layer."
 frees = expect.holds(
-    (
-        "step",
-        "between two steps",
-        "its shards are",
-        "The layer's own parameters, and what was gathered, must be gone: who still refers to them?",
-    ),
-    (
-        "between",
-        "after forward and before backward",
-        "its shards and the activations are",
-        "What autograd saves for backward counts too: it keeps the weight of a linear layer unless you prevent it.",
-    ),
-    (
-        "layer_forward",
-        "in the forward of layer {}",
-        "shards, this layer and the activations are",
-        "Gather a layer just before it computes, and free it before the next one.",
-    ),
-    (
-        "layer_backward",
-        "in the backward of layer {}",
-        "shards, this layer, its gradients, activations are",
-        "Gather a layer again just before its backward, and free it before the next one.",
-    ),
-    (
-        "step_over",
-        "after backward",
-        "its shards and their gradients are",
-        "After the reduce-scatter nobody needs the whole gradient, nor the gathered layer.",
-    ),
+    ("step", "between two steps", "its shards are", GONE),
+    ("between", "after forward and before backward", "its shards and the activations are", SAVED),
+    ("layer_forward", "in the forward of layer {}", "shards, this layer and the activations are", FORWARD),
+    ("layer_backward", "in the backward of layer {}", "shards, this layer, its gradients, activations are", BACKWARD),
+    ("step_over", "after backward", "its shards and their gradients are", AFTER),
 )
 travels = expect.sends(
     "gather, gather and reduce-scatter send",
