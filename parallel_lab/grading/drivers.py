@@ -25,7 +25,7 @@ from parallel_lab.grading.rank_side import ARRIVING, REDUCING, change_first_arri
 from parallel_lab.trace.memory import SavedTensors, live_bytes
 
 LR = 0.1
-PATIENCE_S = 2.0
+LOOKS = 200  # at what is held, before it counts
 
 
 def normal(case: Case, rank: int, generator: torch.Generator) -> tuple:
@@ -188,7 +188,7 @@ class Held:
 
     def __init__(self) -> None:
         self.own_bytes = 0
-        self.patience_s = PATIENCE_S
+        self.looks = LOOKS
 
     def copies(self, values: Iterable[Tensor | None]) -> list[Tensor | None]:
         """Each tensor as it is now."""
@@ -200,13 +200,15 @@ class Held:
         """Bytes held now.
 
         A thread of gloo's lets a finished collective's tensors go a moment after `wait` has returned. So with more than
-        `most` it looks again, until there is less or, once in a run, for a while.
+        `most` it looks again and again, less often after each time that it was in vain. Looks and not seconds: a busy
+        machine stretches both sides alike.
         """
-        until_s = time.monotonic() + self.patience_s
-        while (held_bytes := live_bytes() - self.own_bytes) > most and self.patience_s:
-            time.sleep(0.001)
-            if time.monotonic() > until_s:
-                self.patience_s = 0.0
+        held_bytes = 0
+        for _ in range(self.looks):
+            if (held_bytes := live_bytes() - self.own_bytes) <= most:
+                return held_bytes
+            time.sleep(0.002)
+        self.looks = max(self.looks // 2, 10)
         return held_bytes
 
 

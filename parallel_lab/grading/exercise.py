@@ -36,9 +36,14 @@ def test(title: str, *checks: Sequence[Check]) -> Test:
 
 
 def on(ranks: int | Sequence[int], *graders: Grader, **settings: Any) -> list[Check]:
-    """A check for each number of ranks: its case runs with `settings`, and `graders` look at it. `link` is an emulated network."""
+    """A check for each number of ranks: its case runs with `settings` (`link` is a network), `graders` look at it."""
     several = (ranks,) if isinstance(ranks, int) else ranks
     return [Check(Case(n, tuple(settings.items())), graders) for n in several]
+
+
+def on_each(cases: Sequence[dict[str, Any]], *graders: Grader) -> list[Check]:
+    """A check for each of `cases`, the settings of a training whose `counts` name a number of batches for each rank."""
+    return [check for case in cases for check in on(len(case["counts"]), *graders, **case)]
 
 
 def changed_on(ranks: int, **settings: Any) -> list[Check]:

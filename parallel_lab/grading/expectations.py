@@ -7,7 +7,7 @@ number of ranks, `lambda n: 2 * (n - 1)`.
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import ceil
 from typing import Any, Concatenate, ParamSpec
 
@@ -74,7 +74,7 @@ def heard(outcome: Outcome) -> None:
 
 
 @grader
-def unlike(outcome: Outcome, what: str, mistakes: dict[str, Callable[[Outcome], list]], advice: str) -> None:
+def unlike(outcome: Outcome, what: str, mistakes: Mapping[str, Callable[[Outcome], list]], advice: str) -> None:
     """The item `what` of the results is not that of a usual mistake, which a message can call by its name."""
     got, right = ([result[what] for result in results] for results in (outcome.results, outcome.expected))
     for mistake, made in mistakes.items():

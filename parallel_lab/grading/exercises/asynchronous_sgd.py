@@ -6,7 +6,7 @@ price is staleness, the number of updates between the weights a gradient was com
 
 from parallel_lab.grading import expectations as expect
 from parallel_lab.grading import replay, workers
-from parallel_lab.grading.exercise import Exercise, on, test
+from parallel_lab.grading.exercise import Exercise, on_each, test
 from parallel_lab.grading.workers import Hold
 
 CASES = tuple({"counts": counts} for counts in ((0, 5), (0, 4, 6), (0, 5, 3, 4)))  # batches of each rank
@@ -20,11 +20,6 @@ PULL = "Whose push is it? Only that worker wants weights now; the others have wo
 listens = replay.goes_on("Whom does the server listen to, and when does it answer?")
 
 
-def with_workers(*graders, cases=CASES):
-    """Checks with 1, 2 and 3 workers."""
-    return [check for case in cases for check in on(len(case["counts"]), *graders, **case)]
-
-
 EXERCISE = Exercise(
     name="asynchronous_sgd",
     device="cpu",  # gloo receives from any source only there
@@ -33,20 +28,20 @@ EXERCISE = Exercise(
     settings={"width": 64, "lr": 0.8, "servers": 1, "momentum": 0.0, "reports_staleness": True, "pulls_first": False},
     always=(replay.applies_each_gradient("Each gradient is one step: w -= lr g."), expect.forbids(advice=SEND)),
     tests=(
-        test("Each gradient of each worker is applied, alone and once, as reported", with_workers()),
-        test("A worker computes at weights that it pulled after its last push", with_workers(replay.reads_own())),
+        test("Each gradient of each worker is applied, alone and once, as reported", on_each(CASES)),
+        test("A worker computes at weights that it pulled after its last push", on_each(CASES, replay.reads_own())),
         test(
             "A worker sends a gradient a batch, and the server answers him alone with weights; nothing else travels",
-            with_workers(replay.exchanges(PUSH, PULL)),
+            on_each(CASES, replay.exchanges(PUSH, PULL)),
         ),
         test(
             "While slow workers work on one gradient, a fast one finishes all of its own",
-            with_workers(replay.reads_own()),  # what is wrong without slow workers is said first: it costs no time
-            with_workers(listens, cases=HELD),
+            on_each(CASES, replay.reads_own()),  # what is wrong without slow workers is said first: it costs no time
+            on_each(HELD, listens),
         ),
         test(
             "The staleness reported for each update is the true one, also that of a slow worker",
-            *(with_workers(replay.reports_staleness()), with_workers(replay.reports_staleness(), cases=HELD)),
+            on_each(CASES + HELD, replay.reports_staleness()),
         ),
     ),
 )

@@ -9,10 +9,16 @@ from math import ceil, inf
 
 from parallel_lab.grading import expectations as expect
 from parallel_lab.grading import oracles, replay, workers
-from parallel_lab.grading.exercise import Exercise, on, test
+from parallel_lab.grading.exercise import Exercise, on_each, test
 
-EVEN = (((6,), 3), ((6, 6), 3), ((6, 6, 6), 2), ((4, 4, 4, 4), 4), ((3, 3), 1))  # (batches of each rank, every)
-UNEVEN = (((7, 7), 3), ((7, 5, 2), 3), ((2, 6, 5, 1), 2), ((3, 2), 10))
+EVEN = tuple(
+    {"counts": counts, "every": every}
+    for counts, every in (((6,), 3), ((6, 6), 3), ((6, 6, 6), 2), ((4, 4, 4, 4), 4), ((3, 3), 1))
+)
+UNEVEN = tuple(
+    {"counts": counts, "every": every}
+    for counts, every in (((7, 7), 3), ((7, 5, 2), 3), ((2, 6, 5, 1), 2), ((3, 2), 10))
+)
 AVERAGE = "After `every` local steps, and once after the last ones, all take the average, weighted by their steps."
 OWN = "Within a round each rank steps on its own weights; a round begins with the average."
 ONE = "How many averages are there? One all_reduce of the weights each is enough."
@@ -24,15 +30,12 @@ MISTAKES = {
 }
 
 
-def ring(counts, every):
-    """A ring all-reduce of the 60 weights a round."""
-    count = ceil(max(counts) / every)
-    return expect.sends(f"{count} averages by a ring send", lambda n: count * 960 * (n - 1) / n, advice=ONE, slack=64)
-
-
-def each(cases, grader=lambda counts, every: ()):
-    """A check for each division of batches."""
-    return [check for case in cases for check in on(len(case[0]), *grader(*case), counts=case[0], every=case[1])]
+@expect.grader
+def averages_by_a_ring(outcome) -> None:
+    """A rank sends what a ring all-reduce of the 60 weights sends, once a round."""
+    count = ceil(max(outcome.case["counts"]) / outcome.case["every"])
+    what = f"{count} averages by a ring send"
+    expect.sends(what, lambda n: count * 960 * (n - 1) / n, advice=ONE, slack=64)(outcome)
 
 
 EXERCISE = Exercise(
@@ -47,15 +50,15 @@ EXERCISE = Exercise(
         expect.equals({"its gradient": OWN, "it returned": AVERAGE}),
     ),
     tests=(
-        test("Every rank returns the weights of local SGD in one process, at 1 to 4 ranks", each(EVEN)),
-        test("Uneven shares count by the steps taken, and ranks without batches still join in", each(UNEVEN)),
+        test("Every rank returns the weights of local SGD in one process, at 1 to 4 ranks", on_each(EVEN)),
+        test("Uneven shares count by the steps taken, and ranks without batches still join in", on_each(UNEVEN)),
         test(
             "Within a round nothing is sent and nobody waits; between two rounds all meet",
-            each(EVEN + UNEVEN, lambda *case: (replay.is_silent_within_rounds(),)),
+            on_each(EVEN + UNEVEN, replay.is_silent_within_rounds()),
         ),
         test(
             "A rank sends the weights once a round: 1/H of the bytes of synchronous SGD",
-            each(EVEN + UNEVEN, lambda *case: (ring(*case),)),
+            on_each(EVEN + UNEVEN, averages_by_a_ring()),
         ),
     ),
 )

@@ -6,7 +6,7 @@ the weights slice by slice. A gradient may miss the newest updates of others, bu
 
 from parallel_lab.grading import expectations as expect
 from parallel_lab.grading import replay, workers
-from parallel_lab.grading.exercise import Exercise, on, test
+from parallel_lab.grading.exercise import Exercise, on_each, test
 from parallel_lab.grading.workers import Hold
 
 CASES = (
@@ -27,11 +27,6 @@ PUSH = "Each server needs its slice of the gradient, once a batch."
 PULL = "Whose pull is it? Only that worker gets the slice."
 
 
-def with_workers(*graders, cases=CASES):
-    """Checks with 1 to 3 workers and 1 or 2 servers."""
-    return [check for case in cases for check in on(len(case["counts"]), *graders, **case)]
-
-
 EXERCISE = Exercise(
     name="parameter_server",
     device="cpu",  # gloo receives from any source only there
@@ -41,23 +36,24 @@ EXERCISE = Exercise(
     always=(replay.applies_each_gradient(MOMENTUM), expect.forbids(advice=SEND)),
     tests=(
         test(
-            "Every push is one step with momentum on its slice, with 1 to 3 workers and 1 or 2 servers", with_workers()
+            "Every push is one step with momentum on its slice, with 1 to 3 workers and 1 or 2 servers", on_each(CASES)
         ),
         test(
-            "Each server takes and holds its slice of the weights, and no more", with_workers(replay.takes_its_slice())
+            "Each server takes and holds its slice of the weights, and no more",
+            on_each(CASES, replay.takes_its_slice()),
         ),
         test(
             "A worker pushes a slice to its owner and pulls it from there, once a batch; nothing else travels",
-            with_workers(replay.exchanges(PUSH, PULL)),
+            on_each(CASES, replay.exchanges(PUSH, PULL)),
         ),
         test(
             "A worker pulls after each push, and what it pulls is never further behind than the bound",
-            with_workers(replay.reads_own(), replay.reads_within_bound()),
+            on_each(CASES, replay.reads_own(), replay.reads_within_bound()),
         ),
         test(
             "While a worker is slow, the others go ahead by the bound, and not a step further",
-            with_workers(replay.reads_own()),  # what is wrong without a slow worker is said first: it costs no time
-            with_workers(replay.goes_on(AHEAD, BACK), replay.reads_own(), replay.reads_within_bound(), cases=HELD),
+            on_each(CASES, replay.reads_own()),  # what is wrong without a slow worker is said first: it costs no time
+            on_each(HELD, replay.goes_on(AHEAD, BACK), replay.reads_own(), replay.reads_within_bound()),
         ),
     ),
 )
