@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
-from parallel_lab.view.drawing import legend_below, swatches
+from parallel_lab.view.drawing import WIDTH_IN, legend_below, swatches
 from parallel_lab.view.geometry import Geometry
 from parallel_lab.view.layout import Layout, held_bytes
 from parallel_lab.view.style import BAND, FAINT, INK, looks, order, settings, shorten
@@ -46,24 +46,23 @@ def timeline_figure(
     layout: Layout,
     *,
     title: str | None,
-    width_in: float,
     slots: bool,
-    memory: bool,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | None,
 ) -> Figure:
-    """Draws `layout`, with a strip of bytes held under each rank when `memory` is true; `names` are the bands'."""
+    """Draws `layout`, with a strip of bytes held under each rank where memory was sampled; `names` are the bands'."""
+    memory = bool(trace.memory)
     geometry = Geometry.of(layout, memory)
     right = _RIGHT_MEMORY if memory else _RIGHT
     with settings():
-        figure = Figure(figsize=(width_in, 1.0), facecolor="white")
+        figure = Figure(figsize=(WIDTH_IN, 1.0), facecolor="white")
         FigureCanvasAgg(figure)
         legend, legend_in = _legend(figure, layout)
         top = _TOP_TITLE if title else _TOP
         height_in = top + geometry.height + _AXIS + legend_in
-        figure.set_size_inches(width_in, height_in)
+        figure.set_size_inches(WIDTH_IN, height_in)
         low = (_AXIS + legend_in) / height_in
-        axes_in = width_in - _LEFT - right
-        ax = figure.add_axes((_LEFT / width_in, low, axes_in / width_in, geometry.height / height_in))
+        axes_in = WIDTH_IN - _LEFT - right
+        ax = figure.add_axes((_LEFT / WIDTH_IN, low, axes_in / WIDTH_IN, geometry.height / height_in))
         scale = _axes(ax, trace, layout, geometry, slots)
         if title:
             ax.set_title(shorten(title, int(axes_in / 0.085)), loc="left", fontsize=10, color=INK)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from parallel_lab.view.drawing import Drawing, check_sheets, label_outer, label_sheet, panels
+from parallel_lab.view.drawing import WIDTH_IN, Drawing, check_sheets, label_outer, label_sheet, panels
 from parallel_lab.view.style import settings
 from parallel_lab.view.text import table, titled
 
@@ -24,23 +24,14 @@ def heatmap(
     ylabel: str = "",
     across: int = 4,
     title: str | None = None,
-    alt: str | None = None,
     show_values: bool = True,
-    width_in: float = 9.0,
+    width_in: float = WIDTH_IN,
 ) -> Drawing:
     """Draws one panel for each of `matrices`: {heading: numbers}, from white (0) to dark (the largest of all panels).
 
-    Args:
-        matrices: every panel has the same rows and columns; `numbers[row][column]` is 0 or more.
-        rows: their names, from top to bottom.
-        columns: their names, from left to right; long ones stand upright.
-        xlabel: what columns are, with the unit.
-        ylabel: what rows are, with the unit.
-        across: the most panels side by side.
-        title: above the picture.
-        alt: the alternative text; one is made where none is given.
-        show_values: whether the text lists the largest number of each panel; False where it differs between machines.
-        width_in: width in inches.
+    Every panel has the same `rows` and `columns`, which are their names; `numbers[row][column]` is 0 or more. At most
+    `across` panels stand side by side. `show_values=False` leaves the largest numbers out of the text, where they
+    differ between machines.
 
     Raises:
         ValueError: there is nothing to draw, a panel has another shape, or a number is negative.
@@ -63,7 +54,7 @@ def heatmap(
         label_outer(axes, across, xlabel, ylabel)
         figure.colorbar(ScalarMappable(scale, shades), ax=axes, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
     made = f"Heatmap of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(arrays)}."
-    return Drawing(figure, alt=alt or titled(title, made), text=_text(arrays, show_values))
+    return Drawing(figure, alt=titled(title, made), text=_text(arrays, show_values))
 
 
 def _too_wide(columns: Sequence[str], room_in: float) -> bool:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
-from parallel_lab.view.drawing import Drawing, legend_below, panels, swatches, tidy
+from parallel_lab.view.drawing import WIDTH_IN, Drawing, legend_below, panels, swatches, tidy
 from parallel_lab.view.layout import extent, held_bytes
 from parallel_lab.view.slots import trace_of
 from parallel_lab.view.style import INK, looks, order, settings
@@ -16,18 +16,10 @@ from parallel_lab.view.text import plural, table, titled
 _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 
-def draw_memory(
-    source, *, names: Sequence[str] | None = None, title: str | None = None, width_in: float = 9.0
-) -> Drawing:
-    """Draws the bytes that each rank held, a panel a rank, all to one scale, stacked by kind.
+def draw_memory(source, *, names: Sequence[str] | None = None, title: str | None = None) -> Drawing:
+    """Draws the bytes that each rank of a run or a trace held, a panel a rank, all to one scale, stacked by kind.
 
-    The text gives each rank's peak and what it was made of.
-
-    Args:
-        source: a run or a trace.
-        names: of the ranks, in place of `rank 0`, `rank 1` and so on.
-        title: above the picture.
-        width_in: width in inches.
+    The text gives each rank's peak and what it was made of. `names` stand in place of `rank 0`, `rank 1` and so on.
 
     Raises:
         ValueError: the trace has no memory samples, or there is not one name for each rank.
@@ -45,7 +37,7 @@ def draw_memory(
     unit_s, unit_name = time_unit(end_s - start_s)
     with settings():
         columns = 1 if trace.ranks == 1 else 2 if trace.ranks <= 8 else 4
-        figure, axes = panels(trace.ranks, columns, width_in, 1.55, title, sharex=True, sharey=True)
+        figure, axes = panels(trace.ranks, columns, WIDTH_IN, 1.55, title, sharex=True, sharey=True)
         for rank, ax in enumerate(axes):
             _panel(ax, trace, rank, kinds, scale, unit_s)
             ax.set_title(names[rank], fontsize=8.5, color=INK, loc="left")
