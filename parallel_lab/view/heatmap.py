@@ -47,20 +47,15 @@ def heatmap(
     with settings():
         panel_in = 0.7 + (width_in / across - 0.6) * len(rows) / len(columns)
         figure, axes = panels(len(arrays), across, width_in, panel_in, title)
-        upright = 90 * _too_wide(columns, width_in / across - 0.7)
+        longest = max(map(len, columns))
+        collide = longest > 1 and longest * _COLUMN_IN * len(columns) > width_in / across - 0.7
         for ax, (name, array) in zip(axes, arrays.items(), strict=True):
             ax.imshow(array, cmap=shades, norm=scale, aspect="auto", interpolation="nearest")
-            label_sheet(ax, name, rows, columns, 6.5, upright)
+            label_sheet(ax, name, rows, columns, 6.5, turn=90 if collide else 0)
         label_outer(axes, across, xlabel, ylabel)
         figure.colorbar(ScalarMappable(scale, shades), ax=axes, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
     made = f"Heatmap of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(arrays)}."
     return Drawing(figure, alt=titled(title, made), text=_text(arrays, show_values))
-
-
-def _too_wide(columns: Sequence[str], room_in: float) -> bool:
-    """Whether names of columns would run into each other if they lay."""
-    longest = max(map(len, columns))
-    return longest > 1 and longest * _COLUMN_IN * len(columns) > room_in
 
 
 def _text(arrays: Mapping[str, np.ndarray], show_values: bool) -> str:

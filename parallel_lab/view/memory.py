@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
 from parallel_lab.view.drawing import WIDTH_IN, Drawing, legend_below, panels, swatches, tidy
-from parallel_lab.view.layout import extent, held_bytes
+from parallel_lab.view.layout import extent
 from parallel_lab.view.slots import trace_of
 from parallel_lab.view.style import INK, looks, order, settings
 from parallel_lab.view.text import plural, table, titled
@@ -54,7 +54,7 @@ def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float, un
     """One rank's steps; each level lasts until the next sample, the last until this rank's last span or sample."""
     tidy(ax)
     start_s, end_s = extent(trace)
-    levels = list(held_bytes(trace, rank))
+    levels = list(trace.held_bytes(rank))
     if not levels:
         return
     known_s = [s.end_s for s in trace.of(rank)] + [levels[-1][0]]
@@ -71,7 +71,9 @@ def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float, un
 
 
 def _text(trace: Trace, kinds: list[str], names: Sequence[str]) -> str:
-    peaks = [_at_peak(trace, rank) for rank in range(trace.ranks)]
+    # What each rank held when it held most; nothing where it was not sampled.
+    every = [[held for _, held in trace.held_bytes(rank)] for rank in range(trace.ranks)]
+    peaks = [max(levels, key=lambda held: sum(held.values()), default={}) for levels in every]
     parts = kinds if len(kinds) > 1 else []
     columns = {
         "rank": [name.removeprefix("rank ") for name in names],
@@ -80,8 +82,3 @@ def _text(trace: Trace, kinds: list[str], names: Sequence[str]) -> str:
     for kind in parts:
         columns[kind] = [format_bytes(held.get(kind, 0)) for held in peaks]
     return "\n".join(table(columns))
-
-
-def _at_peak(trace: Trace, rank: int) -> dict[str, int]:
-    """What `rank` held, by kind, when it held most; empty where it was not sampled."""
-    return max((held for _, held in held_bytes(trace, rank)), key=lambda held: sum(held.values()), default={})

@@ -47,16 +47,11 @@ def draw(
 ) -> Timeline:
     """Draws what each rank did, or shall do, over time: one band a rank, computing above communicating.
 
-    Where memory was sampled, a strip under each band has the bytes held.
+    `source` is a run, a `Trace`, or a `Plan`, which is drawn in slots of equal length. Where memory was sampled, a
+    strip under each band has the bytes held. A notebook shows the picture with a summary below.
 
-    Args:
-        source: a run, a `Trace`, or a `Plan`; a plan is drawn in slots of equal length.
-        title: above the picture.
-        names: of the bands, in place of `rank 0`, `rank 1`, ..., where a trace was put together from several runs; 8
-            characters at most are shown. The interactive canvas keeps the numbers.
-
-    Returns:
-        A picture that a notebook shows with a summary below; see `Timeline` for what else it does.
+    Where a trace was put together from several runs, `names` stand in place of `rank 0`, `rank 1`, ...; 8 characters
+    at most are shown. The interactive canvas keeps the numbers.
 
     Raises:
         TypeError: `source` is none of the three.
