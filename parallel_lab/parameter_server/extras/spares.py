@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -23,9 +22,8 @@ from torch import nn
 from parallel_lab.agree.arguments import whole
 from parallel_lab.parameter_server import server, wire
 from parallel_lab.parameter_server.extras.snapshots import Snapshots
-from parallel_lab.parameter_server.record import Served
 from parallel_lab.parameter_server.rules import Rule
-from parallel_lab.parameter_server.server import Server, Shard
+from parallel_lab.parameter_server.server import Served, Server, Shard, side_by_side
 from parallel_lab.parameter_server.shards import bounds, flat
 from parallel_lab.parameter_server.wire import BYE, Header, Line, Lost, Message
 from parallel_lab.parameter_server.worker import Worker
@@ -177,31 +175,13 @@ def serve(
     for index, cut in enumerate(bounds(len(w), servers)):
         shard = Shard(index, w[cut], lambda one: optimizer_class(one, **optimizer_kwargs), rule, workers)
         stand_ins.append(Spare(shard, everyone, first, list(range(workers)), snapshots))
-    return _serve_all(stand_ins)
-
-
-def _serve_all(stand_ins: list[Spare]) -> Spared:
-    """Serves all shards side by side; raises the first error at once."""
-    ended: SimpleQueue[tuple[Spare, Served | Exception]] = SimpleQueue()
-    for spare in stand_ins:
-        threading.Thread(target=_report, args=(spare, ended), daemon=True, name=f"shard {spare.shard.index}").start()
-    told, parameters = Spared(), {}
-    for _ in stand_ins:
-        spare, served = ended.get()
-        if isinstance(served, Exception):
-            raise served
-        told.sent_bytes += served.sent_bytes
-        if spare.taken:
-            told.updates += served.updates
-            told.version, told.lost = max(told.version, served.version), max(told.lost, spare.lost)
-            parameters[spare.shard.index] = served.parameters
-    told.taken = sorted(parameters)
-    told.parameters = torch.cat([parameters[index] for index in told.taken]) if parameters else told.parameters
-    return told
-
-
-def _report(spare: Spare, ended: SimpleQueue) -> None:
-    try:
-        ended.put((spare, spare.run()))
-    except Exception as error:
-        ended.put((spare, error))
+    served = side_by_side([spare.run for spare in stand_ins])
+    taken = [(spare, one) for spare, one in zip(stand_ins, served, strict=True) if spare.taken]
+    return Spared(
+        updates=[update for _, one in taken for update in one.updates],
+        version=max((one.version for _, one in taken), default=0),
+        parameters=torch.cat([w[:0], *(one.parameters for _, one in taken)]),
+        sent_bytes=sum(one.sent_bytes for one in served),
+        taken=[spare.shard.index for spare, _ in taken],
+        lost=max((spare.lost for spare, _ in taken), default=0),
+    )

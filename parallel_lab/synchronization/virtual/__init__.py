@@ -1,10 +1,9 @@
 """Virtual time, as chapters use it: `schedule` what happens when, `replay` it with real gradients, draw its `trace`."""
 
+from parallel_lab.parameter_server import Update
 from parallel_lab.plan import RECV, SEND
 from parallel_lab.synchronization.local_sgd import LocalSteps
-from parallel_lab.synchronization.record import Update, histogram
-from parallel_lab.synchronization.virtual.clock import Schedule, Strategy, schedule, slow_worker
-from parallel_lab.synchronization.virtual.events import Costs
+from parallel_lab.synchronization.virtual.clock import Costs, Schedule, Strategy, schedule, slow_worker
 from parallel_lab.synchronization.virtual.retrain import Curve, replay
 from parallel_lab.trace import Span, Trace
 
@@ -46,7 +45,6 @@ __all__ = [
     "Schedule",
     "Strategy",
     "Update",
-    "histogram",
     "replay",
     "schedule",
     "slow_worker",
