@@ -135,9 +135,6 @@ def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False, ax
 
     The part of an op is its shard. Asks hold nobody up here: they are short, and travel while the worker would wait
     anyway. With `finish` all workers pull the final parameters at the end.
-
-    Raises:
-        TypeError, ValueError: a number is no whole number from 1.
     """
     for name, value in (("workers", workers), ("servers", servers), ("steps", steps)):
         whole(name, value)

@@ -122,12 +122,7 @@ def train(
 
 
 def servers_of(strategy: object, servers: int | None) -> int:
-    """How many ranks serve where the caller wants `servers`; None stands for as few as the strategy can do with.
-
-    Raises:
-        TypeError: `strategy` is none, but the class of one, say.
-        ValueError: it cannot run with so many servers.
-    """
+    """How many ranks serve where the caller wants `servers`; None stands for as few as the strategy can do with."""
     alone, served = hasattr(strategy, "stepper"), isinstance(strategy, Rule)
     if isinstance(strategy, type) or not (alone or served):
         raise TypeError(f"strategy={strategy!r}: expected an object, such as Synchronous() or Stale(bound=2)")

@@ -11,8 +11,8 @@ of their own, in which all goes on as without spares.
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ class Spare(Server):
             self._changed.notify_all()
 
     def may_answer(self, worker: int) -> bool:
-        """As of `Server`, after each worker has been heard once."""
+        """At once to who has not been heard; then as of `Server`."""
         return worker not in self._heard or super().may_answer(worker)
 
     def _give_up_lost_pushes(self) -> None:
@@ -95,23 +95,17 @@ class SparedWorker(Worker):
         with it the other workers, would wait to hear from this one.
         """
         self._may = "nothing"
-        with ThreadPoolExecutor(len(self.order), "read") as pool:
-            list(pool.map(lambda shard: self._insist(shard, what), self.order))
+        side_by_side([partial(self._insist, shard, what) for shard in self.order])
 
     def _insist(self, shard: int, what: int) -> None:
-        while True:
-            line = self.lines[shard]
-            try:
-                return self.receive(shard, self.ask(shard, what))
-            except Lost as error:
-                self.lost(shard, error, line)
+        read = False
+        while not read:
+            with self._reaching(shard):
+                self.receive(shard, self.ask(shard, what))
+                read = True
 
     def lost(self, shard: int, error: Lost, line: Line) -> None:
-        """Turns to the first spare that lives.
-
-        Raises:
-            RuntimeError: no spare is left.
-        """
+        """Turns to the first spare that lives; without one, as of `Worker`."""
         with self._turning:
             dead = line.peer if line.group is self.everyone else -1
             self._spares = [spare for spare in self._spares if spare != dead]
@@ -140,11 +134,7 @@ class SparedWorker(Worker):
 
 
 def groups(servers: int, spares: int) -> tuple[dist.ProcessGroup, dist.ProcessGroup]:
-    """All ranks, and those that are no spares; every rank calls this.
-
-    Raises:
-        TypeError, ValueError: a number is no whole number from 1, or no rank is left to work.
-    """
+    """All ranks, and those that are no spares; every rank calls this."""
     whole("servers", servers)
     whole("spares", spares)
     everyone = wire.members(None, servers + spares)

@@ -55,11 +55,7 @@ class Gradients:
         self.losses: list[float] = []  # of the gradients since the list was last emptied
 
     def of(self, worker: int, at: Tensor) -> tuple[Tensor, float]:
-        """The gradient of the worker's next batch at the weights `at`, both (P,), and how much it counts in a mean.
-
-        Raises:
-            ValueError: the worker has no batch left.
-        """
+        """The gradient of the worker's next batch at the weights `at`, both (P,), and how much it counts in a mean."""
         batch = next(self.streams[worker], None)
         if batch is None:
             raise ValueError(f"worker {worker} has no batch left: give each worker as many as there are updates")
@@ -174,8 +170,8 @@ def _local(schedule: Schedule, strategy: LocalSteps, gradients: Gradients, make:
     shared, momentum = gradients.start.clone(), torch.zeros_like(gradients.start)
     own_weights = [nn.Parameter(shared.clone()) for _ in range(schedule.workers)]
     optimizers = [make([parameter]) for parameter in own_weights]
-    for _, steps in groupby(schedule, key=lambda update: update.version):
-        seen = [0.0] * schedule.workers
+    for _, round_ in groupby(schedule, key=lambda update: update.version):
+        steps, seen = list(round_), [0.0] * schedule.workers
         for update in steps:
             worker = update.worker
             own_weights[worker].grad, weight = gradients.of(worker, own_weights[worker].detach())
@@ -186,4 +182,4 @@ def _local(schedule: Schedule, strategy: LocalSteps, gradients: Gradients, make:
             outer_step(shared, momentum, mean_in_place(outer), lr, mu)
             for parameter in own_weights:
                 parameter.copy_(shared)
-        yield update, shared.clone()
+        yield steps[-1], shared.clone()
