@@ -36,7 +36,11 @@ def one_victim_each(cases, survivors):
 
     def fn():
         groups = [dist.new_group([*range(survivors), survivors + i]) for i in range(len(cases))]
-        mine = [(group, options) for group, (options, _) in zip(groups, cases, strict=True) if group.rank() >= 0]
+        mine = [
+            (group, options)
+            for group, (options, _) in zip(groups, cases, strict=True)
+            if isinstance(group, dist.ProcessGroup)
+        ]
         return [learn(data=batches(), group=group, **options) for group, options in mine]
 
     victims = [fault.rank for fault in faults]

@@ -14,7 +14,7 @@ Seeds are independent, so ranks may share them: each calls `curves` with its own
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -101,10 +101,10 @@ def curves(
     found: Curves = {name: [] for name in chosen}
     for seed in seeds:
         for name, plan in plans.items():
-            options = {**task.options, **({"lr": task.rates[name]} if name in task.rates else {})}
-            model, batches = task.model(seed), task.batches(seed)
-            shared: dict[str, Any] = {"held_out": task.held_out, "points": points, **options}
-            found[name].append(replay(plan, model, batches, task.optimizer_class, **shared))
+            options = {"held_out": task.held_out, "points": points, **task.options}
+            if name in task.rates:
+                options["lr"] = task.rates[name]
+            found[name].append(replay(plan, task.model(seed), task.batches(seed), task.optimizer_class, **options))
     return found
 
 
@@ -118,7 +118,7 @@ def tuned(
     seeds = list(seeds)
     best: dict[str, tuple[float, float]] = {}
     for rate in rates:
-        trial = Task(task.model, task.batches, task.held_out, task.optimizer_class, {**task.options, "lr": rate})
+        trial = replace(task, options={**task.options, "lr": rate}, rates={})
         for name, found in curves(trial, chosen, seeds, **settings).items():
             mean = statistics.fmean(curve.losses[-1] for curve in found)
             # A rate at which training blew up has a loss of NaN, and never counts as best.
