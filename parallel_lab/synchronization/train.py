@@ -11,8 +11,9 @@ In a trace, the k-th batch that a rank draws is its microbatch k. A step takes o
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -24,16 +25,42 @@ from parallel_lab.agree.arguments import by_name, check_rate, whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.weighted import Loss, backward
-from parallel_lab.parameter_server import Rule, Worker, serve
+from parallel_lab.parameter_server import Rule, Update, Worker, serve
 from parallel_lab.parameter_server.shards import write
 from parallel_lab.runtime.group import member
 from parallel_lab.synchronization.batches import Source, agreed_rounds, own, padded
-from parallel_lab.synchronization.record import Record
 from parallel_lab.synchronization.replicas import Stepper, trained
 from parallel_lab.trace import recorder
 
 Strategy = Any  # a `Rule`, what has a `stepper`, or both, which no type can say; `servers_of` looks
 Losses = list[tuple[float, float]]  # of each batch the mean loss, and over how many samples or tokens it is the mean
+
+
+@dataclass
+class Record:
+    """What training came to on one rank.
+
+    Attributes:
+        losses: of synchronous training without servers, the mean over each step's global batch; otherwise of this
+            rank's own batches, each before its update. Empty on a server.
+        staleness: one number for each gradient used that this rank knows the fate of: its own, on a server everybody's.
+        weights: at the end, by name as in `state_dict()`; empty on one of several servers, which has only a part.
+        sent_bytes: what left this rank while it trained, as the recorder saw it.
+        updates: on a server, the gradients in the order in which they took effect; empty elsewhere.
+        seconds: how long this rank trained, by the clock.
+    """
+
+    losses: list[float]
+    staleness: list[int]
+    weights: Mapping[str, Tensor]
+    sent_bytes: int
+    updates: list[Update] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def dropped(self) -> int:
+        """How many gradients came too late to be used; known on a server."""
+        return sum(update.dropped for update in self.updates)
 
 
 def train(
@@ -95,12 +122,7 @@ def train(
 
 
 def servers_of(strategy: object, servers: int | None) -> int:
-    """How many ranks serve where the caller wants `servers`; None stands for as few as the strategy can do with.
-
-    Raises:
-        TypeError: `strategy` is none, but the class of one, say.
-        ValueError: it cannot run with so many servers.
-    """
+    """How many ranks serve where the caller wants `servers`; None stands for as few as the strategy can do with."""
     alone, served = hasattr(strategy, "stepper"), isinstance(strategy, Rule)
     if isinstance(strategy, type) or not (alone or served):
         raise TypeError(f"strategy={strategy!r}: expected an object, such as Synchronous() or Stale(bound=2)")
