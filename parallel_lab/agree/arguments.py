@@ -8,15 +8,10 @@ from torch import Tensor
 
 
 def no_positional(name: str, extra: tuple, usage: str) -> None:
-    """Refuses arguments that were given without their names, as a plain `*` would, but says how the call is written.
-
-    Args:
-        name: the function or class.
-        extra: what it caught in its `*extra`.
-        usage: its arguments as they should be written: `model, group=...`.
+    """Refuses what `name` caught in its `*extra`, as a plain `*` would; `usage` is how its arguments are written.
 
     Raises:
-        TypeError: `extra` is not empty.
+        TypeError: an argument was given without its name.
     """
     if extra:
         kinds = ", ".join(type(each).__name__ for each in extra)
@@ -70,19 +65,3 @@ def rate_problem(groups: Iterable[dict[str, Any]]) -> Exception | None:
     except (TypeError, ValueError) as error:
         return error
     return None
-
-
-def by_name(call: str, extra: tuple, *keywords: str) -> None:
-    """Looks whether a caller gave by position what has to be given by name.
-
-    Args:
-        call: what may be given by position, as in `DiLoCo(model, optimizer)`.
-        extra: what was given beyond that.
-        keywords: the names of the arguments that follow, in the order in which a caller may have meant them.
-
-    Raises:
-        TypeError: `extra` holds something; the message names the keyword.
-    """
-    if extra:
-        meant = ", ".join(f"{keyword}={value!r}" for keyword, value in zip(keywords, extra, strict=False))
-        raise TypeError(f"{call} takes nothing else by position: give every other argument by its name, as in {meant}")

@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name, whole
+from parallel_lab.agree.arguments import no_positional, whole
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.synchronization.replicas import Stepper, start_mean, trained
 from parallel_lab.trace import tag
@@ -74,7 +74,7 @@ class LocalSGD(Stepper):
         every: int | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        by_name(f"{type(self).__name__}(model, optimizer)", extra, "every")
+        no_positional(type(self).__name__, extra, "model, optimizer, every=...")
         self.every = whole("every", every)
         self.weight = 0.0  # of the samples seen since the last meeting
         self.moved: set[nn.Parameter] = set()  # since the last meeting, also those that were frozen after that

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name
+from parallel_lab.agree.arguments import no_positional
 from parallel_lab.agree.finite import require_finite
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.runtime.group import member
@@ -61,7 +61,7 @@ class Stepper:
         *extra: object,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        by_name(f"{type(self).__name__}(model, optimizer)", extra, "group")
+        no_positional(type(self).__name__, extra, "model, optimizer, group=...")
         self.model, self.optimizer, self.group = model, optimizer, group
         self.steps = 0
         self._known = set(model.parameters())

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name, check_rate, whole
+from parallel_lab.agree.arguments import check_rate, no_positional, whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.weighted import Loss, backward
@@ -70,7 +70,7 @@ def train(
         ValueError: on the rank that caused it: models that differ, a gradient that is not finite (it reaches no weights
             that others use), a number that makes no sense, no batches.
     """
-    by_name("train(strategy, model, batches, optimizer_class)", extra, "steps")
+    no_positional("train", extra, "strategy, model, batches, optimizer_class, steps=...")
     group, servers = member(group), servers_of(strategy, servers)
     check_rate(optimizer_kwargs)
     whole("steps", 1 if steps is None else steps)
