@@ -93,16 +93,16 @@ class Kernel:
 
     def listen(self) -> None:
         """Answers the kernel until it lets this rank go, or is gone itself. A number is that of a rank that died."""
-        with contextlib.suppress(EOFError, OSError):
-            while (question := wire.receive(self.sock)) != "go":
+        with contextlib.suppress(OSError):
+            for question in wire.messages(self.sock):
+                if question == "go":
+                    return self.released.set()
                 if question == "report":
                     self.tell("state", **_calls(), stack=_main_stack())
                 elif isinstance(question, int):
                     backend.door.liveness.note(question)
                 else:
                     self.tell("pulse", waiting=backend.door.calls.waiting(), calls=backend.door.calls.total)
-            self.released.set()
-            return
         os._exit(1)
 
     def report_progress(self, label: str, done: int, total: int | None) -> None:
