@@ -25,7 +25,7 @@ from parallel_lab.runtime.rank.charge import ROOTED, charges, payload_bytes
 from parallel_lab.runtime.rank.emulate import Emulator
 from parallel_lab.runtime.rank.faults import Injector
 from parallel_lab.runtime.rank.liveness import Liveness
-from parallel_lab.runtime.rank.work import CollectiveWork, DoneWork, MessageWork, future_of
+from parallel_lab.runtime.rank.work import CollectiveWork, MessageWork, future_of
 from parallel_lab.trace.record import recorder
 
 # Method of ProcessGroup -> the name in a trace. Several methods are one operation on differently packed tensors.
@@ -155,7 +155,7 @@ class LabGroup(dist.ProcessGroup):
         _, (staged, *_), back = self._staged(kind, kind, (tensors,))
         asked_s, call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
         if dropped:
-            return DoneWork(tensors)
+            return compat.done_work(tensors)
         due = _at_once
         if door.emulator:
             announce = door.emulator.send if kind == "send" else door.emulator.receive
@@ -187,7 +187,7 @@ class LabGroup(dist.ProcessGroup):
             torch.cuda.current_stream().synchronize()  # the link begins when the tensors are there
         asked_s, call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
         if dropped:
-            return DoneWork(outputs)
+            return compat.done_work(outputs)
 
         def start() -> dist.Work:
             return own_way() if own_way else getattr(self.inner, method)(*arguments, **options)
