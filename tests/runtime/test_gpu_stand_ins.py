@@ -14,9 +14,10 @@ from torch.futures import Future
 
 from parallel_lab import launch
 from parallel_lab.runtime import choose_device, rank_device, wire
-from parallel_lab.runtime.device import Stopwatch, local_device
+from parallel_lab.runtime.device import local_device
 from parallel_lab.runtime.rank import main, nccl, stage
 from parallel_lab.runtime.rank.calls import DONE, Call
+from parallel_lab.runtime.rank.recording import Stopwatch
 from parallel_lab.runtime.rank.work import CollectiveWork
 from parallel_lab.trace import span, tag
 from parallel_lab.trace.record import Recorder, install

@@ -37,10 +37,6 @@ class LateFuture(Future):
         self.header, self.joined, self.payload = header, joined, payload
         self.due_s = 0.0
 
-    def arrived(self) -> bool:
-        """Whether header and bytes are here."""
-        return self.joined.done() and self.payload.done()
-
     def deliver(self) -> None:
         """Hands the result, or the error, to the caller."""
         try:
@@ -126,11 +122,8 @@ class Emulator:
         start: Callable[[], dist.Work],
         future_of: Callable[[dist.Work], tuple[Future, bool]],
         seconds: float,
-    ) -> tuple[dist.Work, LateFuture]:
-        """Starts a collective that this rank asked for at `asked_s`, and that takes its link `seconds`.
-
-        Returns its handle and the future that completes when the link would have done it.
-        """
+    ) -> tuple[dist.Work, tuple[LateFuture, bool]]:
+        """Starts a collective that was asked for at `asked_s` and takes `seconds`; returns its handle and its end."""
         header = torch.tensor([asked_s, seconds], dtype=torch.float64)
         options = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
@@ -140,12 +133,12 @@ class Emulator:
         self.pending.append(late)
         late.joined.add_done_callback(self._advance)
         late.payload.add_done_callback(self._advance)
-        return work, late
+        return work, (late, True)
 
     def _advance(self, _: Future) -> None:
         """Gives each collective its turn on the link, in the order of issue: the backend's threads may overtake."""
         with self._lock:
-            while self.pending and self.pending[0].arrived():
+            while self.pending and self.pending[0].joined.done() and self.pending[0].payload.done():
                 late = self.pending.popleft()
                 joined_s, seconds = late.header.tolist()
                 self.out_free_s = late.due_s = max(joined_s, self.out_free_s, self.way_in.free_s) + seconds

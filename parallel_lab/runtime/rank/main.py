@@ -23,13 +23,14 @@ import torch.distributed as dist
 from parallel_lab import compat
 from parallel_lab.network import Link
 from parallel_lab.runtime import wire
-from parallel_lab.runtime.device import Device, Stopwatch
+from parallel_lab.runtime.device import Device
 from parallel_lab.runtime.rank import backend
 from parallel_lab.runtime.rank.calls import CallLog
 from parallel_lab.runtime.rank.emulate import Emulator
 from parallel_lab.runtime.rank.faults import Fault, Injector
 from parallel_lab.runtime.rank.liveness import Liveness
-from parallel_lab.trace.record import Recorder, install, recorder
+from parallel_lab.runtime.rank.recording import start_recorder
+from parallel_lab.trace.record import recorder
 
 # What gloo says when the other side of a connection is gone: what failed is another rank, not this one's.
 _LOST = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "Read error", "connectFullMesh")
@@ -155,10 +156,7 @@ def _prepare(rank: int, job: Job) -> None:
         _take_gpu(job.device.of(rank), at_once=job.device.backend == "nccl" or job.memory_bytes is not None)
     if job.memory_bytes is not None:
         limit_memory(job.memory_bytes)
-    keeper = Recorder(rank, job.began_s, job.record)
-    keeper.stopwatch = Stopwatch() if job.device.kind == "cuda" else None
-    keeper.in_backward = lambda: compat.backward_pass() >= 0
-    install(keeper)
+    start_recorder(rank, job.began_s, job.record)
     log = CallLog(os.path.join(job.folder, f"calls{rank}"))
     emulator = Emulator(job.link) if job.link else None
     faults, liveness = Injector(rank, job.faults), Liveness(job.may_fail)
