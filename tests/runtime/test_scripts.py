@@ -41,8 +41,9 @@ print(launch(lambda: 7, ranks=2).results, flush=True)
 
 SLEEPS = """
 import sys, time
+mark = sys.argv[1]
 def sleeps():
-    open(f"{sys.argv[1]}{dist.get_rank()}", "w").close()
+    open(f"{mark}{dist.get_rank()}", "w").close()
     time.sleep(600)
 launch(sleeps, ranks=3)
 """
