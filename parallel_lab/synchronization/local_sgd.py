@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name, whole
+from parallel_lab.agree.arguments import keyword_only, whole
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.synchronization.replicas import Stepper, trained, weighted_mean
 from parallel_lab.trace import tag
@@ -74,15 +74,15 @@ class LocalSGD(Stepper):
 
     strategy: type[LocalSteps] = LocalSteps
 
+    @keyword_only("every")
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        *extra: object,
+        *,
         group: dist.ProcessGroup | None = None,
         **numbers: Any,
     ) -> None:
-        by_name(f"{type(self).__name__}(model, optimizer)", extra, "every")
         self.rule = self.strategy(**numbers)
         self.weight = 0.0  # of the samples seen since the last meeting
         self.moved: set[nn.Parameter] = set()  # since the last meeting, also those that were frozen after that

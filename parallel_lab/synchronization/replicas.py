@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name
+from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.finite import require_finite
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.runtime.group import member
@@ -38,7 +38,6 @@ class Stepper:
     Args:
         model: starts from rank 0's weights on all ranks.
         optimizer: over the model's parameters, of any kind; its state stays each rank's own.
-        extra: nothing; every other argument is given by its name.
         group: the ranks; the default group if None.
 
     Attributes:
@@ -49,14 +48,14 @@ class Stepper:
         ValueError: this rank has another model than rank 0, or a number is out of range.
     """
 
+    @keyword_only()
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        *extra: object,
+        *,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        by_name(f"{type(self).__name__}(model, optimizer)", extra, "group")
         self.model, self.optimizer, self.group = model, optimizer, group
         self.steps = 0
         self._known = set(model.parameters())

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name, check_rate, whole
+from parallel_lab.agree.arguments import check_rate, keyword_only, whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.weighted import Loss, backward
@@ -63,12 +63,13 @@ class Record:
         return sum(update.dropped for update in self.updates)
 
 
+@keyword_only("lr")
 def train(
     strategy: Strategy,
     model: nn.Module,
     batches: Source,
     optimizer_class: Callable[..., torch.optim.Optimizer],
-    *extra: object,
+    *,
     steps: int | None = None,
     loss: Loss = cross_entropy,
     servers: int | None = None,
@@ -84,7 +85,6 @@ def train(
         batches: global batches (inputs, targets), or a function (rank, ranks) -> the batches of this rank, or of this
             worker where there are servers.
         optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the optimizer.
-        extra: nothing; every other argument is given by its name.
         steps: how many gradients each rank computes; by default as many as it has batches.
         loss: of (outputs, targets): a mean over the targets, or a tuple (sum, count). Of a mean, whole-number targets
             of -100 do not count.
@@ -97,7 +97,6 @@ def train(
         ValueError: on the rank that caused it: models that differ, a gradient that is not finite (it reaches no weights
             that others use), a number that makes no sense, no batches.
     """
-    by_name("train(strategy, model, batches, optimizer_class)", extra, "steps")
     group, servers = member(group), servers_of(strategy, servers)
     check_rate(optimizer_kwargs)
     whole("steps", 1 if steps is None else steps)

@@ -18,7 +18,6 @@ from parallel_lab.runtime.kernel.forkserver import ForkServer
 from parallel_lab.runtime.kernel.peer import Peer, describe_end, learner_frame, read_stack
 from parallel_lab.runtime.rank.calls import read_calls
 
-PIECE_BYTES = 1 << 20
 OUTPUT_BYTES = 1 << 22  # what is kept of one rank's printing
 GRACE_S = 0.3  # how long after a failure other ranks may report failures of their own
 LOST_GRACE_S = 2.0  # how long the cause of a lost connection may take to show
@@ -125,11 +124,6 @@ class Watch:
         return any(peer.lost and not peer.may_fail for peer in self.peers)
 
     @property
-    def returned(self) -> bool:
-        """Whether a rank has returned."""
-        return any(peer.done for peer in self.peers)
-
-    @property
     def cause(self) -> bool:
         """Whether a rank failed of its own, and not for the loss of another."""
         blamed = [peer for peer in self.peers if peer.lost and not peer.may_fail]
@@ -208,7 +202,7 @@ class Watch:
         os.close(thing) if isinstance(thing, int) else thing.close()
 
     def _on_status(self) -> None:
-        data = os.read(self.status_fd, PIECE_BYTES)
+        data = os.read(self.status_fd, wire.PIECE_BYTES)
         if not data:
             self._close(self.status_fd)
             for peer in self.peers:  # the server is gone, and its ranks with it
@@ -227,7 +221,7 @@ class Watch:
 
     def _on_message(self, peer: Peer, rank: int) -> None:
         try:
-            data = peer.sock.recv(PIECE_BYTES)
+            data = peer.sock.recv(wire.PIECE_BYTES)
         except ConnectionResetError:
             data = b""
         if not data:
@@ -242,7 +236,7 @@ class Watch:
                     self._tell(peer, "go")  # its connections close, so that its peers see it gone
 
     def _on_output(self, peer: Peer) -> None:
-        data = os.read(peer.output_fd, PIECE_BYTES)
+        data = os.read(peer.output_fd, wire.PIECE_BYTES)
         if not data:
             self._close(peer.output_fd)
         elif len(peer.printed) < OUTPUT_BYTES:

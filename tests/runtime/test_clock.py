@@ -2,7 +2,7 @@
 
 import time
 
-from parallel_lab.runtime.rank.precise_sleep import MOST_S, PreciseSleep
+from parallel_lab.runtime.rank.clock import MOST_S, PreciseSleep
 
 
 def test_never_ends_before_the_moment():
