@@ -24,11 +24,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def on_gradient(output: Any, hook: Callable[[Tensor], None]) -> bool:
-    """Has `hook` called with the gradient of each tensor in `output` that has one, when a backward pass comes to it.
-
-    Returns:
-        Whether there is such a tensor.
-    """
+    """Has `hook` called with the gradient of each tensor in `output` that gets one; returns whether there is one."""
     tensors = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
     for tensor in tensors:
         tensor.register_hook(hook)

@@ -151,11 +151,7 @@ class OnePass(Guard):
     """One forward, one backward, and each gradient once."""
 
     def admits(self, ddp: Any, parameter: nn.Parameter) -> bool:
-        """Whether the gradient is taken: always.
-
-        Raises:
-            ValueError: it came before in this pass, or is to be differentiated again.
-        """
+        """Takes every gradient, but refuses one that came before in this pass, or is to be differentiated again."""
         if not ddp.averages:
             return True
         bucket, place = ddp.place[parameter]
@@ -170,11 +166,7 @@ class OnePass(Guard):
         return True
 
     def before_backward(self, ddp: Any) -> None:
-        """Waits for what a pass that raised has sent. A second pass in `no_sync` counts as a microbatch of its own.
-
-        Raises:
-            ValueError: no forward pass through the DDP belongs to this backward pass.
-        """
+        """Waits for what a pass that raised has sent. A second pass in `no_sync` counts as a microbatch of its own."""
         for handle in ddp.handles:
             handle.wait()
         if ddp.state == "idle" and not ddp.averages:
@@ -230,11 +222,7 @@ class FiniteGradients(Guard):
             bucket.flat[0] += torch.stack([each for _, each in sums]).sum() * 0
 
     def after_backward(self, ddp: Any) -> None:
-        """Lets the ranks that are not at fault wait in a barrier for those that are.
-
-        Raises:
-            ValueError: a gradient of this rank is not finite, or the mean that the hook gave is not.
-        """
+        """Refuses on the ranks at fault, or on all if only the hook's mean is not finite; others wait in a barrier."""
         bad = [bucket for bucket in ddp.buckets if not bucket.flat[0].isfinite()]
         sums, group = [pair for bucket in bad for pair in self.sums[bucket.index]], ddp.group
         self.sums.clear()

@@ -25,21 +25,13 @@ class Home(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """One parameter of a unit, and how it is cut.
+    """One parameter of a unit, and how it is cut."""
 
-    Attributes:
-        name: its first name in the model.
-        homes: all its places (several where it is tied).
-        shape: of the whole parameter.
-        rows: how many rows a rank has, unless they run out.
-        chunk: how many elements the message has for it, padding included.
-    """
-
-    name: str
-    homes: tuple[Home, ...]
-    shape: torch.Size
-    rows: int
-    chunk: int
+    name: str  # its first in the model
+    homes: tuple[Home, ...]  # all its places (several where it is tied)
+    shape: torch.Size  # of the whole parameter
+    rows: int  # how many a rank has, unless they run out
+    chunk: int  # how many elements the message has for it, padding included
 
     def shard(self, whole: Tensor, rank: int) -> Tensor:
         """The rows of `whole` that `rank` has; a view."""
@@ -71,15 +63,10 @@ def padded(shapes: Iterable[Iterable[int]], n: int) -> int:
 
 
 def cut(model: nn.Module, n: int, units: Iterable[nn.Module] | None = None) -> list[Cut]:
-    """The units of `model` for n ranks, in order of registration, the root last.
+    """The units of `model` for n ranks, in order of registration, the root last; `units` in place of the default.
 
-    Units without parameters are left out. A module with parameters of several dtypes makes a unit for each.
-
-    Args:
-        model: to be cut.
-        n: the number of ranks.
-        units: the modules that are to be units, in place of the default. A parameter belongs to the innermost unit
-            that it lies in.
+    A parameter belongs to the innermost unit that it lies in. Units without parameters are left out. A module with
+    parameters of several dtypes makes a unit for each.
 
     Raises:
         ValueError: a unit is not a module inside `model`.

@@ -53,18 +53,10 @@ def plan(
 
     The part of a B, a `reduce_scatter` and an `all_gather` is the bucket, 0 being the one that is full first. A
     reduce-scatter needs the B of its bucket on *every* rank, the update this rank's reduce-scatters, and an all-gather
-    the update of every rank.
-
-    Args:
-        n: ranks.
-        buckets: how many buckets the parameters make.
-        microbatches: backward passes in the step.
-        first: the number of the first microbatch of this step, counted from the first of the run.
-        no_sync: whether all microbatches but the last run inside `no_sync()`, and so send nothing.
-        broadcasts: how many messages carry the buffers before each forward: one a dtype, 0 without buffers.
-        guarded: whether the ranks agree, by an `all_reduce` of one flag after each backward pass that sends and before
-            the update, that nothing is wrong on any of them.
-        axis: the mesh axis of the group; empty for the default group.
+    the update of every rank. `first` is the first microbatch of this step; with `no_sync` all but the last send
+    nothing. `broadcasts` messages carry the buffers before each forward: one a dtype. `guarded`: after each backward
+    pass that sends and before the update, ranks agree by an `all_reduce` of one flag that nothing is wrong on any of
+    them.
 
     Raises:
         ValueError: n, buckets or microbatches is below 1.
@@ -100,6 +92,7 @@ class Zero2(ShardedModule):
     After `backward()` the parameters' own `.grad` are None; each rank holds its part of the mean gradient. Several
     backward passes before a step add up, each with its own reduce-scatters, unless inside `no_sync`. Parameters
     and buffers start from rank 0's values; buffers are taken from rank 0 before each forward pass in training.
+    Give `optimizer` to learning rate schedulers and to `memory.track`.
 
     A parameter that a backward pass does not use counts as a gradient of zeros: AdamW still decays its weight. One that
     is frozen later (`requires_grad_(False)`) stands still, and may be thawed again. Where weights are loaded or changed
@@ -118,12 +111,6 @@ class Zero2(ShardedModule):
         guards: what stands at the seams, see `zero_guards.py`. `NoGuards` leaves the algorithm alone.
         group: who shares; the default group if None.
         optimizer_kwargs: for `optimizer_class`, as in `lr=1e-3`.
-
-    Attributes:
-        module: the model.
-        optimizer: steps this rank's pieces; give it to learning rate schedulers and to `memory.track`.
-        vectors: the buckets, in the order in which they are sent.
-        pieces: this rank's, of all buckets.
 
     Raises:
         ValueError: no parameter to train, a wrong `bucket_bytes` or learning rate, an optimizer that looks at whole

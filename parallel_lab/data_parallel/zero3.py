@@ -78,12 +78,6 @@ class Zero3(State):
             replicates and the second shards, as in FSDP2: gradients are reduce-scattered along the second, and their
             shards all-reduced along the first.
 
-    Attributes:
-        module: the model.
-        units: what is communicated together, the root last if there is one.
-        group: the group along which parameters are sharded.
-        sync: whether backward passes send their gradients; see `no_sync`.
-
     Raises:
         ValueError: a model without parameters, a wrong `prefetch`, ranks with different models, or a module in `units`
             that the model has not.

@@ -28,16 +28,7 @@ def _per_element(key: str, value: Any, parameter: Tensor) -> bool:
 
 
 class _Sharded(NotCopied):
-    """What Zero1 and Zero2 hold, save and load in shards.
-
-    Attributes:
-        group: over which ranks it is sharded.
-        names: of all parameters, the frozen ones included.
-        vectors: the flat vectors.
-        pieces: this rank's pieces of the trained parameters.
-        optimizer: the one that steps the pieces.
-        members: the parameters of each of its groups, whole.
-    """
+    """What Zero1 and Zero2 hold, save and load in shards."""
 
     instead = "what is sharded cannot be copied or pickled: save its shard_state(), and copy the model inside"
     group: dist.ProcessGroup
@@ -106,12 +97,7 @@ class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over this rank's part of what `state_dict()`, or one process, has saved. The weights stay.
-
-        All ranks have to call it.
-
-        Args:
-            state_dict: the same on every rank.
+        """Takes over this rank's part of what `state_dict()`, or one process, saved, no weights. All ranks call it.
 
         Raises:
             ValueError: it says why that cannot be loaded. Nothing was changed on any rank.

@@ -129,14 +129,7 @@ class ShardedSampler:
 
 
 class Drawn:
-    """What has been drawn of one epoch.
-
-    Attributes:
-        begin: where in the order it began.
-        count: how many samples this rank has drawn.
-        over: whether it has drawn all.
-        loader: the attributes of the `DataLoader`'s iterator that draws them; None if they are drawn by hand.
-    """
+    """What has been drawn of one epoch."""
 
     def __init__(self, begin: int) -> None:
         self.begin, self.count, self.over = begin, 0, False
@@ -174,15 +167,10 @@ def _require_share(size: int, rank: int, ranks: int, group: dist.ProcessGroup | 
 
 
 class Share(NamedTuple):
-    """A rank's part of a batch.
+    """A rank's part of a batch. Its mean loss times `weight` makes the mean over ranks the mean over the batch."""
 
-    Attributes:
-        tensors: the rank's rows of each tensor.
-        weight: n * rows / batch. A rank's mean loss times it makes the mean over ranks the mean over the batch.
-    """
-
-    tensors: tuple[Tensor, ...]
-    weight: float
+    tensors: tuple[Tensor, ...]  # the rank's rows of each
+    weight: float  # n * rows / batch
 
 
 def shard_batch(*tensors: Tensor, allow_empty: bool = False, group: dist.ProcessGroup | None = None) -> Share:
