@@ -81,22 +81,13 @@ def cut(model: nn.Module, n: int, units: Iterable[nn.Module] | None = None) -> l
         if module in chosen:
             owners |= dict.fromkeys(module.modules(), module)
     order = [module for module in names if module in chosen] + [model]
-    found: dict[tuple, list[tuple[str, nn.Parameter, tuple[Home, ...]]]] = {}
-    for name, parameter, homes in _members(model):
-        inside = {owners.get(home.module, model) for home in homes}
+    found: dict[tuple, list[Slot]] = {}
+    for slot, dtype in _slots(model, n):
+        inside = {owners.get(home.module, model) for home in slot.homes}
         module = inside.pop() if len(inside) == 1 else model
-        found.setdefault((order.index(module), str(parameter.dtype)), []).append((name, parameter, homes))
-    return [
-        Cut(names[order[k]] or "root", order[k], m[0][1].dtype, _slots(m, n)) for (k, _), m in sorted(found.items())
-    ]
-
-
-def _slots(members: Iterable[tuple[str, nn.Parameter, tuple[Home, ...]]], n: int) -> tuple[Slot, ...]:
-    slots = []
-    for name, parameter, homes in members:
-        rows = -(-(parameter.shape or (1,))[0] // n)
-        slots.append(Slot(name, homes, parameter.shape, rows, padded([parameter.shape], n) // n))
-    return tuple(slots)
+        found.setdefault((order.index(module), dtype), []).append(slot)
+    ordered = sorted(found.items(), key=lambda item: (item[0][0], str(item[0][1])))
+    return [Cut(names[order[k]] or "root", order[k], dtype, tuple(slots)) for (k, dtype), slots in ordered]
 
 
 def _default(model: nn.Module) -> list[nn.Module]:
@@ -104,12 +95,13 @@ def _default(model: nn.Module) -> list[nn.Module]:
     return [child for each in lists for child in each]
 
 
-def _members(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, tuple[Home, ...]]]:
-    places: dict[nn.Parameter, list[Home]] = {}
+def _slots(model: nn.Module, n: int) -> Iterator[tuple[Slot, torch.dtype]]:
+    homes: dict[nn.Parameter, list[Home]] = {}
     for module in model.modules():
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
-                places.setdefault(parameter, []).append(Home(module, attribute))
+                homes.setdefault(parameter, []).append(Home(module, attribute))
     for name, parameter in model.named_parameters():
         if parameter.numel():  # one without elements stays as it is
-            yield name, parameter, tuple(places[parameter])
+            shape, rows = parameter.shape, -(-(parameter.shape or (1,))[0] // n)
+            yield Slot(name, tuple(homes[parameter]), shape, rows, padded([shape], n) // n), parameter.dtype

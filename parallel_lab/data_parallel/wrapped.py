@@ -11,12 +11,11 @@ from parallel_lab.runtime.group import member
 
 
 class NotCopied:
-    """It holds a process group and what is this rank's alone; `instead` says what to copy or save in its place."""
+    """It holds a process group and what is this rank's alone, so it refuses to be copied or pickled."""
 
-    instead: str
+    instead: str  # what to copy or save in its place
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """No copy, no pickle."""
         raise TypeError(self.instead)
 
 

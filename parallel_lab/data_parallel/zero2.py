@@ -28,7 +28,15 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import keyword_only, whole
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.compat import at_end_of_backward
-from parallel_lab.data_parallel.flat_vector import Bucket, by_element, partition, sample, shard_groups, step_shards
+from parallel_lab.data_parallel.flat_vector import (
+    Bucket,
+    by_element,
+    gather,
+    partition,
+    sample,
+    shard_groups,
+    step_shards,
+)
 from parallel_lab.data_parallel.zero_guards import Guards
 from parallel_lab.data_parallel.zero_state import ShardedModule
 from parallel_lab.plan import SEND, Op, Plan
@@ -152,15 +160,11 @@ class Zero2(ShardedModule):
         self.running = False
         self._forwards, self._backwards = count(), 0
         self._under_way: list[tuple[Bucket, Tensor, dist.Work]] = []
-        self._hook_parameters()
-        self._guard.after_step()
-
-    def _hook_parameters(self) -> None:
-        """Has autograd tell when the gradient of a parameter is complete."""
         for bucket in self.vectors:
             for index, parameter in enumerate(bucket.parameters):
                 hook = parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
                 self._guard.hooked(parameter, hook)
+        self._guard.after_step()
 
     def forward(self, *args, **kwargs) -> Any:
         """Runs the model on this rank's part of the batch."""
@@ -240,12 +244,7 @@ class Zero2(ShardedModule):
         self._guard.before_step(mb)
         with span("update", mb=mb, phase="step"):
             step_shards(self.optimizer, self.pieces)
-        works = []
-        for part, bucket in enumerate(self.vectors):
-            with tag(part=part, mb=mb, phase="step"):
-                works.append(bucket.all_gather())
-        for work in works:
-            work.wait()
+        gather(self.vectors, mb)
         self._guard.after_step()
 
     def _record(self, part: int) -> None:
