@@ -167,7 +167,11 @@ def check_loadable(shards: Sequence[Shard], mine: Shard) -> None:
             _read(shards, name, start, stop)
     if extra := [name for name in saved if name not in mine["parameters"]]:
         raise ValueError(f"the checkpoint has parameters that this model lacks: {', '.join(extra)}")
-    _check_rest(shards[0], mine)
+    if mine["optimizer"]:
+        _check_optimizer(shards[0], mine)
+    buffers = shards[0]["replicated"]
+    if buffers is not None and (missing := [name for name in mine["replicated"] or () if name not in buffers]):
+        raise ValueError(f"the checkpoint lacks the buffer {missing[0]}")
 
 
 def _check_together(shards: Sequence[Shard]) -> None:
@@ -181,15 +185,6 @@ def _check_together(shards: Sequence[Shard]) -> None:
             if shard[key] != shards[0][key]:
                 text = f"rank {shard['rank']}'s shard has another {key} than rank {shards[0]['rank']}'s"
                 raise ValueError(f"{text}: they are not of one checkpoint")
-
-
-def _check_rest(saved: Shard, mine: Shard) -> None:
-    if mine["optimizer"]:
-        _check_optimizer(saved, mine)
-    if saved["replicated"] is None or mine["replicated"] is None:
-        return
-    if missing := [name for name in mine["replicated"] if name not in saved["replicated"]]:
-        raise ValueError(f"the checkpoint lacks the buffer {missing[0]}")
 
 
 def _check_optimizer(saved: Shard, mine: Shard) -> None:

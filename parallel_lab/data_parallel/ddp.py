@@ -33,7 +33,7 @@ from torch import nn
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.compat import at_end_of_backward
-from parallel_lab.data_parallel.autograd import on_gradient
+from parallel_lab.data_parallel.autograd import on_gradient, record_stretch
 from parallel_lab.data_parallel.extras.hooks import Handle, Hook, finish, start, sum_hook
 from parallel_lab.data_parallel.extras.join import joined
 from parallel_lab.data_parallel.flat_vector import Named, partition
@@ -233,7 +233,7 @@ class DDP(Wrapped):
         So every rank starts the same all-reduces in the same order, whatever order its gradients came in.
         """
         while self.full < len(self.buckets) and not self.buckets[self.full].missing:
-            self._record(self.full)
+            self.since_s = record_stretch(self.full, self.mb, self.since_s)
             if self.overlap:
                 self.send(self.buckets[self.full])
             self.full += 1
@@ -251,7 +251,7 @@ class DDP(Wrapped):
                 self._arrived(parameter)
             self.finish()
         elif self.state == "running":
-            self._record(-1)
+            record_stretch(-1, self.mb, self.since_s)
         # After `autograd.grad`, which came to an output and accumulated nothing, a backward pass is still expected.
         self.state = "armed" if self.state in ("armed", "reached") else "idle"
 
@@ -263,8 +263,3 @@ class DDP(Wrapped):
             finish(handle, bucket.flat)
         self.state = "idle"
         self.guard.after_backward(self)
-
-    def _record(self, part: int) -> None:
-        """Writes down the stretch of the backward pass that ends now."""
-        recorder().complete(recorder().issue("backward", part=part, mb=self.mb, phase="backward", start_s=self.since_s))
-        self.since_s = recorder().now()

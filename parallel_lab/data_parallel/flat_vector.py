@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from parallel_lab.data_parallel.checkpoint import settings
 from parallel_lab.runtime.gather import all_gather
-from parallel_lab.trace import recorder, tag
+from parallel_lab.trace import recorder
 
 Named = tuple[str, nn.Parameter]
 
@@ -114,16 +114,6 @@ class Bucket(FlatVector):
         if move and parameter.grad is not None:  # dividing before the sum keeps a sum of float16 in range
             torch.mul(parameter.grad, 1 / self.group.size(), out=self.view(self.gradients(), index))
             parameter.grad = None
-
-
-def gather(vectors: Iterable[FlatVector], mb: int) -> None:
-    """Fills all vectors with the partitions of all ranks, at once."""
-    works = []
-    for part, vector in enumerate(vectors):
-        with tag(part=part, mb=mb, phase="step"):
-            works.append(vector.all_gather())
-    for work in works:
-        work.wait()
 
 
 def sample(buckets: Iterable[Bucket]) -> None:

@@ -25,7 +25,7 @@ from torch import nn
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel.checkpoint import copy_settings
-from parallel_lab.data_parallel.flat_vector import FlatVector, by_element, gather, partition, shard_groups, step_shards
+from parallel_lab.data_parallel.flat_vector import FlatVector, by_element, partition, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import StepGuards
 from parallel_lab.data_parallel.zero_state import ShardedOptimizer, names
 from parallel_lab.plan import SEND, Op, Plan
@@ -130,7 +130,7 @@ class Zero1(ShardedOptimizer):
         with span("update", mb=k, phase="step"):
             step_shards(self.optimizer, self.pieces)
         copy_settings(self.optimizer.param_groups, self.param_groups)  # some optimizers count their steps there
-        gather(self.vectors, k)
+        self.gather(k)
         for piece in self.pieces:
             piece.view.grad = None
         self._guard.after_step()

@@ -28,15 +28,8 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import keyword_only, whole
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.compat import at_end_of_backward
-from parallel_lab.data_parallel.flat_vector import (
-    Bucket,
-    by_element,
-    gather,
-    partition,
-    sample,
-    shard_groups,
-    step_shards,
-)
+from parallel_lab.data_parallel.autograd import record_stretch
+from parallel_lab.data_parallel.flat_vector import Bucket, by_element, partition, sample, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import Guards
 from parallel_lab.data_parallel.zero_state import ShardedModule
 from parallel_lab.plan import SEND, Op, Plan
@@ -108,17 +101,17 @@ class Zero2(ShardedModule):
 
     Args:
         model: on its device and in its dtype already. Parameters that are frozen now stay so, on every rank.
-        optimizer_class: updates each element by itself (see `flat_vector.py`).
+        optimizer_class: as in `Zero1`.
         param_groups: the parameters in groups, as torch's optimizers take them, so that weights decay and biases do
             not, say; by default all trained parameters in one.
         bucket_bytes: a bucket is closed once it holds so much. Smaller ones leave earlier and hold less, three buckets
             at most; on gloo larger ones cost less time a byte. The default is that of `DDP`.
-        master_dtype: of a copy of this rank's pieces that is stepped instead, `torch.float32` for bfloat16 parameters.
+        master_dtype: as in `Zero1`.
         check_finite: look for NaN and infinity in the gradients; `backward()` then raises on every rank, forgets the
             gradients, and on the rank that computed them says in which parameter. False for a gradient scaler.
-        guards: what stands at the seams, see `zero_guards.py`. `NoGuards` leaves the algorithm alone.
+        guards: as in `Zero1`.
         group: who shares; the default group if None.
-        optimizer_kwargs: for `optimizer_class`, as in `lr=1e-3`.
+        optimizer_kwargs: as in `Zero1`.
 
     Raises:
         ValueError: no parameter to train, a wrong `bucket_bytes` or learning rate, an optimizer that looks at whole
@@ -193,7 +186,7 @@ class Zero2(ShardedModule):
     def _send_full(self) -> None:
         """Sends the buckets whose turn it is, up to the first that is not full: the order is the same on every rank."""
         while self._next < len(self.vectors) and not self.vectors[self._next].missing:
-            self._record(self._next)
+            self._since_s = record_stretch(self._next, self._backwards, self._since_s)
             if self._sending:
                 self._send(self._next, self.vectors[self._next])
             self._next += 1
@@ -244,11 +237,5 @@ class Zero2(ShardedModule):
         self._guard.before_step(mb)
         with span("update", mb=mb, phase="step"):
             step_shards(self.optimizer, self.pieces)
-        gather(self.vectors, mb)
+        self.gather(mb)
         self._guard.after_step()
-
-    def _record(self, part: int) -> None:
-        """Writes down the stretch of the backward pass that ends with bucket `part`."""
-        fields = {"part": part, "mb": self._backwards, "phase": "backward", "start_s": self._since_s}
-        recorder().complete(recorder().issue("backward", **fields))
-        self._since_s = recorder().now()

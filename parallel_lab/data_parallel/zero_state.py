@@ -11,6 +11,7 @@ from parallel_lab.agree.problem import agree
 from parallel_lab.data_parallel import checkpoint
 from parallel_lab.data_parallel.flat_vector import Piece
 from parallel_lab.data_parallel.wrapped import NotCopied, Wrapped
+from parallel_lab.trace import tag
 
 
 def names(groups: Iterable[Mapping[str, Any]]) -> dict[nn.Parameter, str]:
@@ -36,7 +37,8 @@ class _Sharded(NotCopied):
     vectors: Sequence[Any]
     pieces: list[Piece]
     optimizer: torch.optim.Optimizer
-    members: list[list[nn.Parameter]]
+    members: list[list[nn.Parameter]]  # of each group of the optimizer, whole
+    param_groups: Any
 
     @property
     def sharded(self) -> set[nn.Parameter]:
@@ -47,6 +49,15 @@ class _Sharded(NotCopied):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.vectors[0].data.device
+
+    def gather(self, mb: int) -> None:
+        """Fills the flat vectors with the partitions of all ranks, one all-gather a vector."""
+        works = []
+        for part, vector in enumerate(self.vectors):
+            with tag(part=part, mb=mb, phase="step"):
+                works.append(vector.all_gather())
+        for work in works:
+            work.wait()
 
     def _replicated(self) -> dict[str, Tensor] | None:
         """The buffers of the model; None where it is not seen."""
@@ -72,6 +83,7 @@ class _Sharded(NotCopied):
     def load_shard_state(self, shards: Sequence[checkpoint.Shard]) -> None:
         """Takes over this rank's part of `shards`, see `checkpoint.Held`. All ranks have to call it."""
         self._held(whole=True).load(shards)
+        checkpoint.copy_settings(self.optimizer.param_groups, self.param_groups)
         for piece in self.pieces:
             piece.view.copy_(piece.shard)
         for vector in self.vectors:
@@ -80,11 +92,6 @@ class _Sharded(NotCopied):
 
 class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
     """The base of Zero1: what an optimizer has to have, beside its `step`."""
-
-    def load_shard_state(self, shards: Sequence[checkpoint.Shard]) -> None:
-        """Takes over this rank's part of `shards`, see `checkpoint.Held`. All ranks have to call it."""
-        super().load_shard_state(shards)
-        checkpoint.copy_settings(self.optimizer.param_groups, self.param_groups)
 
     def state_dict(self) -> dict[str, Any]:
         """What the whole optimizer would give in one process. All ranks have to call it, and each gets all of it."""

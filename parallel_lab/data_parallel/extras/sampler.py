@@ -77,7 +77,8 @@ class ShardedSampler:
         drawn = self._drawn = Drawn(self._begin)
         self._begin = 0
         drawn.loader = _loader()
-        order = self._order
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.size, generator=generator).tolist() if self.shuffle else range(self.size)
         for place in range(drawn.begin + self.rank, self._end, self.ranks):
             # Counted before it is handed out: who saves during a step has trained on the sample in hand.
             drawn.count += 1
@@ -93,15 +94,6 @@ class ShardedSampler:
         given = self._drawn.given()
         whole = self._drawn.over and given == self._drawn.count
         return self._end if whole else min(self._drawn.begin + given * self.ranks, self._end)
-
-    @property
-    def _order(self) -> list[int]:
-        key = self.seed, self.epoch
-        if getattr(self, "_key", None) != key:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.size, generator=generator).tolist() if self.shuffle else list(range(self.size))
-            self._key, self._cached = key, order
-        return self._cached
 
     def set_epoch(self, epoch: int) -> None:
         """Takes the order of `epoch` from the next iteration on; of another epoch than now, from its beginning."""
