@@ -74,7 +74,7 @@ def live_bytes() -> int:
     gc.collect()
     # type() and not isinstance(): lazy proxies would load what they stand for when asked for their class.
     tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor) and each.layout is torch.strided]
-    gradients = [each.grad for each in tensors if each.is_leaf]
+    gradients = [gradient for each in tensors if (gradient := _gradient(each)) is not None]
     return sum(storages(chain(tensors, gradients)).values())
 
 
@@ -196,3 +196,10 @@ def _tensors(values: Iterable) -> Iterator[Tensor]:
             yield from _tensors(value.values())
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
+
+
+def _gradient(tensor: Tensor) -> Tensor | None:
+    try:
+        return tensor.grad if tensor.is_leaf else None
+    except RuntimeError:  # a view made without autograd of what was changed with it: torch answers nothing of it
+        return None

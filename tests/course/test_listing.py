@@ -10,7 +10,7 @@ from parallel_lab.data_parallel import DDP, Zero1, average_gradients, ddp
 
 def test_an_object_and_its_name_show_the_same():
     assert show(DDP.send) == show("ddp.DDP.send") == show("data_parallel.ddp.DDP.send")
-    assert show(average_gradients).code.startswith("def average_gradients(")
+    assert "\ndef average_gradients(" in show(average_gradients).code
     assert show(ddp).code.startswith('"""') and show("zero3.Zero3").code.startswith("class Zero3(")
 
 
