@@ -24,9 +24,6 @@ class State(Wrapped):
     units: list[Any]
     groups: Any
     compute_dtype: torch.dtype | None
-    _running: list[Any]  # the uses whose whole parameters stand in the model
-    _reductions: list[Any]  # of gradients, under way
-    _expected: list[Any]  # the uses of the last forward pass
     _saved: Any = nullcontext()
 
     def reset(self: Any) -> None:

@@ -136,11 +136,7 @@ class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
         return None
 
     def add_param_group(self, param_group: dict) -> None:
-        """Groups are given when the optimizer is made: the flat vectors are cut then.
-
-        Raises:
-            ValueError: it is made.
-        """
+        """Refuses groups once it is made: the flat vectors are cut then."""
         if hasattr(self, "vectors"):
             raise ValueError("Zero1 cannot take another group: give all groups to Zero1(...)")
         super().add_param_group(param_group)
