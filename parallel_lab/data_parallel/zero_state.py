@@ -33,11 +33,11 @@ class _Sharded(NotCopied):
 
     instead = "what is sharded cannot be copied or pickled: save its shard_state(), and copy the model inside"
     group: dist.ProcessGroup
-    names: dict[nn.Parameter, str]
-    vectors: Sequence[Any]
-    pieces: list[Piece]
-    optimizer: torch.optim.Optimizer
-    members: list[list[nn.Parameter]]  # of each group of the optimizer, whole
+    names: dict[nn.Parameter, str]  # of all parameters, the frozen ones included
+    vectors: Sequence[Any]  # the flat vectors, in the order in which they are sent
+    pieces: list[Piece]  # this rank's, of the trained parameters
+    optimizer: torch.optim.Optimizer  # the one that steps the pieces
+    members: list[list[nn.Parameter]]  # the parameters of each of its groups, whole
     param_groups: Any
 
     @property
