@@ -2,6 +2,7 @@
 
 PORT ?= 8888
 PYTHON ?=
+ONLY ?=
 TORCH := 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,11 +10,12 @@ INSTALLER := tools/install.py pyproject.toml requirements-cuda.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab test notebooks exercises bench lint lock clean
+.PHONY: help lab test quick matrix notebooks exercises bench gpu lint lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
+	@echo "  make test ONLY=data_parallel  one room, exercise or notebook, or several in quotes"
 	@echo "  make lab PORT=8899         another port"
 	@echo "  make PYTHON=python3.12 lab another Python (3.11 or later)"
 
@@ -21,7 +23,13 @@ lab: $(VENV)/.lab  ## install what is missing and open the course in JupyterLab
 	@exec $(BIN)/python tools/lab.py "$(PORT)"
 
 test: $(VENV)/.dev  ## install what is missing and run every test
-	@exec $(BIN)/python tools/run_tests.py
+	@exec $(BIN)/python -m tools.run_tests $(ONLY)
+
+quick: $(VENV)/.dev  ## style, units and one test over all techniques, in under 3 minutes
+	@exec $(BIN)/python -m tools.run_tests --quick
+
+matrix: $(VENV)/.dev  ## the tests of ranks with the oldest torch that is served and the one that is pinned
+	@exec $(BIN)/python -m tools.matrix $(ONLY)
 
 notebooks: $(VENV)/.dev  ## run every notebook again and store what it shows
 	@exec $(BIN)/python tools/execute_notebooks.py notebooks/*.ipynb
@@ -34,9 +42,13 @@ bench: $(VENV)/.dev  ## run every benchmark and print its table
 	    printf '\n== %s\n' "$$file"; $(BIN)/python "$$file" || missed="$$missed $$file"; \
 	done; [ -z "$$missed" ] || { echo "missed a limit or did not run:$$missed" >&2; exit 1; }
 
+gpu: $(VENV)/.dev  ## run everything that needs CUDA and write one table, build/gpu.md
+	@exec $(BIN)/python tools/gpu_run.py
+
 lint: $(VENV)/.dev  ## style, docstrings, types and the direction of imports; warns of what is long
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell
 	$(BIN)/python tools/docstrings.py
 	$(BIN)/pyright
 	$(BIN)/lint-imports

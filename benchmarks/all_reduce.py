@@ -14,7 +14,7 @@ What decides the time, and what was done about it:
 - Nearly all of it is the kernel's copying into and out of loopback sockets; both sides copy the same bytes. The
   additions are about a tenth.
 - gloo holds a pair's lock while it writes, and its event loop polls without sleeping while anything is waiting for a
-  pair whose lock it cannot get. A rank that posts a receive while its neighbour writes costs the neighbour a core until
+  pair whose lock it cannot get. A rank that posts a receive while its neighbor writes costs the neighbor a core until
   the write is over. Posting all receives before the first send cut the polling from 3.8 to 1.5 million calls in
   200 all-reduces (4 ranks, 4 MiB), and the CPU time by a sixth. Posting them round by round took 1.1 to 1.4 times as
   long.

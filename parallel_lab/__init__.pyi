@@ -14,7 +14,7 @@ from . import (
     trace,
     view,
 )
-from .course import ask, check, hint, quiz
+from .course import ask, check, hint, quiz, show
 from .runtime import Deadlock, Delay, Drop, Kill, LaunchError, Link, Mismatch, RankFailed, Run, launch, seed_for
 from .trace import progress, span
 from .view import draw
@@ -48,6 +48,7 @@ __all__ = [
     "quiz",
     "runtime",
     "seed_for",
+    "show",
     "simulate",
     "span",
     "synchronization",

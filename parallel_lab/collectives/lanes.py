@@ -1,6 +1,6 @@
 """A connection for each direction, where two ranks send to each other all the time.
 
-In a ring of three ranks and more, a rank sends to one neighbour and receives from the other. In a group of two both are
+In a ring of three ranks and more, a rank sends to one neighbor and receives from the other. In a group of two both are
 the same rank, and gloo has one connection for each pair: it holds the pair's lock while it writes, and its event loop
 polls for that lock whenever something has come in. A second group of the same two ranks is a second connection. With
 rank 0 sending on the one and rank 1 on the other, writing never waits for reading; `benchmarks/all_reduce.py` has the

@@ -21,7 +21,7 @@ class Scratch(threading.local):
         self.kept_bytes = 0
 
     def take(self, like: Tensor) -> Tensor:
-        """An uninitialised tensor with the size, dtype and device of the flat tensor `like`."""
+        """An uninitialized tensor with the size, dtype and device of the flat tensor `like`."""
         fitting = self.free[like.numel(), like.dtype] if like.is_cpu else None
         if not fitting:
             return torch.empty_like(like)

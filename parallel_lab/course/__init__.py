@@ -1,6 +1,6 @@
-"""The course machinery: question cards, self-checks, graded exercises and the learner's progress.
+"""The course machinery: question cards, self-checks, checks of exercises and the learner's progress.
 
-The face is lazy (SPEC 1), because a rank that runs learner code imports `course.rank_side` and must load no widgets.
+The face is lazy (SPEC 1): whoever asks for a card need not load the graders.
 """
 
 import lazy_loader
@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "checks": ["check", "hint"],
+        "listing": ["show"],
         "progress": ["progress_table"],
         "questions": ["ask"],
         "quizzes": ["choice", "number", "quiz"],

@@ -9,9 +9,20 @@ from html import escape
 from importlib.resources import files
 
 from markdown_it import MarkdownIt
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
 
 _CSS = files("parallel_lab.course").joinpath("page.css").read_text(encoding="utf-8")
-_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+def code(text: str, language: str = "python") -> str:
+    """`text` as a block of highlighted code."""
+    marked = highlight(text, get_lexer_by_name(language or "text"), HtmlFormatter(nowrap=True))
+    return f"<pre><code>{marked}</code></pre>"
+
+
+_MARKDOWN = MarkdownIt("commonmark", {"html": False, "highlight": lambda *fence: code(*fence[:2])}).enable("table")
 
 
 def markdown(text: str) -> str:
@@ -32,6 +43,11 @@ def paragraph(text: str, kind: str = "", lang: str = "") -> str:
     """`text` as one escaped paragraph. `kind` is `head`, `small` or empty; `lang` is set where it is not English."""
     attributes = (f' class="plab-{kind}"' if kind else "") + (f' lang="{lang}"' if lang else "")
     return f"<p{attributes}>{escape(text)}</p>"
+
+
+def link(text: str, target: str) -> str:
+    """`text` as a link; JupyterLab opens what is named from the notebook's folder."""
+    return f'<a href="{escape(target)}">{escape(text)}</a>'
 
 
 def folded(summary: str, html: str, lang: str = "") -> str:

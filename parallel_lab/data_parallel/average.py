@@ -24,7 +24,7 @@ def plan(n: int, parameters: int, *, mb: int = 0, axis: str = "") -> Plan:
     )
 
 
-@keyword_only
+@keyword_only()
 def average_gradients(model: nn.Module, *, mb: int = 0, group: dist.ProcessGroup | None = None) -> None:
     """Replaces `.grad` of each parameter that requires one by its mean over the ranks; call it after `backward()`.
 

@@ -137,7 +137,7 @@ class DDP(Wrapped):
 
     instead = "copy or pickle its .module: a DDP itself has a process group and hooks of this process"
 
-    @keyword_only
+    @keyword_only()
     def __init__(
         self,
         model: nn.Module,

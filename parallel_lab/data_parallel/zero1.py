@@ -81,7 +81,7 @@ class Zero1(ShardedOptimizer):
         TypeError: a learning rate that is no number.
     """
 
-    @keyword_only
+    @keyword_only("lr")
     def __init__(
         self,
         params: Iterable,

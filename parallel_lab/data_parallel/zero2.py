@@ -119,7 +119,7 @@ class Zero2(ShardedModule):
         TypeError: a learning rate that is no number.
     """
 
-    @keyword_only
+    @keyword_only("lr")
     def __init__(
         self,
         model: nn.Module,

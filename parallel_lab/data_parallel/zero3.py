@@ -85,7 +85,7 @@ class Zero3(State):
 
     guards: ClassVar[type] = Guards
 
-    @keyword_only
+    @keyword_only()
     def __init__(
         self,
         model: nn.Module,

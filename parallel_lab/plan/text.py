@@ -74,7 +74,7 @@ def parse(text: str) -> Plan:
 def _parse_row(rank: int, line: str) -> list[Op]:
     label = _LABEL.match(line)
     if label and int(label[1]) != rank:
-        raise ValueError(f"row {rank} is labelled rank {label[1]}: rows stand in rank order, from 0")
+        raise ValueError(f"row {rank} is labeled rank {label[1]}: rows stand in rank order, from 0")
     try:
         return [Op.parse(rank, word) for word in line[label.end() if label else 0 :].split()]
     except ValueError as error:

@@ -18,7 +18,7 @@ _made: WeakKeyDictionary[dist.ProcessGroup, dict[tuple, DeviceMesh]] = WeakKeyDi
 def make_mesh(**axes: int) -> DeviceMesh:
     """Arranges all ranks in a mesh, outermost axis first: `make_mesh(pp=2, dp=2, tp=2)`.
 
-    Ranks that differ only in the last axis are neighbours, so put the axis that talks most last. Each axis has a group
+    Ranks that differ only in the last axis are neighbors, so put the axis that talks most last. Each axis has a group
     of its own, also where it spans all ranks, and traces know it by the axis' name. The same axes give the same mesh.
 
     Raises:

@@ -34,7 +34,7 @@ def format_seconds(time_s: float) -> str:
 def time_unit(duration_s: float) -> tuple[float, str]:
     """The unit for an axis `duration_s` seconds long, as (seconds in one unit, its name)."""
     for scale, unit in _TIMES:
-        # Two of a unit at least, or the axis would be labelled in hundredths of it.
+        # Two of a unit at least, or the axis would be labeled in hundredths of it.
         if duration_s >= 2 * scale:
             return scale, unit
     return _TIMES[-1] if duration_s > 0 else (1.0, "s")

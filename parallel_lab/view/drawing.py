@@ -1,7 +1,7 @@
 """What every picture of the course is: a PNG with a text alternative, and a summary in text below it. And its parts.
 
 In a notebook two outputs appear: the image (`image/png`, which survives the comparison of outputs and every site that
-shows notebooks), then the summary. The alternative text stands in the image's metadata, for readers that honour it, and
+shows notebooks), then the summary. The alternative text stands in the image's metadata, for readers that honor it, and
 inside the PNG. JupyterLab (4.6) and the pages that nbconvert makes draw `image/png` without it, so the summary carries
 a line of script that hands it on; where scripts do not run, the summary still follows the image.
 """
@@ -27,6 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from parallel_lab.view import style
 
+WIDTH_IN = 9.0  # of a picture with several panels
 DPI = 144  # drawn at one and a half times the size at which it is shown, for dense screens
 _CSS_DPI = 96
 OUTSIDE = "outside lower center"  # where matplotlib makes room for a legend

@@ -68,5 +68,5 @@ def test_text_that_is_no_step_names_the_row():
 
 
 def test_label_out_of_turn():
-    with pytest.raises(ValueError, match="row 1 is labelled rank 2"):
+    with pytest.raises(ValueError, match="row 1 is labeled rank 2"):
         parse("rank 0: 0F0\nrank 2: 2F0")

@@ -28,7 +28,7 @@ class Sharded(Protocol):
         ...
 
 
-@keyword_only
+@keyword_only()
 def clip_grad_norm_(
     model_or_params: nn.Module | Sharded | Iterable[Tensor],
     max_norm: float,

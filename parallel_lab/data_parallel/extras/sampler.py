@@ -33,7 +33,7 @@ class ShardedSampler:
             that would get none, while those that have a sample wait for it in a barrier (if there is a group).
     """
 
-    @keyword_only
+    @keyword_only()
     def __init__(
         self,
         size: int,

@@ -1,6 +1,6 @@
 """Snapshots: a shard on disk, from which a run can go on, or a spare when the server has died.
 
-Li et al. 2014 copy each range to k neighbours (section 4.3), so that no update is lost. A snapshot is cheaper, since
+Li et al. 2014 copy each range to k neighbors (section 4.3), so that no update is lost. A snapshot is cheaper, since
 nothing crosses the network, and loses the updates made after it: gradient descent makes up for them.
 """
 

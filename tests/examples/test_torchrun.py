@@ -1,0 +1,67 @@
+"""The plain scripts end where one process ends, on any number of ranks, and after a break."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
+IMAGES, LABELS = (torch.tensor(array) for array in load_digits(return_X_y=True))
+
+
+def torchrun(script, ranks, *arguments):
+    """The losses that the script prints, in order."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, FOLDER / script, *map(str, arguments)], capture_output=True, text=True, env=quiet, timeout=150
+    )
+    assert done.returncode == 0, done.stderr
+    return [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
+
+
+def one_process(optimizer_class, batches, **rule):
+    """The loss of each batch, of the same training in one process."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).double()
+    optimizer = optimizer_class(net.parameters(), **rule)
+    for rows in batches:
+        loss = nn.functional.cross_entropy(net(IMAGES[rows] / 16), LABELS[rows])
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        yield loss.item()
+
+
+def epochs(count, size, batch):
+    """The rows of each batch; every epoch is shuffled with its number as the seed."""
+    orders = [torch.randperm(size, generator=torch.Generator().manual_seed(epoch)) for epoch in range(count)]
+    return [rows for order in orders for rows in order.split(batch)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_by_hand(ranks):
+    expected = list(one_process(torch.optim.SGD, epochs(5, 1438, 50), lr=0.1, momentum=0.9))
+    assert torchrun("ddp_by_hand.py", ranks) == pytest.approx(expected[28::29], abs=2e-9)
+
+
+def test_ddp_resumes_on_another_number_of_ranks(tmp_path):
+    """20 steps on 2 ranks, 20 more, past the end of the epoch, on 3, and the last two on 1."""
+    found = [torchrun("ddp.py", ranks, steps, tmp_path / "saved.pt") for ranks, steps in [(2, 20), (3, 40), (1, 42)]]
+    assert [len(losses) for losses in found] == [20, 20, 2]
+    expected = list(one_process(torch.optim.AdamW, epochs(2, 1728, 48)[:42], lr=3e-3))
+    assert [loss for losses in found for loss in losses] == pytest.approx(expected, abs=2e-9)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_is_short_and_plain(script):
+    text = script.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 60 and "parallel_lab" not in text

@@ -1,0 +1,71 @@
+"""What the tests of each room may cost, in seconds of the processor, and to which room a test belongs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TECHNIQUES = ("collectives", "data_parallel", "synchronization", "parameter_server", "pipeline")
+TECHNIQUE_S, EXERCISE_S, NOTEBOOK_S = 40.0, 6.0, 40.0
+# A processor that other programs share does less in a second: caches are cold, and two threads may share one core.
+SLACK = 1.5
+BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
+    "techniques": 40.0,  # the tests over all techniques
+    "runtime": 40.0,
+    "examples": 60.0,  # torchrun loads torch anew in each rank
+    "course": 40.0,
+    "grading": 40.0,
+    "tools": 60.0,
+    "browser": 120.0,
+}
+OTHERS_S = 20.0  # a room without a line above
+BETWEEN = "between tests"  # loading torch, collecting, starting fork servers; no room's, and without a budget
+COVERED_PERCENT = 90.0  # of the lines of each technique, ranks included
+
+
+def exercises() -> list[str]:
+    """The names of the exercises, longest first."""
+    found = {path.stem for path in ROOT.glob("parallel_lab/*/exercises/*.md") if path.stem[0] != "_"}
+    return sorted((re.sub(r"^\d\d_", "", name) for name in found), key=len, reverse=True)
+
+
+def notebooks() -> list[str]:
+    """The names of the notebooks, `NN_name`."""
+    return sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def room_of(nodeid: str) -> str:
+    """The room of a test: its folder below tests/, but the exercise or the notebook where it belongs to one."""
+    path = Path(nodeid.split("::")[0])
+    if path.suffix == ".ipynb":
+        return path.stem
+    room = path.parts[1] if len(path.parts) > 2 else path.stem
+    if room == "exercises":
+        return next((name for name in exercises() if name in nodeid), room)
+    return room
+
+
+def budget_of(room: str) -> float:
+    """The seconds that a room may take; infinity for what lies between tests."""
+    if room == BETWEEN:
+        return float("inf")
+    if room in BUDGETS:
+        return BUDGETS[room]
+    if room in exercises():
+        return EXERCISE_S
+    return NOTEBOOK_S if room in notebooks() else OTHERS_S
+
+
+def over(spent: Mapping[str, float]) -> list[str]:
+    """The rooms that took more than their budget and the slack."""
+    return [room for room, seconds in spent.items() if seconds > budget_of(room) * SLACK]
+
+
+def table(spent: Mapping[str, float]) -> str:
+    """Seconds and budget of each room, the dearest first."""
+    lines = ["processor seconds by room   used  budget"]
+    for room, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+        budget = budget_of(room)
+        mark = "  OVER BUDGET" if room in over(spent) else "  above, within the slack" if seconds > budget else ""
+        lines.append(f"{room:<25}{seconds:8.1f}{f'{budget:8.0f}' if budget < float('inf') else ' ' * 8}{mark}")
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""Notes which lines of the technique rooms run, in every process that has this folder on its path.
+
+Python imports a module of this name as it starts. `tools/measure.py` puts the folder on the path of pytest, which hands
+it on to the fork server, and the ranks are its forks. They end by `os._exit`, so the lines are written before that.
+coverage could do this itself (`patch = _exit, fork, subprocess`), but it took 80 ms of processor time a rank, as it
+looks at every file of torch anew; this takes 4. What becomes of the lines is coverage's again: see `run_tests.py`.
+"""
+
+import atexit
+import json
+import os
+import sys
+import threading
+from types import CodeType, FrameType
+
+FOLDER = "PARALLEL_LAB_LINES"  # where the lines go; what is measured stands in ROOMS, separated by colons
+ROOMS = "PARALLEL_LAB_LINES_OF"
+_rooms: tuple[str, ...] = ()
+_left: dict[CodeType, set[int]] = {}  # lines of each function that was called which did not run yet
+_exit = os._exit
+
+
+def _on_call(frame: FrameType, _event: str, _argument: object):
+    code = frame.f_code
+    if code not in _left:
+        ours = code.co_filename.startswith(_rooms)
+        _left[code] = _lines(code) if ours else set()
+    return _on_line if _left[code] else None
+
+
+def _on_line(frame: FrameType, event: str, _argument: object):
+    if event == "line":
+        _left[frame.f_code].discard(frame.f_lineno)
+    return _on_line
+
+
+def _lines(code: CodeType) -> set[int]:
+    return {line for _, _, line in code.co_lines() if line}
+
+
+def _write() -> None:
+    sys.settrace(None)
+    ran: dict[str, set[int]] = {}
+    for code, left in list(_left.items()):
+        if code.co_filename.startswith(_rooms):
+            ran.setdefault(code.co_filename, set()).update(_lines(code) - left)
+    if ran:
+        text = json.dumps({name: sorted(lines) for name, lines in ran.items()}) + "\n"
+        file = os.open(os.path.join(os.environ[FOLDER], f"{os.getpid()}.jsonl"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, text.encode())
+        os.close(file)
+
+
+def _write_and_exit(status: int) -> None:
+    if FOLDER in os.environ:  # a rank has the environment of its kernel, and a test may have emptied it
+        _write()
+    _exit(status)
+
+
+def _in_child() -> None:
+    _left.clear()
+    start()
+
+
+def start() -> None:
+    """Notes lines from now on, in threads that start later too."""
+    threading.settrace(_on_call)
+    sys.settrace(_on_call)
+
+
+if FOLDER in os.environ and ROOMS in os.environ:
+    _rooms = tuple(os.environ[ROOMS].split(os.pathsep))
+    os._exit = _write_and_exit  # pyright: ignore[reportAttributeAccessIssue]
+    os.register_at_fork(after_in_child=_in_child)
+    atexit.register(_write)
+    start()
