@@ -229,9 +229,8 @@ class Zero2(ShardedModule):
         """Updates this rank's partition and gathers everyone's.
 
         Raises:
-            ValueError: a negative learning rate, gradients that were never sent, or parameters that were moved after
-            Zero2
-                was made (`model.to(...)`). Nothing was changed on any rank.
+            ValueError: a negative learning rate, gradients that were never sent, or parameters that were moved
+                elsewhere (`model.to(...)`) after Zero2 was made. Nothing was changed on any rank.
             TypeError: a learning rate that is no number.
         """
         mb = self._backwards - 1
