@@ -144,11 +144,7 @@ def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -
 
 
 def by_element(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """`optimizer`, if it may treat each element by itself.
-
-    Raises:
-        ValueError: it is one of PyTorch's that look at whole tensors, or at all parameters at once.
-    """
+    """`optimizer`; refuses those of PyTorch's that look at whole tensors, or at all parameters at once."""
     if isinstance(optimizer, torch.optim.Adafactor | torch.optim.Muon | torch.optim.LBFGS):
         name = type(optimizer).__name__
         raise ValueError(f"{name} looks at more than one element at a time, so on pieces of parameters it goes wrong")

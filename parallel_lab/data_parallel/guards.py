@@ -94,18 +94,12 @@ class ChangedModel(Guard):
             ddp.wrap("rewrap")
 
     def _changed(self, ddp: Any) -> bool:
-        found = 0
-        for parameter in ddp.module.parameters():
-            if parameter in ddp.place:
-                found += 1
-                bucket, place = ddp.place[parameter]
-                if parameter.dtype != bucket.flat.dtype or parameter.device != bucket.flat.device:
-                    return True
-                if parameter.shape != bucket.views[place].shape:
-                    return True
-            elif parameter.requires_grad and parameter.numel():
-                return True
-        return found < len(ddp.place)
+        parameters = list(ddp.module.parameters())
+        if any(p.requires_grad and p.numel() and p not in ddp.place for p in parameters):
+            return True
+        found = [(p, ddp.place[p][0].views[ddp.place[p][1]]) for p in parameters if p in ddp.place]
+        converted = any((p.dtype, p.device, p.shape) != (v.dtype, v.device, v.shape) for p, v in found)
+        return converted or len(found) < len(ddp.place)
 
 
 class SharedParameters(Guard):

@@ -123,9 +123,8 @@ class Zero3(State):
     def unshard(self, unit: Unit, dtype: torch.dtype) -> None:
         """Starts the all-gather, unless the whole parameters are there or on their way."""
         if unit.whole is None and unit.gathering is None:
-            mine, group = unit.small, self.groups.small
-            if mine is None:
-                mine, group = unit.packed_shards(dtype), self.group
+            mine = unit.packed_shards(dtype) if unit.small is None else unit.small
+            group = self.group if unit.small is None else self.groups.small
             message = mine.new_empty(group.size() * mine.numel())
             unit.gathering = all_gather(message, mine, group), message, mine
 

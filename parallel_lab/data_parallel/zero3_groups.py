@@ -20,11 +20,7 @@ class Groups(NamedTuple):
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | DeviceMesh | None, reshard_after_forward: bool | int = True) -> "Groups":
-        """The groups that Zero3's arguments mean. All ranks have to call it.
-
-        Raises:
-            ValueError: a mesh of more than two axes, or `reshard_after_forward` does not divide the ranks.
-        """
+        """The groups that Zero3's arguments mean; refuses axes and ranks that do not fit. All ranks have to call it."""
         replicate, ranks = None, []
         mesh = group if isinstance(group, DeviceMesh) else None
         if isinstance(group, DeviceMesh):

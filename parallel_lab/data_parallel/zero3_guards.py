@@ -1,7 +1,7 @@
 """What hardens Zero3: arguments, equal models, finite gradients, parameters used where they are sharded; and samples.
 
-The technique calls a guard at named seams, which are the public methods here. With `NoGuards` in its place (`guards =
-NoGuards` in a subclass), `zero3.py` is the algorithm alone, and parity tests run that as well.
+The technique calls a guard at named seams, which are the public methods here; `guards = NoGuards` in a subclass leaves
+the algorithm alone, and parity tests run that as well.
 """
 
 from collections.abc import Sequence

@@ -21,12 +21,9 @@ class State(Wrapped):
         "a Zero3 holds a process group and one rank's shards, so it cannot be copied, pickled or returned from a rank."
         " Take full_state_dict() for the whole model, or shard_state() for this rank's part."
     )
-    units: list[Any]
-    groups: Any
-    compute_dtype: torch.dtype | None
-    _running: list[Any]  # the uses whose whole parameters stand in the model
-    _reductions: list[Any]  # of gradients, under way
-    _expected: list[Any]  # the uses of the last forward pass
+    units: list[Any]  # what is communicated together, the root last
+    groups: Any  # over whom it is sharded
+    compute_dtype: torch.dtype | None  # what parameters are gathered in and computed with; None for their own
     _saved: Any = nullcontext()
 
     def reset(self: Any) -> None:

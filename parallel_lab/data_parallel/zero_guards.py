@@ -1,7 +1,7 @@
 """What hardens Zero1 and Zero2: arguments, equal models, finite gradients, models that changed after they were wrapped.
 
-The techniques call a guard at named seams, which are the public methods here. With `NoGuards` in its place, `zero1.py`,
-`zero2.py` and `zero3.py` are the algorithm alone, and parity tests run that as well.
+The techniques call a guard at named seams, which are the public methods here. With `NoGuards` in its place, they are
+the algorithm alone, and parity tests run that as well.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

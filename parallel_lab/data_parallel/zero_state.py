@@ -33,11 +33,11 @@ class _Sharded(NotCopied):
 
     instead = "what is sharded cannot be copied or pickled: save its shard_state(), and copy the model inside"
     group: dist.ProcessGroup
-    names: dict[nn.Parameter, str]
-    vectors: Sequence[Any]
-    pieces: list[Piece]
-    optimizer: torch.optim.Optimizer
-    members: list[list[nn.Parameter]]  # of each group of the optimizer, whole
+    names: dict[nn.Parameter, str]  # of all parameters, the frozen ones included
+    vectors: Sequence[Any]  # the flat vectors, in the order in which they are sent
+    pieces: list[Piece]  # this rank's, of the trained parameters
+    optimizer: torch.optim.Optimizer  # the one that steps the pieces
+    members: list[list[nn.Parameter]]  # the parameters of each of its groups, whole
     param_groups: Any
 
     @property
@@ -136,11 +136,7 @@ class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
         return None
 
     def add_param_group(self, param_group: dict) -> None:
-        """Groups are given when the optimizer is made: the flat vectors are cut then.
-
-        Raises:
-            ValueError: it is made.
-        """
+        """Refuses groups once it is made: the flat vectors are cut then."""
         if hasattr(self, "vectors"):
             raise ValueError("Zero1 cannot take another group: give all groups to Zero1(...)")
         super().add_param_group(param_group)

@@ -23,15 +23,10 @@ HELP = "take fewer ranks or a larger one, or, inside DDP.join(), let this rank g
 class ShardedSampler:
     """Iterates over this rank's indices of a data set of `size` samples; also a sampler for a `DataLoader`.
 
-    Args:
-        size: how many samples there are.
-        rank: which share, where no group is given.
-        ranks: how many shares, where no group is given.
-        shuffle: a new order each epoch, from `seed` and the epoch alone; call `set_epoch` before each.
-        seed: of the order.
-        drop_last: leave out the last size % ranks samples of the order, so that all ranks have equally many.
-        allow_empty: a rank may have no sample at all.
-        group: whose ranks share the samples; by default all.
+    The ranks of `group` share the samples, by default all; without a group, this is share `rank` of `ranks`. With
+    `shuffle`, each epoch has a new order, from `seed` and the epoch alone; call `set_epoch` before each. `drop_last`
+    leaves out the last size % ranks samples of the order, so that all ranks have equally many. `allow_empty` lets a
+    rank have no sample at all.
 
     Raises:
         ValueError: size is negative, rank is not one of `ranks`, or there are fewer samples than ranks: on each rank
