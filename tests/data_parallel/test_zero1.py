@@ -41,7 +41,7 @@ def worlds():
         yield n, group if dist.get_rank() < n else None
 
 
-def trained(group, optimizer_class, kwargs, make=Zero1, clip=0.0, ddp=False, **own):
+def trained(group, optimizer_class, kwargs, make=Zero1, clip=0.0, ddp=True, **own):
     model, n, rank = tied_and_frozen(), group.size(), group.rank()
     own |= {"group": group} if make is Zero1 else {"process_group": group}
     wrapped = DDP(model, group=group) if ddp else model
@@ -75,12 +75,12 @@ def apart(some, others):
 
 
 def test_ends_where_one_process_ends_at_every_world():
-    """Alone, with its guards, behind DDP, and clipped."""
+    """Behind DDP: with its guards, alone, and clipped; and with gradients that are averaged one by one."""
     cases = {
         "sgd": (SGD, {}),
         "adam": (ADAM, {}),
         "alone": (ADAM, {"guards": NoGuards}),
-        "ddp": (ADAM, {"ddp": True}),
+        "averaged by hand": (ADAM, {"ddp": False}),
         "clipped": (ADAM, {"clip": 0.5}),
     }
 
