@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Variable
+from torch.futures import Future
 
 # Methods of ProcessGroup that torch 2.13 renamed. 2.11 knows the old names alone, and C++ still calls them.
 RENAMED = {
@@ -65,3 +66,10 @@ def at_end_of_backward(callback: Callable[[], None], asked: int = -1) -> int:
 def holders(tensor: Tensor) -> int:
     """How many tensors share the memory of `tensor`."""
     return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def done_work(tensors: list[Tensor]) -> dist.Work:
+    """The handle of an operation that was complete from the start."""
+    future: Future = Future()
+    future.set_result(tensors)
+    return torch._C._distributed_c10d._create_work_from_future(future)  # pyright: ignore[reportAttributeAccessIssue]

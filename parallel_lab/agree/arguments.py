@@ -12,29 +12,34 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def keyword_only(function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, which refuses an argument without its name as its own `*` would, but says how the call is written.
+def keyword_only(*caught: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Has a function refuse an argument without its name as its own `*` would, but say how the call is written.
+
+    Args:
+        caught: names that the function catches in its `**`, to be said as well.
 
     Raises:
-        TypeError: when `function` is called with too many arguments by position; the message names the keywords.
+        TypeError: when the function is called with too many arguments by position; the message names the keywords.
     """
-    parameters = signature(function).parameters.values()
-    places = [each.name for each in parameters if each.kind is Parameter.POSITIONAL_OR_KEYWORD]
-    keywords = [each.name for each in parameters if each.kind is Parameter.KEYWORD_ONLY]
-    if any(each.kind is Parameter.VAR_KEYWORD for each in parameters):
-        keywords.insert(0, "lr")  # the settings of an optimizer
 
-    @wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
-        if extra := args[len(places) :]:
-            method = places[0] == "self"
-            name = type(args[0]).__name__ if method else function.__name__
-            kinds = ", ".join(type(each).__name__ for each in extra)
-            usage = ", ".join([*places[method:], *(f"{keyword}=..." for keyword in keywords)])
-            raise TypeError(f"{name} got an argument without its name ({kinds}): write {name}({usage})")
-        return function(*args, **kwargs)
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        parameters = signature(function).parameters.values()
+        places = [each.name for each in parameters if each.kind is Parameter.POSITIONAL_OR_KEYWORD]
+        keywords = [*caught, *(each.name for each in parameters if each.kind is Parameter.KEYWORD_ONLY)]
 
-    return checked
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            if extra := args[len(places) :]:
+                method = places[0] == "self"
+                name = type(args[0]).__name__ if method else function.__name__
+                kinds = ", ".join(type(each).__name__ for each in extra)
+                usage = ", ".join([*places[method:], *(f"{keyword}=..." for keyword in keywords)])
+                raise TypeError(f"{name} got an argument without its name ({kinds}): write {name}({usage})")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
@@ -84,19 +89,3 @@ def rate_problem(groups: Iterable[dict[str, Any]]) -> Exception | None:
     except (TypeError, ValueError) as error:
         return error
     return None
-
-
-def by_name(call: str, extra: tuple, *keywords: str) -> None:
-    """Looks whether a caller gave by position what has to be given by name.
-
-    Args:
-        call: what may be given by position, as in `DiLoCo(model, optimizer)`.
-        extra: what was given beyond that.
-        keywords: the names of the arguments that follow, in the order in which a caller may have meant them.
-
-    Raises:
-        TypeError: `extra` holds something; the message names the keyword.
-    """
-    if extra:
-        meant = ", ".join(f"{keyword}={value!r}" for keyword, value in zip(keywords, extra, strict=False))
-        raise TypeError(f"{call} takes nothing else by position: give every other argument by its name, as in {meant}")

@@ -14,8 +14,8 @@ from parallel_lab.cli import doctor, folders
 from parallel_lab.course import generate, page, progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.checks import grade
-from parallel_lab.course.exercises import EXERCISES
 from parallel_lab.course.questions import card, index
+from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.runtime import LaunchError, Link, launch
 
 INTERRUPTED = 130

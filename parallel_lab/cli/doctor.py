@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 def findings() -> list[Finding]:
     """Everything, in the order in which a problem would show; nothing raises."""
-    looks = (_python, _torch, _platform, _cores, _memory, _gpus, _devices, _disk, _chromium, _progress, _ranks)
+    looks = (_python, _torch, _platform, _cores, _memory, _gpus, _devices, _disk, _progress, _ranks)
     return [_safely(look) for look in looks]
 
 
@@ -109,11 +109,6 @@ def _devices() -> Finding:
 def _disk() -> Finding:
     free_bytes = shutil.disk_usage(Path.cwd()).free
     return Finding(free_bytes > LEAST_FREE_BYTES, "disk", f"{format_bytes(free_bytes)} free here")
-
-
-def _chromium() -> Finding:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    return Finding(True, "chromium", found or "not found; only the browser tests of this project want it")
 
 
 def _progress() -> Finding:

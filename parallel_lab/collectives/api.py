@@ -55,32 +55,24 @@ def all_reduce(
     op: str = "sum",
     ranks_per_node: int | None = None,
 ) -> Tensor:
-    """Replaces `tensor` by its sum over all ranks, in place, and returns it.
+    """Replaces `tensor` by its sum (or `mean`, or `max`) over all ranks, in place, and returns it.
 
-    Args:
-        tensor: contiguous; the same shape and dtype on every rank.
-        group: which ranks take part.
-        algorithm: `ring`, `tree`, `halving_doubling`, `full_mesh`, `star` or `hierarchical`.
-        op: `sum`, `mean` or `max`.
-        ranks_per_node: for `hierarchical` only, which needs it: how many neighboring ranks share a node.
+    The tensor is contiguous, with the same shape and dtype on every rank. Algorithms: `ring`, `tree`,
+    `halving_doubling`, `full_mesh`, `star`, and `hierarchical`, where `ranks_per_node` neighboring ranks share a node.
 
     Raises:
         ValueError: an unknown algorithm or op, a tensor that is not contiguous, a rank that is not in the group.
     """
     n = member(group).size()
     if algorithm == "hierarchical":
-        execute(plan_for("all_reduce", algorithm, *_nodes(n, ranks_per_node)), tensor, group, op)
-    elif algorithm == "ring":
-        execute(ring_plan(n, tensor.nbytes), tensor, group, op)
+        arguments = _nodes(n, ranks_per_node)
+    elif algorithm == "ring":  # with the pieces and the early receives that `benchmarks/all_reduce.py` found best
+        pieces = max(1, min(MOST_PIECES, tensor.nbytes // (n * PIECE_BYTES)))
+        arguments = n, pieces, 0 if tensor.nbytes > EARLY_BYTES else n
     else:
-        execute(plan_for("all_reduce", algorithm, n), tensor, group, op)
+        arguments = (n,)
+    execute(plan_for("all_reduce", algorithm, *arguments), tensor, group, op)
     return tensor
-
-
-def ring_plan(n: int, size_bytes: int) -> ChunkPlan:
-    """The ring for `size_bytes`, with the pieces and the early receives that `benchmarks/all_reduce.py` found best."""
-    pieces = max(1, min(MOST_PIECES, size_bytes // (n * PIECE_BYTES)))
-    return plan_for("all_reduce", "ring", n, pieces, 0 if size_bytes > EARLY_BYTES else n)
 
 
 def reduce_scatter(

@@ -86,13 +86,10 @@ def leaves(count: int) -> Extents:
 
 
 def assemble(n: int, messages: Iterable[Message], extents: Extents, ahead: int = ALL) -> ChunkPlan:
-    """The plan of `n` ranks that carries out `messages`.
+    """The plan of `n` ranks that carries out `messages`; in a round each rank issues its steps in the order given.
 
-    Args:
-        n: the number of ranks, at least 1.
-        messages: in any order of rounds; within a round each rank issues its steps in the order given.
-        extents: which leaves each part holds.
-        ahead: how many rounds early receives are posted; scratch is held for at most ahead + 2 rounds.
+    `extents` says which leaves each part holds. Receives are posted `ahead` rounds early, and scratch is held for at
+    most ahead + 2 rounds.
 
     Raises:
         ValueError: n < 1, or a rank would, in one round, receive into a chunk that it sends. A `recv_reduce` into
@@ -128,15 +125,11 @@ def _issue_order(row: list[Op], needs: dict[Op, tuple[Op, ...]], ahead: int) -> 
     for number in sorted({op.round for op in row}):
         while posted < len(receives):
             op = receives[posted]
-            if op.round > number + ahead or _last_round(needs.get(op, ())) >= number:
+            if op.round > number + ahead or any(need.round >= number for need in needs.get(op, ())):
                 break
             yield op
             posted += 1
         yield from (op for op in row if op.kind == "send" and op.round == number)
-
-
-def _last_round(ops: Iterable[Op]) -> int:
-    return max((op.round for op in ops), default=-1)
 
 
 class _Needs:

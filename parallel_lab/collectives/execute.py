@@ -38,18 +38,14 @@ COMBINE: dict[str, Combine] = {
 def execute(
     plan: ChunkPlan, tensor: Tensor, group: dist.ProcessGroup | None = None, op: str = "sum", unit: int = 1
 ) -> None:
-    """Carries out this rank's row of `plan` on `tensor`, in place.
+    """Carries out this rank's row of `plan` on `tensor`, in place: contiguous, of any shape, taken as flat.
 
-    Args:
-        plan: as many rows as the group has ranks.
-        tensor: contiguous, of any shape; taken as flat.
-        group: the ranks of the plan; the default group if None.
-        op: `sum`, `mean` or `max`: what a `recv_reduce` does. A mean is a sum, divided at the end by the group's size.
-        unit: the tensor is cut at multiples of `unit` elements (a row of a matrix, for instance).
+    `op` is what a `recv_reduce` does: `sum`, `mean` (a sum, divided at the end by the group's size) or `max`. The
+    tensor is cut at multiples of `unit` elements (a row of a matrix, for instance).
 
     Raises:
-        ValueError: the tensor is not contiguous, the op is unknown or does not fit the dtype, the group has another
-            size than the plan, or this rank is not in the group.
+        ValueError: the tensor is not contiguous, the op is unknown or does not fit the dtype, or the group has another
+            size than the plan or lacks this rank.
     """
     if not tensor.is_contiguous():
         raise ValueError(f"a tensor of shape {tuple(tensor.shape)} is not contiguous: pass tensor.contiguous()")

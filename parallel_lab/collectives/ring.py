@@ -11,8 +11,8 @@ With S the bytes of the tensor, P the pieces that each chunk is cut into:
 
 | plan           | bytes sent per rank  | messages per rank | rounds    |
 |----------------|----------------------|-------------------|-----------|
-| reduce_scatter | S (n-1)/n            | P (n-1)           | n-1       |
-| all_gather     | S (n-1)/n            | P (n-1)           | n-1       |
+| reduce_scatter | S (n-1)/n            | n-1               | n-1       |
+| all_gather     | S (n-1)/n            | n-1               | n-1       |
 | all_reduce     | 2 S (n-1)/n          | 2 P (n-1)         | 2 (n-1)   |
 | broadcast      | S, and 0 at the last | P, and 0          | n-1 + P-1 |
 | reduce         | S, and 0 at the root | P, and 0          | n-1 + P-1 |
@@ -29,24 +29,22 @@ from parallel_lab.collectives.chunks import ALL, ChunkPlan, Message, assemble, l
 def all_reduce_plan(n: int, pieces: int = 1, ahead: int = ALL) -> ChunkPlan:
     """Reduce-scatter, then all-gather: every rank ends with the whole sum.
 
-    Args:
-        n: ranks.
-        pieces: how many messages each chunk is sent in. A rank adds one piece while the next is on the wire.
-        ahead: how many rounds early receives are posted; scratch is held for ahead + 2 chunks, and at most n - 1.
+    Each chunk is sent in `pieces` messages, so that a rank adds one while the next is on the wire. Receives are posted
+    `ahead` rounds early; scratch is held for ahead + 2 chunks, and at most n - 1.
     """
     ranks, chunks = range(n), _chunks(n, pieces)
     messages = [*scatter_messages(ranks, chunks), *gather_messages(ranks, chunks, n - 1)]
     return assemble(n, messages, leaves(n * pieces), ahead)
 
 
-def reduce_scatter_plan(n: int, pieces: int = 1, ahead: int = ALL) -> ChunkPlan:
+def reduce_scatter_plan(n: int) -> ChunkPlan:
     """Rank r ends with the sum of chunk r; what it holds of the others is a partial sum."""
-    return assemble(n, scatter_messages(range(n), _chunks(n, pieces)), leaves(n * pieces), ahead)
+    return assemble(n, scatter_messages(range(n), _chunks(n)), leaves(n))
 
 
-def all_gather_plan(n: int, pieces: int = 1) -> ChunkPlan:
+def all_gather_plan(n: int) -> ChunkPlan:
     """Rank r starts with chunk r; every rank ends with all chunks."""
-    return assemble(n, gather_messages(range(n), _chunks(n, pieces)), leaves(n * pieces))
+    return assemble(n, gather_messages(range(n), _chunks(n)), leaves(n))
 
 
 def broadcast_plan(n: int, root: int = 0, pieces: int = 1) -> ChunkPlan:
@@ -90,7 +88,7 @@ def gather_messages(ranks: Sequence[int], chunks: Sequence[Sequence[int]], first
                 yield Message(first + step, ranks[i], ranks[(i + 1) % n], part)
 
 
-def _chunks(n: int, pieces: int) -> list[range]:
+def _chunks(n: int, pieces: int = 1) -> list[range]:
     if pieces < 1:
         raise ValueError(f"pieces={pieces}: a chunk is sent in at least 1 piece")
     return [range(chunk * pieces, (chunk + 1) * pieces) for chunk in range(n)]

@@ -1,6 +1,6 @@
-"""The course machinery: question cards, self-checks, graded exercises and the learner's progress.
+"""The course machinery: question cards, self-checks, checks of exercises and the learner's progress.
 
-The face is lazy (SPEC 1), because a rank that runs learner code imports `course.rank_side` and must load no widgets.
+The face is lazy (SPEC 1): whoever asks for a card need not load the graders.
 """
 
 import lazy_loader

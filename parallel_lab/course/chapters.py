@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_lab.course import page, progress
-from parallel_lab.course.exercises import EXERCISES
 from parallel_lab.course.questions import index
+from parallel_lab.grading.exercises import EXERCISES
 
 TITLES = {
     "00": "Start here: the lab in ten minutes",

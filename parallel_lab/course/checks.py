@@ -1,22 +1,19 @@
 """`check("ring_all_reduce", fn)`: grades learner code by how it works, and `hint("ring_all_reduce")`.
 
 The learner's function runs in ranks, never in the kernel; whatever it does there ends up in the report, and the cell
-itself does not fail. What the grading defends against stands in `course.lab`.
+itself does not fail. How it is graded stands in `parallel_lab.grading`.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from parallel_lab.course import progress
-from parallel_lab.course.exercise import Exercise, title_of
-from parallel_lab.course.exercises import EXERCISES
-from parallel_lab.course.lab import Lab, NotStarted, Stuck, Wrong
-from parallel_lab.course.rank_side import REFERENCES
 from parallel_lab.course.report import FAILED, NOT_RUN, PASSED, Hint, Report, Verdict
-from parallel_lab.course.sources import uses
 from parallel_lab.course.typed import named
-
-MEMORY_BYTES = 2 * 2**30
+from parallel_lab.grading.exercise import Exercise, Test
+from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.grading.lab import Lab, NotStarted, Stuck, Wrong
+from parallel_lab.grading.references import reference_in
 
 
 def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = True) -> Report:
@@ -45,11 +42,10 @@ def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = 
 def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: bool = True) -> Report:
     """Runs all tests of `exercise` on `fn`; as `check`, for an exercise at hand."""
     if reference := reference_in(fn):
-        advice = "The exercise is to build it from messages."
-        verdicts = [Verdict(title_of(test), FAILED, reference, advice) for test in exercise.tests]
+        verdicts = [Verdict(test.title, FAILED, reference, "The exercise is to build it.") for test in exercise.tests]
     else:
         try:
-            verdicts = _verdicts(exercise, fn, Lab(seeds, exercise.timeout_s, MEMORY_BYTES))
+            verdicts = _verdicts(exercise, Lab(exercise, fn, seeds))
         except NotStarted:
             return Report(
                 exercise, said=f"{exercise.name} still raises NotImplementedError: replace it by your answer."
@@ -59,26 +55,28 @@ def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: boo
     return Report(exercise, tuple(verdicts), said, lambda: hint(exercise.name))
 
 
-def reference_in(fn: Callable) -> str:
-    """Which reference `fn` reaches for, in a sentence; empty if none."""
-    return next((said for package in REFERENCES if (said := uses(fn, package))), "")
-
-
-def _verdicts(exercise: Exercise, fn: Callable, lab: Lab) -> list[Verdict]:
+def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
     verdicts: list[Verdict] = []
     for place, test in enumerate(exercise.tests):
         try:
-            test(fn, lab)
-            verdicts.append(Verdict(title_of(test), PASSED))
+            _run(test, lab)
+            verdicts.append(Verdict(test.title, PASSED))
         except Stuck as wrong:  # every further run would wait as long
-            verdicts.append(Verdict(title_of(test), FAILED, wrong.seen, wrong.advice))
-            return verdicts + [Verdict(title_of(later), NOT_RUN) for later in exercise.tests[place + 1 :]]
+            verdicts.append(Verdict(test.title, FAILED, wrong.seen, wrong.advice))
+            return verdicts + [Verdict(later.title, NOT_RUN) for later in exercise.tests[place + 1 :]]
         except Wrong as wrong:
             if any(wrong.seen == earlier.seen for earlier in verdicts):
-                verdicts.append(Verdict(title_of(test), FAILED, "for the same reason"))
+                verdicts.append(Verdict(test.title, FAILED, "for the same reason"))
             else:
-                verdicts.append(Verdict(title_of(test), FAILED, wrong.seen, wrong.advice, lab.last_seeds))
+                verdicts.append(Verdict(test.title, FAILED, wrong.seen, wrong.advice, lab.last))
     return verdicts
+
+
+def _run(test: Test, lab: Lab) -> None:
+    for case, graders in test.checks:
+        outcome = lab.run(case)
+        for grader in graders if case.changed else (*graders, *lab.exercise.always):
+            grader(outcome)
 
 
 def hint(name: str) -> Hint:

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from parallel_lab.course import page
-from parallel_lab.course.exercise import Exercise
+from parallel_lab.grading.exercise import Exercise
+from parallel_lab.grading.lab import Outcome
+from parallel_lab.view import Timeline, draw
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+PRINTED = 500  # characters of what a rank printed
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_RUN: "–"}
 
 
@@ -19,14 +22,14 @@ class Verdict:
         state: `passed`, `failed` or `not run`.
         seen: what was expected and what was seen, at which world size; empty when passed.
         advice: where to look next; empty when passed.
-        seeds: of the inputs of the failing run.
+        run: the failing run: its inputs, results, trace, and what its ranks printed; None where there is none.
     """
 
     title: str
     state: str
     seen: str = ""
     advice: str = ""
-    seeds: tuple[int, ...] = ()
+    run: Outcome | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,21 @@ class Report:
         count = sum(v.state == PASSED for v in self.verdicts)
         return f"{name}: {'solved' if self.passed else 'not yet'}, {count} of {len(self.verdicts)} tests passed"
 
+    @property
+    def run(self) -> Outcome | None:
+        """The first run that failed, to look into: `inputs`, `results`, `trace`, `printed` by rank."""
+        return next((v.run for v in self.verdicts if v.run), None)
+
+    def draw(self) -> Timeline:
+        """The first run that failed, over time.
+
+        Raises:
+            ValueError: there is none: no test failed, or the ranks came to no end.
+        """
+        if self.run is None:
+            raise ValueError("there is no failed run to draw")
+        return draw(self.run.trace)
+
     def hint(self) -> Hint:
         """The next hint; hints ask rather than tell, and come one at a time."""
         return self.next_hint()
@@ -89,7 +107,7 @@ class Report:
                 first, *rest = v.seen.splitlines()
                 parts.append(page.paragraph(first))
                 parts += [f"<pre>{page.escape(chr(10).join(rest))}</pre>"] if rest else []
-            parts += [page.paragraph(text, "small") for text in (v.advice, _seeds(v)) if text]
+            parts += [page.paragraph(text, "small") for text in (v.advice, *self._again(v)) if text]
         parts += [page.paragraph(self.said)] if self.said else []
         parts += [page.markdown(text) for text in self._closing()]
         look = "good" if self.passed else "bad" if self.verdicts else "note"
@@ -99,7 +117,7 @@ class Report:
         lines = [self.headline]
         for v in self.verdicts:
             lines.append(f"  {MARKS[v.state]} {v.state}: {v.title}")
-            lines += [f"      {line}" for text in (v.seen, v.advice, _seeds(v)) for line in text.splitlines()]
+            lines += [f"      {line}" for text in (v.seen, v.advice, *self._again(v)) for line in text.splitlines()]
         return "\n".join([*lines, *([self.said] if self.said else []), *self._closing()])
 
     def _closing(self) -> list[str]:
@@ -110,6 +128,10 @@ class Report:
             return [note, f"The reference solution: `solutions/{self.exercise.notebook}.ipynb`."]
         return [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts else []
 
-
-def _seeds(verdict: Verdict) -> str:
-    return f"The same inputs again: check(..., seeds={verdict.seeds})" if verdict.seeds else ""
+    def _again(self, verdict: Verdict) -> list[str]:
+        """What the ranks of the failing run printed, and the call that repeats it."""
+        if not (self.exercise and verdict.run):
+            return []
+        name, run = self.exercise.name, verdict.run
+        printed = [f"rank {r} printed: {text.strip()[:PRINTED]}" for r, text in enumerate(run.printed) if text.strip()]
+        return [*printed, f'The same case again: check("{name}", {name}, seeds={run.seeds}).draw()']

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from parallel_lab import compat
+from parallel_lab.trace import recorder
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -24,11 +25,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def on_gradient(output: Any, hook: Callable[[Tensor], None]) -> bool:
-    """Has `hook` called with the gradient of each tensor in `output` that has one, when a backward pass comes to it.
-
-    Returns:
-        Whether there is such a tensor.
-    """
+    """Has `hook` called with the gradient of each tensor in `output` that gets one; returns whether there is one."""
     tensors = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
     for tensor in tensors:
         tensor.register_hook(hook)
@@ -38,6 +35,12 @@ def on_gradient(output: Any, hook: Callable[[Tensor], None]) -> bool:
 def in_backward() -> bool:
     """Whether a backward pass runs on this thread: a forward pass is then one that computes activations again."""
     return compat.backward_pass() != -1
+
+
+def record_stretch(part: int, mb: int, start_s: float) -> float:
+    """Writes down that backward pass `mb` computed bucket `part` from `start_s` until now, which is returned."""
+    recorder().complete(recorder().issue("backward", part=part, mb=mb, phase="backward", start_s=start_s))
+    return recorder().now()
 
 
 def came_twice(rank: str, name: object) -> ValueError:

@@ -16,14 +16,7 @@ from parallel_lab.trace import tag
 
 
 def plan(n: int, parameters: int, *, mb: int = 0, axis: str = "") -> Plan:
-    """The all-reduces of `average_gradients` on `n` ranks, one a parameter, one after another.
-
-    Args:
-        n: how many ranks.
-        parameters: how many require a gradient.
-        mb: the microbatch that they belong to.
-        axis: the mesh axis of the group; empty for the default group.
-    """
+    """The all-reduces of `average_gradients` on `n` ranks, one for each of the `parameters` that require a gradient."""
     return Plan.of(
         Op(rank, "all_reduce", part, mb, lane=SEND, axis=axis, phase="backward")
         for rank in range(n)
@@ -31,17 +24,12 @@ def plan(n: int, parameters: int, *, mb: int = 0, axis: str = "") -> Plan:
     )
 
 
-@keyword_only
+@keyword_only()
 def average_gradients(model: nn.Module, *, mb: int = 0, group: dist.ProcessGroup | None = None) -> None:
     """Replaces `.grad` of each parameter that requires one by its mean over the ranks; call it after `backward()`.
 
     Ranks need the same model. A parameter without a gradient on this rank counts as zeros and has one afterwards, also
-    where no rank had one.
-
-    Args:
-        model: the same on every rank.
-        mb: the microbatch, counted from the first of the run. It names the messages in the trace.
-        group: whose ranks share the work; by default all.
+    where no rank had one. `mb`, the microbatch of the run, names the messages in the trace.
 
     Raises:
         ValueError: no parameter requires a gradient; or, before anything is sent, on a rank whose gradients are NaN or

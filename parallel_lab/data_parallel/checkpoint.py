@@ -68,26 +68,13 @@ def shard(
     groups: Sequence[Mapping[str, Any]] = (),
     replicated: Mapping[str, Tensor] | None = None,
 ) -> Shard:
-    """What one rank saves: the dict at the head of this file, with copies of all tensors.
-
-    Args:
-        group: who saves.
-        entries: for `parameters`.
-        optimizer: the name of the optimizer's class.
-        groups: what `groups_of` gives.
-        replicated: the buffers.
-    """
+    """What one rank saves: the dict at the head of this file, with copies of all tensors."""
     saved = {"parameters": entries, "optimizer": optimizer, "groups": list(groups), "replicated": replicated}
     return {"rank": group.rank(), "ranks": group.size(), **copied(saved)}
 
 
 def groups_of(param_groups: Iterable[Mapping[str, Any]], names: Mapping[Tensor, str]) -> list[dict[str, Any]]:
-    """The groups of an optimizer, with the names of their parameters under `params`; those without a name are left out.
-
-    Args:
-        param_groups: of the optimizer.
-        names: of each parameter.
-    """
+    """The groups of an optimizer, with `names` of their parameters under `params`; those without one are left out."""
     return [settings(group) | {"params": [names[p] for p in group["params"] if p in names]} for group in param_groups]
 
 
@@ -134,11 +121,7 @@ def load_parameter(shards: Sequence[Shard], name: str, start: int, values: Tenso
 
 
 def _read(shards: Sequence[Shard], name: str, start: int, stop: int) -> dict[str, Any]:
-    """The elements [start, stop) of a parameter, under "", and the state of these, by key.
-
-    Raises:
-        ValueError: some of the elements are in none of the shards.
-    """
+    """The elements [start, stop) of a parameter, under "", and the state of these, by key. Raises if one is missing."""
     entries = [each["parameters"][name] for each in shards if name in each["parameters"]]
     found: dict[str, Any] = {}
     for key, value in (pair for each in entries for pair in [("", each["pieces"]), *each["state"].items()]):
@@ -167,11 +150,7 @@ def _join(pieces: Sequence[Piece], start: int, stop: int) -> tuple[Tensor, int]:
 
 
 def check_loadable(shards: Sequence[Shard], mine: Shard) -> None:
-    """Returns if everything that this rank holds is in `shards`.
-
-    Args:
-        shards: of the ranks that saved; those that hold nothing of this rank's may be left out.
-        mine: what this rank's `shard_state()` gives, or the same without copies.
+    """Returns if all that this rank holds, `mine`, is in `shards`. Those that hold nothing of it may be left out.
 
     Raises:
         ValueError: it says exactly what is missing or different.
@@ -188,7 +167,11 @@ def check_loadable(shards: Sequence[Shard], mine: Shard) -> None:
             _read(shards, name, start, stop)
     if extra := [name for name in saved if name not in mine["parameters"]]:
         raise ValueError(f"the checkpoint has parameters that this model lacks: {', '.join(extra)}")
-    _check_rest(shards[0], mine)
+    if mine["optimizer"]:
+        _check_optimizer(shards[0], mine)
+    buffers = shards[0]["replicated"]
+    if buffers is not None and (missing := [name for name in mine["replicated"] or () if name not in buffers]):
+        raise ValueError(f"the checkpoint lacks the buffer {missing[0]}")
 
 
 def _check_together(shards: Sequence[Shard]) -> None:
@@ -202,15 +185,6 @@ def _check_together(shards: Sequence[Shard]) -> None:
             if shard[key] != shards[0][key]:
                 text = f"rank {shard['rank']}'s shard has another {key} than rank {shards[0]['rank']}'s"
                 raise ValueError(f"{text}: they are not of one checkpoint")
-
-
-def _check_rest(saved: Shard, mine: Shard) -> None:
-    if mine["optimizer"]:
-        _check_optimizer(saved, mine)
-    if saved["replicated"] is None or mine["replicated"] is None:
-        return
-    if missing := [name for name in mine["replicated"] if name not in saved["replicated"]]:
-        raise ValueError(f"the checkpoint lacks the buffer {missing[0]}")
 
 
 def _check_optimizer(saved: Shard, mine: Shard) -> None:
@@ -231,41 +205,24 @@ def _check_optimizer(saved: Shard, mine: Shard) -> None:
 
 
 class Part(NamedTuple):
-    """What this rank holds of one parameter.
-
-    Attributes:
-        name: of the parameter.
-        shape: of the whole parameter.
-        dtype: of the parameter that is computed with; `values` may be master copies of another.
-        start: where `values` begin in the flattened parameter.
-        values: what the optimizer steps, in any shape; None where this rank holds nothing.
-    """
+    """What this rank holds of one parameter."""
 
     name: str
-    shape: Sequence[int]
-    dtype: torch.dtype
-    start: int
-    values: Tensor | None
+    shape: Sequence[int]  # of the whole parameter
+    dtype: torch.dtype  # of the parameter that is computed with; `values` may be master copies of another
+    start: int  # where `values` begin in the flattened parameter
+    values: Tensor | None  # what the optimizer steps, in any shape; None where this rank holds nothing
 
 
 class Held(NamedTuple):
-    """All that this rank holds.
+    """All that this rank holds."""
 
-    Attributes:
-        group: who saves and loads.
-        device: where its ranks agree.
-        parts: of the parameters.
-        optimizer: of the parts; None for the weights alone.
-        groups: what `groups_of` gives.
-        replicated: the buffers; None where they are not seen.
-    """
-
-    group: dist.ProcessGroup
-    device: torch.device
+    group: dist.ProcessGroup  # who saves and loads
+    device: torch.device  # where its ranks agree
     parts: Sequence[Part]
-    optimizer: torch.optim.Optimizer | None
-    groups: Sequence[Mapping[str, Any]]
-    replicated: Mapping[str, Tensor] | None
+    optimizer: torch.optim.Optimizer | None  # of the parts; None for the weights alone
+    groups: Sequence[Mapping[str, Any]]  # what `groups_of` gives
+    replicated: Mapping[str, Tensor] | None  # the buffers; None where they are not seen
 
     def save(self) -> Shard:
         """What this rank saves."""
@@ -276,9 +233,6 @@ class Held(NamedTuple):
 
     def load(self, shards: Sequence[Shard]) -> None:
         """Takes over weights, moments, hyperparameters and buffers. All ranks of the group call it.
-
-        Args:
-            shards: of the ranks that saved, whatever they trained with and however many they were.
 
         Raises:
             ValueError: it says why the shards cannot be loaded. Nothing was changed on any rank.
@@ -309,9 +263,8 @@ class Held(NamedTuple):
 def consolidate(shards: Sequence[Shard]) -> dict[str, Any]:
     """One checkpoint from the shards of all ranks, in any order.
 
-    Returns:
-        A dict with `parameters` (by name, in their shapes), `state` (by name: what the optimizer holds, in the
-        parameter's shape where it has a number for each element), `groups`, `optimizer` and `replicated`.
+    It has `parameters` (by name, in their shapes), `state` (by name: what the optimizer holds, in the parameter's shape
+    where it has a number for each element), `groups`, `optimizer` and `replicated`.
 
     Raises:
         ValueError: an element is in none of the shards, or they are not of one checkpoint.
@@ -330,10 +283,8 @@ def consolidate(shards: Sequence[Shard]) -> dict[str, Any]:
 def to_torch(shards: Sequence[Shard]) -> dict[str, Any]:
     """The checkpoint as torch's `get_state_dict` gives it with full tensors: `{"model": …, "optim": …}`.
 
-    `torch.distributed.checkpoint.save` writes it, and FSDP2, DDP or one process load it.
-
-    Raises:
-        ValueError: as `consolidate`.
+    `torch.distributed.checkpoint.save` writes it, and FSDP2, DDP or one process load it. It raises what `consolidate`
+    does.
     """
     whole = consolidate(shards)
     state = {name: each for name, each in whole["state"].items() if each}
@@ -342,12 +293,10 @@ def to_torch(shards: Sequence[Shard]) -> dict[str, Any]:
 
 
 def from_torch(state_dict: Mapping[str, Any], model: nn.Module) -> Shard:
-    """The shard of a single rank that holds all of `state_dict`, for `load_shard_state` of any stage.
+    """The shard of a single rank that holds all of `state_dict`, which is as `to_torch` gives it.
 
-    Args:
-        state_dict: `{"model": …, "optim": …}` with full tensors, as `to_torch` and torch's `get_state_dict` give it;
-            without `optim` only the weights are there.
-        model: says which names are parameters and which are buffers; it may be sharded, or on the meta device.
+    Any stage's `load_shard_state` takes it. Without `optim` only the weights are there. `model`, which may be sharded
+    or on the meta device, tells parameters from buffers.
     """
     weights, optim = state_dict["model"], state_dict.get("optim", {"state": {}, "param_groups": []})
     names = [name for name, _ in model.named_parameters() if name in weights]

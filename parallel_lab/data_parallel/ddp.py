@@ -33,7 +33,7 @@ from torch import nn
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.compat import at_end_of_backward
-from parallel_lab.data_parallel.autograd import on_gradient
+from parallel_lab.data_parallel.autograd import on_gradient, record_stretch
 from parallel_lab.data_parallel.extras.hooks import Handle, Hook, finish, start, sum_hook
 from parallel_lab.data_parallel.extras.join import joined
 from parallel_lab.data_parallel.flat_vector import Named, partition
@@ -49,16 +49,9 @@ def plan(
     """One step on `n` ranks: F, then B a bucket, each followed by its all-reduce (lane `send`), then `update`.
 
     The part of a B and of an `all_reduce` is the bucket, 0 being the one that is full first. An all-reduce needs the B
-    of its bucket on *every* rank, without `overlap` the last B. The update needs this rank's all-reduces.
-
-    Args:
-        n: how many ranks.
-        buckets: how many buckets.
-        overlap: as in `DDP`.
-        microbatches: how many a step has. All but the last run in `no_sync`: an F and a B with part -1 each.
-        mb: the first microbatch of this step, counted from the first of the run.
-        buffers: how many messages carry the buffers before the last forward: one a dtype, 0 without buffers.
-        axis: the mesh axis of the group; empty for the default group.
+    of its bucket on *every* rank, without `overlap` the last B. The update needs this rank's all-reduces. `mb` is the
+    first microbatch of this step; all but the last of its `microbatches` run in `no_sync`: an F and a B with part -1
+    each. `buffers` messages carry the buffers before the last forward: one a dtype.
 
     Raises:
         ValueError: n, buckets or microbatches is below 1.
@@ -83,19 +76,10 @@ def plan(
 
 
 class Bucket:
-    """Gradients of several parameters, of one dtype and device, in one flat buffer, so that they are one message.
-
-    Attributes:
-        index: the place in the order in which buckets are sent.
-        names: of the parameters.
-        parameters: in the order of the buffer.
-        flat: (elements,), zeros at first.
-        views: for each parameter its part of `flat`, in the parameter's shape.
-        missing: the places of the parameters whose gradients have not come in this backward pass.
-    """
+    """Gradients of several parameters, of one dtype and device, in one flat buffer, so that they are one message."""
 
     def __init__(self, index: int, named: Sequence[Named]) -> None:
-        self.index = index
+        self.index = index  # in the order in which buckets are sent
         self.names, self.parameters = zip(*named, strict=True)
         self.renew()
         self.reset()
@@ -103,7 +87,7 @@ class Bucket:
     def renew(self) -> None:
         """Takes a new buffer of zeros. Gradients that are views of the old one keep what they have."""
         like, sizes = self.parameters[0], [parameter.numel() for parameter in self.parameters]
-        self.flat = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
+        self.flat = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)  # (elements,)
         self.views = [v.view(p.shape) for v, p in zip(self.flat.split(sizes), self.parameters, strict=True)]
 
     def reset(self) -> None:
@@ -144,16 +128,6 @@ class DDP(Wrapped):
         guards: what stands at the seams, see `guards.py`. An empty list leaves the bare algorithm.
         group: whose ranks share the work; by default all.
 
-    Attributes:
-        module: the model.
-        sync: False inside `no_sync`.
-        buckets: in the order in which they are sent.
-        mb: the microbatch, counted from the first forward.
-        state: of the backward pass. `idle`: none is expected. `armed`: a forward has been. `reached`: autograd has
-            come to an output. `running`: gradients of parameters come.
-        averages: whether the backward pass that is expected averages.
-        full: how many buckets have been full in this pass, in their order.
-
     Raises:
         TypeError: `model` is no module, or `hook` cannot be called.
         ValueError: the ranks' models or settings differ (on the rank that is at odds, others wait in a barrier); no
@@ -163,7 +137,7 @@ class DDP(Wrapped):
 
     instead = "copy or pickle its .module: a DDP itself has a process group and hooks of this process"
 
-    @keyword_only
+    @keyword_only()
     def __init__(
         self,
         model: nn.Module,
@@ -180,8 +154,11 @@ class DDP(Wrapped):
         self.bucket_bytes, self.overlap, self.broadcast_buffers = bucket_bytes, overlap, broadcast_buffers
         self.hook, self.scale = (hook, 1.0) if hook else (sum_hook, 1 / self.group.size())
         self.guard = Guards(default_guards(check_finite) if guards is None else guards)
-        self.state, self.averages = "idle", True
-        self.mb, self.source = -1, 0
+        # Of the backward pass. idle: none is expected. armed: a forward has been. reached: autograd has come to an
+        # output. running: gradients of parameters come, and `full` buckets have been full, in their order.
+        self.state = "idle"
+        self.averages = True  # whether the backward pass that is expected averages
+        self.mb, self.source = -1, 0  # the microbatch, counted from the first forward; whose buffers count
         self.handles: list[Handle] = []
         self.wrap("setup")
 
@@ -256,7 +233,7 @@ class DDP(Wrapped):
         So every rank starts the same all-reduces in the same order, whatever order its gradients came in.
         """
         while self.full < len(self.buckets) and not self.buckets[self.full].missing:
-            self._record(self.full)
+            self.since_s = record_stretch(self.full, self.mb, self.since_s)
             if self.overlap:
                 self.send(self.buckets[self.full])
             self.full += 1
@@ -274,7 +251,7 @@ class DDP(Wrapped):
                 self._arrived(parameter)
             self.finish()
         elif self.state == "running":
-            self._record(-1)
+            record_stretch(-1, self.mb, self.since_s)
         # After `autograd.grad`, which came to an output and accumulated nothing, a backward pass is still expected.
         self.state = "armed" if self.state in ("armed", "reached") else "idle"
 
@@ -286,8 +263,3 @@ class DDP(Wrapped):
             finish(handle, bucket.flat)
         self.state = "idle"
         self.guard.after_backward(self)
-
-    def _record(self, part: int) -> None:
-        """Writes down the stretch of the backward pass that ends now."""
-        recorder().complete(recorder().issue("backward", part=part, mb=self.mb, phase="backward", start_s=self.since_s))
-        self.since_s = recorder().now()

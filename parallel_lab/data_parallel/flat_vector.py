@@ -29,8 +29,7 @@ def owned(sizes: Sequence[int], n: int, rank: int) -> Iterator[tuple[int, int, i
     """What `rank` of `n` owns of parameters of `sizes` elements that lie end to end.
 
     Yields:
-        The number of a parameter; the first of its elements that the rank owns and the one after the last; and where
-        these begin in the rank's shard.
+        The number of a parameter; its elements [start, stop) that the rank owns; where these begin in the rank's shard.
     """
     shard_size = -(-sum(sizes) // n)
     begin, end = rank * shard_size, (rank + 1) * shard_size
@@ -42,27 +41,17 @@ def owned(sizes: Sequence[int], n: int, rank: int) -> Iterator[tuple[int, int, i
 
 
 class Piece:
-    """The part of one parameter that this rank owns.
-
-    Attributes:
-        name: the parameter's.
-        parameter: the whole one.
-        index: its number in the flat vector.
-        start: the first element of the flattened parameter that belongs to the piece.
-        stop: the one after the last.
-        at: a slice, where the piece stands in the rank's shard.
-        view: (stop - start,), the weights, a view of the parameter. Its `.grad` is the piece's mean gradient.
-        shard: (stop - start,), what the optimizer steps: `view`, or a master copy of it in another dtype.
-    """
+    """The part of one parameter that this rank owns: its elements [start, stop), flattened."""
 
     def __init__(
         self, named: Named, index: int, start: int, stop: int, at: int, master_dtype: torch.dtype | None
     ) -> None:
         self.name, self.parameter = named
-        self.index, self.start, self.stop = index, start, stop
-        self.at = slice(at, at + stop - start)
+        self.index, self.start, self.stop = index, start, stop  # `index`: its number in the flat vector
+        self.at = slice(at, at + stop - start)  # where the piece stands in the rank's shard
+        # The weights (stop - start,), a view of the parameter; its `.grad` is the piece's mean gradient.
         self.view = nn.Parameter(self.parameter.detach().view(-1)[start:stop])
-        self.shard = self.view
+        self.shard = self.view  # what the optimizer steps: `view`, or a master copy of it
         if master_dtype is not None:
             self.shard = nn.Parameter(self.view.detach().to(master_dtype, copy=True))
 
@@ -73,15 +62,7 @@ class Piece:
 
 
 class FlatVector:
-    """Parameters of one dtype and device, as views of one vector that is cut among the ranks of `group`.
-
-    Attributes:
-        names: the parameters', in order.
-        parameters: in order.
-        data: (n * shard_size,), all of them, zeros as padding.
-        shard: (shard_size,), the part of `data` that this rank owns, a view.
-        pieces: this rank's; none if its shard is all padding.
-    """
+    """Parameters of one dtype and device, as views of one vector that is cut among the ranks of `group`."""
 
     def __init__(self, named: Sequence[Named], group: dist.ProcessGroup, master_dtype: torch.dtype | None) -> None:
         self.group = group
@@ -90,12 +71,12 @@ class FlatVector:
         sizes = [parameter.numel() for parameter in self.parameters]
         self._starts = [0, *accumulate(sizes)]
         shard_size = -(-sum(sizes) // group.size())
-        self.data = self.parameters[0].detach().new_zeros(group.size() * shard_size)
+        self.data = self.parameters[0].detach().new_zeros(group.size() * shard_size)  # all of them, zeros as padding
         for index, parameter in enumerate(self.parameters):
             view = self.view(self.data, index)
             view.copy_(parameter.detach())
             parameter.data = view
-        self.shard = self.data.view(group.size(), -1)[group.rank()]
+        self.shard = self.data.view(group.size(), -1)[group.rank()]  # what this rank owns, a view (shard_size,)
         mine = owned(sizes, group.size(), group.rank())
         self.pieces = [Piece(named[i], i, start, stop, at, master_dtype) for i, start, stop, at in mine]
 
@@ -109,17 +90,11 @@ class FlatVector:
 
 
 class Bucket(FlatVector):
-    """A flat vector whose gradients travel together, and the gradients that are under way.
+    """A flat vector whose gradients travel together, and the gradients that are under way."""
 
-    Attributes:
-        trained: the numbers of the parameters that get a gradient in this backward pass. Others are frozen.
-        missing: the numbers of those whose gradient has not come yet.
-        buffer: the gradients (n * shard_size,); None where there are none.
-    """
-
-    trained: frozenset[int]
-    missing: set[int]
-    buffer: Tensor | None = None
+    trained: frozenset[int]  # the numbers of the parameters that get a gradient in this backward pass
+    missing: set[int]  # of those whose gradient has not come yet
+    buffer: Tensor | None = None  # the gradients (n * shard_size,); None where there are none
 
     def begin(self) -> None:
         """A backward pass begins: all gradients are missing."""

@@ -23,14 +23,10 @@ TECHNIQUES = ("ddp", "zero1", "zero2", "zero3")
 
 
 class Moves(NamedTuple):
-    """How often a step moves (n-1)/n of all parameters or gradients.
+    """How often a step moves (n-1)/n of all parameters or gradients; an all-reduce is one of each."""
 
-    `gathers` and `scatters` are all-gathers of parameters and reduce-scatters of gradients; an all-reduce is one of
-    each.
-    """
-
-    gathers: int
-    scatters: int
+    gathers: int  # all-gathers of parameters
+    scatters: int  # reduce-scatters of gradients
 
 
 def padded(sizes: Iterable[int], n: int) -> int:
@@ -39,14 +35,9 @@ def padded(sizes: Iterable[int], n: int) -> int:
 
 
 def moves(technique: str, microbatches: int = 1, no_sync: bool = False) -> Moves:
-    """What one step moves.
+    """What one step of `microbatches` backward passes moves; with `no_sync`, gradients travel with the last one only.
 
     Zero3 gathers in each forward and in each backward pass, `no_sync` or not: it has nowhere else to find its weights.
-
-    Args:
-        technique: `ddp`, `zero1`, `zero2` or `zero3`.
-        microbatches: the backward passes in the step.
-        no_sync: whether gradients travel with the last of them only.
 
     Raises:
         ValueError: an unknown technique.
@@ -72,14 +63,7 @@ def sent_bytes(
 ) -> int:
     """Bytes that each rank sends in a step: DDP 2 (n-1)/n Psi, Zero1 3, Zero2 2, Zero3 3 (times `item_bytes`).
 
-    Args:
-        technique: `ddp`, `zero1`, `zero2` or `zero3`.
-        parameters: Psi, padded.
-        n: ranks.
-        item_bytes: of one element on the wire.
-        microbatches: the backward passes in the step.
-        no_sync: whether gradients travel with the last of them only.
-        kept: how many of the parameters Zero3 gathers once for both passes, padded: those of its root unit.
+    `parameters` is Psi, padded; `kept` of them Zero3 gathers once for both passes: those of its root unit, padded.
 
     Raises:
         ValueError: an unknown technique, or n below 1.
@@ -96,12 +80,6 @@ def held_bytes(technique: str, parameters: int, n: int, mixed: bool = False) -> 
     In float32: 4 parameter + 4 gradient + 8 moments. With `mixed`: 2 + 2 in 16 bits, and 12 of master copy and moments
     in float32. Stage 1 shards what the optimizer holds, stage 2 the gradients too, stage 3 the parameters too.
     Left out: activations, buckets and unsharded units under way, padding, and Adam's step count (4 bytes a tensor).
-
-    Args:
-        technique: `ddp`, `zero1`, `zero2` or `zero3`.
-        parameters: Psi.
-        n: ranks.
-        mixed: 16-bit parameters and gradients, with master copies.
 
     Raises:
         ValueError: an unknown technique, or n below 1.

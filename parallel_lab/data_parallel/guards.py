@@ -124,8 +124,9 @@ class SharedParameters(Guard):
 
     def admits(self, ddp: Any, parameter: nn.Parameter) -> bool:
         """Whether no other DDP takes part in this pass instead, or has taken this gradient already."""
+        part = {"idle": 0, "armed": 1}  # in the present pass: none, perhaps one, otherwise surely one
         others = [other for other in self.owners.get(parameter, ()) if other is not ddp and parameter in other.place]
-        if any(_part(other) > _part(ddp) for other in others):
+        if any(part.get(other.state, 2) > part.get(ddp.state, 2) for other in others):
             return False
         if not ddp.averages or not any(_has_taken(other, parameter) for other in others):
             return True
@@ -137,11 +138,6 @@ class SharedParameters(Guard):
         return False
 
 
-def _part(ddp: Any) -> int:
-    """How much of a part `ddp` has in the present backward pass: 2 surely one, 1 perhaps one, 0 none."""
-    return {"idle": 0, "armed": 1}.get(ddp.state, 2)
-
-
 def _has_taken(ddp: Any, parameter: nn.Parameter) -> bool:
     bucket, place = ddp.place[parameter]
     return ddp.state == "running" and ddp.averages and place not in bucket.missing
@@ -151,11 +147,7 @@ class OnePass(Guard):
     """One forward, one backward, and each gradient once."""
 
     def admits(self, ddp: Any, parameter: nn.Parameter) -> bool:
-        """Whether the gradient is taken: always.
-
-        Raises:
-            ValueError: it came before in this pass, or is to be differentiated again.
-        """
+        """Takes every gradient, but refuses one that came before in this pass, or is to be differentiated again."""
         if not ddp.averages:
             return True
         bucket, place = ddp.place[parameter]
@@ -170,11 +162,7 @@ class OnePass(Guard):
         return True
 
     def before_backward(self, ddp: Any) -> None:
-        """Waits for what a pass that raised has sent. A second pass in `no_sync` counts as a microbatch of its own.
-
-        Raises:
-            ValueError: no forward pass through the DDP belongs to this backward pass.
-        """
+        """Waits for what a pass that raised has sent. A second pass in `no_sync` counts as a microbatch of its own."""
         for handle in ddp.handles:
             handle.wait()
         if ddp.state == "idle" and not ddp.averages:
@@ -197,13 +185,8 @@ class KeptGradients(Guard):
             gradients = [p.grad for p in bucket.parameters if p.grad is not None]
             here = bucket.flat.untyped_storage().data_ptr()
             own = sum(gradient.untyped_storage().data_ptr() == here for gradient in gradients)
-            if holders(bucket.flat) > _holders_of_new(bucket) + own:
+            if holders(bucket.flat) > holders(torch.empty(0)) + len(bucket.views) + own:
                 bucket.renew()
-
-
-def _holders_of_new(bucket: Any) -> int:
-    """What `holders` says of a buffer of which there are nothing but the bucket's own views."""
-    return holders(torch.empty(0)) + len(bucket.views)
 
 
 class FiniteGradients(Guard):
@@ -214,7 +197,7 @@ class FiniteGradients(Guard):
     """
 
     def __init__(self) -> None:
-        self.sums: dict[int, list[tuple[str, Tensor]]] = defaultdict(list)
+        self.sums: dict[int, list[tuple[str, Tensor]]] = defaultdict(list)  # by bucket; each with its parameter's name
 
     def before_backward(self, ddp: Any) -> None:
         """Forgets what a pass that raised has left."""
@@ -222,7 +205,9 @@ class FiniteGradients(Guard):
 
     def after_gradient(self, bucket: Any, place: int) -> None:
         """Adds the gradient up: NaN or infinity anywhere shows in a sum, the cheapest look at every element."""
-        self.sums[bucket.index].append((bucket.names[place], total(bucket.views[place])))
+        view = bucket.views[place]
+        wide = torch.float32 if view.dtype == torch.float16 else None  # the range of float16 ends at 65504
+        self.sums[bucket.index].append((bucket.names[place], view.sum(dtype=wide)))
 
     def on_bucket(self, bucket: Any) -> None:
         """0 times a finite sum changes nothing, 0 times any other is NaN. So no value is read from a GPU here."""
@@ -230,11 +215,7 @@ class FiniteGradients(Guard):
             bucket.flat[0] += torch.stack([each for _, each in sums]).sum() * 0
 
     def after_backward(self, ddp: Any) -> None:
-        """Lets the ranks that are not at fault wait in a barrier for those that are.
-
-        Raises:
-            ValueError: a gradient of this rank is not finite, or the mean that the hook gave is not.
-        """
+        """Refuses on the ranks at fault, or on all if only the hook's mean is not finite; others wait in a barrier."""
         bad = [bucket for bucket in ddp.buckets if not bucket.flat[0].isfinite()]
         sums, group = [pair for bucket in bad for pair in self.sums[bucket.index]], ddp.group
         self.sums.clear()
@@ -254,11 +235,6 @@ class FiniteGradients(Guard):
             " this step. Look at this rank's batch, the learning rate, or the loss scale; DDP(check_finite=False) lets"
             " it pass."
         )
-
-
-def total(values: Tensor) -> Tensor:
-    """The sum of all elements, no dims; in float32 for float16, whose range ends at 65504."""
-    return values.sum(dtype=torch.float32) if values.dtype == torch.float16 else values.sum()
 
 
 class UnusedParameters(Guard):
@@ -294,8 +270,8 @@ class UnusedParameters(Guard):
         zeros = [bucket.parameters[place] for bucket in ddp.buckets for place in _zeros(bucket)]
         if not zeros:
             return
-        used = torch.tensor([parameter not in unused for parameter in zeros], dtype=torch.uint8)
-        used = used.to(ddp.buckets[0].flat.device)
+        device = ddp.buckets[0].flat.device
+        used = torch.tensor([parameter not in unused for parameter in zeros], dtype=torch.uint8, device=device)
         with tag(part=1, mb=ddp.mb, phase="agree"):
             dist.all_reduce(used, dist.ReduceOp.MAX, group=ddp.group)
         for parameter, somewhere in zip(zeros, used.tolist(), strict=True):

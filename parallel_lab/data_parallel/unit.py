@@ -20,23 +20,14 @@ from parallel_lab.data_parallel.units import Cut
 
 @dataclass(eq=False)
 class Use:
-    """One use of a unit in a forward pass, and then in the backward pass.
-
-    Attributes:
-        unit: what is used.
-        mb: which forward pass it is, counted from the first.
-        order: the uses of that pass.
-        place: which of them this is.
-        pending: whether its backward pass is still to come.
-        span: the computing that is being recorded.
-    """
+    """One use of a unit in a forward pass, and then in the backward pass."""
 
     unit: "Unit"
-    mb: int = -1
-    order: list["Use"] = field(default_factory=list)
-    place: int = 0
-    pending: bool = False
-    span: AbstractContextManager = field(default_factory=nullcontext)
+    mb: int = -1  # which forward pass it is, counted from the first
+    order: list["Use"] = field(default_factory=list)  # the uses of that pass
+    place: int = 0  # which of them this is
+    pending: bool = False  # whether its backward pass is still to come
+    span: AbstractContextManager = field(default_factory=nullcontext)  # the computing that is being recorded
 
     def after(self, expected: Sequence["Use"], count: int) -> list["Unit"]:
         """The next `count` units of the forward pass, if it goes as `expected`, the one before, went."""
@@ -49,37 +40,21 @@ class Use:
 
 
 class Unit:
-    """A module whose parameters are communicated together.
-
-    Attributes:
-        part: its number.
-        name: of the module in the model.
-        module: which one it is.
-        slots: its parameters, and where they lie.
-        dtype: what they are computed in.
-        shards: this rank's rows of each: the parameters that an optimizer steps.
-        resting: what stands in the module while the whole parameters do not: the shards.
-        whole: the whole parameters (n * share,); None while there are only shards.
-        small: this rank's part of `whole`, where it was resharded to fewer ranks; None elsewhere.
-        gathering: the handle of an all-gather under way, its message, and what this rank sends; None elsewhere.
-        gradients: what `no_sync` has left, whole, None for a parameter without; empty elsewhere.
-        message: the gradients that are being reduce-scattered; None elsewhere.
-        use: the last one in a forward pass.
-    """
+    """A module whose parameters are communicated together."""
 
     def __init__(self, part: int, cut: Cut, n: int, compute_dtype: torch.dtype | None) -> None:
         self.part, self.name, self.module, self.slots, self.n = part, cut.name, cut.module, cut.slots, n
         self.dtype = compute_dtype if compute_dtype and cut.dtype.is_floating_point else cut.dtype
         self.chunks = [slot.chunk for slot in cut.slots]
         self.modules = set(cut.module.modules())
-        self.shards: list[nn.Parameter] = []
-        self.resting: Sequence[Tensor] = self.shards
-        self.whole: Tensor | None = None
-        self.small: Tensor | None = None
-        self.gathering: tuple[dist.Work, Tensor, Tensor] | None = None
-        self.gradients: list[Tensor | None] = []
-        self.message: Tensor | None = None
-        self.use = Use(self)
+        self.shards: list[nn.Parameter] = []  # this rank's rows of each: the parameters that an optimizer steps
+        self.resting: Sequence[Tensor] = self.shards  # what stands in the module while the whole ones do not
+        self.whole: Tensor | None = None  # the whole parameters (n * share,)
+        self.small: Tensor | None = None  # this rank's part of `whole`, where it was resharded to fewer ranks
+        self.gathering: tuple[dist.Work, Tensor, Tensor] | None = None  # the handle, the message, what this rank sends
+        self.gradients: list[Tensor | None] = []  # what `no_sync` has left, whole, None for a parameter without
+        self.message: Tensor | None = None  # the gradients that are being reduce-scattered
+        self.use = Use(self)  # the last one in a forward pass
         self.look()
 
     def look(self) -> None:

@@ -25,21 +25,13 @@ class Home(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """One parameter of a unit, and how it is cut.
+    """One parameter of a unit, and how it is cut."""
 
-    Attributes:
-        name: its first name in the model.
-        homes: all its places (several where it is tied).
-        shape: of the whole parameter.
-        rows: how many rows a rank has, unless they run out.
-        chunk: how many elements the message has for it, padding included.
-    """
-
-    name: str
-    homes: tuple[Home, ...]
-    shape: torch.Size
-    rows: int
-    chunk: int
+    name: str  # its first in the model
+    homes: tuple[Home, ...]  # all its places (several where it is tied)
+    shape: torch.Size  # of the whole parameter
+    rows: int  # how many a rank has, unless they run out
+    chunk: int  # how many elements the message has for it, padding included
 
     def shard(self, whole: Tensor, rank: int) -> Tensor:
         """The rows of `whole` that `rank` has; a view."""
@@ -71,15 +63,10 @@ def padded(shapes: Iterable[Iterable[int]], n: int) -> int:
 
 
 def cut(model: nn.Module, n: int, units: Iterable[nn.Module] | None = None) -> list[Cut]:
-    """The units of `model` for n ranks, in order of registration, the root last.
+    """The units of `model` for n ranks, in order of registration, the root last; `units` in place of the default.
 
-    Units without parameters are left out. A module with parameters of several dtypes makes a unit for each.
-
-    Args:
-        model: to be cut.
-        n: the number of ranks.
-        units: the modules that are to be units, in place of the default. A parameter belongs to the innermost unit
-            that it lies in.
+    A parameter belongs to the innermost unit that it lies in. Units without parameters are left out. A module with
+    parameters of several dtypes makes a unit for each.
 
     Raises:
         ValueError: a unit is not a module inside `model`.
@@ -94,22 +81,13 @@ def cut(model: nn.Module, n: int, units: Iterable[nn.Module] | None = None) -> l
         if module in chosen:
             owners |= dict.fromkeys(module.modules(), module)
     order = [module for module in names if module in chosen] + [model]
-    found: dict[tuple, list[tuple[str, nn.Parameter, tuple[Home, ...]]]] = {}
-    for name, parameter, homes in _members(model):
-        inside = {owners.get(home.module, model) for home in homes}
+    found: dict[tuple, list[Slot]] = {}
+    for slot, dtype in _slots(model, n):
+        inside = {owners.get(home.module, model) for home in slot.homes}
         module = inside.pop() if len(inside) == 1 else model
-        found.setdefault((order.index(module), str(parameter.dtype)), []).append((name, parameter, homes))
-    return [
-        Cut(names[order[k]] or "root", order[k], m[0][1].dtype, _slots(m, n)) for (k, _), m in sorted(found.items())
-    ]
-
-
-def _slots(members: Iterable[tuple[str, nn.Parameter, tuple[Home, ...]]], n: int) -> tuple[Slot, ...]:
-    slots = []
-    for name, parameter, homes in members:
-        rows = -(-(parameter.shape or (1,))[0] // n)
-        slots.append(Slot(name, homes, parameter.shape, rows, padded([parameter.shape], n) // n))
-    return tuple(slots)
+        found.setdefault((order.index(module), dtype), []).append(slot)
+    ordered = sorted(found.items(), key=lambda item: (item[0][0], str(item[0][1])))
+    return [Cut(names[order[k]] or "root", order[k], dtype, tuple(slots)) for (k, dtype), slots in ordered]
 
 
 def _default(model: nn.Module) -> list[nn.Module]:
@@ -117,12 +95,13 @@ def _default(model: nn.Module) -> list[nn.Module]:
     return [child for each in lists for child in each]
 
 
-def _members(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, tuple[Home, ...]]]:
-    places: dict[nn.Parameter, list[Home]] = {}
+def _slots(model: nn.Module, n: int) -> Iterator[tuple[Slot, torch.dtype]]:
+    homes: dict[nn.Parameter, list[Home]] = {}
     for module in model.modules():
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
-                places.setdefault(parameter, []).append(Home(module, attribute))
+                homes.setdefault(parameter, []).append(Home(module, attribute))
     for name, parameter in model.named_parameters():
         if parameter.numel():  # one without elements stays as it is
-            yield name, parameter, tuple(places[parameter])
+            shape, rows = parameter.shape, -(-(parameter.shape or (1,))[0] // n)
+            yield Slot(name, tuple(homes[parameter]), shape, rows, padded([shape], n) // n), parameter.dtype

@@ -11,35 +11,16 @@ from parallel_lab.runtime.group import member
 
 
 class NotCopied:
-    """Something that holds a process group and what belongs to this rank alone, so no copy of it would work.
+    """It holds a process group and what is this rank's alone, so it refuses to be copied or pickled."""
 
-    Attributes:
-        instead: says what to copy or save in its place.
-    """
-
-    instead: str
+    instead: str  # what to copy or save in its place
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """No copy, no pickle.
-
-        Raises:
-            TypeError: always.
-        """
         raise TypeError(self.instead)
 
 
 class Wrapped(NotCopied, nn.Module):
-    """A module that stands around another.
-
-    Args:
-        model: the model inside.
-        group: whose ranks share the work; by default all.
-
-    Attributes:
-        module: the model inside.
-        group: the group, or the default group.
-        sync: whether backward passes send their gradients; see `no_sync`.
-    """
+    """A module that stands around another, `module`, and shares the work with the ranks of `group`, by default all."""
 
     def __init__(self, model: nn.Module, group: dist.ProcessGroup | None) -> None:
         super().__init__()

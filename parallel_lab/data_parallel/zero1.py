@@ -34,17 +34,11 @@ from parallel_lab.trace import span, tag
 
 
 def plan(n: int, vectors: int = 1, *, first: int = 0, guarded: bool = True, axis: str = "") -> Plan:
-    """One step on `n` ranks: `update`, then an `all_gather` for each flat vector.
+    """One step on `n` ranks: `update`, then an `all_gather` for each flat vector, of which there is one for each dtype.
 
-    Zero1 sees no microbatches, so the `mb` of its ops is the number of the step. An all-gather needs the update of
-    *every* rank, because each has a part of it.
-
-    Args:
-        n: ranks.
-        vectors: flat vectors, one for each dtype among the parameters; the part of an `all_gather`.
-        first: the number of the step, counted from the first of the run.
-        guarded: whether the ranks first agree, by an `all_reduce` of one flag, that all of them can step.
-        axis: the mesh axis of the group; empty for the default group.
+    Zero1 sees no microbatches, so the `mb` of its ops is the number of the step, `first`. An all-gather needs the
+    update of *every* rank, because each has a part of it. `guarded`: the ranks first agree, by an `all_reduce` of one
+    flag, that all of them can step.
 
     Raises:
         ValueError: n or vectors is below 1.
@@ -66,7 +60,9 @@ class Zero1(ShardedOptimizer):
     """A drop-in optimizer whose state is sharded. Give it averaged gradients, as DDP leaves them, and call `step()`.
 
     Parameter groups, `zero_grad`, learning rate schedulers, gradient scalers and `memory.track` work as with any
-    optimizer. Parameters become views of one flat vector for each dtype, and start from rank 0's values.
+    optimizer. Parameters become views of one flat vector for each dtype, and start from rank 0's values. `state` has,
+    by parameter, what this rank holds for its piece of it: `shard` (a view, or the master copy) and `optimizer` (the
+    moments).
 
     Args:
         params: tensors, (name, tensor) pairs, or groups, as torch takes them. Frozen ones are left alone.
@@ -79,19 +75,13 @@ class Zero1(ShardedOptimizer):
         group: who shares the state; the default group if None.
         optimizer_kwargs: for `optimizer_class`, as in `lr=1e-3`.
 
-    Attributes:
-        optimizer: the inner one, which steps this rank's shards.
-        vectors: the flat vectors, one for each dtype and device.
-        state: by parameter, what this rank holds for its piece of it: `shard` (a view, or the master copy) and
-            `optimizer` (the moments). A parameter without a piece here has no entry.
-
     Raises:
         ValueError: no parameters, all of them frozen, a negative learning rate, an optimizer that looks at whole
             tensors, or ranks with different parameters.
         TypeError: a learning rate that is no number.
     """
 
-    @keyword_only
+    @keyword_only("lr")
     def __init__(
         self,
         params: Iterable,
@@ -123,13 +113,7 @@ class Zero1(ShardedOptimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates this rank's partition and gathers everyone's.
-
-        Args:
-            closure: computes the loss and the averaged gradients first, as for any optimizer.
-
-        Returns:
-            What `closure` returned, if one was given.
+        """Updates this rank's partition and gathers everyone's. Returns what `closure`, called first, returned.
 
         Raises:
             ValueError: gradients that are not finite, a negative learning rate, or parameters that were moved
@@ -146,17 +130,8 @@ class Zero1(ShardedOptimizer):
         with span("update", mb=k, phase="step"):
             step_shards(self.optimizer, self.pieces)
         copy_settings(self.optimizer.param_groups, self.param_groups)  # some optimizers count their steps there
-        self._gather(k)
+        self.gather(k)
         for piece in self.pieces:
             piece.view.grad = None
         self._guard.after_step()
         return loss
-
-    def _gather(self, k: int) -> None:
-        """Fills the flat vectors with the partitions of all ranks."""
-        works = []
-        for part, vector in enumerate(self.vectors):
-            with tag(part=part, mb=k, phase="step"):
-                works.append(vector.all_gather())
-        for work in works:
-            work.wait()

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import keyword_only, whole
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.compat import at_end_of_backward
+from parallel_lab.data_parallel.autograd import record_stretch
 from parallel_lab.data_parallel.flat_vector import Bucket, by_element, partition, sample, shard_groups, step_shards
 from parallel_lab.data_parallel.zero_guards import Guards
 from parallel_lab.data_parallel.zero_state import ShardedModule
@@ -53,18 +54,10 @@ def plan(
 
     The part of a B, a `reduce_scatter` and an `all_gather` is the bucket, 0 being the one that is full first. A
     reduce-scatter needs the B of its bucket on *every* rank, the update this rank's reduce-scatters, and an all-gather
-    the update of every rank.
-
-    Args:
-        n: ranks.
-        buckets: how many buckets the parameters make.
-        microbatches: backward passes in the step.
-        first: the number of the first microbatch of this step, counted from the first of the run.
-        no_sync: whether all microbatches but the last run inside `no_sync()`, and so send nothing.
-        broadcasts: how many messages carry the buffers before each forward: one a dtype, 0 without buffers.
-        guarded: whether the ranks agree, by an `all_reduce` of one flag after each backward pass that sends and before
-            the update, that nothing is wrong on any of them.
-        axis: the mesh axis of the group; empty for the default group.
+    the update of every rank. `first` is the first microbatch of this step; with `no_sync` all but the last send
+    nothing. `broadcasts` messages carry the buffers before each forward: one a dtype. `guarded`: after each backward
+    pass that sends and before the update, ranks agree by an `all_reduce` of one flag that nothing is wrong on any of
+    them.
 
     Raises:
         ValueError: n, buckets or microbatches is below 1.
@@ -100,6 +93,7 @@ class Zero2(ShardedModule):
     After `backward()` the parameters' own `.grad` are None; each rank holds its part of the mean gradient. Several
     backward passes before a step add up, each with its own reduce-scatters, unless inside `no_sync`. Parameters
     and buffers start from rank 0's values; buffers are taken from rank 0 before each forward pass in training.
+    Give `optimizer` to learning rate schedulers and to `memory.track`.
 
     A parameter that a backward pass does not use counts as a gradient of zeros: AdamW still decays its weight. One that
     is frozen later (`requires_grad_(False)`) stands still, and may be thawed again. Where weights are loaded or changed
@@ -107,23 +101,17 @@ class Zero2(ShardedModule):
 
     Args:
         model: on its device and in its dtype already. Parameters that are frozen now stay so, on every rank.
-        optimizer_class: updates each element by itself (see `flat_vector.py`).
+        optimizer_class: as in `Zero1`.
         param_groups: the parameters in groups, as torch's optimizers take them, so that weights decay and biases do
             not, say; by default all trained parameters in one.
         bucket_bytes: a bucket is closed once it holds so much. Smaller ones leave earlier and hold less, three buckets
             at most; on gloo larger ones cost less time a byte. The default is that of `DDP`.
-        master_dtype: of a copy of this rank's pieces that is stepped instead, `torch.float32` for bfloat16 parameters.
+        master_dtype: as in `Zero1`.
         check_finite: look for NaN and infinity in the gradients; `backward()` then raises on every rank, forgets the
             gradients, and on the rank that computed them says in which parameter. False for a gradient scaler.
-        guards: what stands at the seams, see `zero_guards.py`. `NoGuards` leaves the algorithm alone.
+        guards: as in `Zero1`.
         group: who shares; the default group if None.
-        optimizer_kwargs: for `optimizer_class`, as in `lr=1e-3`.
-
-    Attributes:
-        module: the model.
-        optimizer: steps this rank's pieces; give it to learning rate schedulers and to `memory.track`.
-        vectors: the buckets, in the order in which they are sent.
-        pieces: this rank's, of all buckets.
+        optimizer_kwargs: as in `Zero1`.
 
     Raises:
         ValueError: no parameter to train, a wrong `bucket_bytes` or learning rate, an optimizer that looks at whole
@@ -131,7 +119,7 @@ class Zero2(ShardedModule):
         TypeError: a learning rate that is no number.
     """
 
-    @keyword_only
+    @keyword_only("lr")
     def __init__(
         self,
         model: nn.Module,
@@ -165,15 +153,11 @@ class Zero2(ShardedModule):
         self.running = False
         self._forwards, self._backwards = count(), 0
         self._under_way: list[tuple[Bucket, Tensor, dist.Work]] = []
-        self._hook_parameters()
-        self._guard.after_step()
-
-    def _hook_parameters(self) -> None:
-        """Has autograd tell when the gradient of a parameter is complete."""
         for bucket in self.vectors:
             for index, parameter in enumerate(bucket.parameters):
                 hook = parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
                 self._guard.hooked(parameter, hook)
+        self._guard.after_step()
 
     def forward(self, *args, **kwargs) -> Any:
         """Runs the model on this rank's part of the batch."""
@@ -202,7 +186,7 @@ class Zero2(ShardedModule):
     def _send_full(self) -> None:
         """Sends the buckets whose turn it is, up to the first that is not full: the order is the same on every rank."""
         while self._next < len(self.vectors) and not self.vectors[self._next].missing:
-            self._record(self._next)
+            self._since_s = record_stretch(self._next, self._backwards, self._since_s)
             if self._sending:
                 self._send(self._next, self.vectors[self._next])
             self._next += 1
@@ -253,16 +237,5 @@ class Zero2(ShardedModule):
         self._guard.before_step(mb)
         with span("update", mb=mb, phase="step"):
             step_shards(self.optimizer, self.pieces)
-        works = []
-        for part, bucket in enumerate(self.vectors):
-            with tag(part=part, mb=mb, phase="step"):
-                works.append(bucket.all_gather())
-        for work in works:
-            work.wait()
+        self.gather(mb)
         self._guard.after_step()
-
-    def _record(self, part: int) -> None:
-        """Writes down the stretch of the backward pass that ends with bucket `part`."""
-        fields = {"part": part, "mb": self._backwards, "phase": "backward", "start_s": self._since_s}
-        recorder().complete(recorder().issue("backward", **fields))
-        self._since_s = recorder().now()

@@ -72,17 +72,10 @@ class Zero3(State):
             k neighbors, the ranks of one node, say.
         prefetch: how many units ahead are unsharded while one computes; 0 to unshard only when needed.
         units: the modules to communicate together; by default each child of every `nn.ModuleList` and `nn.Sequential`.
-        check_finite: look for NaN and infinity in the gradients; `backward()` then raises on every rank, forgets the
-            gradients, and on the rank that computed them says in which parameter. False for a gradient scaler.
+        check_finite: as in `Zero2`.
         group: who shares, a process group or a mesh; the default group if None. Of a mesh of two axes, the first
             replicates and the second shards, as in FSDP2: gradients are reduce-scattered along the second, and their
             shards all-reduced along the first.
-
-    Attributes:
-        module: the model.
-        units: what is communicated together, the root last if there is one.
-        group: the group along which parameters are sharded.
-        sync: whether backward passes send their gradients; see `no_sync`.
 
     Raises:
         ValueError: a model without parameters, a wrong `prefetch`, ranks with different models, or a module in `units`
@@ -92,7 +85,7 @@ class Zero3(State):
 
     guards: ClassVar[type] = Guards
 
-    @keyword_only
+    @keyword_only()
     def __init__(
         self,
         model: nn.Module,

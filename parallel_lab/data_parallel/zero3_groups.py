@@ -9,23 +9,14 @@ from parallel_lab.runtime.group import member
 
 
 class Groups(NamedTuple):
-    """The process groups of one Zero3.
+    """The process groups of one Zero3."""
 
-    Attributes:
-        shard: each of its ranks has an n-th of every parameter.
-        replicate: its ranks have equal shards; None without a second axis.
-        small: to which a unit is resharded after the forward pass; `shard`, unless a number of ranks was asked for.
-        everyone: all ranks.
-        mesh: what was given, where it was a mesh.
-        reshards: whether a unit is resharded after its forward pass.
-    """
-
-    shard: dist.ProcessGroup
-    replicate: dist.ProcessGroup | None
-    small: dist.ProcessGroup
+    shard: dist.ProcessGroup  # each of its ranks has an n-th of every parameter
+    replicate: dist.ProcessGroup | None  # its ranks have equal shards; None without a second axis
+    small: dist.ProcessGroup  # to which a unit is resharded after the forward pass; `shard` by default
     everyone: dist.ProcessGroup
-    mesh: DeviceMesh | None
-    reshards: bool
+    mesh: DeviceMesh | None  # what was given, where it was a mesh
+    reshards: bool  # whether a unit is resharded after its forward pass
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | DeviceMesh | None, reshard_after_forward: bool | int = True) -> "Groups":

@@ -27,23 +27,13 @@ class Guards(GradientGuards):
     _taken: ClassVar = WeakIdKeyDictionary()  # the parameters that any Zero3 of this process has cut
 
     def arguments(self, model: nn.Module, prefetch: int) -> None:
-        """Looks at what the constructor was called with, before anything else.
-
-        Raises:
-            TypeError: a `prefetch` that is no number.
-            ValueError: a `prefetch` below 0, or a model without parameters.
-        """
+        """Refuses, before anything else, a wrong `prefetch` or a model without parameters."""
         whole("prefetch", prefetch, 0)
         if not any(p.numel() for p in model.parameters()):
             raise ValueError("Zero3 got a model without parameters")
 
     def model(self, model: nn.Module, **settings: object) -> None:
-        """Has each module look whether it is whole when it runs.
-
-        Raises:
-            ValueError: the ranks' models or settings differ, or a parameter is sharded already, by a Zero3 around this
-                model or around another that shares it.
-        """
+        """Refuses models that differ or are sharded already; has each module look whether it is whole when it runs."""
         for name, parameter in model.named_parameters():
             if parameter in self._taken:
                 raise ValueError(
@@ -65,11 +55,7 @@ class Guards(GradientGuards):
                 raise RuntimeError(_text(name))
 
     def begin_forward(self) -> None:
-        """Puts a sentence where a parameter stands that is not unsharded: its rows alone would give wrong results.
-
-        Raises:
-            RuntimeError: a module of the model is compiled; or a parameter is new, or has a hook.
-        """
+        """Refuses what would go wrong, and puts a sentence where a parameter stands that is not unsharded."""
         for module in self.zero.module.modules():
             if getattr(module, "_compiled_call_impl", None) is not None:
                 text = f"{type(module).__name__} is compiled, and torch.compile cannot trace how Zero3 unshards"
@@ -109,11 +95,7 @@ class Guards(GradientGuards):
                 self._look_at(slot.name, gradient)
 
     def after_backward(self) -> None:
-        """The mean gradients are there.
-
-        Raises:
-            ValueError: a gradient was not finite on some rank; the gradients are forgotten then.
-        """
+        """Refuses mean gradients that are not finite on some rank: they are forgotten then."""
         self.sample()
         if self.zero.sync and self.zero.check_finite:
             self._refuse(len(self.zero.units), self.zero.mb)

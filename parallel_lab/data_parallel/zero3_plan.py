@@ -20,20 +20,11 @@ def plan(
     axis: str = "",
     replicate_axis: str = "",
 ) -> Plan:
-    """Forward and backward passes of n x `replicas` ranks through a chain of units.
+    """Forward and backward passes of n x `replicas` ranks through a chain of `units`, the root not among them.
 
-    Args:
-        n: ranks that share the parameters.
-        units: how many, without the root.
-        prefetch: how many units ahead are unsharded.
-        reshard_after_forward: whether units are unsharded again in the backward pass.
-        root: whether there is a root, of part `units`. It computes all along, so it has no `F` and no `B`.
-        microbatches: each has a forward and a backward pass.
-        no_sync: whether all microbatches but the last keep their gradients on the rank.
-        replicas: ranks along the first axis of a mesh of two; rank r is of replica r // n.
-        guarded: whether ranks agree that gradients were finite, by an `all_reduce` of a flag, the part after the last.
-        axis: the mesh axis along which parameters are sharded.
-        replicate_axis: the mesh axis along which shards are replicated.
+    A root has the part `units`. It computes all along, so it has no `F` and no `B`. Rank r is of replica r // n, along
+    the first axis of a mesh of two (`replicate_axis`). With `no_sync` all microbatches but the last keep their
+    gradients. `guarded`: ranks agree that gradients were finite, by an `all_reduce` of a flag, the part after the last.
 
     Raises:
         ValueError: a number is too small.

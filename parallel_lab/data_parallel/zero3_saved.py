@@ -20,9 +20,8 @@ Hooks = torch.autograd.graph.saved_tensors_hooks
 def without_memory_of(owners: Callable[[], Iterable[tuple[Any, Any]]], bring: Callable[[Any], Any]) -> Hooks:
     """A context manager: inside, autograd saves no tensor that lies in the memory of an owner.
 
-    Args:
-        owners: who owns memory now, and the vector that is that memory.
-        bring: the vector of an owner again; called in the backward pass, as often as autograd looks.
+    `owners` gives who owns memory now, with the vector that is that memory; `bring` gives the vector of an owner again,
+    in the backward pass, as often as autograd looks.
     """
     pack_outer, unpack_outer = compat.saved_tensors_hooks(False) or (_keep, _give)
 

@@ -15,13 +15,7 @@ from parallel_lab.data_parallel.wrapped import Wrapped
 
 
 class State(Wrapped):
-    """The part of `Zero3` that saves and loads.
-
-    Attributes:
-        units: what is communicated together.
-        groups: over whom it is sharded.
-        compute_dtype: what parameters are gathered in and computed with; None for their own.
-    """
+    """The part of `Zero3` that saves and loads."""
 
     instead = (
         "a Zero3 holds a process group and one rank's shards, so it cannot be copied, pickled or returned from a rank."
@@ -123,10 +117,8 @@ class State(Wrapped):
     ) -> None:
         """Takes over this rank's rows of the weights, and into `optimizer` those of the moments. All ranks call it.
 
-        Args:
-            shards: what `shard_state()` of Zero1, Zero2 or Zero3 gave on every rank that saved, in any order and of any
-                number of ranks.
-            optimizer: of the class that was saved, with the same groups; None loads the weights alone.
+        `shards` are what `shard_state()` of Zero1, Zero2 or Zero3 gave on every rank that saved, in any order and of
+        any number of ranks; `optimizer` is of the class that was saved, with the same groups.
 
         Raises:
             ValueError: it says why, with nothing changed on any rank.
@@ -135,12 +127,10 @@ class State(Wrapped):
 
     @torch.no_grad()
     def materialize(self, device: torch.device | str, init: Callable[[nn.Module], None] | None = None) -> None:
-        """Gives a model that was built on the meta device its memory, unit by unit, and its first values.
+        """Gives a model on the meta device its memory, unit by unit, and its first values, those of rank 0.
 
-        Args:
-            device: where to.
-            init: is called with each module, and sets the parameters and buffers that this module itself has; by
-                default it calls `reset_parameters()`. Parameters are whole then. The values of rank 0 count.
+        `init` is called with each module, and sets the parameters and buffers that this module itself has, which are
+        whole then; by default it calls `reset_parameters()`.
         """
         self.reset()
         self.module.to_empty(device=torch.device(device))

@@ -22,11 +22,8 @@ from parallel_lab.data_parallel.zero3 import Zero3
 def torch_state(zero: Zero3, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
     """What torch's `get_state_dict` gives for FSDP2: `{"model": …, "optim": …}`, DTensors by name.
 
-    Its tensors are those of `zero` and `optimizer` themselves: who writes into them, changes these.
-
-    Args:
-        zero: whose parameters and buffers.
-        optimizer: of its parameters. One that has made no step yet is given zeros, so that a checkpoint can be loaded.
+    Its tensors are those of `zero` and `optimizer` themselves: who writes into them, changes these. An optimizer that
+    has made no step yet is given zeros, so that a checkpoint can be loaded.
     """
     zero.reset()
     device = zero.device.type

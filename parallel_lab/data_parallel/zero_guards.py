@@ -23,11 +23,7 @@ from parallel_lab.trace import tag
 
 
 class NoGuards:
-    """Stands where guards would, and does nothing at any seam.
-
-    Args:
-        zero: what is not guarded.
-    """
+    """Stands where guards would, and does nothing at any seam."""
 
     def __init__(self, zero: Any) -> None:
         self.zero = zero
@@ -38,11 +34,7 @@ class NoGuards:
 
 
 class GradientGuards:
-    """What all stages share: a gradient that is not finite is refused on the rank that computed it.
-
-    Args:
-        zero: what is guarded. Its attributes are read at the seams, not before.
-    """
+    """What all stages share: a gradient that is not finite is refused on the rank that computed it."""
 
     _problem: Exception | None = None
 
@@ -83,12 +75,7 @@ class Guards(GradientGuards):
     _hooks: ClassVar = WeakIdKeyDictionary()  # of all models of this process
 
     def arguments(self, params: Sequence, optimizer_kwargs: Mapping) -> None:
-        """Looks at what the constructor was called with, before anything else.
-
-        Raises:
-            TypeError: a learning rate that is no number.
-            ValueError: no parameters, or a negative learning rate.
-        """
+        """Refuses, before anything else, no parameters and learning rates that are negative or no numbers."""
         if not params:
             raise ValueError(f"{self.technique} got no parameters: a generator that was used up, or an empty model")
         check_rate(dict(optimizer_kwargs))
@@ -96,22 +83,14 @@ class Guards(GradientGuards):
             raise problem
 
     def groups(self, trained: Iterable[tuple[str, nn.Parameter]], groups: Iterable[Mapping]) -> None:
-        """Compares the parameters that are to be trained with the groups in which the optimizer got them.
-
-        Raises:
-            ValueError: one is in no group. It would get gradients, and never move.
-        """
+        """Refuses a trained parameter that is in no group: it would get gradients, and never move."""
         given = {p for group in groups for p in group["params"]}
         for name, parameter in trained:
             if parameter not in given:
                 raise ValueError(f"{name} is to be trained and is in no group of param_groups: add it, or freeze it")
 
     def model(self, model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
-        """Looks at the model that is to be sharded, before anything is moved.
-
-        Raises:
-            ValueError: nothing is to be trained, or the ranks' models or settings differ.
-        """
+        """Refuses a model that has nothing to train, or is not the same on all ranks, before anything is moved."""
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(f"{self.technique} got no parameter to train: all have requires_grad=False")
         check_same_model(model, group, technique=self.technique, **settings)
@@ -123,11 +102,7 @@ class Guards(GradientGuards):
         self._hooks[parameter] = hook
 
     def forward(self, model: nn.Module) -> None:
-        """Ends a backward pass that raised, before each forward pass that autograd records.
-
-        Raises:
-            ValueError: a parameter is trained now that was not when the Zero2 was made.
-        """
+        """Ends a backward pass that raised, and refuses parameters that are trained only since the Zero2 was made."""
         self._problem = None
         if self.zero.running and not in_backward():
             self.zero.end_backward()  # sends the rest, for which other ranks may wait
@@ -138,11 +113,7 @@ class Guards(GradientGuards):
                 raise self._new(name, "requires a gradient now")
 
     def on_gradient(self, name: str, missing: bool) -> None:
-        """The gradient of parameter `name` has come; `missing` says whether it was still expected.
-
-        Raises:
-            ValueError: it came before. Its bucket may have left.
-        """
+        """Refuses a gradient that came before, and so is not `missing`: its bucket may have left."""
         if not missing:
             raise came_twice(self._rank, name)
 
@@ -153,13 +124,10 @@ class Guards(GradientGuards):
                 self._look_at(name, vector.view(gradients, index))
 
     def after_backward(self, mb: int) -> None:
-        """The mean gradients of backward pass `mb` are there.
+        """Refuses mean gradients that are not finite on some rank: they are forgotten then.
 
         With `check_finite=False` the gradients of every rank become NaN if those of one are not finite. A gradient
         scaler sees the shards of its own rank alone, and so skips the step on every rank or on none.
-
-        Raises:
-            ValueError: a gradient was not finite on some rank; the gradients are forgotten then.
         """
         if self.zero.check_finite:
             self._refuse(0, mb)
@@ -176,12 +144,7 @@ class Guards(GradientGuards):
                 gradient.fill_(float("nan"))
 
     def before_step(self, mb: int) -> None:
-        """Looks whether all ranks can step, before anything is changed.
-
-        Raises:
-            TypeError: a learning rate is no number.
-            ValueError: a learning rate is negative, or the parameters have changed.
-        """
+        """Refuses wrong learning rates and parameters that have changed, before anything is changed on any rank."""
         problem = self._moved() or self._problem_of_step() or rate_problem(self.zero.param_groups)
         self._agree(problem, 0, mb, "step")
         for piece in self.zero.pieces:

@@ -11,6 +11,7 @@ from parallel_lab.agree.problem import agree
 from parallel_lab.data_parallel import checkpoint
 from parallel_lab.data_parallel.flat_vector import Piece
 from parallel_lab.data_parallel.wrapped import NotCopied, Wrapped
+from parallel_lab.trace import tag
 
 
 def names(groups: Iterable[Mapping[str, Any]]) -> dict[nn.Parameter, str]:
@@ -28,16 +29,7 @@ def _per_element(key: str, value: Any, parameter: Tensor) -> bool:
 
 
 class _Sharded(NotCopied):
-    """What Zero1 and Zero2 hold, save and load in shards.
-
-    Attributes:
-        group: over which ranks it is sharded.
-        names: of all parameters, the frozen ones included.
-        vectors: the flat vectors.
-        pieces: this rank's pieces of the trained parameters.
-        optimizer: the one that steps the pieces.
-        members: the parameters of each of its groups, whole.
-    """
+    """What Zero1 and Zero2 hold, save and load in shards."""
 
     instead = "what is sharded cannot be copied or pickled: save its shard_state(), and copy the model inside"
     group: dist.ProcessGroup
@@ -45,7 +37,8 @@ class _Sharded(NotCopied):
     vectors: Sequence[Any]
     pieces: list[Piece]
     optimizer: torch.optim.Optimizer
-    members: list[list[nn.Parameter]]
+    members: list[list[nn.Parameter]]  # of each group of the optimizer, whole
+    param_groups: Any
 
     @property
     def sharded(self) -> set[nn.Parameter]:
@@ -56,6 +49,15 @@ class _Sharded(NotCopied):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.vectors[0].data.device
+
+    def gather(self, mb: int) -> None:
+        """Fills the flat vectors with the partitions of all ranks, one all-gather a vector."""
+        works = []
+        for part, vector in enumerate(self.vectors):
+            with tag(part=part, mb=mb, phase="step"):
+                works.append(vector.all_gather())
+        for work in works:
+            work.wait()
 
     def _replicated(self) -> dict[str, Tensor] | None:
         """The buffers of the model; None where it is not seen."""
@@ -81,6 +83,7 @@ class _Sharded(NotCopied):
     def load_shard_state(self, shards: Sequence[checkpoint.Shard]) -> None:
         """Takes over this rank's part of `shards`, see `checkpoint.Held`. All ranks have to call it."""
         self._held(whole=True).load(shards)
+        checkpoint.copy_settings(self.optimizer.param_groups, self.param_groups)
         for piece in self.pieces:
             piece.view.copy_(piece.shard)
         for vector in self.vectors:
@@ -89,11 +92,6 @@ class _Sharded(NotCopied):
 
 class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
     """The base of Zero1: what an optimizer has to have, beside its `step`."""
-
-    def load_shard_state(self, shards: Sequence[checkpoint.Shard]) -> None:
-        """Takes over this rank's part of `shards`, see `checkpoint.Held`. All ranks have to call it."""
-        super().load_shard_state(shards)
-        checkpoint.copy_settings(self.optimizer.param_groups, self.param_groups)
 
     def state_dict(self) -> dict[str, Any]:
         """What the whole optimizer would give in one process. All ranks have to call it, and each gets all of it."""
@@ -106,12 +104,7 @@ class ShardedOptimizer(_Sharded, torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over this rank's part of what `state_dict()`, or one process, has saved. The weights stay.
-
-        All ranks have to call it.
-
-        Args:
-            state_dict: the same on every rank.
+        """Takes over this rank's part of what `state_dict()`, or one process, saved, no weights. All ranks call it.
 
         Raises:
             ValueError: it says why that cannot be loaded. Nothing was changed on any rank.

@@ -24,12 +24,7 @@ VALIDATION = 0.1  # the share of the text, at its end, that is never trained on
 
 @dataclass(frozen=True)
 class Batches:
-    """A number of batches; iterating again gives the same ones.
-
-    Attributes:
-        steps: how many.
-        draw: starts an endless iterator over (inputs, targets).
-    """
+    """`steps` batches from the endless iterator that `draw` starts; iterating again gives the same ones."""
 
     steps: int
     draw: Callable[[], Iterator[Batch]]
@@ -97,16 +92,8 @@ def text_batches(
 ) -> Batches:
     """Rank's share of `steps` global batches of text: (tokens, targets), each int64 (share, seq).
 
-    Each sequence starts at a random position; its targets are the bytes one further on.
-
-    Args:
-        seq: the length of a sequence.
-        batch: sequences in a global batch.
-        steps: how many batches.
-        rank: whose share.
-        world: the number of ranks.
-        seed: decides where sequences start.
-        data: a 1-d tensor of tokens; `text("train")` by default.
+    Each sequence starts at a random position that `seed` decides; its targets are the bytes one further on. `data` is
+    a 1-d tensor of tokens, `text("train")` by default.
 
     Raises:
         ValueError: `data` is too short, or a rank would get no sequence.

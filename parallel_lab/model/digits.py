@@ -34,16 +34,13 @@ def digit_images(split: str = "train", seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.tensor(images / 16.0, dtype=torch.float32)[chosen], torch.tensor(labels, dtype=torch.int64)[chosen]
 
 
-def digit_batches(
-    batch: int, steps: int, rank: int = 0, world: int = 1, seed: int = 0, split: str = "train", split_seed: int = 0
-) -> Batches:
-    """Rank's share of `steps` global batches of digits: images (share, 64) and labels (share,).
+def digit_batches(batch: int, steps: int, rank: int = 0, world: int = 1, seed: int = 0) -> Batches:
+    """Rank's share of `steps` global batches of training digits: images (share, 64) and labels (share,).
 
-    Each epoch goes through all images in an order of its own; a batch may reach from one epoch into the next. `seed`
-    orders the batches, `split_seed` decides what is trained on. The contract on shares and the errors are those
-    of `text_batches`.
+    Each epoch goes through all images in an order of its own, which `seed` decides; a batch may reach from one epoch
+    into the next. The contract on shares and the errors are those of `text_batches`.
     """
-    images, labels = digit_images(split, split_seed)
+    images, labels = digit_images()
     mine = share(batch, rank, world)
 
     def draw() -> Iterator[Batch]:

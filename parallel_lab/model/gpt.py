@@ -89,7 +89,7 @@ class Attention(nn.Module):
         self.attend: Callable[[Tensor, Tensor, Tensor], Tensor] = causal_attention
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, seq, width) in and out; each position sees itself and those before it."""
+        """Each position sees itself and those before it."""
         query, key, value = (self._heads(linear(x)) for linear in (self.query, self.key, self.value))
         mixed = self.attend(query, key, value)  # (batch, heads, seq, head_width)
         mixed = mixed.transpose(1, 2).flatten(2)  # (batch, seq, width)

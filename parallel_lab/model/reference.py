@@ -63,16 +63,9 @@ def train(
 ) -> Reference:
     """Trains a copy of `model`, one step a global batch (inputs, targets), and returns what came of it.
 
-    Inputs are moved to the model's device, and floating-point ones to its dtype.
-
-    Args:
-        model: stays as it is.
-        batches: the global batches.
-        optimizer_class: called as `optimizer_class(parameters, **optimizer_kwargs)`.
-        loss: `loss(outputs, targets)` is a mean over samples of equal weight.
-        accumulate: cuts each batch into that many microbatches, weighted by their samples; the step stays the same.
-        seed: for dropout.
-        optimizer_kwargs: the optimizer's own options.
+    Inputs are moved to the model's device, and floating-point ones to its dtype. `loss(outputs, targets)` is a mean
+    over samples of equal weight. `accumulate` cuts each batch into that many microbatches, weighted by their samples;
+    the step stays the same. `seed` is for dropout.
 
     Raises:
         ValueError: there are no batches, or a batch is smaller than `accumulate`.

@@ -20,7 +20,10 @@ IGNORED = -100  # cross_entropy's ignore_index: a target that does not count
 
 
 def mean_loss(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Tensor, float]:
-    """The mean loss of one batch, a scalar, and over how many samples or tokens it is the mean."""
+    """The mean loss of one batch, a scalar, and over how many samples or tokens it is the mean.
+
+    Whole-number targets of -100 do not count.
+    """
     inputs, targets = to_model(model, batch)
     value = loss(model(inputs), targets)
     if isinstance(value, tuple):
@@ -32,16 +35,10 @@ def mean_loss(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Tensor, float
 
 
 def backward(model: nn.Module, batch: Batch | None, loss: Loss, mb: int) -> tuple[float, float]:
-    """Adds the gradients of the mean loss of one batch to `.grad`.
-
-    Args:
-        model: whose gradients.
-        batch: (inputs, targets), or None for no batch.
-        loss: a mean over the targets, or a tuple (sum, count). Of a mean, whole-number targets of -100 do not count.
-        mb: the number of the batch.
+    """Adds the gradients of the mean loss of batch number `mb` to `.grad`.
 
     Returns:
-        The mean loss, and over how many samples or tokens it is the mean: (0, 0) where nothing counts.
+        As `mean_loss`; (0, 0) where nothing counts, or where there is no batch.
     """
     if batch is None:
         return 0.0, 0

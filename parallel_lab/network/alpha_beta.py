@@ -18,7 +18,7 @@ class AlphaBeta(Charges):
         latency_s: alpha, seconds that a message costs however short it is.
         bytes_per_s: beta, the bandwidth of a rank's link, full in both directions at once.
         part_bytes, compute_s, held_bytes, ranks, algorithm: As in `Charges`.
-        gap_s: Seconds for which a message without bytes holds a port; None for the whole of `latency_s`.
+        gap_s: As in `Link`.
     """
 
     latency_s: float

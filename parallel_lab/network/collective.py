@@ -52,17 +52,10 @@ class Price(NamedTuple):
 
 
 def price(kind: str, ranks: int, size_bytes: float, place: int = 0, algorithm: str = "ring") -> Price:
-    """What a collective costs one rank.
+    """What a collective of `ranks` ranks costs the one that stands `place` ranks after the root (or after rank 0).
 
-    Where `size_bytes` does not divide, bytes are those of the average rank, rounded down.
-
-    Args:
-        kind: One of `COLLECTIVES`.
-        ranks: How many take part.
-        size_bytes: The whole tensor: of all_gather the output, of reduce_scatter and all_to_all the input, of gather
-            and scatter the root's.
-        place: How many ranks after the root this rank stands; the root is 0. Without a root, its rank.
-        algorithm: `ring`, `full_mesh`, `tree`, `halving_doubling` or `star`.
+    `size_bytes` is the whole tensor: of all_gather the output, of reduce_scatter and all_to_all the input, of gather
+    and scatter the root's. Where it does not divide, bytes are those of the average rank, rounded down.
 
     Raises:
         ValueError: There is no such collective, or the algorithm has none of this kind.

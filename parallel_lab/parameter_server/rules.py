@@ -22,8 +22,37 @@ clock on the wall, and the same rule object drives a real server and virtual tim
 |               |                      |                    | u, then all together         |                           |
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Update(NamedTuple):
+    """One gradient of one worker and what became of it.
+
+    Gradients that are averaged into one update have the same `version`.
+
+    Attributes:
+        worker: who computed it, from 0.
+        started_s: when the worker began to compute. Of a real run only `finished_s` is known, and stands here too.
+        finished_s: when the gradient took effect on the shared weights, or was refused.
+        read_version: the weights it was computed at.
+        version: the weights that it led to; for a dropped one, the weights that it found.
+        staleness: how many updates the weights had had since it read them: 0 for a gradient at the newest weights.
+        dropped: whether it came too late to count.
+        step: how many gradients the worker had computed before.
+        computed_s: when it had been computed; between here and `finished_s` it travelled and waited for others.
+    """
+
+    worker: int
+    started_s: float
+    finished_s: float
+    read_version: int
+    version: int
+    staleness: int
+    dropped: bool = False
+    step: int = 0
+    computed_s: float = 0.0
 
 
 @dataclass
@@ -43,17 +72,6 @@ class State:
     clocks: dict[int, int] = field(default_factory=dict)
     read: dict[int, int] = field(default_factory=dict)
     held: list[int] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, workers: Iterable[int]) -> "State":
-        """A state in which each of `workers` lives and has pushed nothing."""
-        live = set(workers)
-        return cls(live, clocks=dict.fromkeys(live, 0), read=dict.fromkeys(live, 0))
-
-    def updated(self, used: Collection[int]) -> None:
-        """The held pushes of the workers `used` have become an update."""
-        self.held = [worker for worker in self.held if worker not in used]
-        self.version += 1
 
     def slowest(self) -> int:
         """The clock of the slowest live worker; 0 where there is none."""
@@ -90,3 +108,53 @@ class Rule:
     def may_pull(self, state: State, worker: int) -> bool:
         """Whether `worker` may read now; otherwise it waits until its own push is part of an update or was dropped."""
         return worker not in state.held
+
+
+class Ledger:
+    """Does what the rule says with pushes that come in; a `Shard` adds the tensors, virtual time the seconds.
+
+    Attributes:
+        state: what the rule looks at.
+        updates: what was pushed, in the order of use; dropped ones when they came.
+    """
+
+    def __init__(self, rule: Rule, workers: int) -> None:
+        self.rule, everyone = rule, range(workers)
+        self.state = State(set(everyone), clocks=dict.fromkeys(everyone, 0), read=dict.fromkeys(everyone, 0))
+        self.updates: list[Update] = []
+        self._held: dict[int, Update] = {}
+
+    def take(self, push: Update) -> None:
+        """Holds or drops a push, and updates if that is due; `version`, `staleness`, `finished_s` are found here."""
+        self.state.clocks[push.worker], self.state.read[push.worker] = push.step + 1, push.read_version
+        if self.rule.admits(self.state, push.read_version):
+            self.state.held.append(push.worker)
+            self._held[push.worker] = push
+        else:
+            self._note(push, dropped=True)
+        self._settle()
+
+    def leave(self, worker: int) -> None:
+        """Counts `worker` no more, because it is done or dead; a push that it made still counts."""
+        self.state.live.discard(worker)
+        self._settle()
+
+    def update(self, workers: Collection[int]) -> None:
+        """The held pushes of `workers` become one update."""
+        for worker in workers:
+            self._note(self._held.pop(worker), dropped=False)
+        self.state.held = [worker for worker in self.state.held if worker not in workers]
+        self.state.version += 1
+
+    def now(self) -> float:
+        """The time, in seconds."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        while used := list(self.rule.due(self.state)):
+            self.update(used)
+
+    def _note(self, push: Update, dropped: bool) -> None:
+        met = self.state.version
+        known = {"version": met + (not dropped), "staleness": met - push.read_version, "dropped": dropped}
+        self.updates.append(push._replace(finished_s=self.now(), **known))

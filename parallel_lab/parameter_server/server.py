@@ -21,7 +21,9 @@ plan of a step stand in `wire`, the other side in `worker`.
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -32,20 +34,39 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import check_rate
 from parallel_lab.agree.same_model import check_same_model
 from parallel_lab.parameter_server import wire
-from parallel_lab.parameter_server.record import Served, Update
-from parallel_lab.parameter_server.rules import Rule, State
+from parallel_lab.parameter_server.rules import Ledger, Rule, Update
 from parallel_lab.parameter_server.shards import bounds, flat
 from parallel_lab.parameter_server.wire import BYE, DONE, PULL, Header, Line, Message
 from parallel_lab.trace import recorder, span
 
 
-class Shard:
+@dataclass
+class Served:
+    """What one server did.
+
+    Attributes:
+        updates: the pushes in the order of use; dropped ones when they came.
+        version: the number of updates of the weights.
+        parameters: the shard at the end, (elements,).
+        sent_bytes: what left this rank.
+    """
+
+    updates: list[Update] = field(default_factory=list)
+    version: int = 0
+    parameters: Tensor = field(default_factory=lambda: torch.empty(0))
+    sent_bytes: int = 0
+
+    @property
+    def staleness(self) -> list[int]:
+        """The staleness of each push that was used, in the order of use."""
+        return [update.staleness for update in self.updates if not update.dropped]
+
+
+class Shard(Ledger):
     """One server's stretch w of the parameters, at first `values`; the rule decides what becomes of each push.
 
     Attributes:
         w: the parameters, (elements,); they lie in the message `answer`, which workers are sent.
-        state: what the rule looks at.
-        updates: what was pushed, in the order of use.
     """
 
     def __init__(
@@ -57,60 +78,46 @@ class Shard:
         workers: int,
         on_update: Callable[["Shard"], object] = lambda shard: None,
     ) -> None:
-        self.index, self.rule, self.on_update = index, rule, on_update
+        super().__init__(rule, workers)
+        self.index, self.on_update = index, on_update
         self.answer = Message(len(values), values.dtype)
         self.answer.vector.copy_(values)
         self.w = nn.Parameter(self.answer.vector)
         self.optimizer = make_optimizer([self.w])
-        self.state = State.of(range(workers))
-        self.updates: list[Update] = []
-        self._held: dict[int, Message] = {}
+        self._messages: dict[int, Message] = {}
         on_update(self)
 
     def push(self, worker: int, message: Message) -> None:
         """Takes a gradient, which is the shard's own until the worker may pull again, and updates if that is due."""
-        read = int(message.header.version)
-        self.state.clocks[worker], self.state.read[worker] = int(message.header.step) + 1, read
-        if self.rule.admits(self.state, read):
-            self.state.held.append(worker)
-            self._held[worker] = message
-        else:
-            self._note(worker, message, dropped=True)
-        self._settle()
+        self._messages[worker], now_s, header = message, self.now(), message.header
+        push = Update(worker, now_s, now_s, int(header.version), 0, 0, step=int(header.step), computed_s=now_s)
+        self.take(push)
 
-    def leave(self, worker: int) -> None:
-        """Counts `worker` no more, because it is done or dead; a push that it made still counts."""
-        self.state.live.discard(worker)
-        self._settle()
-
-    def _settle(self) -> None:
-        while used := list(self.rule.due(self.state)):
-            self.update(used)
-
-    def update(self, workers: list[int]) -> None:
+    def update(self, workers: Collection[int]) -> None:
         """One step of the optimizer along g, the mean of these workers' gradients, weighted by their counts."""
-        held = [self._held[worker] for worker in sorted(workers)]  # not by arrival: the same sum in every run
-        total = sum(message.header.weight for message in held)
+        held = [self._messages[worker] for worker in sorted(workers)]  # not by arrival: the same sum in every run
         with span("update", part=self.index, mb=self.state.version, phase="step"):
-            g = held[0].vector
-            if len(held) > 1:
-                g.mul_(held[0].header.weight / total if total else 0.0)  # in its own memory: fresh memory is slow
-            for message in held[1:]:
-                g.add_(message.vector, alpha=message.header.weight / total if total else 0.0)
-            self.w.grad = g
+            self.w.grad = mean_in_place([(message.vector, message.header.weight) for message in held])
             self.optimizer.step()
             self.w.grad = None
-        for worker in workers:
-            self._note(worker, self._held.pop(worker))
-        self.state.updated(workers)
+        super().update(workers)
         self.answer.header = Header(version=self.state.version)
         self.on_update(self)
 
-    def _note(self, worker: int, message: Message, dropped: bool = False) -> None:
-        step, read, now_s = int(message.header.step), int(message.header.version), recorder().now()
-        met = self.state.version
-        update = Update(worker, now_s, now_s, read, met + (not dropped), met - read, dropped, step, now_s)
-        self.updates.append(update)
+    def now(self) -> float:
+        """On the clock of the trace."""
+        return recorder().now()
+
+
+def mean_in_place(gradients: Sequence[tuple[Tensor, float]]) -> Tensor:
+    """The mean of gradients (P,), each with its weight, in the memory of the first: fresh memory is slow."""
+    total = sum(weight for _, weight in gradients) or 1.0  # where nothing counts, the mean is 0
+    mean, first = gradients[0]
+    if len(gradients) > 1:
+        mean.mul_(first / total)
+    for gradient, weight in gradients[1:]:
+        mean.add_(gradient, alpha=weight / total)
+    return mean
 
 
 class Server:
@@ -130,26 +137,16 @@ class Server:
 
     def run(self) -> Served:
         """Serves until every worker is done, has left or has died; raises what went wrong in a thread at once."""
-        ended: SimpleQueue[Exception | None] = SimpleQueue()
-        for worker in self.turns:
-            threading.Thread(target=self._serve, args=(worker, ended), daemon=True, name=f"worker {worker}").start()
-        for _ in self.turns:
-            if error := ended.get():
-                raise error
+        side_by_side([partial(self._serve, worker) for worker in self.turns])
         sent_bytes = sum(line.sent_bytes for line in self.lines.values())
         return Served(self.shard.updates, self.shard.state.version, self.shard.w.detach(), sent_bytes)
 
-    def _serve(self, worker: int, ended: SimpleQueue) -> None:
+    def _serve(self, worker: int) -> None:
         """The thread of one worker: answer, take a push, answer, take a push, until it leaves or dies."""
-        error = None
-        try:
-            with contextlib.suppress(wire.Lost):  # it died: the others go on without it
-                while self._answer(worker) and self._take(worker):
-                    pass
-            self._leave(worker)
-        except Exception as wrong:
-            error = wrong
-        ended.put(error)
+        with contextlib.suppress(wire.Lost):  # it died: the others go on without it
+            while self._answer(worker) and self._take(worker):
+                pass
+        self._leave(worker)
 
     def _answer(self, worker: int) -> bool:
         """Answers the next ask of `worker`; False if no push will follow."""
@@ -210,6 +207,26 @@ class Server:
             self.shard.leave(worker)
             self._done = self._done | {worker} if done else self._done - {worker}
             self._changed.notify_all()
+
+
+def side_by_side(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What the calls return, in their order, each made in a thread of its own; raises the first error at once."""
+    found: list[Any] = [None] * len(calls)
+    ended: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def run(index: int) -> None:
+        try:
+            found[index] = calls[index]()
+            ended.put(None)
+        except Exception as error:
+            ended.put(error)
+
+    for index in range(len(calls)):
+        threading.Thread(target=run, args=(index,), daemon=True).start()
+    for _ in calls:
+        if error := ended.get():
+            raise error
+    return found
 
 
 def serve(

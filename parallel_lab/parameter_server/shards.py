@@ -61,12 +61,7 @@ def shards(sizes: Sequence[int], servers: int) -> list[list[slice]]:
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by name: tied ones once, frozen ones not at all.
-
-    Raises:
-        ValueError: there is none.
-        TypeError: they have several dtypes, and a shard is one vector.
-    """
+    """The parameters that are trained, by name: tied ones once, frozen ones not at all."""
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not found:
         raise ValueError("the model has no trainable parameter: nothing to serve")

@@ -19,8 +19,7 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab.agree.arguments import whole
-from parallel_lab.plan import Op, Plan
-from parallel_lab.plan.op import recv, send
+from parallel_lab.plan import RECV, SEND, Op, Plan
 from parallel_lab.runtime import tags
 from parallel_lab.runtime.group import member
 from parallel_lab.trace import tag
@@ -111,11 +110,7 @@ PUSH = {"phase": "backward"}
 
 
 def wait_for(work: dist.Work) -> None:
-    """Waits until a message has arrived.
-
-    Raises:
-        Lost: the other side died before.
-    """
+    """Waits until a message has arrived; Lost if the other side died before."""
     try:
         work.wait()
     except RuntimeError as error:
@@ -140,9 +135,6 @@ def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False, ax
 
     The part of an op is its shard. Asks hold nobody up here: they are short, and travel while the worker would wait
     anyway. With `finish` all workers pull the final parameters at the end.
-
-    Raises:
-        TypeError, ValueError: a number is no whole number from 1.
     """
     for name, value in (("workers", workers), ("servers", servers), ("steps", steps)):
         whole(name, value)
@@ -150,42 +142,51 @@ def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False, ax
     needs: dict[Op, list[Op]] = {}
     for mb in range(steps + finish):
         for server in range(servers):
-            ops += _server_step(server, workers, servers, mb, mb == steps, needs)
+            turns = [Exchange.of(servers + worker, server, mb, axis) for worker in answered(server, workers, servers)]
+            ops += _server_step(server, turns, mb, mb == steps, needs)
         for worker in range(workers):
-            ops += _worker_step(worker, servers, mb, mb == steps, needs)
-
-    def on_axis(op: Op) -> Op:
-        return op._replace(axis=axis) if op.peer >= 0 else op
-
-    waits = {on_axis(op): [on_axis(other) for other in before] for op, before in needs.items()}
-    return Plan.of(map(on_axis, ops), waits, ranks=workers + servers)
+            turns = [Exchange.of(servers + worker, shard, mb, axis) for shard in asked(worker, servers)]
+            ops += _worker_step(servers + worker, turns, mb, mb == steps, needs)
+    return Plan.of(ops, needs, ranks=workers + servers)
 
 
-def _server_step(server: int, workers: int, servers: int, mb: int, last: bool, needs: dict) -> list[Op]:
+class Exchange(NamedTuple):
+    """The messages of one gradient between a worker and a server; each is the sender's op and the receiver's."""
+
+    ask: tuple[Op, Op]
+    answer: tuple[Op, Op]
+    push: tuple[Op, Op]
+
+    @classmethod
+    def of(cls, rank: int, server: int, mb: int, axis: str) -> "Exchange":
+        """Those of gradient number `mb` of the worker that is rank `rank`."""
+
+        def message(sender: int, receiver: int, phase: str, kinds: tuple[str, str] = ("send", "recv")) -> tuple[Op, Op]:
+            sent = Op(sender, kinds[0], server, mb, receiver, SEND, axis, phase)
+            return sent, Op(receiver, kinds[1], server, mb, sender, RECV, axis, phase)
+
+        ask = message(rank, server, "forward", ("ask", "ask"))
+        return cls(ask, message(server, rank, "forward"), message(rank, server, "backward"))
+
+
+def _server_step(server: int, turns: list[Exchange], mb: int, last: bool, needs: dict) -> list[Op]:
     """Answer each worker in its turn and listen for its push; when all have pushed, update. At last, only answer."""
-    ranks = [servers + worker for worker in answered(server, workers, servers)]
-    asks = [recv(server, rank, server, mb)._replace(kind="ask", phase="forward") for rank in ranks]
-    answers = [send(server, rank, server, mb)._replace(phase="forward") for rank in ranks]
-    pushes = [recv(server, rank, server, mb)._replace(phase="backward") for rank in ranks]
     update = Op(server, "update", server, mb, phase="step")
-    needs |= {ask: [ask.sender()._replace(kind="ask")] for ask in asks}
-    needs |= {answer: [update._replace(mb=mb - 1)] for answer in answers if mb}
+    needs |= {turn.ask[1]: [turn.ask[0]] for turn in turns}
+    needs |= {turn.answer[0]: [update._replace(mb=mb - 1)] for turn in turns if mb}
     if last:
-        return [*asks, *answers]
-    needs[update] = pushes
-    return [op for turn in zip(asks, answers, pushes, strict=True) for op in turn] + [update]
+        return [turn.ask[1] for turn in turns] + [turn.answer[0] for turn in turns]
+    needs[update] = [turn.push[1] for turn in turns]
+    return [op for turn in turns for op in (turn.ask[1], turn.answer[0], turn.push[1])] + [update]
 
 
-def _worker_step(worker: int, servers: int, mb: int, last: bool, needs: dict) -> list[Op]:
+def _worker_step(rank: int, turns: list[Exchange], mb: int, last: bool, needs: dict) -> list[Op]:
     """Pull every shard, forward, backward, push every shard. At last, only pull."""
-    rank, order = servers + worker, asked(worker, servers)
-    answers = [recv(rank, shard, shard, mb)._replace(phase="forward") for shard in order]
-    pulls = [op for answer in answers for op in (answer._replace(kind="ask", lane="send"), answer)]
+    pulls = [op for turn in turns for op in (turn.ask[0], turn.answer[1])]
     if last:
         return pulls
-    forward, backward = Op(rank, "F", 0, mb), Op(rank, "B", 0, mb)
-    pushes = [send(rank, shard, shard, mb)._replace(phase="backward") for shard in order]
-    needs |= {forward: answers, backward: [forward]} | {push: [backward] for push in pushes}
+    forward, backward, pushes = Op(rank, "F", 0, mb), Op(rank, "B", 0, mb), [turn.push[0] for turn in turns]
+    needs |= {forward: [turn.answer[1] for turn in turns], backward: [forward]} | {push: [backward] for push in pushes}
     return [*pulls, forward, backward, *pushes]
 
 
@@ -193,8 +194,7 @@ def members(group: dist.ProcessGroup | None, servers: int) -> dist.ProcessGroup:
     """The group, if `servers` of its ranks can serve.
 
     Raises:
-        TypeError: `servers` is no whole number.
-        ValueError: it is below 1, or no rank is left to work.
+        TypeError, ValueError: `servers` is no whole number from 1, or no rank is left to work.
     """
     whole("servers", servers)
     group = member(group)

@@ -22,9 +22,7 @@ class Worker:
     """This rank as a worker; the ranks of `group` before it call `serve`.
 
     On the CPU, parameters and gradients become views of the messages in which they travel. A gradient that is zeroed
-    (`zero_grad(set_to_none=False)`) and not replaced stays one, and need not be copied.
-
-    Each pull overwrites the parameters of `model`, and each push sends what is in their `.grad`. The seams are `read`,
+    (`zero_grad(set_to_none=False)`) and not replaced stays one, and need not be copied. The seams of spares are `read`,
     which asks all servers, and `lost`, which is called when one has died.
 
     Attributes:
@@ -49,15 +47,10 @@ class Worker:
         self._answers = [Message(size, self._parameters[0].dtype) for size in sizes]
         self._pushes = [Message(size, self._parameters[0].dtype) for size in sizes]
         check_same_model(model, self.group, servers=servers)
-        self._move_in()
-
-    @torch.no_grad()
-    def _move_in(self) -> None:
-        """Moves parameters and gradients to the messages, as far as they can live there."""
         self._w = Homes(self._parameters, [answer.vector for answer in self._answers])
         self._g = Homes(self._parameters, [push.vector for push in self._pushes])
         for p, w, g in zip(self._parameters, self._w.tensors, self._g.tensors, strict=True):
-            p.data = w.copy_(p)
+            p.data = w.copy_(p.data)
             p.grad = g.zero_() if p.grad is None else g.copy_(p.grad)
 
     @property
@@ -69,9 +62,6 @@ class Worker:
         """Waits until every server lets this worker pull, and writes the parameters into the model.
 
         It returns the version that was read; of several servers, which count for themselves, the oldest one.
-
-        Raises:
-            ValueError: nothing was pushed since the last pull.
         """
         self._require("pull")
         # With as many servers as workers, ask one at a time: no two servers answer a worker while another waits. With
@@ -84,11 +74,11 @@ class Worker:
     def push(self, count: float = 1) -> None:
         """Sends the gradients in `.grad`; returns when they have left this rank. A missing gradient counts as zeros.
 
-        In a mean over workers they count `count`: how many samples (or tokens) they are the mean over.
+        Args:
+            count: how many samples (or tokens) the gradients are the mean over, their weight in a mean over workers.
 
         Raises:
-            ValueError: a gradient is not finite; nothing is sent, and the servers' parameters stay as they are. Or
-                nothing was pulled since the last push, or `count` is negative.
+            ValueError: a gradient is not finite, or it is not the time to push; nothing is sent.
         """
         self._require("push")
         if not (math.isfinite(count) and count >= 0):
@@ -176,9 +166,8 @@ class Worker:
         if self._may == what:
             return
         advice = {
-            "push": "push() without a pull() before it: these gradients may belong to parameters of long ago. "
-            "Pull at the start of each step.",
-            "pull": "nothing was pushed since the last pull(): push a gradient, or leave().",
+            "nothing": "it has finished or left: make another Worker.",
+            "pull": "push() without a pull() before it: pull at the start of each step.",
+            "push": "nothing was pushed since the last pull(): push a gradient, or leave().",
         }
-        text = advice[what] if self._may != "nothing" else "it has finished or left: make another Worker."
-        raise ValueError(f"worker {self.index}: {text}")
+        raise ValueError(f"worker {self.index}: {advice[self._may]}")

@@ -49,9 +49,7 @@ class Waits:
     def of(cls, plan: Plan, port: Callable[[Op], str] | None = None) -> "Waits":
         """The graph of `plan`, which may be impossible, but holds no op twice (`check_rows`).
 
-        Args:
-            plan: The plan.
-            port: Names what an op shares with those that it waits for in the row order; by default its lane.
+        `port` names what an op shares with those that it waits for in the row order; by default its lane.
         """
         ops = list(plan)
         size = len(ops)

@@ -8,14 +8,12 @@ class LaunchError(RuntimeError):
         report: the whole report, as text (the message of the exception).
         rank: the rank at the root of it; -1 where no single rank is.
         output: what each rank had printed until then.
-        trace: what had been recorded until then; None where it is lost.
     """
 
-    def __init__(self, report: str, rank: int = -1, output: tuple[str, ...] = ()) -> None:
+    def __init__(self, report: str, rank: int = -1) -> None:
         super().__init__(report)
-        self.report = report
-        self.rank = rank
-        self.output = output
+        self.report, self.rank = report, rank
+        self.output: tuple[str, ...] = ()
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the report alone, since the kernel's own frames say nothing about the ranks."""
@@ -30,10 +28,9 @@ class RankFailed(LaunchError):
         failures: for each rank that failed of its own, one line.
     """
 
-    def __init__(self, report: str, rank: int, cause: str, failures: dict[int, str], output=()) -> None:
-        super().__init__(report, rank, output)
-        self.cause = cause
-        self.failures = failures
+    def __init__(self, report: str, rank: int, cause: str, failures: dict[int, str]) -> None:
+        super().__init__(report, rank)
+        self.cause, self.failures = cause, failures
 
 
 class Deadlock(LaunchError):

@@ -22,17 +22,11 @@ class _Joined(dist.Work):
         self.future = torch.futures.collect_all([work.get_future() for work in works])
 
     def wait(self, timeout=None) -> bool:
-        """Blocks until all are over."""
         for work in self.works:
             work.wait()
         return True
 
-    def is_completed(self) -> bool:
-        """Whether all are over."""
-        return all(work.is_completed() for work in self.works)
-
     def get_future(self) -> Future:
-        """The future that completes with the last of them."""
         return self.future
 
 

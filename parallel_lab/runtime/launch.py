@@ -1,6 +1,7 @@
 """`launch` runs a plain function on real processes and says what they did."""
 
 import functools
+import math
 import os
 import pickle
 import tempfile
@@ -13,11 +14,12 @@ from typing import Any
 from parallel_lab.network import Link
 from parallel_lab.runtime import torchrun, wire
 from parallel_lab.runtime.device import choose_device
-from parallel_lab.runtime.errors import Mismatch
+from parallel_lab.runtime.errors import LaunchError, Mismatch
 from parallel_lab.runtime.kernel import forkserver, report
 from parallel_lab.runtime.kernel.diagnose import State, mismatch
 from parallel_lab.runtime.kernel.output import Bar, replay
 from parallel_lab.runtime.kernel.peer import describe_end
+from parallel_lab.runtime.kernel.server import MAX_RANKS
 from parallel_lab.runtime.kernel.watch import Watch
 from parallel_lab.runtime.rank.faults import Fault, Kill
 from parallel_lab.runtime.rank.main import Job
@@ -61,6 +63,7 @@ def launch(
     link: Link | None = None,
     faults: Sequence[Fault] = (),
     timeout: float = 60.0,
+    still_s: float = math.inf,
     device: str = "auto",
     seed: int = 0,
     memory_bytes: int | None = None,
@@ -83,6 +86,7 @@ def launch(
         link: an emulated slower network.
         faults: `Kill`, `Delay`, `Drop`: what goes wrong.
         timeout: seconds until ranks that have not finished are ended; infinity for no limit.
+        still_s: seconds until ranks are ended that neither compute nor call anything; a busy machine is no matter.
         device: `auto`, `cpu` or `cuda`.
         seed: where the random generators of each rank start.
         memory_bytes: the most that each rank may allocate beyond what it starts with (Linux), and on its GPU.
@@ -106,14 +110,14 @@ def launch(
     began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         limits = (memory_bytes, began_s, timeout, folder, tuple(may_fail), record)
-        return _watch(Job(call, ranks, seed, link, tuple(faults), where, *limits), echo)
+        return _watch(Job(call, ranks, seed, link, tuple(faults), where, *limits), echo, still_s)
 
 
 def _validate(fn: Any, ranks: Any, timeout: Any, seed: Any, may_fail: Any) -> None:
     if not callable(fn):
         raise TypeError(f"launch needs a function, got {type(fn).__name__}; write launch(fn, x), not launch(fn(x))")
-    if not isinstance(ranks, int) or not 1 <= ranks <= forkserver.MAX_RANKS:
-        raise ValueError(f"ranks={ranks!r}: expected a whole number from 1 to {forkserver.MAX_RANKS}")
+    if not isinstance(ranks, int) or not 1 <= ranks <= MAX_RANKS:
+        raise ValueError(f"ranks={ranks!r}: expected a whole number from 1 to {MAX_RANKS}")
     if not isinstance(timeout, Real) or not float(timeout) > 0:
         raise ValueError(f"timeout={timeout!r}: expected seconds above 0, or math.inf")
     if not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
@@ -131,22 +135,16 @@ def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
         raise TypeError(f"{text}. Open files, locks, sockets and generators inside the function instead.") from None
 
 
-def _watch(job: Job, echo: bool) -> Run:
+def _watch(job: Job, echo: bool, still_s: float) -> Run:
     """Starts the ranks and turns what becomes of them into a `Run` or an error."""
-    error, bar = None, Bar(job.ranks)
+    bar = Bar(job.ranks)
     with open(os.path.join(job.folder, "job"), "wb") as file:
         pickle.dump(job, file)
     with Watch(forkserver.get(), job.folder, job.ranks, bar, job.may_fail) as watch:
         for fault in job.faults:
             if isinstance(fault, Kill) and fault.rank < job.ranks:
                 watch.peers[fault.rank].kill = fault
-        finished = watch.wait(job.timeout_s)
-        if not finished:
-            error = report.hang(watch, job.timeout_s, ())
-        elif watch.fatal or not watch.returned:
-            error = report.failure(watch, ())
-        else:
-            watch.release()
+        error = _error(watch, job.timeout_s, still_s)
     bar.close()
     output = [peer.printed.decode(errors="replace") for peer in watch.peers]
     if echo:
@@ -157,11 +155,20 @@ def _watch(job: Job, echo: bool) -> Run:
     return _run(watch, output)
 
 
+def _error(watch: Watch, timeout_s: float, still_s: float) -> LaunchError | None:
+    """Waits for the ranks and says what went wrong."""
+    if not watch.wait(timeout_s, still_s):
+        return report.hang(watch, min(timeout_s, still_s))
+    if watch.fatal or not any(peer.done for peer in watch.peers):
+        return report.failure(watch)
+    watch.release()
+    if wrong := mismatch({rank: State(peer.done["calls"]) for rank, peer in enumerate(watch.peers) if peer.done}):
+        return Mismatch(f"All ranks returned, but {report.places(wrong)}. The results cannot be trusted.")
+    return None
+
+
 def _run(watch: Watch, output: list[str]) -> Run:
     told = [peer.done or {} for peer in watch.peers]
-    if wrong := mismatch({rank: State(message["calls"]) for rank, message in enumerate(told) if message}):
-        text = f"All ranks returned, but {report.places(wrong)}. The results cannot be trusted."
-        raise Mismatch(text, output=tuple(output))
     traces = [message["trace"] for message in told if message]
     spans = tuple(span for trace in traces for span in trace.spans)
     samples = tuple(sample for trace in traces for sample in trace.memory)

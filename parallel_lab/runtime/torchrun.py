@@ -13,7 +13,8 @@ from parallel_lab import compat
 from parallel_lab.runtime.device import local_device, rank_device
 from parallel_lab.runtime.errors import LaunchError
 from parallel_lab.runtime.rank import backend
-from parallel_lab.trace.record import Recorder, install, recorder, wanted
+from parallel_lab.runtime.rank.recording import start_recorder
+from parallel_lab.trace.record import recorder, wanted
 
 LONGEST_S = 1800.0  # torch's own patience, where launch has more
 
@@ -28,7 +29,7 @@ def run_here(make_run: Callable[..., Any], call: Callable[[], Any], seed: int, t
     if not dist.is_initialized():
         _join(min(timeout_s, LONGEST_S))
     torch.manual_seed(seed)
-    install(Recorder(dist.get_rank(), enabled=record and wanted()))
+    start_recorder(dist.get_rank(), 0.0, record and wanted())
     result = call()
     return make_run([result], recorder().trace(dist.get_world_size()), [""])
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 _LENGTH = struct.Struct("!Q")
+PIECE_BYTES = 1 << 20  # read at once
 
 
 class _Pickler(cloudpickle.Pickler):
@@ -63,26 +64,6 @@ def send(sock: socket.socket, message: Any) -> None:
     sock.sendall(_LENGTH.pack(len(body)) + body)
 
 
-def receive(sock: socket.socket) -> Any:
-    """Waits for one message.
-
-    Raises:
-        EOFError: the other side is gone.
-    """
-    (size,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
-    return pickle.loads(_exactly(sock, size))
-
-
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        piece = sock.recv(size - len(data))
-        if not piece:
-            raise EOFError("the other side closed the connection")
-        data += piece
-    return bytes(data)
-
-
 class Reader:
     """Cuts what arrives on a socket, in pieces of any size, into messages."""
 
@@ -100,3 +81,10 @@ class Reader:
             body = bytes(self._data[_LENGTH.size : end])
             del self._data[:end]
             yield pickle.loads(body)
+
+
+def messages(sock: socket.socket) -> Iterator[Any]:
+    """What arrives on a socket until the other side closes it."""
+    reader = Reader()
+    while data := sock.recv(PIECE_BYTES):
+        yield from reader.feed(data)

@@ -38,13 +38,10 @@ class StuckPlan(PlanError):
 def simulate(plan: Plan, cost: CostModel) -> Trace:
     """The trace of `plan` on machines as fast as `cost` says, with spans in the order of `plan.rows`.
 
+    `cost` is `AlphaBeta`, `Topology`, `PassCost`, `Roofline`, or any object with the methods of `CostModel`.
     If `cost` has `held(op)`, the trace has samples of the bytes that each rank holds: a positive number is taken when
     the op starts, a negative one is given back when it ends, and what is given back at a moment is free for what starts
     at that moment.
-
-    Args:
-        plan: What each rank does.
-        cost: `AlphaBeta`, `Topology`, `PassCost`, `Roofline`, or any object with the methods of `CostModel`.
 
     Raises:
         StuckPlan: The plan cannot finish.

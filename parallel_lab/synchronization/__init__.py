@@ -14,6 +14,7 @@
 `train` runs any of them on real ranks, `virtual.schedule` simulates them (but Hogwild) with the same objects.
 """
 
+from parallel_lab.parameter_server import Update
 from parallel_lab.synchronization import (
     asynchronous,
     diloco,
@@ -31,10 +32,9 @@ from parallel_lab.synchronization.hogwild import Hogwild, HogwildSGD
 from parallel_lab.synchronization.local_sgd import LocalSGD, LocalSteps
 from parallel_lab.synchronization.mixed import Mixed
 from parallel_lab.synchronization.partial import Partial
-from parallel_lab.synchronization.record import Record, Update, histogram
 from parallel_lab.synchronization.stale import Stale
 from parallel_lab.synchronization.synchronous import Synchronous, SynchronousSGD
-from parallel_lab.synchronization.train import train
+from parallel_lab.synchronization.train import Record, train
 from parallel_lab.synchronization.virtual import compare
 
 __all__ = [
@@ -55,7 +55,6 @@ __all__ = [
     "asynchronous",
     "compare",
     "diloco",
-    "histogram",
     "hogwild",
     "local_sgd",
     "mixed",

@@ -22,11 +22,10 @@ The worker's loop is `train._work`, the server's is `parameter_server.server`; t
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from parallel_lab.parameter_server.rules import Rule, State
-from parallel_lab.plan import RECV, SEND, Op, Plan
-from parallel_lab.synchronization.record import Update
+from parallel_lab.parameter_server.rules import Rule, State, Update
+from parallel_lab.parameter_server.wire import Exchange
+from parallel_lab.plan import Op, Plan
 
 SERVER = 0  # the rank of the server; worker w is rank w + 1
 
@@ -42,49 +41,26 @@ def plan(updates: Iterable[Update], *, workers: int | None = None, axis: str = "
     """
     updates = list(updates)
     workers = workers or 1 + max(update.worker for update in updates)
-    pushes = {update: Exchange.of(update.worker, update.step, axis).push[1] for update in updates}
+    turns = {update: Exchange.of(update.worker + 1, SERVER, update.step, axis) for update in updates}
     ops: list[Op] = []
     needs: dict[Op, list[Op]] = {}
     for version in range(1 + max(update.version for update in updates)):
         before = [Op(SERVER, "update", 0, version - 1, phase="step")] if version else []
-        for update in (u for u in updates if u.read_version == version):
-            ops += _pull_and_push(update.worker, update.step, axis, before, needs)
-        if used := [push for u, push in pushes.items() if u.version == version + 1 and not u.dropped]:
+        for update, (ask, answer, push) in turns.items():
+            if update.read_version == version:
+                forward, backward = (Op(update.worker + 1, kind, 0, update.step) for kind in "FB")
+                ops += [*ask, *answer, forward, backward, *push]
+                needs |= {ask[1]: [ask[0]], answer[0]: before}
+                needs |= {forward: [answer[1]], backward: [forward], push[0]: [backward]}
+        if used := [turn.push[1] for u, turn in turns.items() if u.version == version + 1 and not u.dropped]:
             ops.append(Op(SERVER, "update", 0, version, phase="step"))
             needs[ops[-1]] = used
     for worker in range(workers):
-        last = Exchange.of(worker, sum(update.worker == worker for update in updates), axis)
-        ops += [*last.ask, *last.answer]
-        needs |= {last.ask[1]: [last.ask[0]], last.answer[0]: list(pushes.values())}
+        steps = sum(update.worker == worker for update in updates)
+        ask, answer, _ = Exchange.of(worker + 1, SERVER, steps, axis)
+        ops += [*ask, *answer]
+        needs |= {ask[1]: [ask[0]], answer[0]: [turn.push[1] for turn in turns.values()]}
     return Plan.of(ops, needs, ranks=1 + workers)
-
-
-class Exchange(NamedTuple):
-    """The messages of one gradient, as in `parameter_server.wire`; each is the sender's op and the receiver's."""
-
-    ask: tuple[Op, Op]
-    answer: tuple[Op, Op]
-    push: tuple[Op, Op]
-
-    @classmethod
-    def of(cls, worker: int, k: int, axis: str) -> "Exchange":
-        """The messages of the worker's gradient number k."""
-
-        def message(sender: int, receiver: int, phase: str, kinds: tuple[str, str] = ("send", "recv")) -> tuple[Op, Op]:
-            sent = Op(sender, kinds[0], 0, k, receiver, SEND, axis, phase)
-            return sent, Op(receiver, kinds[1], 0, k, sender, RECV, axis, phase)
-
-        rank = worker + 1
-        ask = message(rank, SERVER, "forward", ("ask", "ask"))
-        return cls(ask, message(SERVER, rank, "forward"), message(rank, SERVER, "backward"))
-
-
-def _pull_and_push(worker: int, k: int, axis: str, before: list[Op], needs: dict) -> list[Op]:
-    """A worker pulls the parameters after the update `before`, computes its gradient number k and pushes it."""
-    ask, answer, push = Exchange.of(worker, k, axis)
-    forward, backward = Op(worker + 1, "F", 0, k), Op(worker + 1, "B", 0, k)
-    needs |= {ask[1]: [ask[0]], answer[0]: before, forward: [answer[1]], backward: [forward], push[0]: [backward]}
-    return [*ask, *answer, forward, backward, *push]
 
 
 @dataclass(frozen=True)

@@ -35,17 +35,12 @@ class Shares:
 
 
 def own(batches: Source, rank: int, ranks: int) -> Iterable[Batch]:
-    """The batches of one rank; see the head of this file."""
+    """The batches of one rank."""
     return batches(rank, ranks) if callable(batches) else Shares(batches, rank, ranks)
 
 
 def count(stream: Iterable[Batch], steps: int | None) -> int:
-    """How many batches to draw: all of them, or `steps` if that is less.
-
-    Raises:
-        TypeError: neither `steps` nor the batches say how many.
-        ValueError: there are no batches.
-    """
+    """How many batches to draw: all of them, or `steps` if that is less."""
     try:
         length = len(stream)  # type: ignore[arg-type]
     except TypeError:

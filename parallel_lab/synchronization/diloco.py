@@ -42,7 +42,7 @@ def outer_step(theta: Tensor, m: Tensor, delta: Tensor, lr: float, mu: float) ->
 
 @dataclass(frozen=True)
 class OuterSteps(LocalSteps):
-    """The strategy: `DiLoCo`. Its object, `DiLoCo` itself and virtual time share this check of the numbers.
+    """The strategy: `DiLoCo`.
 
     Attributes:
         every: H, from 1; 500 in the paper.
@@ -70,32 +70,15 @@ class OuterSteps(LocalSteps):
 
 
 class DiLoCo(LocalSGD):
-    """Steps the inner optimizer, AdamW in the paper, and every `every` steps the outer one; used like `LocalSGD`.
+    """Steps the inner optimizer, AdamW in the paper, and every `every` steps the outer one; used like `LocalSGD`."""
 
-    Args:
-        model: as in `Stepper`.
-        optimizer: the inner one.
-        extra: as in `Stepper`.
-        every: as in `OuterSteps`.
-        outer_lr: as in `OuterSteps`.
-        outer_momentum: as in `OuterSteps`.
-        group: as in `Stepper`.
-    """
+    strategy = OuterSteps
+    rule: OuterSteps
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *extra: object,
-        every: int = 500,
-        outer_lr: float = 0.7,
-        outer_momentum: float = 0.9,
-        group: dist.ProcessGroup | None = None,
-    ) -> None:
-        self.rule = OuterSteps(every, outer_lr, outer_momentum)
+    def _start(self) -> None:
         # By parameter, from the first step that trains it on: theta_old, the weights of the last meeting, and m.
         self.outer: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
-        super().__init__(model, optimizer, *extra, every=every, group=group)
+        super()._start()
 
     def step(self, weight: float = 1) -> bool:
         """As that of `LocalSGD`; but of a new parameter theta_old is not the same on all ranks, so it is refused."""

@@ -32,11 +32,7 @@ from parallel_lab.trace import tag
 
 
 def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
-    """What `steps` steps do on each rank: no message at all, and a barrier at the end, when the weights are final.
-
-    Raises:
-        ValueError: a number is below 1.
-    """
+    """What `steps` steps do on each rank: no message at all, and a barrier at the end, when the weights are final."""
     whole("ranks", ranks)
     whole("steps", steps)
     last = [Op(rank, "update", 0, steps - 1) for rank in range(ranks)]

@@ -20,24 +20,21 @@ A slow rank: everyone waits for it, but only at a meeting, so delays that come a
 Buffers, such as running means, stay each rank's own.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name, whole
+from parallel_lab.agree.arguments import keyword_only, whole
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.synchronization.replicas import Stepper, start_mean, trained
+from parallel_lab.synchronization.replicas import Stepper, trained, weighted_mean
 from parallel_lab.trace import tag
 
 
 def plan(ranks: int, *, every: int, steps: int, axis: str = "") -> Plan:
-    """What `steps` steps do on each rank: its own updates, and an `all_reduce` at each meeting, the last one shorter.
-
-    Raises:
-        ValueError: a number is below 1.
-    """
+    """What `steps` steps do on each rank: its updates, and an `all_reduce` at each meeting, the last one shorter."""
     for name, value in (("ranks", ranks), ("every", every), ("steps", steps)):
         whole(name, value)
     ops: list[Op] = []
@@ -55,27 +52,38 @@ def plan(ranks: int, *, every: int, steps: int, axis: str = "") -> Plan:
     return Plan.of(ops, needs, ranks=ranks)
 
 
-class LocalSGD(Stepper):
-    """Steps an optimizer and averages the model's weights every `every` steps.
+@dataclass(frozen=True)
+class LocalSteps:
+    """The strategy: `LocalSGD` with a meeting every `every` steps; `every` is H, from 1."""
 
-    Args:
-        model: as in `Stepper`.
-        optimizer: as in `Stepper`.
-        extra: as in `Stepper`.
-        every: H, the steps between two meetings.
-        group: as in `Stepper`.
+    every: int
+
+    def __post_init__(self) -> None:
+        whole("every", self.every)
+
+    def stepper(self, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup) -> "LocalSGD":
+        """What runs the strategy on this rank."""
+        return LocalSGD(model, optimizer, group=group, **asdict(self))
+
+
+class LocalSGD(Stepper):
+    """Steps an optimizer and averages the model's weights every `every` steps: `LocalSGD(model, optimizer, every=8)`.
+
+    The numbers are those of `LocalSteps`, the other arguments those of `Stepper`.
     """
 
+    strategy: type[LocalSteps] = LocalSteps
+
+    @keyword_only("every")
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        *extra: object,
-        every: int | None = None,
+        *,
         group: dist.ProcessGroup | None = None,
+        **numbers: Any,
     ) -> None:
-        by_name(f"{type(self).__name__}(model, optimizer)", extra, "every")
-        self.every = whole("every", every)
+        self.rule = self.strategy(**numbers)
         self.weight = 0.0  # of the samples seen since the last meeting
         self.moved: set[nn.Parameter] = set()  # since the last meeting, also those that were frozen after that
         super().__init__(model, optimizer, group=group)
@@ -88,21 +96,20 @@ class LocalSGD(Stepper):
             self._update()
         self.weight += weight
         self.steps += 1
-        if due := self.steps % self.every == 0:
+        if due := self.steps % self.rule.every == 0:
             self._meet()
         return due
 
     def finish(self) -> None:
         """Meets once more if steps were taken since the last meeting."""
-        if self.steps % self.every:
+        if self.steps % self.rule.every:
             self._meet()
 
     @torch.no_grad()
     def _meet(self) -> None:
         parameters = [p for p in self.model.parameters() if p in self.moved]
         with tag(part=0, mb=self.steps - 1, phase="step"):
-            mean = start_mean([self._sent(p) for p in parameters], self.weight, self.group)
-        means = mean.wait()
+            means = weighted_mean([self._sent(p) for p in parameters], self.weight, self.group)
         if means is not None:
             for parameter, value in zip(parameters, means, strict=True):
                 self._received(parameter, value)
@@ -115,17 +122,3 @@ class LocalSGD(Stepper):
     def _received(self, parameter: nn.Parameter, mean: Tensor) -> None:
         """What becomes of the mean."""
         parameter.copy_(mean)
-
-
-@dataclass(frozen=True)
-class LocalSteps:
-    """The strategy: `LocalSGD` with a meeting every `every` steps; `every` is H, from 1."""
-
-    every: int
-
-    def __post_init__(self) -> None:
-        whole("every", self.every)
-
-    def stepper(self, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup) -> LocalSGD:
-        """What runs the strategy on this rank."""
-        return LocalSGD(model, optimizer, every=self.every, group=group)

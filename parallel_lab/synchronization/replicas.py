@@ -6,13 +6,12 @@ same message, so shares may differ from rank to rank and from round to round. Wi
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name
+from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.finite import require_finite
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.runtime.group import member
@@ -25,11 +24,7 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 def start_equal(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
-    """Gives every rank the parameters and buffers of rank 0, once all have been found to have the same model.
-
-    Raises:
-        ValueError: this rank has another model than most.
-    """
+    """Gives every rank the parameters and buffers of rank 0, once all have been found to have the same model."""
     group = member(group)
     check_same_model(model, group)
     broadcast_tensors([*model.parameters(), *model.buffers()], group)
@@ -43,7 +38,6 @@ class Stepper:
     Args:
         model: starts from rank 0's weights on all ranks.
         optimizer: over the model's parameters, of any kind; its state stays each rank's own.
-        extra: nothing; every other argument is given by its name.
         group: the ranks; the default group if None.
 
     Attributes:
@@ -54,14 +48,14 @@ class Stepper:
         ValueError: this rank has another model than rank 0, or a number is out of range.
     """
 
+    @keyword_only()
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        *extra: object,
+        *,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        by_name(f"{type(self).__name__}(model, optimizer)", extra, "group")
         self.model, self.optimizer, self.group = model, optimizer, group
         self.steps = 0
         self._known = set(model.parameters())
@@ -99,31 +93,8 @@ class Stepper:
             self.optimizer.step()
 
 
-class Mean(NamedTuple):
-    """A mean under way.
-
-    Attributes:
-        flat: (P + 1,), the weighted tensors and the weight; the sums over ranks once `work` is done.
-        work: the handle of the all-reduce.
-        like: the tensors, for their shapes.
-    """
-
-    flat: Tensor
-    work: dist.Work
-    like: Sequence[Tensor]
-
-    def wait(self) -> list[Tensor] | None:
-        """Blocks, and returns the means as views of one buffer; None if no rank stands for any samples."""
-        self.work.wait()
-        total = self.flat[-1]
-        if not total:
-            return None
-        pieces = (self.flat[:-1] / total).split([t.numel() for t in self.like])
-        return [piece.view(t.shape) for piece, t in zip(pieces, self.like, strict=True)]
-
-
-def start_mean(tensors: Sequence[Tensor], weight: float, group: dist.ProcessGroup | None = None) -> Mean:
-    """Starts the mean of `tensors` over all ranks, in which this one counts `weight`.
+def weighted_mean(tensors: Sequence[Tensor], weight: float, group: dist.ProcessGroup | None) -> list[Tensor] | None:
+    """The mean of `tensors` over all ranks, in which this one counts `weight`; None if no rank stands for any samples.
 
     Half-precision tensors travel as float32, which counts exactly up to 16 million samples.
     """
@@ -131,6 +102,8 @@ def start_mean(tensors: Sequence[Tensor], weight: float, group: dist.ProcessGrou
     # A rank without samples sends zeros: 0 times its tensors would turn an infinity into NaN.
     parts = [t.detach().flatten().to(dtype) * weight if weight else torch.zeros_like(t).flatten() for t in tensors]
     flat = torch.cat([*parts, torch.tensor([weight], dtype=dtype, device=tensors[0].device)])
-    work = dist.all_reduce(flat, group=group, async_op=True)
-    assert work is not None
-    return Mean(flat, work, tensors)
+    dist.all_reduce(flat, group=group)
+    if not flat[-1]:
+        return None
+    pieces = (flat[:-1] / flat[-1]).split([t.numel() for t in tensors])
+    return [piece.view(t.shape) for piece, t in zip(pieces, tensors, strict=True)]

@@ -15,11 +15,7 @@ from torch import Tensor
 
 
 def shared_zeros(count: int, dtype: torch.dtype, group: dist.ProcessGroup | None = None) -> Tensor:
-    """`count` zeros on the CPU, in memory that all ranks of the group share; every rank calls it.
-
-    Raises:
-        RuntimeError: a rank cannot map the file, as when it runs on another machine.
-    """
+    """`count` zeros on the CPU, in memory that all ranks of the group share; every rank calls it."""
     size_bytes = max(1, count) * dtype.itemsize
     file: Any = None
     path = ""

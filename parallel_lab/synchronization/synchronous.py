@@ -26,16 +26,12 @@ import torch
 from parallel_lab.agree.arguments import whole
 from parallel_lab.parameter_server.rules import Rule, State
 from parallel_lab.plan import SEND, Op, Plan
-from parallel_lab.synchronization.replicas import Stepper, start_mean, trained
+from parallel_lab.synchronization.replicas import Stepper, trained, weighted_mean
 from parallel_lab.trace import tag
 
 
 def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
-    """What `steps` steps without a server do on each rank; `parameter_server.plan` is a step through servers.
-
-    Raises:
-        ValueError: a number is below 1.
-    """
+    """What `steps` steps without a server do on each rank; `parameter_server.plan` is a step through servers."""
     whole("ranks", ranks)
     whole("steps", steps)
     ops: list[Op] = []
@@ -61,8 +57,7 @@ class SynchronousSGD(Stepper):
         # A parameter that this rank's batch did not use has a gradient of zero.
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         with tag(part=0, mb=self.steps, phase="step"):
-            mean = start_mean(gradients, weight, self.group)
-        means = mean.wait()
+            means = weighted_mean(gradients, weight, self.group)
         if means is not None:
             for parameter, gradient in zip(parameters, means, strict=True):
                 parameter.grad = gradient.to(parameter.dtype)

@@ -11,8 +11,9 @@ In a trace, the k-th batch that a rank draws is its microbatch k. A step takes o
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -20,15 +21,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.agree.arguments import by_name, check_rate, whole
+from parallel_lab.agree.arguments import check_rate, keyword_only, whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.weighted import Loss, backward
-from parallel_lab.parameter_server import Rule, Worker, serve
+from parallel_lab.parameter_server import Rule, Update, Worker, serve
 from parallel_lab.parameter_server.shards import write
 from parallel_lab.runtime.group import member
 from parallel_lab.synchronization.batches import Source, agreed_rounds, own, padded
-from parallel_lab.synchronization.record import Record
 from parallel_lab.synchronization.replicas import Stepper, trained
 from parallel_lab.trace import recorder
 
@@ -36,12 +36,40 @@ Strategy = Any  # a `Rule`, what has a `stepper`, or both, which no type can say
 Losses = list[tuple[float, float]]  # of each batch the mean loss, and over how many samples or tokens it is the mean
 
 
+@dataclass
+class Record:
+    """What training came to on one rank.
+
+    Attributes:
+        losses: of synchronous training without servers, the mean over each step's global batch; otherwise of this
+            rank's own batches, each before its update. Empty on a server.
+        staleness: one number for each gradient used that this rank knows the fate of: its own, on a server everybody's.
+        weights: at the end, by name as in `state_dict()`; empty on one of several servers, which has only a part.
+        sent_bytes: what left this rank while it trained, as the recorder saw it.
+        updates: on a server, the gradients in the order in which they took effect; empty elsewhere.
+        seconds: how long this rank trained, by the clock.
+    """
+
+    losses: list[float]
+    staleness: list[int]
+    weights: Mapping[str, Tensor]
+    sent_bytes: int
+    updates: list[Update] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def dropped(self) -> int:
+        """How many gradients came too late to be used; known on a server."""
+        return sum(update.dropped for update in self.updates)
+
+
+@keyword_only("lr")
 def train(
     strategy: Strategy,
     model: nn.Module,
     batches: Source,
     optimizer_class: Callable[..., torch.optim.Optimizer],
-    *extra: object,
+    *,
     steps: int | None = None,
     loss: Loss = cross_entropy,
     servers: int | None = None,
@@ -57,7 +85,6 @@ def train(
         batches: global batches (inputs, targets), or a function (rank, ranks) -> the batches of this rank, or of this
             worker where there are servers.
         optimizer_class: `optimizer_class(parameters, **optimizer_kwargs)` makes the optimizer.
-        extra: nothing; every other argument is given by its name.
         steps: how many gradients each rank computes; by default as many as it has batches.
         loss: of (outputs, targets): a mean over the targets, or a tuple (sum, count). Of a mean, whole-number targets
             of -100 do not count.
@@ -70,7 +97,6 @@ def train(
         ValueError: on the rank that caused it: models that differ, a gradient that is not finite (it reaches no weights
             that others use), a number that makes no sense, no batches.
     """
-    by_name("train(strategy, model, batches, optimizer_class)", extra, "steps")
     group, servers = member(group), servers_of(strategy, servers)
     check_rate(optimizer_kwargs)
     whole("steps", 1 if steps is None else steps)
@@ -95,12 +121,7 @@ def train(
 
 
 def servers_of(strategy: object, servers: int | None) -> int:
-    """How many ranks serve where the caller wants `servers`; None stands for as few as the strategy can do with.
-
-    Raises:
-        TypeError: `strategy` is none, but the class of one, say.
-        ValueError: it cannot run with so many servers.
-    """
+    """How many ranks serve where the caller wants `servers`; None stands for as few as the strategy can do with."""
     alone, served = hasattr(strategy, "stepper"), isinstance(strategy, Rule)
     if isinstance(strategy, type) or not (alone or served):
         raise TypeError(f"strategy={strategy!r}: expected an object, such as Synchronous() or Stale(bound=2)")

@@ -65,8 +65,8 @@ def held_bytes(model: nn.Module | None = None, optimizer: torch.optim.Optimizer 
     return held
 
 
-def live_bytes(device: torch.device | str | None = None) -> int:
-    """Bytes of all tensors that Python can reach, on `device` or on all devices; garbage is collected first.
+def live_bytes() -> int:
+    """Bytes of all tensors that Python can reach, on all devices; garbage is collected first.
 
     It walks every object of the process: some tenths of a second, for a check and not for a loop. Tensors that
     only autograd holds have no Python object and are not seen; `SavedTensors` counts those.
@@ -74,14 +74,8 @@ def live_bytes(device: torch.device | str | None = None) -> int:
     gc.collect()
     # type() and not isinstance(): lazy proxies would load what they stand for when asked for their class.
     tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor) and each.layout is torch.strided]
-    gradients = [each.grad for each in tensors if each.is_leaf]
-    found = storages(chain(tensors, gradients))
-    if device is None:
-        return sum(found.values())
-    where = torch.device(device)
-    return sum(
-        size for (place, _), size in found.items() if place.type == where.type and where.index in (None, place.index)
-    )
+    gradients = [gradient for each in tensors if (gradient := _gradient(each)) is not None]
+    return sum(storages(chain(tensors, gradients)).values())
 
 
 class SavedTensors:
@@ -202,3 +196,10 @@ def _tensors(values: Iterable) -> Iterator[Tensor]:
             yield from _tensors(value.values())
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
+
+
+def _gradient(tensor: Tensor) -> Tensor | None:
+    try:
+        return tensor.grad if tensor.is_leaf else None
+    except RuntimeError:  # a view made without autograd of what was changed with it: torch answers nothing of it
+        return None

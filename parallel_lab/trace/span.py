@@ -5,8 +5,7 @@ collective of PyTorch is one span, and is charged what its ring algorithm sends 
 Times are seconds since the trace began; on one machine all ranks read the same monotonic clock.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -168,14 +167,16 @@ class Trace:
 
     def peak_bytes(self, rank: int) -> int:
         """The most bytes that `rank` held at once, all kinds together; 0 where memory was not sampled."""
+        return max((sum(held.values()) for _, held in self.held_bytes(rank)), default=0)
+
+    def held_bytes(self, rank: int) -> Iterator[tuple[float, dict[str, int]]]:
+        """For each memory sample of `rank`: its time in seconds, and the bytes held from then on, by kind."""
         self._check(rank)
-        held: dict[str, int] = defaultdict(int)
-        peak = 0
+        held: dict[str, int] = {}
         for sample in self.memory:
             if sample.rank == rank:
-                held[sample.kind] = sample.bytes
-                peak = max(peak, sum(held.values()))
-        return peak
+                held = {**held, sample.kind: sample.bytes}
+                yield sample.time_s, held
 
     def plan(self) -> Plan:
         """The plan that was carried out: each rank's spans as ops, in the order of issue."""

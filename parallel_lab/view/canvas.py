@@ -10,7 +10,7 @@ import traitlets
 
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
-from parallel_lab.view.layout import Box, Layout, counted_kinds, held_bytes, lane_name, lay_out
+from parallel_lab.view.layout import Box, Layout, counted_kinds, lane_name, lay_out
 from parallel_lab.view.style import looks, order
 from parallel_lab.view.text import summary
 
@@ -62,6 +62,7 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
     kinds = order(box.kind for box in layout.boxes)
     lines = list(dict.fromkeys(trace.spans[box.first].line for box in layout.boxes))
     places = {"kind": kinds, "lane": list(layout.rows), "line": lines}
+    found = looks(kinds)
     index = {name: {value: i for i, value in enumerate(values)} for name, values in places.items()}
     return {
         "label": label,
@@ -71,19 +72,14 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
         "slots": slots,
         "simulated": trace.simulated,
         "lanes": [{"name": lane_name(lane, layout.rows), "rows": rows} for lane, rows in layout.rows.items()],
-        "kinds": _kinds(kinds, counted),
+        "kinds": [
+            {"name": NAMES.get(kind, kind), "counted": kind in counted, "ink": look.ink, **look._asdict()}
+            for kind, look in ((kind, found[kind]) for kind in kinds)
+        ],
         "lines": lines,
         "boxes": [_row(trace, layout, box, index, counted) for box in layout.boxes],
         "memory": [_levels(trace, layout, rank) for rank in range(trace.ranks)] if trace.memory else [],
     }
-
-
-def _kinds(kinds: list[str], counted: dict[str, str]) -> list[dict]:
-    found = looks(kinds)
-    return [
-        {"name": NAMES.get(kind, kind), "counted": kind in counted, "ink": found[kind].ink, **found[kind]._asdict()}
-        for kind in kinds
-    ]
 
 
 def _small_enough(trace: Trace) -> Layout:
@@ -112,6 +108,6 @@ def _short(time_s: float) -> float:
 
 def _levels(trace: Trace, layout: Layout, rank: int) -> list[list[float]]:
     """Bytes held by `rank` over time, thinned where there are too many samples, keeping the highest of each stretch."""
-    levels = [[_short(t - layout.start_s), sum(held.values())] for t, held in held_bytes(trace, rank)]
+    levels = [[_short(t - layout.start_s), sum(held.values())] for t, held in trace.held_bytes(rank)]
     stride = -(-len(levels) // _MOST_LEVELS) or 1
     return [max(levels[at : at + stride], key=lambda level: level[1]) for at in range(0, len(levels), stride)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from parallel_lab.plan import LANES, RECV, SEND, Op
 from parallel_lab.trace import Span, Trace
-from parallel_lab.view.layout import by_lane, held_bytes, lane_order, pack
+from parallel_lab.view.layout import by_lane, lane_order, pack
 
 _THREADS_PER_LANE = 1000
 
@@ -104,5 +104,5 @@ def _arrows(trace: Trace, threads: list[int]) -> Iterator[dict]:
 
 def _counters(trace: Trace) -> Iterator[dict]:
     for rank in range(trace.ranks):
-        for time_s, held in held_bytes(trace, rank):
+        for time_s, held in trace.held_bytes(rank):
             yield {"ph": "C", "name": "bytes held", "pid": rank, "tid": 0, "ts": _us(time_s), "args": dict(held)}

@@ -27,6 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from parallel_lab.view import style
 
+WIDTH_IN = 9.0  # of a picture with several panels
 DPI = 144  # drawn at one and a half times the size at which it is shown, for dense screens
 _CSS_DPI = 96
 OUTSIDE = "outside lower center"  # where matplotlib makes room for a legend

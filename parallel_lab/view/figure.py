@@ -19,9 +19,9 @@ from matplotlib.ticker import MaxNLocator
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
-from parallel_lab.view.drawing import legend_below, swatches
-from parallel_lab.view.geometry import Geometry
-from parallel_lab.view.layout import Layout, held_bytes
+from parallel_lab.view.drawing import WIDTH_IN, legend_below, swatches
+from parallel_lab.view.geometry import MEMORY, Geometry, fits
+from parallel_lab.view.layout import Layout
 from parallel_lab.view.style import BAND, FAINT, INK, looks, order, settings, shorten
 
 _LEFT, _RIGHT, _RIGHT_MEMORY = 1.35, 0.2, 0.8
@@ -46,30 +46,29 @@ def timeline_figure(
     layout: Layout,
     *,
     title: str | None,
-    width_in: float,
     slots: bool,
-    memory: bool,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | None,
 ) -> Figure:
-    """Draws `layout`, with a strip of bytes held under each rank when `memory` is true; `names` are the bands'."""
+    """Draws `layout`, with a strip of bytes held under each rank where memory was sampled; `names` are the bands'."""
+    memory = bool(trace.memory)
     geometry = Geometry.of(layout, memory)
     right = _RIGHT_MEMORY if memory else _RIGHT
     with settings():
-        figure = Figure(figsize=(width_in, 1.0), facecolor="white")
+        figure = Figure(figsize=(WIDTH_IN, 1.0), facecolor="white")
         FigureCanvasAgg(figure)
         legend, legend_in = _legend(figure, layout)
         top = _TOP_TITLE if title else _TOP
         height_in = top + geometry.height + _AXIS + legend_in
-        figure.set_size_inches(width_in, height_in)
+        figure.set_size_inches(WIDTH_IN, height_in)
         low = (_AXIS + legend_in) / height_in
-        axes_in = width_in - _LEFT - right
-        ax = figure.add_axes((_LEFT / width_in, low, axes_in / width_in, geometry.height / height_in))
+        axes_in = WIDTH_IN - _LEFT - right
+        ax = figure.add_axes((_LEFT / WIDTH_IN, low, axes_in / WIDTH_IN, geometry.height / height_in))
         scale = _axes(ax, trace, layout, geometry, slots)
         if title:
             ax.set_title(shorten(title, int(axes_in / 0.085)), loc="left", fontsize=10, color=INK)
         if legend:
             legend.set_bbox_to_anchor((0.5, 0.02 / height_in))
-        _bands(ax, layout, geometry, memory, axes_in, names or [f"rank {rank}" for rank in range(layout.ranks)])
+        _bands(ax, layout, geometry, axes_in, names or [f"rank {rank}" for rank in range(layout.ranks)])
         _boxes(ax, layout, geometry, scale, axes_in)
         if memory:
             _memory(ax, trace, layout, geometry, scale)
@@ -94,9 +93,9 @@ def _axes(ax: Axes, trace: Trace, layout: Layout, geometry: Geometry, slots: boo
     return scale
 
 
-def _bands(ax: Axes, layout: Layout, geometry: Geometry, memory: bool, axes_in: float, bands: Sequence[str]) -> None:
+def _bands(ax: Axes, layout: Layout, geometry: Geometry, axes_in: float, bands: Sequence[str]) -> None:
     """A pale band behind each rank, its name, and the names of its lanes where they fit."""
-    names = geometry.lane_names(memory)
+    names = geometry.lane_names()
     for rank in range(layout.ranks):
         top, bottom = geometry.band(rank)
         ax.axhspan(top, bottom, color=BAND, zorder=0, linewidth=0)
@@ -127,7 +126,7 @@ def _boxes(ax: Axes, layout: Layout, geometry: Geometry, scale: float, axes_in: 
         corners[box.kind, width_in < _PLAIN_BELOW_IN].append(
             ((left, top), (right, top), (right, bottom), (left, bottom))
         )
-        if box.label and geometry.fits(bottom - top) and width_in > len(box.label) * _DIGIT_IN + 0.03:
+        if box.label and fits(bottom - top) and width_in > len(box.label) * _DIGIT_IN + 0.03:
             middle = (left + right) / 2, (top + bottom) / 2
             ax.text(*middle, box.label, **_LABEL)
     for (kind, plain), shapes in corners.items():
@@ -140,8 +139,8 @@ def _memory(ax: Axes, trace: Trace, layout: Layout, geometry: Geometry, scale: f
     """Bytes held by each rank as a filled step, all ranks to one scale, with the peak written at the right."""
     most = max((trace.peak_bytes(rank) for rank in range(trace.ranks)), default=0) or 1
     for rank in range(trace.ranks):
-        levels = [(time_s, sum(held.values())) for time_s, held in held_bytes(trace, rank)]
-        top, bottom = geometry.strip(rank)
+        levels = [(time_s, sum(held.values())) for time_s, held in trace.held_bytes(rank)]
+        top, bottom = geometry.lane(rank, MEMORY)
         if levels:
             times_s, held = np.array([*levels, (layout.end_s, levels[-1][1])]).T  # the last level lasts to the end
             heights = bottom - (bottom - top) * held / most

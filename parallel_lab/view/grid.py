@@ -7,14 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from parallel_lab.view.drawing import Drawing, check_sheets, label_outer, label_sheet, panels
+from parallel_lab.view.drawing import WIDTH_IN, Drawing, check_sheets, label_outer, label_sheet, panels
 from parallel_lab.view.style import FAINT, INK, Look, numbered, settings
 from parallel_lab.view.text import table, titled
 
 Cells = Sequence[Sequence[str]]
 _HALO = [withStroke(linewidth=2.0, foreground="white", alpha=0.9)]
-_EMPTY = Look("#FFFFFF", "")
-_FAINT: dict[str, Any] = {"edgecolor": FAINT}
+_EMPTY: dict[str, Any] = {"facecolor": "#FFFFFF", "edgecolor": FAINT}
 _TEXT_WIDTH = 115  # characters of a line of text
 
 
@@ -28,24 +27,12 @@ def grid(
     by: Callable[[str], str] = str,
     across: int = 4,
     title: str | None = None,
-    alt: str | None = None,
-    width_in: float = 9.0,
-    row_in: float | None = None,
+    width_in: float = WIDTH_IN,
 ) -> Drawing:
     """Draws one panel for each of `sheets`: {heading: cells}, where `cells[row][column]` is a word, or empty.
 
-    Args:
-        sheets: every panel has the same rows and columns.
-        rows: their names, from top to bottom.
-        columns: their names, from left to right.
-        xlabel: what columns are, with the unit.
-        ylabel: what rows are, with the unit.
-        by: cells whose word gives the same value look the same; by default cells with the same word.
-        across: the most panels side by side.
-        title: above the picture.
-        alt: the alternative text; one is made where none is given.
-        width_in: width in inches.
-        row_in: the height of a row in inches; by default what suits their number.
+    Every panel has the same `rows` and `columns`, which are their names. Cells whose word gives the same `by` look the
+    same. At most `across` panels stand side by side.
 
     Raises:
         ValueError: there is nothing to draw, or a panel has not a word for each row and column.
@@ -54,7 +41,7 @@ def grid(
     looks = _looks(sheets, by)
     across = min(across, len(sheets))
     with settings():
-        row_in = row_in or max(0.2, min(0.32, 3.4 / len(rows)))
+        row_in = max(0.2, min(0.32, 3.4 / len(rows)))
         figure, axes = panels(len(sheets), across, width_in, 0.75 + row_in * len(rows), title)
         longest = max((len(line) for word in looks for line in word.split("\n")), default=1)
         size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / longest / 0.75))
@@ -64,7 +51,7 @@ def grid(
         label_outer(axes, across, xlabel, ylabel)
     text = _text(sheets, rows, columns, across)
     made = f"Grid of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(sheets)}."
-    return Drawing(figure, alt=alt or titled(title, made), text=text)
+    return Drawing(figure, alt=titled(title, made), text=text)
 
 
 def _looks(sheets: Mapping[str, Cells], by: Callable[[str], str]) -> dict[str, Look]:
@@ -78,8 +65,7 @@ def _looks(sheets: Mapping[str, Cells], by: Callable[[str], str]) -> dict[str, L
 def _sheet(ax: Axes, cells: Cells, looks: Mapping[str, Look], size: float) -> None:
     for y, row in enumerate(cells):
         for x, word in enumerate(row):
-            look = looks.get(word, _EMPTY)
-            area = {**look.area(dense=1), **({} if word else _FAINT)}
+            area = looks[word].area(dense=1) if word else _EMPTY
             ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, linewidth=0.4, alpha=0.75, **area))
             ax.text(x, y, word, ha="center", va="center", fontsize=size, color=INK, path_effects=_HALO)
     ax.set(xlim=(-0.5, len(cells[0]) - 0.5), ylim=(len(cells) - 0.5, -0.5))

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from parallel_lab.view.drawing import Drawing, check_sheets, label_outer, label_sheet, panels
+from parallel_lab.view.drawing import WIDTH_IN, Drawing, check_sheets, label_outer, label_sheet, panels
 from parallel_lab.view.style import settings
 from parallel_lab.view.text import table, titled
 
@@ -24,23 +24,14 @@ def heatmap(
     ylabel: str = "",
     across: int = 4,
     title: str | None = None,
-    alt: str | None = None,
     show_values: bool = True,
-    width_in: float = 9.0,
+    width_in: float = WIDTH_IN,
 ) -> Drawing:
     """Draws one panel for each of `matrices`: {heading: numbers}, from white (0) to dark (the largest of all panels).
 
-    Args:
-        matrices: every panel has the same rows and columns; `numbers[row][column]` is 0 or more.
-        rows: their names, from top to bottom.
-        columns: their names, from left to right; long ones stand upright.
-        xlabel: what columns are, with the unit.
-        ylabel: what rows are, with the unit.
-        across: the most panels side by side.
-        title: above the picture.
-        alt: the alternative text; one is made where none is given.
-        show_values: whether the text lists the largest number of each panel; False where it differs between machines.
-        width_in: width in inches.
+    Every panel has the same `rows` and `columns`, which are their names; `numbers[row][column]` is 0 or more. At most
+    `across` panels stand side by side. `show_values=False` leaves the largest numbers out of the text, where they
+    differ between machines.
 
     Raises:
         ValueError: there is nothing to draw, a panel has another shape, or a number is negative.
@@ -56,20 +47,15 @@ def heatmap(
     with settings():
         panel_in = 0.7 + (width_in / across - 0.6) * len(rows) / len(columns)
         figure, axes = panels(len(arrays), across, width_in, panel_in, title)
-        upright = 90 * _too_wide(columns, width_in / across - 0.7)
+        longest = max(map(len, columns))
+        collide = longest > 1 and longest * _COLUMN_IN * len(columns) > width_in / across - 0.7
         for ax, (name, array) in zip(axes, arrays.items(), strict=True):
             ax.imshow(array, cmap=shades, norm=scale, aspect="auto", interpolation="nearest")
-            label_sheet(ax, name, rows, columns, 6.5, upright)
+            label_sheet(ax, name, rows, columns, 6.5, turn=90 if collide else 0)
         label_outer(axes, across, xlabel, ylabel)
         figure.colorbar(ScalarMappable(scale, shades), ax=axes, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
     made = f"Heatmap of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(arrays)}."
-    return Drawing(figure, alt=alt or titled(title, made), text=_text(arrays, show_values))
-
-
-def _too_wide(columns: Sequence[str], room_in: float) -> bool:
-    """Whether names of columns would run into each other if they lay."""
-    longest = max(map(len, columns))
-    return longest > 1 and longest * _COLUMN_IN * len(columns) > room_in
+    return Drawing(figure, alt=titled(title, made), text=_text(arrays, show_values))
 
 
 def _text(arrays: Mapping[str, np.ndarray], show_values: bool) -> str:

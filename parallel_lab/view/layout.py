@@ -3,7 +3,7 @@
 The layout knows nothing of how it is drawn; the static figure and the interactive canvas share it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,15 +81,6 @@ def extent(trace: Trace) -> tuple[float, float]:
     starts = [s.start_s for s in trace.spans] + [m.time_s for m in trace.memory]
     ends = [s.end_s for s in trace.spans] + [m.time_s for m in trace.memory]
     return min(starts, default=0.0), max(ends, default=0.0)
-
-
-def held_bytes(trace: Trace, rank: int) -> Iterator[tuple[float, dict[str, int]]]:
-    """For each memory sample of `rank`: its time in seconds, and the bytes held from then on, by kind."""
-    held: dict[str, int] = {}
-    for sample in trace.memory:
-        if sample.rank == rank:
-            held = {**held, sample.kind: sample.bytes}
-            yield sample.time_s, held
 
 
 def lane_name(lane: str, lanes: Iterable[str]) -> str:

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
-from parallel_lab.view.drawing import Drawing, legend_below, panels, swatches, tidy
-from parallel_lab.view.layout import extent, held_bytes
+from parallel_lab.view.drawing import WIDTH_IN, Drawing, legend_below, panels, swatches, tidy
+from parallel_lab.view.layout import extent
 from parallel_lab.view.slots import trace_of
 from parallel_lab.view.style import INK, looks, order, settings
 from parallel_lab.view.text import plural, table, titled
@@ -16,18 +16,10 @@ from parallel_lab.view.text import plural, table, titled
 _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 
-def draw_memory(
-    source, *, names: Sequence[str] | None = None, title: str | None = None, width_in: float = 9.0
-) -> Drawing:
-    """Draws the bytes that each rank held, a panel a rank, all to one scale, stacked by kind.
+def draw_memory(source, *, names: Sequence[str] | None = None, title: str | None = None) -> Drawing:
+    """Draws the bytes that each rank of a run or a trace held, a panel a rank, all to one scale, stacked by kind.
 
-    The text gives each rank's peak and what it was made of.
-
-    Args:
-        source: a run or a trace.
-        names: of the ranks, in place of `rank 0`, `rank 1` and so on.
-        title: above the picture.
-        width_in: width in inches.
+    The text gives each rank's peak and what it was made of. `names` stand in place of `rank 0`, `rank 1` and so on.
 
     Raises:
         ValueError: the trace has no memory samples, or there is not one name for each rank.
@@ -45,7 +37,7 @@ def draw_memory(
     unit_s, unit_name = time_unit(end_s - start_s)
     with settings():
         columns = 1 if trace.ranks == 1 else 2 if trace.ranks <= 8 else 4
-        figure, axes = panels(trace.ranks, columns, width_in, 1.55, title, sharex=True, sharey=True)
+        figure, axes = panels(trace.ranks, columns, WIDTH_IN, 1.55, title, sharex=True, sharey=True)
         for rank, ax in enumerate(axes):
             _panel(ax, trace, rank, kinds, scale, unit_s)
             ax.set_title(names[rank], fontsize=8.5, color=INK, loc="left")
@@ -62,7 +54,7 @@ def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float, un
     """One rank's steps; each level lasts until the next sample, the last until this rank's last span or sample."""
     tidy(ax)
     start_s, end_s = extent(trace)
-    levels = list(held_bytes(trace, rank))
+    levels = list(trace.held_bytes(rank))
     if not levels:
         return
     known_s = [s.end_s for s in trace.of(rank)] + [levels[-1][0]]
@@ -79,7 +71,9 @@ def _panel(ax: Axes, trace: Trace, rank: int, kinds: list[str], scale: float, un
 
 
 def _text(trace: Trace, kinds: list[str], names: Sequence[str]) -> str:
-    peaks = [_at_peak(trace, rank) for rank in range(trace.ranks)]
+    # What each rank held when it held most; nothing where it was not sampled.
+    every = [[held for _, held in trace.held_bytes(rank)] for rank in range(trace.ranks)]
+    peaks = [max(levels, key=lambda held: sum(held.values()), default={}) for levels in every]
     parts = kinds if len(kinds) > 1 else []
     columns = {
         "rank": [name.removeprefix("rank ") for name in names],
@@ -88,8 +82,3 @@ def _text(trace: Trace, kinds: list[str], names: Sequence[str]) -> str:
     for kind in parts:
         columns[kind] = [format_bytes(held.get(kind, 0)) for held in peaks]
     return "\n".join(table(columns))
-
-
-def _at_peak(trace: Trace, rank: int) -> dict[str, int]:
-    """What `rank` held, by kind, when it held most; empty where it was not sampled."""
-    return max((held for _, held in held_bytes(trace, rank)), key=lambda held: sum(held.values()), default={})

@@ -1,6 +1,6 @@
 """Lines and bars in the style of the course, each a `Drawing` with its numbers in text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ from parallel_lab.view.drawing import Drawing, legend_below, panels, tidy
 from parallel_lab.view.style import INK, LINES, MARKERS, numbered, settings, shorten
 from parallel_lab.view.text import table, titled
 
+_WIDTH_IN = 6.5
 _TICK_CHARACTERS = 40
 
 Points = tuple[Sequence[float], Sequence[float]]
@@ -27,38 +28,34 @@ def lines(
     logx: bool = False,
     logy: bool = False,
     title: str | None = None,
-    alt: str | None = None,
     show_values: bool = True,
-    width_in: float = 6.5,
+    width_in: float = _WIDTH_IN,
 ) -> Drawing:
     """Draws a line for each of `series` and loose markers for each of `points`: predicted beside measured.
 
-    Args:
-        series: {name: (x, y)}, joined by lines.
-        xlabel: what x is, with the unit.
-        ylabel: what y is, with the unit.
-        points: {name: (x, y)}, drawn as markers; a name that is also in `series` has the color of its line.
-        points_are: what the legend says of points whose name is also a line's.
-        logx: a logarithmic x axis; all x must then be above 0.
-        logy: a logarithmic y axis; all y must then be above 0.
-        title: above the picture.
-        alt: the alternative text; one is made where none is given.
-        show_values: whether the text lists the values; False where they come from a clock.
-        width_in: width in inches.
+    Both map names to (x, y). Points with the name of a line have its color, and `points_are` tells them apart in the
+    legend. `show_values=False` leaves the values out of the text, where they come from a clock.
 
     Raises:
         ValueError: x and y differ in length, nothing is given, or a value does not fit a logarithmic axis.
     """
     points = points or {}
-    _check([*series.items(), *points.items()], logx, logy)
+    drawn = [*series.items(), *points.items()]
+    _check(drawn, logx, logy)
     with settings():
         figure, (ax,) = panels(1, 1, width_in, 3.4, title)
         tidy(ax, xlabel, ylabel)
         handles, names = _lines_and_points(ax, series, points, points_are)
-        _scale_axes(ax, [*series.values(), *points.values()], logx, logy)
+        _scale_axes(ax, [xy for _, xy in drawn], logx, logy)
         legend_below(figure, handles, names)
-    text = _plot_text(series, points, xlabel, ylabel, show_values)
-    return Drawing(figure, alt=alt or _alt("Line plot", title, ylabel, xlabel, {**series, **points}), text=text)
+    columns = {"": [name for name, _ in drawn]}
+    kinds = ["line"] * len(series) + ["points"] * len(points)
+    columns["drawn as"] = [f"{kind}, {len(x)}" for kind, (_, (x, _)) in zip(kinds, drawn, strict=True)]
+    if show_values:
+        columns[xlabel] = [_from_to(x) for _, (x, _) in drawn]
+        columns[ylabel] = [_from_to(y) for _, (_, y) in drawn]
+    alt = f"Line plot of {ylabel} over {xlabel}, for {', '.join({**series, **points})}."
+    return Drawing(figure, alt=titled(title, alt), text="\n".join(table(columns)))
 
 
 def bars(
@@ -66,20 +63,20 @@ def bars(
     labels: Sequence[str],
     ylabel: str,
     *,
-    logy: bool = False,
     title: str | None = None,
-    alt: str | None = None,
     show_values: bool = True,
-    width_in: float = 6.5,
+    width_in: float = _WIDTH_IN,
 ) -> Drawing:
     """Draws bars in groups: one group for each of `labels`, in it one bar for each of `series` (`series[name][group]`).
 
-    The other arguments are those of `lines`.
+    `show_values` is that of `lines`.
 
     Raises:
-        ValueError: a series has not one value a label, nothing is given, or a value does not fit a logarithmic axis.
+        ValueError: a series has not one value a label, or nothing is given.
     """
-    _check_bars(series, labels, logy)
+    wrong = [name for name, values in series.items() if len(values) != len(labels)]
+    if wrong or not series or not labels:
+        raise ValueError(f"each series needs {len(labels)} values; wrong: {', '.join(wrong) or 'no series'}")
     found = dict(zip(series, numbered(len(series)), strict=True))
     width = 0.8 / len(series)
     with settings():
@@ -90,13 +87,12 @@ def bars(
             where = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
             ax.bar(where, values, width, linewidth=0.4, label=name, **found[name].area())
         _group_labels(ax, labels, width_in)
-        ax.set_yscale("log" if logy else "linear")
         if len(series) > 1:
             legend_below(figure, *ax.get_legend_handles_labels())
     values = {name: [f"{value:.4g}" for value in numbers] for name, numbers in series.items()}
-    over = ", ".join(labels)
-    text = "\n".join(table({"": list(labels), **values})) if show_values else f"{', '.join(series)} for {over}"
-    return Drawing(figure, alt=alt or _alt("Bar chart", title, ylabel, over, series), text=text)
+    over, names = ", ".join(labels), ", ".join(series)
+    text = "\n".join(table({"": list(labels), **values})) if show_values else f"{names} for {over}"
+    return Drawing(figure, alt=titled(title, f"Bar chart of {ylabel} over {over}, for {names}."), text=text)
 
 
 def _check(drawn: Sequence[tuple[str, Points]], logx: bool, logy: bool) -> None:
@@ -107,16 +103,6 @@ def _check(drawn: Sequence[tuple[str, Points]], logx: bool, logy: bool) -> None:
             raise ValueError(f"{name}: {len(x)} x values and {len(y)} y values")
         if (logx and min(x, default=1) <= 0) or (logy and min(y, default=1) <= 0):
             raise ValueError(f"{name}: a logarithmic axis needs values above 0")
-
-
-def _check_bars(series: Mapping[str, Sequence[float]], labels: Sequence[str], logy: bool) -> None:
-    wrong = [name for name, values in series.items() if len(values) != len(labels)]
-    if wrong or not series or not labels:
-        raise ValueError(
-            f"each series needs {len(labels)} values, one a label; wrong: {', '.join(wrong) or 'no series'}"
-        )
-    if logy and any(value <= 0 for values in series.values() for value in values):
-        raise ValueError("logy=True: all values must be above 0")
 
 
 def _lines_and_points(
@@ -167,22 +153,6 @@ def _group_labels(ax: Axes, labels: Sequence[str], width_in: float) -> None:
     lean = room < max(len(label) for label in labels)
     turn = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if lean else {}
     ax.set_xticks(range(len(labels)), [shorten(label) for label in labels], **turn)
-
-
-def _alt(what: str, title: str | None, ylabel: str, over: str, names: Iterable[str]) -> str:
-    return titled(title, f"{what} of {ylabel} over {over}, for {', '.join(names)}.")
-
-
-def _plot_text(
-    series: Mapping[str, Points], points: Mapping[str, Points], xlabel: str, ylabel: str, show_values: bool
-) -> str:
-    """A line for each name: how many points, and from where to where x and y go."""
-    rows = [(name, xy, "line") for name, xy in series.items()] + [(name, xy, "points") for name, xy in points.items()]
-    columns = {"": [name for name, _, _ in rows], "drawn as": [f"{kind}, {len(xy[0])}" for _, xy, kind in rows]}
-    if show_values:
-        columns[xlabel] = [_from_to(x) for _, (x, _), _ in rows]
-        columns[ylabel] = [_from_to(y) for _, (_, y), _ in rows]
-    return "\n".join(table(columns))
 
 
 def _from_to(values: Sequence[float]) -> str:

@@ -6,10 +6,7 @@ from parallel_lab.trace import Span, Trace
 
 
 def trace_of(source) -> tuple[Trace, bool]:
-    """The trace to draw, and whether its times are slots of a plan instead of seconds.
-
-    Args:
-        source: a `Trace`, a `Plan`, or anything with a `.trace` (a run).
+    """The trace of a `Trace`, a `Plan` or a run, and whether its times are slots of a plan instead of seconds.
 
     Raises:
         TypeError: `source` is none of these.

@@ -37,7 +37,7 @@ def summary(source, times: bool | None = None, names: Sequence[str] | None = Non
 
 def alt_text(trace: Trace, times: bool, slots: bool) -> str:
     """The alternative text of a timeline: one or two sentences."""
-    kinds = ", ".join(_word(kind) for kind in order(s.kind for s in trace.spans)[:_MOST_KINDS])
+    kinds = ", ".join(shorten(NAMES.get(kind, kind), 40) for kind in order(s.kind for s in trace.spans)[:_MOST_KINDS])
     drawn = f"It shows {kinds}." if kinds else "It is empty."
     bubble = f" Bubble {format_share(trace.bubble())}." if times and trace.spans else ""
     return f"Timeline: {_headline(trace, times, slots)}. {drawn}{bubble}"
@@ -59,10 +59,6 @@ def titled(title: str | None, sentence: str) -> str:
 def plural(count: int, word: str) -> str:
     """`1 rank`, `2 ranks`."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
-def _word(kind: str) -> str:
-    return shorten(NAMES.get(kind, kind), 40)
 
 
 def _headline(trace: Trace, times: bool, slots: bool) -> str:

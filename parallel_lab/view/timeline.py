@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from parallel_lab.trace import Trace
 from parallel_lab.view.canvas import Canvas, payload
 from parallel_lab.view.chrome import save_chrome
-from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.drawing import WIDTH_IN, Drawing
 from parallel_lab.view.figure import timeline_figure
 from parallel_lab.view.layout import lay_out
 from parallel_lab.view.slots import trace_of
@@ -43,35 +43,24 @@ def draw(
     source,
     *,
     title: str | None = None,
-    width_in: float = 9.0,
-    show_memory: bool | None = None,
     names: Sequence[str] | None = None,
 ) -> Timeline:
     """Draws what each rank did, or shall do, over time: one band a rank, computing above communicating.
 
-    Args:
-        source: a run, a `Trace`, or a `Plan`; a plan is drawn in slots of equal length.
-        title: above the picture.
-        width_in: width in inches, from 4.
-        show_memory: a strip of bytes held under each rank; by default where memory was sampled.
-        names: of the bands, in place of `rank 0`, `rank 1`, ..., where a trace was put together from several runs; 8
-            characters at most are shown. The interactive canvas keeps the numbers.
+    `source` is a run, a `Trace`, or a `Plan`, which is drawn in slots of equal length. Where memory was sampled, a
+    strip under each band has the bytes held. A notebook shows the picture with a summary below.
 
-    Returns:
-        A picture that a notebook shows with a summary below; see `Timeline` for what else it does.
+    Where a trace was put together from several runs, `names` stand in place of `rank 0`, `rank 1`, ...; 8 characters
+    at most are shown. The interactive canvas keeps the numbers.
 
     Raises:
         TypeError: `source` is none of the three.
-        ValueError: `width_in` is below 4, there is not one name a rank, or the plan cannot finish.
+        ValueError: there is not one name a rank, or the plan cannot finish.
     """
-    if width_in < 4:
-        raise ValueError(f"width_in={width_in}: a timeline needs 4 inches or more")
     trace, slots = trace_of(source)
     if names is not None and len(names) != trace.ranks:
         raise ValueError(f"{len(names)} names for {trace.ranks} ranks: expected one a rank")
-    layout = lay_out(trace, int(_COLUMNS_PER_IN * width_in))
-    memory = bool(trace.memory) if show_memory is None else show_memory and bool(trace.memory)
-    looks = {"title": title, "width_in": width_in, "slots": slots, "memory": memory, "names": names}
-    figure = timeline_figure(trace, layout, **looks)
+    layout = lay_out(trace, int(_COLUMNS_PER_IN * WIDTH_IN))
+    figure = timeline_figure(trace, layout, title=title, slots=slots, names=names)
     alt = titled(title, alt_text(trace, trace.simulated, slots))
     return Timeline(figure, alt=alt, text=summary(source, names=names), trace=trace, slots=slots)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch
 
 from parallel_lab.plan import Plan
-from parallel_lab.view.drawing import Drawing, panels
+from parallel_lab.view.drawing import WIDTH_IN, Drawing, panels
 from parallel_lab.view.style import INK, OKABE_ITO, settings
 from parallel_lab.view.text import plural, table, titled
 
@@ -22,16 +22,11 @@ _COLOURS = [OKABE_ITO[name] for name in ("blue", "vermillion", "green", "purple"
 Messages = dict[tuple[int, int], list[int]]
 
 
-def topology(plan: Plan, title: str | None = None, *, width_in: float = 9.0) -> Drawing:
+def topology(plan: Plan, title: str | None = None) -> Drawing:
     """Draws the messages of `plan`, a panel a round, in at most eight panels.
 
     An arrow is written with the parts that it carries, near its sender, where there is room. With more rounds than
     panels the first seven and the last are drawn, and the text says so.
-
-    Args:
-        plan: Its sends are drawn.
-        title: Above the picture.
-        width_in: Width in inches.
 
     Raises:
         ValueError: The plan has no sends.
@@ -44,7 +39,7 @@ def topology(plan: Plan, title: str | None = None, *, width_in: float = 9.0) -> 
         shown = [*shown[: _MOST_PANELS - 1], shown[-1]]
     with settings():
         columns = min(4, len(shown))
-        panel_in = min(width_in / columns, 3.2)
+        panel_in = min(WIDTH_IN / columns, 3.2)
         figure, axes = panels(len(shown), columns, panel_in * columns, panel_in + 0.2, title)
         for ax, number in zip(axes, shown, strict=True):
             _panel(ax, plan.ranks, rounds[number])

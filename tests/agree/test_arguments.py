@@ -49,7 +49,7 @@ def test_the_rates_of_groups():
 
 def test_an_argument_without_its_name_is_told_how_the_call_is_written():
     class Optimizer:
-        @keyword_only
+        @keyword_only("lr")
         def __init__(self, params, optimizer_class, *, group=None, **settings):
             self.given = (params, optimizer_class, group, settings)
 

@@ -1,6 +1,6 @@
 from parallel_lab.course.chapters import TITLES, chapter_map
-from parallel_lab.course.exercises import EXERCISES
 from parallel_lab.course.questions import index
+from parallel_lab.grading.exercises import EXERCISES
 
 
 def test_every_question_and_exercise_belongs_to_a_chapter_of_the_map():

@@ -1,23 +1,24 @@
 """Checks: what the learner reads when the answer is right, wrong, missing, hanging or no function at all."""
 
-import re
 import sys
-import tomllib
-from pathlib import Path
+import time
 
 import cloudpickle
 import pytest
 import torch.distributed as dist
 
-from parallel_lab.course import checks, inputs, progress
+from parallel_lab.course import checks, progress
 from parallel_lab.course.checks import check, grade, hint
-from parallel_lab.course.exercise import Exercise
-from parallel_lab.course.lab import Lab, Wrong
-from parallel_lab.course.rank_side import TECHNIQUES
 from parallel_lab.course.typed import UnknownName
-from parallel_lab.course.values import right_everywhere
+from parallel_lab.grading import drivers, lab, rank_side
+from parallel_lab.grading.case import Case
+from parallel_lab.grading.exercise import Exercise, on, test
+from parallel_lab.grading.expectations import equals
+from parallel_lab.grading.lab import Lab, Wrong
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+test.__test__ = False  # a word of the vocabulary
+TEXT = "title: Double\nlevel: easy\nminutes: 1\nnotebook: 02_x\n\n## Hint\n\nA?\n\n## Hint\n\nB?\n\n## Solved\n\nWhy.\n"
 
 
 @pytest.fixture(autouse=True)
@@ -25,33 +26,33 @@ def own_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
 
 
-def make(rank, ranks, generator):
-    return inputs.normal(rank, ranks, generator, shape=(3,))
-
-
-def doubles(fn, lab):
-    """It doubles."""
-    outcome = lab.run(fn, 2, make, key="two")
-    right_everywhere(outcome, [2 * given[0] for given in outcome.inputs], "Twice.")
-
-
-def doubles_again(fn, lab):
-    """It doubles here too."""
-    doubles(fn, lab)
-
-
-def alone(fn, lab):
-    """It works alone."""
-    outcome = lab.run(fn, 1, make)
+def silent(outcome):
     if outcome.trace.spans:
         raise Wrong("it sent something")
 
 
+def doubled(outcome):
+    return [2 * given[0] for given in outcome.inputs]
+
+
+DOUBLE = Exercise(
+    name="double",
+    given=drivers.normal,
+    expected=doubled,
+    settings={"shape": (3,)},
+    tests=(
+        test("It doubles", on(2, equals("Twice."))),
+        test("It doubles here too", on(2, equals("Twice."))),
+        test("It works alone", on(1, silent)),
+    ),
+    text=TEXT,
+)
+
+
 @pytest.fixture
 def exercise(monkeypatch):
-    one = Exercise("double", "Double", "easy", 1, (doubles, doubles_again, alone), "02_x", 20.0, ("A?", "B?"), "Why.")
-    monkeypatch.setitem(checks.EXERCISES, "double", one)
-    return one
+    monkeypatch.setitem(checks.EXERCISES, "double", DOUBLE)
+    return DOUBLE
 
 
 def test_right_answer_is_solved_and_explained(exercise):
@@ -70,12 +71,13 @@ def test_wrong_answer_says_where_and_repeats_with_seeds(exercise):
     assert first.seen.startswith("at 2 ranks: rank 0: element") and "1.5 times what it should be" in first.seen
     assert again.seen == "for the same reason"
     assert "Why." not in repr(report)
-    assert check("double", lambda x: 3 * x, seeds=first.seeds).verdicts[0].seen == first.seen
+    assert f'check("double", double, seeds={first.run.seeds}).draw()' in repr(report)
+    assert check("double", lambda x: 3 * x, seeds=first.run.seeds).verdicts[0].seen == first.seen
     assert check("double", lambda x: 3 * x).verdicts[0].seen != first.seen  # fresh inputs each time
 
 
 def test_ranks_do_not_know_each_other_s_inputs(exercise):
-    seeds = Lab().run(lambda x: x, 4, make).seeds
+    seeds = Lab(exercise, lambda x: x).run(Case(4)).seeds
     assert len(set(seeds)) > 1
 
 
@@ -151,16 +153,42 @@ def test_markup_of_the_learner_is_shown_and_not_run(exercise):
     assert "<script>" not in check("double", shouts)._repr_html_()
 
 
-def test_shared_runs_are_run_once():
-    lab = Lab()
-    assert lab.run(lambda x: x, 2, make, key="a") is lab.run(lambda x: x, 2, make, key="a")
-    assert lab.run(lambda x: x, 2, make) is not lab.run(lambda x: x, 2, make)
+def test_equal_cases_are_one_run(exercise):
+    lab = Lab(exercise, lambda x: x)
+    assert lab.run(Case(2)) is lab.run(Case(2))
+    assert lab.run(Case(2)) is not lab.run(Case(2, (("shape", (4,)),)))
 
 
-def test_every_technique_is_an_answer_that_a_check_refuses():
-    contracts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["importlinter"][
-        "contracts"
-    ]
-    layers = contracts[0]["layers"]
-    between = layers[layers.index("course") + 1 : layers.index("agree")]
-    assert set(TECHNIQUES) == {room for layer in between for room in re.split(r" [|:] ", layer)}
+def test_failed_run_can_be_looked_into_and_drawn(exercise):
+    def answer(x):
+        print("a rank speaks")
+        other = x.clone()
+        dist.all_reduce(other)
+        return other
+
+    report = check("double", answer)
+    assert len(report.run.results) == 2 and report.run.trace.spans
+    assert "rank 1 printed: a rank speaks" in repr(report)
+    assert "all_reduce" in repr(report.draw())
+    with pytest.raises(ValueError, match="no failed run to draw"):
+        check("double", lambda x: 2 * x).draw()
+
+
+def test_endless_loop_is_ended_by_its_processor_time(exercise, monkeypatch):
+    def loops(x):
+        while True:
+            pass
+
+    def graded(*arguments):
+        rank_side.PROCESSOR_S = 0.5
+        return rank_side.graded(*arguments)
+
+    monkeypatch.setattr(lab, "graded", graded)
+    assert "computed for 0.5 s of processor time" in repr(check("double", loops))
+
+
+def test_ranks_that_stand_still_are_ended(exercise, monkeypatch):
+    monkeypatch.setattr(lab, "STILL_S", 1.0)
+    report = check("double", lambda x: time.sleep(100))
+    assert [v.state for v in report.verdicts] == ["failed", "not run", "not run"]
+    assert "the ranks did not finish" in report.verdicts[0].seen

@@ -10,7 +10,7 @@ from parallel_lab.data_parallel import DDP, Zero1, average_gradients, ddp
 
 def test_an_object_and_its_name_show_the_same():
     assert show(DDP.send) == show("ddp.DDP.send") == show("data_parallel.ddp.DDP.send")
-    assert show(average_gradients).code.startswith("def average_gradients(")
+    assert "\ndef average_gradients(" in show(average_gradients).code
     assert show(ddp).code.startswith('"""') and show("zero3.Zero3").code.startswith("class Zero3(")
 
 
@@ -45,7 +45,7 @@ def test_the_link_leads_from_the_notebooks_folder_to_the_file(monkeypatch):
         ("zero9.Zero3", (), "there is no module 'zero9'; the nearest are zero3"),
         ("ddp.DDP.sent", (), "there is no part 'sent'; the nearest are send"),
         (DDP, ("sent",), "there is no part 'sent'; the nearest are send"),
-        ("server.Shard", (), "'server' may be parameter_server.server or runtime.server"),
+        ("server.Shard", (), "'server' may be parameter_server.server or runtime.kernel.server"),
     ],
 )
 def test_a_wrong_name_says_what_exists(what, parts, said):

@@ -84,3 +84,20 @@ def test_every_number_says_where_it_comes_from_and_stands_there(question):
 def test_no_card_without_its_chapter():
     cards = {file.name.removesuffix(".md") for file in FOLDER.iterdir() if file.name.endswith(".md")}
     assert cards - {"_TEMPLATE"} <= {question.id for question in QUESTIONS}
+
+
+def misspelt(text: str) -> list[str]:
+    """The ids of cards in `text`, asked for or linked to, that the index does not have."""
+    named = re.findall(r"""ask\(\\?["']([^"'\\]+)|questions/(\w+)\.md""", text)
+    return [name for pair in named for name in pair if name and name not in {*index(), "_TEMPLATE"}]
+
+
+def test_a_wrong_id_is_found():
+    assert misspelt('ask("C7"), ask(\'E99\'), ask(\\"e5\\"), [card](questions/B99.md)') == ["E99", "e5", "B99"]
+
+
+def test_every_card_that_is_named_is_in_the_index():
+    root = NOTEBOOKS.parent
+    texts = [path for place in ("notebooks", "solutions") for path in (root / place).glob("*.ipynb")]
+    texts += [*root.glob("*.md"), *(root / "parallel_lab").rglob("*.md")]
+    assert {path.name: found for path in texts if (found := misspelt(path.read_text(encoding="utf-8")))} == {}

@@ -27,21 +27,41 @@ def fails(error, words, ranks=3, **options):
     return raised.value
 
 
-@pytest.mark.parametrize("rule", [Synchronous(), Asynchronous(), Stale(1), Partial(3), Mixed(3)], ids=repr)
-def test_a_worker_that_dies_stops_nobody(rule):
+def one_victim_each(cases, survivors):
+    """Trains with the options of each case on the first `survivors` ranks and one more, which is killed.
+
+    `cases` are pairs: the options, and before which of its sends the last worker dies. All run in one launch.
+    """
+    faults = [Kill(rank=survivors + i, kind="send", nth=nth) for i, (_, nth) in enumerate(cases)]
+
+    def fn():
+        groups = [dist.new_group([*range(survivors), survivors + i]) for i in range(len(cases))]
+        mine = [
+            (group, options)
+            for group, (options, _) in zip(groups, cases, strict=True)
+            if isinstance(group, dist.ProcessGroup)
+        ]
+        return [learn(data=batches(), group=group, **options) for group, options in mine]
+
+    victims = [fault.rank for fault in faults]
+    run = launch(fn, ranks=survivors + len(cases), timeout=60, faults=faults, may_fail=victims)
+    assert all("SIGKILL" in run.failures[victim] and run[victim] is None for victim in victims)
+    return [[run[rank][i] for rank in range(survivors)] for i in range(len(cases))]
+
+
+def test_a_worker_that_dies_stops_nobody():
     # Two sends a step, an ask and a push: it dies at its third push.
-    run = train(4, rule, faults=[Kill(rank=2, kind="send", nth=5)], may_fail=[2])
-    assert "SIGKILL" in run.failures[2] and run[2] is None
-    assert len(run[1].losses) == len(run[3].losses) == 8
-    assert_weights(run[3].weights, run[1].weights, atol=0)
-    assert [sum(push.worker == worker for push in run[0].updates) for worker in range(3)] == [8, 2, 8]
+    rules = [Synchronous(), Asynchronous(), Stale(1), Partial(3), Mixed(3)]
+    for server, one, two in one_victim_each([({"rule": rule}, 5) for rule in rules], survivors=3):
+        assert len(one.losses) == len(two.losses) == 8
+        assert_weights(two.weights, one.weights, atol=0)
+        assert [sum(push.worker == worker for push in server.updates) for worker in range(3)] == [8, 8, 2]
 
 
-@pytest.mark.parametrize("nth", [5, 6, 7])
-def test_a_worker_that_dies_between_its_messages_to_two_servers(nth):
-    run = train(5, servers=2, faults=[Kill(rank=3, kind="send", nth=nth)], may_fail=[3])
-    assert [run[rank].version for rank in (0, 1)] == [8, 8]
-    assert len(run[2].losses) == len(run[4].losses) == 8
+def test_a_worker_that_dies_between_its_messages_to_two_servers():
+    cases = [({"rule": Synchronous(), "servers": 2}, nth) for nth in (5, 6, 7)]
+    for first, second, one, two in one_victim_each(cases, survivors=4):
+        assert first.version == second.version == len(one.losses) == len(two.losses) == 8
 
 
 def test_all_workers_die_and_the_server_returns():

@@ -25,9 +25,13 @@ def leftovers():
     return server.children(recursive=True), folders, os.listdir("/proc/self/fd") if sys.platform == "linux" else []
 
 
+@pytest.fixture(scope="session")
+def warm():
+    launch(int, ranks=1)  # what the first launch opens stays
+
+
 @pytest.fixture
-def nothing_stays():
-    launch(int, ranks=1)
+def nothing_stays(warm):
     _, folders, descriptors = leftovers()
     yield
     processes, new_folders, new_descriptors = leftovers()

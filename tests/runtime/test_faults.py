@@ -162,10 +162,31 @@ def test_more_ranks_than_allowed(ranks):
         launch(int, ranks=ranks)
 
 
-def test_a_dead_fork_server_is_replaced():
+TRIP = """
+import os, torch
+server = os.getpid()
+def tripped(plain):
+    def call(*arguments):
+        if os.getpid() == server:
+            raise SystemExit("the fork server asked CUDA, so that no fork of it can")
+        return plain(*arguments)
+    return call
+torch.cuda._lazy_init = tripped(torch.cuda._lazy_init)
+if hasattr(torch._C, "_cuda_getDeviceCount"):
+    torch._C._cuda_getDeviceCount = tripped(torch._C._cuda_getDeviceCount)
+"""
+
+
+def test_a_dead_fork_server_is_replaced_and_asks_nothing_of_cuda(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(TRIP)
+    monkeypatch.syspath_prepend(tmp_path)
     forkserver.get().process.kill()
     forkserver.get().process.wait()
-    assert launch(dist.get_rank, ranks=2).results == [0, 1]
+
+    def fn():
+        return dist.get_rank(), torch.cuda._lazy_init.__name__
+
+    assert launch(fn, ranks=2).results == [(0, "call"), (1, "call")], "the trap stands"
 
 
 def test_children_of_ranks_end_with_them():

@@ -1,8 +1,6 @@
 """Ranks that wait for ever, or meet in different calls, end in time with a report that names who, where and why."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -113,34 +111,3 @@ def test_endless_native_call(fails):
         dist.barrier()
 
     fails(fn, Deadlock, r"rank 1 is busy at test_hangs.py, line \d+: `re.match", "native code", timeout=TIMEOUT_S)
-
-
-STOPPED_SERVER = """
-import psutil
-from parallel_lab import Deadlock, launch
-from parallel_lab.runtime.kernel import forkserver, report
-server, hang = psutil.Process(forkserver.get().process.pid), report.hang
-
-def resuming(*arguments):
-    try:
-        return hang(*arguments)
-    finally:
-        server.resume()
-
-report.hang = resuming
-server.suspend()
-try:
-    launch(int, ranks=2, timeout=0.1)
-except Deadlock as error:
-    print(error.report)
-print(launch(lambda: 7, ranks=2).results)
-"""
-
-
-def test_ranks_that_are_not_forked_in_time():
-    """In a session of its own: a signal to the number of no process would end this one."""
-    command = [sys.executable, "-c", STOPPED_SERVER]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, start_new_session=True)
-    assert done.stdout.splitlines()[-1] == "[7, 7]", done.stderr
-    assert "rank 1 has not begun\n" in done.stdout
-    assert "rank 0 has not begun: the machine is busy, or the timeout is short" in done.stdout

@@ -1,33 +1,30 @@
 """Comparing strategies over seeds, at equal samples and at equal simulated time."""
 
-import pytest
-
+from parallel_lab.model import GPTConfig, build, digit_batches, digit_images
 from parallel_lab.synchronization import Stale, compare
 
-WIDTHS = (64, 8, 10)
+
+def digits():
+    def batches(seed):
+        return lambda worker, workers: digit_batches(8, 1000, seed=workers * seed + worker)
+
+    return compare.Task(lambda seed: build((64, 8, 10), seed), batches, digit_images("test"), options={"lr": 0.2})
 
 
-def test_comparison_at_equal_samples_and_at_equal_time():
-    task, chosen = compare.digits(batch=8, widths=WIDTHS), compare.strategies(3)
-    found = compare.curves(task, chosen, range(3), workers=3, updates=96, slow=3.0, points=8)
-    assert found.keys() == chosen.keys() and all(len(some) == 3 for some in found.values())
-    samples = compare.at_samples(found, 600)
-    assert all(spread.seeds == 3 and spread.stdev > 0 for spread in samples.values())
+def test_curves_of_every_strategy_have_all_seeds_and_asynchrony_saves_simulated_time():
+    chosen = compare.strategies(3)
+    found = compare.curves(digits(), chosen, range(2), workers=3, updates=96, slow=3.0, points=8)
+    assert found.keys() == chosen.keys() and all(len(some) == 2 for some in found.values())
+    for one, other in found.values():
+        assert one.samples == other.samples and one.seconds == other.seconds
+        assert one.losses != other.losses
     # In the time that the synchronous run takes for half its steps, the asynchronous one has finished.
-    longest = {name: some[0].seconds[-1] for name, some in found.items()}
-    assert longest["synchronous"] == pytest.approx(32 * 3.0)
-    assert longest["asynchronous"] < longest["synchronous"] / 2
-    moment = longest["asynchronous"]
-    some = {name: found[name] for name in ("synchronous", "asynchronous")}
-    seconds = compare.at_seconds(some, moment)
-    by_hand = [[x for s, x in zip(c.seconds, c.losses, strict=True) if s <= moment][-1] for c in found["synchronous"]]
-    assert seconds["synchronous"].mean == pytest.approx(sum(by_hand) / 3)
-    with pytest.raises(ValueError, match="outside a curve"):
-        compare.at_seconds(found, 1000.0)
+    assert found["synchronous"][0].seconds[-1] == 32 * 3.0
+    assert found["asynchronous"][0].seconds[-1] < 32 * 3.0 / 2
 
 
 def test_seeds_spread_over_parts_and_tuned_rates():
-    task = compare.digits(batch=8, widths=WIDTHS)
+    task = digits()
     chosen = {name: compare.strategies(2)[name] for name in ("synchronous", "asynchronous")}
     settings = {"workers": 2, "updates": 24, "points": 3}
     parts = [compare.curves(task, chosen, [seed], **settings) for seed in (0, 1)]
@@ -37,7 +34,7 @@ def test_seeds_spread_over_parts_and_tuned_rates():
 
 
 def test_text_is_learnt_too():
-    task = compare.language(batch=2)
+    task = compare.language(2, GPTConfig(seq=32, layers=2, heads=2, width=32))
     found = compare.curves(task, {"stale": Stale(1)}, [0], workers=2, updates=40, points=4)
     (curve,) = found["stale"]
     assert curve.losses[-1] < curve.losses[0] < 6.0

@@ -65,7 +65,7 @@ def test_replay_of_a_recorded_run_ends_at_its_weights(runs, name):
     assert [len(record.losses) for record, _ in workers] == [8, 8, 8]
     assert len(server.updates) == 24
     assert server.staleness == [update.staleness for update in server.updates if not update.dropped]
-    curve = virtual.replay(server.updates, model(), source, SGD, workers=3, **MOMENTUM)
+    curve = virtual.replay(server.updates, model(), source, SGD, **MOMENTUM)
     for record, _ in workers:
         same(record.weights, curve.weights)
 
@@ -158,7 +158,7 @@ def test_asynchronous_workers_do_not_wait_for_a_slow_one_and_a_wrong_order_ends_
     assert first.read_version == 0 and first.staleness in (5, 6, 7, 8)
     assert [update.version for update in run[0].updates] == list(range(1, 17))
     right, wrong = run[0].updates, [u._replace(read_version=u.version - 1) for u in run[0].updates]
-    curves = [virtual.replay(order, model(), source, SGD, workers=2, **MOMENTUM) for order in (right, wrong)]
+    curves = [virtual.replay(order, model(), source, SGD, **MOMENTUM) for order in (right, wrong)]
     apart = [max((curve.weights[n] - run[1].weights[n]).abs().max() for n in curve.weights) for curve in curves]
     assert apart[0] < 1e-12 < 1e-9 < apart[1]
 

@@ -229,10 +229,6 @@ def test_a_schedule_is_a_plan(rule, workers):
     assert sum(op.kind == "B" for op in plan) == 20, "dropped ones are computed too"
 
 
-def test_histogram():
-    assert virtual.histogram([2, 0, 2, 1]) == {0: 1, 1: 1, 2: 2}
-
-
 @pytest.mark.parametrize(
     ("strategy", "changes", "error", "pattern"),
     [

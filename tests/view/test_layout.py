@@ -2,7 +2,7 @@ import pytest
 
 from parallel_lab.plan import Op, Plan, recv, send
 from parallel_lab.trace import Sample, Span, Trace
-from parallel_lab.view.layout import held_bytes, lay_out, pack
+from parallel_lab.view.layout import lay_out, pack
 from parallel_lab.view.slots import trace_of, unit_trace
 
 
@@ -68,5 +68,5 @@ def test_labels_are_microbatches_or_ops_where_a_rank_has_several_parts():
 
 def test_held_bytes_carries_each_kind_forward():
     samples = (Sample(0, 0.0, 5, "a"), Sample(1, 0.0, 9, "a"), Sample(0, 1.0, 7, "b"), Sample(0, 2.0, 0, "a"))
-    levels = list(held_bytes(Trace(2, (), samples), 0))
+    levels = list(Trace(2, (), samples).held_bytes(0))
     assert levels == [(0.0, {"a": 5}), (1.0, {"a": 5, "b": 7}), (2.0, {"a": 0, "b": 7})]

@@ -19,11 +19,7 @@ EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 @runtime_checkable
 class Sharded(Protocol):
-    """What has its gradients sharded over a group: `Zero2`, `Zero3`.
-
-    Attributes:
-        group: over which ranks.
-    """
+    """What has its gradients sharded over a group: `Zero2`, `Zero3`."""
 
     group: dist.ProcessGroup
 
@@ -32,7 +28,7 @@ class Sharded(Protocol):
         ...
 
 
-@keyword_only
+@keyword_only()
 def clip_grad_norm_(
     model_or_params: nn.Module | Sharded | Iterable[Tensor],
     max_norm: float,
@@ -41,14 +37,9 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scales all gradients by max_norm / norm where their global 2-norm is above `max_norm`; returns the norm before.
 
-    Args:
-        model_or_params: a DDP, a plain model, or parameters, whose gradients are the same on every rank; or a `Zero2`
-            or `Zero3`, of which each rank scales its shards. Pass that object itself, not its `parameters()`.
-        max_norm: above 0.
-        group: over which ranks gradients are sharded; by default the object's own. Replicated gradients need none.
-
-    Returns:
-        The norm as a tensor with no dims, the same on every rank.
+    Takes a DDP, a plain model, or parameters, whose gradients are the same on every rank; or a `Zero2` or `Zero3`
+    itself, not its `parameters()`, of which each rank scales its shards. The norm has no dims, and is the same on every
+    rank. `group` is that over which gradients are sharded, by default the object's own.
 
     Raises:
         ValueError: `max_norm` is not above 0, or the norm is NaN or infinite, which no factor mends. Gradients are then

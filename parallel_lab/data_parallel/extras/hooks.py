@@ -41,11 +41,7 @@ def sum_hook(group: dist.ProcessGroup, flat: Tensor) -> Handle:
 
 
 def start(hook: Hook, group: dist.ProcessGroup, flat: Tensor) -> Handle:
-    """Calls the hook on a filled bucket.
-
-    Raises:
-        TypeError: it returns nothing that can be waited for.
-    """
+    """Calls the hook on a filled bucket, and refuses what it returns if nobody can wait for that."""
     handle = hook(group, flat)
     if not hasattr(handle, "wait"):
         name = getattr(hook, "__name__", repr(hook))
@@ -57,11 +53,7 @@ def start(hook: Hook, group: dist.ProcessGroup, flat: Tensor) -> Handle:
 
 
 def finish(handle: Handle, flat: Tensor) -> None:
-    """Waits for the hook and puts what it returned, if that is another tensor, into `flat`.
-
-    Raises:
-        ValueError: that tensor has another number of elements.
-    """
+    """Waits for the hook and puts what it returned, if that is another tensor of that size, into `flat`."""
     value = handle.wait()
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]

@@ -20,19 +20,12 @@ DONE, FORWARD, BACKWARD = 0, 1, 2
 
 
 class Event(NamedTuple):
-    """What happens next in the group.
+    """What happens next in the group."""
 
-    Attributes:
-        kind: DONE (no rank has a batch), FORWARD (buffers are shared), BACKWARD (gradients are averaged).
-        source: the lowest rank that still has a batch.
-        uneven: whether some rank has none.
-        mb: the microbatch of the ranks that have one.
-    """
-
-    kind: int
-    source: int
-    uneven: bool
-    mb: int
+    kind: int  # DONE (no rank has a batch), FORWARD (buffers are shared), BACKWARD (gradients are averaged)
+    source: int  # the lowest rank that still has a batch
+    uneven: bool  # whether some rank has none
+    mb: int  # the microbatch of the ranks that have one
 
 
 class Announcements(Guard):

@@ -38,7 +38,7 @@ class ShardedSampler:
             that would get none, while those that have a sample wait for it in a barrier (if there is a group).
     """
 
-    @keyword_only
+    @keyword_only()
     def __init__(
         self,
         size: int,
@@ -77,7 +77,8 @@ class ShardedSampler:
         drawn = self._drawn = Drawn(self._begin)
         self._begin = 0
         drawn.loader = _loader()
-        order = self._order
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.size, generator=generator).tolist() if self.shuffle else range(self.size)
         for place in range(drawn.begin + self.rank, self._end, self.ranks):
             # Counted before it is handed out: who saves during a step has trained on the sample in hand.
             drawn.count += 1
@@ -93,15 +94,6 @@ class ShardedSampler:
         given = self._drawn.given()
         whole = self._drawn.over and given == self._drawn.count
         return self._end if whole else min(self._drawn.begin + given * self.ranks, self._end)
-
-    @property
-    def _order(self) -> list[int]:
-        key = self.seed, self.epoch
-        if getattr(self, "_key", None) != key:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.size, generator=generator).tolist() if self.shuffle else list(range(self.size))
-            self._key, self._cached = key, order
-        return self._cached
 
     def set_epoch(self, epoch: int) -> None:
         """Takes the order of `epoch` from the next iteration on; of another epoch than now, from its beginning."""
@@ -129,14 +121,7 @@ class ShardedSampler:
 
 
 class Drawn:
-    """What has been drawn of one epoch.
-
-    Attributes:
-        begin: where in the order it began.
-        count: how many samples this rank has drawn.
-        over: whether it has drawn all.
-        loader: the attributes of the `DataLoader`'s iterator that draws them; None if they are drawn by hand.
-    """
+    """What has been drawn of one epoch."""
 
     def __init__(self, begin: int) -> None:
         self.begin, self.count, self.over = begin, 0, False
@@ -174,15 +159,10 @@ def _require_share(size: int, rank: int, ranks: int, group: dist.ProcessGroup | 
 
 
 class Share(NamedTuple):
-    """A rank's part of a batch.
+    """A rank's part of a batch. Its mean loss times `weight` makes the mean over ranks the mean over the batch."""
 
-    Attributes:
-        tensors: the rank's rows of each tensor.
-        weight: n * rows / batch. A rank's mean loss times it makes the mean over ranks the mean over the batch.
-    """
-
-    tensors: tuple[Tensor, ...]
-    weight: float
+    tensors: tuple[Tensor, ...]  # the rank's rows of each
+    weight: float  # n * rows / batch
 
 
 def shard_batch(*tensors: Tensor, allow_empty: bool = False, group: dist.ProcessGroup | None = None) -> Share:

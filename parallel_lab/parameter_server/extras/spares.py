@@ -11,9 +11,8 @@ of their own, in which all goes on as without spares.
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +22,8 @@ from torch import nn
 from parallel_lab.agree.arguments import whole
 from parallel_lab.parameter_server import server, wire
 from parallel_lab.parameter_server.extras.snapshots import Snapshots
-from parallel_lab.parameter_server.record import Served
 from parallel_lab.parameter_server.rules import Rule
-from parallel_lab.parameter_server.server import Server, Shard
+from parallel_lab.parameter_server.server import Served, Server, Shard, side_by_side
 from parallel_lab.parameter_server.shards import bounds, flat
 from parallel_lab.parameter_server.wire import BYE, Header, Line, Lost, Message
 from parallel_lab.parameter_server.worker import Worker
@@ -65,7 +63,7 @@ class Spare(Server):
             self._changed.notify_all()
 
     def may_answer(self, worker: int) -> bool:
-        """As of `Server`, after each worker has been heard once."""
+        """At once to who has not been heard; then as of `Server`."""
         return worker not in self._heard or super().may_answer(worker)
 
     def _give_up_lost_pushes(self) -> None:
@@ -97,23 +95,17 @@ class SparedWorker(Worker):
         with it the other workers, would wait to hear from this one.
         """
         self._may = "nothing"
-        with ThreadPoolExecutor(len(self.order), "read") as pool:
-            list(pool.map(lambda shard: self._insist(shard, what), self.order))
+        side_by_side([partial(self._insist, shard, what) for shard in self.order])
 
     def _insist(self, shard: int, what: int) -> None:
-        while True:
-            line = self.lines[shard]
-            try:
-                return self.receive(shard, self.ask(shard, what))
-            except Lost as error:
-                self.lost(shard, error, line)
+        read = False
+        while not read:
+            with self._reaching(shard):
+                self.receive(shard, self.ask(shard, what))
+                read = True
 
     def lost(self, shard: int, error: Lost, line: Line) -> None:
-        """Turns to the first spare that lives.
-
-        Raises:
-            RuntimeError: no spare is left.
-        """
+        """Turns to the first spare that lives; without one, as of `Worker`."""
         with self._turning:
             dead = line.peer if line.group is self.everyone else -1
             self._spares = [spare for spare in self._spares if spare != dead]
@@ -142,11 +134,7 @@ class SparedWorker(Worker):
 
 
 def groups(servers: int, spares: int) -> tuple[dist.ProcessGroup, dist.ProcessGroup]:
-    """All ranks, and those that are no spares; every rank calls this.
-
-    Raises:
-        TypeError, ValueError: a number is no whole number from 1, or no rank is left to work.
-    """
+    """All ranks, and those that are no spares; every rank calls this."""
     whole("servers", servers)
     whole("spares", spares)
     everyone = wire.members(None, servers + spares)
@@ -177,31 +165,13 @@ def serve(
     for index, cut in enumerate(bounds(len(w), servers)):
         shard = Shard(index, w[cut], lambda one: optimizer_class(one, **optimizer_kwargs), rule, workers)
         stand_ins.append(Spare(shard, everyone, first, list(range(workers)), snapshots))
-    return _serve_all(stand_ins)
-
-
-def _serve_all(stand_ins: list[Spare]) -> Spared:
-    """Serves all shards side by side; raises the first error at once."""
-    ended: SimpleQueue[tuple[Spare, Served | Exception]] = SimpleQueue()
-    for spare in stand_ins:
-        threading.Thread(target=_report, args=(spare, ended), daemon=True, name=f"shard {spare.shard.index}").start()
-    told, parameters = Spared(), {}
-    for _ in stand_ins:
-        spare, served = ended.get()
-        if isinstance(served, Exception):
-            raise served
-        told.sent_bytes += served.sent_bytes
-        if spare.taken:
-            told.updates += served.updates
-            told.version, told.lost = max(told.version, served.version), max(told.lost, spare.lost)
-            parameters[spare.shard.index] = served.parameters
-    told.taken = sorted(parameters)
-    told.parameters = torch.cat([parameters[index] for index in told.taken]) if parameters else told.parameters
-    return told
-
-
-def _report(spare: Spare, ended: SimpleQueue) -> None:
-    try:
-        ended.put((spare, spare.run()))
-    except Exception as error:
-        ended.put((spare, error))
+    served = side_by_side([spare.run for spare in stand_ins])
+    taken = [(spare, one) for spare, one in zip(stand_ins, served, strict=True) if spare.taken]
+    return Spared(
+        updates=[update for _, one in taken for update in one.updates],
+        version=max((one.version for _, one in taken), default=0),
+        parameters=torch.cat([w[:0], *(one.parameters for _, one in taken)]),
+        sent_bytes=sum(one.sent_bytes for one in served),
+        taken=[spare.shard.index for spare, _ in taken],
+        lost=max((spare.lost for spare, _ in taken), default=0),
+    )

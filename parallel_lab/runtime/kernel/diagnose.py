@@ -9,9 +9,16 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from parallel_lab.runtime.rank.calls import DONE, ISSUED, WAITING, Call, stream
+from parallel_lab.runtime.rank.calls import ISSUED, WAITING, Call, stream
 
 ANY_SIZE = ("all_to_all", "gather", "scatter", "all_gather", "barrier")  # sizes may differ between ranks
+
+# What the calls of a collective must agree on, and how to tell one that does not.
+AGREED = (
+    (lambda call: call.kind, "{0.kind}"),
+    (lambda call: call.peer, "{0.kind} with root {0.peer}"),
+    (lambda call: call.kind in ANY_SIZE or call.bytes, "{0.kind} on {0.bytes:,} bytes"),
+)
 
 
 @dataclass
@@ -54,12 +61,13 @@ class State:
 def mismatch(states: Mapping[int, State]) -> str:
     """The first collective on which the members of a group disagree, in words; empty if there is none."""
     for (number, group), calls in sorted(_collectives(states).items()):
-        for key, tell in ((lambda c: c.kind, _kind), (lambda c: c.peer, _root), (_size, _bytes)):
+        for key, words in AGREED:
             odd, usual = _odd(calls, key)
             if odd:
+                theirs, ours = words.format(calls[odd[0]]), words.format(calls[usual])
                 others = "the others" if len(calls[usual].ranks) > 2 else f"rank {usual}"
                 where = f" in group {group}" if group else ""
-                text = f"{_ranks(odd)} called {tell(calls[odd[0]])} where {others} called {tell(calls[usual])}"
+                text = f"{_ranks(odd)} called {theirs} where {others} called {ours}"
                 return f"{text} (collective number {number + 1}{where})"
     return ""
 
@@ -74,13 +82,10 @@ def verdict(states: Mapping[int, State]) -> str:
             waiters = [other for other, targets in needs.items() if rank in targets]
             if text := _missing(rank, states[rank], waiters, states):
                 return text
-    if circle := _circle(needs):
-        pairs = itertools.pairwise(circle)
+    if pairs := list(itertools.pairwise(_circle(needs))):
         steps = [f"rank {a} waits for rank {b} in {_name(states[a].waiting)}" for a, b in pairs]
         return "a circle: " + ", ".join(steps)
-    if text := _never_waited(states):
-        return text
-    return "no rank waits for another: the work is slow, or the timeout is short"
+    return _never_waited(states) or "no rank waits for another: the work is slow, or the timeout is short"
 
 
 def hopeless(states: Mapping[int, State]) -> bool:
@@ -88,21 +93,17 @@ def hopeless(states: Mapping[int, State]) -> bool:
 
     A rank that is busy may still make the call, and a transfer under way may still end: then there is hope.
     """
-    late = [rank for rank, state in states.items() if not (state.finished or state.ended)]
-    waits = [(rank, states[rank].waiting) for rank in late]
-    return all(call is not None and _waits_for(rank, call, states) for rank, call in waits) and bool(late)
+    late = {rank: state.waiting for rank, state in states.items() if not (state.finished or state.ended)}
+    return bool(late) and all(call is not None and _waits_for(rank, call, states) for rank, call in late.items())
 
 
 def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, State]) -> str:
     """What to say of a rank that is not waiting for anybody."""
     if waiters:
-        wait = f"{_ranks(waiters)} {'waits' if len(waiters) == 1 else 'wait'} for it"
         waited = states[waiters[0]].waiting
-        assert waited
-        what = _name(waited)
         if state.finished:
             return _returned(rank, waiters, waited, states)
-        return f"rank {rank} {state.ended or state.busy}; {wait} in {what}"
+        return f"rank {rank} {state.ended or state.busy}; {_wait(waiters)} for it in {_name(waited)}"
     if state.finished or state.ended:
         return ""
     if not state.begun:
@@ -113,15 +114,15 @@ def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, S
     return f"rank {rank} {state.busy}, and waits for nobody"
 
 
-def _returned(rank: int, waiters: list[int], waited: Call, states: Mapping[int, State]) -> str:
+def _returned(rank: int, waiters: list[int], waited: Call | None, states: Mapping[int, State]) -> str:
     """What to say when `rank` has returned while others wait: name the few, whether they returned or they wait."""
+    assert waited is not None
     gone = [r for r in waited.ranks if r in states and states[r].finished] if waited.collective else [rank]
     if len(gone) > len(waiters):
         return f"only {_ranks(waiters)} called {waited.kind}; {_ranks(gone)} returned without it"
-    wait = "waits" if len(waiters) == 1 else "wait"
     it, they = ("it", "it") if len(gone) == 1 else ("them", "they")
     never = "joined" if waited.collective else "answered"
-    return f"{_ranks(gone)} returned; {_ranks(waiters)} {wait} for {it} in {_name(waited)}, which {they} never {never}"
+    return f"{_ranks(gone)} returned; {_wait(waiters)} for {it} in {_name(waited)}, which {they} never {never}"
 
 
 def _collectives(states: Mapping[int, State]) -> dict[tuple[int, str], dict[int, Call]]:
@@ -132,10 +133,6 @@ def _collectives(states: Mapping[int, State]) -> dict[tuple[int, str], dict[int,
             if call.collective:
                 found.setdefault((call.number, call.group), {})[rank] = call
     return found
-
-
-def _size(call: Call) -> int:
-    return -1 if call.kind in ANY_SIZE else call.bytes
 
 
 def _odd(calls: Mapping[int, Call], key) -> tuple[list[int], int]:
@@ -166,19 +163,13 @@ def _never_waited(states: Mapping[int, State]) -> str:
     for rank, state in states.items():
         call = state.waiting
         if call is not None and call.kind == "recv" and call.peer in states:
-            sent = next((c for c in states[call.peer].calls if _answers(c, call, rank)), None)
-            if sent is not None and sent.state == ISSUED:
-                lost = f"rank {call.peer} issued it at {sent.line} and has not waited for it"
-                return (
-                    f"rank {rank} waits for a message of rank {call.peer}; {lost}: keep what isend returns, and wait()"
-                )
+            answer = call.number, stream("send", call.group, rank)
+            for sent in states[call.peer].calls:
+                if (sent.number, sent.stream) == answer and sent.state == ISSUED:
+                    lost = f"rank {call.peer} issued it at {sent.line} and has not waited for it"
+                    waits = f"rank {rank} waits for a message of rank {call.peer}"
+                    return f"{waits}; {lost}: keep what isend returns, and wait()"
     return ""
-
-
-def _answers(other: Call, call: Call, rank: int) -> bool:
-    """Whether `other`, a call of the peer, is the far end of `call`, a message of `rank`."""
-    kind = "send" if call.kind == "recv" else "recv"
-    return (other.kind, other.peer, other.group, other.number) == (kind, rank, call.group, call.number)
 
 
 def _circle(needs: Mapping[int, list[int]]) -> list[int]:
@@ -191,23 +182,14 @@ def _circle(needs: Mapping[int, list[int]]) -> list[int]:
     return []
 
 
-def _kind(call: Call) -> str:
-    return call.kind
-
-
-def _root(call: Call) -> str:
-    return f"{call.kind} with root {call.peer}"
-
-
-def _bytes(call: Call) -> str:
-    return f"{call.kind} on {call.bytes:,} bytes"
-
-
 def _name(call: Call | None) -> str:
-    if call is None:
-        return "nothing"
+    assert call is not None
     other = "" if call.collective else f"({'from' if call.kind == 'recv' else 'to'} rank {call.peer})"
     return call.kind + other
+
+
+def _wait(ranks: list[int]) -> str:
+    return _ranks(ranks) + (" waits" if len(ranks) == 1 else " wait")
 
 
 def _ranks(ranks: list[int]) -> str:
@@ -222,8 +204,8 @@ def describe(rank: int, state: State) -> str:
     if state.finished:
         return f"rank {rank} has returned"
     call = state.waiting
-    if call is None or call.state == DONE:
+    if call is None:
         return f"rank {rank} {state.busy}" + (" (native code: it does not answer)" if state.silent else "")
     at = f" at {state.line}" if state.line else ""
-    members = "" if len(call.ranks) == 0 or not call.collective else f" with ranks {', '.join(map(str, call.ranks))}"
+    members = f" with ranks {', '.join(map(str, call.ranks))}" if call.collective else ""
     return f"rank {rank} waits in {_name(call)}, number {call.number + 1}, {call.bytes:,} bytes{members}{at}"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 
-from parallel_lab.runtime.kernel.server import HEADER_BYTES, MAX_RANKS
+from parallel_lab.runtime.kernel.server import HEADER_BYTES
 
 _lock = threading.Lock()
 _numbers = itertools.count()
@@ -41,7 +41,8 @@ class ForkServer:
         )
         theirs.close()
         if self.control.recv(5, socket.MSG_WAITALL) != b"ready":
-            raise RuntimeError("the fork server did not start:\n" + self._last_words())
+            assert self.process.stderr
+            raise RuntimeError("the fork server did not start:\n" + self.process.stderr.read().decode(errors="replace"))
 
     def usable(self) -> bool:
         """Whether it runs and belongs to this process (a fork of the kernel needs its own)."""
@@ -72,20 +73,13 @@ class ForkServer:
             socket.send_fds(self.control, [f"{len(body):0{HEADER_BYTES}d}".encode()], fds or [])
             self.control.sendall(body)
 
-    def _last_words(self) -> str:
-        assert self.process.stderr
-        return self.process.stderr.read().decode(errors="replace")
-
-
-_start = threading.Lock()
-
 
 def get() -> ForkServer:
     """The fork server of this process, started if there is none or it has died."""
     global _server
     if os.name == "nt":
         raise RuntimeError("Windows has no fork server. Use WSL2 (`wsl --install`) and run JupyterLab inside it.")
-    with _start:
+    with _lock:
         if _server is not None and not _server.usable():
             _server.close()
             _server = None
@@ -97,11 +91,10 @@ def get() -> ForkServer:
 def restart() -> None:
     """Ends the fork server; the next launch starts a new one. Needed after editing `parallel_lab` itself."""
     global _server
-    with _start:
+    with _lock:
         if _server is not None:
             _server.close()
         _server = None
 
 
 atexit.register(restart)
-__all__ = ["MAX_RANKS", "ForkServer", "get", "restart"]

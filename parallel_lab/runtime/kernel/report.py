@@ -7,7 +7,7 @@ import signal
 import sys
 from itertools import groupby
 
-from parallel_lab.runtime.errors import Deadlock, LaunchError, RankFailed
+from parallel_lab.runtime.errors import Deadlock, RankFailed
 from parallel_lab.runtime.kernel.diagnose import State, describe, mismatch, verdict
 from parallel_lab.runtime.kernel.peer import Peer, describe_end
 from parallel_lab.runtime.kernel.watch import Watch
@@ -16,7 +16,7 @@ from parallel_lab.runtime.rank.calls import hidden
 _PLACE = re.compile(r"(\S*[/\\]\S+|<\S+>):(\d+)")
 
 
-def failure(watch: Watch, output: tuple[str, ...]) -> LaunchError:
+def failure(watch: Watch) -> RankFailed:
     """The error to raise when a rank failed: the first that did so of its own, with its traceback."""
     states = watch.ask_states()
     failed = {r: p for r, p in enumerate(watch.peers) if p.lost and not (p.may_fail and watch.fatal)}
@@ -32,10 +32,10 @@ def failure(watch: Watch, output: tuple[str, ...]) -> LaunchError:
     if advice := _advice(own[first]):
         lines.append(advice)
     failures = {r: describe_end(p) for r, p in own.items()}
-    return RankFailed("\n".join(lines), first, _cause(own[first]), failures, output)
+    return RankFailed("\n".join(lines), first, _cause(own[first]), failures)
 
 
-def hang(watch: Watch, timeout_s: float, output: tuple[str, ...]) -> Deadlock:
+def hang(watch: Watch, timeout_s: float) -> Deadlock:
     """The error to raise when time is up, or when no rank can ever go on."""
     states = watch.states if watch.stuck else watch.ask_states()
     late = sum(not s.finished for s in states.values())
@@ -43,7 +43,7 @@ def hang(watch: Watch, timeout_s: float, output: tuple[str, ...]) -> Deadlock:
     lines = [f"{late} of {len(states)} ranks {why} and were ended."]
     lines += [places(describe(rank, state)) for rank, state in states.items()]
     lines.append("What is wrong: " + places(verdict(states)) + ".")
-    return Deadlock("\n".join(lines), _culprit(states), output)
+    return Deadlock("\n".join(lines), _culprit(states))
 
 
 def places(text: str) -> str:
@@ -116,6 +116,3 @@ def _culprit(states: dict[int, State]) -> int:
     """The rank that others wait for, where it is only one."""
     idle = [rank for rank, state in states.items() if state.waiting is None]
     return idle[0] if len(idle) == 1 else -1
-
-
-__all__ = ["failure", "hang", "places"]

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import math
 import os
 import selectors
 import signal
@@ -17,12 +18,12 @@ from parallel_lab.runtime.kernel.forkserver import ForkServer
 from parallel_lab.runtime.kernel.peer import Peer, describe_end, learner_frame, read_stack
 from parallel_lab.runtime.rank.calls import read_calls
 
-PIECE_BYTES = 1 << 20
 OUTPUT_BYTES = 1 << 22  # what is kept of one rank's printing
 GRACE_S = 0.3  # how long after a failure other ranks may report failures of their own
 LOST_GRACE_S = 2.0  # how long the cause of a lost connection may take to show
 ANSWER_S = 1.0  # how long a rank may take to say where it is; on a busy machine it may stand still for a while
 STACK_S = 0.5  # how long the stacks of those that do not answer may take to be written
+STIR_S = 0.02  # what answering a pulse may take of the processor; less is standing still
 PULSE_S = 0.5  # how often quiet ranks are asked whether they all wait
 
 
@@ -79,16 +80,21 @@ class Watch:
         """Whether every rank has ended."""
         return all(peer.code is not None for peer in self.peers)
 
-    def wait(self, timeout_s: float) -> bool:
+    def wait(self, timeout_s: float, still_s: float = math.inf) -> bool:
         """Waits until all ranks are over, or one has failed and the others have had a moment to fail too.
 
         Returns:
-            False when time is up before, or when the ranks are stuck.
+            False when time is up before, when the ranks are stuck, or when they have stood still for `still_s`.
         """
         deadline = time.monotonic() + timeout_s
+        still = 0  # pulses without a sign of life
         while not (self.all_over or self.fatal or self.stuck) and time.monotonic() < deadline:
             self._until(lambda: self.all_over or self.fatal, min(deadline, time.monotonic() + PULSE_S))
+            before = self._work()
             self.stuck = not (self.all_over or self.fatal) and self._stuck(deadline)
+            still = still + 1 if self._work() <= before + STIR_S else 0
+            if still * PULSE_S >= still_s:
+                break
         if self.fatal:
             self._until(lambda: self.all_over or self.cause, time.monotonic() + LOST_GRACE_S)
             self._until(lambda: self.all_over, time.monotonic() + GRACE_S)
@@ -118,11 +124,6 @@ class Watch:
         return any(peer.lost and not peer.may_fail for peer in self.peers)
 
     @property
-    def returned(self) -> bool:
-        """Whether a rank has returned."""
-        return any(peer.done for peer in self.peers)
-
-    @property
     def cause(self) -> bool:
         """Whether a rank failed of its own, and not for the loss of another."""
         blamed = [peer for peer in self.peers if peer.lost and not peer.may_fail]
@@ -145,6 +146,10 @@ class Watch:
         if len(counts) < len(pulses) or counts != before or not pulses:
             return False
         return hopeless(self.ask_states())
+
+    def _work(self) -> float:
+        """What the ranks have done by their last pulse: calls, and seconds of their processors."""
+        return sum(p.pulse["calls"] + p.pulse["processor_s"] if p.pulse else math.nan for p in self.peers if not p.over)
 
     def _native_stacks(self, ranks: list[int]) -> dict[int, list]:
         """Where ranks are that cannot answer: faulthandler writes it from a signal handler, whatever holds Python.
@@ -197,7 +202,7 @@ class Watch:
         os.close(thing) if isinstance(thing, int) else thing.close()
 
     def _on_status(self) -> None:
-        data = os.read(self.status_fd, PIECE_BYTES)
+        data = os.read(self.status_fd, wire.PIECE_BYTES)
         if not data:
             self._close(self.status_fd)
             for peer in self.peers:  # the server is gone, and its ranks with it
@@ -216,7 +221,7 @@ class Watch:
 
     def _on_message(self, peer: Peer, rank: int) -> None:
         try:
-            data = peer.sock.recv(PIECE_BYTES)
+            data = peer.sock.recv(wire.PIECE_BYTES)
         except ConnectionResetError:
             data = b""
         if not data:
@@ -231,7 +236,7 @@ class Watch:
                     self._tell(peer, "go")  # its connections close, so that its peers see it gone
 
     def _on_output(self, peer: Peer) -> None:
-        data = os.read(peer.output_fd, PIECE_BYTES)
+        data = os.read(peer.output_fd, wire.PIECE_BYTES)
         if not data:
             self._close(peer.output_fd)
         elif len(peer.printed) < OUTPUT_BYTES:

@@ -6,6 +6,7 @@ Because it is registered as a backend of `torch.distributed`, PyTorch's own DDP,
 pass through it as well, and so do sub-groups and device meshes.
 """
 
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.futures import Future
 
 from parallel_lab import compat
 from parallel_lab.runtime import tags
@@ -25,7 +25,7 @@ from parallel_lab.runtime.rank.charge import ROOTED, charges, payload_bytes
 from parallel_lab.runtime.rank.emulate import Emulator
 from parallel_lab.runtime.rank.faults import Injector
 from parallel_lab.runtime.rank.liveness import Liveness
-from parallel_lab.runtime.rank.work import CollectiveWork, DoneWork, MessageWork, future_of
+from parallel_lab.runtime.rank.work import CollectiveWork, MessageWork, future_of
 from parallel_lab.trace.record import recorder
 
 # Method of ProcessGroup -> the name in a trace. Several methods are one operation on differently packed tensors.
@@ -71,23 +71,8 @@ class Door:
 door = Door()
 
 
-def axis_of(description: str, label: str) -> str:
-    """The axis of a group, from the description that its maker gave it.
-
-    Device meshes describe theirs as `mesh_dp`; `dist.new_group(group_desc="tp")` gives a name to any group. One without
-    is known by its label.
-    """
-    if not label or description in ("default_pg", "mesh_default"):
-        return ""
-    return re.sub(r"\W+", "_", label if description == "undefined" else description.removeprefix("mesh_"))
-
-
 def _nothing() -> None:
     return None
-
-
-def _at_once() -> float:
-    return 0.0
 
 
 class LabGroup(dist.ProcessGroup):
@@ -107,15 +92,17 @@ class LabGroup(dist.ProcessGroup):
     def __init__(self, inner: dist.ProcessGroup, rank: int, ranks: list[int], name: str, headers: Any = None) -> None:
         super().__init__(rank, len(ranks))  # pyright: ignore[reportCallIssue] (the stubs miss this constructor)
         self.inner, self.ranks, self.label, self.headers = inner, tuple(ranks), name, headers
-        self.axis = axis_of("undefined", name)
         self._name = name
+        self._set_group_desc("undefined")
 
     # torch numbers the group after it is made, and compiled code looks it up by that name.
     def _set_group_name(self, name: str) -> None:
         self._name = name
 
+    # Device meshes describe theirs as `mesh_dp`; `dist.new_group(group_desc="tp")` gives a name to any group.
     def _set_group_desc(self, desc: str) -> None:
-        self.axis = axis_of(desc, self.label)
+        name = self.label if desc == "undefined" else desc.removeprefix("mesh_")
+        self.axis = re.sub(r"\W+", "_", name) if self.label and desc not in ("default_pg", "mesh_default") else ""
 
     @property
     def group_name(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] (a NewType of str)
@@ -155,8 +142,8 @@ class LabGroup(dist.ProcessGroup):
         _, (staged, *_), back = self._staged(kind, kind, (tensors,))
         asked_s, call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
         if dropped:
-            return DoneWork(tensors)
-        due = _at_once
+            return compat.done_work(tensors)
+        due = float
         if door.emulator:
             announce = door.emulator.send if kind == "send" else door.emulator.receive
             due = announce(self.headers, asked_s, size, other, tag)
@@ -187,18 +174,14 @@ class LabGroup(dist.ProcessGroup):
             torch.cuda.current_stream().synchronize()  # the link begins when the tensors are there
         asked_s, call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
         if dropped:
-            return DoneWork(outputs)
+            return compat.done_work(outputs)
 
-        def start() -> dist.Work:
-            return own_way() if own_way else getattr(self.inner, method)(*arguments, **options)
-
-        def over(work: dist.Work) -> tuple[Future, bool]:
-            return future_of(work, on_nccl=on_gpu and door.backend == "nccl")
+        start = own_way or functools.partial(getattr(self.inner, method), *arguments, **options)
+        over = functools.partial(future_of, on_nccl=on_gpu and door.backend == "nccl")
 
         if door.emulator:
             seconds = max(each.seconds(door.emulator.link) for each in (cost, *others))
-            work, late = door.emulator.collective(self.inner, asked_s, start, over, seconds)
-            ends = late, True
+            work, ends = door.emulator.collective(self.inner, asked_s, start, over, seconds)
         else:
             work = start()
             ends = over(work)

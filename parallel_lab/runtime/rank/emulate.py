@@ -8,84 +8,41 @@ first agree on the moment the last of them joined, and on the time of the slowes
 """
 
 import bisect
-import heapq
-import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch.futures import Future
 
 from parallel_lab.network import Link
-from parallel_lab.runtime.rank.precise_sleep import PreciseSleep
+from parallel_lab.runtime.rank.clock import Timer
 
 ROUNDING_S = 1e-6  # gaps are sums of floating-point moments
 REMEMBERED = 1000  # so many messages back a gap on the way in can still be found
 
 
-class Timer:
-    """Runs functions at given moments, on one thread of its own that starts when first needed."""
-
-    def __init__(self) -> None:
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-
-    def at(self, moment_s: float, run: Callable[[], None]) -> None:
-        """Runs `run` at `moment_s` of the monotonic clock."""
-        with self._changed:
-            heapq.heappush(self._queue, (moment_s, next(self._order), run))
-            self._changed.notify()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, daemon=True, name="link")
-                self._thread.start()
-
-    def _loop(self) -> None:
-        clock = PreciseSleep(self._changed.wait)
-        while True:
-            with self._changed:
-                while not self._queue:
-                    self._changed.wait()
-                run = heapq.heappop(self._queue)[2] if clock.approach(self._queue[0][0]) else None
-            if run:
-                run()
-
-
 class LateFuture(Future):
-    """A future that an emulated link completes at `due_s` of the monotonic clock."""
+    """The future of a collective that a link holds back, completed at `due_s` of the monotonic clock.
 
-    due_s = 0.0
-
-
-class Pending(NamedTuple):
-    """A collective under way.
-
-    Attributes:
-        joined: the future of its header.
-        payload: the future of its bytes.
+    Args:
         header: when the last rank joined, and how long the slowest takes.
-        late: the future that the caller has.
+        joined: the future of the header.
+        payload: the future of the bytes.
     """
 
-    joined: Future
-    payload: Future
-    header: torch.Tensor
-    late: LateFuture
-
-    def arrived(self) -> bool:
-        """Whether header and bytes are here."""
-        return self.joined.done() and self.payload.done()
+    def __init__(self, header: torch.Tensor, joined: Future, payload: Future) -> None:
+        super().__init__()
+        self.header, self.joined, self.payload = header, joined, payload
+        self.due_s = 0.0
 
     def deliver(self) -> None:
         """Hands the result, or the error, to the caller."""
         try:
-            self.late.set_result(self.payload.value())
+            self.set_result(self.payload.value())
         except Exception as error:
-            self.late.set_exception(error)
+            self.set_exception(error)
 
 
 class WayIn:
@@ -123,7 +80,7 @@ class Emulator:
         self.timer = Timer()
         self.out_free_s = 0.0
         self.way_in = WayIn()
-        self.pending: deque[Pending] = deque()
+        self.pending: deque[LateFuture] = deque()
         self._lock = threading.Lock()
 
     def send(
@@ -165,29 +122,25 @@ class Emulator:
         start: Callable[[], dist.Work],
         future_of: Callable[[dist.Work], tuple[Future, bool]],
         seconds: float,
-    ) -> tuple[dist.Work, LateFuture]:
-        """Starts a collective that this rank asked for at `asked_s`, and that takes its link `seconds`.
-
-        Returns its handle and the future that completes when the link would have done it.
-        """
+    ) -> tuple[dist.Work, tuple[LateFuture, bool]]:
+        """Starts a collective that was asked for at `asked_s` and takes `seconds`; returns its handle and its end."""
         header = torch.tensor([asked_s, seconds], dtype=torch.float64)
         options = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
         joined = inner.allreduce([header], options).get_future()
         work = start()
-        entry = Pending(joined, future_of(work)[0], header, LateFuture())
-        self.pending.append(entry)
-        entry.joined.add_done_callback(self._advance)
-        entry.payload.add_done_callback(self._advance)
-        return work, entry.late
+        late = LateFuture(header, joined, future_of(work)[0])
+        self.pending.append(late)
+        late.joined.add_done_callback(self._advance)
+        late.payload.add_done_callback(self._advance)
+        return work, (late, True)
 
     def _advance(self, _: Future) -> None:
         """Gives each collective its turn on the link, in the order of issue: the backend's threads may overtake."""
         with self._lock:
-            while self.pending and self.pending[0].arrived():
-                entry = self.pending.popleft()
-                joined_s, seconds = entry.header.tolist()
-                start_s = max(joined_s, self.out_free_s, self.way_in.free_s)
-                self.out_free_s = entry.late.due_s = start_s + seconds
-                self.way_in.book(entry.late.due_s, seconds)
-                self.timer.at(entry.late.due_s, entry.deliver)
+            while self.pending and self.pending[0].joined.done() and self.pending[0].payload.done():
+                late = self.pending.popleft()
+                joined_s, seconds = late.header.tolist()
+                self.out_free_s = late.due_s = max(joined_s, self.out_free_s, self.way_in.free_s) + seconds
+                self.way_in.book(late.due_s, seconds)
+                self.timer.at(late.due_s, late.deliver)

@@ -59,18 +59,14 @@ class Injector:
             if fault.kind not in (None, kind):
                 continue
             with self._lock:
-                count, self.seen[index] = self.seen[index], self.seen[index] + 1
+                count = self.seen[index]
+                self.seen[index] += 1
             if fault.nth not in (None, count):
                 continue
-            dropped = strike(fault) or dropped
+            if isinstance(fault, Kill):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if isinstance(fault, Delay):
+                with span("delay"):
+                    time.sleep(fault.seconds)
+            dropped |= isinstance(fault, Drop)
         return dropped
-
-
-def strike(fault: Fault) -> bool:
-    """Does what the fault says; True when the operation is to be dropped."""
-    if isinstance(fault, Kill):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if isinstance(fault, Delay):
-        with span("delay"):
-            time.sleep(fault.seconds)
-    return isinstance(fault, Drop)

@@ -23,13 +23,14 @@ import torch.distributed as dist
 from parallel_lab import compat
 from parallel_lab.network import Link
 from parallel_lab.runtime import wire
-from parallel_lab.runtime.device import Device, Stopwatch
+from parallel_lab.runtime.device import Device
 from parallel_lab.runtime.rank import backend
 from parallel_lab.runtime.rank.calls import CallLog
 from parallel_lab.runtime.rank.emulate import Emulator
 from parallel_lab.runtime.rank.faults import Fault, Injector
 from parallel_lab.runtime.rank.liveness import Liveness
-from parallel_lab.trace.record import Recorder, install, recorder
+from parallel_lab.runtime.rank.recording import start_recorder
+from parallel_lab.trace.record import recorder
 
 # What gloo says when the other side of a connection is gone: what failed is another rank, not this one's.
 _LOST = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "Read error", "connectFullMesh")
@@ -93,16 +94,17 @@ class Kernel:
 
     def listen(self) -> None:
         """Answers the kernel until it lets this rank go, or is gone itself. A number is that of a rank that died."""
-        with contextlib.suppress(EOFError, OSError):
-            while (question := wire.receive(self.sock)) != "go":
+        with contextlib.suppress(OSError):
+            for question in wire.messages(self.sock):
+                if question == "go":
+                    return self.released.set()
                 if question == "report":
                     self.tell("state", **_calls(), stack=_main_stack())
                 elif isinstance(question, int):
                     backend.door.liveness.note(question)
                 else:
-                    self.tell("pulse", waiting=backend.door.calls.waiting(), calls=backend.door.calls.total)
-            self.released.set()
-            return
+                    log = backend.door.calls
+                    self.tell("pulse", waiting=log.waiting(), calls=log.total, processor_s=time.process_time())
         os._exit(1)
 
     def report_progress(self, label: str, done: int, total: int | None) -> None:
@@ -155,10 +157,7 @@ def _prepare(rank: int, job: Job) -> None:
         _take_gpu(job.device.of(rank), at_once=job.device.backend == "nccl" or job.memory_bytes is not None)
     if job.memory_bytes is not None:
         limit_memory(job.memory_bytes)
-    keeper = Recorder(rank, job.began_s, job.record)
-    keeper.stopwatch = Stopwatch() if job.device.kind == "cuda" else None
-    keeper.in_backward = lambda: compat.backward_pass() >= 0
-    install(keeper)
+    start_recorder(rank, job.began_s, job.record)
     log = CallLog(os.path.join(job.folder, f"calls{rank}"))
     emulator = Emulator(job.link) if job.link else None
     faults, liveness = Injector(rank, job.faults), Liveness(job.may_fail)

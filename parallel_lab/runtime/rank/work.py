@@ -11,33 +11,12 @@ from torch.futures import Future
 
 from parallel_lab.runtime.rank import calls, nccl
 from parallel_lab.runtime.rank.calls import Call
+from parallel_lab.runtime.rank.clock import PreciseSleep
 from parallel_lab.runtime.rank.liveness import Liveness
-from parallel_lab.runtime.rank.precise_sleep import PreciseSleep
 from parallel_lab.trace.record import Recorder
 
 
-class DoneWork(dist.Work):
-    """The handle of an operation that a fault swallowed: complete from the start."""
-
-    def __init__(self, tensors: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.future: Future = Future()
-        self.future.set_result(tensors)
-
-    def wait(self, timeout=None) -> bool:
-        """Returns at once."""
-        return True
-
-    def is_completed(self) -> bool:
-        """True."""
-        return True
-
-    def get_future(self) -> Future:
-        """A completed future."""
-        return self.future
-
-
-class LabWork(dist.Work):
+class _LabWork(dist.Work):
     """A handle that keeps the log and the trace: the base of both kinds."""
 
     def __init__(self, inner: dist.Work, call: Call, recorder: Recorder, index: int) -> None:
@@ -45,25 +24,8 @@ class LabWork(dist.Work):
         self.inner, self.call, self.recorder, self.index = inner, call, recorder, index
         self.wait_s = 0.0
 
-    def is_completed(self) -> bool:
-        """Whether the operation is over."""
-        return self.inner.is_completed()
-
-    def is_success(self) -> bool:
-        """Whether it is over and well."""
-        return self.inner.is_success()
-
-    def result(self) -> list[torch.Tensor]:
-        """The tensors of the inner handle."""
-        return self.inner.result()
-
-    def _source_rank(self) -> int:
-        return self.inner._source_rank()
-
-    source_rank = _source_rank
-
     @contextlib.contextmanager
-    def waiting(self):
+    def _waiting(self):
         """Marks the rank as standing still for this operation, and times it."""
         if self.call.state != calls.DONE:
             self.call.state = calls.WAITING
@@ -98,11 +60,14 @@ def _wait_for(work: dist.Work, future: Future) -> None:
         future.set_exception(error)
 
 
-class CollectiveWork(LabWork):
+class CollectiveWork(_LabWork):
     """The handle of a collective. DDP never calls `wait` but takes the future, so completion is recorded there too.
 
     Args:
-        inner, call, recorder, index: see `LabWork`.
+        inner: the handle of the backend.
+        call: in the log.
+        recorder: of this rank.
+        index: of the span.
         over: the future that completes when the collective is over, and whether it is the lab's own.
         after: runs once, when the result has arrived, and before anyone is told: it copies staged tensors back.
         outputs: the caller's tensors where others were staged for them; the future then gives these.
@@ -120,7 +85,7 @@ class CollectiveWork(LabWork):
 
     def wait(self, timeout=None) -> bool:
         """Blocks until the collective is over; raises what went wrong."""
-        with self.waiting():
+        with self._waiting():
             if self.ours:
                 self.over.wait()
             self.inner.wait()  # over already where the future is ours; on a GPU it tells the stream to wait as well
@@ -163,7 +128,7 @@ class CollectiveWork(LabWork):
 _clock = PreciseSleep()
 
 
-class MessageWork(LabWork):
+class MessageWork(_LabWork):
     """The handle of a send or a receive. gloo gives these no future: `wait` is where their end is seen.
 
     `due` is called once the message has arrived and returns the moment of the monotonic clock at which an emulated
@@ -181,7 +146,7 @@ class MessageWork(LabWork):
         """Blocks until the message is delivered; raises what went wrong."""
         if self._finished:
             return True
-        with self.waiting():
+        with self._waiting():
             due_s = self.liveness.wait(self.call.peer, self._arrival)
             _clock.until(due_s)
         self._finished = True
@@ -193,3 +158,12 @@ class MessageWork(LabWork):
     def _arrival(self) -> float:
         self.inner.wait()
         return self.due()
+
+    def is_completed(self) -> bool:
+        """Whether the message is here, or on its emulated link."""
+        return self.inner.is_completed()
+
+    def _source_rank(self) -> int:
+        return self.inner._source_rank()
+
+    source_rank = _source_rank

@@ -1,10 +1,9 @@
 """Virtual time, as chapters use it: `schedule` what happens when, `replay` it with real gradients, draw its `trace`."""
 
+from parallel_lab.parameter_server import Update
 from parallel_lab.plan import RECV, SEND
 from parallel_lab.synchronization.local_sgd import LocalSteps
-from parallel_lab.synchronization.record import Update, histogram
-from parallel_lab.synchronization.virtual.clock import Schedule, Strategy, schedule, slow_worker
-from parallel_lab.synchronization.virtual.events import Costs
+from parallel_lab.synchronization.virtual.clock import Costs, Schedule, Strategy, schedule, slow_worker
 from parallel_lab.synchronization.virtual.retrain import Curve, replay
 from parallel_lab.trace import Span, Trace
 
@@ -20,19 +19,15 @@ def trace(timetable: Schedule, message_bytes: int = 0) -> Trace:
     spans: list[Span] = []
     for update in timetable:
         if not local:
-            spans += _messages(update, costs, message_bytes)
+            spans.append(_span(update, "pull", update.started_s - costs.pull_s, update.started_s, RECV))
+            came_s = update.computed_s + costs.push_s
+            spans.append(_span(update, "push", update.computed_s, came_s, SEND, message_bytes))
         elif last[update.worker, update.version] == update.step:
             began_s = update.finished_s - costs.push_s - costs.pull_s
             spans.append(_span(update, "meet", began_s, update.finished_s, SEND, message_bytes))
         kind = "dropped" if update.dropped else "gradient"
         spans.append(_span(update, kind, update.started_s, update.computed_s))
     return Trace(timetable.workers, tuple(sorted(spans, key=lambda s: (s.rank, s.start_s))), simulated=True)
-
-
-def _messages(update: Update, costs: Costs, message_bytes: int) -> list[Span]:
-    pull = _span(update, "pull", update.started_s - costs.pull_s, update.started_s, RECV)
-    push = _span(update, "push", update.computed_s, update.computed_s + costs.push_s, SEND, message_bytes)
-    return [pull, push]
 
 
 def _span(update: Update, kind: str, start_s: float, end_s: float, lane: str = "compute", size_bytes: int = 0) -> Span:
@@ -46,7 +41,6 @@ __all__ = [
     "Schedule",
     "Strategy",
     "Update",
-    "histogram",
     "replay",
     "schedule",
     "slow_worker",

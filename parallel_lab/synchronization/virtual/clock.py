@@ -8,18 +8,26 @@ The network is a delay: `push_s` from a worker to the shared weights, `pull_s` b
 each other. Events at the same moment happen in the order of the worker's index.
 """
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from parallel_lab.agree.arguments import number, whole
 from parallel_lab.model.data import shard_sizes
-from parallel_lab.parameter_server import Rule
+from parallel_lab.parameter_server import Ledger, Rule, Update
 from parallel_lab.synchronization.local_sgd import LocalSteps
-from parallel_lab.synchronization.record import Update
-from parallel_lab.synchronization.virtual.events import Costs, Server
 
 Strategy = Rule | LocalSteps
 StepSeconds = Callable[[int, int], float] | Sequence[float] | float
+
+
+class Costs(NamedTuple):
+    """What things take, in seconds."""
+
+    step_s: Callable[[int, int], float]  # computing a gradient, by worker and its step
+    push_s: float  # a message to the shared weights
+    pull_s: float  # a message back
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Schedule(Sequence[Update]):
 
     @property
     def staleness(self) -> list[int]:
-        """Of each gradient that was used, in the order of use; see `record.histogram`."""
+        """Of each gradient that was used, in the order of use."""
         return [update.staleness for update in self.updates if not update.dropped]
 
 
@@ -81,7 +89,7 @@ def schedule(
     if not isinstance(strategy, Rule):
         raise TypeError(f"strategy={strategy!r}: expected a rule, such as Stale(bound=2), or LocalSteps(every=8)")
     strategy.check(workers, servers=1)
-    return Schedule(strategy, workers, tuple(Server(strategy, workers, updates, costs).run()), costs)
+    return Schedule(strategy, workers, tuple(Events(strategy, workers, updates, costs).run()), costs)
 
 
 def slow_worker(workers: int, factor: float = 3.0, step_s: float = 1.0) -> list[float]:
@@ -116,3 +124,47 @@ def _local(every: int, workers: int, updates: int, costs: Costs) -> list[Update]
         found += [step._replace(finished_s=now_s) for step in steps]
         version += 1
     return found
+
+
+class Events(Ledger):
+    """The queue of pushes under way: `updates` gradients of `workers` workers, under the rule that a real server asks.
+
+    A worker that is done, and has no further gradient to compute, is no longer waited for.
+    """
+
+    def __init__(self, rule: Rule, workers: int, updates: int, costs: Costs) -> None:
+        super().__init__(rule, workers)
+        self.costs, self.left, self.now_s = costs, updates, 0.0
+        self.waiting: list[int] = []  # workers that want to read, in the order of asking
+        self.arrivals: list[tuple[float, int, Update]] = []
+
+    def run(self) -> list[Update]:
+        """The updates, in the order in which they took effect."""
+        for worker in range(len(self.state.clocks)):
+            self._ask(worker)
+        while self.arrivals:
+            self.now_s, worker, push = heapq.heappop(self.arrivals)
+            self.take(push)
+            self._ask(worker)
+        return self.updates
+
+    def now(self) -> float:
+        """When the last push arrived."""
+        return self.now_s
+
+    def _ask(self, worker: int) -> None:
+        self.waiting.append(worker)
+        while ready := [w for w in self.waiting if self.rule.may_pull(self.state, w)]:
+            for one in ready:
+                self.waiting.remove(one)
+                self._start(one)
+
+    def _start(self, worker: int) -> None:
+        """Begins a gradient at the present version; if there is none left, the worker leaves."""
+        if not self.left:
+            return self.leave(worker)
+        self.left -= 1
+        step, started_s = self.state.clocks[worker], self.now_s + self.costs.pull_s
+        computed_s = started_s + self.costs.step_s(worker, step)
+        push = Update(worker, started_s, 0.0, self.state.version, 0, 0, False, step, computed_s)
+        heapq.heappush(self.arrivals, (computed_s + self.costs.push_s, worker, push))

@@ -4,26 +4,23 @@ A strategy that never waits makes more updates in the same time, from staler gra
 a matter of measurement, over several seeds, with a learning rate chosen for each strategy: one rate for all would
 favor whichever it happens to suit: an asynchronous update holds one gradient, a synchronous one the mean of n.
 
-    task = compare.digits()
+    task = compare.language(batch=8, config=GPTConfig(seq=32, layers=2, heads=2, width=32))
     found = compare.curves(task, compare.strategies(4), seeds=range(5), slow=3.0)
-    compare.at_seconds(found, seconds=40.0)       # {"synchronous": Spread(mean=..., stdev=..., seeds=5), ...}
+    statistics.fmean(curve.losses[-1] for curve in found["synchronous"])
 
 Seeds are independent, so ranks may share them: each calls `curves` with its own, and `merge` puts the results together.
 """
 
 import math
 import statistics
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
-from parallel_lab import model as lab  # not by name: a rank that compares nothing must not load scikit-learn
-from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch, text, text_batches
 from parallel_lab.model.gpt import GPTConfig
 from parallel_lab.model.reference import build
@@ -53,35 +50,17 @@ class Task:
     rates: Mapping[str, float] = field(default_factory=dict)  # of single strategies, instead of `options`; see `tuned`
 
 
-class Spread(NamedTuple):
-    """A loss over seeds. Where training blew up from one of them, the mean is infinite and the deviation NaN."""
-
-    mean: float
-    stdev: float  # the sample standard deviation; 0 for one seed
-    seeds: int  # how many
-
-
 _MANY = 1 << 20  # batches of a stream: more than any schedule asks for
 
 
-def digits(batch: int = 16, widths: Sequence[int] = (64, 32, 10), lr: float = 0.2) -> Task:
-    """Handwritten digits, an MLP, SGD; each worker draws batches of `batch` images in an order of its own."""
+def language(batch: int, config: GPTConfig) -> Task:
+    """English text byte by byte, `batch` sequences for a gradient, and a GPT; each worker draws in its own order."""
 
     def batches(seed: int) -> Source:
-        return lambda worker, workers: lab.digit_batches(batch, _MANY, seed=workers * seed + worker)
+        return lambda worker, workers: text_batches(config.seq, batch, _MANY, seed=workers * seed + worker)
 
-    return Task(lambda seed: build(tuple(widths), seed), batches, lab.digit_images("test"), options={"lr": lr})
-
-
-def language(batch: int = 4, config: GPTConfig | None = None, lr: float = 0.3, held_out: int = 32) -> Task:
-    """English text byte by byte, a GPT (2 layers, width 32, 32 bytes of context by default), SGD."""
-    shape = config or GPTConfig(seq=32, layers=2, heads=2, width=32)
-
-    def batches(seed: int) -> Source:
-        return lambda worker, workers: text_batches(shape.seq, batch, _MANY, seed=workers * seed + worker)
-
-    (validation,) = text_batches(shape.seq, held_out, 1, data=text("validation"))
-    return Task(lambda seed: build(shape, seed), batches, validation, options={"lr": lr})
+    (validation,) = text_batches(config.seq, 32, 1, data=text("validation"))
+    return Task(lambda seed: build(config, seed), batches, validation, options={"lr": 0.3})
 
 
 def strategies(workers: int) -> dict[str, Strategy]:
@@ -122,10 +101,10 @@ def curves(
     found: Curves = {name: [] for name in chosen}
     for seed in seeds:
         for name, plan in plans.items():
-            options = {**task.options, **({"lr": task.rates[name]} if name in task.rates else {})}
-            model, batches = task.model(seed), task.batches(seed)
-            shared: dict[str, Any] = {"held_out": task.held_out, "points": points, **options}
-            found[name].append(replay(plan, model, batches, task.optimizer_class, **shared))
+            options = {"held_out": task.held_out, "points": points, **task.options}
+            if name in task.rates:
+                options["lr"] = task.rates[name]
+            found[name].append(replay(plan, task.model(seed), task.batches(seed), task.optimizer_class, **options))
     return found
 
 
@@ -139,7 +118,7 @@ def tuned(
     seeds = list(seeds)
     best: dict[str, tuple[float, float]] = {}
     for rate in rates:
-        trial = Task(task.model, task.batches, task.held_out, task.optimizer_class, {**task.options, "lr": rate})
+        trial = replace(task, options={**task.options, "lr": rate}, rates={})
         for name, found in curves(trial, chosen, seeds, **settings).items():
             mean = statistics.fmean(curve.losses[-1] for curve in found)
             # A rate at which training blew up has a loss of NaN, and never counts as best.
@@ -151,36 +130,3 @@ def merge(parts: Iterable[Curves]) -> Curves:
     """The curves of several ranks as one, in the order of the ranks."""
     parts = list(parts)
     return {name: list(chain.from_iterable(part[name] for part in parts)) for name in parts[0]}
-
-
-def at_samples(found: Curves, samples: int) -> dict[str, Spread]:
-    """The loss of each strategy once it had used so many samples; see `at_seconds` for points between and errors."""
-    whole("samples", samples)
-    return _spreads(found, lambda curve: curve.samples, samples)
-
-
-def at_seconds(found: Curves, seconds: float) -> dict[str, Spread]:
-    """The loss of each strategy after so many simulated seconds.
-
-    That is the loss at the last point of the curve that is not later, so nothing is counted before it was reached.
-
-    Raises:
-        ValueError: a curve has no such point yet, or ended before (its quality then is not known).
-    """
-    return _spreads(found, lambda curve: curve.seconds, seconds)
-
-
-def _spreads(found: Curves, places: Callable[[Curve], Sequence[float]], place: float) -> dict[str, Spread]:
-    return {name: _spread([_at(places(curve), curve.losses, place) for curve in some]) for name, some in found.items()}
-
-
-def _at(places: Sequence[float], losses: Sequence[float], place: float) -> float:
-    if not places[0] <= place <= places[-1]:
-        raise ValueError(f"{place} lies outside a curve from {places[0]} to {places[-1]}: compare within all of them")
-    return losses[bisect_right(places, place) - 1]
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    if not all(map(math.isfinite, values)):
-        return Spread(math.inf, math.nan, len(values))
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -19,15 +20,17 @@ from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.weighted import Loss, mean_loss
+from parallel_lab.parameter_server import Update
+from parallel_lab.parameter_server.server import mean_in_place
 from parallel_lab.synchronization.batches import Source, own
 from parallel_lab.synchronization.diloco import OuterSteps, outer_step
 from parallel_lab.synchronization.local_sgd import LocalSteps
-from parallel_lab.synchronization.record import Update
 from parallel_lab.synchronization.replicas import trained
 from parallel_lab.synchronization.train import weights
 from parallel_lab.synchronization.virtual.clock import Schedule
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+Versions = Iterator[tuple[Update, Tensor]]  # of the shared weights: the last gradient in each, and the weights (P,)
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,13 @@ class Gradients:
     def __init__(self, model: nn.Module, batches: Source, workers: int, loss: Loss) -> None:
         self.model, self.loss = model, loss
         self.parameters = trained(model)
+        self.start = parameters_to_vector(self.parameters).detach()
         self.streams = [iter(own(batches, worker, workers)) for worker in range(workers)]
         self.samples = 0  # used so far
         self.losses: list[float] = []  # of the gradients since the list was last emptied
 
     def of(self, worker: int, at: Tensor) -> tuple[Tensor, float]:
-        """The gradient of the worker's next batch at the weights `at`, both (P,), and how much it counts in a mean.
-
-        Raises:
-            ValueError: the worker has no batch left.
-        """
+        """The gradient of the worker's next batch at the weights `at`, both (P,), and how much it counts in a mean."""
         batch = next(self.streams[worker], None)
         if batch is None:
             raise ValueError(f"worker {worker} has no batch left: give each worker as many as there are updates")
@@ -91,13 +91,12 @@ def replay(
     loss: Loss = cross_entropy,
     held_out: Batch | None = None,
     points: int = 20,
-    workers: int | None = None,
     **optimizer_kwargs,
 ) -> Curve:
     """Trains a copy of `model` in the order of `schedule` and returns its quality on the way.
 
     Args:
-        schedule: a `Schedule`, or a real run's `Record.updates` (of one server).
+        schedule: a `Schedule`, or a real run's `Record.updates` (of one server), in which every worker occurs.
         model: the start.
         batches: as the real strategies take them; each worker draws from its own as often as it computes.
         optimizer_class: `optimizer_class([weights], **optimizer_kwargs)`, as a server makes it: over one flat vector,
@@ -105,7 +104,6 @@ def replay(
         loss: of (outputs, targets), as `train` takes it.
         held_out: the batch on which quality is measured; without it, the training loss.
         points: how many points the curve has, or fewer where there are fewer updates of the shared weights.
-        workers: how many; known from a `Schedule`, otherwise by default those that occur.
         optimizer_kwargs: for `optimizer_class`, as in `lr=0.1`.
 
     Raises:
@@ -113,14 +111,25 @@ def replay(
     """
     if not schedule:
         raise ValueError("an empty schedule: nothing to train")
-    known = schedule.workers if isinstance(schedule, Schedule) else 1 + max(update.worker for update in schedule)
-    gradients = Gradients(deepcopy(model), batches, workers or known, loss)
-
-    def make(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return optimizer_class(parameters, **optimizer_kwargs)
-
+    whole("points", points)
+    workers = schedule.workers if isinstance(schedule, Schedule) else 1 + max(update.worker for update in schedule)
+    gradients = Gradients(deepcopy(model), batches, workers, loss)
+    make = partial(optimizer_class, **optimizer_kwargs)
+    if isinstance(schedule, Schedule) and isinstance(schedule.strategy, LocalSteps):
+        versions = _local(schedule, schedule.strategy, gradients, make)
+    else:
+        versions = _served(schedule, gradients, make)
+    total = len({update.version for update in schedule if not update.dropped})
+    samples, seconds, losses, at = [], [], [], torch.empty(0)
     with _one_thread():
-        return _curve(_versions(schedule, gradients, make), schedule, gradients, held_out, whole("points", points))
+        for index, (update, at) in enumerate(versions, start=1):
+            # `points` of the versions, evenly spread, the last among them.
+            if index * points // total > (index - 1) * points // total:
+                samples.append(gradients.samples)
+                seconds.append(update.finished_s)
+                losses.append(gradients.held_out(held_out, at))
+    vector_to_parameters(at, gradients.parameters)
+    return Curve(samples, seconds, losses, weights(gradients.model))
 
 
 @contextmanager
@@ -134,88 +143,43 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _versions(schedule: Sequence[Update], gradients: Gradients, make: Make) -> Iterator[tuple[Update, Tensor]]:
-    start = parameters_to_vector(gradients.parameters).detach()
-    if isinstance(schedule, Schedule) and isinstance(schedule.strategy, LocalSteps):
-        return _local(schedule, schedule.strategy, gradients, start, make)
-    return _served(schedule, gradients, start, make)
-
-
-def _served(
-    schedule: Sequence[Update], gradients: Gradients, start: Tensor, make: Make
-) -> Iterator[tuple[Update, Tensor]]:
-    """Each update of the server's weights: the last gradient in it, and the weights (P,) after it."""
-    parameter = nn.Parameter(start.clone())
+def _served(schedule: Sequence[Update], gradients: Gradients, make: Make) -> Versions:
+    """The versions of a server's weights."""
+    parameter = nn.Parameter(gradients.start.clone())
     optimizer = make([parameter])
     needed = {update.read_version: index for index, update in enumerate(schedule)}  # the last to read each version
     closing = {update.version: index for index, update in enumerate(schedule) if not update.dropped}
-    kept = {0: start}
+    kept = {0: gradients.start}
     held: dict[int, tuple[Tensor, float]] = {}
     for index, update in enumerate(schedule):
         gradient = gradients.of(update.worker, kept[update.read_version])
-        if needed[update.read_version] == index:
-            del kept[update.read_version]
-        if update.dropped:
-            continue
-        held[update.worker] = gradient
-        if closing[update.version] == index:
-            parameter.grad = _mean([held[worker] for worker in sorted(held)])
-            optimizer.step()
-            held.clear()
-            kept[update.version] = parameter.detach().clone()
-            yield update, kept[update.version]
-            kept = {version: value for version, value in kept.items() if needed.get(version, -1) > index}
+        if not update.dropped:
+            held[update.worker] = gradient
+            if closing[update.version] == index:
+                parameter.grad = mean_in_place([held[worker] for worker in sorted(held)])
+                optimizer.step()
+                held.clear()
+                kept[update.version] = parameter.detach().clone()
+                yield update, kept[update.version]
+        kept = {version: at for version, at in kept.items() if needed.get(version, -1) > index}
 
 
-def _mean(held: Sequence[tuple[Tensor, float]]) -> Tensor:
-    """The mean of gradients (P,), each with its weight; summed as a server does, so that no bit differs."""
-    total = sum(weight for _, weight in held) or 1.0  # where nothing counts, the mean is 0
-    mean = held[0][0] * (held[0][1] / total)
-    for gradient, weight in held[1:]:
-        mean.add_(gradient, alpha=weight / total)
-    return mean
-
-
-def _local(
-    schedule: Sequence[Update], strategy: LocalSteps, gradients: Gradients, start: Tensor, make: Make
-) -> Iterator[tuple[Update, Tensor]]:
-    """Each meeting: the last step before it, and the weights (P,) after it."""
-    workers = len(gradients.streams)
-    own_weights = [nn.Parameter(start.clone()) for _ in range(workers)]
+def _local(schedule: Schedule, strategy: LocalSteps, gradients: Gradients, make: Make) -> Versions:
+    """The versions after each meeting; without an outer step of its own, the outer step is the mean of the weights."""
+    lr, mu = (strategy.outer_lr, strategy.outer_momentum) if isinstance(strategy, OuterSteps) else (1.0, 0.0)
+    shared, momentum = gradients.start.clone(), torch.zeros_like(gradients.start)
+    own_weights = [nn.Parameter(shared.clone()) for _ in range(schedule.workers)]
     optimizers = [make([parameter]) for parameter in own_weights]
-    shared, momentum = start.clone(), torch.zeros_like(start)
     for _, round_ in groupby(schedule, key=lambda update: update.version):
-        steps, seen = list(round_), [0.0] * workers
+        steps, seen = list(round_), [0.0] * schedule.workers
         for update in steps:
             worker = update.worker
             own_weights[worker].grad, weight = gradients.of(worker, own_weights[worker].detach())
             optimizers[worker].step()
             seen[worker] += weight
         with torch.no_grad():
-            outer = [(shared - own_weights[w], seen[w]) for w in range(workers) if seen[w]]
-            if isinstance(strategy, OuterSteps):
-                outer_step(shared, momentum, _mean(outer), strategy.outer_lr, strategy.outer_momentum)
-            else:
-                shared.sub_(_mean(outer))
+            outer = [(shared - own, count) for own, count in zip(own_weights, seen, strict=True) if count]
+            outer_step(shared, momentum, mean_in_place(outer), lr, mu)
             for parameter in own_weights:
                 parameter.copy_(shared)
         yield steps[-1], shared.clone()
-
-
-def _curve(
-    versions: Iterator[tuple[Update, Tensor]],
-    schedule: Sequence[Update],
-    gradients: Gradients,
-    held_out: Batch | None,
-    points: int,
-) -> Curve:
-    total = len({update.version for update in schedule if not update.dropped})
-    samples, seconds, losses, at = [], [], [], torch.empty(0)
-    for index, (update, at) in enumerate(versions, start=1):
-        # `points` of the versions, evenly spread, the last among them.
-        if index * points // total > (index - 1) * points // total:
-            samples.append(gradients.samples)
-            seconds.append(update.finished_s)
-            losses.append(gradients.held_out(held_out, at))
-    vector_to_parameters(at, gradients.parameters)
-    return Curve(samples, seconds, losses, weights(gradients.model))

@@ -1,0 +1,173 @@
+"""The laboratory of a grader: runs learner code in ranks on fresh random inputs and hands back what happened.
+
+It is there for the honest mistake and the tempting shortcut, not for a learner who sets out to fool his own grader.
+Each rank draws its own input, and only the kernel computes what is expected, afterwards. A result without messages is
+seen in the bytes; messages for show are seen when one arrives changed and changes nothing; a send that nobody waited
+for is in the trace. Files, imports and prints are nobody's business.
+
+No limit is by the clock, so a busy machine changes no verdict: a rank is ended when it has computed too long, and the
+ranks when none of them has computed or called anything for `STILL_S`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from parallel_lab.grading.case import Case
+from parallel_lab.grading.rank_side import Returned, graded
+from parallel_lab.runtime import Deadlock, LaunchError, RankFailed, launch
+from parallel_lab.trace import Trace
+
+STILL_S = 8.0
+LONGEST_S = 900.0  # nothing comes near; a limit for what neither computes, nor waits, nor ends
+MEMORY_BYTES = 2 * 2**30
+
+
+class Wrong(AssertionError):
+    """An answer does not do what is asked.
+
+    Attributes:
+        seen: what was expected and what was seen, at which world size.
+        advice: what to look at next, one sentence; may be empty.
+    """
+
+    def __init__(self, seen: str, advice: str = "") -> None:
+        super().__init__(seen)
+        self.seen = seen
+        self.advice = advice
+
+
+class Stuck(Wrong):
+    """The ranks waited for each other; running on would only wait again."""
+
+
+class NotStarted(Exception):
+    """The answer is still the stub."""
+
+
+@dataclass
+class Outcome:
+    """One run of the learner's function on all ranks.
+
+    Attributes:
+        case: what was run.
+        inputs: the arguments of each rank, made again in the kernel.
+        results: what each rank returned, in plain tensors, numbers, lists and dicts.
+        given: each rank's arguments as they were after the call.
+        trace: what was recorded.
+        seeds: what each rank's input was made from.
+        printed: what each rank printed.
+        expect: computes what each rank should return.
+    """
+
+    case: Case
+    inputs: list[tuple]
+    results: list[Any]
+    given: list[Any]
+    trace: Trace
+    seeds: tuple[int, ...] = ()
+    printed: Sequence[str] = ()
+    expect: Callable[["Outcome"], list] = lambda outcome: outcome.results
+
+    @cached_property
+    def expected(self) -> list:
+        """What each rank should return."""
+        return self.expect(self)
+
+    @property
+    def ranks(self) -> int:
+        """How many there were."""
+        return self.case.ranks
+
+    @property
+    def at(self) -> str:
+        """`at 3 ranks`, to begin a message with."""
+        return self.case.at
+
+
+class Lab:
+    """Runs the cases of one exercise for one answer, each case once.
+
+    Args:
+        exercise: gives inputs, driver and expectation.
+        fn: the learner's function.
+        seeds: of the ranks' inputs, to repeat an earlier check; none for fresh ones.
+    """
+
+    def __init__(self, exercise: Any, fn: Callable, seeds: Sequence[int] = ()) -> None:
+        self.exercise, self.fn, self.seeds = exercise, fn, tuple(seeds)
+        self.last: Outcome | None = None
+        self._outcomes: dict[Case, Outcome | Wrong] = {}
+
+    def run(self, case: Case) -> Outcome:
+        """What happened in `case`.
+
+        Raises:
+            Wrong: a rank raised, its collectives do not fit together, a message was never waited for, or a technique
+                was used.
+            Stuck: the ranks waited for each other.
+            NotStarted: the function raised NotImplementedError.
+        """
+        self.last = None
+        if case not in self._outcomes:
+            try:
+                self._outcomes[case] = self._launched(case)
+            except Wrong as wrong:
+                self._outcomes[case] = wrong
+        outcome = self._outcomes[case]
+        if isinstance(outcome, Wrong):
+            raise outcome
+        self.last = outcome
+        return outcome
+
+    def _launched(self, case: Case) -> Outcome:
+        task, whole = self.exercise, replace(case, defaults=tuple(self.exercise.settings.items()))
+        try:
+            run = launch(
+                *(graded, self.fn, whole, task.given, task.drive, self.seeds),
+                ranks=case.ranks, link=whole.get("link"), device=task.device,
+                timeout=LONGEST_S, still_s=STILL_S, memory_bytes=MEMORY_BYTES, echo=False,
+            )  # fmt: skip
+        except Deadlock as error:
+            left = " has returned" in error.report
+            advice = "A rank returned while another waits for it: did it wait for its isend?" if left else ""
+            raise Stuck(f"{case.at}: the ranks did not finish.\n{error.report}", advice) from None
+        except RankFailed as error:
+            if error.cause == "NotImplementedError":
+                raise NotStarted from None
+            raise Wrong(f"{case.at}: {shorten(error.report)}") from None
+        except LaunchError as error:
+            raise Wrong(f"{case.at}: {shorten(error.report)}") from None
+        except TypeError as error:  # the function, or something that it holds, cannot be sent to a rank
+            raise Wrong(str(error)) from None
+        _all_waited(run.trace, case.at)
+        returned: list[Returned] = run.results
+        for rank, one in enumerate(returned):
+            if one.loaded:
+                raise Wrong(f"{case.at}: rank {rank} used {one.loaded[0]}, the answer itself", "Build it yourself.")
+        seeds = tuple(one.seed for one in returned)
+        inputs = [task.given(whole, r, torch.Generator().manual_seed(seed)) for r, seed in enumerate(seeds)]
+        results, given = [one.result for one in returned], [one.given for one in returned]
+        return Outcome(whole, inputs, results, given, run.trace, seeds, run.output, task.expected)
+
+
+def _all_waited(trace: Trace, at: str) -> None:
+    """Until a message has been waited for, its buffer belongs to the process group; `wait` is what ends its span."""
+    for s in trace.spans:
+        if s.kind in ("send", "recv") and s.end_s == s.start_s:
+            way = "to" if s.kind == "send" else "from"
+            raise Wrong(
+                f"{at}: rank {s.rank} never waited for the i{s.kind} {way} rank {s.peer} ({s.line})",
+                "isend and irecv return at once; until wait() has returned, the buffer may still be read or unwritten.",
+            )
+
+
+def shorten(report: str, lines: int = 12) -> str:
+    """The first and the last of the lines of a report: a learner reads the message, not the frames."""
+    rows = report.strip().splitlines()
+    if len(rows) <= lines:
+        return "\n".join(rows)
+    return "\n".join([*rows[: lines // 2], "...", *rows[-(lines // 2) :]])

@@ -1,0 +1,80 @@
+"""`ring_all_reduce`: every shortcut fails with its own message."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from grading import assert_found_out, by_value, solutions
+from neighbors import neighbors, swap
+
+from parallel_lab import collectives
+
+by_value(__name__)
+NAME = "ring_all_reduce"
+SOLUTION = solutions(NAME)
+
+
+def through_the_root(tensor):
+    n, rank, _, _ = neighbors()
+    total = tensor.clone()
+    if rank:
+        dist.send(total, 0)
+        dist.recv(total, 0)
+        return total
+    for other in range(1, n):
+        dist.recv(part := torch.empty_like(total), other)
+        total += part
+    for other in range(1, n):
+        dist.send(total, other)
+    return total
+
+
+def ready_made(tensor):
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def equal_chunks_only(tensor):
+    n = dist.get_world_size()
+    flat = tensor.reshape(-1)
+    even = flat.numel() // n * n
+    return torch.cat([SOLUTION[NAME](flat[:even]) if even else flat[:0], flat[even:]]).view(tensor.shape)
+
+
+def token_in_every_round(tensor):
+    _, _, right, left = neighbors()
+    swap(torch.ones(1), right, torch.empty(1), left)
+    return SOLUTION[NAME](tensor)
+
+
+def everyone_to_everyone(tensor):
+    """Right bytes and messages, but over all links."""
+    n, rank, _, _ = neighbors()
+    chunks = list(torch.tensor_split(tensor.clone().view(-1), n))
+    for k in range(1, n):
+        to, source = (rank + k) % n, (rank - k) % n
+        part = swap(torch.tensor_split(tensor.view(-1), n)[to], to, torch.empty_like(chunks[rank]), source)
+        chunks[rank] = chunks[rank] + part
+    for k in range(1, n):
+        to, source = (rank + k) % n, (rank - k) % n
+        chunks[source] = swap(chunks[rank], to, torch.empty_like(chunks[source]), source)
+    return torch.cat(chunks).view(tensor.shape)
+
+
+def the_reference(tensor):
+    return collectives.all_reduce(tensor)
+
+
+CHEATS = [  # (answer, the test that sees through it, what it says)
+    (through_the_root, 3, "at 3 ranks: rank 0 sent 192 kB, a ring sends 128 kB"),
+    (ready_made, 2, "rank 0 called all_reduce"),
+    (equal_chunks_only, 1, "at 3 ranks, shape \\(7,\\): rank 0: element 6 is"),
+    (token_in_every_round, 4, "at 2 ranks: rank 0 sent 3 messages, a ring sends 2"),
+    (everyone_to_everyone, 4, "rank 0 sent to ranks 1, 2; expected 1"),
+    (the_reference, 0, "the_reference uses parallel_lab.collectives"),
+]
+
+
+@pytest.mark.parametrize(("cheat", "place", "said"), [pytest.param(*case, id=case[0].__name__) for case in CHEATS])
+def test_cheat_fails_with_its_message(cheat, place, said):
+    assert_found_out(NAME, cheat, place, said)
