@@ -7,6 +7,7 @@ import signal
 import tempfile
 import threading
 
+import cloudpickle
 import matplotlib
 import psutil
 import pytest
@@ -46,6 +47,17 @@ def _on_the_cpu(request, monkeypatch):
     """What does not ask for a GPU runs on the CPU, on a machine with GPUs as well."""
     if not request.node.get_closest_marker("gpu"):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def by_value(request):
+    """Ranks get a test's functions as they get those of a cell: by value, and what these use.
+
+    By name, each rank of each launch would import the test's file, and pytest with it: a quarter of a second.
+    """
+    cloudpickle.register_pickle_by_value(request.module)
+    yield
+    cloudpickle.unregister_pickle_by_value(request.module)
 
 
 def _started_with(folder: str) -> list[psutil.Process]:

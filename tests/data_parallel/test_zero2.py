@@ -77,10 +77,9 @@ def test_ends_where_one_process_ends_at_every_world():
         "sgd": (SGD, {}),
         "adam": (ADAM, {}),
         "alone": (ADAM, {"guards": NoGuards}),
-        "microbatches": (ADAM, {"accumulate": 3}),
-        "no_sync": (ADAM, {"accumulate": 3, "no_sync": True}),
-        "clipped": (ADAM, {"clip": 0.5}),
-        "groups": (ADAM, {"groups": True}),
+        "microbatches": (ADAM, {"accumulate": 2}),
+        "no_sync": (ADAM, {"accumulate": 2, "no_sync": True}),
+        "clipped, groups": (ADAM, {"clip": 0.5, "groups": True}),
     }
 
     def fn():
@@ -89,14 +88,14 @@ def test_ends_where_one_process_ends_at_every_world():
         for n in (1, 2, 3, 4):
             group = dist.new_group(range(n))
             for name, (optimizer, own) in cases.items() if dist.get_rank() < n else ():
-                if n == 3 or name in ("sgd", "adam", "alone"):
+                if n == 3 or name in ("sgd", "alone"):
                     weights, norms = trained(group, *optimizer, **own)
                     assert norms == pytest.approx(expected[name][1], rel=1e-12)
                     found[n, name] = apart(weights, expected[name][0])
         return found
 
     results = launch(fn, ranks=4).results
-    assert len(results[0]) == 4 * 3 + 4
+    assert len(results[0]) == len(cases) + 3 * 2
     assert max(max(each.values()) for each in results) < TOLERANCE
 
 

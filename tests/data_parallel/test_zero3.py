@@ -51,15 +51,16 @@ def trained(make, optimizer, group, clip=0.0, accumulate=1, no_sync=False):
     return model.full_state_dict()
 
 
-CASES = {
+CASES = {  # what does not interact goes together
     "adam": (lambda model, group: Alone(model, group=group), ADAM, {}),
-    "momentum": (lambda model, group: Alone(model, group=group), SGD, {}),
-    "guarded": (lambda model, group: Zero3(model, group=group), ADAM, {}),
-    "microbatches": (lambda model, group: Alone(model, group=group), ADAM, {"accumulate": 3}),
-    "no_sync": (lambda model, group: Zero3(model, group=group), ADAM, {"accumulate": 3, "no_sync": True}),
-    "no prefetch": (lambda model, group: Alone(model, prefetch=0, group=group), ADAM, {}),
-    "far prefetch": (lambda model, group: Zero3(model, prefetch=9, group=group), ADAM, {}),
-    "kept": (lambda model, group: Alone(model, reshard_after_forward=False, group=group), ADAM, {}),
+    "momentum, no prefetch": (lambda model, group: Alone(model, prefetch=0, group=group), SGD, {}),
+    "microbatches, kept": (
+        lambda model, group: Alone(model, reshard_after_forward=False, group=group),
+        ADAM,
+        {"accumulate": 2},
+    ),
+    "no_sync, guarded": (lambda model, group: Zero3(model, group=group), ADAM, {"accumulate": 2, "no_sync": True}),
+    "clipped, far prefetch": (lambda model, group: Zero3(model, prefetch=9, group=group), ADAM, {"clip": 0.5}),
     "units in units": (
         lambda model, group: Zero3(
             model, units=[*model.blocks, model.blocks[0].attention, model.head.norm], group=group
@@ -68,7 +69,6 @@ CASES = {
         {},
     ),
     "one unit": (lambda model, group: Alone(model, units=[], group=group), SGD, {}),
-    "clipped": (lambda model, group: Zero3(model, group=group), ADAM, {"clip": 0.5}),
 }
 
 
@@ -138,7 +138,7 @@ def fsdp2(model, mesh, compute_dtype=None, reduce_dtype=None, **settings):
     return fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
-def compare(mesh, optimizer_class, kwargs, dtype=torch.float64, steps=3, **settings):
+def compare(mesh, optimizer_class, kwargs, dtype=torch.float64, steps=2, **settings):
     """How far Zero3 is from FSDP2 on this rank: in losses, rows, gradients, and rows at the end; or a word."""
     torch.manual_seed(0)
     norm = nn.BatchNorm1d if dtype == torch.float64 else nn.LayerNorm
@@ -176,7 +176,6 @@ def test_ends_where_fsdp2_ends():
             mesh = DeviceMesh.from_group(group, "cpu", mesh_dim_names=("dp",))
             off[n, "adam"] = compare(mesh, *ADAM)
             if n == 3:
-                off[n, "momentum"] = compare(mesh, *SGD)
                 off[n, "mixed"] = compare(mesh, *SGD, dtype=torch.float32, **MIXED)
         mesh = make_mesh(replicate=2, shard=2)
         off["hybrid"] = compare(mesh, *ADAM)

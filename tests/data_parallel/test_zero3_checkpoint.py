@@ -1,5 +1,6 @@
 """What stage 3 saves goes on anywhere: at other numbers of ranks, in FSDP2, from FSDP2, from the meta device."""
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -49,14 +50,23 @@ def apart(some, others):
     return max((some[name] - others[name]).abs().max().item() for name in others)
 
 
-def saved(n, **settings):
-    def fn():
-        net = Zero3(model(), **settings)
-        optimizer = adam(net)
-        run(net, optimizer, range(2))
-        return net.shard_state(optimizer)
+@pytest.fixture(scope="module")
+def saved():
+    """For 1, 2 and 3 ranks the shards that they saved after two steps."""
 
-    return launch(fn, ranks=n).results
+    def fn():
+        shards = {}
+        for n in (1, 2, 3):
+            group = dist.new_group(range(n))
+            if dist.get_rank() < n:
+                net = Zero3(model(), group=group)
+                optimizer = adam(net)
+                run(net, optimizer, range(2), n, dist.get_rank())
+                shards[n] = net.shard_state(optimizer)
+        return shards
+
+    results = launch(fn, ranks=3).results
+    return {n: [results[rank][n] for rank in range(n)] for n in results[0]}
 
 
 def go_on(shards, group=None, meta=False):
@@ -76,24 +86,24 @@ def go_on(shards, group=None, meta=False):
     return net.full_state_dict()
 
 
-def test_goes_on_at_any_number_of_ranks_and_from_the_meta_device():
-    checkpoints = {n: saved(n) for n in (1, 3)} | {"one rank's file": [from_torch(to_torch(saved(2)), model())]}
+def test_goes_on_at_any_number_of_ranks_and_from_the_meta_device(saved):
+    one_file = [from_torch(to_torch(saved[2]), model())]
+    checkpoints = {1: [one_file], 2: [saved[1], saved[3], one_file], 4: [saved[1], saved[3]]}
 
     def fn():
-        ends = {}
-        for m in (1, 2, 4):
+        ends = []
+        for m, saves in checkpoints.items():
             group = dist.new_group(range(m))
-            for n, shards in checkpoints.items() if dist.get_rank() < m else ():
-                ends[n, m] = go_on(shards[::-1], group, meta=m == 2)
+            ends += [go_on(shards[::-1], group, meta=m == 2) for shards in saves if dist.get_rank() < m]
         return ends
 
     target = expected()
     for ends in launch(fn, ranks=4).results:
-        assert all(apart(weights, target) < TOLERANCE for weights in ends.values())
+        assert all(apart(weights, target) < TOLERANCE for weights in ends)
 
 
-def test_consolidated_moments_are_those_of_one_process_and_a_file_holds_its_own_rows():
-    shards = saved(3)
+def test_consolidated_moments_are_those_of_one_process_and_a_file_holds_its_own_rows(saved):
+    shards = saved[3]
     whole = consolidate(shards)
     alone = model()
     optimizer = adam(alone)
@@ -165,8 +175,8 @@ def test_a_model_from_the_meta_device_starts_as_one_process_does():
     assert [r[0] for r in launch(fn, ranks=3).results] == [True] * 3
 
 
-def test_what_cannot_be_loaded_says_why_and_changes_nothing():
-    two = saved(2)
+def test_what_cannot_be_loaded_says_why_and_changes_nothing(saved):
+    two = saved[2]
 
     def fn():
         net = Zero3(model())
