@@ -288,8 +288,8 @@ def test_what_is_wrong_with_arguments_is_said_on_every_rank():
     cases = [
         (lambda: DiLoCo(mine, optimizer, 8), "TypeError", "optimizer, every=..."),
         (lambda: LocalSGD(mine, optimizer, 8), "TypeError", "optimizer, every=..."),
-        (lambda: SynchronousSGD(mine, optimizer, 8), "TypeError", "as in group=8"),
-        (lambda: train(Synchronous(), mine, UNEVEN, SGD, 8), "TypeError", "as in steps=8"),
+        (lambda: SynchronousSGD(mine, optimizer, 8), "TypeError", "optimizer, group=..."),
+        (lambda: train(Synchronous(), mine, UNEVEN, SGD, 8), "TypeError", "optimizer_class, lr=..., steps=..."),
         (lambda: LocalSGD(mine, optimizer), "TypeError", "'every'"),
         *((lambda every=every: LocalSteps(every), "", "every=") for every in (0, -1, 1.5, True, "2")),
         *((lambda every=every: DiLoCo(mine, optimizer, every=every), "", "every=") for every in (0, 1.5)),
