@@ -21,17 +21,11 @@ LEAST_FREE_BYTES = 2**30
 
 
 class Finding(NamedTuple):
-    """One line of the report.
+    """One line of the report."""
 
-    Attributes:
-        well: whether nothing is wrong.
-        what: what was looked at.
-        seen: what was seen there.
-    """
-
-    well: bool
-    what: str
-    seen: str
+    well: bool  # whether nothing is wrong
+    what: str  # what was looked at
+    seen: str  # what was seen there
 
     def __str__(self) -> str:
         return f"{'ok ' if self.well else 'NO '} {self.what:<12} {self.seen}"

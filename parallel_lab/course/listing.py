@@ -24,17 +24,11 @@ DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 
 @dataclass(frozen=True)
 class Listing:
-    """Lines of the course's own code, to show in a cell or a terminal.
+    """Lines of the course's own code, to show in a cell or a terminal."""
 
-    Attributes:
-        names: what is shown, `zero3.Zero3.unshard`.
-        file: where it stands.
-        code: its lines.
-    """
-
-    names: str
-    file: Path
-    code: str
+    names: str  # what is shown, `zero3.Zero3.unshard`
+    file: Path  # where it stands
+    code: str  # its lines
 
     def _repr_html_(self) -> str:
         link = page.link(self._where(), os.path.relpath(self.file))

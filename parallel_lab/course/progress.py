@@ -113,15 +113,10 @@ def state(entry: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class ProgressTable:
-    """A table to show in a cell or a terminal; needs no widgets.
+    """A table to show in a cell or a terminal; needs no widgets."""
 
-    Attributes:
-        rows: (kind, name, state, checks, hints, when) of each entry.
-        file: where it was read.
-    """
-
-    rows: list[tuple[str, ...]] = field(default_factory=list)
-    file: Path = Path("progress.json")
+    rows: list[tuple[str, ...]] = field(default_factory=list)  # (kind, name, state, checks, hints, when) of each entry
+    file: Path = Path("progress.json")  # where it was read
     head = ("kind", "name", "state", "checks", "hints", "last")
 
     @property

@@ -34,40 +34,24 @@ _CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\n])")  # 
 
 @dataclass(frozen=True)
 class Question:
-    """One entry of the index.
+    """One entry of the index."""
 
-    Attributes:
-        id: `E5`.
-        kind: `ask`, `code` or `topic`.
-        chapter: two digits, the notebook that answers it.
-        ask: the question in English.
-        zh: the question in Chinese.
-        test: the circulating claim that the notebook puts to a measured test; empty where there is none.
-    """
-
-    id: str
-    kind: str
-    chapter: str
-    ask: str
-    zh: str
-    test: str = ""
+    id: str  # `E5`
+    kind: str  # `ask`, `code` or `topic`
+    chapter: str  # two digits, the notebook that answers it
+    ask: str  # the question in English
+    zh: str  # the question in Chinese
+    test: str = ""  # the circulating claim that the notebook puts to a measured test; empty where there is none
 
 
 @dataclass(frozen=True)
 class Card:
-    """A question and, where its card is written, the answer; `_repr_html_` is static HTML with the answer folded.
+    """A question and, where its card is written, the answer; `_repr_html_` is static HTML with the answer folded."""
 
-    Attributes:
-        question: the entry of the index.
-        evidence: `notebook#cell-tag`, the cell that proves the answer; the notebook may be only its number.
-        status: `draft` or `ready`; empty where no card is written yet.
-        sections: Markdown by heading, in the order of the file.
-    """
-
-    question: Question
-    evidence: str = ""
-    status: str = ""
-    sections: Mapping[str, str] = field(default_factory=dict)
+    question: Question  # the entry of the index
+    evidence: str = ""  # `notebook#cell-tag`, the cell that proves the answer; the notebook may be only its number
+    status: str = ""  # `draft` or `ready`; empty where no card is written yet
+    sections: Mapping[str, str] = field(default_factory=dict)  # Markdown by heading, in the order of the file
 
     def _repr_html_(self) -> str:
         q = self.question

@@ -47,19 +47,12 @@ class Hint:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of one check; a cell shows it as HTML, a terminal as text.
+    """The outcome of one check; a cell shows it as HTML, a terminal as text."""
 
-    Attributes:
-        exercise: what was checked; None where the check could not begin.
-        verdicts: one a test; empty when the exercise was not started.
-        said: what else the learner must know: not started, not a function, progress not saved.
-        next_hint: gives the next hint.
-    """
-
-    exercise: Exercise | None
-    verdicts: tuple[Verdict, ...] = ()
-    said: str = ""
-    next_hint: Callable[[], Hint] = field(default=lambda: Hint("There is no hint."), repr=False)
+    exercise: Exercise | None  # what was checked; None where the check could not begin
+    verdicts: tuple[Verdict, ...] = ()  # one a test; empty when the exercise was not started
+    said: str = ""  # what else the learner must know: not started, not a function, progress not saved
+    next_hint: Callable[[], Hint] = field(default=lambda: Hint("There is no hint."), repr=False)  # gives the next hint
 
     @property
     def passed(self) -> bool:

@@ -27,17 +27,12 @@ MEMORY_BYTES = 2 * 2**30
 
 
 class Wrong(AssertionError):
-    """An answer does not do what is asked.
-
-    Attributes:
-        seen: what was expected and what was seen, at which world size.
-        advice: what to look at next, one sentence; may be empty.
-    """
+    """An answer does not do what is asked."""
 
     def __init__(self, seen: str, advice: str = "") -> None:
         super().__init__(seen)
-        self.seen = seen
-        self.advice = advice
+        self.seen = seen  # what was expected and what was seen, at which world size
+        self.advice = advice  # what to look at next, one sentence; may be empty
 
 
 class Stuck(Wrong):
@@ -50,27 +45,16 @@ class NotStarted(Exception):
 
 @dataclass
 class Outcome:
-    """One run of the learner's function on all ranks.
+    """One run of the learner's function on all ranks."""
 
-    Attributes:
-        case: what was run.
-        inputs: the arguments of each rank, made again in the kernel.
-        results: what each rank returned, in plain tensors, numbers, lists and dicts.
-        given: each rank's arguments as they were after the call.
-        trace: what was recorded.
-        seeds: what each rank's input was made from.
-        printed: what each rank printed.
-        expect: computes what each rank should return.
-    """
-
-    case: Case
-    inputs: list[tuple]
-    results: list[Any]
-    given: list[Any]
-    trace: Trace
-    seeds: tuple[int, ...] = ()
-    printed: Sequence[str] = ()
-    expect: Callable[["Outcome"], list] = lambda outcome: outcome.results
+    case: Case  # what was run
+    inputs: list[tuple]  # the arguments of each rank, made again in the kernel
+    results: list[Any]  # what each rank returned, in plain tensors, numbers, lists and dicts
+    given: list[Any]  # each rank's arguments as they were after the call
+    trace: Trace  # what was recorded
+    seeds: tuple[int, ...] = ()  # what each rank's input was made from
+    printed: Sequence[str] = ()  # what each rank printed
+    expect: Callable[["Outcome"], list] = lambda outcome: outcome.results  # computes what each rank should return
 
     @cached_property
     def expected(self) -> list:
@@ -89,13 +73,7 @@ class Outcome:
 
 
 class Lab:
-    """Runs the cases of one exercise for one answer, each case once.
-
-    Args:
-        exercise: gives inputs, driver and expectation.
-        fn: the learner's function.
-        seeds: of the ranks' inputs, to repeat an earlier check; none for fresh ones.
-    """
+    """Runs the cases of one exercise for one answer, each case once. Given `seeds` repeat the inputs of a check."""
 
     def __init__(self, exercise: Any, fn: Callable, seeds: Sequence[int] = ()) -> None:
         self.exercise, self.fn, self.seeds = exercise, fn, tuple(seeds)

@@ -34,19 +34,12 @@ class Opaque(NamedTuple):
 
 @dataclass
 class Returned:
-    """What one rank sends back to the kernel.
+    """What one rank sends back to the kernel."""
 
-    Attributes:
-        seed: what its input was made from.
-        result: what the learner's function, or the driver, returned, in plain tensors, lists and dicts.
-        given: its arguments as they were after the call.
-        loaded: the techniques that the call loaded.
-    """
-
-    seed: int
-    result: Any
-    given: Any
-    loaded: list[str]
+    seed: int  # what its input was made from
+    result: Any  # what the learner's function, or the driver, returned, in plain tensors, lists and dicts
+    given: Any  # its arguments as they were after the call
+    loaded: list[str]  # the techniques that the call loaded
 
 
 def graded(fn: Callable, case: Case, given: Callable, drive: Callable | None, seeds: Sequence[int]) -> Returned:

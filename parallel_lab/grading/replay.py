@@ -28,19 +28,12 @@ TOLERANCE = 1e-9  # two versions lie 1e-2 apart, two ways of adding 1e-15
 
 
 class Replay(NamedTuple):
-    """What one server did.
+    """What one server did."""
 
-    Attributes:
-        order: whose gradient each update was.
-        staleness: as reported, of each update; empty where none was asked for.
-        read: for each worker, the version of which its weights were at each of its gradients.
-        left: the weights as returned, and as the updates make them.
-    """
-
-    order: list[int]
-    staleness: list[Any]
-    read: dict[int, list[int]]
-    left: tuple[Any, Tensor]
+    order: list[int]  # whose gradient each update was
+    staleness: list[Any]  # as reported, of each update; empty where none was asked for
+    read: dict[int, list[int]]  # for each worker, the version of which its weights were at each of its gradients
+    left: tuple[Any, Tensor]  # the weights as returned, and as the updates make them
 
 
 def slices(outcome: Outcome) -> list[slice]:

@@ -24,17 +24,11 @@ LossFn = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """What training in one process came to.
+    """What training in one process came to."""
 
-    Attributes:
-        losses: the mean loss of each step's global batch, before that step's update.
-        gradients: of the last step, by name as in `named_parameters()`; frozen parameters have none.
-        weights: after the last step, by name as in `state_dict()`.
-    """
-
-    losses: list[float]
-    gradients: dict[str, Tensor]
-    weights: dict[str, Tensor]
+    losses: list[float]  # the mean loss of each step's global batch, before that step's update
+    gradients: dict[str, Tensor]  # of the last step, by name as in `named_parameters()`; frozen parameters have none
+    weights: dict[str, Tensor]  # after the last step, by name as in `state_dict()`
 
 
 @overload

@@ -32,19 +32,12 @@ COLLECTIVES = frozenset(
 
 
 class Price(NamedTuple):
-    """What one rank pays for a collective.
+    """What one rank pays for a collective."""
 
-    Attributes:
-        sent_bytes: bytes that leave this rank.
-        sent_messages: messages that leave it.
-        rounds: the messages, one after another, on the longest path.
-        round_bytes: bytes of each of these messages; the mean where they differ.
-    """
-
-    sent_bytes: int
-    sent_messages: int
-    rounds: int
-    round_bytes: float
+    sent_bytes: int  # bytes that leave this rank
+    sent_messages: int  # messages that leave it
+    rounds: int  # the messages, one after another, on the longest path
+    round_bytes: float  # bytes of each of these messages; the mean where they differ
 
     def seconds(self, link: Link) -> float:
         """The time of the collective over `link`."""

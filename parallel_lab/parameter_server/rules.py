@@ -57,21 +57,13 @@ class Update(NamedTuple):
 
 @dataclass
 class State:
-    """What a rule looks at; a server keeps one for each shard.
+    """What a rule looks at; a server keeps one for each shard."""
 
-    Attributes:
-        live: the workers that still take part: they have neither finished nor died.
-        version: the number of updates.
-        clocks: the number of pushes of each worker.
-        read: the version from which each worker's last push was computed.
-        held: the workers whose push waits for an update, in the order of arrival.
-    """
-
-    live: set[int]
-    version: int = 0
-    clocks: dict[int, int] = field(default_factory=dict)
-    read: dict[int, int] = field(default_factory=dict)
-    held: list[int] = field(default_factory=list)
+    live: set[int]  # the workers that still take part: they have neither finished nor died
+    version: int = 0  # the number of updates
+    clocks: dict[int, int] = field(default_factory=dict)  # the number of pushes of each worker
+    read: dict[int, int] = field(default_factory=dict)  # the version from which each worker's last push was computed
+    held: list[int] = field(default_factory=list)  # the workers whose push waits for an update, in the order of arrival
 
     def slowest(self) -> int:
         """The clock of the slowest live worker; 0 where there is none."""

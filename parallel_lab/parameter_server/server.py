@@ -42,19 +42,12 @@ from parallel_lab.trace import recorder, span
 
 @dataclass
 class Served:
-    """What one server did.
+    """What one server did."""
 
-    Attributes:
-        updates: the pushes in the order of use; dropped ones when they came.
-        version: the number of updates of the weights.
-        parameters: the shard at the end, (elements,).
-        sent_bytes: what left this rank.
-    """
-
-    updates: list[Update] = field(default_factory=list)
-    version: int = 0
-    parameters: Tensor = field(default_factory=lambda: torch.empty(0))
-    sent_bytes: int = 0
+    updates: list[Update] = field(default_factory=list)  # the pushes in the order of use; dropped ones when they came
+    version: int = 0  # the number of updates of the weights
+    parameters: Tensor = field(default_factory=lambda: torch.empty(0))  # the shard at the end, (elements,)
+    sent_bytes: int = 0  # what left this rank
 
     @property
     def staleness(self) -> list[int]:

@@ -9,19 +9,12 @@ WISHES = ("auto", "cpu", "cuda")
 
 
 class Device(NamedTuple):
-    """Where the ranks of a launch compute and what carries their messages.
+    """Where the ranks of a launch compute and what carries their messages."""
 
-    Attributes:
-        backend: `gloo` or `nccl`.
-        kind: `cpu` or `cuda`.
-        gpus: how many GPUs there are to share.
-        why: one sentence for people.
-    """
-
-    backend: str
-    kind: str
-    gpus: int
-    why: str
+    backend: str  # `gloo` or `nccl`
+    kind: str  # `cpu` or `cuda`
+    gpus: int  # how many GPUs there are to share
+    why: str  # one sentence for people
 
     def of(self, rank: int) -> torch.device:
         """The device of one rank: ranks take GPUs in turn."""

@@ -44,19 +44,14 @@ def outer_step(theta: Tensor, m: Tensor, delta: Tensor, lr: float, mu: float) ->
 class OuterSteps(LocalSteps):
     """The strategy: `DiLoCo`.
 
-    Attributes:
-        every: H, from 1; 500 in the paper.
-        outer_lr: of the outer step.
-        outer_momentum: of the outer step, from 0 and less than 1.
-
     Raises:
         TypeError: a number is of the wrong type.
         ValueError: a number is out of range.
     """
 
-    every: int = 500
-    outer_lr: float = 0.7
-    outer_momentum: float = 0.9
+    every: int = 500  # H, from 1; 500 in the paper
+    outer_lr: float = 0.7  # of the outer step
+    outer_momentum: float = 0.9  # of the outer step, from 0 and less than 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

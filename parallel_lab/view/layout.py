@@ -14,26 +14,17 @@ MOST_ROWS = 3  # spans of one lane that run at once are drawn below each other, 
 
 
 class Box(NamedTuple):
-    """One rectangle: a span, or several (`spans`) of one kind too narrow to tell apart.
+    """One rectangle: a span, or several (`spans`) of one kind too narrow to tell apart."""
 
-    Attributes:
-        rank: as in `trace.Span`, as are lane and kind.
-        row: 0 for the first row of the lane; further rows hold what runs at the same time.
-        start_s: in seconds (slots, for a plan), as is end_s.
-        label: what is written inside where there is room; may be empty.
-        spans: how many spans it stands for.
-        first: the place of the first of them in `trace.spans`.
-    """
-
-    rank: int
+    rank: int  # as in `trace.Span`, as are lane and kind
     lane: str
     kind: str
-    row: int
-    start_s: float
+    row: int  # 0 for the first row of the lane; further rows hold what runs at the same time
+    start_s: float  # in seconds (slots, for a plan), as is end_s
     end_s: float
-    label: str
-    spans: int
-    first: int
+    label: str  # what is written inside where there is room; may be empty
+    spans: int  # how many spans it stands for
+    first: int  # the place of the first of them in `trace.spans`
 
 
 @dataclass(frozen=True)

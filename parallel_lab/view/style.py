@@ -44,15 +44,10 @@ _SETTINGS: dict[Any, Any] = {
 
 
 class Look(NamedTuple):
-    """How a kind is drawn.
+    """How a kind is drawn."""
 
-    Attributes:
-        color: of the area, as #RRGGBB.
-        hatch: in matplotlib's letters.
-    """
-
-    color: str
-    hatch: str
+    color: str  # of the area, as #RRGGBB
+    hatch: str  # in matplotlib's letters
 
     @property
     def ink(self) -> str:

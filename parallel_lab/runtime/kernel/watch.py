@@ -31,11 +31,6 @@ class Watch:
     """Listens to the ranks of one launch. A context manager: leaving it ends every rank and closes every descriptor.
 
     `may_fail` are the ranks whose end does not end the others.
-
-    Attributes:
-        peers: the ranks.
-        stuck: whether the ranks were seen to wait for something that can never come.
-        states: where each rank was when last asked.
     """
 
     def __init__(
@@ -44,8 +39,8 @@ class Watch:
         self.server, self.folder, self.on_progress = server, folder, on_progress
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
-        self.stuck = False
-        self.states: dict[int, State] = {}
+        self.stuck = False  # whether the ranks were seen to wait for something that can never come
+        self.states: dict[int, State] = {}  # where each rank was when last asked
         self.pulse: list[int] = []
         self.status_data = b""
         self.status_fd, theirs = os.pipe()

@@ -37,12 +37,7 @@ def _block_bytes(tensor: torch.Tensor, rows: list[int], ranks: int) -> list[int]
 def charges(kind: str, arguments: tuple, ranks: int, size_bytes: int, place: int) -> list[Price]:
     """What a rank pays for a collective on its way out; of an all-to-all, on its way in as well.
 
-    Args:
-        kind: as in a trace.
-        arguments: those of the process group's method.
-        ranks: the size of the group.
-        size_bytes: the payload.
-        place: how many ranks after the root this rank stands; its own rank where there is no root.
+    `place` is how many ranks after the root this rank stands; its own rank where there is no root.
     """
     if kind == "all_to_all":
         ways = exchanged_bytes(arguments, ranks)

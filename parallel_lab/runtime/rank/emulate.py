@@ -26,10 +26,7 @@ REMEMBERED = 1000  # so many messages back a gap on the way in can still be foun
 class LateFuture(Future):
     """The future of a collective that a link holds back, completed at `due_s` of the monotonic clock.
 
-    Args:
-        header: when the last rank joined, and how long the slowest takes.
-        joined: the future of the header.
-        payload: the future of the bytes.
+    The header says when the last rank joined and how long the slowest takes; `joined` is its future.
     """
 
     def __init__(self, header: torch.Tensor, joined: Future, payload: Future) -> None:

@@ -12,11 +12,7 @@ NOTICE_S = 0.1  # for gloo to notice by itself, and for what the dead rank sent 
 
 
 class Liveness:
-    """The ranks that may die, and those that have.
-
-    Attributes:
-        may_fail: global ranks; a message to or from another rank is waited for without more ado.
-    """
+    """The global ranks that may die, and those that have. Messages of other ranks are waited for without more ado."""
 
     def __init__(self, may_fail: Collection[int] = ()) -> None:
         self.may_fail = frozenset(may_fail)

@@ -209,9 +209,7 @@ def _main_stack() -> list[tuple[str, int, str]]:
 def describe(error: BaseException, told: tuple[BaseException, ...] = ()) -> dict:
     """An exception as plain data: the kernel adds the source lines, which only it has.
 
-    Args:
-        error: the exception.
-        told: those that it led to. Causes may go round in a circle.
+    Causes may go round in a circle: those in `told`, to which `error` led, are not described again.
     """
     frames = traceback.extract_tb(error.__traceback__)
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
