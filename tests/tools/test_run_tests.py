@@ -28,10 +28,10 @@ def test_a_test_belongs_to_a_room(nodeid, room):
 
 
 def test_a_room_over_budget_and_slack_is_marked_and_fails():
-    spent = {"pipeline": 40 * budgets.SLACK + 1, "collectives": 41.0, "ring_shift": 1.0, budgets.BETWEEN: 1000.0}
+    spent = {"pipeline": 40 * budgets.SLACK + 1, "synchronization": 41.0, "ring_shift": 1.0, budgets.BETWEEN: 1000.0}
     assert budgets.over(spent) == ["pipeline"]
     marks = {line.split()[0]: line for line in budgets.table(spent).splitlines()}
-    assert "OVER" in marks["pipeline"] and "slack" in marks["collectives"] and "  6" in marks["ring_shift"]
+    assert "OVER" in marks["pipeline"] and "slack" in marks["synchronization"] and "  6" in marks["ring_shift"]
 
 
 def test_only_finds_rooms_exercises_and_notebooks_and_lists_them_where_it_does_not():
