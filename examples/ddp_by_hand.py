@@ -47,6 +47,7 @@ def main():
         dist.all_reduce(right)
         if rank == 0:
             print(f"epoch {epoch} loss {loss:.9f} test {right.item()} of {len(labels) - TRAIN}", flush=True)
+    dist.barrier()  # nobody leaves while another still receives
     dist.destroy_process_group()
 
 
