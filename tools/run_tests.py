@@ -165,7 +165,7 @@ def summary(ran: Sequence[str]) -> list[str]:
         print(f"\n{table(spent)}")
     for room, percent in covered(LINES, ROOT / "parallel_lab").items():
         if room in ran:
-            print(f"{room:<25}{percent:7.1f} % of its lines ran")
+            print(f"{room:<36}{percent:7.1f} % of its lines ran")
             if percent < COVERED_PERCENT:
                 wrong.append(f"{room}: fewer than {COVERED_PERCENT:.0f} % of its lines ran")
     return wrong
