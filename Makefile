@@ -25,7 +25,7 @@ lab: $(VENV)/.lab  ## install what is missing and open the course in JupyterLab
 test: $(VENV)/.dev  ## install what is missing and run every test
 	@exec $(BIN)/python -m tools.run_tests $(ONLY)
 
-quick: $(VENV)/.dev  ## style, units and one test over all techniques, in under 3 minutes
+quick: $(VENV)/.dev  ## style, units and one test over all techniques
 	@exec $(BIN)/python -m tools.run_tests --quick
 
 matrix: $(VENV)/.dev  ## the tests of ranks with the oldest torch that is served and the one that is pinned
