@@ -105,7 +105,7 @@ def launch(
     """
     if torchrun.active():
         return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed, timeout, record)
-    _validate(fn, ranks, timeout, seed, may_fail)
+    _validate(fn, ranks, timeout, still_s, seed, may_fail)
     call, where = _pickle(fn, args, kwargs), choose_device(ranks, device, bool(may_fail))
     began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
@@ -113,13 +113,14 @@ def launch(
         return _watch(Job(call, ranks, seed, link, tuple(faults), where, *limits), echo, still_s)
 
 
-def _validate(fn: Any, ranks: Any, timeout: Any, seed: Any, may_fail: Any) -> None:
+def _validate(fn: Any, ranks: Any, timeout: Any, still_s: Any, seed: Any, may_fail: Any) -> None:
     if not callable(fn):
         raise TypeError(f"launch needs a function, got {type(fn).__name__}; write launch(fn, x), not launch(fn(x))")
     if not isinstance(ranks, int) or not 1 <= ranks <= MAX_RANKS:
         raise ValueError(f"ranks={ranks!r}: expected a whole number from 1 to {MAX_RANKS}")
-    if not isinstance(timeout, Real) or not float(timeout) > 0:
-        raise ValueError(f"timeout={timeout!r}: expected seconds above 0, or math.inf")
+    for name, limit in (("timeout", timeout), ("still_s", still_s)):
+        if not isinstance(limit, Real) or not float(limit) > 0:
+            raise ValueError(f"{name}={limit!r}: expected seconds above 0, or math.inf")
     if not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
         raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2**32 - 1")
     if not isinstance(may_fail, Collection) or not set(may_fail) <= set(range(ranks)):

@@ -174,10 +174,11 @@ def test_what_is_no_function_is_refused(fn, words):
         launch(fn)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), None, "5"])
-def test_a_time_that_is_none_is_refused(timeout):
-    with pytest.raises(ValueError, match="expected seconds above 0"):
-        launch(int, timeout=timeout)
+@pytest.mark.parametrize("name", ["timeout", "still_s"])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), None, "5"])
+def test_a_time_that_is_none_is_refused(name, seconds):
+    with pytest.raises(ValueError, match=f"{name}=.*: expected seconds above 0"):
+        launch(int, **{name: seconds})
 
 
 @pytest.mark.parametrize("options", [{"seed": -1}, {"seed": 2**32}, {"seed": 0.5}, {"may_fail": 0}, {"may_fail": [4]}])
