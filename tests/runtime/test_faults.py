@@ -180,20 +180,17 @@ if hasattr(torch._C, "_cuda_getDeviceCount"):
 def test_a_dead_fork_server_is_replaced_and_asks_nothing_of_cuda(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(TRIP)
     monkeypatch.syspath_prepend(tmp_path)
-    end_fork_server()
+    forkserver.get().process.kill()
+    forkserver.get().process.wait()
 
     def fn():
         return dist.get_rank(), torch.cuda._lazy_init.__name__
 
     try:
         assert launch(fn, ranks=2).results == [(0, "call"), (1, "call")], "the trap stands"
-    finally:
-        end_fork_server()  # no later test meets the trap
-
-
-def end_fork_server():
-    forkserver.get().process.kill()
-    forkserver.get().process.wait()
+    finally:  # the next fork server, which a fixture may start before this test is over, has no trap
+        monkeypatch.undo()
+        forkserver.restart()
 
 
 def test_children_of_ranks_end_with_them():
