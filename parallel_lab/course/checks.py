@@ -10,7 +10,7 @@ from typing import Any
 from parallel_lab.course import progress
 from parallel_lab.course.report import FAILED, NOT_RUN, PASSED, Hint, Report, Verdict
 from parallel_lab.course.typed import named
-from parallel_lab.grading.exercise import Exercise, Test
+from parallel_lab.grading.exercise import Check, Exercise
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.grading.lab import Lab, NotStarted, Stuck, Wrong
 from parallel_lab.grading.references import reference_in
@@ -42,7 +42,7 @@ def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = 
 def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: bool = True) -> Report:
     """Runs all tests of `exercise` on `fn`; as `check`, for an exercise at hand."""
     if reference := reference_in(fn):
-        verdicts = [Verdict(test.title, FAILED, reference, "The exercise is to build it.") for test in exercise.tests]
+        verdicts = [Verdict(title, FAILED, reference, "The exercise is to build it.") for title in exercise.tests]
     else:
         try:
             verdicts = _verdicts(exercise, Lab(exercise, fn, seeds))
@@ -57,25 +57,25 @@ def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: boo
 
 def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
     verdicts: list[Verdict] = []
-    for place, test in enumerate(exercise.tests):
+    for place, (title, checks) in enumerate(exercise.tests.items()):
         try:
-            _run(test, lab)
-            verdicts.append(Verdict(test.title, PASSED))
+            _run(checks, lab)
+            verdicts.append(Verdict(title, PASSED))
         except Stuck as wrong:  # every further run would wait as long
-            verdicts.append(Verdict(test.title, FAILED, wrong.seen, wrong.advice))
-            return verdicts + [Verdict(later.title, NOT_RUN) for later in exercise.tests[place + 1 :]]
+            verdicts.append(Verdict(title, FAILED, wrong.seen, wrong.advice))
+            return verdicts + [Verdict(later, NOT_RUN) for later in list(exercise.tests)[place + 1 :]]
         except Wrong as wrong:
             if any(wrong.seen == earlier.seen for earlier in verdicts):
-                verdicts.append(Verdict(test.title, FAILED, "for the same reason"))
+                verdicts.append(Verdict(title, FAILED, "for the same reason"))
             else:
-                verdicts.append(Verdict(test.title, FAILED, wrong.seen, wrong.advice, lab.last))
+                verdicts.append(Verdict(title, FAILED, wrong.seen, wrong.advice, lab.last))
     return verdicts
 
 
-def _run(test: Test, lab: Lab) -> None:
-    for case, graders in test.checks:
+def _run(checks: Sequence[Check], lab: Lab) -> None:
+    for case, graders in checks:
         outcome = lab.run(case)
-        for grader in graders if case.changed else (*graders, *lab.exercise.always):
+        for grader in graders if case.get("changed") else (*graders, *lab.exercise.always):
             grader(outcome)
 
 

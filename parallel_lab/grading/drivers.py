@@ -1,7 +1,9 @@
-"""Inputs for learner code, and the drivers that run it where a plain call is not enough.
+"""Inputs for learner code, the model that it trains, and the drivers that run it where a plain call is not enough.
 
-A driver runs in a rank: it gives learner code a model and fresh data, trains, and observes. Each returns lists of
-tensors and numbers by name; the kernel, which alone computes what is expected, judges them. Ranks import this module.
+A driver runs in a rank: it gives learner code a model and fresh data, trains, and observes. It returns lists of tensors
+and numbers by name, which the kernel judges. The model notes in the trace when each layer is called, and when its
+gradient comes back: marks in one order with the collectives, so that "was this all-reduce issued before that layer's
+backward?" needs no clock. Ranks import this module.
 """
 
 import functools
@@ -11,65 +13,99 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parallel_lab.grading.case import Case
-from parallel_lab.grading.models import Chain, ProbedLinear, load, mark, through
-from parallel_lab.grading.rank_side import ARRIVING, REDUCING, change_first_arrival
+from parallel_lab.grading.rank_side import REDUCING, Case, change_first_arrival
+from parallel_lab.model.mlp import MLP
+from parallel_lab.runtime.rank.stage import flatten
+from parallel_lab.trace import recorder
 from parallel_lab.trace.memory import SavedTensors, live_bytes
+from parallel_lab.trace.span import MARK
 
 LR = 0.1
 LOOKS = 200  # at what is held, before it counts
 
 
+def _drawn(shapes: Iterable[Sequence[int]], generator: torch.Generator) -> list[Tensor]:
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
 def normal(case: Case, rank: int, generator: torch.Generator) -> tuple:
     """One float64 tensor of `shape`, its own on each rank."""
-    return (torch.randn(case["shape"], generator=generator, dtype=torch.float64),)
+    return tuple(_drawn([case["shape"]], generator))
 
 
 def blocks(case: Case, rank: int, generator: torch.Generator) -> tuple:
     """A list of float64 tensors of `shape`: item i is what this rank has for rank i."""
-    return ([torch.randn(case["shape"], generator=generator, dtype=torch.float64) for _ in range(case.ranks)],)
+    return (_drawn([case["shape"]] * case.ranks, generator),)
 
 
 def batches(case: Case, rank: int, generator: torch.Generator) -> tuple:
-    """(inputs, targets, weights): a batch a step, `rows[rank]` rows each (cyclic), and the weights of a `Chain`.
-
-    Everything is this rank's own.
-    """
+    """This rank's own inputs and targets, `rows[rank]` rows (cyclic) a batch, and weights of the model."""
     widths, rows = case["widths"], case["rows"][rank % len(case["rows"])]
-    xs = [torch.randn(rows, widths[0], generator=generator, dtype=torch.float64) for _ in range(case["batches"])]
-    ys = [torch.randn(rows, widths[-1], generator=generator, dtype=torch.float64) for _ in range(case["batches"])]
-    shapes = [p.shape for p in Chain(widths, case.get("tied", False)).parameters()]
-    weights = [torch.randn(s, generator=generator, dtype=torch.float64) / s[-1] ** 0.5 for s in shapes]
-    return xs, ys, weights
+    xs, ys = (_drawn([(rows, width)] * case["batches"], generator) for width in (widths[0], widths[-1]))
+    weights = _drawn([p.shape for p in model_of(case).parameters()], generator)
+    return xs, ys, [weight / weight.shape[-1] ** 0.5 for weight in weights]
 
 
 def values_and_gradients(case: Case, rank: int, generator: torch.Generator) -> tuple:
     """(values, gradients of each of three steps): lists of float64 tensors of `shapes`."""
-    shapes = case["shapes"]
-    drawn = [[torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes] for _ in range(4)]
-    return drawn[0], drawn[1:]
+    values, *gradients = [_drawn(case["shapes"], generator) for _ in range(4)]
+    return values, gradients
+
+
+def model_of(case: Case, weights: Iterable[Tensor] = ()) -> MLP:
+    """A float64 MLP with copies of `weights` in the order of `parameters()`, on their device.
+
+    With `tied` the layers 1 and 2 share one weight, and the bias of layer 0 does not learn.
+    """
+    model = MLP(case["widths"]).double()
+    if case.get("tied"):
+        model[4].weight = model[2].weight
+        cast(Tensor, model[0].bias).requires_grad_(False)
+    for parameter, weight in zip(model.parameters(), weights, strict=False):
+        parameter.data = weight.clone()
+    return model
+
+
+def mark(kind: str, part: int = -1) -> None:
+    """Notes in this rank's trace that `kind` happens now, at layer `part`, or with so many rows."""
+    log = recorder()
+    log.complete(log.issue(kind, part=part, lane=MARK))
+
+
+def watched(model: MLP, note: Callable = mark) -> MLP:
+    """`model`, whose layers `note` their forward and backward, also as copies and with other weights; and its rows."""
+    for part, layer in enumerate(each for each in model if isinstance(each, nn.Linear)):
+        layer.register_forward_hook(functools.partial(_note_layer, note, part))
+    return model
+
+
+def _note_layer(note: Callable, part: int, layer: nn.Module, inputs: Any, output: Tensor) -> None:
+    if part == 0:
+        mark("rows", len(output))
+    note("layer_forward", part)
+    if output.requires_grad:
+        output.register_hook(lambda _: note("layer_backward", part))
 
 
 def in_place(fn: Callable, case: Case, tensor: Tensor) -> Tensor:
     """`fn(tensor, root)`; returns what is in `tensor` then."""
-    _change_if(case, ARRIVING)
+    change_first_arrival(case)
     fn(tensor, case["root"])
     return tensor
 
 
 def train_ddp(fn: Callable, case: Case, xs, ys, weights) -> dict:
     """`fn(model, bucket_bytes)` and one step of SGD a batch."""
-    model = load(Chain(case["widths"], case["tied"]), weights)
+    model = watched(model_of(case, weights))
     ddp = fn(model, case["bucket_bytes"])
-    _change_if(case, ARRIVING)
+    change_first_arrival(case)
     seen = {"after bucketed_ddp(): parameter": copies(model.parameters())}
     for step, (x, y) in enumerate(zip(xs, ys, strict=True)):
         model.zero_grad()
@@ -88,14 +124,14 @@ def train_framework(fn: Callable, case: Case, xs, ys, weights) -> dict:
     """
     inputs, targets = from_rank_0([xs[0], ys[0].argmax(1)])
     run = functools.partial(fn, inputs=inputs, targets=targets, lr=LR)
-    model, options, seen = load(Chain(case["widths"]), weights), dict(case["options"]), {}
-    _change_if(case, REDUCING)
+    model, options, seen = watched(model_of(case, weights)), dict(case["options"]), {}
+    change_first_arrival(case, REDUCING)
     with tempfile.TemporaryDirectory(prefix="parallel-lab-") as disk:
         if first := case.get("resumed_at"):
             options["checkpoint"] = os.path.join(disk, "checkpoint.pt")
             seen["before the checkpoint: the loss of step"] = run(model, **options | {"steps": first})
             seen["the files on its disk"] = sorted(os.listdir(disk))
-            model = load(Chain(case["widths"]), [-weight for weight in weights])
+            model = model_of(case, [-weight for weight in weights])
         mark("run")
         seen["the loss of step"] = run(model, **options)
         mark("run_over")
@@ -104,78 +140,70 @@ def train_framework(fn: Callable, case: Case, xs, ys, weights) -> dict:
 
 def step_optimizer(fn: Callable, case: Case, values, gradients) -> dict:
     """`fn(parameters, optimizer_class, **options)` and a step for each list of gradients, rank 0's on all ranks."""
-    gc.freeze()  # what lives now is not counted
+    held = Held(seen := {})
     optimizer_class, options = case["optimizer"]
     parameters = [nn.Parameter(value) for value in from_rank_0(values)]
     given = [from_rank_0(step) for step in gradients]
-    held = Held()
     before_bytes = held.look()
     optimizer = fn(iter(parameters), optimizer_class, **dict(options))
-    _change_if(case, ARRIVING)
+    change_first_arrival(case)
+    seen |= stepped(optimizer, parameters, given, mark)
+    ((moment, limit_bytes, *_),) = case["limits"]
+    return seen | {"held": [[moment, -1, held.look(before_bytes + limit_bytes) - before_bytes]]}
+
+
+def stepped(optimizer: Any, parameters: list, gradients: list[list[Tensor]], note: Callable[[str], None]) -> dict:
+    """What a step of `optimizer` for each list of gradients leaves."""
     seen = {}
-    for number, step in enumerate(given):
+    for number, step in enumerate(gradients):
         optimizer.zero_grad()
         left = any(p.grad is not None and bool(p.grad.any()) for p in parameters)
         seen[f"step {number}: whether zero_grad() left a gradient"] = left
         for p, gradient in zip(parameters, step, strict=True):
             p.grad = gradient
-        mark("step")
+        note("step")
         optimizer.step()
-        mark("step_over")
-        seen[f"after step {number}: parameter"] = held.copies(parameters)
-    most_bytes = before_bytes + dict(case["limits"])["end"]
-    return seen | {"held": [["end", -1, held.look(most_bytes) - before_bytes]]}
+        note("step_over")
+        seen[f"after step {number}: parameter"] = copies(parameters)
+    return seen
 
 
 def train_layers(fn: Callable, case: Case, xs, ys, weights) -> dict:
-    """`fn(layer)` for each layer of a chain, same weights on all ranks, and a step of SGD a batch.
+    """`fn(layer)` for each layer of the model, same weights on all ranks, and a step of SGD a batch.
 
-    The result's `held` has [where, layer, bytes] of each look at what is held.
+    The result's `held` has [moment, layer, bytes] of each look at what is held.
     """
-    gc.freeze()  # what lives now is not counted
-    held, limits, samples = Held(), dict(case["limits"]), []
+    held, samples = Held(seen := {}), []
+    limits = {moment: limit_bytes for moment, limit_bytes, *_ in case["limits"]}
 
     def note(kind: str, part: int = -1) -> None:
         mark(kind, part)
         if kind in limits:
             samples.append([kind, part, held.look(limits[kind])])
 
-    layers = _sharded(fn, case["widths"], from_rank_0(weights), note)
-    shards = [p for layer in layers for p in layer.parameters()]
-    seen = {"parameters(): the shard of layer": held.copies(shards)}
-    _change_if(case, ARRIVING)
+    model = watched(model_of(case, from_rank_0(weights)), note)
+    for place in range(0, len(model), 2):  # nobody but what `fn` returned holds the layer afterwards
+        model[place] = fn(model[place])
+    shards = list(model.parameters())
+    seen["parameters(): the shard of layer"] = copies(shards)
+    change_first_arrival(case)
     for step, (x, y) in enumerate(zip(xs, ys, strict=True)):
         x.requires_grad_()
         note("step")
         with SavedTensors():
-            output = through(layers, x)
+            output = model(x)
             note("between")
             F.mse_loss(output, y).backward()
         note("step_over")
-        seen[f"step {step}: output"] = held.copies([output])
-        seen[f"step {step}: the gradient of the input"] = held.copies([x.grad])
-        seen[f"step {step}: the gradient of the shard of layer"] = held.copies(p.grad for p in shards)
+        seen[f"step {step}: output"] = copies([output])
+        seen[f"step {step}: the gradient of the input"] = copies([x.grad])
+        seen[f"step {step}: the gradient of the shard of layer"] = copies(p.grad for p in shards)
         torch.optim.SGD(shards, LR).step()
         for p in shards:
             p.grad = None
-        seen[f"step {step}: the updated shard of layer"] = held.copies(shards)
+        seen[f"step {step}: the updated shard of layer"] = copies(shards)
         output = x.grad = None
     return seen | {"held": samples}
-
-
-def _sharded(fn: Callable, widths: Sequence[int], values: list[Tensor], note: Callable) -> list[nn.Module]:
-    """`fn` of each layer; nobody but what it returned holds the layer afterwards."""
-    layers = []
-    for part, pair in enumerate(pairwise(widths)):
-        layer = load(ProbedLinear(*pair, part, note), values[2 * part : 2 * part + 2])
-        layers.append(fn(layer))
-        del layer
-    return layers
-
-
-def _change_if(case: Case, kinds: Sequence[str]) -> None:
-    if case.changed:
-        change_first_arrival(kinds)
 
 
 def copies(values: Iterable[Tensor | None]) -> list[Tensor | None]:
@@ -184,17 +212,11 @@ def copies(values: Iterable[Tensor | None]) -> list[Tensor | None]:
 
 
 class Held:
-    """Measures the bytes of all tensors made since `gc.freeze()`, whoever holds them, but for its own copies."""
+    """Measures the bytes of all tensors made from now on, whoever holds them, but for the copies in `seen`."""
 
-    def __init__(self) -> None:
-        self.own_bytes = 0
-        self.looks = LOOKS
-
-    def copies(self, values: Iterable[Tensor | None]) -> list[Tensor | None]:
-        """Each tensor as it is now."""
-        kept = copies(values)
-        self.own_bytes += sum(value.nbytes for value in kept if value is not None)
-        return kept
+    def __init__(self, seen: dict) -> None:
+        gc.freeze()  # what lives now is not counted
+        self.seen, self.looks = seen, LOOKS
 
     def look(self, most: float = math.inf) -> int:
         """Bytes held now.
@@ -203,9 +225,9 @@ class Held:
         `most` it looks again and again, less often after each time that it was in vain. Looks and not seconds: a busy
         machine stretches both sides alike.
         """
-        held_bytes = 0
+        own_bytes, held_bytes = sum(copy.nbytes for copy in flatten(list(self.seen.values()))), 0
         for _ in range(self.looks):
-            if (held_bytes := live_bytes() - self.own_bytes) <= most:
+            if (held_bytes := live_bytes() - own_bytes) <= most:
                 return held_bytes
             time.sleep(0.002)
         self.looks = max(self.looks // 2, 10)

@@ -1,12 +1,10 @@
 """The laboratory of a grader: runs learner code in ranks on fresh random inputs and hands back what happened.
 
-It is there for the honest mistake and the tempting shortcut, not for a learner who sets out to fool his own grader.
-Each rank draws its own input, and only the kernel computes what is expected, afterwards. A result without messages is
-seen in the bytes; messages for show are seen when one arrives changed and changes nothing; a send that nobody waited
-for is in the trace. Files, imports and prints are nobody's business.
-
-No limit is by the clock, so a busy machine changes no verdict: a rank is ended when it has computed too long, and the
-ranks when none of them has computed or called anything for `STILL_S`.
+It is there for the honest mistake and the tempting shortcut, not for a learner who sets out to fool his own grader. A
+result without messages is seen in the bytes; messages for show are seen when one arrives changed and changes nothing; a
+send that nobody waited for is in the trace. Files, imports and prints are nobody's business. No limit is by the clock,
+so a busy machine changes no verdict: a rank is ended when it has computed too long, and the ranks when none of them has
+computed or called anything for `STILL_S`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +14,7 @@ from typing import Any
 
 import torch
 
-from parallel_lab.grading.case import Case
-from parallel_lab.grading.rank_side import Returned, graded
+from parallel_lab.grading.rank_side import Case, graded
 from parallel_lab.runtime import Deadlock, LaunchError, RankFailed, launch
 from parallel_lab.trace import Trace
 
@@ -84,8 +81,7 @@ class Lab:
         """What happened in `case`.
 
         Raises:
-            Wrong: a rank raised, its collectives do not fit together, a message was never waited for, or a technique
-                was used.
+            Wrong: a rank raised, used a technique, or left a message that nobody waited for.
             Stuck: the ranks waited for each other.
             NotStarted: the function raised NotImplementedError.
         """
@@ -113,23 +109,21 @@ class Lab:
             left = " has returned" in error.report
             advice = "A rank returned while another waits for it: did it wait for its isend?" if left else ""
             raise Stuck(f"{case.at}: the ranks did not finish.\n{error.report}", advice) from None
-        except RankFailed as error:
-            if error.cause == "NotImplementedError":
-                raise NotStarted from None
-            raise Wrong(f"{case.at}: {shorten(error.report)}") from None
         except LaunchError as error:
-            raise Wrong(f"{case.at}: {shorten(error.report)}") from None
+            if isinstance(error, RankFailed) and error.cause == "NotImplementedError":
+                raise NotStarted from None
+            rows = error.report.strip().splitlines()  # a learner reads the message, not the frames
+            report = "\n".join(rows if len(rows) <= 12 else [*rows[:6], "...", *rows[-6:]])
+            raise Wrong(f"{case.at}: {report}") from None
         except TypeError as error:  # the function, or something that it holds, cannot be sent to a rank
             raise Wrong(str(error)) from None
         _all_waited(run.trace, case.at)
-        returned: list[Returned] = run.results
-        for rank, one in enumerate(returned):
-            if one.loaded:
-                raise Wrong(f"{case.at}: rank {rank} used {one.loaded[0]}, the answer itself", "Build it yourself.")
-        seeds = tuple(one.seed for one in returned)
+        seeds, results, given, loaded = map(list, zip(*run.results, strict=True))
+        for rank, techniques in enumerate(loaded):
+            if techniques:
+                raise Wrong(f"{case.at}: rank {rank} used {techniques[0]}, the answer itself", "Build it yourself.")
         inputs = [task.given(whole, r, torch.Generator().manual_seed(seed)) for r, seed in enumerate(seeds)]
-        results, given = [one.result for one in returned], [one.given for one in returned]
-        return Outcome(whole, inputs, results, given, run.trace, seeds, run.output, task.expected)
+        return Outcome(whole, inputs, results, given, run.trace, tuple(seeds), run.output, task.expected)
 
 
 def _all_waited(trace: Trace, at: str) -> None:
@@ -137,15 +131,5 @@ def _all_waited(trace: Trace, at: str) -> None:
     for s in trace.spans:
         if s.kind in ("send", "recv") and s.end_s == s.start_s:
             way = "to" if s.kind == "send" else "from"
-            raise Wrong(
-                f"{at}: rank {s.rank} never waited for the i{s.kind} {way} rank {s.peer} ({s.line})",
-                "isend and irecv return at once; until wait() has returned, the buffer may still be read or unwritten.",
-            )
-
-
-def shorten(report: str, lines: int = 12) -> str:
-    """The first and the last of the lines of a report: a learner reads the message, not the frames."""
-    rows = report.strip().splitlines()
-    if len(rows) <= lines:
-        return "\n".join(rows)
-    return "\n".join([*rows[: lines // 2], "...", *rows[-(lines // 2) :]])
+            seen = f"{at}: rank {s.rank} never waited for the i{s.kind} {way} rank {s.peer} ({s.line})"
+            raise Wrong(seen, "isend and irecv return at once; the buffer is yours again when wait() has returned.")

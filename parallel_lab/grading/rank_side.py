@@ -1,8 +1,8 @@
-"""What runs around learner code inside a rank: fresh input, a limit, a changed message, and plain results.
+"""A case, which is one run of an answer as data, and what runs around the answer inside a rank.
 
 Each rank draws its own input from a seed of the operating system, so that no other rank can know it before a message
-brings it; the seed goes back with the result, and the kernel, which alone computes the expected answer, makes the input
-again from it. Every graded rank imports this module: it loads neither widgets nor a technique.
+brings it. The kernel, which alone computes the expected answer, makes the input again from the seed. Every graded rank
+imports this module: it loads neither widgets nor a technique.
 """
 
 import contextlib
@@ -10,20 +10,43 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
 
 from parallel_lab.grading import references
-from parallel_lab.grading.case import Case
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.runtime.rank.backend import LabGroup
+from parallel_lab.runtime.rank.stage import flatten
 
 REDUCING = ("all_reduce", "reduce_scatter", "reduce", "all_gather", "all_to_all", "gather")
 ARRIVING = ("recv", *REDUCING, "broadcast", "scatter")
-door: Any = LabGroup  # where a change or a look is put in the way of messages
 PROCESSOR_S = 20  # of one rank in one case; right answers take 1 s and less
+SHOWN = ("shape", "root", "servers", "counts", "every", "bound")  # settings that messages name
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: on how many ranks, with which settings. Equal cases are one run."""
+
+    ranks: int
+    settings: tuple[tuple[str, Any], ...] = ()  # for the inputs, the driver and the expectation alike
+    defaults: tuple[tuple[str, Any], ...] = ()  # the settings of the exercise, where the case says nothing else
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.defaults + self.settings)[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """What `name` is set to, or `default`."""
+        return dict(self.defaults + self.settings).get(name, default)
+
+    @property
+    def at(self) -> str:
+        """`at 3 ranks, shape (7,)`, to begin a message with."""
+        named = [f", {name} {value}" for name, value in self.settings if name in SHOWN]
+        return f"at {self.ranks} rank" + "s" * (self.ranks > 1) + "".join(named)
 
 
 class Opaque(NamedTuple):
@@ -32,31 +55,39 @@ class Opaque(NamedTuple):
     type_name: str
 
 
-@dataclass
-class Returned:
-    """What one rank sends back to the kernel."""
+def name(value: Any) -> str:
+    """What a returned value is, in a few words."""
+    if isinstance(value, torch.Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Opaque):
+        return f"an object of class {value.type_name}"
+    if isinstance(value, list) and not are_words(value):
+        return f"a list of {len(value)}"
+    return repr(value)
 
-    seed: int  # what its input was made from
-    result: Any  # what the learner's function, or the driver, returned, in plain tensors, lists and dicts
-    given: Any  # its arguments as they were after the call
-    loaded: list[str]  # the techniques that the call loaded
+
+def are_words(items: list | tuple) -> bool:
+    """Whether a message can show them."""
+    return all(type(item) in (int, str) for item in items)
 
 
-def graded(fn: Callable, case: Case, given: Callable, drive: Callable | None, seeds: Sequence[int]) -> Returned:
+def graded(fn: Callable, case: Case, given: Callable, drive: Callable | None, seeds: Sequence[int]) -> tuple:
     """Calls `fn` once on this rank with input made from its own seed (`seeds` repeats an earlier run).
 
     When `fn` has returned, its arguments are overwritten: a send that nobody waited for then sends the wrong bytes.
+    Returned are the seed, the result, the arguments as they were after the call, and the techniques that it loaded.
     """
     _limit_processor_time()
     rank = dist.get_rank()
     seed = seeds[rank % len(seeds)] if seeds else int.from_bytes(os.urandom(2), "big")
-    arguments = to_device(given(case, rank, torch.Generator().manual_seed(seed)))
-    if case.changed and drive is None:
-        change_first_arrival()
+    arguments = _to_device(given(case, rank, torch.Generator().manual_seed(seed)))
+    if drive is None:
+        change_first_arrival(case)
     result = plain(drive(fn, case, *arguments) if drive else fn(*arguments))
     after = plain(arguments)
-    _poison(arguments)
-    return Returned(seed, result, after, references.loaded())
+    for tensor in flatten(arguments):
+        tensor.detach().fill_(float("nan") if tensor.is_floating_point() else -1)
+    return seed, result, after, references.loaded()
 
 
 def _limit_processor_time() -> None:
@@ -69,11 +100,10 @@ def _limit_processor_time() -> None:
     signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)
 
 
-def to_device(value: Any) -> Any:
-    """`value` with its tensors on this rank's device."""
+def _to_device(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(rank_device())
-    return type(value)(to_device(item) for item in value) if isinstance(value, list | tuple) else value
+    return type(value)(_to_device(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def plain(value: Any) -> Any:
@@ -87,33 +117,25 @@ def plain(value: Any) -> Any:
     return value if value is None or type(value) in (bool, int, float, str) else Opaque(type(value).__name__)
 
 
-def _poison(value: Any) -> None:
-    """Overwrites every tensor in `value` with NaN (integers: with -1)."""
-    if isinstance(value, torch.Tensor):
-        with torch.no_grad():
-            value.fill_(float("nan") if value.is_floating_point() else -1)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _poison(item)
+def change_first_arrival(case: Case, kinds: Sequence[str] = ARRIVING) -> None:
+    """With `changed`, the first message or result of these `kinds` that the last rank gets arrives changed by one.
 
-
-def change_first_arrival(kinds: Sequence[str] = ARRIVING) -> None:
-    """On the last rank, the first message, or result of a collective of these `kinds`, arrives changed by one.
-
-    What arrived and changed nothing was for show (see `expectations.heard`).
+    What arrived and changed nothing was for show (see `expect.heard`).
     """
-    if dist.get_rank() < dist.get_world_size() - 1:
+    if not case.get("changed") or dist.get_rank() < dist.get_world_size() - 1:
         return
-    recv, collective = door.recv, door._collective
+    own_ways = {name: getattr(LabGroup, name) for name in ("recv", "_collective")}
 
-    def change(work: Any, arguments: Any) -> Any:
+    def changing(group: LabGroup, own_way: Callable, *arguments: Any) -> Any:
+        work = own_way(group, *arguments)
         if work.call.kind in kinds:
-            door.recv, door._collective = recv, collective
-            _after(work, lambda: _first_tensor(arguments).add_(1))
+            for name, way in own_ways.items():
+                setattr(LabGroup, name, way)
+            _after(work, lambda: flatten(arguments)[0].add_(1))
         return work
 
-    door.recv = lambda self, tensors, *rest: change(recv(self, tensors, *rest), tensors)
-    door._collective = lambda self, name, tensors, *rest: change(collective(self, name, tensors, *rest), tensors)
+    for name, way in own_ways.items():
+        setattr(LabGroup, name, partialmethod(changing, way))
 
 
 def _after(work: Any, do: Callable[[], Any]) -> None:
@@ -129,20 +151,3 @@ def _after(work: Any, do: Callable[[], Any]) -> None:
             do()
 
         work.after = after
-
-
-def _first_tensor(argument: Any) -> torch.Tensor:
-    while isinstance(argument, list | tuple):
-        argument = argument[0]
-    return argument
-
-
-def watch_sends(look: Callable[[], None]) -> None:
-    """Calls `look` before each message of this rank."""
-    send = door.send
-
-    def looked(self: Any, *arguments: Any) -> dist.Work:
-        look()
-        return send(self, *arguments)
-
-    door.send = looked

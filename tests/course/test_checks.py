@@ -11,13 +11,12 @@ from parallel_lab.course import checks, progress
 from parallel_lab.course.checks import check, grade, hint
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.grading import drivers, lab, rank_side
-from parallel_lab.grading.case import Case
-from parallel_lab.grading.exercise import Exercise, on, test
-from parallel_lab.grading.expectations import equals
+from parallel_lab.grading.exercise import Exercise, on
+from parallel_lab.grading.expect import equals
 from parallel_lab.grading.lab import Lab, Wrong
+from parallel_lab.grading.rank_side import Case
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-test.__test__ = False  # a word of the vocabulary
 TEXT = "title: Double\nlevel: easy\nminutes: 1\nnotebook: 02_x\n\n## Hint\n\nA?\n\n## Hint\n\nB?\n\n## Solved\n\nWhy.\n"
 
 
@@ -40,11 +39,11 @@ DOUBLE = Exercise(
     given=drivers.normal,
     expected=doubled,
     settings={"shape": (3,)},
-    tests=(
-        test("It doubles", on(2, equals("Twice."))),
-        test("It doubles here too", on(2, equals("Twice."))),
-        test("It works alone", on(1, silent)),
-    ),
+    tests={
+        "It doubles": on(2, equals("Twice.")),
+        "It doubles here too": on(2, equals("Twice.")),
+        "It works alone": on(1, silent),
+    },
     text=TEXT,
 )
 

@@ -121,7 +121,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
         "bound 2: before rank 3 had finished its gradient 1, rank 2 finished 2; nothing keeps it from 4",
     ),
     (without_momentum, 0, "at weights that server 0 never had"),
-    (all_on_every_server, 1, "rank 0 took the weights \\[\\[0, 1001\\]\\]; its slice is \\[\\[0, 501\\]\\]"),
+    (all_on_every_server, 1, "rank 0, taken slice 0: got \\[0, 1001\\], expected \\[0, 501\\]"),
     (all_pushes_kept, 1, "are plenty for its slice"),
     (never_pulls, 3, "rank 1 computed its gradient 1 at weights without its own gradient 0"),
 ]

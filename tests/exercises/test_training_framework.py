@@ -112,7 +112,11 @@ every_rank_saves = framework(save=everyone_saves)
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
-    (every_rank_trains_on_all, 2, "at 2 ranks: rank 0 ran 36 samples through the model, its share is 18"),
+    (
+        every_rank_trains_on_all,
+        2,
+        "at 2 ranks: the ranks ran \\[36, 36\\] samples through the model; there were 36 to share out",
+    ),
     (right_for_equal_shares, 1, "at 3 ranks: rank 0, the loss of step 0 is"),
     (own_weights_kept, 0, "at 2 ranks: rank 0, the loss of step 0 is"),
     (each_microbatch_travels, 3, "4 all-reduces and the start send"),

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from parallel_lab.grading import expectations as expect
-from parallel_lab.grading.case import Case
-from parallel_lab.grading.expectations import rounds
+from parallel_lab.grading import expect
+from parallel_lab.grading.expect import rounds
 from parallel_lab.grading.lab import Outcome, Wrong
+from parallel_lab.grading.rank_side import Case
 from parallel_lab.grading.values import same
 from parallel_lab.trace import Span, Trace
 
@@ -79,10 +79,13 @@ def test_result_that_survives_a_changed_message_is_caught():
 
 
 def test_usual_mistake_is_called_by_its_name():
-    mistakes = {"it was doubled": lambda outcome: [{"sum": 2}]}
-    expect.unlike("sum", mistakes, "")(outcome([], 1, results=[{"sum": 3}], right=[{"sum": 1}]))
+    def summed(outcome):
+        return [{"sum": outcome.case.get("factor", 1)}]
+
+    doubled = expect.unlike("sum", {"it was doubled": {"factor": 2}}, "")
+    doubled(Outcome(Case(1), [], [{"sum": 3}], [], Trace(1, ()), expect=summed))
     with pytest.raises(Wrong, match=r"^at 1 rank: it was doubled$"):
-        expect.unlike("sum", mistakes, "")(outcome([], 1, results=[{"sum": 2}], right=[{"sum": 1}]))
+        doubled(Outcome(Case(1), [], [{"sum": 2}], [], Trace(1, ()), expect=summed))
 
 
 WANTED = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)

@@ -7,21 +7,23 @@ number of ranks, `lambda n: 2 * (n - 1)`.
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
 from math import ceil
 from typing import Any, Concatenate, ParamSpec
 
 from parallel_lab.grading.lab import Outcome, Wrong
-from parallel_lab.grading.values import TOLERANCE, Advice, same
+from parallel_lab.grading.values import Advice, differ, same
+from parallel_lab.grading.workers import SPAN
 from parallel_lab.plan import COMPUTE
 from parallel_lab.trace import Span, Trace
 from parallel_lab.trace.span import MARK
 from parallel_lab.trace.units import format_bytes as size
 
-ITEM_BYTES = 8  # float64
-COLLECTIVES = (
-    "all_reduce", "broadcast", "all_gather", "reduce_scatter", "reduce", "barrier", "all_to_all", "gather", "scatter",
-)  # fmt: skip
+MESSAGES = ("send", "recv")
+BY_MESSAGES = "Send to the rank that needs it, and let it receive: in a collective every rank waits for the slowest."
+STEP, RUN = ("step", "step_over"), ("run", "run_over")  # a driver's marks round a step, and round a whole training
 Formula = Callable[[int], float]
 Grader = Callable[[Outcome], None]
 P = ParamSpec("P")
@@ -49,53 +51,43 @@ def each_rank(look: Callable[Concatenate[Outcome, int, str, P], None]) -> Callab
     return each
 
 
-@grader
-def equals(outcome: Outcome, advice: Advice = "", tolerance: float = TOLERANCE) -> None:
+@each_rank
+def equals(outcome: Outcome, rank: int, where: str, advice: Advice = "") -> None:
     """Each rank returns what is expected of it."""
-    for rank, (got, right) in enumerate(zip(outcome.results, outcome.expected, strict=True)):
-        same(got, right, f"{outcome.at}: rank {rank}", advice, tolerance)
+    same(outcome.results[rank], outcome.expected[rank], where, advice)
 
 
 @each_rank
 def keeps_input(outcome: Outcome, rank: int, where: str) -> None:
     """Each rank's arguments are what they were before the call."""
-    if differ(outcome.given[rank], outcome.inputs[rank], tolerance=0.0):
+    if differ(outcome.given[rank], outcome.inputs[rank]):
         raise Wrong(f"{where} changed its input", "Work on a copy: whoever called you still needs the input.")
 
 
 @grader
 def heard(outcome: Outcome) -> None:
-    """Of a case with `changed=True`: something arrived changed, so some rank's result must be wrong."""
+    """Of a case that is `changed`: something arrived changed, so some rank's result must be wrong."""
     if not differ(outcome.results, outcome.expected):
-        raise Wrong(
-            f"{outcome.at}: what one rank received was changed on the way, and every rank was still right",
-            "The data did not come by message; the messages are for show.",
-        )
+        seen = f"{outcome.at}: what one rank received was changed on the way, and every rank was still right"
+        raise Wrong(seen, "The data did not come by message; the messages are for show.")
 
 
 @grader
-def unlike(outcome: Outcome, what: str, mistakes: Mapping[str, Callable[[Outcome], list]], advice: str) -> None:
-    """The item `what` of the results is not that of a usual mistake, which a message can call by its name."""
+def unlike(outcome: Outcome, what: str, mistakes: Mapping[str, dict[str, Any]], advice: str) -> None:
+    """The item `what` of the results is not that of a usual mistake, which is to work with other settings."""
     got, right = ([result[what] for result in results] for results in (outcome.results, outcome.expected))
-    for mistake, made in mistakes.items():
-        if differ(got, right) and not differ(got, [result[what] for result in made(outcome)]):
+    for mistake, settings in mistakes.items():
+        other = replace(outcome.case, settings=outcome.case.settings + tuple(settings.items()))
+        made = replace(outcome, case=other).expected
+        if differ(got, right) and not differ(got, [result[what] for result in made]):
             raise Wrong(f"{outcome.at}: {mistake}", advice)
 
 
-def differ(got: Any, expected: Any, tolerance: float = TOLERANCE) -> bool:
-    """Whether `got` is not what was expected."""
-    try:
-        same(got, expected, "", tolerance=tolerance)
-    except Wrong:
-        return True
-    return False
-
-
 @grader
-def forbids(outcome: Outcome, *kinds: str, advice: str = "Write it with send and recv.") -> None:
+def forbids(outcome: Outcome, *kinds: str, advice: str = BY_MESSAGES) -> None:
     """No operation of these kinds was called; without kinds, no collective."""
     for s in outcome.trace.spans:
-        if s.kind in (kinds or COLLECTIVES):
+        if s.kind in kinds if kinds else s.lane not in (MARK, COMPUTE) and s.kind not in MESSAGES:
             at = f" ({s.line})" if s.line else ""
             raise Wrong(f"{outcome.at}: rank {s.rank} called {s.kind}{at}, which this exercise does without", advice)
 
@@ -118,23 +110,26 @@ def sends(
     advice: str = "",
     slack: float = 0.0,
     between: tuple[str, str] | None = None,
+    times: str = "",
 ) -> None:
     """Each rank sends `most` bytes at the most, and all together at least `least` (default: as much) for each rank.
 
     `what` is who would: `a ring sends`. With `between`, it counts for each stretch between these marks of a driver.
+    The setting `times` says how often as much is sent, and stands in `what` for its braces.
     """
-    at_most, at_least = most(outcome.ranks), (least or most)(outcome.ranks)
-    stretches = [stretches_of(outcome, rank, between) for rank in range(outcome.ranks)]
+    ranks, count = outcome.ranks, outcome.case.get(times, 1)
+    at_most, at_least = count * most(ranks), count * (least or most)(ranks)
+    stretches = [stretches_of(outcome, rank, between) for rank in range(ranks)]
     for number, of_ranks in enumerate(zip(*stretches, strict=True)):
-        when = f" in {between[0]} {number}" if between else ""
+        when, would = f" in {between[0]} {number}" if between else "", what.format(count)
         sent = [sum(s.sent_bytes for s in spans) for spans in of_ranks]
-        for rank, total in enumerate(sent):
-            if total > at_most + slack:
-                raise Wrong(f"{outcome.at}: rank {rank} sent {size(total)}{when}, {what} {size(at_most)}", advice)
-        if sum(sent) < outcome.ranks * (at_least - slack):
-            wanted = f"{what} {size(outcome.ranks * at_least)} and cannot do with less"
+        if (largest := max(sent)) > at_most + slack:
+            seen = f"{outcome.at}: rank {sent.index(largest)} sent {size(largest)}{when}"
+            raise Wrong(f"{seen}, {would} {size(at_most)}", advice)
+        if sum(sent) < ranks * (at_least - slack):
+            seen = f"{outcome.at}: the ranks sent {size(sum(sent))} together{when}"
             hidden = "The data did not travel through the process group."
-            raise Wrong(f"{outcome.at}: the ranks sent {size(sum(sent))} together{when}; {wanted}", hidden)
+            raise Wrong(f"{seen}; {would} {size(ranks * at_least)} and cannot do with less", hidden)
 
 
 def stretches_of(outcome: Outcome, rank: int, between: tuple[str, str] | None) -> list[list[Span]]:
@@ -175,50 +170,36 @@ def rounds(trace: Trace) -> int:
     """The length of the longest chain of messages in which each waits for the one before.
 
     A rank sends one message at a time (the one-port model), so its k-th send is at least in round k; and a send that
-    was issued when a receive of the same rank was over is at least one round after the message received. A star from
-    one root and a chain both take n - 1 rounds, a binomial tree ceil(log2 n).
-
-    The end of a receive is the moment at which the rank had waited for it, so a receive that was posted early and
-    awaited after a send does not count as one that the send waited for.
+    was issued when a receive of the same rank was over, which is when the rank had waited for it, is at least one round
+    after the message received. A star from one root and a chain both take n - 1 rounds, a binomial tree ceil(log2 n).
     """
-    moments = []  # of all ranks, on one clock: a receive is over, a send is issued
-    for sender, receiver in _matched(trace):
-        moments += [(receiver.end_s, 0, sender, receiver), (sender.start_s, 1, sender, receiver)]
-    number: dict[Span, int] = {}
+    moments, counted = [], Counter()  # of all ranks, on one clock: a receive is over, a send is issued
+    for s in (s for s in trace.spans if s.kind in MESSAGES):
+        sends = s.kind == "send"
+        way = (s.rank, s.peer) if sends else (s.peer, s.rank)
+        counted[sends, way] += 1  # messages from one rank to another arrive in order
+        moments.append((s.start_s if sends else s.end_s, sends, (*way, counted[sends, way])))
+    number: dict[tuple, int] = {}
     reached: Counter = Counter()  # rank -> round of the latest message that it sent or has received
-    for _, issued, sender, receiver in sorted(moments, key=lambda moment: moment[:2]):
-        if issued:
-            number[sender] = reached[sender.rank] = reached[sender.rank] + 1
+    for _, sends, message in sorted(moments):
+        sender, receiver, _ = message
+        if sends:
+            number[message] = reached[sender] = reached[sender] + 1
         else:
-            reached[receiver.rank] = max(reached[receiver.rank], number.get(sender, 0))
+            reached[receiver] = max(reached[receiver], number.get(message, 0))
     return max(number.values(), default=0)
 
 
-def _matched(trace: Trace) -> list[tuple[Span, Span]]:
-    """Each send with its receive. Messages from one rank to another arrive in order."""
-    sent, waiting = [s for s in trace.spans if s.kind == "send"], [s for s in trace.spans if s.kind == "recv"]
-    pairs = []
-    for s in sent:
-        if receiver := next((r for r in waiting if (r.peer, r.rank, r.group) == (s.rank, s.peer, s.group)), None):
-            waiting.remove(receiver)
-            pairs.append((s, receiver))
-    return pairs
-
-
-STEP, RUN = ("step", "step_over"), ("run", "run_over")  # the marks round a step, and round a whole training
-
-
-def moved(spans: Iterable[Span]) -> list[Span]:
-    """The communication among `spans`."""
+def _moved(spans: list[Span]) -> list[Span]:
     return [s for s in spans if s.lane != MARK and s.sent_messages]
 
 
 @each_rank
 def fills_buckets(outcome: Outcome, rank: int, where: str, most_bytes: int, most_calls: int) -> None:
     """In each step, no call carries more than `most_bytes`, and there are `most_calls` at the most."""
-    for sent in map(moved, stretches_of(outcome, rank, STEP)):
-        if big := [s for s in sent if s.bytes > most_bytes]:
-            seen = f"{where} sent {size(big[0].bytes)} at once; a bucket has {size(most_bytes)}"
+    for sent in map(_moved, stretches_of(outcome, rank, STEP)):
+        if (largest := max((s.bytes for s in sent), default=0)) > most_bytes:
+            seen = f"{where} sent {size(largest)} at once; a bucket has {size(most_bytes)}"
             raise Wrong(seen, "A bucket that waits for all gradients cannot start before backward has ended.")
         if len(sent) > most_calls:
             seen = f"{where} called {len(sent)} collectives a step; buckets of {size(most_bytes)} make {most_calls - 1}"
@@ -229,16 +210,15 @@ def fills_buckets(outcome: Outcome, rank: int, where: str, most_bytes: int, most
 def overlaps(outcome: Outcome, rank: int, where: str, share: float, advice: str = "") -> None:
     """In each step, `share` of the bytes are on their way while another layer's backward begins.
 
-    Over a link so slow that a bucket takes longer than many layers, a collective counts if a mark `layer_backward`
-    comes after its issue and before its end: one that was waited for at once has ended by then, and one that was issued
-    at the end of backward has no layer after it.
+    Over a link so slow that a bucket takes longer than many layers, a collective counts if a mark `layer_backward` lies
+    between its issue and its end: one waited for at once has ended by then, one issued last has no layer after it.
     """
     for step in stretches_of(outcome, rank, STEP):
         _overlap(step, where, share, advice)
 
 
 def _overlap(step: list[Span], where: str, share: float, advice: str) -> None:
-    sent, last = moved(step), step[-1]
+    sent, last = _moved(step), step[-1]
     kind = sent[0].kind if sent else "collective"
     # The slot of a span is written at its issue, with no length, and closed when it is over.
     if late := [s for s in sent if s.end_s > last.start_s or s.end_s == s.start_s]:
@@ -249,67 +229,59 @@ def _overlap(step: list[Span], where: str, share: float, advice: str) -> None:
     if not early:
         raise Wrong(f"{where}: every {kind} was issued after the last layer's backward: nothing overlaps", advice)
     beside = [s for s in early if any(p > step.index(s) and step[p].start_s < s.end_s for p in layers)]
-    total, covered = sum(s.sent_bytes for s in sent), sum(s.sent_bytes for s in beside)
-    if covered < share * total and len(beside) < len(early):
-        raise Wrong(
-            f"{where}: stood still for {len(early) - len(beside)} of {len(early)} {kind} that it issued during "
-            "backward: no layer's backward began before they were over",
-            "Issue it with async_op=True, keep the handle, and wait when backward is over.",
-        )
-    if covered < share * total:
-        seen = f"{where}: {covered / total:.0%} of the bytes were under way beside backward, {share:.0%} wanted"
-        raise Wrong(seen, advice)
+    covered = sum(s.sent_bytes for s in beside) / sum(s.sent_bytes for s in sent)
+    if covered < share:
+        still = f"it stood still for {len(early) - len(beside)} of {len(early)} {kind} that it issued during backward"
+        seen = f"{where}: {covered:.0%} of the bytes were under way beside backward, {share:.0%} wanted; {still}"
+        raise Wrong(seen, "Issue it with async_op=True as early as you can, and wait when backward is over.")
 
 
 @each_rank
-def holds(outcome: Outcome, rank: int, where: str, *moments: tuple[str, str, str, str]) -> None:
+def holds(outcome: Outcome, rank: int, where: str) -> None:
     """At no moment that a driver measured does a rank hold more than the case's `limits` allow.
 
-    `moments` are (name, in words, who holds as much, advice), the most telling first; the result's `held` has (name,
-    layer, bytes) of each measurement.
+    They are (moment, most bytes, in words, who holds as much, advice), the most telling first. The result's `held` has
+    (moment, layer, bytes) of each measurement.
     """
-    limits = dict(outcome.case["limits"])
-    for name, words, what, advice in moments:
-        measured = [(part, held) for moment, part, held in outcome.results[rank]["held"] if moment == name]
+    for moment, most_bytes, words, what, advice in outcome.case["limits"]:
+        measured = [(part, held) for at, part, held in outcome.results[rank]["held"] if at == moment]
         if not measured:
             raise Wrong(f"{where}: the layer was never called", "Compute with the layer that you were given.")
         for part, held in measured:
-            if held > limits[name]:
-                seen = f"{where} {words.format(part)} holds {size(held)}, {what} {size(limits[name])}"
-                raise Wrong(seen, advice)
-
-
-def rows_run(outcome: Outcome, rank: int) -> list[int]:
-    """The number of rows in each forward through the model, in order."""
-    (spans,) = stretches_of(outcome, rank, RUN)
-    return [s.part for s in spans if s.lane == MARK and s.kind == "rows"]
+            if held > most_bytes:
+                seen = f"{where} {words.format(part)} holds {size(held)}"
+                raise Wrong(f"{seen}, {what} {size(most_bytes)}", advice)
 
 
 @grader
 def divides_batches(outcome: Outcome) -> None:
-    """Each rank runs its share of each batch through the model, and no more; no row is left out."""
-    options, ranks = dict(outcome.case["options"]), outcome.ranks
-    steps, batch = options["steps"], options["batch"]
-    counts = [sum(rows_run(outcome, rank)) for rank in range(ranks)]
-    least, most = steps * (batch // ranks), steps * ceil(batch / ranks)
-    for rank, ran in enumerate(counts):
-        if not least <= ran <= most:
-            share = str(least) if least == most else f"{least} to {most}"
-            seen = f"{outcome.at}: rank {rank} ran {ran} samples through the model, its share is {share}"
-            raise Wrong(seen, "The ranks divide each global batch among them; sizes differ by one at most.")
-    if sum(counts) != steps * batch:
-        seen = f"{outcome.at}: the ranks ran {sum(counts)} samples through the model, there were {steps * batch}"
-        raise Wrong(seen, "No sample is left out or taken twice: some shares are larger by one.")
+    """Each rank runs its share of each batch through the model, in `microbatches` parts; no row is left out."""
+    options = dict(outcome.case["options"])
+    steps, batch, parts = options["steps"], options["batch"], options.get("microbatches")
+    stretches = [stretches_of(outcome, rank, RUN)[0] for rank in range(outcome.ranks)]
+    rows = [[s.part for s in spans if s.lane == MARK and s.kind == "rows"] for spans in stretches]
+    ran = [sum(own) for own in rows]
+    if sum(ran) != steps * batch or max(ran) - min(ran) > steps:
+        seen = f"{outcome.at}: the ranks ran {ran} samples through the model; there were {steps * batch} to share out"
+        raise Wrong(seen, "They divide each global batch: sizes differ by one at most, and no sample is left out.")
+    most = ceil(ceil(batch / outcome.ranks) / (parts or 1))
+    for rank, own in enumerate(rows):
+        if parts and (len(own) != steps * parts or max(own) > most):
+            seen = f"{outcome.at}: rank {rank} called the model with {own} rows; {parts} microbatches"
+            advice = "A microbatch bounds the activations held at once; it goes forward and backward by itself."
+            raise Wrong(f"{seen} make {steps * parts} calls, of {most} at the most", advice)
 
 
 @each_rank
-def runs_microbatches(outcome: Outcome, rank: int, where: str) -> None:
-    """A share goes through the model in `microbatches` parts."""
-    options = dict(outcome.case["options"])
-    parts = options["microbatches"]
-    times, most = options["steps"] * parts, ceil(ceil(options["batch"] / outcome.ranks) / parts)
-    rows = rows_run(outcome, rank)
-    if len(rows) != times or max(rows, default=0) > most:
-        seen = f"{where} called the model {len(rows)} times, with {max(rows, default=0)} rows at the most"
-        advice = "A microbatch bounds the activations held at once; it goes forward and backward by itself."
-        raise Wrong(f"{seen}; {parts} microbatches make {times} times and {most} rows", advice)
+def is_silent_within_rounds(outcome: Outcome, rank: int, where: str) -> None:
+    """Between two gradients of a round of `every` a rank calls nobody; between two rounds all meet."""
+    spans = [s for s in outcome.trace.of(rank) if s.kind == SPAN or s.lane != COMPUTE]
+    gradients = [place for place, s in enumerate(spans) if s.kind == SPAN]
+    for one, other in pairwise(gradients):
+        said, meet = spans[one + 1 : other], spans[other].part % outcome.case["every"] == 0
+        which = f"between its gradients {spans[one].part} and {spans[other].part}"
+        if said and not meet:
+            advice = "Local steps need nobody else; also a barrier makes all wait for the slowest."
+            raise Wrong(f"{where} called {said[0].kind} {which}, within a round", advice)
+        if meet and not said and outcome.ranks > 1:
+            raise Wrong(f"{where} talked to nobody {which}, which are of two rounds")
