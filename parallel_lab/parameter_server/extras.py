@@ -37,9 +37,6 @@ class Snapshots:
     """Writes a shard at the start and after each `every` updates: `serve(..., on_update=Snapshots(...))`.
 
     A shard is a file in `folder`, which is made if it is missing. With `resume`, the run begins from what stands there.
-
-    Raises:
-        TypeError, ValueError: `every` is no whole number from 1, or the folder cannot be written.
     """
 
     def __init__(
@@ -91,7 +88,8 @@ class Snapshots:
             raise ValueError(f"{path} is no snapshot, or a damaged one: {error}") from None
         for name in self._layout | layout:
             if (found := layout.get(name)) != (mine := self._layout.get(name)):
-                raise ValueError(f"{path} is not ours: its {name} is {found}, and that of this model is {mine}")
+                text = f"its {name} is {found}, and that of this model is {mine}"
+                raise ValueError(f"{path} is of another layout: {text}. Delete it, or serve what it was made for.")
         shard.w.copy_(w)
         shard.optimizer.load_state_dict(optimizer)
         shard.state.version = version
@@ -157,9 +155,9 @@ class SparedWorker(Worker):
         super().__init__(model, servers=servers, group=core)
 
     def read(self, what: int, together: bool) -> None:
-        """Asks every server in a thread of its own: at one that waits for a dead one's spare, it would stand still.
+        """Asks every server in a thread of its own: standing still at one, it would not notice that another has died.
 
-        That spare, and with it the other workers, would wait to hear from this one.
+        Then that one's spare, and with it the other workers, would wait to hear from this one.
         """
         side_by_side([partial(self._insist, shard, what) for shard in self.order])
 
@@ -221,10 +219,8 @@ def serve(
         return server.serve(model, optimizer_class, rule, **options)
     w, first, before = flat(model), servers + spares, recorder().sent_bytes
     workers, make = everyone.size() - first, partial(optimizer_class, **optimizer_kwargs)
-    stand_ins = []
-    for index, cut in enumerate(bounds(len(w), servers)):
-        shard = Shard(index, w[cut], make, rule, workers)
-        stand_ins.append(Spare(shard, everyone, first, list(range(workers)), snapshots))
+    shards = [Shard(index, w[cut], make, rule, workers) for index, cut in enumerate(bounds(len(w), servers))]
+    stand_ins = [Spare(shard, everyone, first, list(range(workers)), snapshots) for shard in shards]
     side_by_side([spare.run for spare in stand_ins])
     taken = [spare for spare in stand_ins if spare.taken]
     return Spared(

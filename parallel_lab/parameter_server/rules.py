@@ -7,18 +7,9 @@ A server has a *version*: how often it has updated its shard. A worker pulls a v
 it. The *clock* of a worker is the number of its pushes. The *staleness* of a push is the version that it meets minus
 the version from which it was computed: the number of updates that the gradient does not know of.
 
-A rule answers four questions about a `State`, whenever a message has arrived. It needs no clock on the wall, so the
-same object drives a real server and virtual time. The rules are the strategies of `synchronization`, one file each:
-
-| rule          | does it make sense?  | is this push used? | which pushes make an update? | may this worker pull?     |
-|---------------|----------------------|--------------------|------------------------------|---------------------------|
-|               | `check`              | `admits`           | `due`                        | `may_pull`                |
-| Synchronous() | always               | yes                | all, once all have pushed    | once its push is applied  |
-| Asynchronous()| always               | yes                | each by itself, at once      | always                    |
-| Stale(b)      | always               | yes                | each by itself, at once      | if at most b clocks ahead |
-| Partial(k)    | with k workers       | if it is not late  | all, once k are there        | once its push is applied  |
-| Mixed(u)      | with one server      | yes                | each by itself up to version | once its push is applied  |
-|               |                      |                    | u, then all together         |                           |
+A rule answers questions about a `State`, whenever a message has arrived: is this push used (`admits`), which pushes
+make an update now (`due`), may this worker pull (`may_pull`)? It needs no clock on the wall, so the same object drives
+a real server and virtual time. The rules are the strategies of `synchronization`, one file each.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -65,7 +56,7 @@ class Rule:
     in_step = False  # whether all workers go in step: a server then answers them in the order of its plan
 
     def check(self, workers: int, servers: int) -> None:
-        """Refuses so many workers and servers, with ValueError, that the rule makes no sense."""
+        """Refuses numbers of workers and servers with which the rule makes no sense."""
 
     def admits(self, state: State, read: int) -> bool:
         """Whether a push computed from version `read`, counted but not yet held, is used; otherwise it is dropped."""

@@ -46,10 +46,7 @@ def pieces(sizes: Sequence[int], servers: int) -> list[list[Piece]]:
 
 
 def shards(sizes: Sequence[int], servers: int) -> list[list[slice]]:
-    """For each server, the slices of the flat vector that it keeps, one for each tensor that it has a piece of.
-
-    `shards([6, 3], 2)` is `[[slice(0, 5)], [slice(5, 6), slice(6, 9)]]`: the first tensor is split.
-    """
+    """For each server, its slices of the flat vector, one a tensor: of sizes 6, 3 on two, 0:5 and then 5:6, 6:9."""
     starts = [0, *accumulate(sizes)]
     return [
         [slice(starts[p.tensor] + p.of_tensor.start, starts[p.tensor] + p.of_tensor.stop) for p in kept]

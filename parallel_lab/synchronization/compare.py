@@ -92,10 +92,7 @@ def curves(
 def tuned(
     task: Task, chosen: Mapping[str, Strategy], rates: Sequence[float], seeds: Iterable[int] = (100,), **settings
 ) -> dict[str, float]:
-    """For each strategy the learning rate of `rates` with the lowest mean loss at the end; for `Task.rates`.
-
-    The seeds are others than those that are compared afterwards; `settings` are those of `curves`.
-    """
+    """For each strategy the rate with the lowest mean loss at the end, for `Task.rates`; from seeds of its own."""
     seeds = list(seeds)
     ends: dict[str, dict[float, float]] = {name: {} for name in chosen}
     for rate in rates:

@@ -125,15 +125,10 @@ def shared_zeros(count: int, dtype: torch.dtype, group: dist.ProcessGroup | None
             file.truncate(max(1, count) * dtype.itemsize)
             box = [f"/proc/{os.getpid()}/fd/{file.fileno()}" if nameless else file.name]
         dist.broadcast_object_list(box, group=group, group_src=0, device=torch.device("cpu"))
-        tensor = _map(box[0], count, dtype)
+        if not os.path.exists(box[0]):
+            raise RuntimeError(
+                f"no {box[0]} here: Hogwild needs all ranks on one machine; elsewhere use Asynchronous()"
+            )
+        tensor = torch.from_file(box[0], shared=True, size=max(1, count), dtype=dtype)[:count]
         dist.barrier(group)  # every rank has mapped the file: from here on it needs no name and no descriptor
     return tensor
-
-
-def _map(path: str, count: int, dtype: torch.dtype) -> Tensor:
-    if not os.path.exists(path):
-        raise RuntimeError(
-            f"this rank finds no {path}, where rank 0 keeps the shared memory: shared memory needs all ranks on one "
-            "machine. Use a parameter server (`Asynchronous()`) across machines."
-        )
-    return torch.from_file(path, shared=True, size=max(1, count), dtype=dtype)[:count]

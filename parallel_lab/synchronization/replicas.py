@@ -36,9 +36,6 @@ class Stepper:
 
     The model starts from rank 0's weights on all ranks; the optimizer's state stays each rank's own. Every rank calls
     `step` equally often, one that has no batch left with `weight=0`, and then `finish`.
-
-    Raises:
-        ValueError: this rank has another model than rank 0.
     """
 
     @keyword_only()

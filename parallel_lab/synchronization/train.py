@@ -117,8 +117,7 @@ def _replicate(
     dist.all_reduce(rounds, dist.ReduceOp.MAX, group=group)  # so that every rank takes part in each collective
     before = recorder().sent_bytes
     found: Losses = []
-    some = (batch if len(batch[0]) else None for batch in stream)
-    for mb, batch in enumerate(islice(chain(some, repeat(None)), int(rounds))):
+    for mb, batch in enumerate(islice(chain(stream, repeat(None)), int(rounds))):
         model.zero_grad()
         found.append(backward(model, batch, loss, mb))
         stepper.step(found[-1][1])
@@ -139,10 +138,10 @@ def _work(worker: Worker, batches: Iterable[Batch], loss: Loss) -> Losses:
     """
     found: Losses = []
     try:
-        for mb, (inputs, targets) in enumerate(batches):
+        for mb, batch in enumerate(batches):
             worker.pull()
             worker.model.zero_grad(set_to_none=False)  # gradients may live where they are sent from
-            found.append(backward(worker.model, (inputs, targets) if len(inputs) else None, loss, mb))
+            found.append(backward(worker.model, batch, loss, mb))
             worker.push(found[-1][1])
         if not found:
             raise ValueError(f"worker {worker.index} has no batches to train on")

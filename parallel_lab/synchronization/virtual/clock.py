@@ -66,10 +66,6 @@ def schedule(
     Under a server's rule a worker that becomes free takes the next gradient, so that fast workers compute more of them.
     Under `LocalSteps` each computes an equal number (the first ones one more where it does not divide), and a meeting
     takes `push_s` and `pull_s`. `step_s` is a function (worker, its step), one number a worker, or one for all.
-
-    Raises:
-        TypeError: a count or a time is no number, or the strategy is none.
-        ValueError: a count is below 1, or a time is negative.
     """
     whole("workers", workers)
     whole("updates", updates)

@@ -102,14 +102,14 @@ def replay(
     if not schedule:
         raise ValueError("an empty schedule: nothing to train")
     whole("points", points)
-    workers = 1 + max(update.worker for update in schedule)
+    workers = schedule.workers if isinstance(schedule, Schedule) else 1 + max(update.worker for update in schedule)
     gradients = Gradients(deepcopy(model), batches, workers, loss)
     make = partial(optimizer_class, **optimizer_kwargs)
     versions = _served(schedule, gradients, make)
     if isinstance(schedule, Schedule) and isinstance(schedule.strategy, LocalSteps):
         versions = _local(schedule, schedule.strategy, gradients, make)
     total = len({update.version for update in schedule if not update.dropped})
-    samples, seconds, losses, at = [], [], [], torch.empty(0)
+    samples, seconds, losses, at = [], [], [], gradients.start
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # models as small as these lose time when torch cuts their products up
     try:
