@@ -26,10 +26,7 @@ from parallel_lab.parameter_server.rules import Rule, State
 
 @dataclass(frozen=True)
 class Mixed(Rule):
-    """The strategy: asynchronous until the server has made `switch_at` updates, then synchronous.
-
-    A push that was computed before the switch is applied at once and by itself, even where synchronous ones are held.
-    """
+    """The strategy: asynchronous until the server has made `switch_at` updates, then synchronous."""
 
     switch_at: int  # the version of the switch, from 0
 

@@ -95,9 +95,6 @@ def replay(
     The schedule is a `Schedule`, or a real run's `Record.updates` (of one server), in which every worker occurs. The
     other arguments are those of `train`. The optimizer steps one flat vector, as on a server, so it has to treat each
     element alone; under `LocalSteps` each worker has one. Without `held_out`, quality is the training loss.
-
-    Raises:
-        ValueError: there are no updates, or a worker has too few batches.
     """
     if not schedule:
         raise ValueError("an empty schedule: nothing to train")
