@@ -38,9 +38,9 @@ def backward(model: nn.Module, batch: Batch | None, loss: Loss, mb: int) -> tupl
     """Adds the gradients of the mean loss of batch number `mb` to `.grad`.
 
     Returns:
-        As `mean_loss`; (0, 0) where nothing counts, or where there is no batch.
+        As `mean_loss`; (0, 0) where nothing counts, or where there is no batch or an empty one.
     """
-    if batch is None:
+    if batch is None or not len(batch[0]):
         return 0.0, 0
     with span("forward", mb=mb):
         mean, weight = mean_loss(model, batch, loss)

@@ -24,10 +24,7 @@ from parallel_lab.parameter_server.wire import HEADER_BYTES
 
 
 def worker_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int) -> int:
-    """Bytes that a worker sends in `steps` steps: in each its gradient, and to each server two headers.
-
-    An ask is a header, and a push begins with one. At the end it asks each server once more.
-    """
+    """Bytes that a worker sends: in each step its gradient, and an ask and a push's header a server; a last ask."""
     return steps * elements * item_bytes + servers * (2 * steps + 1) * HEADER_BYTES
 
 
@@ -38,13 +35,10 @@ def server_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int, 
 
 
 def step_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> float:
-    """Seconds of pull and push in a synchronous step of a vector of `size_bytes`; computation comes on top.
-
-    The last worker's asks are on the way as well, one for each server; but where there are several groups of workers,
-    they go out while the first group is answered.
-    """
+    """Seconds of pull and push in a synchronous step of a vector of `size_bytes`; computation comes on top."""
     groups = ceil(workers / servers)
     message_s = link.seconds(size_bytes / servers + HEADER_BYTES)
+    # With several groups of workers, the last one's asks go out while the first one is answered.
     asks_s = servers * link.seconds(HEADER_BYTES) if groups == 1 else 0.0
     return asks_s + (groups + 1) * servers * message_s
 
@@ -55,10 +49,7 @@ def ring_seconds(ranks: int, size_bytes: int, link: Link) -> float:
 
 
 def crossover(workers: int, size_bytes: int, link: Link, within: float = 1.25) -> int | None:
-    """The fewest servers with which a step takes at most `within` times as long as a ring of the workers; None if none.
-
-    With `within` 1 it is always None: the best that servers reach is workers / (workers - 1), at as many as workers.
-    """
+    """The fewest servers with which a step takes at most `within` times as long as a ring of the workers; or None."""
     limit_s = within * ring_seconds(workers, size_bytes, link)
     fits = (s for s in range(1, workers + 1) if step_seconds(workers, s, size_bytes, link) <= limit_s)
     return next(fits, None)

@@ -7,52 +7,28 @@ A server has a *version*: how often it has updated its shard. A worker pulls a v
 it. The *clock* of a worker is the number of its pushes. The *staleness* of a push is the version that it meets minus
 the version from which it was computed: the number of updates that the gradient does not know of.
 
-A rule answers four questions about a `State`. The server asks them whenever a message has arrived. So a rule needs no
-clock on the wall, and the same rule object drives a real server and virtual time. The rules are the strategies of
-`synchronization`, one file each:
-
-| rule          | does it make sense?  | is this push used? | which pushes make an update? | may this worker pull?     |
-|---------------|----------------------|--------------------|------------------------------|---------------------------|
-|               | `check`              | `admits`           | `due`                        | `may_pull`                |
-| Synchronous() | always               | yes                | all, once all have pushed    | once its push is applied  |
-| Asynchronous()| always               | yes                | each by itself, at once      | always                    |
-| Stale(b)      | always               | yes                | each by itself, at once      | if at most b clocks ahead |
-| Partial(k)    | with k workers       | if it is not late  | all, once k are there        | once its push is applied  |
-| Mixed(u)      | with one server      | yes                | each by itself up to version | once its push is applied  |
-|               |                      |                    | u, then all together         |                           |
+A rule answers questions about a `State`, whenever a message has arrived: is this push used (`admits`), which pushes
+make an update now (`due`), may this worker pull (`may_pull`)? It needs no clock on the wall, so the same object drives
+a real server and virtual time. The rules are the strategies of `synchronization`, one file each.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
 class Update(NamedTuple):
-    """One gradient of one worker and what became of it.
+    """One gradient of one worker and what became of it. Those that make one update together have the same `version`."""
 
-    Gradients that are averaged into one update have the same `version`.
-
-    Attributes:
-        worker: who computed it, from 0.
-        started_s: when the worker began to compute. Of a real run only `finished_s` is known, and stands here too.
-        finished_s: when the gradient took effect on the shared weights, or was refused.
-        read_version: the weights it was computed at.
-        version: the weights that it led to; for a dropped one, the weights that it found.
-        staleness: how many updates the weights had had since it read them: 0 for a gradient at the newest weights.
-        dropped: whether it came too late to count.
-        step: how many gradients the worker had computed before.
-        computed_s: when it had been computed; between here and `finished_s` it travelled and waited for others.
-    """
-
-    worker: int
-    started_s: float
-    finished_s: float
-    read_version: int
-    version: int
-    staleness: int
-    dropped: bool = False
-    step: int = 0
-    computed_s: float = 0.0
+    worker: int  # who computed it, from 0
+    started_s: float  # when the worker began; of a real run only `finished_s` is known, and stands here too
+    finished_s: float  # when it took effect on the shared weights, or was refused
+    read_version: int  # the weights it was computed at
+    version: int  # the weights that it led to; for a dropped one, the weights that it found
+    staleness: int  # how many updates the weights had had since it read them
+    dropped: bool = False  # whether it came too late to count
+    step: int = 0  # how many gradients the worker had computed before
+    computed_s: float = 0.0  # when it had been computed; from here to `finished_s` it travelled and waited for others
 
 
 @dataclass
@@ -80,17 +56,10 @@ class Rule:
     in_step = False  # whether all workers go in step: a server then answers them in the order of its plan
 
     def check(self, workers: int, servers: int) -> None:
-        """Looks whether the rule makes sense with so many workers and servers.
-
-        Raises:
-            ValueError: it does not.
-        """
+        """Refuses numbers of workers and servers with which the rule makes no sense."""
 
     def admits(self, state: State, read: int) -> bool:
-        """Whether a push computed from version `read` is used; otherwise the server drops it.
-
-        The push is counted in `state.clocks` already, and is not yet in `state.held`.
-        """
+        """Whether a push computed from version `read`, counted but not yet held, is used; otherwise it is dropped."""
         return True
 
     def due(self, state: State) -> Sequence[int]:
@@ -103,17 +72,12 @@ class Rule:
 
 
 class Ledger:
-    """Does what the rule says with pushes that come in; a `Shard` adds the tensors, virtual time the seconds.
+    """Does what the rule says with pushes that come in; a `Shard` adds the tensors. `now` is a clock, in seconds."""
 
-    Attributes:
-        state: what the rule looks at.
-        updates: what was pushed, in the order of use; dropped ones when they came.
-    """
-
-    def __init__(self, rule: Rule, workers: int) -> None:
-        self.rule, everyone = rule, range(workers)
+    def __init__(self, rule: Rule, workers: int, now: Callable[[], float]) -> None:
+        self.rule, self.now, everyone = rule, now, range(workers)
         self.state = State(set(everyone), clocks=dict.fromkeys(everyone, 0), read=dict.fromkeys(everyone, 0))
-        self.updates: list[Update] = []
+        self.updates: list[Update] = []  # in the order of use; dropped ones when they came
         self._held: dict[int, Update] = {}
 
     def take(self, push: Update) -> None:
@@ -137,10 +101,6 @@ class Ledger:
             self._note(self._held.pop(worker), dropped=False)
         self.state.held = [worker for worker in self.state.held if worker not in workers]
         self.state.version += 1
-
-    def now(self) -> float:
-        """The time, in seconds."""
-        raise NotImplementedError
 
     def _settle(self) -> None:
         while used := list(self.rule.due(self.state)):

@@ -3,8 +3,8 @@
 Li et al. 2014 give each server a range of keys (section 4.1, consistent hashing). Here the ranges are even by bytes, so
 that no server's link carries more than another's. A big tensor is split, and sizes differ by one element at most.
 
-A tensor that fits into one shard *lives* there: it is a view of the message in which the shard travels, so that nothing
-is copied on the way. A tensor that is split, or that is not on the CPU, lives elsewhere and is copied.
+A tensor that fits into one shard *lives* there: it is a view of the message in which the shard travels. A tensor that
+is split, or that is not on the CPU, lives elsewhere and is copied.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from parallel_lab.model.data import shard_sizes
 
@@ -32,8 +33,6 @@ def bounds(total: int, servers: int) -> list[slice]:
 
 def pieces(sizes: Sequence[int], servers: int) -> list[list[Piece]]:
     """For each server, the pieces of the tensors that it keeps; see `shards`."""
-    if min(sizes, default=0) < 0:
-        raise ValueError(f"sizes {list(sizes)}: a tensor has no negative number of elements")
     starts = [0, *accumulate(sizes)]
     found: list[list[Piece]] = []
     for mine in bounds(sum(sizes), servers):
@@ -47,17 +46,12 @@ def pieces(sizes: Sequence[int], servers: int) -> list[list[Piece]]:
 
 
 def shards(sizes: Sequence[int], servers: int) -> list[list[slice]]:
-    """For each server, the slices of the flat vector that it keeps, one for each tensor that it has a piece of.
-
-    `shards([6, 3], 2)` is `[[slice(0, 5)], [slice(5, 6), slice(6, 9)]]`: the first tensor is split.
-
-    Raises:
-        ValueError: a size is negative, or `servers` is below 1.
-    """
-    found = []
-    for mine, kept in zip(bounds(sum(sizes), servers), pieces(sizes, servers), strict=True):
-        found.append([slice(mine.start + p.of_shard.start, mine.start + p.of_shard.stop) for p in kept])
-    return found
+    """For each server, its slices of the flat vector, one a tensor: of sizes 6, 3 on two, 0:5 and then 5:6, 6:9."""
+    starts = [0, *accumulate(sizes)]
+    return [
+        [slice(starts[p.tensor] + p.of_tensor.start, starts[p.tensor] + p.of_tensor.stop) for p in kept]
+        for kept in pieces(sizes, servers)
+    ]
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -70,18 +64,9 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-@torch.no_grad()
 def flat(model: nn.Module) -> Tensor:
     """A copy of the trainable parameters end to end, (elements,), on the CPU."""
-    return torch.cat([p.detach().reshape(-1) for p in trainable(model).values()]).cpu().clone()
-
-
-@torch.no_grad()
-def write(model: nn.Module, vector: Tensor) -> None:
-    """Writes what `flat` gives, (elements,), into the model's trainable parameters."""
-    parameters = list(trainable(model).values())
-    for p, values in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
-        p.copy_(values.view(p.shape))
+    return parameters_to_vector(trainable(model).values()).detach().cpu()
 
 
 class Homes:

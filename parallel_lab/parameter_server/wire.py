@@ -8,23 +8,30 @@ Each message goes between one worker and one server, and begins with a `Header` 
 | answer  | server -> worker | the parameters           | `forward`  |
 | push    | worker -> server | the gradient             | `backward` |
 
-The messages of a worker and a server take turns: an ask, its answer, a push, an ask, its answer, a push. So both sides
-always know which message comes next and how long it is. In a trace the part of a message is the shard, and its `mb` is
-the worker's step; an ask has a kind of its own, `ask`.
+The messages of a worker and a server take turns, so both sides always know which one comes next and how long it is. In
+a trace the part of a message is the shard, and its `mb` is the worker's step; an ask has a kind of its own, `ask`.
 """
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from parallel_lab.agree.arguments import whole
+from parallel_lab.parameter_server.rules import Update
 from parallel_lab.plan import RECV, SEND, Op, Plan
 from parallel_lab.runtime import tags
 from parallel_lab.runtime.group import member
 from parallel_lab.trace import tag
 
-PULL, DONE, BYE = range(3)  # what a worker says in an ask or a push
+# What a worker says: send me the parameters; I push no more, send me the final ones when all are done; I leave.
+PULL, DONE, BYE = range(3)
+ASK = {"kind": "ask", "phase": "forward"}
+ANSWER = {"phase": "forward"}
+PUSH = {"phase": "backward"}
 
 
 class Lost(Exception):
@@ -32,33 +39,19 @@ class Lost(Exception):
 
 
 class Header(NamedTuple):
-    """The first four numbers of a message, float64.
+    """The first four numbers of a message, float64."""
 
-    Attributes:
-        what: of an ask, PULL (send me the parameters) or DONE (I push no more: send me the final parameters when all
-            workers are done). BYE in an ask or a push: I leave, and want no answer.
-        step: the number of pushes that the worker made before.
-        version: of an answer, the version of the parameters; of a push, the version that the gradient was computed
-            from; of an ask, the last version that the worker read.
-        weight: of a push, the weight of the gradient: the number of samples or tokens that it is a mean over.
-    """
-
-    what: float = PULL
-    step: float = 0
-    version: float = 0
-    weight: float = 0
+    what: float = PULL  # of an ask; BYE also of a push
+    step: float = 0  # the number of pushes that the worker made before
+    version: float = 0  # of an answer, the one sent; of a push, the one it was computed from; of an ask, the last read
+    weight: float = 0  # of a push: the number of samples or tokens that the gradient is a mean over
 
 
 HEADER_BYTES = 8 * len(Header._fields)
 
 
 class Message:
-    """Memory for a header and, behind it, the vector of a shard: both leave and arrive together.
-
-    Attributes:
-        memory: all of it, uint8.
-        vector: a view of what is behind the header, (elements,).
-    """
+    """`memory`, uint8, for a header and, behind it, the `vector` of a shard, (elements,): both travel together."""
 
     def __init__(self, elements: int = 0, dtype: torch.dtype = torch.float64) -> None:
         self.memory = torch.zeros(HEADER_BYTES + elements * dtype.itemsize, dtype=torch.uint8)
@@ -73,48 +66,46 @@ class Message:
     def header(self, header: Header) -> None:
         self.memory[:HEADER_BYTES].view(torch.float64).copy_(torch.tensor(header, dtype=torch.float64))
 
-    def copy(self) -> "Message":
-        """The same header and vector in memory of their own."""
-        twin = Message(len(self.vector), self.vector.dtype)
-        twin.memory.copy_(self.memory)
-        return twin
 
-
-class Line:
+class Line(NamedTuple):
     """The connection between a worker and the server of one shard, seen from one of its ends; `peer` is the other."""
 
-    def __init__(self, group: dist.ProcessGroup, peer: int, shard: int) -> None:
-        self.group, self.peer, self.shard = group, peer, shard
-        self.sent_bytes = 0
+    group: dist.ProcessGroup
+    peer: int
+    shard: int
 
     def send(self, message: Message, mb: int, **names: str) -> dist.Work:
-        """Starts to send `message`, which must stay as it is until `wait_for` returns; Lost if the peer is dead."""
-        self.sent_bytes += message.memory.nbytes
-        return self._issue(self.group.send, message, mb, names)
+        """Starts to send `message`, which must stay as it is until `wait_for` returns."""
+        with _broken_is_lost(), tag(part=self.shard, mb=mb, **names):
+            return self.group.send([message.memory], self.peer, tags.parameter_server(self.shard))
 
     def receive(self, message: Message, mb: int, **names: str) -> dist.Work:
-        """Starts to receive into `message`, which is whole when `wait_for` returns; Lost if the peer is dead."""
-        return self._issue(self.group.recv, message, mb, names)
-
-    def _issue(self, call, message: Message, mb: int, names: dict[str, str]) -> dist.Work:
-        try:
-            with tag(part=self.shard, mb=mb, **names):
-                return call([message.memory], self.peer, tags.parameter_server(self.shard))
-        except RuntimeError as error:
-            raise Lost(str(error)) from error
-
-
-ASK = {"kind": "ask", "phase": "forward"}
-ANSWER = {"phase": "forward"}
-PUSH = {"phase": "backward"}
+        """Starts to receive into `message`."""
+        with _broken_is_lost(), tag(part=self.shard, mb=mb, **names):
+            return self.group.recv([message.memory], self.peer, tags.parameter_server(self.shard))
 
 
 def wait_for(work: dist.Work) -> None:
-    """Waits until a message has arrived; Lost if the other side died before."""
-    try:
+    """Waits until a message has arrived."""
+    with _broken_is_lost():
         work.wait()
+
+
+@contextmanager
+def _broken_is_lost() -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         raise Lost(str(error)) from error
+
+
+def members(group: dist.ProcessGroup | None, servers: int) -> dist.ProcessGroup:
+    """The group, if `servers` of its ranks can serve and one at least is left to work."""
+    whole("servers", servers)
+    group = member(group)
+    if servers >= group.size():
+        raise ValueError(f"servers={servers} of {group.size()} ranks leaves no worker: use fewer servers or more ranks")
+    return group
 
 
 def answered(shard: int, workers: int, servers: int) -> list[int]:
@@ -131,73 +122,59 @@ def asked(worker: int, servers: int) -> list[int]:
 
 
 def plan(workers: int, servers: int, steps: int = 1, *, finish: bool = False, axis: str = "") -> Plan:
-    """`steps` steps under a rule that keeps all workers in step; ranks 0 to `servers` - 1 serve, the others work.
-
-    The part of an op is its shard. Asks hold nobody up here: they are short, and travel while the worker would wait
-    anyway. With `finish` all workers pull the final parameters at the end.
-    """
+    """`steps` steps under a rule that keeps all workers in step; with `finish` all pull the final parameters."""
     for name, value in (("workers", workers), ("servers", servers), ("steps", steps)):
         whole(name, value)
+    turns = [Update(worker, 0, 0, step, step + 1, 0, step=step) for step in range(steps) for worker in range(workers)]
+    return plan_of(turns, workers, servers, finish=finish, axis=axis)
+
+
+def plan_of(updates: Sequence[Update], workers: int, servers: int, *, finish: bool, axis: str) -> Plan:
+    """What all ranks do where gradients become `updates` in this order; the first ranks serve, the others work.
+
+    Asks hold nobody up here: they are short, and travel while the worker would wait anyway.
+    """
+
+    def at_worker(one: Update) -> list[tuple[Op, Op, Op]]:
+        return [_end(servers + one.worker, server, server, one.step, axis) for server in asked(one.worker, servers)]
+
+    def at_server(server: int, some: list[Update]) -> list[tuple[Op, Op, Op]]:
+        order = (some[i] for i in answered(server, len(some), servers))
+        return [_end(server, servers + one.worker, server, one.step, axis) for one in order]
+
     ops: list[Op] = []
     needs: dict[Op, list[Op]] = {}
-    for mb in range(steps + finish):
+    for version in range(1 + max(update.version for update in updates)):
+        reading = [update for update in updates if update.read_version == version]
+        used = [update for update in updates if update.version == version + 1 and not update.dropped]
         for server in range(servers):
-            turns = [Exchange.of(servers + worker, server, mb, axis) for worker in answered(server, workers, servers)]
-            ops += _server_step(server, turns, mb, mb == steps, needs)
-        for worker in range(workers):
-            turns = [Exchange.of(servers + worker, shard, mb, axis) for shard in asked(worker, servers)]
-            ops += _worker_step(servers + worker, turns, mb, mb == steps, needs)
-    return Plan.of(ops, needs, ranks=workers + servers)
+            ops += [op for messages in at_server(server, reading) for op in messages]
+            step = Op(server, "update", server, version, phase="step")
+            needs |= {answer: [step._replace(mb=version - 1)] for _, answer, _ in at_server(server, reading) if version}
+            if used:
+                ops.append(step)
+                needs[step] = [push for _, _, push in at_server(server, used)]
+        for one in reading:
+            forward, backward = (Op(servers + one.worker, kind, 0, one.step) for kind in "FB")
+            _, answers, pushes = zip(*at_worker(one), strict=True)
+            ops += [op for ask, answer, _ in at_worker(one) for op in (ask, answer)] + [forward, backward, *pushes]
+            needs |= {forward: [*answers], backward: [forward]} | {push: [backward] for push in pushes}
+    steps = Counter(update.worker for update in updates)
+    last = [Update(worker, 0, 0, 0, 0, 0, step=steps[worker]) for worker in range(workers)] if finish else []
+    for server in range(servers):
+        over = [op for op in ops if op.rank == server and op.kind in ("recv", "update")]
+        ops += [ask for ask, _, _ in at_server(server, last)] + [answer for _, answer, _ in at_server(server, last)]
+        needs |= {answer: over for _, answer, _ in at_server(server, last)}
+    ops += [op for one in last for ask, answer, _ in at_worker(one) for op in (ask, answer)]
+    needs |= {op: [op.sender()._replace(kind="ask")] for op in ops if (op.kind, op.lane) == ("ask", RECV)}
+    return Plan.of(ops, needs, ranks=servers + workers)
 
 
-class Exchange(NamedTuple):
-    """The messages of one gradient between a worker and a server; each is the sender's op and the receiver's."""
-
-    ask: tuple[Op, Op]
-    answer: tuple[Op, Op]
-    push: tuple[Op, Op]
-
-    @classmethod
-    def of(cls, rank: int, server: int, mb: int, axis: str) -> "Exchange":
-        """Those of gradient number `mb` of the worker that is rank `rank`."""
-
-        def message(sender: int, receiver: int, phase: str, kinds: tuple[str, str] = ("send", "recv")) -> tuple[Op, Op]:
-            sent = Op(sender, kinds[0], server, mb, receiver, SEND, axis, phase)
-            return sent, Op(receiver, kinds[1], server, mb, sender, RECV, axis, phase)
-
-        ask = message(rank, server, "forward", ("ask", "ask"))
-        return cls(ask, message(server, rank, "forward"), message(rank, server, "backward"))
-
-
-def _server_step(server: int, turns: list[Exchange], mb: int, last: bool, needs: dict) -> list[Op]:
-    """Answer each worker in its turn and listen for its push; when all have pushed, update. At last, only answer."""
-    update = Op(server, "update", server, mb, phase="step")
-    needs |= {turn.ask[1]: [turn.ask[0]] for turn in turns}
-    needs |= {turn.answer[0]: [update._replace(mb=mb - 1)] for turn in turns if mb}
-    if last:
-        return [turn.ask[1] for turn in turns] + [turn.answer[0] for turn in turns]
-    needs[update] = [turn.push[1] for turn in turns]
-    return [op for turn in turns for op in (turn.ask[1], turn.answer[0], turn.push[1])] + [update]
-
-
-def _worker_step(rank: int, turns: list[Exchange], mb: int, last: bool, needs: dict) -> list[Op]:
-    """Pull every shard, forward, backward, push every shard. At last, only pull."""
-    pulls = [op for turn in turns for op in (turn.ask[0], turn.answer[1])]
-    if last:
-        return pulls
-    forward, backward, pushes = Op(rank, "F", 0, mb), Op(rank, "B", 0, mb), [turn.push[0] for turn in turns]
-    needs |= {forward: [turn.answer[1] for turn in turns], backward: [forward]} | {push: [backward] for push in pushes}
-    return [*pulls, forward, backward, *pushes]
-
-
-def members(group: dist.ProcessGroup | None, servers: int) -> dist.ProcessGroup:
-    """The group, if `servers` of its ranks can serve.
-
-    Raises:
-        TypeError, ValueError: `servers` is no whole number from 1, or no rank is left to work.
-    """
-    whole("servers", servers)
-    group = member(group)
-    if servers >= group.size():
-        raise ValueError(f"servers={servers} of {group.size()} ranks leaves no worker: use fewer servers or more ranks")
-    return group
+def _end(rank: int, peer: int, server: int, mb: int, axis: str) -> tuple[Op, Op, Op]:
+    """The ask, the answer and the push of a worker's gradient number `mb`, at the end that is `rank`."""
+    to_worker, to_server = (SEND, RECV) if rank == server else (RECV, SEND)  # a lane is named as its ops are
+    return (
+        Op(rank, "ask", server, mb, peer, to_server, axis, "forward"),
+        Op(rank, to_worker, server, mb, peer, to_worker, axis, "forward"),
+        Op(rank, to_server, server, mb, peer, to_server, axis, "backward"),
+    )

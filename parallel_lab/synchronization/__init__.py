@@ -15,17 +15,6 @@
 """
 
 from parallel_lab.parameter_server import Update
-from parallel_lab.synchronization import (
-    asynchronous,
-    diloco,
-    hogwild,
-    local_sgd,
-    mixed,
-    partial,
-    stale,
-    synchronous,
-    virtual,
-)
 from parallel_lab.synchronization.asynchronous import Asynchronous
 from parallel_lab.synchronization.diloco import DiLoCo, OuterSteps
 from parallel_lab.synchronization.hogwild import Hogwild, HogwildSGD
@@ -35,7 +24,6 @@ from parallel_lab.synchronization.partial import Partial
 from parallel_lab.synchronization.stale import Stale
 from parallel_lab.synchronization.synchronous import Synchronous, SynchronousSGD
 from parallel_lab.synchronization.train import Record, train
-from parallel_lab.synchronization.virtual import compare
 
 __all__ = [
     "Asynchronous",
@@ -52,15 +40,5 @@ __all__ = [
     "Synchronous",
     "SynchronousSGD",
     "Update",
-    "asynchronous",
-    "compare",
-    "diloco",
-    "hogwild",
-    "local_sgd",
-    "mixed",
-    "partial",
-    "stale",
-    "synchronous",
     "train",
-    "virtual",
 ]

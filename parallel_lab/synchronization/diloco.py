@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from parallel_lab.agree.arguments import number
 from parallel_lab.synchronization.local_sgd import LocalSGD, LocalSteps, plan
@@ -42,12 +43,7 @@ def outer_step(theta: Tensor, m: Tensor, delta: Tensor, lr: float, mu: float) ->
 
 @dataclass(frozen=True)
 class OuterSteps(LocalSteps):
-    """The strategy: `DiLoCo`.
-
-    Raises:
-        TypeError: a number is of the wrong type.
-        ValueError: a number is out of range.
-    """
+    """The strategy: `DiLoCo`."""
 
     every: int = 500  # H, from 1; 500 in the paper
     outer_lr: float = 0.7  # of the outer step
@@ -59,7 +55,7 @@ class OuterSteps(LocalSteps):
         if number("outer_momentum", self.outer_momentum) >= 1:
             raise ValueError(f"outer_momentum={self.outer_momentum}: expected less than 1, or it never decays")
 
-    def stepper(self, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup) -> "DiLoCo":
+    def stepper(self, model: nn.Module, optimizer: Optimizer, group: dist.ProcessGroup) -> "DiLoCo":
         """What runs the strategy on this rank."""
         return DiLoCo(model, optimizer, group=group, **asdict(self))
 

@@ -18,39 +18,34 @@ A slow rank: nobody waits for it; its gradients are staler than the others'.
 A gradient is one rank's, not a mean over ranks: n ranks take n small steps where synchronous SGD takes one.
 """
 
+import os
+import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
+from tempfile import NamedTemporaryFile, TemporaryFile
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from parallel_lab.agree.arguments import whole
-from parallel_lab.plan import SEND, Op, Plan
+from parallel_lab.plan import Plan
+from parallel_lab.synchronization import local_sgd
 from parallel_lab.synchronization.replicas import Stepper, start_equal, trained
-from parallel_lab.synchronization.shared import shared_zeros
 from parallel_lab.trace import tag
 
 
 def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
     """What `steps` steps do on each rank: no message at all, and a barrier at the end, when the weights are final."""
-    whole("ranks", ranks)
-    whole("steps", steps)
-    last = [Op(rank, "update", 0, steps - 1) for rank in range(ranks)]
-    ops: list[Op] = []
-    needs: dict[Op, list[Op]] = {}
-    for rank in range(ranks):
-        ops += [Op(rank, kind, 0, k) for k in range(steps) for kind in ("F", "B", "update")]
-        ops.append(Op(rank, "barrier", 0, steps - 1, lane=SEND, axis=axis, phase="step"))
-        needs[ops[-1]] = last
-    return Plan.of(ops, needs, ranks=ranks)
+    return local_sgd.plan(ranks, every=steps, steps=steps, axis=axis, meet="barrier")
 
 
 @torch.no_grad()
 def share_parameters(model: nn.Module, *, group: dist.ProcessGroup | None = None) -> Tensor:
     """Moves the trained parameters of `model` into memory that all ranks share, with rank 0's values.
 
-    Every rank calls it. From here on a write by one rank is read by all. Frozen parameters and buffers stay each rank's
-    own. What is returned is the flat shared tensor, (P,).
+    Every rank calls it, and gets the flat shared tensor, (P,). From here on a write by one rank is read by all. Frozen
+    parameters and buffers stay each rank's own.
 
     Raises:
         ValueError: this rank's model differs from rank 0's, is not on the CPU, or mixes dtypes.
@@ -58,14 +53,12 @@ def share_parameters(model: nn.Module, *, group: dist.ProcessGroup | None = None
     parameters = trained(model)
     kinds = sorted({f"{p.dtype} on {p.device.type}" for p in parameters})
     if len(kinds) != 1 or not kinds[0].endswith(" on cpu"):
-        found = ", ".join(kinds) or "none"
-        raise ValueError(f"hogwild needs trained parameters of one dtype on the CPU, and found {found}")
+        raise ValueError(f"hogwild needs trained parameters of one dtype on the CPU, and found {', '.join(kinds)}")
     start_equal(model, group)
     flat = shared_zeros(sum(p.numel() for p in parameters), parameters[0].dtype, group)
     if dist.get_rank(group) == 0:
-        flat.copy_(torch.cat([p.flatten() for p in parameters]))
-    for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.data = piece.view(parameter.shape)
+        flat.copy_(parameters_to_vector(parameters))
+    vector_to_parameters(flat, parameters)  # views of it
     dist.barrier(group)  # nobody reads before rank 0 has written
     return flat
 
@@ -73,11 +66,8 @@ def share_parameters(model: nn.Module, *, group: dist.ProcessGroup | None = None
 class HogwildSGD(Stepper):
     """Steps an optimizer on the weights that all ranks share; no step waits for another rank.
 
-    All ranks are on one machine. Of `step`'s `weight` only 0 matters, since nothing is averaged.
-
-    Attributes:
-        staleness: for each gradient of this rank, how many updates the other ranks finished between its forward pass,
-            which reads the weights, and the end of its own update.
+    Of `step`'s `weight` only 0 matters, since nothing is averaged. `staleness` has, for each gradient of this rank, how
+    many updates the other ranks finished between its forward pass, which reads the weights, and its own update's end.
     """
 
     def _start(self) -> None:
@@ -118,3 +108,27 @@ class Hogwild:
     """The strategy: `HogwildSGD`."""
 
     stepper = HogwildSGD
+
+
+def shared_zeros(count: int, dtype: torch.dtype, group: dist.ProcessGroup | None = None) -> Tensor:
+    """`count` zeros on the CPU, in a file that all ranks of the group, which are on one machine, have mapped.
+
+    On Linux the file never has a name: the others map it through rank 0's descriptor in /proc, and when the last
+    mapping goes, the memory goes. Elsewhere it has a name until all ranks have mapped it.
+    """
+    box = [""]
+    with ExitStack() as stack:
+        if dist.get_rank(group) == 0:
+            nameless = sys.platform == "linux"
+            kind = TemporaryFile if nameless else NamedTemporaryFile
+            file = stack.enter_context(kind(prefix="parallel-lab-shared-"))
+            file.truncate(max(1, count) * dtype.itemsize)
+            box = [f"/proc/{os.getpid()}/fd/{file.fileno()}" if nameless else file.name]
+        dist.broadcast_object_list(box, group=group, group_src=0, device=torch.device("cpu"))
+        if not os.path.exists(box[0]):
+            raise RuntimeError(
+                f"no {box[0]} here: Hogwild needs all ranks on one machine; elsewhere use Asynchronous()"
+            )
+        tensor = torch.from_file(box[0], shared=True, size=max(1, count), dtype=dtype)[:count]
+        dist.barrier(group)  # every rank has mapped the file: from here on it needs no name and no descriptor
+    return tensor

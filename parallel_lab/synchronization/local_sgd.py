@@ -26,6 +26,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from parallel_lab.agree.arguments import keyword_only, whole
 from parallel_lab.plan import SEND, Op, Plan
@@ -33,8 +34,8 @@ from parallel_lab.synchronization.replicas import Stepper, trained, weighted_mea
 from parallel_lab.trace import tag
 
 
-def plan(ranks: int, *, every: int, steps: int, axis: str = "") -> Plan:
-    """What `steps` steps do on each rank: its updates, and an `all_reduce` at each meeting, the last one shorter."""
+def plan(ranks: int, *, every: int, steps: int, axis: str = "", meet: str = "all_reduce") -> Plan:
+    """What `steps` steps do on each rank: its updates, and a `meet` op at each meeting, the last one shorter."""
     for name, value in (("ranks", ranks), ("every", every), ("steps", steps)):
         whole(name, value)
     ops: list[Op] = []
@@ -44,7 +45,7 @@ def plan(ranks: int, *, every: int, steps: int, axis: str = "") -> Plan:
         for rank in range(ranks):
             ops += [Op(rank, "F", 0, k), Op(rank, "B", 0, k), updates[rank]]
             if (k + 1) % every == 0 or k + 1 == steps:
-                meeting = Op(rank, "all_reduce", 0, k, lane=SEND, axis=axis, phase="step")
+                meeting = Op(rank, meet, 0, k, lane=SEND, axis=axis, phase="step")
                 ops.append(meeting)
                 needs[meeting] = updates
                 if k + 1 < steps:
@@ -61,27 +62,19 @@ class LocalSteps:
     def __post_init__(self) -> None:
         whole("every", self.every)
 
-    def stepper(self, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup) -> "LocalSGD":
+    def stepper(self, model: nn.Module, optimizer: Optimizer, group: dist.ProcessGroup) -> "LocalSGD":
         """What runs the strategy on this rank."""
         return LocalSGD(model, optimizer, group=group, **asdict(self))
 
 
 class LocalSGD(Stepper):
-    """Steps an optimizer and averages the model's weights every `every` steps: `LocalSGD(model, optimizer, every=8)`.
-
-    The numbers are those of `LocalSteps`, the other arguments those of `Stepper`.
-    """
+    """Steps an optimizer and averages the weights at each meeting: `LocalSGD(model, optimizer, every=8)`."""
 
     strategy: type[LocalSteps] = LocalSteps
 
     @keyword_only("every")
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        group: dist.ProcessGroup | None = None,
-        **numbers: Any,
+        self, model: nn.Module, optimizer: Optimizer, *, group: dist.ProcessGroup | None = None, **numbers: Any
     ) -> None:
         self.rule = self.strategy(**numbers)
         self.weight = 0.0  # of the samples seen since the last meeting

@@ -8,8 +8,8 @@ wait for nobody. Near it their noise keeps the loss up: wait for all. The switch
 server: who pulls from then on computes for a synchronous update.
 
 Guarantee: after the switch that of synchronous SGD, from wherever the first phase has led.
-Staleness: as in `asynchronous` before the switch and for gradients that are under way at that moment; those may come
-between reading and pushing in the first synchronous round as well; 0 from the second on.
+Staleness: as in `asynchronous` before the switch and for gradients that are under way at that moment, at most one of
+each worker; less than the number of workers in the first synchronous round, where those come in between; then 0.
 Sharded, replicated, bytes, memory and plan: as in `asynchronous`.
 A slow rank: nobody waits for it before the switch, all wait for it after.
 
@@ -22,19 +22,11 @@ from dataclasses import dataclass
 
 from parallel_lab.agree.arguments import whole
 from parallel_lab.parameter_server.rules import Rule, State
-from parallel_lab.synchronization.asynchronous import plan
-
-__all__ = ["Mixed", "plan"]
 
 
 @dataclass(frozen=True)
 class Mixed(Rule):
-    """The strategy: asynchronous until the server has made `switch_at` updates, then synchronous.
-
-    A push that was computed before the switch is applied at once and by itself, even where synchronous ones are held.
-    After the switch each worker makes at most one such push. So a push of the first synchronous round misses fewer
-    updates than there are workers, and from the second round on the staleness is 0.
-    """
+    """The strategy: asynchronous until the server has made `switch_at` updates, then synchronous."""
 
     switch_at: int  # the version of the switch, from 0
 

@@ -17,18 +17,11 @@ from dataclasses import dataclass
 
 from parallel_lab.agree.arguments import whole
 from parallel_lab.parameter_server.rules import Rule, State
-from parallel_lab.synchronization.asynchronous import plan
-
-__all__ = ["Partial", "plan"]
 
 
 @dataclass(frozen=True)
 class Partial(Rule):
-    """The strategy: an update is the mean of the first `k` pushes of a version; later ones are dropped.
-
-    With n workers, n - k are backups: so many slow ones delay nobody. Where fewer than `k` live, the server waits for
-    all of them.
-    """
+    """The strategy: an update is the mean of the first `k` pushes of a version, or of all where fewer workers live."""
 
     k: int  # N in the paper, from 1
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.finite import require_finite
@@ -33,39 +34,19 @@ def start_equal(model: nn.Module, group: dist.ProcessGroup | None = None) -> Non
 class Stepper:
     """One rank's replica and the optimizer that steps it; a strategy without servers is how it uses a gradient.
 
-    Every rank calls `step` equally often, one that has no batch left with `weight=0`, and then `finish`.
-
-    Args:
-        model: starts from rank 0's weights on all ranks.
-        optimizer: over the model's parameters, of any kind; its state stays each rank's own.
-        group: the ranks; the default group if None.
-
-    Attributes:
-        steps: taken since the start.
-
-    Raises:
-        TypeError: an argument without a name, or of the wrong type.
-        ValueError: this rank has another model than rank 0, or a number is out of range.
+    The model starts from rank 0's weights on all ranks; the optimizer's state stays each rank's own. Every rank calls
+    `step` equally often, one that has no batch left with `weight=0`, and then `finish`.
     """
 
     @keyword_only()
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        group: dist.ProcessGroup | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, *, group: dist.ProcessGroup | None = None) -> None:
         self.model, self.optimizer, self.group = model, optimizer, group
-        self.steps = 0
+        self.steps = 0  # taken so far
         self._known = set(model.parameters())
         self._start()
 
     def step(self, weight: float = 1) -> object:
-        """Makes use of the gradients in `.grad`.
-
-        Args:
-            weight: the samples or tokens that the gradients are the mean over. With 0 they do not count.
+        """Makes use of the gradients in `.grad`, the mean over `weight` samples or tokens; with 0 they do not count.
 
         Raises:
             ValueError: a gradient is not finite, or a parameter is new; the weights are left as they were.

@@ -19,9 +19,6 @@ from dataclasses import dataclass
 
 from parallel_lab.agree.arguments import whole
 from parallel_lab.parameter_server.rules import Rule, State
-from parallel_lab.synchronization.asynchronous import plan
-
-__all__ = ["Stale", "plan"]
 
 
 @dataclass(frozen=True)

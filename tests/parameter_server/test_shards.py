@@ -21,7 +21,7 @@ def test_a_big_tensor_is_split():
     assert ps.shards([6, 3], 2) == [[slice(0, 5)], [slice(5, 6), slice(6, 9)]]
 
 
-@pytest.mark.parametrize(("sizes", "servers"), [([1, -1], 1), ([3], 0)])
+@pytest.mark.parametrize(("sizes", "servers"), [([3], 0), ([1], -1)])
 def test_bad_sizes(sizes, servers):
     with pytest.raises(ValueError):
         ps.shards(sizes, servers)

@@ -4,8 +4,8 @@ A schedule depends on the strategy and on the seconds that each step takes, not 
 trains with real gradients in exactly that order. The strategies are the objects that `train` takes, so what is
 simulated here is what runs there. `Asynchronous()` with `push_s=0` and `pull_s=0` is also Hogwild without lost updates.
 
-The network is a delay: `push_s` from a worker to the shared weights, `pull_s` back. Messages do not queue for
-each other. Events at the same moment happen in the order of the worker's index.
+The network is a delay: `push_s` from a worker to the shared weights, `pull_s` back. Messages do not queue for each
+other. Events at the same moment happen in the order of the worker's index.
 """
 
 import heapq
@@ -16,7 +16,9 @@ from typing import NamedTuple
 from parallel_lab.agree.arguments import number, whole
 from parallel_lab.model.data import shard_sizes
 from parallel_lab.parameter_server import Ledger, Rule, Update
+from parallel_lab.plan import COMPUTE, RECV, SEND
 from parallel_lab.synchronization.local_sgd import LocalSteps
+from parallel_lab.trace import Span, Trace
 
 Strategy = Rule | LocalSteps
 StepSeconds = Callable[[int, int], float] | Sequence[float] | float
@@ -57,29 +59,13 @@ class Schedule(Sequence[Update]):
 
 
 def schedule(
-    strategy: Strategy,
-    step_s: StepSeconds,
-    workers: int,
-    updates: int,
-    push_s: float = 0.0,
-    pull_s: float = 0.0,
+    strategy: Strategy, step_s: StepSeconds, workers: int, updates: int, push_s: float = 0.0, pull_s: float = 0.0
 ) -> Schedule:
     """Lets `workers` workers compute `updates` gradients, all together, and says when each took effect.
 
     Under a server's rule a worker that becomes free takes the next gradient, so that fast workers compute more of them.
-    Under `LocalSteps` each computes an equal number (the first ones one more where it does not divide).
-
-    Args:
-        strategy: an object that `train` takes, but `Hogwild()`.
-        step_s: seconds of computing a gradient: a function (worker, its step), one number a worker, or one for all.
-        workers: how many.
-        updates: how many gradients all of them compute.
-        push_s: seconds on the way to the shared weights.
-        pull_s: seconds back; a meeting of `LocalSteps` takes both.
-
-    Raises:
-        TypeError: a count or a time is no number, or the strategy is none.
-        ValueError: a count is below 1, or a time is negative.
+    Under `LocalSteps` each computes an equal number (the first ones one more where it does not divide), and a meeting
+    takes `push_s` and `pull_s`. `step_s` is a function (worker, its step), one number a worker, or one for all.
     """
     whole("workers", workers)
     whole("updates", updates)
@@ -89,13 +75,12 @@ def schedule(
     if not isinstance(strategy, Rule):
         raise TypeError(f"strategy={strategy!r}: expected a rule, such as Stale(bound=2), or LocalSteps(every=8)")
     strategy.check(workers, servers=1)
-    return Schedule(strategy, workers, tuple(Events(strategy, workers, updates, costs).run()), costs)
+    return Schedule(strategy, workers, tuple(_served(strategy, workers, updates, costs)), costs)
 
 
 def slow_worker(workers: int, factor: float = 3.0, step_s: float = 1.0) -> list[float]:
     """Seconds of a step for each worker, where the last one takes `factor` times as long: for `schedule`."""
-    whole("workers", workers)
-    return [number("step_s", step_s)] * (workers - 1) + [step_s * number("factor", factor)]
+    return [step_s] * (workers - 1) + [step_s * factor]
 
 
 def _seconds(step_s: StepSeconds, workers: int) -> Callable[[int, int], float]:
@@ -104,67 +89,67 @@ def _seconds(step_s: StepSeconds, workers: int) -> Callable[[int, int], float]:
     each = list(step_s) if isinstance(step_s, Sequence) else [step_s] * workers
     if len(each) != workers:
         raise ValueError(f"step_s has {len(each)} numbers for {workers} workers")
-    checked = [number("step_s", value) for value in each]
-    return lambda worker, step: checked[worker]
+    return lambda worker, step: number("step_s", each[worker])
 
 
 def _local(every: int, workers: int, updates: int, costs: Costs) -> list[Update]:
     """Rounds of up to `every` steps for each worker; a round ends when its slowest worker has met the others."""
-    left, done, found, now_s, version = shard_sizes(updates, workers), [0] * workers, [], 0.0, 0
-    while any(left):
+    found, now_s, counts = [], 0.0, shard_sizes(updates, workers)
+    for version, first in enumerate(range(0, max(counts), every)):
         steps = []
         for worker in range(workers):
-            start_s = now_s
-            for _ in range(min(every, left[worker])):
-                end_s = start_s + costs.step_s(worker, done[worker])
-                steps.append(Update(worker, start_s, 0.0, version, version + 1, 0, False, done[worker], end_s))
-                done[worker], left[worker], start_s = done[worker] + 1, left[worker] - 1, end_s
+            end_s = now_s
+            for step in range(first, min(first + every, counts[worker])):
+                start_s, end_s = end_s, end_s + costs.step_s(worker, step)
+                steps.append(Update(worker, start_s, 0.0, version, version + 1, 0, False, step, end_s))
         now_s = max(step.computed_s for step in steps) + costs.push_s + costs.pull_s
         steps.sort(key=lambda step: (step.computed_s, step.worker))
         found += [step._replace(finished_s=now_s) for step in steps]
-        version += 1
     return found
 
 
-class Events(Ledger):
-    """The queue of pushes under way: `updates` gradients of `workers` workers, under the rule that a real server asks.
+def _served(rule: Rule, workers: int, updates: int, costs: Costs) -> list[Update]:
+    """The pushes as they arrive, under the rule that a real server asks; who has no gradient left to compute leaves."""
+    now_s, left, waiting = 0.0, updates, list(range(workers))  # the workers that want to read, in the order of asking
+    arrivals: list[tuple[float, int, Update]] = []
+    ledger = Ledger(rule, workers, lambda: now_s)
+    while True:
+        while ready := [worker for worker in waiting if rule.may_pull(ledger.state, worker)]:
+            for worker in ready:
+                waiting.remove(worker)
+                if not left:
+                    ledger.leave(worker)
+                    continue
+                left -= 1
+                step, started_s = ledger.state.clocks[worker], now_s + costs.pull_s
+                computed_s = started_s + costs.step_s(worker, step)
+                push = Update(worker, started_s, 0.0, ledger.state.version, 0, 0, False, step, computed_s)
+                heapq.heappush(arrivals, (computed_s + costs.push_s, worker, push))
+        if not arrivals:
+            return ledger.updates
+        now_s, worker, push = heapq.heappop(arrivals)
+        ledger.take(push)
+        waiting.append(worker)
 
-    A worker that is done, and has no further gradient to compute, is no longer waited for.
+
+def trace(timetable: Schedule, message_bytes: int = 0) -> Trace:
+    """A schedule as a simulated trace, a row for each worker, for `draw` and `Trace.bubble`.
+
+    Computing is `gradient`, or `dropped` where it came to nothing; `push` and `pull` are its messages, and `meet` the
+    meeting of `LocalSteps`. What is left blank is waiting. Each push or meeting sends `message_bytes`.
     """
-
-    def __init__(self, rule: Rule, workers: int, updates: int, costs: Costs) -> None:
-        super().__init__(rule, workers)
-        self.costs, self.left, self.now_s = costs, updates, 0.0
-        self.waiting: list[int] = []  # workers that want to read, in the order of asking
-        self.arrivals: list[tuple[float, int, Update]] = []
-
-    def run(self) -> list[Update]:
-        """The updates, in the order in which they took effect."""
-        for worker in range(len(self.state.clocks)):
-            self._ask(worker)
-        while self.arrivals:
-            self.now_s, worker, push = heapq.heappop(self.arrivals)
-            self.take(push)
-            self._ask(worker)
-        return self.updates
-
-    def now(self) -> float:
-        """When the last push arrived."""
-        return self.now_s
-
-    def _ask(self, worker: int) -> None:
-        self.waiting.append(worker)
-        while ready := [w for w in self.waiting if self.rule.may_pull(self.state, w)]:
-            for one in ready:
-                self.waiting.remove(one)
-                self._start(one)
-
-    def _start(self, worker: int) -> None:
-        """Begins a gradient at the present version; if there is none left, the worker leaves."""
-        if not self.left:
-            return self.leave(worker)
-        self.left -= 1
-        step, started_s = self.state.clocks[worker], self.now_s + self.costs.pull_s
-        computed_s = started_s + self.costs.step_s(worker, step)
-        push = Update(worker, started_s, 0.0, self.state.version, 0, 0, False, step, computed_s)
-        heapq.heappush(self.arrivals, (computed_s + self.costs.push_s, worker, push))
+    push_s, pull_s = timetable.costs.push_s, timetable.costs.pull_s
+    last = {(update.worker, update.version): update.step for update in timetable}
+    spans: list[Span] = []
+    for update in timetable:
+        began_s, ended_s = update.started_s, update.computed_s
+        rows = [("dropped" if update.dropped else "gradient", began_s, ended_s, COMPUTE)]
+        if not isinstance(timetable.strategy, LocalSteps):
+            rows += [("pull", began_s - pull_s, began_s, RECV), ("push", ended_s, ended_s + push_s, SEND)]
+        elif last[update.worker, update.version] == update.step:
+            rows.append(("meet", update.finished_s - push_s - pull_s, update.finished_s, SEND))
+        for kind, start_s, end_s, lane in rows:
+            span = Span(update.worker, kind, start_s, end_s, update.read_version, update.step, lane=lane)
+            sent = {"bytes": message_bytes, "sent_bytes": message_bytes, "sent_messages": 1} if lane == SEND else {}
+            spans.append(span._replace(**sent))
+    return Trace(timetable.workers, tuple(sorted(spans, key=lambda s: (s.rank, s.start_s))), simulated=True)

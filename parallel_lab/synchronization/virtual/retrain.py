@@ -6,7 +6,6 @@ are those of the real run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -21,15 +20,13 @@ from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.weighted import Loss, mean_loss
 from parallel_lab.parameter_server import Update
-from parallel_lab.parameter_server.server import mean_in_place
-from parallel_lab.synchronization.batches import Source, own
-from parallel_lab.synchronization.diloco import OuterSteps, outer_step
-from parallel_lab.synchronization.local_sgd import LocalSteps
+from parallel_lab.parameter_server.server import Make, mean_in_place
+from parallel_lab.synchronization import LocalSteps, OuterSteps
+from parallel_lab.synchronization.diloco import outer_step
 from parallel_lab.synchronization.replicas import trained
-from parallel_lab.synchronization.train import weights
+from parallel_lab.synchronization.train import Source, own, weights
 from parallel_lab.synchronization.virtual.clock import Schedule
 
-Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 Versions = Iterator[tuple[Update, Tensor]]  # of the shared weights: the last gradient in each, and the weights (P,)
 
 
@@ -52,7 +49,7 @@ class Gradients:
         self.start = parameters_to_vector(self.parameters).detach()
         self.streams = [iter(own(batches, worker, workers)) for worker in range(workers)]
         self.samples = 0  # used so far
-        self.losses: list[float] = []  # of the gradients since the list was last emptied
+        self.losses: list[float] = []  # since the last point of the curve
 
     def of(self, worker: int, at: Tensor) -> tuple[Tensor, float]:
         """The gradient of the worker's next batch at the weights `at`, both (P,), and how much it counts in a mean."""
@@ -93,21 +90,11 @@ def replay(
     points: int = 20,
     **optimizer_kwargs,
 ) -> Curve:
-    """Trains a copy of `model` in the order of `schedule` and returns its quality on the way.
+    """Trains a copy of `model` in the order of `schedule` and returns its quality on the way, at up to `points` points.
 
-    Args:
-        schedule: a `Schedule`, or a real run's `Record.updates` (of one server), in which every worker occurs.
-        model: the start.
-        batches: as the real strategies take them; each worker draws from its own as often as it computes.
-        optimizer_class: `optimizer_class([weights], **optimizer_kwargs)`, as a server makes it: over one flat vector,
-            so it has to treat each element alone. Under `LocalSteps` each worker has one.
-        loss: of (outputs, targets), as `train` takes it.
-        held_out: the batch on which quality is measured; without it, the training loss.
-        points: how many points the curve has, or fewer where there are fewer updates of the shared weights.
-        optimizer_kwargs: for `optimizer_class`, as in `lr=0.1`.
-
-    Raises:
-        ValueError: there are no updates, or a worker has too few batches.
+    The schedule is a `Schedule`, or a real run's `Record.updates` (of one server), in which every worker occurs. The
+    other arguments are those of `train`. The optimizer steps one flat vector, as on a server, so it has to treat each
+    element alone; under `LocalSteps` each worker has one. Without `held_out`, quality is the training loss.
     """
     if not schedule:
         raise ValueError("an empty schedule: nothing to train")
@@ -115,71 +102,58 @@ def replay(
     workers = schedule.workers if isinstance(schedule, Schedule) else 1 + max(update.worker for update in schedule)
     gradients = Gradients(deepcopy(model), batches, workers, loss)
     make = partial(optimizer_class, **optimizer_kwargs)
+    versions = _served(schedule, gradients, make)
     if isinstance(schedule, Schedule) and isinstance(schedule.strategy, LocalSteps):
         versions = _local(schedule, schedule.strategy, gradients, make)
-    else:
-        versions = _served(schedule, gradients, make)
     total = len({update.version for update in schedule if not update.dropped})
-    samples, seconds, losses, at = [], [], [], torch.empty(0)
-    with _one_thread():
+    samples, seconds, losses, at = [], [], [], gradients.start
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # models as small as these lose time when torch cuts their products up
+    try:
         for index, (update, at) in enumerate(versions, start=1):
             # `points` of the versions, evenly spread, the last among them.
             if index * points // total > (index - 1) * points // total:
                 samples.append(gradients.samples)
                 seconds.append(update.finished_s)
                 losses.append(gradients.held_out(held_out, at))
+    finally:
+        torch.set_num_threads(threads)
     vector_to_parameters(at, gradients.parameters)
     return Curve(samples, seconds, losses, weights(gradients.model))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Models as small as these lose time when torch cuts their products up, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _served(schedule: Sequence[Update], gradients: Gradients, make: Make) -> Versions:
     """The versions of a server's weights."""
     parameter = nn.Parameter(gradients.start.clone())
-    optimizer = make([parameter])
-    needed = {update.read_version: index for index, update in enumerate(schedule)}  # the last to read each version
-    closing = {update.version: index for index, update in enumerate(schedule) if not update.dropped}
-    kept = {0: gradients.start}
-    held: dict[int, tuple[Tensor, float]] = {}
-    for index, update in enumerate(schedule):
-        gradient = gradients.of(update.worker, kept[update.read_version])
-        if not update.dropped:
-            held[update.worker] = gradient
-            if closing[update.version] == index:
-                parameter.grad = mean_in_place([held[worker] for worker in sorted(held)])
-                optimizer.step()
-                held.clear()
-                kept[update.version] = parameter.detach().clone()
-                yield update, kept[update.version]
-        kept = {version: at for version, at in kept.items() if needed.get(version, -1) > index}
+    optimizer, kept = make([parameter]), {0: gradients.start}
+    # What is dropped came after its `version`, which it found, and so is computed on the way to the next one.
+    last_read = {update.read_version: update.version + update.dropped for update in schedule}
+    for version, computed in groupby(schedule, key=lambda update: update.version + update.dropped):
+        found = [(update, gradients.of(update.worker, kept[update.read_version])) for update in computed]
+        used = {update.worker: gradient for update, gradient in found if not update.dropped}
+        if used:
+            parameter.grad = mean_in_place([used[worker] for worker in sorted(used)])
+            optimizer.step()
+            kept[version] = parameter.detach().clone()
+            yield found[-1][0], kept[version]
+        kept = {each: at for each, at in kept.items() if last_read.get(each, 0) > version}
 
 
-def _local(schedule: Schedule, strategy: LocalSteps, gradients: Gradients, make: Make) -> Versions:
+def _local(schedule: Sequence[Update], strategy: LocalSteps, gradients: Gradients, make: Make) -> Versions:
     """The versions after each meeting; without an outer step of its own, the outer step is the mean of the weights."""
     lr, mu = (strategy.outer_lr, strategy.outer_momentum) if isinstance(strategy, OuterSteps) else (1.0, 0.0)
     shared, momentum = gradients.start.clone(), torch.zeros_like(gradients.start)
-    own_weights = [nn.Parameter(shared.clone()) for _ in range(schedule.workers)]
-    optimizers = [make([parameter]) for parameter in own_weights]
+    copies = [nn.Parameter(shared.clone()) for _ in gradients.streams]
+    optimizers = [make([copy]) for copy in copies]
     for _, round_ in groupby(schedule, key=lambda update: update.version):
-        steps, seen = list(round_), [0.0] * schedule.workers
-        for update in steps:
-            worker = update.worker
-            own_weights[worker].grad, weight = gradients.of(worker, own_weights[worker].detach())
+        steps, seen = list(round_), [0.0 for _ in copies]
+        for worker in (update.worker for update in steps):
+            copies[worker].grad, weight = gradients.of(worker, copies[worker].detach())
             optimizers[worker].step()
             seen[worker] += weight
         with torch.no_grad():
-            outer = [(shared - own, count) for own, count in zip(own_weights, seen, strict=True) if count]
-            outer_step(shared, momentum, mean_in_place(outer), lr, mu)
-            for parameter in own_weights:
-                parameter.copy_(shared)
+            ways_back = [(shared - copy, count) for copy, count in zip(copies, seen, strict=True) if count]
+            outer_step(shared, momentum, mean_in_place(ways_back), lr, mu)
+            for copy in copies:
+                copy.copy_(shared)
         yield steps[-1], shared.clone()

@@ -8,7 +8,7 @@ favor whichever it happens to suit: an asynchronous update holds one gradient, a
     found = compare.curves(task, compare.strategies(4), seeds=range(5), slow=3.0)
     statistics.fmean(curve.losses[-1] for curve in found["synchronous"])
 
-Seeds are independent, so ranks may share them: each calls `curves` with its own, and `merge` puts the results together.
+Seeds are independent, so ranks may share them: each calls `curves` with its own, and `merge` joins what they found.
 """
 
 import math
@@ -24,16 +24,9 @@ from torch import nn
 from parallel_lab.model.data import Batch, text, text_batches
 from parallel_lab.model.gpt import GPTConfig
 from parallel_lab.model.reference import build
-from parallel_lab.synchronization.asynchronous import Asynchronous
-from parallel_lab.synchronization.batches import Source
-from parallel_lab.synchronization.diloco import OuterSteps
-from parallel_lab.synchronization.local_sgd import LocalSteps
-from parallel_lab.synchronization.mixed import Mixed
-from parallel_lab.synchronization.partial import Partial
-from parallel_lab.synchronization.stale import Stale
-from parallel_lab.synchronization.synchronous import Synchronous
-from parallel_lab.synchronization.virtual.clock import Strategy, schedule, slow_worker
-from parallel_lab.synchronization.virtual.retrain import Curve, replay
+from parallel_lab.synchronization import Asynchronous, LocalSteps, Mixed, OuterSteps, Partial, Stale, Synchronous
+from parallel_lab.synchronization.train import Source
+from parallel_lab.synchronization.virtual import Curve, Strategy, replay, schedule, slow_worker
 
 Curves = dict[str, list[Curve]]
 
@@ -50,29 +43,24 @@ class Task:
     rates: Mapping[str, float] = field(default_factory=dict)  # of single strategies, instead of `options`; see `tuned`
 
 
-_MANY = 1 << 20  # batches of a stream: more than any schedule asks for
-
-
 def language(batch: int, config: GPTConfig) -> Task:
     """English text byte by byte, `batch` sequences for a gradient, and a GPT; each worker draws in its own order."""
 
     def batches(seed: int) -> Source:
-        return lambda worker, workers: text_batches(config.seq, batch, _MANY, seed=workers * seed + worker)
+        many = 1 << 20  # more than any schedule asks for
+        return lambda worker, workers: text_batches(config.seq, batch, many, seed=workers * seed + worker)
 
     (validation,) = text_batches(config.seq, 32, 1, data=text("validation"))
     return Task(lambda seed: build(config, seed), batches, validation, options={"lr": 0.3})
 
 
 def strategies(workers: int) -> dict[str, Strategy]:
-    """One of each kind for so many workers, by the name of its file.
-
-    Partial waits for all but one; mixed switches after 20 updates for each worker; the local ones meet every 8 steps.
-    """
+    """One of each kind for so many workers, by the name of its file."""
     return {
         "synchronous": Synchronous(),
         "asynchronous": Asynchronous(),
         "stale": Stale(2),
-        "partial": Partial(max(1, workers - 1)),
+        "partial": Partial(max(1, workers - 1)),  # all but one
         "mixed": Mixed(20 * workers),
         "local_sgd": LocalSteps(8),
         "diloco": OuterSteps(8),
@@ -87,23 +75,16 @@ def curves(
     workers: int = 4,
     updates: int = 240,
     slow: float = 1.0,
-    push_s: float = 0.0,
-    pull_s: float = 0.0,
     points: int = 12,
 ) -> Curves:
-    """Trains under each strategy from each seed of the model and the batches.
-
-    `updates`, `push_s` and `pull_s` are those of `virtual.schedule`, `points` that of `virtual.replay`. A step takes
-    one second, but the last worker's is `slow` times slower.
-    """
+    """Trains under each strategy from each seed; a step takes a second, of the last worker `slow` times as long."""
     step_s = slow_worker(workers, slow)
-    plans = {name: schedule(one, step_s, workers, updates, push_s, pull_s) for name, one in chosen.items()}
+    plans = {name: schedule(one, step_s, workers, updates) for name, one in chosen.items()}
     found: Curves = {name: [] for name in chosen}
     for seed in seeds:
         for name, plan in plans.items():
             options = {"held_out": task.held_out, "points": points, **task.options}
-            if name in task.rates:
-                options["lr"] = task.rates[name]
+            options |= {"lr": task.rates[name]} if name in task.rates else {}
             found[name].append(replay(plan, task.model(seed), task.batches(seed), task.optimizer_class, **options))
     return found
 
@@ -111,19 +92,15 @@ def curves(
 def tuned(
     task: Task, chosen: Mapping[str, Strategy], rates: Sequence[float], seeds: Iterable[int] = (100,), **settings
 ) -> dict[str, float]:
-    """For each strategy the learning rate of `rates` with the lowest mean loss at the end; for `Task.rates`.
-
-    The seeds are others than those that are compared afterwards; `settings` are those of `curves`.
-    """
+    """For each strategy the rate with the lowest mean loss at the end, for `Task.rates`; from seeds of its own."""
     seeds = list(seeds)
-    best: dict[str, tuple[float, float]] = {}
+    ends: dict[str, dict[float, float]] = {name: {} for name in chosen}
     for rate in rates:
         trial = replace(task, options={**task.options, "lr": rate}, rates={})
         for name, found in curves(trial, chosen, seeds, **settings).items():
             mean = statistics.fmean(curve.losses[-1] for curve in found)
-            # A rate at which training blew up has a loss of NaN, and never counts as best.
-            best[name] = min(best.get(name, (math.inf, rate)), (mean if math.isfinite(mean) else math.inf, rate))
-    return {name: rate for name, (_, rate) in best.items()}
+            ends[name][rate] = mean if math.isfinite(mean) else math.inf  # NaN: training blew up
+    return {name: min(means, key=lambda rate: means[rate]) for name, means in ends.items()}
 
 
 def merge(parts: Iterable[Curves]) -> Curves:
