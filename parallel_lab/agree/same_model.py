@@ -6,7 +6,7 @@ its model in words; a fingerprint of eight bytes is compared, and the descriptio
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.distributed as dist
@@ -18,20 +18,20 @@ from parallel_lab.trace import tag
 
 BROADCAST_BYTES = 25 * 2**20  # at most so much is copied together, so that the model is not held twice
 
-Row = tuple[str, str, dict[str, str]]  # parameter, buffer or setting; its name; what must agree
+Facts = dict[str, dict[str, str]]  # of each parameter, buffer and setting what must agree
 
 
-def describe(model: nn.Module, **settings: object) -> list[Row]:
-    """Everything that ranks must agree on, a row a parameter, buffer or setting, in order of registration."""
+def describe(model: nn.Module, **settings: object) -> Facts:
+    """Everything that ranks must agree on, in order of registration."""
     first: dict[int, str] = {}
-    rows: list[Row] = [("setting", name, {"value": repr(value)}) for name, value in settings.items()]
+    facts: Facts = {f"setting {name!r}": {"value": repr(value)} for name, value in settings.items()}
     for name, p in model.named_parameters(remove_duplicate=False):
         tied = first.setdefault(id(p), name)
-        facts = {"shape": str(tuple(p.shape)), "dtype": str(p.dtype), "requires_grad": str(p.requires_grad)}
-        rows.append(("parameter", name, facts | {"the name of the tensor it shares": tied}))
+        own = {"shape": str(tuple(p.shape)), "dtype": str(p.dtype), "requires_grad": str(p.requires_grad)}
+        facts[f"parameter {name!r}"] = own | {"the name of the tensor it shares": tied}
     for name, b in model.named_buffers():
-        rows.append(("buffer", name, {"shape": str(tuple(b.shape)), "dtype": str(b.dtype)}))
-    return rows
+        facts[f"buffer {name!r}"] = {"shape": str(tuple(b.shape)), "dtype": str(b.dtype)}
+    return facts
 
 
 def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
@@ -40,49 +40,44 @@ def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: obj
     Otherwise the ranks that differ from most of the others (from rank 0, where that is undecided) raise ValueError with
     the first difference, and the rest waits for them in a barrier.
     """
-    rows = describe(model, **settings)
+    mine, rank = describe(model, **settings), group.rank()
     device = next((p.device for p in model.parameters() if not p.is_meta), rank_device())
-    digest = hashlib.sha256(repr(rows).encode()).digest()[:7]
+    digest = hashlib.sha256(repr(mine).encode()).digest()[:7]
     prints = torch.zeros(group.size(), dtype=torch.int64, device=device)
-    prints[group.rank()] = int.from_bytes(digest, "big")
+    prints[rank] = int.from_bytes(digest, "big")
     dist.all_reduce(prints, group=group)  # each rank fills its own place
     found = prints.tolist()
     if len(set(found)) == 1:
         return
     everyone: list = [None] * group.size()
-    dist.all_gather_object(everyone, rows, group=group)
+    dist.all_gather_object(everyone, mine, group=group)
     counts = Counter(found)
-    usual = max(range(len(found)), key=lambda rank: (counts[found[rank]], -rank))
-    if found[group.rank()] != found[usual]:
-        raise ValueError(_difference(group.rank(), rows, usual, everyone[usual]))
+    usual = max(range(len(found)), key=lambda each: (counts[found[each]], -each))
+    if found[rank] != found[usual]:
+        raise ValueError(
+            f"rank {rank} does not have the model of rank {usual}: {next(_differences(mine, everyone[usual]))}."
+            " Build the same model, in the same order, with the same settings on every rank."
+        )
     wait_for_failed_rank(group, "another rank has another model")
 
 
-def _difference(rank: int, mine: Sequence[Row], other: int, theirs: Sequence[Row]) -> str:
-    start = f"rank {rank} does not have the model of rank {other}:"
-    end = "Build the same model, in the same order, with the same settings on every rank."
-    have, want = {row[:2]: row[2] for row in mine}, {row[:2]: row[2] for row in theirs}
-    for kind, name in (key for key in want if key not in have):
-        return f"{start} it lacks the {kind} {name!r}. {end}"
-    for kind, name in (key for key in have if key not in want):
-        return f"{start} its {kind} {name!r} is not there. {end}"
-    for key, facts in have.items():
+def _differences(mine: Facts, theirs: Facts) -> Iterator[str]:
+    yield from (f"it lacks the {each}" for each in theirs if each not in mine)
+    yield from (f"its {each} is not there" for each in mine if each not in theirs)
+    for each, facts in mine.items():
         for fact, value in facts.items():
-            if value != want[key][fact]:
-                return f"{start} {fact} of the {key[0]} {key[1]!r} is {value} here and {want[key][fact]} there. {end}"
-    for (kind, name), (_, their_name) in zip(have, want, strict=True):
-        if name != their_name:
-            return f"{start} the order differs, the {kind} {name!r} stands where it has {their_name!r}. {end}"
-    return f"{start} {end}"
+            if value != theirs[each][fact]:
+                yield f"{fact} of the {each} is {value} here and {theirs[each][fact]} there"
+    for each, other in zip(mine, theirs, strict=True):
+        if each != other:
+            yield f"the order differs, the {each} stands where it has the {other}"
 
 
 def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, source: int = 0, **names: int | str) -> None:
     """Overwrites the tensors by those of rank `source`, those of a dtype packed together.
 
-    `names` are those of a step, as `trace.tag` takes them; the k-th message is then part k.
-
-    Autograd does not notice: a graph that was recorded before keeps working, as buffers must that two forward passes
-    share before one backward pass.
+    `names` are those of a step, as `trace.tag` takes them; the k-th message is then part k. Autograd does not notice: a
+    graph that was recorded before keeps working, as buffers must that two forward passes share.
     """
     for part, pack in enumerate(_packs(tensors)):
         flat = torch.cat([tensor.reshape(-1) for tensor in pack])

@@ -1,8 +1,8 @@
 """Clipping by the global norm (Pascanu et al. 2013, section 3.2), for gradients that are replicated or sharded.
 
 Under DDP every rank holds the same averaged gradients, so each computes the same norm with no communication. Where
-gradients are sharded, a rank's norm is that of its part only: the squares are added up over the ranks, and all
-ranks scale by the same factor. Taking each shard's own norm is the usual mistake: ranks then scale differently.
+gradients are sharded, the squares are added up over the ranks, and all ranks scale by the same factor. Taking each
+shard's own norm is the usual mistake: ranks then scale differently.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ class Sharded(Protocol):
     group: dist.ProcessGroup
 
     def gradient_shards(self) -> list[Tensor]:
-        """This rank's parts of the averaged gradients, in any shapes; padding is zero. Scaled in place by clipping."""
+        """This rank's parts of the averaged gradients, in any shapes; padding is zero. Clipping scales them in place."""
         ...
 
 
@@ -38,12 +38,11 @@ def clip_grad_norm_(
     """Scales all gradients by max_norm / norm where their global 2-norm is above `max_norm`; returns the norm before.
 
     Takes a DDP, a plain model, or parameters, whose gradients are the same on every rank; or a `Zero2` or `Zero3`
-    itself, not its `parameters()`, of which each rank scales its shards. The norm has no dims, and is the same on every
-    rank. `group` is that over which gradients are sharded, by default the object's own.
+    itself, not its `parameters()`, of which each rank scales its shards. `group` is that over which gradients are
+    sharded, by default the object's own.
 
     Raises:
-        ValueError: `max_norm` is not above 0, or the norm is NaN or infinite, which no factor mends. Gradients are then
-            as they were.
+        ValueError: `max_norm` is not above 0, or the norm is NaN or infinite. Gradients are then as they were.
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm is {max_norm!r}: expected a number above 0")
