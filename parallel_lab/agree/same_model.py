@@ -5,8 +5,9 @@ its model in words; a fingerprint of eight bytes is compared, and the descriptio
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import mode
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,8 @@ from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.trace import tag
 
-BROADCAST_BYTES = 25 * 2**20  # at most so much is copied together, so that the model is not held twice
+BROADCAST_BYTES = 25 * 2**20  # so much is copied together, so that the model is not held twice
+T = TypeVar("T", bound=Tensor)
 
 Facts = dict[str, dict[str, str]]  # of each parameter, buffer and setting what must agree
 
@@ -51,8 +53,7 @@ def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: obj
         return
     everyone: list = [None] * group.size()
     dist.all_gather_object(everyone, mine, group=group)
-    counts = Counter(found)
-    usual = max(range(len(found)), key=lambda each: (counts[found[each]], -each))
+    usual = found.index(mode(found))
     if found[rank] != found[usual]:
         raise ValueError(
             f"rank {rank} does not have the model of rank {usual}: {next(_differences(mine, everyone[usual]))}."
@@ -79,7 +80,9 @@ def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, sourc
     `names` are those of a step, as `trace.tag` takes them; the k-th message is then part k. Autograd does not notice: a
     graph that was recorded before keeps working, as buffers must that two forward passes share.
     """
-    for part, pack in enumerate(_packs(tensors)):
+    named = [("", tensor.data) for tensor in tensors]  # unlike detach(), `data` has a version counter of its own
+    for part, members in enumerate(partition(named, BROADCAST_BYTES)):
+        pack = [tensor for _, tensor in members]
         flat = torch.cat([tensor.reshape(-1) for tensor in pack])
         with tag(**({"part": part, **names} if names else {})):
             dist.broadcast(flat, group=group, group_src=source)
@@ -88,15 +91,16 @@ def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, sourc
                 tensor.copy_(values.view(tensor.shape))
 
 
-def _packs(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """The tensors by dtype and device, at most `BROADCAST_BYTES` together."""
-    full: list[list[Tensor]] = []
-    packs: dict[tuple, list[Tensor]] = {}
-    for tensor in tensors:
-        key = tensor.dtype, tensor.device
-        pack = packs.setdefault(key, [])
-        if pack and sum(t.nbytes for t in pack) + tensor.nbytes > BROADCAST_BYTES:
-            full.append(pack)
-            pack = packs[key] = []
-        pack.append(tensor.data)  # unlike detach(), with a version counter of its own
-    return [*full, *packs.values()]
+def partition(named: Sequence[tuple[str, T]], bucket_bytes: float) -> list[list[tuple[str, T]]]:
+    """Cuts named tensors into buckets, keeping the order; a bucket is closed once it holds `bucket_bytes` or more.
+
+    Dtypes and devices do not mix. Buckets stand in the order of their last members, in which they fill up.
+    """
+    open_: dict[tuple, list[int]] = {}
+    closed: list[list[int]] = []
+    for i, (_, tensor) in enumerate(named):
+        members = open_.setdefault((tensor.dtype, tensor.device), [])
+        members.append(i)
+        if sum(named[j][1].nbytes for j in members) >= bucket_bytes:
+            closed.append(open_.pop((tensor.dtype, tensor.device)))
+    return [[named[i] for i in members] for members in sorted([*closed, *open_.values()], key=max)]

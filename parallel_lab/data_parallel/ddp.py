@@ -30,12 +30,12 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.arguments import keyword_only
-from parallel_lab.agree.same_model import broadcast_tensors
+from parallel_lab.agree.same_model import broadcast_tensors, partition
 from parallel_lab.compat import at_end_of_backward
 from parallel_lab.data_parallel.autograd import on_gradient, record_stretch
 from parallel_lab.data_parallel.extras.hooks import Handle, Hook, finish, start, sum_hook
 from parallel_lab.data_parallel.extras.join import joined
-from parallel_lab.data_parallel.flat_vector import Named, partition
+from parallel_lab.data_parallel.flat_vector import Named
 from parallel_lab.data_parallel.guards import Seams, default_guards
 from parallel_lab.data_parallel.wrapped import Wrapped
 from parallel_lab.plan import SEND, Op, Plan

@@ -72,9 +72,8 @@ class SameModel:
                 raise ValueError(f"{rank} {name!r} has sparse gradients, which fit in no bucket: use sparse=False")
         if not any(p.requires_grad and p.numel() for p in model.parameters()):
             raise ValueError(f"{rank} no parameter requires a gradient: nothing to average, use the model without DDP")
-        check_finite = any(isinstance(guard, FiniteGradients) for guard in ddp.guard.all)
-        settings = {"bucket_bytes": ddp.bucket_bytes, "overlap": ddp.overlap, "check_finite": check_finite}
-        check_same_model(model, ddp.group, **settings)
+        finite = any(isinstance(guard, FiniteGradients) for guard in ddp.guard.all)
+        check_same_model(model, ddp.group, bucket_bytes=ddp.bucket_bytes, overlap=ddp.overlap, check_finite=finite)
 
 
 class ChangedModel:

@@ -1,4 +1,4 @@
-"""What hardens Zero3: arguments, equal models, finite gradients, and parameters that are used where they are sharded."""
+"""What hardens Zero3: arguments, equal models, finite gradients, and parameters used where they are sharded."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -135,8 +135,8 @@ class Sharded(Tensor):
         """Raises, unless nothing but the description of the tensor is asked for."""
         if func in _HARMLESS:
             return super().__torch_function__(func, types, args, kwargs or {})
-        names = [each.name_in_model for each in (*args, *(kwargs or {}).values()) if isinstance(each, Sharded)]
-        raise RuntimeError(_text((names or ["a parameter"])[0]))
+        given = (*args, *(kwargs or {}).values())
+        raise RuntimeError(_text(next((t.name_in_model for t in given if isinstance(t, Sharded)), "a parameter")))
 
 
 def _text(name: str) -> str:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from parallel_lab.data_parallel.ddp import Bucket, partition
+from parallel_lab.agree.same_model import partition
+from parallel_lab.data_parallel.ddp import Bucket
 from parallel_lab.data_parallel.guards import FiniteGradients
 
 

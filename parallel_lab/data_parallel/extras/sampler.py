@@ -17,8 +17,6 @@ from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.runtime.group import member
 
-HELP = "take fewer ranks or a larger one, or, inside DDP.join(), let this rank go without (allow_empty=True)"
-
 
 class ShardedSampler:
     """Iterates over this rank's indices of a data set of `size` samples; also a sampler for a `DataLoader`.
@@ -135,11 +133,12 @@ def _loader() -> dict[str, Any] | None:
 
 
 def _require_share(size: int, rank: int, ranks: int, group: dist.ProcessGroup | None) -> None:
-    if size >= ranks:
-        return
     if rank >= size:
-        raise ValueError(f"rank {rank} of {ranks} gets none of {size} samples: {HELP}")
-    if group:
+        raise ValueError(
+            f"rank {rank} of {ranks} gets none of {size} samples: take fewer ranks or a larger batch or data set, or,"
+            " inside DDP.join(), let this rank go without (allow_empty=True)"
+        )
+    if size < ranks and group:
         wait_for_failed_rank(group, f"rank {size} gets none of {size} samples")
 
 
