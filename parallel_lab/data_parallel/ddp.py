@@ -186,7 +186,7 @@ class DDP(Wrapped):
         self.guard.after_forward(self, output)
         return output
 
-    join = joined
+    join = joined  # for ranks with different numbers of batches
 
     def _reached(self, *_: object) -> None:
         """Autograd has come to an output. If gradients of parameters follow, `_end` closes the pass."""

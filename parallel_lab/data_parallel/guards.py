@@ -85,12 +85,15 @@ class ChangedModel:
     def before_forward(self, ddp: Any) -> None:
         """Compares the model with the buckets, where gradients may follow."""
         held = {p: bucket.views[i] for p, (bucket, i) in ddp.place.items()}
-        now = {p: p for p in ddp.module.parameters() if p in held or (p.requires_grad and p.numel())}
-        then, now = ({p: (t.dtype, t.device, t.shape) for p, t in each.items()} for each in (held, now))
-        if torch.is_grad_enabled() and now != then:
+        trained = {p: p for p in ddp.module.parameters() if p in held or (p.requires_grad and p.numel())}
+        if torch.is_grad_enabled() and _kinds(trained) != _kinds(held):
             for handle in ddp.hooks:
                 handle.remove()
             ddp.wrap("rewrap")
+
+
+def _kinds(tensors: dict[nn.Parameter, Tensor]) -> dict[nn.Parameter, tuple]:
+    return {parameter: (t.dtype, t.device, t.shape) for parameter, t in tensors.items()}
 
 
 class SharedParameters:
