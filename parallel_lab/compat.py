@@ -1,7 +1,4 @@
-"""Where versions of torch differ, and what torch has no public name for: all of it stands here.
-
-Supported are torch 2.11 and later. A test of a new version begins with this file.
-"""
+"""Where versions of torch, 2.11 and later, differ, and what torch has no public name for: all of it stands here."""
 
 import warnings
 from collections.abc import Callable
@@ -52,10 +49,9 @@ def backward_pass() -> int:
 
 
 def at_end_of_backward(callback: Callable[[], None], asked: int = -1) -> int:
-    """Has `callback` called when the backward pass that runs on this thread is over.
+    """Has `callback` called when the backward pass that runs on this thread is over; returns autograd's number of it.
 
-    Returns:
-        Autograd's number of this pass. Given as `asked` the next time, it keeps the callback from being called twice.
+    Given as `asked` the next time, that number keeps the callback from being called twice.
     """
     number = backward_pass()
     if number != asked:

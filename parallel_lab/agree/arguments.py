@@ -1,6 +1,6 @@
 """Arguments that many functions take: whole numbers, numbers, learning rates. Each has one way to be wrong."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
 from math import isfinite
@@ -15,11 +15,7 @@ T = TypeVar("T")
 def keyword_only(*caught: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Has a function refuse an argument without its name as its own `*` would, but say how the call is written.
 
-    Args:
-        caught: names that the function catches in its `**`, to be said as well.
-
-    Raises:
-        TypeError: when the function is called with too many arguments by position; the message names the keywords.
+    `caught` are names that the function catches in its `**`, to be said as well.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -43,11 +39,7 @@ def keyword_only(*caught: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
-    """`value`, if it is a whole number of at least `least`.
-
-    Raises:
-        TypeError: it is no int (a bool is none). ValueError: it is too small.
-    """
+    """`value`; refuses what is no int (a bool is none), or below `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}={value!r} ({type(value).__name__}): expected a whole number of at least {least}")
     if value < least:
@@ -56,11 +48,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """`value`, if it is a finite number of at least 0; a tensor of one element counts as a number.
-
-    Raises:
-        TypeError: it is no number. ValueError: it is negative, infinite or NaN.
-    """
+    """`value`, also that of a tensor of one element; refuses what is no number, negative, infinite or NaN."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -71,21 +59,6 @@ def number(name: str, value: Any) -> float:
 
 
 def check_rate(settings: dict[str, Any]) -> None:
-    """Looks at the learning rate in `settings`, which are an optimizer's.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is below 0, or not finite.
-    """
+    """Refuses a learning rate in `settings`, those of an optimizer or of one of its groups, as `number` does."""
     if "lr" in settings:
         number("lr", settings["lr"])
-
-
-def rate_problem(groups: Iterable[dict[str, Any]]) -> Exception | None:
-    """What is wrong with the learning rates of an optimizer's groups; None if nothing is."""
-    try:
-        for group in groups:
-            check_rate(group)
-    except (TypeError, ValueError) as error:
-        return error
-    return None

@@ -8,17 +8,16 @@ from torch import Tensor, nn
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether `tensor` holds neither NaN nor infinity. One pass: a sum cannot hide either of them.
-
-    A sum can overflow where no element does, so an odd sum is looked at again.
-    """
+    """Whether `tensor` holds neither NaN nor infinity. A sum, one pass, hides neither; it may overflow without them."""
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def gradient_problem(name: str, whose: str) -> ValueError:
     """The error for a gradient of parameter `name` that is not finite; `whose` is `rank 1`, say."""
-    text = f"{whose}: the gradient of {name} is NaN or infinite; no weight and no moment was changed"
-    return ValueError(f"{text}. Look at this rank's batch and loss, lower the learning rate, or clip the gradients.")
+    return ValueError(
+        f"{whose}: the gradient of {name} is NaN or infinite; no weight and no moment was changed. Look at this rank's"
+        " batch and loss, lower the learning rate, or clip the gradients."
+    )
 
 
 def require_finite(model: nn.Module, whose: str) -> None:

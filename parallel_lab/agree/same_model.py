@@ -5,8 +5,9 @@ its model in words; a fingerprint of eight bytes is compared, and the descriptio
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import mode
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,22 +17,23 @@ from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.trace import tag
 
-BROADCAST_BYTES = 25 * 2**20  # at most so much is copied together, so that the model is not held twice
+BROADCAST_BYTES = 25 * 2**20  # so much is copied together, so that the model is not held twice
+T = TypeVar("T", bound=Tensor)
 
-Row = tuple[str, str, dict[str, str]]  # parameter, buffer or setting; its name; what must agree
+Facts = dict[str, dict[str, str]]  # of each parameter, buffer and setting what must agree
 
 
-def describe(model: nn.Module, **settings: object) -> list[Row]:
-    """Everything that ranks must agree on, a row a parameter, buffer or setting, in order of registration."""
+def describe(model: nn.Module, **settings: object) -> Facts:
+    """Everything that ranks must agree on, in order of registration."""
     first: dict[int, str] = {}
-    rows: list[Row] = [("setting", name, {"value": repr(value)}) for name, value in settings.items()]
+    facts: Facts = {f"setting {name!r}": {"value": repr(value)} for name, value in settings.items()}
     for name, p in model.named_parameters(remove_duplicate=False):
         tied = first.setdefault(id(p), name)
-        facts = {"shape": str(tuple(p.shape)), "dtype": str(p.dtype), "requires_grad": str(p.requires_grad)}
-        rows.append(("parameter", name, facts | {"the name of the tensor it shares": tied}))
+        own = {"shape": str(tuple(p.shape)), "dtype": str(p.dtype), "requires_grad": str(p.requires_grad)}
+        facts[f"parameter {name!r}"] = own | {"the name of the tensor it shares": tied}
     for name, b in model.named_buffers():
-        rows.append(("buffer", name, {"shape": str(tuple(b.shape)), "dtype": str(b.dtype)}))
-    return rows
+        facts[f"buffer {name!r}"] = {"shape": str(tuple(b.shape)), "dtype": str(b.dtype)}
+    return facts
 
 
 def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: object) -> None:
@@ -40,51 +42,47 @@ def check_same_model(model: nn.Module, group: dist.ProcessGroup, **settings: obj
     Otherwise the ranks that differ from most of the others (from rank 0, where that is undecided) raise ValueError with
     the first difference, and the rest waits for them in a barrier.
     """
-    rows = describe(model, **settings)
+    mine, rank = describe(model, **settings), group.rank()
     device = next((p.device for p in model.parameters() if not p.is_meta), rank_device())
-    digest = hashlib.sha256(repr(rows).encode()).digest()[:7]
+    digest = hashlib.sha256(repr(mine).encode()).digest()[:7]
     prints = torch.zeros(group.size(), dtype=torch.int64, device=device)
-    prints[group.rank()] = int.from_bytes(digest, "big")
+    prints[rank] = int.from_bytes(digest, "big")
     dist.all_reduce(prints, group=group)  # each rank fills its own place
     found = prints.tolist()
     if len(set(found)) == 1:
         return
     everyone: list = [None] * group.size()
-    dist.all_gather_object(everyone, rows, group=group)
-    counts = Counter(found)
-    usual = max(range(len(found)), key=lambda rank: (counts[found[rank]], -rank))
-    if found[group.rank()] != found[usual]:
-        raise ValueError(_difference(group.rank(), rows, usual, everyone[usual]))
+    dist.all_gather_object(everyone, mine, group=group)
+    usual = found.index(mode(found))
+    if found[rank] != found[usual]:
+        raise ValueError(
+            f"rank {rank} does not have the model of rank {usual}: {next(_differences(mine, everyone[usual]))}."
+            " Build the same model, in the same order, with the same settings on every rank."
+        )
     wait_for_failed_rank(group, "another rank has another model")
 
 
-def _difference(rank: int, mine: Sequence[Row], other: int, theirs: Sequence[Row]) -> str:
-    start = f"rank {rank} does not have the model of rank {other}:"
-    end = "Build the same model, in the same order, with the same settings on every rank."
-    have, want = {row[:2]: row[2] for row in mine}, {row[:2]: row[2] for row in theirs}
-    for kind, name in (key for key in want if key not in have):
-        return f"{start} it lacks the {kind} {name!r}. {end}"
-    for kind, name in (key for key in have if key not in want):
-        return f"{start} its {kind} {name!r} is not there. {end}"
-    for key, facts in have.items():
+def _differences(mine: Facts, theirs: Facts) -> Iterator[str]:
+    yield from (f"it lacks the {each}" for each in theirs if each not in mine)
+    yield from (f"its {each} is not there" for each in mine if each not in theirs)
+    for each, facts in mine.items():
         for fact, value in facts.items():
-            if value != want[key][fact]:
-                return f"{start} {fact} of the {key[0]} {key[1]!r} is {value} here and {want[key][fact]} there. {end}"
-    for (kind, name), (_, their_name) in zip(have, want, strict=True):
-        if name != their_name:
-            return f"{start} the order differs, the {kind} {name!r} stands where it has {their_name!r}. {end}"
-    return f"{start} {end}"
+            if value != theirs[each][fact]:
+                yield f"{fact} of the {each} is {value} here and {theirs[each][fact]} there"
+    for each, other in zip(mine, theirs, strict=True):
+        if each != other:
+            yield f"the order differs, the {each} stands where it has the {other}"
 
 
 def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, source: int = 0, **names: int | str) -> None:
     """Overwrites the tensors by those of rank `source`, those of a dtype packed together.
 
-    `names` are those of a step, as `trace.tag` takes them; the k-th message is then part k.
-
-    Autograd does not notice: a graph that was recorded before keeps working, as buffers must that two forward passes
-    share before one backward pass.
+    `names` are those of a step, as `trace.tag` takes them; the k-th message is then part k. Autograd does not notice: a
+    graph that was recorded before keeps working, as buffers must that two forward passes share.
     """
-    for part, pack in enumerate(_packs(tensors)):
+    named = [("", tensor.data) for tensor in tensors]  # unlike detach(), `data` has a version counter of its own
+    for part, members in enumerate(partition(named, BROADCAST_BYTES)):
+        pack = [tensor for _, tensor in members]
         flat = torch.cat([tensor.reshape(-1) for tensor in pack])
         with tag(**({"part": part, **names} if names else {})):
             dist.broadcast(flat, group=group, group_src=source)
@@ -93,15 +91,16 @@ def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, sourc
                 tensor.copy_(values.view(tensor.shape))
 
 
-def _packs(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """The tensors by dtype and device, at most `BROADCAST_BYTES` together."""
-    full: list[list[Tensor]] = []
-    packs: dict[tuple, list[Tensor]] = {}
-    for tensor in tensors:
-        key = tensor.dtype, tensor.device
-        pack = packs.setdefault(key, [])
-        if pack and sum(t.nbytes for t in pack) + tensor.nbytes > BROADCAST_BYTES:
-            full.append(pack)
-            pack = packs[key] = []
-        pack.append(tensor.data)  # unlike detach(), with a version counter of its own
-    return [*full, *packs.values()]
+def partition(named: Sequence[tuple[str, T]], bucket_bytes: float) -> list[list[tuple[str, T]]]:
+    """Cuts named tensors into buckets, keeping the order; a bucket is closed once it holds `bucket_bytes` or more.
+
+    Dtypes and devices do not mix. Buckets stand in the order of their last members, in which they fill up.
+    """
+    open_: dict[tuple, list[int]] = {}
+    closed: list[list[int]] = []
+    for i, (_, tensor) in enumerate(named):
+        members = open_.setdefault((tensor.dtype, tensor.device), [])
+        members.append(i)
+        if sum(named[j][1].nbytes for j in members) >= bucket_bytes:
+            closed.append(open_.pop((tensor.dtype, tensor.device)))
+    return [[named[i] for i in members] for members in sorted([*closed, *open_.values()], key=max)]

@@ -41,9 +41,3 @@ def record_stretch(part: int, mb: int, start_s: float) -> float:
     """Writes down that backward pass `mb` computed bucket `part` from `start_s` until now, which is returned."""
     recorder().complete(recorder().issue("backward", part=part, mb=mb, phase="backward", start_s=start_s))
     return recorder().now()
-
-
-def came_twice(rank: str, name: object) -> ValueError:
-    """The error for the gradient of parameter `name` that comes again in the same backward pass."""
-    text = f"{rank}: the gradient of {name} came twice in one backward pass"
-    return ValueError(f"{text}; with activation checkpointing, pass use_reentrant=False")

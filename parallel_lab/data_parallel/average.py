@@ -32,8 +32,7 @@ def average_gradients(model: nn.Module, *, mb: int = 0, group: dist.ProcessGroup
     where no rank had one. `mb`, the microbatch of the run, names the messages in the trace.
 
     Raises:
-        ValueError: no parameter requires a gradient; or, before anything is sent, on a rank whose gradients are NaN or
-            infinite (once averaged, every rank has them, and none can tell whose they were).
+        ValueError: no parameter requires a gradient; or, before anything is sent, a gradient is NaN or infinite.
     """
     group = member(group)
     parameters = [p for p in model.parameters() if p.requires_grad]

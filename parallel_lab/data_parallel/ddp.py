@@ -2,8 +2,8 @@
 
 Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", sections 3.2 and 4.2.
 
-All ranks start from the same weights, compute gradients on their own samples, average these, and take the same step.
-So their weights never differ. Three steps lead to the algorithm:
+All ranks start from the same weights, compute gradients on their own samples, average these, and take the same step,
+so their weights never differ. Three steps lead to the algorithm:
 
     naive        After the backward pass, one all-reduce a parameter (`average.py`). Each message costs a latency.
     bucketed     Gradients of several parameters lie in one flat buffer and travel in one message (`Bucket`,
@@ -19,11 +19,10 @@ multiplies its loss by n * share_r / batch (`shard_batch` gives that weight).
     sent a step and rank   2 (n-1)/n * bytes of the gradients, as a ring all-reduce (plus the buffers, if there are any)
     held a rank            all of it: with Adam 16 bytes a parameter, in float32 or in mixed precision
 
-What protects users from mistakes stands in `guards.py`, and comes in at the places where `DDP` calls `self.guard`.
+`guards.py` protects users from mistakes; it comes in where `DDP` calls `self.guard`.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -31,13 +30,13 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.arguments import keyword_only
-from parallel_lab.agree.same_model import broadcast_tensors
+from parallel_lab.agree.same_model import broadcast_tensors, partition
 from parallel_lab.compat import at_end_of_backward
 from parallel_lab.data_parallel.autograd import on_gradient, record_stretch
 from parallel_lab.data_parallel.extras.hooks import Handle, Hook, finish, start, sum_hook
 from parallel_lab.data_parallel.extras.join import joined
-from parallel_lab.data_parallel.flat_vector import Named, partition
-from parallel_lab.data_parallel.guards import Guard, Guards, default_guards
+from parallel_lab.data_parallel.flat_vector import Named
+from parallel_lab.data_parallel.guards import Seams, default_guards
 from parallel_lab.data_parallel.wrapped import Wrapped
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.trace import recorder, span, tag
@@ -52,9 +51,6 @@ def plan(
     of its bucket on *every* rank, without `overlap` the last B. The update needs this rank's all-reduces. `mb` is the
     first microbatch of this step; all but the last of its `microbatches` run in `no_sync`: an F and a B with part -1
     each. `buffers` messages carry the buffers before the last forward: one a dtype.
-
-    Raises:
-        ValueError: n, buckets or microbatches is below 1.
     """
     if min(n, buckets, microbatches) < 1:
         raise ValueError(f"{n} ranks, {buckets} buckets, {microbatches} microbatches: expected at least 1 of each")
@@ -113,26 +109,24 @@ class DDP(Wrapped):
 
     A parameter that the loss does not depend on counts as zeros on that rank. If no rank used it, its `.grad` stays
     None. Frozen parameters are left alone. Tied ones are averaged once. A layer that is thawed, replaced or converted
-    after wrapping is taken in at the next forward, on all ranks alike. Sparse gradients and `create_graph=True` are
-    refused. After the first backward, buckets are cut anew in the order in which the gradients of rank 0 came.
+    after wrapping is taken in at the next forward. Sparse gradients and `create_graph=True` are refused.
 
     Args:
-        model: the same on every rank of `group`; on the device where it stays.
-        bucket_bytes: a bucket is closed once it holds so much; the same on every rank. Smaller ones leave earlier and
-            hide more on a slow link. But gloo spends more of the processor's time a byte on small messages, so the
-            default is PyTorch's 25 MiB (measured in `benchmarks/ddp.py`).
+        model: the same on every rank, and on the device where it stays.
+        bucket_bytes: a bucket is closed once it holds so much. Smaller ones leave earlier and hide more on a slow link,
+            but cost gloo more time a byte, so the default is PyTorch's 25 MiB (measured in `benchmarks/ddp.py`).
         hook: what to do with a full bucket in place of the mean, see `extras/hooks.py`.
         overlap: False sends no bucket before the backward pass is over.
         broadcast_buffers: False leaves each rank its own buffers after the first exchange.
-        check_finite: raise where a gradient is NaN or infinite, before any weight changes.
+        check_finite: raise where a gradient is NaN or infinite, before any weight changes; False lets it pass.
         guards: what stands at the seams, see `guards.py`. An empty list leaves the bare algorithm.
         group: whose ranks share the work; by default all.
 
     Raises:
-        TypeError: `model` is no module, or `hook` cannot be called.
+        TypeError: `model` is no module, `hook` cannot be called, or `bucket_bytes` is no whole number.
         ValueError: the ranks' models or settings differ (on the rank that is at odds, others wait in a barrier); no
-            parameter requires a gradient; `bucket_bytes` is not a positive whole number. During backward: a gradient
-            that is not finite (on the rank it came from), or a backward without a forward of its own.
+            parameter requires a gradient; `bucket_bytes` is below 1. During backward: a gradient that is not finite
+            (on the rank it came from), or a backward without a forward of its own.
     """
 
     instead = "copy or pickle its .module: a DDP itself has a process group and hooks of this process"
@@ -147,19 +141,20 @@ class DDP(Wrapped):
         overlap: bool = True,
         broadcast_buffers: bool = True,
         check_finite: bool = True,
-        guards: Sequence[Guard] | None = None,
+        guards: Sequence[Any] | None = None,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__(model, group)
         self.bucket_bytes, self.overlap, self.broadcast_buffers = bucket_bytes, overlap, broadcast_buffers
         self.hook, self.scale = (hook, 1.0) if hook else (sum_hook, 1 / self.group.size())
-        self.guard = Guards(default_guards(check_finite) if guards is None else guards)
+        self.guard = Seams(default_guards(check_finite) if guards is None else guards)
         # Of the backward pass. idle: none is expected. armed: a forward has been. reached: autograd has come to an
         # output. running: gradients of parameters come, and `full` buckets have been full, in their order.
         self.state = "idle"
         self.averages = True  # whether the backward pass that is expected averages
         self.mb, self.source = -1, 0  # the microbatch, counted from the first forward; whose buffers count
         self.handles: list[Handle] = []
+        self.came: dict[nn.Parameter, bool] = {}  # in this pass, in order; whether the loss depends on it here
         self.wrap("setup")
 
     def wrap(self, phase: str) -> None:
@@ -191,15 +186,7 @@ class DDP(Wrapped):
         self.guard.after_forward(self, output)
         return output
 
-    def join(self, optimizer: torch.optim.Optimizer | None = None) -> AbstractContextManager[None]:
-        """Lets ranks have different numbers of batches: put each rank's loop over its own batches inside.
-
-        A rank that has run out contributes zeros until all have. The mean stays one over all n ranks. At the end,
-        ranks that ran out take over weights and buffers, and the state of `optimizer` if given, of one that was there
-        to the end. Without it their moments are old, and the next step would differ from the others'. Costs one
-        all-reduce of 32 bytes a forward (with buffers) and a backward.
-        """
-        return joined(self, optimizer)
+    join = joined  # for ranks with different numbers of batches
 
     def _reached(self, *_: object) -> None:
         """Autograd has come to an output. If gradients of parameters follow, `_end` closes the pass."""
@@ -213,7 +200,7 @@ class DDP(Wrapped):
             if self.state != "reached":  # the output is in an object that `on_gradient` does not look into
                 self._reached()
             self.guard.before_backward(self)
-            self.state, self.full, self.handles = "running", 0, []
+            self.state, self.full, self.handles, self.came = "running", 0, [], {}
             for bucket in self.buckets:
                 bucket.reset()
 
@@ -223,9 +210,13 @@ class DDP(Wrapped):
             self.begin()
             if self.averages:
                 bucket, place = self.place[parameter]
+                self.came[parameter] = parameter.grad is not None
                 bucket.take(place, self.scale)
-                self.guard.after_gradient(bucket, place)
                 self.advance()
+
+    def has(self, parameter: nn.Parameter) -> bool:
+        """Whether the gradient of `parameter` has come in the backward pass that runs."""
+        return self.state == "running" and parameter in self.came
 
     def advance(self) -> None:
         """Sends the buckets whose turn it is, up to the first that is not full.

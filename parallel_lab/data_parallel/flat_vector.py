@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.agree.same_model import partition as partition
 from parallel_lab.data_parallel.checkpoint import settings
 from parallel_lab.runtime.gather import all_gather
 from parallel_lab.trace import recorder
@@ -120,21 +121,6 @@ def sample(buckets: Iterable[Bucket]) -> None:
     """Notes the bytes of the gradients under way, for the picture of memory over time."""
     if recorder().enabled:
         recorder().sample(sum(each.buffer.nbytes for each in buckets if each.buffer is not None), "buckets")
-
-
-def partition(named: Sequence[Named], bucket_bytes: float) -> list[list[Named]]:
-    """Cuts `named` into buckets, keeping the order; a bucket is closed once it holds `bucket_bytes` or more.
-
-    Dtypes and devices do not mix. Buckets stand in the order of their last members, in which they fill up.
-    """
-    open_: dict[tuple, list[int]] = {}
-    closed: list[list[int]] = []
-    for i, (_, parameter) in enumerate(named):
-        members = open_.setdefault((parameter.dtype, parameter.device), [])
-        members.append(i)
-        if sum(named[j][1].nbytes for j in members) >= bucket_bytes:
-            closed.append(open_.pop((parameter.dtype, parameter.device)))
-    return [[named[i] for i in members] for members in sorted([*closed, *open_.values()], key=max)]
 
 
 def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -> list[dict[str, Any]]:

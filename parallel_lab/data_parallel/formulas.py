@@ -6,13 +6,12 @@ Psi is the number of trained parameters, n the number of ranks (the paper's N_d)
 
 Bytes are those that one rank sends, with built-in collectives counted as rings. ZeRO's section 7 counts elements moved,
 without the factor (n-1)/n. For stage 1 it takes the gradients to be reduce-scattered. Here stage 1 gets averaged
-gradients, from an all-reduce as in DDP, and so sends 3 where the paper has 2.
+gradients, from an all-reduce as in DDP, and so sends 3 where the paper has 2. The flags by which ranks agree that
+nobody has a reason to stop are left out: 4 bytes in each step of Zero1 and Zero2, and in each backward pass of Zero2
+and Zero3 that sends gradients.
 
 The Psi to put in is padded. Zero1 and Zero2 pad each flat vector to a multiple of n elements (`padded`): a vector for
 each dtype, or a bucket. Zero3 pads each parameter to a multiple of n rows (`units.padded`).
-
-Beyond these bytes the ranks agree that nobody has a reason to stop, by an all-reduce of one flag of 4 bytes: in each
-step of Zero1 and Zero2, and in each backward pass of Zero2 and Zero3 that sends gradients.
 """
 
 from collections.abc import Iterable
@@ -38,9 +37,6 @@ def moves(technique: str, microbatches: int = 1, no_sync: bool = False) -> Moves
     """What one step of `microbatches` backward passes moves; with `no_sync`, gradients travel with the last one only.
 
     Zero3 gathers in each forward and in each backward pass, `no_sync` or not: it has nowhere else to find its weights.
-
-    Raises:
-        ValueError: an unknown technique.
     """
     _check(technique, 1)
     syncs = 1 if no_sync else microbatches
@@ -64,9 +60,6 @@ def sent_bytes(
     """Bytes that each rank sends in a step: DDP 2 (n-1)/n Psi, Zero1 3, Zero2 2, Zero3 3 (times `item_bytes`).
 
     `parameters` is Psi, padded; `kept` of them Zero3 gathers once for both passes: those of its root unit, padded.
-
-    Raises:
-        ValueError: an unknown technique, or n below 1.
     """
     _check(technique, n)
     each = moves(technique, microbatches, no_sync)
@@ -80,9 +73,6 @@ def held_bytes(technique: str, parameters: int, n: int, mixed: bool = False) -> 
     In float32: 4 parameter + 4 gradient + 8 moments. With `mixed`: 2 + 2 in 16 bits, and 12 of master copy and moments
     in float32. Stage 1 shards what the optimizer holds, stage 2 the gradients too, stage 3 the parameters too.
     Left out: activations, buckets and unsharded units under way, padding, and Adam's step count (4 bytes a tensor).
-
-    Raises:
-        ValueError: an unknown technique, or n below 1.
     """
     _check(technique, n)
     weight, gradient, optimizer = (2, 2, 12) if mixed else (4, 4, 8)

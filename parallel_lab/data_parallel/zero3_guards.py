@@ -1,8 +1,4 @@
-"""What hardens Zero3: arguments, equal models, finite gradients, parameters used where they are sharded; and samples.
-
-The technique calls a guard at named seams, which are the public methods here; `guards = NoGuards` in a subclass leaves
-the algorithm alone, and parity tests run that as well.
-"""
+"""What hardens Zero3: arguments, equal models, finite gradients, and parameters used where they are sharded."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -22,7 +18,7 @@ _NEW = "{} is new since Zero3 was made, and not sharded: change the model first,
 
 
 class Guards(GradientGuards):
-    """Those of Zero3. They refuse on the rank that is at fault, before anything is changed on any rank."""
+    """Those of Zero3."""
 
     _taken: ClassVar = WeakIdKeyDictionary()  # the parameters that any Zero3 of this process has cut
 
@@ -41,7 +37,7 @@ class Guards(GradientGuards):
                     " Put models that share parameters into one nn.Module, and wrap that."
                 )
         meta = all(p.is_meta for p in model.parameters())
-        check_same_model(model, self._group, technique="zero3", meta=meta, **settings)
+        check_same_model(model, self.group, technique="zero3", meta=meta, **settings)
         self._taken.update(dict.fromkeys(model.parameters(), True))
         for module in model.modules():
             if any(p is not None and p.numel() for p in module._parameters.values()):
@@ -60,7 +56,7 @@ class Guards(GradientGuards):
             if getattr(module, "_compiled_call_impl", None) is not None:
                 text = f"{type(module).__name__} is compiled, and torch.compile cannot trace how Zero3 unshards"
                 raise RuntimeError(f"{text}: compile functions that the modules call, or use FSDP2 for that")
-        self._problem = None
+        self.problem = None
         self._look_for_changes()
         for unit in self.zero.units:
             unit.resting = [Sharded.like(shard, slot) for shard, slot in zip(unit.shards, unit.slots, strict=True)]
@@ -68,11 +64,11 @@ class Guards(GradientGuards):
 
     def _look_for_changes(self) -> None:
         """Raises RuntimeError for a parameter whose gradient would not be averaged, or with a hook."""
-        rank, homes = self.zero.group.rank(), set()
+        homes = set()
         for unit in self.zero.units:
             for slot, shard in zip(unit.slots, unit.shards, strict=True):
                 homes.update(slot.homes)
-                if shard.shape != slot.shape_of_shard(rank):
+                if shard.shape != slot.shape_of_shard(self.zero.group.rank()):
                     raise RuntimeError(_NEW.format(slot.name))
                 if shard._backward_hooks or shard._post_accumulate_grad_hooks:
                     text = f"{slot.name} has a hook, which Zero3 would not call: autograd sees the whole parameter"
@@ -92,27 +88,26 @@ class Guards(GradientGuards):
         """The whole gradients of a unit are complete on this rank."""
         for slot, gradient in zip(unit.slots, gradients, strict=True):
             if gradient is not None:
-                self._look_at(slot.name, gradient)
+                self.look_at(slot.name, gradient)
 
     def after_backward(self) -> None:
         """Refuses mean gradients that are not finite on some rank: they are forgotten then."""
         self.sample()
         if self.zero.sync and self.zero.check_finite:
-            self._refuse(len(self.zero.units), self.zero.mb)
+            self.refuse(len(self.zero.units), self.zero.mb)
 
     @property
-    def _group(self) -> dist.ProcessGroup:
+    def group(self) -> dist.ProcessGroup:
+        """Whose ranks agree."""
         return self.zero.groups.everyone
 
     def sample(self) -> None:
         """Notes the bytes that come and go, for the picture of memory over time."""
-        keeper = recorder()
-        if keeper.enabled:
-            units = self.zero.units
-            whole = [t for unit in units for t in (unit.whole, unit.gathering and unit.gathering[1]) if t is not None]
-            sent = [t for unit in units for t in (unit.message, *unit.gradients) if t is not None]
-            keeper.sample(sum(t.nbytes for t in whole), "unsharded")
-            keeper.sample(sum(t.nbytes for t in sent), "buckets")
+        if recorder().enabled:
+            whole = [t for each in self.zero.units for t in (each.whole, each.gathering and each.gathering[1])]
+            sent = [t for each in self.zero.units for t in (each.message, *each.gradients)]
+            for tensors, kind in ((whole, "unsharded"), (sent, "buckets")):
+                recorder().sample(sum(t.nbytes for t in tensors if t is not None), kind)
 
 
 _HARMLESS = {
@@ -140,8 +135,8 @@ class Sharded(Tensor):
         """Raises, unless nothing but the description of the tensor is asked for."""
         if func in _HARMLESS:
             return super().__torch_function__(func, types, args, kwargs or {})
-        names = [each.name_in_model for each in (*args, *(kwargs or {}).values()) if isinstance(each, Sharded)]
-        raise RuntimeError(_text((names or ["a parameter"])[0]))
+        given = (*args, *(kwargs or {}).values())
+        raise RuntimeError(_text(next((t.name_in_model for t in given if isinstance(t, Sharded)), "a parameter")))
 
 
 def _text(name: str) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from parallel_lab.agree.arguments import check_rate, keyword_only, number, rate_problem, whole
+from parallel_lab.agree.arguments import check_rate, keyword_only, number, whole
 
 
 def test_whole_numbers():
@@ -32,19 +32,13 @@ def test_numbers(value):
 @pytest.mark.parametrize("value", ["0.1", None, True, [0.1], torch.zeros(2), 1j])
 def test_what_is_no_number(value):
     with pytest.raises(TypeError, match=r"^lr=.*expected a number, as in lr=0\.1"):
-        number("lr", value)
+        check_rate({"lr": value})
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), torch.tensor(-1.0)])
 def test_numbers_out_of_range(value):
     with pytest.raises(ValueError, match=r"^lr=.*expected a finite number of at least 0"):
         number("lr", value)
-
-
-def test_the_rates_of_groups():
-    assert rate_problem([{"lr": 0.1}, {"params": []}]) is None
-    assert isinstance(rate_problem([{"lr": 0.1}, {"lr": "0.1"}]), TypeError)
-    assert isinstance(rate_problem([{"lr": -0.1}]), ValueError)
 
 
 def test_an_argument_without_its_name_is_told_how_the_call_is_written():

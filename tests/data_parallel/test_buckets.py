@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from parallel_lab.data_parallel.ddp import Bucket, partition
+from parallel_lab.agree.same_model import partition
+from parallel_lab.data_parallel.ddp import Bucket
 from parallel_lab.data_parallel.guards import FiniteGradients
 
 
@@ -66,7 +67,6 @@ def filled(given, *changes):
         given[place][1].grad[element] = value
     for place in range(len(given)):
         bucket.take(place, 1.0)
-        guard.after_gradient(bucket, place)
     guard.on_bucket(bucket)
     return bucket
 

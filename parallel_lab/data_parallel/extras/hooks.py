@@ -15,28 +15,24 @@ class Handle(Protocol):
     """Something under way: a `Work` of torch.distributed, a `torch.futures.Future`, or your own."""
 
     def wait(self) -> Any:
-        """Blocks until it is over. May return the result, shaped as the bucket, or a list that holds it alone."""
+        """Blocks until it is over. May return the result, or a list that holds it alone."""
 
 
 Hook = Callable[[dist.ProcessGroup, Tensor], Handle]
 
 
 def mean_hook(group: dist.ProcessGroup, flat: Tensor) -> Handle:
-    """Starts the all-reduce that makes `flat` (elements,) the mean over the ranks of `group`.
-
-    Dividing first keeps sums of float16 in range.
-    """
+    """Starts the all-reduce that makes `flat` the mean over the ranks. Dividing first keeps float16 in range."""
     flat.mul_(1 / group.size())
     return sum_hook(group, flat)
 
 
 def sum_hook(group: dist.ProcessGroup, flat: Tensor) -> Handle:
-    """Starts the all-reduce that makes `flat` (elements,) the sum over the ranks of `group`.
+    """Starts the all-reduce that makes `flat` the sum over the ranks.
 
     What DDP does by default, having divided while it filled the bucket: the same mean, one pass over memory less.
     """
-    work = dist.all_reduce(flat, group=group, async_op=True)
-    assert work is not None  # None is for ranks outside the group
+    work: Any = dist.all_reduce(flat, group=group, async_op=True)
     return work
 
 
@@ -44,10 +40,9 @@ def start(hook: Hook, group: dist.ProcessGroup, flat: Tensor) -> Handle:
     """Calls the hook on a filled bucket, and refuses what it returns if nobody can wait for that."""
     handle = hook(group, flat)
     if not hasattr(handle, "wait"):
-        name = getattr(hook, "__name__", repr(hook))
         raise TypeError(
-            f"rank {group.rank()}: the gradient hook {name} returned {handle!r}: expected a handle with wait(), such as"
-            " dist.all_reduce(flat, group=group, async_op=True), or a torch.futures.Future of the reduced bucket"
+            f"rank {group.rank()}: the gradient hook {getattr(hook, '__name__', hook)} returned {handle!r}: expected a"
+            " handle with wait(), such as dist.all_reduce(flat, group=group, async_op=True), or a torch.futures.Future"
         )
     return handle
 
@@ -57,8 +52,7 @@ def finish(handle: Handle, flat: Tensor) -> None:
     value = handle.wait()
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    if not isinstance(value, Tensor) or value.data_ptr() == flat.data_ptr():
-        return
-    if value.numel() != flat.numel():
-        raise ValueError(f"the gradient hook gave {value.numel()} elements for a bucket of {flat.numel()}")
-    flat.copy_(value.view(-1))
+    if isinstance(value, Tensor) and value.data_ptr() != flat.data_ptr():
+        if value.numel() != flat.numel():
+            raise ValueError(f"the gradient hook gave {value.numel()} elements for a bucket of {flat.numel()}")
+        flat.copy_(value.view(-1))

@@ -17,20 +17,14 @@ from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.problem import wait_for_failed_rank
 from parallel_lab.runtime.group import member
 
-HELP = "take fewer ranks or a larger one, or, inside DDP.join(), let this rank go without (allow_empty=True)"
-
 
 class ShardedSampler:
     """Iterates over this rank's indices of a data set of `size` samples; also a sampler for a `DataLoader`.
 
     The ranks of `group` share the samples, by default all; without a group, this is share `rank` of `ranks`. With
     `shuffle`, each epoch has a new order, from `seed` and the epoch alone; call `set_epoch` before each. `drop_last`
-    leaves out the last size % ranks samples of the order, so that all ranks have equally many. `allow_empty` lets a
-    rank have no sample at all.
-
-    Raises:
-        ValueError: size is negative, rank is not one of `ranks`, or there are fewer samples than ranks: on each rank
-            that would get none, while those that have a sample wait for it in a barrier (if there is a group).
+    leaves out the last size % ranks samples of the order, so that all ranks have equally many. A rank that would get no
+    sample raises ValueError, and the others of a group wait for it; `allow_empty` lets it have none.
     """
 
     @keyword_only()
@@ -49,8 +43,7 @@ class ShardedSampler:
         if (rank is None) != (ranks is None):
             raise ValueError(f"rank is {rank} and ranks is {ranks}: give both, or neither and a group")
         group = member(group) if rank is None else None
-        self.rank = group.rank() if group else rank or 0
-        self.ranks = group.size() if group else ranks or 0
+        self.rank, self.ranks = (group.rank(), group.size()) if group else (rank or 0, ranks or 0)
         if size < 0 or not 0 <= self.rank < self.ranks:
             raise ValueError(f"{size} samples for rank {self.rank} of {self.ranks}: there is no such share")
         self.size, self.shuffle, self.seed, self.drop_last = size, shuffle, seed, drop_last
@@ -102,17 +95,12 @@ class ShardedSampler:
     def load_state_dict(self, state: dict) -> None:
         """The next iteration goes on where `state` was taken, also if it was with another number of ranks.
 
-        Save when all ranks have been given equally many.
-
-        Raises:
-            ValueError: it was another data set, seed or way to shuffle.
+        Save when all ranks have been given equally many, and load for the same data set, seed and way to shuffle.
         """
         for name in ("size", "seed", "shuffle"):
             if state[name] != getattr(self, name):
                 raise ValueError(f"the saved sampler has {name}={state[name]}, this one {getattr(self, name)}")
-        self.epoch = state["epoch"]
-        self._begin = state["done"]
-        self._drawn = Drawn(self._begin)
+        self.epoch, self._begin, self._drawn = state["epoch"], state["done"], Drawn(state["done"])
 
 
 class Drawn:
@@ -135,8 +123,8 @@ class Drawn:
 def _loader() -> dict[str, Any] | None:
     """The attributes of the `DataLoader`'s iterator among the callers, which knows what it has handed on.
 
-    A sampler is not told who draws from it. The attributes outlive the iterator, so that a state can be taken after a
-    loop that was left early. The iterator itself must not: its end is what ends its worker processes.
+    They outlive it, so that a state can be taken after a loop that was left early. The iterator itself must not: its
+    end is what ends its worker processes.
     """
     frame = inspect.currentframe()
     while frame and frame.f_code.co_name != "_next_index":
@@ -145,11 +133,12 @@ def _loader() -> dict[str, Any] | None:
 
 
 def _require_share(size: int, rank: int, ranks: int, group: dist.ProcessGroup | None) -> None:
-    if size >= ranks:
-        return
     if rank >= size:
-        raise ValueError(f"rank {rank} of {ranks} gets none of {size} samples: {HELP}")
-    if group:
+        raise ValueError(
+            f"rank {rank} of {ranks} gets none of {size} samples: take fewer ranks or a larger batch or data set, or,"
+            " inside DDP.join(), let this rank go without (allow_empty=True)"
+        )
+    if size < ranks and group:
         wait_for_failed_rank(group, f"rank {size} gets none of {size} samples")
 
 
@@ -163,9 +152,7 @@ class Share(NamedTuple):
 def shard_batch(*tensors: Tensor, allow_empty: bool = False, group: dist.ProcessGroup | None = None) -> Share:
     """Cuts a global batch, the same on every rank, along dim 0: rank r gets `tensor_split(n)[r]` of each tensor.
 
-    Raises:
-        ValueError: the tensors have different numbers of rows, or there are fewer rows than ranks, as in
-            `ShardedSampler`.
+    Where there are fewer rows than ranks, it refuses as `ShardedSampler` does.
     """
     group = member(group)
     n, rank, sizes = group.size(), group.rank(), {len(tensor) for tensor in tensors}
