@@ -95,7 +95,7 @@ def recv(rank: int, peer: int, part: int, mb: int = 0, *, round: int = 0, reduce
 
 @dataclass(frozen=True)
 class Plan:
-    """A row of ops a rank, in issue order, and what each op needs before it can start.
+    """A row of ops a rank, and what each op needs before it can start.
 
     Attributes:
         rows: `rows[r]` are rank r's ops.
