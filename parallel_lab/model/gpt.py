@@ -7,8 +7,6 @@ layer that can share its weight with the token embedding (Press and Wolf 2017). 
 - query, key and value are separate linears whose rows stand head by head, so that a contiguous slice of rows is a set
   of whole heads, and `Attention` takes the number of heads from what its linears return;
 - `Attention.attend` is a plain function of (query, key, value), so that context parallelism puts its own in its place.
-
-`formulas.py` has the closed forms of this model's parameters, FLOPs and activation bytes.
 """
 
 from collections.abc import Callable
@@ -35,9 +33,6 @@ class GPTConfig:
         dropout: the share of values dropped after the embedding and after each half of a block. Attention
             probabilities are not dropped: the fused kernels that spare their memory would be lost on the CPU.
         bias: whether linears (other than the output layer, which never has one) and layer norms have a bias.
-
-    Raises:
-        ValueError: a size is below 1, heads do not divide width, or dropout is not in [0, 1).
     """
 
     vocab: int = 256
@@ -71,11 +66,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention (Vaswani et al. 2017, section 3.2.2): (batch, seq, width) to the same.
-
-    Attributes:
-        attend: what computes attention from (query, key, value) per head; `causal_attention` unless replaced.
-    """
+    """Causal multi-head self-attention (Vaswani et al. 2017, section 3.2.2): (batch, seq, width) to the same."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
