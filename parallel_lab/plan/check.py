@@ -30,19 +30,16 @@ class Waits:
     Attributes:
         plan: the plan.
         ops: the op of each number.
+        ahead: for each op, the number of the one ahead of it in its lane (or on its port); -1 for none.
         before: for each op, the numbers of its needs, its sender among them.
         sender: for each op, the number of the send whose message it receives; -1 for none.
-        lanes: for each lane of each rank (or each port, where `port` names them), its numbers in row order: each waits
-            for the one ahead of it.
-        lane: for each op, the place of its lane in `lanes`.
     """
 
     plan: Plan
     ops: list[Op]
+    ahead: list[int]
     before: list[tuple[int, ...]]
     sender: list[int]
-    lanes: list[list[int]]
-    lane: list[int]
 
     @classmethod
     def of(cls, plan: Plan, port: Callable[[Op], str] = attrgetter("lane")) -> "Waits":
@@ -56,22 +53,20 @@ class Waits:
         if len(number) < len(ops):
             op, times = Counter(ops).most_common(1)[0]
             raise PlanError(f"{say(op)} stands {times} times, and a step is done once\n{show(plan, [op])}")
-        waits = cls(plan, ops, [()] * len(ops), [-1] * len(ops), [], [])
+        waits = cls(plan, ops, [], [()] * len(ops), [-1] * len(ops))
         waits._add_lanes(port)
         waits._add_needs(number)
         return waits
 
     def _add_lanes(self, port: Callable[[Op], str]) -> None:
         for rank, row in enumerate(self.plan.rows):
-            place: dict[str, int] = {}
+            last: dict[str, int] = {}
             for op in row:
                 if op.rank != rank:
                     raise PlanError(f"{say(op)} stands in the row of rank {rank}\n{show(self.plan, [op])}")
-                k = place.setdefault(port(op), len(self.lanes))
-                if k == len(self.lanes):
-                    self.lanes.append([])
-                self.lanes[k].append(len(self.lane))
-                self.lane.append(k)
+                name, i = port(op), len(self.ahead)
+                self.ahead.append(last.get(name, -1))
+                last[name] = i
 
     def _add_needs(self, number: dict[Op, int]) -> None:
         def find(op: Op, need: Op) -> int:
@@ -93,51 +88,45 @@ class Waits:
                 raise PlanError(f"needs are given for {say(op)}, which is in no row\n{show(self.plan, [])}")
 
     def order(self) -> list[int]:
-        """The ops in an order in which they can be done.
-
-        Kahn's algorithm over lanes: a lane goes on until it meets an op that must wait, and the op it waits for wakes
-        it. So each op is looked at once, and once more for each time it has to wait.
+        """The ops in an order in which they can be done: depth first, each after all that it waits for.
 
         Raises:
             PlanError: some ops wait for each other in a circle.
         """
-        done, order = [False] * len(self.ops), []
-        left = [lane[::-1] for lane in self.lanes]  # the next op last, to be popped
-        asleep: dict[int, list[int]] = {}
-        awake = list(range(len(left)))
-        for k in awake:  # grows while it is walked
-            lane = left[k]
-            while lane:
-                i = lane[-1]
-                for j in self.before[i]:
-                    if not done[j]:
-                        asleep.setdefault(j, []).append(k)
-                        break
-                else:
-                    done[i] = True
-                    order.append(lane.pop())
-                    awake += asleep.pop(i, ())
-                    continue
-                break
-        if len(order) < len(self.ops):
-            circle = self._circle({i for i, over in enumerate(done) if not over})
-            grid = show(self.plan, circle[:_SHOWN])
-            raise PlanError(f"this plan can never finish: {_tell_circle(circle, self.ops)}\n{grid}")
+        order: list[int] = []
+        done = [False] * len(self.ops) + [True]  # the last is for those with none ahead
+        for first in range(len(self.ops)):
+            here, path = first, {}  # what each on the way here waits for
+            while not done[first]:
+                need = self.ahead[here]
+                if done[need]:
+                    for need in self.before[here]:
+                        if not done[need]:
+                            break
+                    else:
+                        done[here] = True
+                        order.append(here)
+                        if path:
+                            here, _ = path.popitem()
+                        continue
+                path[here] = need
+                if need in path:
+                    raise PlanError(self._tell_circle(list(path)[list(path).index(need) :]))
+                here = need
         return order
 
-    def _circle(self, stuck: set[int]) -> list[Op]:
-        """Ops that wait for each other, each for the next and the last for the first.
-
-        Whatever never starts waits for something that never ends, so following such waits must come round.
-        """
-        path: dict[int, int] = {}
-        here = min(stuck)
-        while here not in path:
-            path[here] = len(path)
-            lane = self.lanes[self.lane[here]]
-            ahead = lane[: lane.index(here)][-1:]
-            here = next(j for j in (*ahead, *self.before[here]) if j in stuck)
-        return [self.ops[i] for i in list(path)[path[here] :]]
+    def _tell_circle(self, circle: list[int]) -> str:
+        """The circle as `rank 0 waits at X for rank 1's Y, which waits for ...`, and the grid."""
+        op = self.ops[circle[0]]
+        text = f"this plan can never finish: rank {op.rank} waits at {op} for "
+        for one, other in list(zip(circle, [*circle[1:], circle[0]], strict=True))[:_SHOWN]:
+            ahead = " (ahead of it in its lane)" if other == self.ahead[one] else ""
+            text += f"{say(self.ops[other])}{ahead}, which waits for "
+        if len(circle) > _SHOWN:
+            text += f"... {len(circle) - _SHOWN} more steps, back to {say(op)}"
+        else:
+            text = text.removesuffix(", which waits for ") + " again: a circle"
+        return f"{text}\n{show(self.plan, [self.ops[i] for i in circle[:_SHOWN]])}"
 
 
 def say(op: Op) -> str:
@@ -149,18 +138,6 @@ def show(plan: Plan, marked: list[Op]) -> str:
     """The grid with `marked` in brackets; of a large plan, only what is near them."""
     large = max(plan.ranks, *(len(row) for row in plan.rows), 0) > _SMALL
     return to_grid(plan, marked, around=_AROUND if large else None)
-
-
-def _tell_circle(circle: list[Op], ops: list[Op]) -> str:
-    """A circle of waits in one sentence: `rank 0 waits at X for rank 1's Y, which waits for ...`."""
-    op = circle[0]
-    text = f"rank {op.rank} waits at {op} for "
-    for one, other in list(zip(circle, [*circle[1:], op], strict=True))[:_SHOWN]:
-        ahead = (one.rank, one.lane) == (other.rank, other.lane) and ops.index(other) < ops.index(one)
-        text += f"{say(other)}{' (ahead of it in its lane)' * ahead}, which waits for "
-    if len(circle) > _SHOWN:
-        return text + f"... {len(circle) - _SHOWN} more steps, back to {say(op)}"
-    return text.removesuffix(", which waits for ") + " again: a circle"
 
 
 def check_plan(plan: Plan) -> None:

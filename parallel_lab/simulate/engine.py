@@ -18,7 +18,6 @@ together, when the last of them is ready, and end together.
 import gc
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 
 from parallel_lab.network import COLLECTIVES, CostModel
 from parallel_lab.plan import RECEIVING, Op, Plan
@@ -42,9 +41,7 @@ def simulate(plan: Plan, cost: CostModel) -> Trace:
     with _collector_paused():
         cost = cost.of_plan(plan)
         waits = Waits.of(plan, cost.port)
-        ops, meetings = waits.ops, _meetings(waits, cost)
-        needs = list(waits.before)
-        _join(waits, meetings)
+        ops, (meetings, needs) = waits.ops, _meetings(waits, cost)
         start_s, end_s = _times(waits, needs, meetings, *_seconds(ops, meetings, cost))
         spans = tuple(_spans(ops, start_s, end_s, cost))
         return Trace(plan.ranks, spans, _memory(ops, start_s, end_s, cost), simulated=True)
@@ -62,28 +59,24 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _meetings(waits: Waits, cost: CostModel) -> Meetings:
-    """The ops that are one collective, by the first of them, which from now on waits for what any of them needs."""
+def _meetings(waits: Waits, cost: CostModel) -> tuple[Meetings, Sequence[tuple[int, ...]]]:
+    """The ops that are one collective, by the first of them, and what each op needs: the first, what any of them needs.
+
+    In `waits` the first waits also for those ahead of the others, each on its port. This settles the order only: in
+    `_times` it waits until the ports are free, which is earlier where an op holds its port for less than its time.
+    """
     members: dict[Hashable, list[int]] = {}
     for i, op in enumerate(waits.ops):
         if op.kind in COLLECTIVES:
             members.setdefault(cost.meeting(op), []).append(i)
+    needs = list(waits.before)
     for first, *others in members.values():
-        waits.before[first] = tuple({need for i in (first, *others) for need in waits.before[i]})
+        needs[first] = tuple({need for i in (first, *others) for need in waits.before[i]})
+        waits.before[first] = (*needs[first], *(waits.ahead[i] for i in others if waits.ahead[i] >= 0))
         for i in others:
-            waits.before[i], waits.sender[i] = (first,), first  # as a receive goes with its send
-    return {first: others for first, *others in members.values() if others}
-
-
-def _join(waits: Waits, meetings: Meetings) -> None:
-    """Lets the first op of a collective wait for those ahead of the others, each on its port.
-
-    This settles the order only: in `_times` it waits until the ports are free, which is earlier where an op holds its
-    port for less than its time.
-    """
-    ahead = {op: before for lane in waits.lanes for before, op in pairwise(lane)} if meetings else {}
-    for first, others in meetings.items():
-        waits.before[first] += tuple(ahead[i] for i in others if i in ahead)
+            needs[i] = waits.before[i] = (first,)
+            waits.sender[i] = first  # as a receive goes with its send
+    return {first: others for first, *others in members.values() if others}, needs
 
 
 def _seconds(ops: Sequence[Op], meetings: Meetings, cost: CostModel) -> tuple[list[float], list[float]]:
@@ -117,12 +110,12 @@ def _times(
 ) -> tuple[list[float], list[float]]:
     """The start and the end of each op, in seconds."""
     start_s, end_s = [0.0] * len(needs), [0.0] * len(needs)
-    free_s = [0.0] * len(waits.lanes)
-    sender, lane = waits.sender, waits.lane
+    free_s = [0.0] * (len(needs) + 1)  # when each gives back its port; the last is for those with none ahead
+    sender, ahead = waits.sender, waits.ahead
     for i in waits.order():
-        start, sent = free_s[lane[i]], sender[i]
+        start, sent = free_s[ahead[i]], sender[i]
         if i in meetings:
-            start = max(start, *(free_s[lane[k]] for k in meetings[i]))
+            start = max(start, *(free_s[ahead[k]] for k in meetings[i]))
         for j in needs[i]:
             over_s = end_s[j] if j != sent else start_s[j]  # a message comes in while it goes out
             if over_s > start:
@@ -131,7 +124,7 @@ def _times(
         if sent >= 0 and end_s[sent] > end:
             end = end_s[sent]
         start_s[i], end_s[i] = start, end
-        free_s[lane[i]] = end - (seconds[i] - occupied[i])
+        free_s[i] = end - (seconds[i] - occupied[i])
     return start_s, end_s
 
 
