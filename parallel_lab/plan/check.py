@@ -69,23 +69,19 @@ class Waits:
                 last[name] = i
 
     def _add_needs(self, number: dict[Op, int]) -> None:
-        def find(op: Op, need: Op) -> int:
-            if need not in number:
-                text = f"rank {op.rank} waits at {op} for {say(need)}, which is in no row"
-                raise PlanError(f"{text}\n{show(self.plan, [op])}")
-            return number[need]
-
-        for op, needs in self.plan.needs.items():
-            if op in number:
-                self.before[number[op]] = tuple([find(op, need) for need in needs])
+        needs = self.plan.needs
         for i, op in enumerate(self.ops):
-            if op.kind in RECEIVING:
-                sender = self.sender[i] = find(op, op.sender())
-                if sender not in self.before[i]:
-                    self.before[i] = (*self.before[i], sender)
-        for op in self.plan.needs:
-            if op not in number:
-                raise PlanError(f"needs are given for {say(op)}, which is in no row\n{show(self.plan, [])}")
+            try:
+                self.before[i] = tuple(map(number.__getitem__, needs.get(op, ())))
+                if op.kind in RECEIVING:
+                    sender = self.sender[i] = number[op.sender()]
+                    if sender not in self.before[i]:
+                        self.before[i] = (*self.before[i], sender)
+            except KeyError as absent:
+                text = f"rank {op.rank} waits at {op} for {say(absent.args[0])}, which is in no row"
+                raise PlanError(f"{text}\n{show(self.plan, [op])}") from None
+        if stray := needs.keys() - number.keys():
+            raise PlanError(f"needs are given for {say(min(stray))}, which is in no row\n{show(self.plan, [])}")
 
     def order(self) -> list[int]:
         """The ops in an order in which they can be done: depth first, each after all that it waits for.

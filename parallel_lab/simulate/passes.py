@@ -56,5 +56,7 @@ class PassCost(CostModel):
         if op.kind not in NAMES:
             return 0
         whole = value(self.activation_bytes, op)
+        if op.kind in ("F", "B"):
+            return whole if op.kind == "F" else -whole
         kept = whole if self.weight_bytes is None else value(self.weight_bytes, op)
-        return {"F": whole, "B": -whole, "I": kept - whole, "W": -kept}[op.kind]
+        return -kept if op.kind == "W" else kept - whole
