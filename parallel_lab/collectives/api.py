@@ -31,7 +31,7 @@ ALGORITHMS: dict[str, ModuleType] = {
 
 
 def algorithms(collective: str) -> list[str]:
-    """The names of the algorithms that have a plan for `collective`: `all_reduce`, `broadcast` and so on."""
+    """The names of the algorithms that have a plan for `collective`."""
     return [name for name, module in ALGORITHMS.items() if hasattr(module, f"{collective}_plan")]
 
 
@@ -84,9 +84,6 @@ def reduce_scatter(
 
     Rank r gets `total.tensor_split(n)[r]`, so the first `len(tensor) % n` ranks get a row more. The work is done on a
     copy of `tensor`. Algorithms: `ring`, `full_mesh`, and `halving_doubling` for powers of two.
-
-    Raises:
-        ValueError: as `all_reduce`; or the tensor has no dim 0.
     """
     _require_rows(tensor)
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -122,10 +119,7 @@ def all_gather(
 
 
 def broadcast(tensor: Tensor, src: int = 0, group: dist.ProcessGroup | None = None, algorithm: str = "tree") -> Tensor:
-    """Overwrites `tensor` on every rank by rank `src`'s, in place, and returns it.
-
-    Algorithms: `tree`, `ring` (a chain) or `star`.
-    """
+    """Overwrites `tensor` on every rank by rank `src`'s, in place, and returns it: `tree`, `ring` or `star`."""
     return _rooted("broadcast", tensor, src, group, algorithm, "sum")
 
 

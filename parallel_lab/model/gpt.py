@@ -33,6 +33,9 @@ class GPTConfig:
         dropout: the share of values dropped after the embedding and after each half of a block. Attention
             probabilities are not dropped: the fused kernels that spare their memory would be lost on the CPU.
         bias: whether linears (other than the output layer, which never has one) and layer norms have a bias.
+
+    Raises:
+        ValueError: a size is below 1, heads do not divide width, or dropout is not in [0, 1).
     """
 
     vocab: int = 256

@@ -29,11 +29,7 @@ COMMUNICATION = MESSAGES | COLLECTIVES
 
 
 def value(number: PerOp, op: Op) -> Any:
-    """What `number` says of `op`.
-
-    Raises:
-        ValueError: `number` is a mapping that has neither the axis nor the kind of `op`.
-    """
+    """What `number` says of `op`."""
     if isinstance(number, (int, float, str)):
         return number
     if callable(number):
@@ -106,11 +102,11 @@ class Network(CostModel):
         raise NotImplementedError
 
     def seconds(self, op: Op) -> float:
-        """Seconds of `op`: of a message until it arrives, of a collective until it is over."""
+        """By the link, or what `compute_s` says."""
         return self._time_s(op, Link.seconds)
 
     def occupancy_s(self, op: Op) -> float:
-        """Seconds for which `op` holds its port; as long as it takes, unless the link has a gap."""
+        """The same with the occupancy of the link."""
         return self._time_s(op, Link.occupancy_s)
 
     def _time_s(self, op: Op, of_message: Callable[[Link, float], float]) -> float:
@@ -147,11 +143,7 @@ class Network(CostModel):
         return [price(op.kind, size, part_bytes, (place - root) % size, value(self.algorithm, op))]
 
     def place(self, op: Op) -> tuple[int, int, int]:
-        """Where the rank of a collective stands on its axis: its position, the distance of neighbors, the ranks.
-
-        Raises:
-            ValueError: The model does not know how many ranks the axis has.
-        """
+        """Where the rank of a collective stands on its axis: its position, the distance of neighbors, the ranks."""
         ranks = self.ranks
         if ranks is None:
             raise ValueError(f"{op} has a price only among so many ranks: give `ranks`, or simulate a plan")

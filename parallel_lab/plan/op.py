@@ -74,9 +74,8 @@ class Op(NamedTuple):
         if match is None:
             raise ValueError(f"{text!r} is no step: expected part, kind, microbatch (and peer), as in 2F0 or 1send0>3")
         part, kind, mb, arrow, peer, axis, phase, number = match.groups()
-        lane = SEND if arrow == ">" else RECV if arrow == "<" else COMPUTE
-        peer = int(peer) if peer else -1
-        return cls(rank, kind, int(part), int(mb), peer, lane, axis or "", phase or "", int(number or 0))
+        lane = {">": SEND, "<": RECV, None: COMPUTE}[arrow]
+        return cls(rank, kind, int(part), int(mb), int(peer or -1), lane, axis or "", phase or "", int(number or 0))
 
     def sender(self) -> "Op":
         """For a receiving op, the op of the peer whose message it takes."""

@@ -38,11 +38,7 @@ class PassCost(CostModel):
         return passes | dict.fromkeys(MESSAGES, self.message_s)
 
     def seconds(self, op: Op) -> float:
-        """Seconds of `op`.
-
-        Raises:
-            ValueError: It is neither a pass nor a message.
-        """
+        """Seconds of a pass or a message."""
         if op.kind not in self._seconds:
             raise ValueError(f"PassCost prices F, B, I, W and messages, not {op}")
         return value(self._seconds[op.kind], op)

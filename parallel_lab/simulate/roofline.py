@@ -41,11 +41,7 @@ class Roofline(CostModel):
         return "compute" if flops >= self.ridge * moved_bytes else "memory"
 
     def seconds(self, op: Op) -> float:
-        """Seconds of `op`.
-
-        Raises:
-            ValueError: `op` is communication, which a Roofline does not price.
-        """
+        """Seconds of an op that computes."""
         if op.kind in COMMUNICATION:
             raise ValueError(f"a Roofline prices computation, not the message {op}")
         return self.time_s(value(self.flops, op), value(self.moved_bytes, op))
