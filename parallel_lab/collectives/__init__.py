@@ -12,7 +12,7 @@ from parallel_lab.collectives.api import (
     reduce_scatter,
 )
 from parallel_lab.collectives.chunks import ChunkPlan, Message, assemble, leaves
-from parallel_lab.collectives.execute import execute, execute_chunks
+from parallel_lab.collectives.execute import execute
 
 __all__ = [
     "ChunkPlan",
@@ -25,7 +25,6 @@ __all__ = [
     "autograd",
     "broadcast",
     "execute",
-    "execute_chunks",
     "full_mesh",
     "halving_doubling",
     "hierarchical",

@@ -31,7 +31,7 @@ ALGORITHMS: dict[str, ModuleType] = {
 
 
 def algorithms(collective: str) -> list[str]:
-    """The names of the algorithms that have a plan for `collective`: `all_reduce`, `broadcast` and so on."""
+    """The names of the algorithms that have a plan for `collective`."""
     return [name for name, module in ALGORITHMS.items() if hasattr(module, f"{collective}_plan")]
 
 
@@ -65,7 +65,9 @@ def all_reduce(
     """
     n = member(group).size()
     if algorithm == "hierarchical":
-        arguments = _nodes(n, ranks_per_node)
+        if ranks_per_node is None or ranks_per_node < 1 or n % ranks_per_node:
+            raise ValueError(f"hierarchical needs ranks_per_node, a divisor of the {n} ranks; it is {ranks_per_node}")
+        arguments = n // ranks_per_node, ranks_per_node
     elif algorithm == "ring":  # with the pieces and the early receives that `benchmarks/all_reduce.py` found best
         pieces = max(1, min(MOST_PIECES, tensor.nbytes // (n * PIECE_BYTES)))
         arguments = n, pieces, 0 if tensor.nbytes > EARLY_BYTES else n
@@ -82,15 +84,12 @@ def reduce_scatter(
 
     Rank r gets `total.tensor_split(n)[r]`, so the first `len(tensor) % n` ranks get a row more. The work is done on a
     copy of `tensor`. Algorithms: `ring`, `full_mesh`, and `halving_doubling` for powers of two.
-
-    Raises:
-        ValueError: as `all_reduce`; or the tensor has no dim 0.
     """
     _require_rows(tensor)
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
     group = member(group)
     plan = plan_for("reduce_scatter", algorithm, group.size())
-    execute(plan, total, group, op, unit=_row_elements(total))
+    execute(plan, total, group, op, unit=prod(total.shape[1:]) or 1)
     return total.tensor_split(plan.ranks)[group.rank()].clone()
 
 
@@ -115,35 +114,32 @@ def all_gather(
         raise ValueError(f"rank {rank} of {n} has {len(tensor)} rows; its share of {rows} rows is {share}")
     gathered = tensor.new_empty((rows, *tensor.shape[1:]))
     gathered.tensor_split(n)[rank].copy_(tensor.detach())
-    execute(plan_for("all_gather", algorithm, n), gathered, group, unit=_row_elements(gathered))
+    execute(plan_for("all_gather", algorithm, n), gathered, group, unit=prod(gathered.shape[1:]) or 1)
     return gathered
 
 
 def broadcast(tensor: Tensor, src: int = 0, group: dist.ProcessGroup | None = None, algorithm: str = "tree") -> Tensor:
-    """Overwrites `tensor` on every rank by rank `src`'s, in place, and returns it.
-
-    Algorithms: `tree`, `ring` (a chain) or `star`.
-    """
-    n = member(group).size()
-    _require_rank(src, n)
-    execute(plan_for("broadcast", algorithm, n, src), tensor, group)
-    return tensor
+    """Overwrites `tensor` on every rank by rank `src`'s, in place, and returns it: `tree`, `ring` or `star`."""
+    return _rooted("broadcast", tensor, src, group, algorithm, "sum")
 
 
 def reduce(
-    tensor: Tensor,
-    dst: int = 0,
-    group: dist.ProcessGroup | None = None,
-    algorithm: str = "tree",
-    op: str = "sum",
+    tensor: Tensor, dst: int = 0, group: dist.ProcessGroup | None = None, algorithm: str = "tree", op: str = "sum"
 ) -> Tensor:
     """Replaces `tensor` on rank `dst` by the sum over all ranks, in place, and returns it: `tree`, `ring` or `star`.
 
     On other ranks it holds a partial sum afterwards, and is of no use.
     """
+    return _rooted("reduce", tensor, dst, group, algorithm, op)
+
+
+def _rooted(
+    collective: str, tensor: Tensor, root: int, group: dist.ProcessGroup | None, algorithm: str, op: str
+) -> Tensor:
     n = member(group).size()
-    _require_rank(dst, n)
-    execute(plan_for("reduce", algorithm, n, dst), tensor, group, op)
+    if not 0 <= root < n:
+        raise ValueError(f"rank {root}: the group has ranks 0 to {n - 1}")
+    execute(plan_for(collective, algorithm, n, root), tensor, group, op)
     return tensor
 
 
@@ -171,21 +167,6 @@ def all_to_all(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor
     return result
 
 
-def _nodes(n: int, ranks_per_node: int | None) -> tuple[int, int]:
-    if ranks_per_node is None or ranks_per_node < 1 or n % ranks_per_node:
-        raise ValueError(f"hierarchical needs ranks_per_node, a divisor of the {n} ranks; it is {ranks_per_node}")
-    return n // ranks_per_node, ranks_per_node
-
-
-def _row_elements(tensor: Tensor) -> int:
-    return max(1, prod(tensor.shape[1:]))
-
-
 def _require_rows(tensor: Tensor) -> None:
     if tensor.dim() == 0:
         raise ValueError("a tensor with no dim cannot be cut into rows: pass tensor.view(1)")
-
-
-def _require_rank(rank: int, n: int) -> None:
-    if not 0 <= rank < n:
-        raise ValueError(f"rank {rank}: the group has ranks 0 to {n - 1}")

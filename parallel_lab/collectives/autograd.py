@@ -6,19 +6,7 @@ models" (2022), section 4.2.2, names the second pair, for sequence parallelism, 
 
 A gradient needs a collective where the forward pass has none, and the other way round: if every rank reads the same
 tensor, its gradient is the sum of what all ranks say about it; if the tensors of all ranks are added up, the gradient
-of each is that of the sum. Each function is named after its forward and then its backward:
-
-| function                    | forward        | backward       | in a block                                       |
-|-----------------------------|----------------|----------------|--------------------------------------------------|
-| `identity_all_reduce` (f)   | identity       | all-reduce     | before a column-parallel layer                   |
-| `all_reduce_identity` (g)   | all-reduce     | identity       | after a row-parallel layer                       |
-| `all_gather_reduce_scatter` | all-gather     | reduce-scatter | the same two places, when activations are sharded|
-| `reduce_scatter_all_gather` | reduce-scatter | all-gather     | along the sequence                               |
-| `split_all_gather`          | own part       | all-gather     | all ranks hold the same: go over to parts        |
-| `all_gather_split`          | all-gather     | own part       | every rank goes on in the same way with the whole|
-
-`all_gather_split` is right only if all ranks compute the same from the whole afterwards, because then they all get the
-same gradient; if each goes on in its own way, gradients differ and must be added: `all_gather_reduce_scatter`.
+of each is that of the sum. Each function is named after its forward and then its backward.
 
 With S the bytes of the whole tensor, an all-reduce sends 2 S (n-1)/n bytes per rank, an all-gather or a reduce-scatter
 S (n-1)/n; so f with its backward costs what the second pair costs. Chapter 07 builds tensor parallelism of these.
@@ -51,17 +39,17 @@ class _Pair(torch.autograd.Function):
 
 
 def identity_all_reduce(x: Tensor, group: Group = None) -> Tensor:
-    """x as it is; its gradient is summed over the group (f)."""
+    """Before a column-parallel layer: x as it is; its gradient is summed over the group (f)."""
     return _Pair.apply(x, _same, lambda grad: _sum(grad, group))
 
 
 def all_reduce_identity(x: Tensor, group: Group = None) -> Tensor:
-    """The sum of x over the group, as a new tensor; the gradient passes unchanged (g)."""
+    """After a row-parallel layer: the sum of x over the group, as a new tensor; the gradient passes unchanged (g)."""
     return _Pair.apply(x, lambda x: _sum(x, group), _same)
 
 
 def all_gather_reduce_scatter(x: Tensor, dim: int = 0, group: Group = None, length: int | None = None) -> Tensor:
-    """All ranks' x, one after another along `dim`; the gradient is summed over the group and each keeps its part.
+    """In place of f, if activations are sharded: all ranks' x along `dim`; of the gradients' sum each keeps its part.
 
     `length` is the length of the result along `dim`, n times that of x by default; give it when it is no multiple of n.
     """
@@ -69,7 +57,7 @@ def all_gather_reduce_scatter(x: Tensor, dim: int = 0, group: Group = None, leng
 
 
 def reduce_scatter_all_gather(x: Tensor, dim: int = 0, group: Group = None) -> Tensor:
-    """This rank's part along `dim` of the sum of x over the group; the gradient's parts are gathered."""
+    """In place of g: this rank's part along `dim` of the sum of x over the group; the gradient's parts are gathered."""
     length = x.shape[dim]
     return _Pair.apply(x, lambda x: _scatter(x, dim, group), lambda grad: _gather(grad, dim, group, length))
 
@@ -81,9 +69,10 @@ def split_all_gather(x: Tensor, dim: int = 0, group: Group = None) -> Tensor:
 
 
 def all_gather_split(x: Tensor, dim: int = 0, group: Group = None, length: int | None = None) -> Tensor:
-    """All ranks' x along `dim`; each rank keeps its part of the gradient, which is the same on all.
+    """All ranks' x along `dim`, `length` long; each rank keeps its part of the gradient.
 
-    `length` is as in `all_gather_reduce_scatter`.
+    Right only if all ranks compute the same from the whole afterwards, because then they all get the same gradient; if
+    each goes on in its own way, gradients differ and must be added: `all_gather_reduce_scatter`.
     """
     return _Pair.apply(x, lambda x: _gather(x, dim, group, length), lambda grad: _part(grad, dim, group))
 

@@ -9,8 +9,6 @@ issues its steps, and works out from the chunks that are read and written what e
   finished chunk comes round only after the partial sum that this rank sent has gone round;
 - a `recv_reduce` lands in a scratch buffer, so those of one chunk do not wait for each other; but with receives posted
   `ahead` rounds early, that of round k waits for those of round k - ahead - 2, which bounds a rank's scratch.
-
-Standard library only.
 """
 
 from collections import defaultdict
@@ -37,12 +35,11 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkPlan(Plan):
-    """A plan whose parts are stretches of one flat tensor.
+    """A plan whose parts are stretches of one flat tensor, which is cut into near-equal leaves.
 
     Attributes:
-        extents: `extents[part] = (first, last)`: the tensor is cut into near-equal leaves, and the part holds the
-            leaves first <= i < last. Most algorithms have one leaf a part; where a message carries several leaves
-            (halving, hierarchical), a part may hold others.
+        extents: `extents[part] = (first, last)`: the part holds the leaves first <= i < last. Most algorithms have one
+            leaf a part; where a message carries several (halving, hierarchical), a part may hold others.
     """
 
     extents: Extents = ()
@@ -61,10 +58,8 @@ class ChunkPlan(Plan):
     def waits(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """`waits[rank][i]`: the places in the rank's own row of the steps that its step i needs."""
         place = {op: i for row in self.rows for i, op in enumerate(row)}
-        return tuple(
-            tuple(tuple(place[b] for b in self.needs.get(op, ()) if b.rank == op.rank) for op in row)
-            for row in self.rows
-        )
+        own = {op: tuple(place[b] for b in self.needs.get(op, ()) if b.rank == op.rank) for op in place}
+        return tuple(tuple(own[op] for op in row) for row in self.rows)
 
     def bounds(self, size: int) -> list[tuple[int, int]]:
         """For each part its stretch `(start, stop)` of a tensor of `size` elements.
@@ -100,17 +95,15 @@ def assemble(n: int, messages: Iterable[Message], extents: Extents, ahead: int =
     rounds: dict[int, list[Message]] = defaultdict(list)
     for message in messages:
         rounds[message.round].append(message)
-    needs = _Needs(n, extents, ahead)
-    ops: list[list[Op]] = [[] for _ in range(n)]
+    needs = _Needs(extents, ahead)
+    rows: list[list[Op]] = [[] for _ in range(n)]
     for number in sorted(rounds):
         sends = [send(m.source, m.target, m.part, round=number) for m in rounds[number]]
         receives = [recv(m.target, m.source, m.part, round=number, reduce=m.reduce) for m in rounds[number]]
-        _refuse_conflict(sends, receives, extents)
         needs.add_round(sends, receives)
         for op in (*sends, *receives):
-            ops[op.rank].append(op)
-    row_order = (op for row in ops for op in _issue_order(row, needs.found, ahead))
-    plan = Plan.of(row_order, needs.found, ranks=n)
+            rows[op.rank].append(op)
+    plan = Plan.of((op for row in rows for op in _issue_order(row, needs.found, ahead)), needs.found, ranks=n)
     return ChunkPlan(plan.rows, plan.needs, extents)
 
 
@@ -133,74 +126,55 @@ def _issue_order(row: list[Op], needs: dict[Op, tuple[Op, ...]], ahead: int) -> 
 
 
 class _Needs:
-    """Works out what each step waits for, round by round.
+    """Works out what each step waits for, round by round."""
 
-    For each rank and leaf it keeps the steps that wrote the leaf and those that have read it since; for each step the
-    set of steps that are certainly over when it is over, as the bits of an integer.
-    """
-
-    def __init__(self, n: int, extents: Extents, ahead: int) -> None:
+    def __init__(self, extents: Extents, ahead: int) -> None:
         self.extents = extents
         self.ahead = ahead
         self.found: dict[Op, tuple[Op, ...]] = {}
-        self.written: dict[tuple[int, int], list[Op]] = defaultdict(list)
-        self.read: dict[tuple[int, int], list[Op]] = defaultdict(list)
-        self.reduced: list[list[Op]] = [[] for _ in range(n)]
-        self.bit: dict[Op, int] = {}
-        self.over: dict[Op, int] = {}
+        self.written: dict[tuple[int, int], list[Op]] = defaultdict(list)  # by rank and leaf: the steps that wrote it
+        self.read: dict[tuple[int, int], list[Op]] = defaultdict(list)  # and those that have read it since
+        self.reduced: dict[tuple[int, int], list[Op]] = defaultdict(list)  # by rank and round
+        self.over: dict[Op, int] = {}  # the steps, as bits, that are certainly over when this one is; itself too
 
     def add_round(self, sends: list[Op], receives: list[Op]) -> None:
         """Finds the needs of one round's steps; they see the rounds before, not each other."""
-        waits = {op: self._before_send(op) for op in sends}
+        self._refuse_conflict(sends, receives)
         for op in sends:
-            self._note(op, waits[op])
-        waits |= {op: self._before_receive(op) for op in receives}
+            self._note(op, [w for place in self._places(op) for w in self.written[place]], 0)
         for op in receives:
-            self._note(op, waits[op])
-        for op in (*sends, *receives):
-            self._touch(op)
+            before: list[Op] = []
+            for place in self._places(op):
+                before += [w for w in self.written[place] if "recv" in (op.kind, w.kind)] + self.read[place]
+            arrived = self.over[op.sender()]
+            before = [b for b in before if self.over[b] & ~arrived]
+            if op.kind == "recv_reduce":
+                before += self.reduced[op.rank, op.round - self.ahead - 2]
+            self._note(op, before, arrived)
+        for op in sends:
+            for place in self._places(op):
+                self.read[place].append(op)
+        for op in receives:
+            for place in self._places(op):
+                self.written[place] = [op] if op.kind == "recv" else [*self.written[place], op]
+                self.read[place] = []
+            if op.kind == "recv_reduce":
+                self.reduced[op.rank, op.round].append(op)
 
-    def _before_send(self, op: Op) -> list[Op]:
-        return [w for leaf in range(*self.extents[op.part]) for w in self.written[op.rank, leaf]]
+    def _places(self, op: Op) -> list[tuple[int, int]]:
+        return [(op.rank, leaf) for leaf in range(*self.extents[op.part])]
 
-    def _before_receive(self, op: Op) -> list[Op]:
-        before: list[Op] = []
-        for leaf in range(*self.extents[op.part]):
-            writes = self.written[op.rank, leaf]
-            before += [w for w in writes if op.kind == "recv" or w.kind == "recv"] + self.read[op.rank, leaf]
-        implied = self.over[op.sender()]
-        before = [b for b in before if not implied & self.bit[b]]
-        if op.kind == "recv_reduce":
-            before += [r for r in self.reduced[op.rank] if r.round == op.round - self.ahead - 2]
-        return before
-
-    def _note(self, op: Op, before: list[Op]) -> None:
-        self.bit[op] = 1 << len(self.bit)
+    def _note(self, op: Op, before: list[Op], over: int) -> None:
         if before:
             self.found[op] = tuple(dict.fromkeys(before))
-        if op.kind in RECEIVING:
-            before = [*before, op.sender()]
-        self.over[op] = 0
         for b in before:
-            self.over[op] |= self.over[b] | self.bit[b]
+            over |= self.over[b]
+        self.over[op] = over | 1 << len(self.over)
 
-    def _touch(self, op: Op) -> None:
-        for leaf in range(*self.extents[op.part]):
-            if op.kind == "send":
-                self.read[op.rank, leaf].append(op)
-                continue
-            if op.kind == "recv":
-                self.written[op.rank, leaf].clear()
-            self.written[op.rank, leaf].append(op)
-            self.read[op.rank, leaf].clear()
-        if op.kind == "recv_reduce":
-            self.reduced[op.rank].append(op)
-
-
-def _refuse_conflict(sends: list[Op], receives: list[Op], extents: Extents) -> None:
-    reading = {(op.rank, leaf): op for op in sends for leaf in range(*extents[op.part])}
-    for op in receives:
-        for leaf in range(*extents[op.part]):
-            leaving = reading.get((op.rank, leaf))
-            if leaving and (op.kind == "recv" or leaving.part != op.part):
-                raise ValueError(f"rank {op.rank}: {op} writes what {leaving} sends in the same round")
+    def _refuse_conflict(self, sends: list[Op], receives: list[Op]) -> None:
+        reading = {place: op for op in sends for place in self._places(op)}
+        for op in receives:
+            for place in self._places(op):
+                leaving = reading.get(place)
+                if leaving and (op.kind == "recv" or leaving.part != op.part):
+                    raise ValueError(f"rank {op.rank}: {op} writes what {leaving} sends in the same round")

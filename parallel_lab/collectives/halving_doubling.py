@@ -43,21 +43,13 @@ def all_reduce_plan(n: int) -> ChunkPlan:
 
 
 def reduce_scatter_plan(n: int) -> ChunkPlan:
-    """Rank r ends with the sum of leaf r.
-
-    Raises:
-        ValueError: n is no power of two.
-    """
+    """Rank r ends with the sum of leaf r; n is a power of two."""
     steps = _log2(n)
     return assemble(n, _halving(range(n), steps), _tree(steps))
 
 
 def all_gather_plan(n: int) -> ChunkPlan:
-    """Rank r starts with leaf r; every rank ends with all.
-
-    Raises:
-        ValueError: n is no power of two.
-    """
+    """Rank r starts with leaf r; every rank ends with all; n is a power of two."""
     steps = _log2(n)
     return assemble(n, _doubling(range(n), steps), _tree(steps))
 

@@ -24,11 +24,7 @@ from parallel_lab.collectives.ring import gather_messages, scatter_messages
 
 
 def all_reduce_plan(nodes: int, ranks_per_node: int) -> ChunkPlan:
-    """Every one of nodes x ranks_per_node ranks ends with the whole sum.
-
-    Raises:
-        ValueError: `nodes` or `ranks_per_node` is below 1.
-    """
+    """Every one of nodes x ranks_per_node ranks ends with the whole sum."""
     if nodes < 1 or ranks_per_node < 1:
         raise ValueError(f"nodes={nodes}, ranks_per_node={ranks_per_node}: both are at least 1")
     n = nodes * ranks_per_node

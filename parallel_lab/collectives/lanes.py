@@ -7,8 +7,8 @@ rank 0 sending on the one and rank 1 on the other, writing never waits for readi
 figures.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
@@ -17,35 +17,24 @@ LEAST_BYTES = 3 * 2**20  # below it two connections cost more (in caches) than w
 
 _second: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
 
-
-class Lanes(NamedTuple):
-    """What a rank sends and receives by: methods of a process group, or of two."""
-
-    send: Callable[..., dist.Work]
-    recv: Callable[..., dist.Work]
+Move = Callable[..., dist.Work]
 
 
-def lanes(group: dist.ProcessGroup, exchanged_bytes: int) -> Lanes:
-    """The lanes for an operation in which this rank sends and receives `exchanged_bytes` in all.
+@contextmanager
+def lanes(group: dist.ProcessGroup, exchanged_bytes: int) -> Iterator[tuple[Move, Move]]:
+    """What a rank sends and receives by, in an operation in which it moves `exchanged_bytes` in all.
 
-    Both ranks of a pair have to pass the same number, and do where one sends what the other receives.
+    Both ranks of a pair have to pass the same number, and do where one sends what the other receives. The second lane
+    is opened after the first large operation of a pair and not before, so that a rank that never joins its partner is
+    seen to be missed in a plain `recv`.
     """
-    second = _second.get(group) if exchanged_bytes >= LEAST_BYTES else None
-    if second is None:
-        return Lanes(group.send, group.recv)
+    large = exchanged_bytes >= LEAST_BYTES
+    second = _second.get(group, group) if large else group
     there, back = (group, second) if group.rank() == 0 else (second, group)
-    return Lanes(there.send, back.recv)
-
-
-def open_second(group: dist.ProcessGroup, exchanged_bytes: int) -> None:
-    """After the first large operation of a pair: opens the second lane, for those to come.
-
-    After and not before, so that a rank that never joins its partner is seen to be missed in a plain `recv`.
-    """
-    if exchanged_bytes >= LEAST_BYTES and group not in _second:
-        ranks = dist.get_process_group_ranks(group)
+    yield there.send, back.recv
+    if large and second is group:
         # The same axis: which connection a message takes is no part of its identity.
-        axis = getattr(group, "axis", None)
-        second = dist.new_group(ranks, use_local_synchronization=True, group_desc=axis)
-        assert isinstance(second, dist.ProcessGroup)
-        _second[group] = second
+        options = {"use_local_synchronization": True, "group_desc": getattr(group, "axis", None)}
+        opened = dist.new_group(dist.get_process_group_ranks(group), **options)
+        assert isinstance(opened, dist.ProcessGroup)
+        _second[group] = opened

@@ -47,25 +47,24 @@ def text(split: str = "train") -> Tensor:
 
     Split by position, not at random: a random split would put neighbors of each validation byte into the training
     text. The tensor is shared by all callers: leave it as it is.
+    """
+    return cut(tokenize("\n\n".join(topics[name] for name in sorted(topics))), split, "validation", VALIDATION)
+
+
+def cut(items: Tensor, split: str, held_out: str, portion: float) -> Tensor:
+    """The last `portion` of `items` for the split `held_out`, and what stands before for the split `train`.
 
     Raises:
         ValueError: there is no such split.
     """
-    if split not in ("train", "validation"):
-        raise ValueError(f"there is no split {split!r}: expected train or validation")
-    tokens = tokenize("\n\n".join(topics[name] for name in sorted(topics)))
-    cut = len(tokens) - int(len(tokens) * VALIDATION)
-    return tokens[:cut] if split == "train" else tokens[cut:]
+    if split not in ("train", held_out):
+        raise ValueError(f"there is no split {split!r}: expected train or {held_out}")
+    first = len(items) - int(len(items) * portion)
+    return items[:first] if split == "train" else items[first:]
 
 
 def shard_sizes(total: int, world: int) -> list[int]:
-    """How `total` things are shared among `world` ranks: sizes that differ by one at most, larger ones first.
-
-    `shard_sizes(10, 3)` is `[4, 3, 3]`.
-
-    Raises:
-        ValueError: total is negative, or world is below 1.
-    """
+    """How `total` things are shared among `world` ranks: `shard_sizes(10, 3)` is `[4, 3, 3]`."""
     if total < 0 or world < 1:
         raise ValueError(f"cannot share {total} things among {world} ranks")
     each, more = divmod(total, world)
@@ -78,13 +77,12 @@ def share(batch: int, rank: int, world: int) -> slice:
     Raises:
         ValueError: there is no such rank, or it would get no sample.
     """
-    sizes = shard_sizes(batch, world)
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank} in a world of {world}")
     if batch < world:
         raise ValueError(f"a batch of {batch} leaves some of {world} ranks without a sample")
-    start = sum(sizes[:rank])
-    return slice(start, start + sizes[rank])
+    sizes = shard_sizes(batch, world)
+    return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
 
 
 def text_batches(

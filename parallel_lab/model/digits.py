@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from parallel_lab.model.data import Batch, Batches, share
+from parallel_lab.model.data import Batch, Batches, cut, share
 
 TEST = 0.2  # the share of the images that is never trained on
 
@@ -21,16 +21,10 @@ def digit_images(split: str = "train", seed: int = 0) -> tuple[Tensor, Tensor]:
 
     `seed` shuffles before the cut, because neighbors in the file were written by the same hand. The tensors are shared
     by all callers: leave them as they are.
-
-    Raises:
-        ValueError: there is no such split.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"there is no split {split!r}: expected train or test")
     images, labels = load_digits(return_X_y=True)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    cut = len(order) - int(len(order) * TEST)
-    chosen = order[:cut] if split == "train" else order[cut:]
+    chosen = cut(order, split, "test", TEST)
     return torch.tensor(images / 16.0, dtype=torch.float32)[chosen], torch.tensor(labels, dtype=torch.int64)[chosen]
 
 
@@ -38,7 +32,7 @@ def digit_batches(batch: int, steps: int, rank: int = 0, world: int = 1, seed: i
     """Rank's share of `steps` global batches of training digits: images (share, 64) and labels (share,).
 
     Each epoch goes through all images in an order of its own, which `seed` decides; a batch may reach from one epoch
-    into the next. The contract on shares and the errors are those of `text_batches`.
+    into the next.
     """
     images, labels = digit_images()
     mine = share(batch, rank, world)

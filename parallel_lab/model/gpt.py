@@ -7,8 +7,6 @@ layer that can share its weight with the token embedding (Press and Wolf 2017). 
 - query, key and value are separate linears whose rows stand head by head, so that a contiguous slice of rows is a set
   of whole heads, and `Attention` takes the number of heads from what its linears return;
 - `Attention.attend` is a plain function of (query, key, value), so that context parallelism puts its own in its place.
-
-`formulas.py` has the closed forms of this model's parameters, FLOPs and activation bytes.
 """
 
 from collections.abc import Callable
@@ -71,11 +69,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention (Vaswani et al. 2017, section 3.2.2): (batch, seq, width) to the same.
-
-    Attributes:
-        attend: what computes attention from (query, key, value) per head; `causal_attention` unless replaced.
-    """
+    """Causal multi-head self-attention (Vaswani et al. 2017, section 3.2.2): (batch, seq, width) to the same."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

@@ -10,9 +10,6 @@ class MLP(nn.Sequential):
     """Linears with a ReLU between each two: (batch, widths[0]) to logits (batch, widths[-1]).
 
     The default takes an 8 x 8 digit, flattened, to its ten classes.
-
-    Raises:
-        ValueError: there are fewer than two widths.
     """
 
     def __init__(self, widths: Sequence[int] = (64, 128, 10)) -> None:

@@ -14,7 +14,7 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
-from parallel_lab.model.data import Batch, shard_sizes
+from parallel_lab.model.data import Batch
 from parallel_lab.model.gpt import GPT, GPTConfig
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.mlp import MLP
@@ -57,9 +57,8 @@ def train(
 ) -> Reference:
     """Trains a copy of `model`, one step a global batch (inputs, targets), and returns what came of it.
 
-    Inputs are moved to the model's device, and floating-point ones to its dtype. `loss(outputs, targets)` is a mean
-    over samples of equal weight. `accumulate` cuts each batch into that many microbatches, weighted by their samples;
-    the step stays the same. `seed` is for dropout.
+    `loss(outputs, targets)` is a mean over samples of equal weight. `accumulate` cuts each batch into that many
+    microbatches, weighted by their samples; the step stays the same. `seed` is for dropout.
 
     Raises:
         ValueError: there are no batches, or a batch is smaller than `accumulate`.
@@ -96,13 +95,11 @@ def to_model(model: nn.Module, batch: Batch) -> Batch:
 
 def _backward(model: nn.Module, inputs: Tensor, targets: Tensor, loss: LossFn, accumulate: int) -> float:
     """Adds the gradients of the mean loss over the batch, a microbatch at a time, and returns that loss."""
-    samples = len(inputs)
-    if not 1 <= accumulate <= samples:
-        raise ValueError(f"a batch of {samples} does not cut into {accumulate} microbatches")
-    sizes = shard_sizes(samples, accumulate)
+    if not 1 <= accumulate <= len(inputs):
+        raise ValueError(f"a batch of {len(inputs)} does not cut into {accumulate} microbatches")
     total = 0.0
-    for x, y, size in zip(inputs.split(sizes), targets.split(sizes), sizes, strict=True):
-        part = loss(model(x), y) * (size / samples)
+    for x, y in zip(inputs.tensor_split(accumulate), targets.tensor_split(accumulate), strict=True):
+        part = loss(model(x), y) * (len(x) / len(inputs))
         part.backward()
         total += part.item()
     return total

@@ -20,10 +20,7 @@ IGNORED = -100  # cross_entropy's ignore_index: a target that does not count
 
 
 def mean_loss(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Tensor, float]:
-    """The mean loss of one batch, a scalar, and over how many samples or tokens it is the mean.
-
-    Whole-number targets of -100 do not count.
-    """
+    """The mean loss of one batch, a scalar, and over how many samples or tokens it is the mean."""
     inputs, targets = to_model(model, batch)
     value = loss(model(inputs), targets)
     if isinstance(value, tuple):
@@ -35,11 +32,7 @@ def mean_loss(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Tensor, float
 
 
 def backward(model: nn.Module, batch: Batch | None, loss: Loss, mb: int) -> tuple[float, float]:
-    """Adds the gradients of the mean loss of batch number `mb` to `.grad`.
-
-    Returns:
-        As `mean_loss`; (0, 0) where nothing counts, or where there is no batch or an empty one.
-    """
+    """As `mean_loss`, for batch number `mb`, whose gradients are added to `.grad`; (0, 0) where nothing counts."""
     if batch is None or not len(batch[0]):
         return 0.0, 0
     with span("forward", mb=mb):

@@ -4,18 +4,8 @@ Standard library only, and below the simulator: the simulator, the emulated link
 all ask here, so that a collective has one price in the whole course.
 """
 
-from parallel_lab.network.alpha_beta import AlphaBeta
 from parallel_lab.network.collective import COLLECTIVES, Price, exchange_cost, price, ring_cost
+from parallel_lab.network.cost import AlphaBeta, CostModel, Topology
 from parallel_lab.network.link import Link
-from parallel_lab.network.topology import Topology
 
-__all__ = [
-    "COLLECTIVES",
-    "AlphaBeta",
-    "Link",
-    "Price",
-    "Topology",
-    "exchange_cost",
-    "price",
-    "ring_cost",
-]
+__all__ = ["COLLECTIVES", "AlphaBeta", "CostModel", "Link", "Price", "Topology", "exchange_cost", "price", "ring_cost"]

@@ -55,7 +55,10 @@ def price(kind: str, ranks: int, size_bytes: float, place: int = 0, algorithm: s
     """
     if algorithm not in _ALGORITHMS:
         raise ValueError(f"no such algorithm: {algorithm}; expected one of {', '.join(_ALGORITHMS)}")
-    return _ALGORITHMS[algorithm](kind, ranks, size_bytes, place)
+    cost, kinds = _ALGORITHMS[algorithm]
+    if kinds and kind not in kinds:
+        raise ValueError(f"{algorithm} has no {kind}: it has {', '.join(kinds)}")
+    return cost(kind, ranks, size_bytes, place)
 
 
 def ring_cost(kind: str, ranks: int, size_bytes: float, place: int = 0) -> Price:
@@ -93,28 +96,26 @@ def exchange_cost(sizes_bytes: Iterable[int]) -> Price:
 def _tree(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
     levels = (ranks - 1).bit_length()
     children = sum(place < 1 << level and place + (1 << level) < ranks for level in range(levels))
-    return _through_root("tree", kind, size_bytes, place, children, levels)
+    return _through_root(kind, size_bytes, place, children, levels)
 
 
 def _star(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
-    return _through_root("star", kind, size_bytes, place, 0 if place else ranks - 1, ranks - 1)
+    return _through_root(kind, size_bytes, place, 0 if place else ranks - 1, ranks - 1)
 
 
-def _through_root(algorithm: str, kind: str, size_bytes: float, place: int, children: int, rounds: int) -> Price:
+def _through_root(kind: str, size_bytes: float, place: int, children: int, rounds: int) -> Price:
     """Up to the root, down from it, or both: whole tensors, `rounds` each way, to `children` on the way down."""
     up = int(place > 0)
-    sends = {"all_reduce": up + children, "broadcast": children, "reduce": up}
-    _require(kind, sends, algorithm)
+    sends = {"all_reduce": up + children, "broadcast": children, "reduce": up}[kind]
     ways = 2 if kind == "all_reduce" else 1
-    return Price(int(sends[kind] * size_bytes), sends[kind], ways * rounds, size_bytes)
+    return Price(int(sends * size_bytes), sends, ways * rounds, size_bytes)
 
 
 def _halving_doubling(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
-    times = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1}
-    _require(kind, times, "halving_doubling")
+    ways = 2 if kind == "all_reduce" else 1
     steps = ranks.bit_length() - 1
     folded = ranks - (1 << steps)  # so many pairs are folded beforehand
-    rounds, path_bytes = times[kind] * steps, times[kind] * size_bytes * (1 - 0.5**steps)
+    rounds, path_bytes = ways * steps, ways * size_bytes * (1 - 0.5**steps)
     if not folded:
         return Price(int(path_bytes), rounds, rounds, path_bytes / max(rounds, 1))
     if kind != "all_reduce":
@@ -125,20 +126,10 @@ def _halving_doubling(kind: str, ranks: int, size_bytes: float, place: int) -> P
     return Price(int(sent_bytes), messages, rounds + 3, (path_bytes + 2 * size_bytes) / (rounds + 3))
 
 
-def _full_mesh(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
-    _require(kind, ("all_reduce", "reduce_scatter", "all_gather", "all_to_all"), "full_mesh")
-    return ring_cost(kind, ranks, size_bytes, place)
-
-
-def _require(kind: str, known: Sequence[str] | dict[str, int], algorithm: str) -> None:
-    if kind not in known:
-        raise ValueError(f"{algorithm} has no {kind}: it has {', '.join(known)}")
-
-
-_ALGORITHMS: dict[str, Callable[[str, int, float, int], Price]] = {
-    "ring": ring_cost,
-    "full_mesh": _full_mesh,
-    "tree": _tree,
-    "halving_doubling": _halving_doubling,
-    "star": _star,
+_ALGORITHMS: dict[str, tuple[Callable[[str, int, float, int], Price], Sequence[str]]] = {
+    "ring": (ring_cost, ()),  # of every kind
+    "full_mesh": (ring_cost, ("all_reduce", "reduce_scatter", "all_gather", "all_to_all")),
+    "tree": (_tree, ("all_reduce", "broadcast", "reduce")),
+    "halving_doubling": (_halving_doubling, ("all_reduce", "reduce_scatter", "all_gather")),
+    "star": (_star, ("all_reduce", "broadcast", "reduce")),
 }

@@ -22,9 +22,6 @@ def gpipe(p: int, m: int) -> Plan:
 
     Backwards run in the order of the forwards, as in PyTorch; the paper's figure 2 draws them last first. The bubble
     and the memory are the same.
-
-    Raises:
-        ValueError: p or m is below 1.
     """
     require_positive(p=p, m=m)
     return with_needs([[Op(stage, kind, stage, mb) for kind in "FB" for mb in range(m)] for stage in range(p)])

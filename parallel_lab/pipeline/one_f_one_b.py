@@ -21,11 +21,7 @@ from parallel_lab.plan import Op, Plan
 
 
 def one_f_one_b(p: int, m: int) -> Plan:
-    """The schedule of `m` microbatches through `p` stages, stage s on rank s.
-
-    Raises:
-        ValueError: p or m is below 1.
-    """
+    """The schedule of `m` microbatches through `p` stages, stage s on rank s."""
     require_positive(p=p, m=m)
     return with_needs([_row(stage, p, m) for stage in range(p)])
 

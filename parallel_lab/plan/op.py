@@ -74,9 +74,8 @@ class Op(NamedTuple):
         if match is None:
             raise ValueError(f"{text!r} is no step: expected part, kind, microbatch (and peer), as in 2F0 or 1send0>3")
         part, kind, mb, arrow, peer, axis, phase, number = match.groups()
-        lane = SEND if arrow == ">" else RECV if arrow == "<" else COMPUTE
-        peer = int(peer) if peer else -1
-        return cls(rank, kind, int(part), int(mb), peer, lane, axis or "", phase or "", int(number or 0))
+        lane = {">": SEND, "<": RECV, None: COMPUTE}[arrow]
+        return cls(rank, kind, int(part), int(mb), int(peer or -1), lane, axis or "", phase or "", int(number or 0))
 
     def sender(self) -> "Op":
         """For a receiving op, the op of the peer whose message it takes."""
@@ -95,7 +94,7 @@ def recv(rank: int, peer: int, part: int, mb: int = 0, *, round: int = 0, reduce
 
 @dataclass(frozen=True)
 class Plan:
-    """A row of ops a rank, in issue order, and what each op needs before it can start.
+    """A row of ops a rank, and what each op needs before it can start.
 
     Attributes:
         rows: `rows[r]` are rank r's ops.

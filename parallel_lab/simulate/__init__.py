@@ -1,9 +1,8 @@
 """A plan and a cost model in, a trace out: what would happen on a machine of any size. No torch."""
 
-from parallel_lab.network import AlphaBeta, Topology
-from parallel_lab.simulate.cost import CostModel
-from parallel_lab.simulate.engine import StuckPlan, simulate
+from parallel_lab.network import AlphaBeta, CostModel, Topology
+from parallel_lab.simulate.engine import simulate
 from parallel_lab.simulate.passes import PassCost
 from parallel_lab.simulate.roofline import Roofline
 
-__all__ = ["AlphaBeta", "CostModel", "PassCost", "Roofline", "StuckPlan", "Topology", "simulate"]
+__all__ = ["AlphaBeta", "CostModel", "PassCost", "Roofline", "Topology", "simulate"]

@@ -18,47 +18,31 @@ together, when the last of them is ready, and end together.
 import gc
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 
-from parallel_lab.network import COLLECTIVES
-from parallel_lab.plan import RECEIVING, Op, Plan, PlanError
-from parallel_lab.plan.check import Waits, check_rows, say, show, tell_circle
-from parallel_lab.simulate.cost import CostModel
+from parallel_lab.network import COLLECTIVES, CostModel
+from parallel_lab.plan import RECEIVING, Op, Plan
+from parallel_lab.plan.check import Waits, say
 from parallel_lab.trace import Sample, Span, Trace
 
 Meetings = Mapping[int, Sequence[int]]  # for the first op of a collective, those of the other ranks
-
-_MARKED = 4  # steps that the grid of a StuckPlan marks
-
-
-class StuckPlan(PlanError):
-    """A plan that cannot finish: the message names, for each stuck rank, where it waits and for what."""
 
 
 def simulate(plan: Plan, cost: CostModel) -> Trace:
     """The trace of `plan` on machines as fast as `cost` says, with spans in the order of `plan.rows`.
 
-    `cost` is `AlphaBeta`, `Topology`, `PassCost`, `Roofline`, or any object with the methods of `CostModel`.
-    If `cost` has `held(op)`, the trace has samples of the bytes that each rank holds: a positive number is taken when
-    the op starts, a negative one is given back when it ends, and what is given back at a moment is free for what starts
-    at that moment.
+    `cost` is `AlphaBeta`, `Topology`, `PassCost`, `Roofline`, or another `CostModel`. If it knows what ops hold, the
+    trace has samples of the bytes that each rank holds: a positive number is taken when the op starts, a negative one
+    is given back when it ends, and what is given back at a moment is free for what starts at that moment.
 
     Raises:
-        StuckPlan: The plan cannot finish.
-        PlanError: An op stands twice, or in the wrong row.
+        PlanError: The plan cannot finish, or an op stands twice, or in the wrong row.
         ValueError: The cost model gives a negative time, or has no price for an op.
     """
-    check_rows(plan)
     with _collector_paused():
-        cost = cost.of_plan(plan) if hasattr(cost, "of_plan") else cost  # type: ignore[attr-defined]
-        waits, ops = Waits.of(plan, getattr(cost, "port", None)), list(plan)
-        meetings = _meetings(waits, ops, cost)
-        needs = list(waits.before)
-        _join(waits, meetings)
-        order = waits.order()
-        if len(order) < len(ops):
-            raise StuckPlan(_tell_stuck(plan, waits, order))
-        start_s, end_s = _times(waits, needs, meetings, order, *_seconds(ops, meetings, cost))
+        cost = cost.of_plan(plan)
+        waits = Waits.of(plan, cost.port)
+        ops, (meetings, needs) = waits.ops, _meetings(waits, cost)
+        start_s, end_s = _times(waits, needs, meetings, *_seconds(ops, meetings, cost))
         spans = tuple(_spans(ops, start_s, end_s, cost))
         return Trace(plan.ranks, spans, _memory(ops, start_s, end_s, cost), simulated=True)
 
@@ -75,50 +59,41 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _meetings(waits: Waits, ops: Sequence[Op], cost: CostModel) -> Meetings:
-    """The ops that are one collective, by the first of them."""
-    members: dict[Hashable, list[int]] = {}
-    if hasattr(cost, "meeting"):
-        for i, op in enumerate(ops):
-            if op.kind in COLLECTIVES:
-                members.setdefault(cost.meeting(op), []).append(i)  # type: ignore[attr-defined]
-    for first, *others in members.values():
-        waits.before[first] = tuple({need for i in (first, *others) for need in waits.before[i]})
-        for i in others:
-            waits.before[i], waits.sender[i] = (first,), first  # as a receive goes with its send
-    return {first: others for first, *others in members.values() if others}
+def _meetings(waits: Waits, cost: CostModel) -> tuple[Meetings, Sequence[tuple[int, ...]]]:
+    """The ops that are one collective, by the first of them, and what each op needs: the first, what any of them needs.
 
-
-def _join(waits: Waits, meetings: Meetings) -> None:
-    """Lets the first op of a collective wait for those ahead of the others, each on its port.
-
-    This settles the order only: in `_times` it waits until the ports are free, which is earlier where an op holds its
-    port for less than its time.
+    In `waits` the first waits also for those ahead of the others, each on its port. This settles the order only: in
+    `_times` it waits until the ports are free, which is earlier where an op holds its port for less than its time.
     """
-    ahead = {op: before for lane in waits.lanes for before, op in pairwise(lane)} if meetings else {}
-    for first, others in meetings.items():
-        waits.before[first] += tuple(ahead[i] for i in others if i in ahead)
+    members: dict[Hashable, list[int]] = {}
+    for i, op in enumerate(waits.ops):
+        if op.kind in COLLECTIVES:
+            members.setdefault(cost.meeting(op), []).append(i)
+    needs = list(waits.before)
+    for first, *others in members.values():
+        needs[first] = tuple({need for i in (first, *others) for need in waits.before[i]})
+        waits.before[first] = (*needs[first], *(waits.ahead[i] for i in others if waits.ahead[i] >= 0))
+        for i in others:
+            needs[i] = waits.before[i] = (first,)
+            waits.sender[i] = first  # as a receive goes with its send
+    return {first: others for first, *others in members.values() if others}, needs
 
 
 def _seconds(ops: Sequence[Op], meetings: Meetings, cost: CostModel) -> tuple[list[float], list[float]]:
-    """How long each op takes once it may start, and how long before its end its port is free again."""
-    seconds, early = _priced(ops, meetings, cost.seconds), [0.0] * len(ops)
-    if hasattr(cost, "occupancy_s"):
-        occupied = _priced(ops, meetings, cost.occupancy_s)  # type: ignore[attr-defined]
-        for i, op in enumerate(ops):
-            if op.kind in RECEIVING:
-                seconds[i] = occupied[i]  # it is on its way since its send; here it only comes in
-            else:
-                early[i] = seconds[i] - occupied[i]
-    return seconds, early
+    """How long each op takes once it may start, and how long it holds its port."""
+    seconds, occupied = _priced(ops, meetings, cost.seconds), _priced(ops, meetings, cost.occupancy_s)
+    for i, op in enumerate(ops):
+        if op.kind in RECEIVING:
+            seconds[i] = occupied[i]  # it is on its way since its send; here it only comes in
+    return seconds, occupied
 
 
 def _priced(ops: Sequence[Op], meetings: Meetings, of_op: Callable[[Op], float]) -> list[float]:
     """Seconds of each op; those of a collective are those of its slowest rank."""
     seconds = list(map(of_op, ops))
-    for i, took_s in enumerate(seconds):
+    for op, took_s in zip(ops, seconds, strict=True):
         if not took_s >= 0:  # so that not-a-number is caught too
-            raise ValueError(f"the cost model gives {say(ops[i])} {took_s} seconds")
+            raise ValueError(f"the cost model gives {say(op)} {took_s} seconds")
     for first, others in meetings.items():
         slowest_s = max(seconds[i] for i in (first, *others))
         for i in (first, *others):
@@ -130,18 +105,17 @@ def _times(
     waits: Waits,
     needs: Sequence[tuple[int, ...]],
     meetings: Meetings,
-    order: Sequence[int],
     seconds: Sequence[float],
-    early: Sequence[float],
+    occupied: Sequence[float],
 ) -> tuple[list[float], list[float]]:
     """The start and the end of each op, in seconds."""
-    start_s, end_s = [0.0] * len(order), [0.0] * len(order)
-    free_s = [0.0] * len(waits.lanes)
-    sender, lane = waits.sender, waits.lane
-    for i in order:
-        start, sent = free_s[lane[i]], sender[i]
+    start_s, end_s = [0.0] * len(needs), [0.0] * len(needs)
+    free_s = [0.0] * (len(needs) + 1)  # when each gives back its port; the last is for those with none ahead
+    sender, ahead = waits.sender, waits.ahead
+    for i in waits.order():
+        start, sent = free_s[ahead[i]], sender[i]
         if i in meetings:
-            start = max(start, *(free_s[lane[k]] for k in meetings[i]))
+            start = max(start, *(free_s[ahead[k]] for k in meetings[i]))
         for j in needs[i]:
             over_s = end_s[j] if j != sent else start_s[j]  # a message comes in while it goes out
             if over_s > start:
@@ -150,28 +124,25 @@ def _times(
         if sent >= 0 and end_s[sent] > end:
             end = end_s[sent]
         start_s[i], end_s[i] = start, end
-        free_s[lane[i]] = end - early[i]
+        free_s[i] = end - (seconds[i] - occupied[i])
     return start_s, end_s
 
 
 def _spans(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: CostModel) -> Iterator[Span]:
     """What each op did; bytes and messages are counted where they leave."""
-    price = getattr(cost, "price", None)
     for op, start, end, size in zip(ops, start_s, end_s, map(cost.bytes, ops), strict=True):
         rank, kind, part, mb, peer, lane, axis, phase, round_ = op
         sent_bytes, messages = (size, 1) if kind == "send" else (0, 0)
-        if price and kind in COLLECTIVES:
-            sent_bytes, messages, *_ = price(op)
+        if kind in COLLECTIVES:
+            sent_bytes, messages, *_ = cost.price(op)
         where = (part, mb, peer, lane, size, sent_bytes, messages, 0.0, "", "", axis, phase, round_)
         yield Span._make((rank, kind, start, end, *where))  # half the time of Span(...)
 
 
 def _memory(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: CostModel) -> tuple[Sample, ...]:
     """Samples of the bytes held, rank after rank in time order; none if the cost model knows no memory."""
-    held = getattr(cost, "held", None)
-    changes = [held(op) for op in ops] if held else []
     events = []
-    for i, change in enumerate(changes):
+    for i, change in enumerate(map(cost.held, ops)):
         if change > 0:
             events.append((ops[i].rank, start_s[i], True, i, change))
         elif change < 0:
@@ -182,27 +153,3 @@ def _memory(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: C
         total[rank] = total.get(rank, 0) + change
         samples.append(Sample(rank, time_s, total[rank]))
     return tuple(samples)
-
-
-def _tell_stuck(plan: Plan, waits: Waits, order: list[int]) -> str:
-    """Names the first op that each lane of each stuck rank cannot do, and what it waits for."""
-    done = set(order)
-    stuck: dict[int, int] = {}  # by lane
-    for i in range(len(plan)):
-        if i not in done:
-            stuck.setdefault(waits.lane[i], i)
-    lines = [_tell_wait(waits, i, done) for i in stuck.values()]
-    circle = waits.circle()
-    if circle:
-        lines.append(f"in short, {tell_circle(waits, circle)}")
-    # The grid shows the cause, not the many that wait for it: the circle, or those that wait for what is in no row.
-    cause = circle or [i for i in stuck.values() if max(waits.before[i], default=0) >= len(waits.before)]
-    lines.append(show(plan, [waits.ops[i] for i in (cause or list(stuck.values()))[:_MARKED]]))
-    return "\n".join(["this plan cannot finish", *lines])
-
-
-def _tell_wait(waits: Waits, i: int, done: set[int]) -> str:
-    op = waits.ops[i]
-    where = ["", ", which is in no row"]
-    awaited = [say(waits.ops[j]) + where[j >= len(waits.before)] for j in waits.blockers(i) if j not in done]
-    return f"rank {op.rank} waits at {op} for {' and '.join(awaited)}"

@@ -1,15 +1,14 @@
 """The cost of a pipeline's passes: seconds, and the activations that they hold."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from parallel_lab.network.per_op import MESSAGES, PerOp, value
-from parallel_lab.plan import Op
+from parallel_lab.network.cost import MESSAGES, CostModel, PerOp, value
+from parallel_lab.plan import NAMES, Op
 
 
 @dataclass(frozen=True)
-class PassCost:
+class PassCost(CostModel):
     """The passes of a pipeline. Each number may be a sequence with one for each stage (`op.part`).
 
     Attributes:
@@ -34,20 +33,15 @@ class PassCost:
     weight_bytes: PerOp | None = None
 
     @cached_property
-    def _seconds(self) -> Mapping[str, PerOp]:
+    def _seconds(self) -> dict[str, PerOp]:
         passes = {"F": self.forward_s, "B": self.backward_s, "I": self.input_s, "W": self.weight_s}
         return passes | dict.fromkeys(MESSAGES, self.message_s)
 
     def seconds(self, op: Op) -> float:
-        """Seconds of `op`.
-
-        Raises:
-            ValueError: It is neither a pass nor a message.
-        """
-        try:
-            return value(self._seconds[op.kind], op)
-        except KeyError:
-            raise ValueError(f"PassCost prices F, B, I, W and messages, not {op}") from None
+        """Seconds of a pass or a message."""
+        if op.kind not in self._seconds:
+            raise ValueError(f"PassCost prices F, B, I, W and messages, not {op}")
+        return value(self._seconds[op.kind], op)
 
     def bytes(self, op: Op) -> int:
         """Bytes of a message; 0 for a pass."""
@@ -55,13 +49,10 @@ class PassCost:
 
     def held(self, op: Op) -> int:
         """Bytes of activations that F takes (positive), and that B, or I and W, give back (negative)."""
-        if op.kind not in _KEEPS:
+        if op.kind not in NAMES:
             return 0
         whole = value(self.activation_bytes, op)
         if op.kind in ("F", "B"):
             return whole if op.kind == "F" else -whole
         kept = whole if self.weight_bytes is None else value(self.weight_bytes, op)
         return -kept if op.kind == "W" else kept - whole
-
-
-_KEEPS = frozenset("FBIW")

@@ -6,13 +6,12 @@ Williams, Waterman & Patterson, "Roofline: An Insightful Visual Performance Mode
 from dataclasses import dataclass
 from typing import Literal
 
-from parallel_lab.network.collective import COLLECTIVES
-from parallel_lab.network.per_op import MESSAGES, PerOp, value
+from parallel_lab.network.cost import COMMUNICATION, CostModel, PerOp, value
 from parallel_lab.plan import Op
 
 
 @dataclass(frozen=True)
-class Roofline:
+class Roofline(CostModel):
     """time = max(flops / flops_per_s, moved bytes / bytes_per_s).
 
     Use it by itself for a plan of computation, or give `Roofline(...).seconds` to a network as `compute_s`.
@@ -42,15 +41,7 @@ class Roofline:
         return "compute" if flops >= self.ridge * moved_bytes else "memory"
 
     def seconds(self, op: Op) -> float:
-        """Seconds of `op`.
-
-        Raises:
-            ValueError: `op` is communication, which a Roofline does not price.
-        """
-        if op.kind in MESSAGES or op.kind in COLLECTIVES:
+        """Seconds of an op that computes."""
+        if op.kind in COMMUNICATION:
             raise ValueError(f"a Roofline prices computation, not the message {op}")
         return self.time_s(value(self.flops, op), value(self.moved_bytes, op))
-
-    def bytes(self, op: Op) -> int:
-        """0: computation sends nothing."""
-        return 0

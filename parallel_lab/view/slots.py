@@ -1,6 +1,6 @@
 """From what `draw` is given to a trace. A plan has no times: each of its ops takes one slot, as early as it can."""
 
-from parallel_lab.plan import Plan, check_plan
+from parallel_lab.plan import Plan
 from parallel_lab.plan.check import Waits
 from parallel_lab.trace import Span, Trace
 
@@ -26,14 +26,9 @@ def unit_trace(plan: Plan) -> Trace:
         PlanError: ops wait for each other, or for an op that is not in the plan.
     """
     waits = Waits.of(plan)
-    order = waits.order()
-    if len(order) < len(plan):
-        check_plan(plan)  # says who waits for what
-    ends = [0] * len(plan)
-    free = [0] * len(waits.lanes)
-    for i in order:
-        lane = waits.lane[i]
-        ends[i] = free[lane] = 1 + max([free[lane], *(ends[j] for j in waits.before[i])])
-    steps = sorted(zip(plan, ends, strict=True), key=lambda step: (step[0].rank, step[1]))
+    ends = [0] * (len(plan) + 1)  # the last is for ops with none ahead
+    for i in waits.order():
+        ends[i] = 1 + max([ends[waits.ahead[i]], *(ends[j] for j in waits.before[i])])
+    steps = sorted(zip(plan, ends, strict=False), key=lambda step: (step[0].rank, step[1]))
     spans = tuple(Span(**op._asdict(), start_s=end - 1, end_s=end) for op, end in steps)
     return Trace(plan.ranks, spans, simulated=True)

@@ -11,7 +11,7 @@ from parallel_lab import Link, launch
 from parallel_lab.data_parallel import DDP, average, average_gradients, ddp
 from parallel_lab.plan import Op, check_plan
 from parallel_lab.runtime import make_mesh
-from parallel_lab.simulate import simulate
+from parallel_lab.simulate import CostModel, simulate
 from parallel_lab.trace import Trace, span, tag
 
 WIDTH, LAYERS = 24, 5
@@ -41,14 +41,11 @@ def test_an_all_reduce_needs_its_bucket_on_every_rank():
     assert set(plan.needs[Op(1, "update", 0, phase="step")]) == set(reduce)
 
 
-class Seconds:
+class Seconds(CostModel):
     """A second a backward and an all-reduce, nothing else costs time."""
 
     def seconds(self, op):
         return float(op.kind in ("B", "all_reduce"))
-
-    def bytes(self, op):
-        return 0
 
 
 def test_overlap_hides_all_but_the_last_all_reduce():

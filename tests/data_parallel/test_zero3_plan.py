@@ -15,7 +15,7 @@ from parallel_lab.model import GPTConfig, build, loss
 from parallel_lab.model.data import text_batches
 from parallel_lab.plan import Plan, check_plan
 from parallel_lab.runtime import make_mesh
-from parallel_lab.simulate import simulate
+from parallel_lab.simulate import CostModel, simulate
 from parallel_lab.trace import recorder
 
 WIDTHS = (6, 6, 12, 17, 6, 6)  # units of different sizes, and rows that no number of ranks divides evenly
@@ -162,12 +162,9 @@ def test_the_plan_can_be_carried_out(n, units, prefetch):
 
 
 def test_prefetch_hides_the_gathers():
-    class Fixed:
+    class Fixed(CostModel):
         def seconds(self, op):
             return {"F": 1.0, "B": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0}.get(op.kind, 0.0)
-
-        def bytes(self, op):
-            return 0
 
     def duration(prefetch):
         return simulate(zero3.plan(2, 8, prefetch=prefetch), Fixed()).duration_s

@@ -7,13 +7,13 @@ import pytest
 
 from parallel_lab.pipeline import gpipe, interleaved, one_f_one_b
 from parallel_lab.plan import RECV, SEND, Op, Plan, parse, recv, send
-from parallel_lab.simulate import AlphaBeta, PassCost, simulate
+from parallel_lab.simulate import AlphaBeta, CostModel, PassCost, simulate
 from parallel_lab.trace import Sample
 
 ALPHA, BETA = 1e-3, 1e6
 
 
-class Table:
+class Table(CostModel):
     """A cost model that looks everything up by how an op prints; what is not in a table is free."""
 
     def __init__(self, seconds, held=()):
@@ -21,9 +21,6 @@ class Table:
 
     def seconds(self, op):
         return self._seconds.get(str(op), 0.0)
-
-    def bytes(self, op):
-        return 0
 
     def held(self, op):
         return self._held.get(str(op), 0)
@@ -140,7 +137,6 @@ class Rich(Table):
 
 def slow_times(plan, cost):
     """The same rules, written as repeated relaxation: raise every start until nothing moves."""
-    occupancy_s, port = getattr(cost, "occupancy_s", cost.seconds), getattr(cost, "port", lambda op: op.lane)
     begin, finish = dict.fromkeys(plan, 0.0), dict.fromkeys(plan, 0.0)
     together = {op: [other for other in plan if op.kind == other.kind == "barrier" and op.part == other.part]
                 for op in plan}  # fmt: skip
@@ -150,18 +146,18 @@ def slow_times(plan, cost):
         for row in plan.rows:
             free = {}
             for op in row:
-                members = (hasattr(cost, "meeting") and together[op]) or [op]
+                members = (isinstance(cost, Rich) and together[op]) or [op]
                 sender = op.sender() if op.kind.startswith("recv") else None
                 awaited = [finish[need] for need in plan.needs.get(op, ()) if need != sender]
                 awaited += [begin[other] for other in members] + ([begin[sender]] if sender else [])
-                start = max([free.get(port(op), 0.0), *awaited])
+                start = max([free.get(cost.port(op), 0.0), *awaited])
                 end = start + max(map(cost.seconds, members))
-                until = start + max(map(occupancy_s, members))
+                until = start + max(map(cost.occupancy_s, members))
                 if sender:
                     end = until = max(until, finish[sender])
                 moved |= (start, end) != (begin[op], finish[op])
                 begin[op], finish[op] = start, end
-                free[port(op)] = until
+                free[cost.port(op)] = until
     return {f"{op.rank}:{op}": (begin[op], finish[op]) for op in plan}
 
 
@@ -226,12 +222,9 @@ def test_what_one_lane_gives_back_is_free_for_another():
 
 
 def test_cost_without_memory_gives_no_samples():
-    class Bare:
+    class Bare(CostModel):
         def seconds(self, op):
             return 1.0
-
-        def bytes(self, op):
-            return 0
 
     trace = simulate(gpipe(2, 2), Bare())
     assert trace.memory == () and trace.peak_bytes(0) == 0

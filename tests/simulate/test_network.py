@@ -5,8 +5,8 @@ import pytest
 from parallel_lab.collectives import plan_for
 from parallel_lab.data_parallel import ddp, zero3
 from parallel_lab.network import Link, ring_cost
-from parallel_lab.plan import SEND, Op, Plan, recv, send
-from parallel_lab.simulate import AlphaBeta, PassCost, StuckPlan, Topology, simulate
+from parallel_lab.plan import SEND, Op, Plan, PlanError, recv, send
+from parallel_lab.simulate import AlphaBeta, PassCost, Topology, simulate
 
 L, G, BETA = 10.0, 4.0, 100.0
 GAP = Link(L, BETA, gap_s=G)
@@ -97,7 +97,7 @@ def test_a_collective_starts_and_ends_on_all_ranks_at_once():
 def test_collectives_in_another_order_are_stuck():
     first, second = [[Op(rank, "all_reduce", part, lane=SEND) for rank in range(2)] for part in range(2)]
     plan = Plan(((first[0], second[0]), (second[1], first[1])))
-    with pytest.raises(StuckPlan, match="rank 0 waits at 0all_reduce0 for rank 1's 1all_reduce0"):
+    with pytest.raises(PlanError, match="rank 0 waits at 0all_reduce0 for rank 1's 1all_reduce0"):
         simulate(plan, AlphaBeta(1.0, 1.0))
     # On axes of their own, over links of their own, they do not wait for each other.
     mesh = Plan(tuple(tuple(op._replace(axis="ab"[op.part]) for op in row) for row in plan.rows))

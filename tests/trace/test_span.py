@@ -5,7 +5,7 @@ import pytest
 from parallel_lab.pipeline import one_f_one_b
 from parallel_lab.pipeline.needs import with_needs
 from parallel_lab.plan import RECV, SEND, Op, Plan, recv, send
-from parallel_lab.simulate import simulate
+from parallel_lab.simulate import CostModel, simulate
 from parallel_lab.trace import Sample, Span, Trace
 from parallel_lab.trace.span import MARK
 
@@ -91,16 +91,11 @@ def test_a_rank_s_own_window_begins_and_ends_with_its_own_work():
     assert trace.bubble_rate() == 0 and Trace(1, (work(0, 1, 2), work(0, 4, 5))).bubble_rate() == 1 / 2
 
 
-class Unit:
+class Unit(CostModel):
     """A forward and each half of a backward take one second."""
 
     def seconds(self, op):
         return 2.0 if op.kind == "B" else 1.0
-
-    def bytes(self, op):
-        return 0
-
-    held = bytes
 
 
 def steps(rows, count, microbatches):
