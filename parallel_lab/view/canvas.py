@@ -61,9 +61,8 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
     layout, counted = _small_enough(trace), counted_kinds(trace.spans)
     kinds = order(box.kind for box in layout.boxes)
     lines = list(dict.fromkeys(trace.spans[box.first].line for box in layout.boxes))
-    places = {"kind": kinds, "lane": list(layout.rows), "line": lines}
-    found = looks(kinds)
-    index = {name: {value: i for i, value in enumerate(values)} for name, values in places.items()}
+    lists = {"kind": kinds, "lane": layout.rows, "line": lines}
+    index = {name: {value: i for i, value in enumerate(values)} for name, values in lists.items()}
     return {
         "label": label,
         "text": summary(trace, times=True) if not slots else label,
@@ -74,7 +73,7 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
         "lanes": [{"name": lane_name(lane, layout.rows), "rows": rows} for lane, rows in layout.rows.items()],
         "kinds": [
             {"name": NAMES.get(kind, kind), "counted": kind in counted, "ink": look.ink, **look._asdict()}
-            for kind, look in ((kind, found[kind]) for kind in kinds)
+            for kind, look in looks(kinds).items()
         ],
         "lines": lines,
         "boxes": [_row(trace, layout, box, index, counted) for box in layout.boxes],
@@ -85,10 +84,8 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
 def _small_enough(trace: Trace) -> Layout:
     """The finest layout of at most `MOST_BOXES` boxes that merging can give."""
     columns = 1_000_000
-    layout = lay_out(trace, columns)
-    while len(layout.boxes) > MOST_BOXES and columns > 100:
+    while len((layout := lay_out(trace, columns)).boxes) > MOST_BOXES and columns > 100:
         columns //= 4
-        layout = lay_out(trace, columns)
     return layout
 
 

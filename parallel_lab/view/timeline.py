@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from parallel_lab.trace import Trace
 from parallel_lab.view.canvas import Canvas, payload
 from parallel_lab.view.chrome import save_chrome
 from parallel_lab.view.drawing import WIDTH_IN, Drawing
 from parallel_lab.view.figure import timeline_figure
-from parallel_lab.view.layout import lay_out
-from parallel_lab.view.slots import trace_of
-from parallel_lab.view.text import alt_text, summary, titled
+from parallel_lab.view.layout import band_names, lay_out, trace_of
+from parallel_lab.view.text import alt_text, summary
 
 _COLUMNS_PER_IN = 96
 
@@ -25,10 +21,13 @@ class Timeline(Drawing):
         slots: whether times are slots of a plan.
     """
 
-    def __init__(self, figure: Figure, *, alt: str, text: str, trace: Trace, slots: bool) -> None:
-        super().__init__(figure, alt=alt, text=text)
-        self.trace = trace
-        self.slots = slots
+    def __init__(self, source, title: str | None, names: Sequence[str] | None) -> None:
+        self.trace, self.slots = trace_of(source)
+        bands = band_names(self.trace, names)
+        layout = lay_out(self.trace, int(_COLUMNS_PER_IN * WIDTH_IN))
+        figure = timeline_figure(self.trace, layout, title, self.slots, bands)
+        shown = alt_text(self.trace, self.trace.simulated, self.slots)
+        super().__init__(figure, title, shown, summary(source, names=names))
 
     def interactive(self) -> Canvas:
         """A canvas to zoom and pan with mouse or keyboard, with a tooltip for each span."""
@@ -39,12 +38,7 @@ class Timeline(Drawing):
         save_chrome(self.trace, path)
 
 
-def draw(
-    source,
-    *,
-    title: str | None = None,
-    names: Sequence[str] | None = None,
-) -> Timeline:
+def draw(source, *, title: str | None = None, names: Sequence[str] | None = None) -> Timeline:
     """Draws what each rank did, or shall do, over time: one band a rank, computing above communicating.
 
     `source` is a run, a `Trace`, or a `Plan`, which is drawn in slots of equal length. Where memory was sampled, a
@@ -57,10 +51,4 @@ def draw(
         TypeError: `source` is none of the three.
         ValueError: there is not one name a rank, or the plan cannot finish.
     """
-    trace, slots = trace_of(source)
-    if names is not None and len(names) != trace.ranks:
-        raise ValueError(f"{len(names)} names for {trace.ranks} ranks: expected one a rank")
-    layout = lay_out(trace, int(_COLUMNS_PER_IN * WIDTH_IN))
-    figure = timeline_figure(trace, layout, title=title, slots=slots, names=names)
-    alt = titled(title, alt_text(trace, trace.simulated, slots))
-    return Timeline(figure, alt=alt, text=summary(source, names=names), trace=trace, slots=slots)
+    return Timeline(source, title, names)
