@@ -1,7 +1,5 @@
 """The commands of `plab`. Errors are one line, Ctrl-C ends with exit code 130."""
 
-import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,17 +13,16 @@ from parallel_lab.course import generate, page, progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.checks import grade
 from parallel_lab.course.questions import card, index
+from parallel_lab.course.typed import parse_number
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.runtime import LaunchError, Link, launch
 
 INTERRUPTED = 130
 _EXPECTED = (folders.CommandError, generate.BadSource, LaunchError, OSError, TypeError, ValueError)
-_SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
-_BYTES = {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 class Plab(click.Group):
-    """A group of commands. Each ends in one line where something is wrong, and with exit code 130 on Ctrl-C."""
+    """Ends each command in one line where something is wrong, and with exit code 130 on Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
@@ -62,10 +59,8 @@ def doctor_command() -> None:
       plab doctor
     """
     found = doctor.findings()
-    for finding in found:
-        click.echo(str(finding))
-    if not all(finding.well for finding in found):
-        sys.exit(1)
+    click.echo("\n".join(map(str, found)))
+    sys.exit(not all(finding.well for finding in found))
 
 
 @main.command("list")
@@ -118,15 +113,10 @@ def check_command(name: str, file: Path | None, no_save: bool) -> None:
     solved = True
     for exercise in wanted:
         fn = found.get(exercise.name)
-        if not callable(fn):
-            click.echo(f"{exercise.name}: {file.name} does not define it")
-            solved = False
-            continue
-        report = grade(exercise, fn, save=not no_save)
-        click.echo(repr(report))
-        solved = solved and report.passed
-    if not solved:
-        sys.exit(1)
+        report = grade(exercise, fn, save=not no_save) if callable(fn) else None
+        click.echo(report or f"{exercise.name}: {file.name} does not define it")
+        solved = solved and report is not None and report.passed
+    sys.exit(not solved)
 
 
 @main.command("progress")
@@ -137,14 +127,14 @@ def progress_command() -> None:
     Example:
       plab progress
     """
-    click.echo(repr(progress.progress_table()))
+    click.echo(progress.progress_table())
 
 
 @main.command("reset")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset_command(name: str, yes: bool) -> None:
-    """Put the empty exercise notebook NAME back; what you wrote is kept beside it as .bak.
+    """Put the empty exercise notebook NAME back; what you wrote is kept beside it as .bak1.
 
     \b
     Examples:
@@ -158,18 +148,12 @@ def reset_command(name: str, yes: bool) -> None:
     if target.is_file():
         if not yes:
             click.confirm(f"Replace {target} by the empty exercise?", abort=True)
-        kept = _free(target)
+        kept = progress.free(f"{target}.bak")
         shutil.copy2(target, kept)
         click.echo(f"your notebook is kept as {kept.name}")
     target.parent.mkdir(exist_ok=True)
     progress.replace(target, text)
     click.echo(f"{target.name} is empty again; close and reopen it in JupyterLab")
-
-
-def _free(target: Path) -> Path:
-    first = Path(f"{target}.bak")
-    later = (Path(f"{target}.bak{n}") for n in range(2, 10**6))
-    return first if not first.exists() else next(path for path in later if not path.exists())
 
 
 @main.command("run")
@@ -186,34 +170,13 @@ def run_command(target: str, ranks: int, link_text: str | None, timeout: float, 
       plab run train.py:main
       plab run train.py:main --ranks 8 --link 50us,1GB
     """
-    run = launch(load(target), ranks=ranks, link=parse_link(link_text), timeout=timeout, device=device)
+    link = parse_link(link_text)
+    run = launch(folders.function_of(target), ranks=ranks, link=link, timeout=timeout, device=device)
     for rank, result in enumerate(run.results):
         if result is not None:
             click.echo(f"rank {rank} returned {result!r}")
-    rows = [(str(r), f"{run.trace.bytes_sent(r):,}", f"{run.trace.messages(r):,}") for r in range(run.trace.ranks)]
-    click.echo(page.columns(("rank", "bytes sent", "messages"), rows))
-
-
-def load(target: str) -> Any:
-    """The function that `FILE.py:FUNCTION` names.
-
-    Raises:
-        CommandError: the file or the function is missing, or the file raised.
-    """
-    name, _, function = target.rpartition(":")
-    file = Path(name)
-    if not name or not function or not file.is_file():
-        raise folders.CommandError(f"{target!r}: expected FILE.py:FUNCTION with an existing file")
-    # Under a name that no module has, so that its functions travel to the ranks by value.
-    space: dict[str, Any] = {"__name__": "__plab__", "__file__": str(file)}
-    sys.path.insert(0, os.fspath(file.resolve().parent))
-    try:
-        exec(compile(file.read_text(encoding="utf-8"), os.fspath(file), "exec"), space)
-    except Exception as error:
-        raise folders.CommandError(f"{file}: {type(error).__name__}: {error}".split("\n")[0]) from None
-    if not callable(space.get(function)):
-        raise folders.CommandError(f"{file} has no function {function!r}")
-    return space[function]
+    rows = [(str(r), f"{run.trace.bytes_sent(r):,}", f"{run.trace.messages(r):,}") for r in range(ranks)]
+    click.echo(page.table(("rank", "bytes sent", "messages"), rows).text)
 
 
 def parse_link(text: str | None) -> Link | None:
@@ -224,7 +187,8 @@ def parse_link(text: str | None) -> Link | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"([\d.]+(?:e-?\d+)?)(s|ms|us)?,([\d.]+(?:e\d+)?)(B|kB|MB|GB)?(?:/s)?", text.strip())
-    if match is None:
-        raise ValueError(f"--link {text!r}: expected LATENCY,BANDWIDTH, for example 1ms,100MB")
-    return Link(float(match[1]) * _SECONDS[match[2] or ""], float(match[3]) * _BYTES[match[4] or ""])
+    try:
+        latency, bandwidth = text.split(",")
+        return Link(parse_number(latency, "s"), parse_number(bandwidth.removesuffix("/s"), "B"))
+    except ValueError:
+        raise ValueError(f"--link {text!r}: expected LATENCY,BANDWIDTH, for example 1ms,100MB") from None

@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,20 @@ MODULES = {
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Lines of the course's own code, to show in a cell or a terminal."""
+@dataclass(frozen=True, repr=False)
+class Listing(page.Shown):
+    """Lines of the course's own code."""
 
     names: str  # what is shown, `zero3.Zero3.unshard`
     file: Path  # where it stands
     code: str  # its lines
 
-    def _repr_html_(self) -> str:
-        link = page.link(self._where(), os.path.relpath(self.file))
-        return page.box([f"<p>{page.escape(self.names)} · {link}</p>", page.code(self.code)], f"Code of {self.names}")
-
-    def __repr__(self) -> str:
-        return f"# {self.names} · {self._where()}\n\n{self.code}"
-
-    def _where(self) -> str:
-        return self.file.relative_to(PACKAGE.parent).as_posix()
+    def as_page(self) -> page.Page:
+        """The lines, under a link to their file."""
+        place = self.file.relative_to(PACKAGE.parent).as_posix()
+        link = f'<a href="{escape(os.path.relpath(self.file))}">{escape(place)}</a>'
+        head = page.Part(f"<p>{escape(self.names)} · {link}</p>", f"# {self.names} · {place}\n")
+        return page.Page(f"Code of {self.names}", [head, page.code(self.code)])
 
 
 def show(what: Any, *parts: str, docstring: bool = False) -> Listing:

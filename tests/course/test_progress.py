@@ -101,10 +101,8 @@ def test_table_shows_what_is_recorded(file):
     progress.record_exercise("ring", 5, 5)
     progress.record_quiz("02-ring", 1, 2)
     table = progress.progress_table()
-    assert [row[:3] for row in table.rows] == [
-        ("exercise", "ring", "solved"),
-        ("self-check", "02-ring", "started, 50 %"),
-    ]
+    rows = [line.split()[:3] for line in repr(table).splitlines()[1:3]]
+    assert rows == [["exercise", "ring", "solved"], ["self-check", "02-ring", "started,"]]
     assert "<td>ring</td>" in table._repr_html_() and "ring" in repr(table)
 
 
@@ -121,4 +119,5 @@ def test_the_table_names_its_file_from_the_working_folder(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path / "notebooks")
     assert repr(progress.progress_table()).endswith("\n../progress.json")
     elsewhere = tmp_path.parent / "progress.json"
-    assert repr(progress.progress_table(elsewhere)).endswith(f"\n{elsewhere}")
+    monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(elsewhere))
+    assert repr(progress.progress_table()).endswith(f"\n{elsewhere}")
