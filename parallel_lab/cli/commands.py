@@ -37,42 +37,28 @@ class Plab(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-@click.group(cls=Plab, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Plab,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Examples: plab doctor, plab check 02_collectives, plab run train.py:main --ranks 4 --link 1ms,100MB",
+)
 @click.version_option(__version__, prog_name="plab")
 def main() -> None:
-    """Parallel Lab at the command line: what runs here, what is solved, and checks without a notebook.
-
-    \b
-    Examples:
-      plab doctor
-      plab check 02_collectives
-      plab run train.py:main --ranks 4 --link 1ms,100MB
-    """
+    """Parallel Lab at the command line: what runs here, what is solved, and checks without a notebook."""
 
 
-@main.command("doctor")
+@main.command("doctor", epilog="Example: plab doctor")
 def doctor_command() -> None:
-    """Say what will run where, and why. Exit code 1 if something is missing.
-
-    \b
-    Example:
-      plab doctor
-    """
+    """Say what will run where, and why. Exit code 1 if something is missing."""
     found = doctor.findings()
     click.echo("\n".join(map(str, found)))
     sys.exit(not all(finding.well for finding in found))
 
 
-@main.command("list")
+@main.command("list", epilog="Example: plab list 02")
 @click.argument("chapter", required=False)
 def list_command(chapter: str | None) -> None:
-    """List chapters with their exercises and questions; of one CHAPTER only, if given.
-
-    \b
-    Examples:
-      plab list
-      plab list 02
-    """
+    """List chapters with their exercises and questions; of one CHAPTER only, if given."""
     entries = progress.read()["exercises"]
     wanted = [one for one in TITLES if chapter is None or one == chapter.zfill(2)]
     if not wanted:
@@ -89,7 +75,7 @@ def list_command(chapter: str | None) -> None:
             click.echo(f"  {kind:<9} {name:<18} {title}  [{state}]")
 
 
-@main.command("check")
+@main.command("check", epilog="Examples: plab check 02_collectives, plab check 02 my_answers.ipynb")
 @click.argument("name")
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--no-save", is_flag=True, help="Leave the progress as it is.")
@@ -98,11 +84,6 @@ def check_command(name: str, file: Path | None, no_save: bool) -> None:
 
     Takes the functions out of FILE (default: exercises/NAME.ipynb) and runs their checks. Nothing else in the
     notebook runs.
-
-    \b
-    Examples:
-      plab check 02_collectives
-      plab check 02 my_answers.ipynb
     """
     file = file or folders.notebook_named(name, "exercises")
     stem = Path(name).name.removesuffix(".ipynb")
@@ -119,28 +100,17 @@ def check_command(name: str, file: Path | None, no_save: bool) -> None:
     sys.exit(not solved)
 
 
-@main.command("progress")
+@main.command("progress", epilog="Example: plab progress")
 def progress_command() -> None:
-    """Show what is solved.
-
-    \b
-    Example:
-      plab progress
-    """
+    """Show what is solved."""
     click.echo(progress.progress_table())
 
 
-@main.command("reset")
+@main.command("reset", epilog="Examples: plab reset 02, plab reset 02_collectives --yes")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset_command(name: str, yes: bool) -> None:
-    """Put the empty exercise notebook NAME back; what you wrote is kept beside it as .bak1.
-
-    \b
-    Examples:
-      plab reset 02
-      plab reset 02_collectives --yes
-    """
+    """Put the empty exercise notebook NAME back; what you wrote is kept beside it as .bak1."""
     source = folders.notebook_named(name, "solutions")
     top = source.parents[1]
     target = top / "exercises" / source.name
@@ -156,20 +126,14 @@ def reset_command(name: str, yes: bool) -> None:
     click.echo(f"{target.name} is empty again; close and reopen it in JupyterLab")
 
 
-@main.command("run")
+@main.command("run", epilog="Examples: plab run train.py:main, plab run train.py:main --ranks 8 --link 50us,1GB")
 @click.argument("target", metavar="FILE.py:FUNCTION")
 @click.option("--ranks", default=4, show_default=True, help="How many processes.")
 @click.option("--link", "link_text", metavar="LATENCY,BANDWIDTH", help="Emulate a slower network, e.g. 1ms,100MB.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds until ranks that hang are ended.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def run_command(target: str, ranks: int, link_text: str | None, timeout: float, device: str) -> None:
-    """Run a function of a file on real ranks and show what it returned and sent.
-
-    \b
-    Examples:
-      plab run train.py:main
-      plab run train.py:main --ranks 8 --link 50us,1GB
-    """
+    """Run a function of a file on real ranks and show what it returned and sent."""
     link = parse_link(link_text)
     run = launch(folders.function_of(target), ranks=ranks, link=link, timeout=timeout, device=device)
     for rank, result in enumerate(run.results):

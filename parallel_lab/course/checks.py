@@ -5,7 +5,7 @@ itself does not fail. How it is graded stands in `parallel_lab.grading`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parallel_lab.course import page, progress
@@ -41,11 +41,6 @@ class Report(page.Shown):
     said: str = ""  # what else the learner must know: not started, not a function, progress not saved
 
     @property
-    def count(self) -> int:
-        """How many tests passed."""
-        return sum(v.state == PASSED for v in self.verdicts)
-
-    @property
     def passed(self) -> bool:
         """Whether every test passed, and there was one."""
         return self.score == 1
@@ -53,7 +48,11 @@ class Report(page.Shown):
     @property
     def score(self) -> float:
         """The share of tests that passed, from 0 to 1."""
-        return self.count / len(self.verdicts) if self.verdicts else 0.0
+        return self._count / len(self.verdicts) if self.verdicts else 0.0
+
+    @property
+    def _count(self) -> int:
+        return sum(v.state == PASSED for v in self.verdicts)
 
     @property
     def headline(self) -> str:
@@ -61,7 +60,7 @@ class Report(page.Shown):
         if not self.verdicts:
             return f"{self.exercise.name}: not started"
         result = "solved" if self.passed else "not yet"
-        return f"{self.exercise.name}: {result}, {self.count} of {len(self.verdicts)} tests passed"
+        return f"{self.exercise.name}: {result}, {self._count} of {len(self.verdicts)} tests passed"
 
     @property
     def run(self) -> Outcome | None:
@@ -113,11 +112,8 @@ class Report(page.Shown):
 def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = True) -> Report:
     """Grades `fn` as the answer to exercise `name` and records the result in the learner's progress.
 
-    Args:
-        name: of the exercise, which is also that of the function asked for.
-        fn: the learner's function. Without it, or with a stub, the report says that the exercise was not started.
-        seeds: to repeat an earlier check with the same inputs; its report names them.
-        save: whether to record the result.
+    Without `fn`, or with a stub, the report says that the exercise was not started. `seeds` repeat an earlier check
+    with the same inputs; its report names them.
 
     Raises:
         UnknownName: there is no exercise `name`.
@@ -143,8 +139,7 @@ def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: boo
             said = f"{exercise.name} still raises NotImplementedError: replace it by your answer."
             return Report(exercise, said=said)
     report = Report(exercise, verdicts)
-    said = progress.record_exercise(exercise.name, report.count, len(verdicts)) if save else ""
-    return Report(exercise, verdicts, said)
+    return replace(report, said=progress.record_exercise(exercise.name, report.score)) if save else report
 
 
 def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:

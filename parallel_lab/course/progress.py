@@ -48,12 +48,13 @@ def read() -> Entries:
         return _parse("{}")
 
 
-def record_exercise(name: str, passed: int, total: int) -> str:
-    """Counts one check of exercise `name` that passed `passed` of `total` tests; the best score is kept."""
-    share = passed / total
-    return _update(
-        "exercises", name, lambda entry: _scored(entry, share) | {"last": share, "checks": entry.get("checks", 0) + 1}
-    )
+def record_exercise(name: str, share: float) -> str:
+    """Counts one check of exercise `name` that passed `share` of the tests, from 0 to 1; the best one is kept."""
+
+    def change(entry: Entry) -> Entry:
+        return _scored(entry, share) | {"last": share, "checks": entry.get("checks", 0) + 1}
+
+    return _update("exercises", name, change)
 
 
 def record_hint(name: str, shown: int) -> str:
@@ -61,9 +62,9 @@ def record_hint(name: str, shown: int) -> str:
     return _update("exercises", name, lambda entry: entry | {"hints": max(shown, entry.get("hints", 0))})
 
 
-def record_quiz(name: str, right: int, total: int) -> str:
-    """Notes that `right` of `total` questions of self-check `name` are answered."""
-    return _update("quizzes", name, lambda entry: _scored(entry, right / total))
+def record_quiz(name: str, share: float) -> str:
+    """Notes that `share` of the questions of self-check `name`, from 0 to 1, are answered."""
+    return _update("quizzes", name, lambda entry: _scored(entry, share))
 
 
 def _scored(entry: Entry, share: float) -> Entry:

@@ -18,6 +18,11 @@ from parallel_lab.course.typed import off_by, parse_number
 _LETTERS = "abcdefghij"
 
 
+def lettered(options: Sequence[str]) -> list[str]:
+    """The options as they are shown."""
+    return [f"{letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False)]
+
+
 @dataclass(frozen=True)
 class Choice:
     """A multiple-choice question; a notebook writes `choice(...)`.
@@ -31,6 +36,7 @@ class Choice:
     answer: int | str  # the right option, or its place from 0
     why: str  # shown once the right option was picked, and under the folded answer
     notes: Sequence[str] = ()  # for each option, what picking it tells of a misunderstanding; empty, or one an option
+    unit = ""
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.options) <= len(_LETTERS) or not 0 <= self.place < len(self.options):
@@ -44,19 +50,9 @@ class Choice:
         return list(self.options).index(self.answer) if isinstance(self.answer, str) else self.answer
 
     @property
-    def asked(self) -> str:
-        """The question as it is shown."""
-        return self.question
-
-    @property
-    def lines(self) -> list[str]:
-        """The options as they are shown below it."""
-        return [f"{letter}) {option}" for letter, option in zip(_LETTERS, self.options, strict=False)]
-
-    @property
     def shown_answer(self) -> str:
         """The right option, as folded away."""
-        return self.lines[self.place]
+        return lettered(self.options)[self.place]
 
     def feedback(self, given: int | None) -> tuple[bool, str]:
         """Whether option `given` is right, and what to say about it."""
@@ -69,7 +65,7 @@ class Choice:
 
     def input(self, number: int) -> widgets.RadioButtons:
         """The widget to answer with."""
-        options = [(line, i) for i, line in enumerate(self.lines)]
+        options = [(line, i) for i, line in enumerate(lettered(self.options))]
         wide = widgets.Layout(width="auto")
         return widgets.RadioButtons(options=options, value=None, layout=wide, tooltip=f"Options of question {number}")
 
@@ -83,12 +79,7 @@ class Number:
     tolerance: float = 0.01  # relative
     unit: str = ""
     why: str = ""
-    lines = ()
-
-    @property
-    def asked(self) -> str:
-        """The question as it is shown."""
-        return f"{self.question} (in {self.unit})" if self.unit else self.question
+    options = ()
 
     @property
     def shown_answer(self) -> str:
@@ -127,12 +118,16 @@ class Quiz(page.Shown):
         right, said = self.questions[place].feedback(given)
         if right:
             self.solved.add(place)
-        warning = progress.record_quiz(self.name, len(self.solved), len(self.questions))
+        warning = progress.record_quiz(self.name, len(self.solved) / len(self.questions))
         return right, f"{said} {warning}".strip()
 
     def form(self) -> widgets.VBox:
         """The widgets: for each question its text, an input, a button and room for feedback."""
         return widgets.VBox([self._row(place) for place in range(len(self.questions))])
+
+    def _asked(self, place: int) -> page.Part:
+        one = self.questions[place]
+        return page.paragraph(f"{place + 1}. {one.question}{f' (in {one.unit})' if one.unit else ''}")
 
     def _row(self, place: int) -> widgets.VBox:
         one = self.questions[place]
@@ -145,8 +140,7 @@ class Quiz(page.Shown):
             feedback.value = f'<p role="status" lang="en">{"✓" if right else "✗"} {page.escape(said)}</p>'
 
         button.on_click(clicked)
-        text = widgets.HTML(page.paragraph(f"{place + 1}. {one.asked}").html)
-        return widgets.VBox([text, field, button, feedback])
+        return widgets.VBox([widgets.HTML(self._asked(place).html), field, button, feedback])
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         bundle = dict(self.form()._repr_mimebundle_() or {})  # the widget view, which JupyterLab prefers
@@ -155,9 +149,9 @@ class Quiz(page.Shown):
     def as_page(self) -> page.Page:
         """The questions; a terminal leaves the answers out."""
         parts = [page.paragraph("Self-check", "head")]
-        for place, one in enumerate(self.questions, 1):
-            parts.append(page.paragraph(f"{place}. {one.asked}"))
-            parts += [page.paragraph(line, indent=3) for line in one.lines]
+        for place, one in enumerate(self.questions):
+            parts.append(self._asked(place))
+            parts += [page.paragraph(line, indent=3) for line in lettered(one.options)]
             answer = page.paragraph(one.shown_answer).html + page.paragraph(one.why).html
             parts.append(page.folded("Answer", page.Part(answer, ""))._replace(text=None))
         return page.Page(f"Self-check {self.name}", parts)

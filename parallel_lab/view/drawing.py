@@ -40,13 +40,7 @@ _LABEL_IMAGE = (
 
 
 class Drawing:
-    """A picture, what it shows in words, and its numbers in text.
-
-    Attributes:
-        figure: the matplotlib figure.
-        alt: the alternative text of the image: the title, if there is one, and what is drawn.
-        text: what stands below the image.
-    """
+    """A picture, what it shows in words (`alt`), and its numbers (`text`), which stand below the image."""
 
     def __init__(self, figure: Figure, title: str | None, shown: str, text: str) -> None:
         self.figure = figure

@@ -78,20 +78,13 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Boxes, and what they need to be drawn.
+    """Boxes, and what they need to be drawn."""
 
-    Attributes:
-        ranks: the number of bands.
-        start_s, end_s: the first start and the last end, in seconds.
-        rows: for each lane in use, from top to bottom, how many rows it has.
-        boxes: ordered by rank, lane and start.
-    """
-
-    ranks: int
-    start_s: float
-    end_s: float
-    rows: dict[str, int]
-    boxes: tuple[Box, ...]
+    ranks: int  # the number of bands
+    start_s: float  # the first start
+    end_s: float  # the last end
+    rows: dict[str, int]  # for each lane in use, from top to bottom, how many rows it has
+    boxes: tuple[Box, ...]  # ordered by rank, lane and start
 
     @property
     def duration_s(self) -> float:

@@ -15,6 +15,7 @@ from parallel_lab.view.drawing import WIDTH_IN, Drawing, panels
 from parallel_lab.view.style import FAINT, INK, Look, numbered, settings
 from parallel_lab.view.text import table
 
+Names = Sequence[str]
 Cells = Sequence[Sequence[str]]
 _HALO = [withStroke(linewidth=2.0, foreground="white", alpha=0.9)]
 _EMPTY: dict[str, Any] = {"facecolor": "#FFFFFF", "edgecolor": FAINT}
@@ -27,8 +28,8 @@ _RANK_IN = 1.05  # a cell of a mesh
 @settings()
 def grid(
     sheets: Mapping[str, Cells],
-    rows: Sequence[str],
-    columns: Sequence[str],
+    rows: Names,
+    columns: Names,
     *,
     xlabel: str = "",
     ylabel: str = "",
@@ -52,9 +53,10 @@ def grid(
     figure, axes = panels(len(sheets), across, width_in, panel_in, title)
     longest = max((len(line) for word in looks for line in word.split("\n")), default=1)
     size = max(5.5, min(8.0, 62 * width_in / across / len(columns) / longest / 0.75))
-    for ax, cells in zip(axes, sheets.values(), strict=True):
+    for ax, (heading, cells) in zip(axes, sheets.items(), strict=True):
         _write_cells(ax, cells, looks, size)
-    _label(axes, sheets, rows, columns, across, xlabel, ylabel, labelsize=7.0)
+        _label(ax, heading, rows, columns, 7.0)
+    _label_outer(axes, across, xlabel, ylabel)
     shown = f"Grid of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(sheets)}."
     return Drawing(figure, title, shown, _side_by_side(sheets, rows, columns, across))
 
@@ -62,8 +64,8 @@ def grid(
 @settings()
 def heatmap(
     matrices: Mapping[str, Sequence[Sequence[float]]],
-    rows: Sequence[str],
-    columns: Sequence[str],
+    rows: Names,
+    columns: Names,
     *,
     xlabel: str = "",
     ylabel: str = "",
@@ -90,16 +92,17 @@ def heatmap(
     shades = mpl.colormaps["Blues"].resampled(_SHADES)
     panel_in = 0.7 + (width_in / across - 0.6) * len(rows) / len(columns)
     figure, axes = panels(len(arrays), across, width_in, panel_in, title)
-    for ax, array in zip(axes, arrays.values(), strict=True):
-        ax.imshow(array, cmap=shades, norm=scale, aspect="auto", interpolation="nearest")
     longest = max(map(len, columns))
     collide = longest > 1 and longest * _CHARACTER_IN * len(columns) > width_in / across - 0.7
-    _label(axes, arrays, rows, columns, across, xlabel, ylabel, labelsize=6.5, turn=90 if collide else 0)
+    for ax, (name, array) in zip(axes, arrays.items(), strict=True):
+        ax.imshow(array, cmap=shades, norm=scale, aspect="auto", interpolation="nearest")
+        _label(ax, name, rows, columns, 6.5, turn=90 if collide else 0)
+    _label_outer(axes, across, xlabel, ylabel)
     figure.colorbar(ScalarMappable(scale, shades), ax=axes, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
-    shown = f"Heatmap of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(arrays)}."
     text = {"": list(arrays), "cells": [f"{len(rows)} x {len(columns)}"] * len(arrays)}
     if show_values:
         text["largest"] = [f"{array.max():.3g}" for array in arrays.values()]
+    shown = f"Heatmap of {ylabel or 'rows'} by {xlabel or 'columns'}: {', '.join(arrays)}."
     return Drawing(figure, title, shown, table(text))
 
 
@@ -114,22 +117,25 @@ def draw_mesh(mesh, *, title: str | None = None) -> Drawing:
         ValueError: an axis is missing or empty.
     """
     names, ranks = _mesh_of(mesh)
-    sheets = ranks.reshape(-1, *ranks.shape[-2:]) if ranks.ndim > 1 else ranks.reshape(1, 1, -1)
-    outer = [", ".join(map("{} {}".format, names[:-2], place)) for place in np.ndindex(ranks.shape[:-2])]
+    if ranks.ndim == 1:
+        names, ranks = ["", *names], ranks[None]
+    outer = [", ".join(map("{} {}".format, names, place)) for place in np.ndindex(ranks.shape[:-2])]
+    sheets = ranks.reshape(-1, *ranks.shape[-2:])
     last = {f"rank {rank}": str(place[-1]) for place, rank in np.ndenumerate(ranks)}
-    panel_in = _RANK_IN * sheets.shape[2] + 0.5
+    panel_in = _RANK_IN * ranks.shape[-1] + 0.5
     across = max(1, min(len(sheets), int(WIDTH_IN / panel_in)))
     drawing = grid(
         {name: [[f"rank {rank}" for rank in row] for row in sheet] for name, sheet in zip(outer, sheets, strict=True)},
-        [f"{names[-2]} {i}" for i in range(sheets.shape[1])] if ranks.ndim > 1 else [""],
-        [f"{names[-1]} {i}" for i in range(sheets.shape[2])],
+        [f"{names[-2]} {i}" if names[-2] else "" for i in range(ranks.shape[-2])],
+        [f"{names[-1]} {i}" for i in range(ranks.shape[-1])],
         by=last.__getitem__,
         across=across,
         title=title,
         width_in=min(WIDTH_IN, max(3.5, across * panel_in)),
     )
     groups = {name: np.moveaxis(ranks, axis, -1).reshape(-1, ranks.shape[axis]) for axis, name in enumerate(names)}
-    drawing.text = "\n".join(f"{name}: groups {' '.join(map(str, rows.tolist()))}" for name, rows in groups.items())
+    lines = [f"{name}: groups {' '.join(map(str, rows.tolist()))}" for name, rows in groups.items() if name]
+    drawing.text = "\n".join(lines)
     return drawing
 
 
@@ -144,7 +150,7 @@ def _mesh_of(mesh) -> tuple[list[str], np.ndarray]:
     return list(mesh.mesh_dim_names or [f"axis {i}" for i in range(ranks.ndim)]), ranks
 
 
-def _check(sheets: Mapping[str, Sequence], rows: Sequence[str], columns: Sequence[str], what: str) -> None:
+def _check(sheets: Mapping[str, Sequence], rows: Names, columns: Names, what: str) -> None:
     if not (sheets and rows and columns):
         raise ValueError("nothing to draw: no panel, row or column")
     for heading, cells in sheets.items():
@@ -152,26 +158,19 @@ def _check(sheets: Mapping[str, Sequence], rows: Sequence[str], columns: Sequenc
             raise ValueError(f"{heading}: expected {len(rows)} rows of {len(columns)} {what}")
 
 
-def _label(
-    axes: Sequence[Axes],
-    headings: Mapping[str, Any],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    across: int,
-    xlabel: str,
-    ylabel: str,
-    labelsize: float,
-    turn: int = 0,
-) -> None:
-    """Each panel's heading and names; what rows are, left of each line, and what columns are, under the last panels."""
-    for i, (ax, heading) in enumerate(zip(axes, headings, strict=True)):
-        ax.set_title(heading, color=INK)
-        ax.set_xticks(range(len(columns)), columns, rotation=turn)
-        ax.set_yticks(range(len(rows)), rows)
-        ax.tick_params(length=0, labelsize=labelsize)
-        ax.spines[:].set_visible(False)
-        ax.set_xlabel(xlabel if i + across >= len(axes) else "")
-        ax.set_ylabel(ylabel if i % across == 0 else "")
+def _label(ax: Axes, heading: str, rows: Names, columns: Names, size: float, turn: int = 0) -> None:
+    ax.set_title(heading, color=INK)
+    ax.set_xticks(range(len(columns)), columns, rotation=turn)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0, labelsize=size)
+    ax.spines[:].set_visible(False)
+
+
+def _label_outer(axes: Sequence[Axes], across: int, xlabel: str, ylabel: str) -> None:
+    for ax in axes[::across]:
+        ax.set_ylabel(ylabel)
+    for ax in axes[-across:]:  # the last of each column
+        ax.set_xlabel(xlabel)
 
 
 def _looks(sheets: Mapping[str, Cells], by: Callable[[str], str]) -> dict[str, Look]:
@@ -191,7 +190,7 @@ def _write_cells(ax: Axes, cells: Cells, looks: Mapping[str, Look], size: float)
     ax.set(xlim=(-0.5, len(cells[0]) - 0.5), ylim=(len(cells) - 0.5, -0.5))
 
 
-def _side_by_side(sheets: Mapping[str, Cells], rows: Sequence[str], columns: Sequence[str], across: int) -> str:
+def _side_by_side(sheets: Mapping[str, Cells], rows: Names, columns: Names, across: int) -> str:
     """Each panel as a table under its heading, a dash where a cell is empty; side by side where they fit."""
     blocks = []
     for heading, cells in sheets.items():
