@@ -65,14 +65,13 @@ def list_command(chapter: str | None) -> None:
         raise folders.CommandError(f"there is no chapter {chapter!r}; there are {min(TITLES)} to {max(TITLES)}")
     for one in wanted:
         click.echo(f"{one} {TITLES[one]}")
-        rows = [
-            ("exercise", e.name, f"{e.title} ({e.level}, {e.minutes} min)", progress.state(entries.get(e.name, {})))
-            for e in EXERCISES.values()
-            if e.chapter == one
-        ]
-        rows += [(q.kind, q.id, q.ask, card(q).status or "no card yet") for q in index().values() if q.chapter == one]
-        for kind, name, title, state in rows:
-            click.echo(f"  {kind:<9} {name:<18} {title}  [{state}]")
+        for e in EXERCISES.values():
+            if e.chapter == one:
+                state = progress.state(entries.get(e.name, {}))
+                click.echo(f"  exercise  {e.name:<18} {e.title} ({e.level}, {e.minutes} min)  [{state}]")
+        for q in index().values():
+            if q.chapter == one:
+                click.echo(f"  {q.kind:<9} {q.id:<18} {q.ask}  [{card(q).status or 'no card yet'}]")
 
 
 @main.command("check", epilog="Examples: plab check 02_collectives, plab check 02 my_answers.ipynb")

@@ -21,11 +21,7 @@ class CommandError(Exception):
 
 
 def root() -> Path:
-    """The folder that holds `solutions` and `exercises`: above the working folder, else beside the package.
-
-    Raises:
-        CommandError: neither place has them.
-    """
+    """The folder that holds `solutions` and `exercises`: above the working folder, else beside the package."""
     for folder in (progress.home(), Path(parallel_lab.__file__).parents[1]):
         if (folder / "solutions").is_dir() or any((folder / "exercises").glob("*.ipynb")):
             return folder
@@ -33,11 +29,7 @@ def root() -> Path:
 
 
 def notebook_named(name: str, folder: str) -> Path:
-    """`<folder>/NN_name.ipynb` for `02`, `02_collectives` or the file's name.
-
-    Raises:
-        CommandError: no notebook has this name, or more than one has.
-    """
+    """`<folder>/NN_name.ipynb` for `02`, `02_collectives` or the file's name."""
     stem = Path(name).name.removesuffix(".ipynb")
     files = sorted((root() / folder).glob("*.ipynb"))
     found = [file for file in files if file.stem == stem or file.stem.split("_")[0] == stem.zfill(2)]
@@ -48,11 +40,7 @@ def notebook_named(name: str, folder: str) -> Path:
 
 
 def functions_in(file: Path) -> dict[str, Any]:
-    """What the code cells of a notebook define. Runs imports, definitions and assignments, and no other statement.
-
-    Raises:
-        CommandError: a cell cannot be read or run; the message names it.
-    """
+    """What the code cells of a notebook define. Runs imports, definitions and assignments, and no other statement."""
     try:
         notebook = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)
     except Exception as error:  # nbformat raises many kinds; all mean the same to the reader
@@ -73,11 +61,7 @@ def functions_in(file: Path) -> dict[str, Any]:
 
 
 def function_of(target: str) -> Any:
-    """The function that `FILE.py:FUNCTION` names.
-
-    Raises:
-        CommandError: the file or the function is missing, or the file raised.
-    """
+    """The function that `FILE.py:FUNCTION` names."""
     name, _, function = target.rpartition(":")
     file = Path(name)
     if not name or not function or not file.is_file():

@@ -11,6 +11,7 @@ cell ids stay. The same source always gives the same bytes.
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -31,27 +32,19 @@ def strip(source: str, where: str = "cell") -> str:
     Raises:
         BadSource: the markers are unbalanced; the message names `where`.
     """
-    kept: list[str] = []
-    shown: list[str] = []
-    indent = None
-    for line in source.split("\n"):
-        text = line.strip()
-        if text == BEGIN:
-            if indent is not None:
-                raise BadSource(f"{where}: {BEGIN} inside a solution")
-            indent, shown = line[: len(line) - len(line.lstrip())], []
-        elif text == END:
-            if indent is None:
-                raise BadSource(f"{where}: {END} without {BEGIN}")
-            kept += [indent + one for one in shown or [STUB]]
-            indent = None
-        elif indent is None:
-            kept.append(line)
-        elif text.startswith(SHOWN):
-            shown.append(text.removeprefix(SHOWN).removeprefix(" "))
-    if indent is not None:
-        raise BadSource(f"{where}: {BEGIN} without {END}")
-    return "\n".join(kept)
+
+    def shown(solution: re.Match) -> str:
+        indent, body = solution.groups()
+        if BEGIN in body:
+            raise BadSource(f"{where}: {BEGIN} inside a solution")
+        lines = re.findall(rf"^\s*{re.escape(SHOWN)} ?(.*)$", body, re.MULTILINE)
+        return "\n".join(indent + line for line in lines or [STUB])
+
+    stripped = re.sub(rf"^(.*){BEGIN}\n((?:.*\n)*?) *{END}$", shown, source, flags=re.MULTILINE)
+    for marker, other in ((BEGIN, END), (END, BEGIN)):
+        if marker in stripped:
+            raise BadSource(f"{where}: {marker} without {other}")
+    return stripped
 
 
 def exercise_of(solution: NotebookNode, name: str) -> NotebookNode:

@@ -43,9 +43,9 @@ def location() -> Path:
 def read() -> Entries:
     """What is recorded, by kind and name; empty where nothing is, or where the file cannot be read."""
     try:
-        return _parse(location().read_text(encoding="utf-8"))
+        return _load(location())
     except (OSError, ValueError):
-        return _parse("{}")
+        return {kind: {} for kind in KINDS}
 
 
 def record_exercise(name: str, share: float) -> str:
@@ -101,7 +101,14 @@ def _update(kind: str, name: str, change: Callable[[Entry], Entry]) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         # A lock file of its own: the progress file is replaced, and a lock on it would go with the old one.
         with FileLock(f"{file}.lock"):
-            entries, said = _load_or_set_aside(file)
+            said = ""
+            try:
+                entries = _load(file)
+            except ValueError:  # not UTF-8, not JSON, or not ours
+                aside = free(f"{file}.damaged-")
+                file.replace(aside)
+                entries = _load(file)
+                said = f"The progress file was damaged; it is kept as {aside.name}, and a new one was begun."
             entries[kind][name] = change(entries[kind].get(name, {}))
             replace(file, json.dumps({"version": 1, **entries}, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
             return said
@@ -109,28 +116,13 @@ def _update(kind: str, name: str, change: Callable[[Entry], Entry]) -> str:
         return f"Progress was not saved: {file}: {error.strerror or error}."
 
 
-def _parse(text: str) -> Entries:
-    data = json.loads(text)
-    if not isinstance(data, dict):
+def _load(file: Path) -> Entries:
+    data = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    groups = [data.get(kind, {}) for kind in KINDS] if isinstance(data, dict) else [data]
+    entries = [entry for group in groups if isinstance(group, dict) for entry in group.values()]
+    if not all(isinstance(one, dict) for one in groups + entries):
         raise ValueError("not a progress file")
-    found = {kind: data.get(kind, {}) for kind in KINDS}
-    if not all(
-        isinstance(group, dict) and all(isinstance(e, dict) for e in group.values()) for group in found.values()
-    ):
-        raise ValueError("not a progress file")
-    return found
-
-
-def _load_or_set_aside(file: Path) -> tuple[Entries, str]:
-    """The entries in `file` and nothing to say, or no entries and where the damaged file went."""
-    if not file.exists():
-        return _parse("{}"), ""
-    try:
-        return _parse(file.read_text(encoding="utf-8")), ""
-    except ValueError:  # not UTF-8, not JSON, or not ours
-        aside = free(f"{file}.damaged-")
-        file.replace(aside)
-        return _parse("{}"), f"The progress file was damaged; it is kept as {aside.name}, and a new one was begun."
+    return dict(zip(KINDS, groups, strict=True))
 
 
 def free(start: str) -> Path:

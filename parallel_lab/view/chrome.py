@@ -76,16 +76,14 @@ def messages(trace: Trace) -> list[tuple[int, int]]:
 
     A message is known by its ranks and by what names its op; equal ones pair up in order of issue.
     """
-    waiting: dict[Op, list[int]] = defaultdict(list)
+    sends: dict[Op, list[int]] = defaultdict(list)
+    receives: dict[Op, list[int]] = defaultdict(list)
     for i, s in enumerate(trace.spans):
-        if s.lane == RECV and s.peer >= 0:
-            waiting[s.op.sender()].append(i)
-    pairs = []
-    for i, s in enumerate(trace.spans):
-        receives = waiting.get(s.op._replace(kind="send")) if s.lane == SEND and s.peer >= 0 else None
-        if receives:
-            pairs.append((i, receives.pop(0)))
-    return pairs
+        if s.peer >= 0 and s.lane == SEND:
+            sends[s.op._replace(kind="send")].append(i)
+        elif s.peer >= 0 and s.lane == RECV:
+            receives[s.op.sender()].append(i)
+    return sorted(pair for op in sends for pair in zip(sends[op], receives[op], strict=False))
 
 
 def _arrows(trace: Trace, threads: list[int]) -> Iterator[dict]:

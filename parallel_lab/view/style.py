@@ -111,11 +111,10 @@ def looks(kinds: Sequence[str]) -> dict[str, Look]:
     process; where two of them meet at one look, the later in the alphabet moves to the next free one.
     """
     found = {kind: KINDS[kind] for kind in kinds if kind in KINDS}
-    for own, kind in enumerate(sorted(set(kinds) - set(found))):
+    for kind in sorted(set(kinds) - set(found)):
         at = zlib.crc32(kind.encode()) % len(_SPARE)
-        while _SPARE[at] in found.values() and own < len(_SPARE):
-            at = (at + 1) % len(_SPARE)
-        found[kind] = _SPARE[at]
+        free = (look for look in _SPARE[at:] + _SPARE[:at] if look not in found.values())
+        found[kind] = next(free, _SPARE[at])
     return {kind: found[kind] for kind in kinds}
 
 
