@@ -88,7 +88,7 @@ class Report(page.Shown):
             parts.append(page.paragraph(f"{MARKS[v.state]} {v.state}: {v.title}", indent=2))
             first, _, rest = v.seen.partition("\n")
             parts += [page.paragraph(first, indent=6)] if first else []
-            parts += [page.preformatted(rest, indent=6)] if rest else []
+            parts += [page.paragraph(rest, indent=6, tag="pre")] if rest else []
             parts += [page.paragraph(text, "small", indent=6) for text in (v.advice, *self._again(v.run)) if text]
         parts += [page.paragraph(self.said)] if self.said else []
         look = "good" if self.passed else "bad" if self.verdicts else "note"

@@ -73,15 +73,10 @@ def markdown(text: str) -> Part:
     return Part(_MARKDOWN.render(_CHINESE_BREAK.sub("", text)), text)
 
 
-def paragraph(text: str, kind: str = "", lang: str = "", indent: int = 0) -> Part:
+def paragraph(text: str, kind: str = "", lang: str = "", indent: int = 0, tag: str = "p") -> Part:
     """A paragraph. `kind` is `head`, `small` or empty; `lang` is set where it is not English; a terminal indents."""
     attributes = (f' class="plab-{kind}"' if kind else "") + (f' lang="{lang}"' if lang else "")
-    return Part(f"<p{attributes}>{escape(text)}</p>", textwrap.indent(text, " " * indent))
-
-
-def preformatted(text: str, indent: int = 0) -> Part:
-    """Lines that stay as they are."""
-    return Part(f"<pre>{escape(text)}</pre>", textwrap.indent(text, " " * indent))
+    return Part(f"<{tag}{attributes}>{escape(text)}</{tag}>", textwrap.indent(text, " " * indent))
 
 
 def folded(summary: str, inside: Part, lang: str = "") -> Part:

@@ -18,8 +18,7 @@ from parallel_lab.course.typed import off_by, parse_number
 _LETTERS = "abcdefghij"
 
 
-def lettered(options: Sequence[str]) -> list[str]:
-    """The options as they are shown."""
+def _lettered(options: Sequence[str]) -> list[str]:
     return [f"{letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False)]
 
 
@@ -52,7 +51,7 @@ class Choice:
     @property
     def shown_answer(self) -> str:
         """The right option, as folded away."""
-        return lettered(self.options)[self.place]
+        return _lettered(self.options)[self.place]
 
     def feedback(self, given: int | None) -> tuple[bool, str]:
         """Whether option `given` is right, and what to say about it."""
@@ -65,7 +64,7 @@ class Choice:
 
     def input(self, number: int) -> widgets.RadioButtons:
         """The widget to answer with."""
-        options = [(line, i) for i, line in enumerate(lettered(self.options))]
+        options = [(line, i) for i, line in enumerate(_lettered(self.options))]
         wide = widgets.Layout(width="auto")
         return widgets.RadioButtons(options=options, value=None, layout=wide, tooltip=f"Options of question {number}")
 
@@ -151,7 +150,7 @@ class Quiz(page.Shown):
         parts = [page.paragraph("Self-check", "head")]
         for place, one in enumerate(self.questions):
             parts.append(self._asked(place))
-            parts += [page.paragraph(line, indent=3) for line in lettered(one.options)]
+            parts += [page.paragraph(line, indent=3) for line in _lettered(one.options)]
             answer = page.paragraph(one.shown_answer).html + page.paragraph(one.why).html
             parts.append(page.folded("Answer", page.Part(answer, ""))._replace(text=None))
         return page.Page(f"Self-check {self.name}", parts)

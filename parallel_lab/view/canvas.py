@@ -50,7 +50,10 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
     them lane, kind and line are indices into the lists of that name; mb is the round where a collective counts rounds.
     `memory` holds (time_s, bytes) per rank.
     """
-    layout, counted = _small_enough(trace), counted_kinds(trace.spans)
+    columns = 1_000_000  # the finest layout that is small enough
+    while len((layout := lay_out(trace, columns)).boxes) > MOST_BOXES and columns > 100:
+        columns //= 4
+    counted = counted_kinds(trace.spans)
     kinds = order(box.kind for box in layout.boxes)
     lines = list(dict.fromkeys(trace.spans[box.first].line for box in layout.boxes))
     lists = {"kind": kinds, "lane": layout.rows, "line": lines}
@@ -71,14 +74,6 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
         "boxes": [_row(trace, layout, box, index, counted) for box in layout.boxes],
         "memory": [_levels(trace, layout, rank) for rank in range(trace.ranks)] if trace.memory else [],
     }
-
-
-def _small_enough(trace: Trace) -> Layout:
-    """The finest layout of at most `MOST_BOXES` boxes that merging can give."""
-    columns = 1_000_000
-    while len((layout := lay_out(trace, columns)).boxes) > MOST_BOXES and columns > 100:
-        columns //= 4
-    return layout
 
 
 def _row(trace: Trace, layout: Layout, box: Box, index: dict[str, dict[str, int]], counted: dict[str, str]) -> list:

@@ -86,8 +86,11 @@ def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str]) 
     memory = bool(trace.memory)
     bands = _Bands(layout, memory)
     figure = Figure(figsize=(WIDTH_IN, 1.0))
-    legend = _legend(figure, order(box.kind for box in layout.boxes)) if layout.boxes else None
-    low = _AXIS + (legend.get_window_extent().height / figure.dpi if legend else 0.0)
+    low, legend = _AXIS, None
+    if kinds := order(box.kind for box in layout.boxes):
+        words = [f"{kind}: {NAMES[kind]}" if kind in NAMES else kind for kind in kinds]
+        legend = legend_below(figure, swatches(kinds), words, loc="lower center", long=2.2)
+        low += legend.get_window_extent().height / figure.dpi
     height_in = (_TOP_TITLE if title else _TOP) + bands.height + low
     axes_in = WIDTH_IN - _LEFT - (_RIGHT_MEMORY if memory else _RIGHT)
     figure.set_size_inches(WIDTH_IN, height_in)
@@ -136,11 +139,6 @@ class _Bands:
         top, bottom = self.lane(box.rank, box.lane)
         row = (bottom - top) / self.rows[box.lane]
         return top + box.row * row, top + (box.row + 1) * row
-
-
-def _legend(figure: Figure, kinds: Sequence[str]):
-    names = [f"{kind}: {NAMES[kind]}" if kind in NAMES else kind for kind in kinds]
-    return legend_below(figure, swatches(kinds), names, loc="lower center", long=2.2)
 
 
 def _time_axis(ax: Axes, trace: Trace, layout: Layout, slots: bool) -> float:

@@ -82,18 +82,15 @@ def _panel(ax: Axes, ranks: int, messages: Messages) -> None:
     for circle in circles:
         ax.add_patch(circle)
     for (sender, receiver), parts in messages.items():
-        _arrow(ax, circles[sender], circles[receiver], _COLOURS[sender % len(_COLOURS)])
+        look = {"color": _COLOURS[sender % len(_COLOURS)], "linewidth": 1.3, "arrowstyle": "-|>", "mutation_scale": 9}
+        # Cut at the circles, so that the head shows.
+        ends = {"patchA": circles[sender], "patchB": circles[receiver], "shrinkA": 0, "shrinkB": 0.5}
+        bend = f"arc3,rad={_BEND}"
+        ax.add_patch(FancyArrowPatch(at[sender], at[receiver], connectionstyle=bend, zorder=2, **look, **ends))
         if len(messages) <= _FEW_ARROWS:
             _write_parts(ax, at[sender], at[receiver], radius, _short(parts))
     for rank, place in enumerate(at if ranks <= _NUMBERED_RANKS else ()):
         ax.text(*place, str(rank), ha="center", va="center", fontsize=8 if ranks <= 16 else 6, zorder=4)
-
-
-def _arrow(ax: Axes, start: Circle, end: Circle, color: str) -> None:
-    bend = {"connectionstyle": f"arc3,rad={_BEND}", "arrowstyle": "-|>", "mutation_scale": 9}
-    # Cut at the circles, so that the head shows.
-    ends = {"patchA": start, "patchB": end, "shrinkA": 0, "shrinkB": 0.5}
-    ax.add_patch(FancyArrowPatch(start.center, end.center, color=color, linewidth=1.3, zorder=2, **bend, **ends))
 
 
 def _write_parts(ax: Axes, start: tuple, end: tuple, radius: float, text: str) -> None:
