@@ -1,7 +1,5 @@
 """The commands of `plab`. Errors are one line, Ctrl-C ends with exit code 130."""
 
-import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,17 +13,16 @@ from parallel_lab.course import generate, page, progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.checks import grade
 from parallel_lab.course.questions import card, index
+from parallel_lab.course.typed import parse_number
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.runtime import LaunchError, Link, launch
 
 INTERRUPTED = 130
 _EXPECTED = (folders.CommandError, generate.BadSource, LaunchError, OSError, TypeError, ValueError)
-_SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
-_BYTES = {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
 
 class Plab(click.Group):
-    """A group of commands. Each ends in one line where something is wrong, and with exit code 130 on Ctrl-C."""
+    """Ends each command in one line where something is wrong, and with exit code 130 on Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command."""
@@ -40,61 +37,44 @@ class Plab(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-@click.group(cls=Plab, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Plab,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Examples: plab doctor, plab check 02_collectives, plab run train.py:main --ranks 4 --link 1ms,100MB",
+)
 @click.version_option(__version__, prog_name="plab")
 def main() -> None:
-    """Parallel Lab at the command line: what runs here, what is solved, and checks without a notebook.
-
-    \b
-    Examples:
-      plab doctor
-      plab check 02_collectives
-      plab run train.py:main --ranks 4 --link 1ms,100MB
-    """
+    """Parallel Lab at the command line: what runs here, what is solved, and checks without a notebook."""
 
 
-@main.command("doctor")
+@main.command("doctor", epilog="Example: plab doctor")
 def doctor_command() -> None:
-    """Say what will run where, and why. Exit code 1 if something is missing.
-
-    \b
-    Example:
-      plab doctor
-    """
+    """Say what will run where, and why. Exit code 1 if something is missing."""
     found = doctor.findings()
-    for finding in found:
-        click.echo(str(finding))
-    if not all(finding.well for finding in found):
-        sys.exit(1)
+    click.echo("\n".join(map(str, found)))
+    sys.exit(not all(finding.well for finding in found))
 
 
-@main.command("list")
+@main.command("list", epilog="Example: plab list 02")
 @click.argument("chapter", required=False)
 def list_command(chapter: str | None) -> None:
-    """List chapters with their exercises and questions; of one CHAPTER only, if given.
-
-    \b
-    Examples:
-      plab list
-      plab list 02
-    """
+    """List chapters with their exercises and questions; of one CHAPTER only, if given."""
     entries = progress.read()["exercises"]
     wanted = [one for one in TITLES if chapter is None or one == chapter.zfill(2)]
     if not wanted:
         raise folders.CommandError(f"there is no chapter {chapter!r}; there are {min(TITLES)} to {max(TITLES)}")
     for one in wanted:
         click.echo(f"{one} {TITLES[one]}")
-        rows = [
-            ("exercise", e.name, f"{e.title} ({e.level}, {e.minutes} min)", progress.state(entries.get(e.name, {})))
-            for e in EXERCISES.values()
-            if e.chapter == one
-        ]
-        rows += [(q.kind, q.id, q.ask, card(q).status or "no card yet") for q in index().values() if q.chapter == one]
-        for kind, name, title, state in rows:
-            click.echo(f"  {kind:<9} {name:<18} {title}  [{state}]")
+        for e in EXERCISES.values():
+            if e.chapter == one:
+                state = progress.state(entries.get(e.name, {}))
+                click.echo(f"  exercise  {e.name:<18} {e.title} ({e.level}, {e.minutes} min)  [{state}]")
+        for q in index().values():
+            if q.chapter == one:
+                click.echo(f"  {q.kind:<9} {q.id:<18} {q.ask}  [{card(q).status or 'no card yet'}]")
 
 
-@main.command("check")
+@main.command("check", epilog="Examples: plab check 02_collectives, plab check 02 my_answers.ipynb")
 @click.argument("name")
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--no-save", is_flag=True, help="Leave the progress as it is.")
@@ -103,11 +83,6 @@ def check_command(name: str, file: Path | None, no_save: bool) -> None:
 
     Takes the functions out of FILE (default: exercises/NAME.ipynb) and runs their checks. Nothing else in the
     notebook runs.
-
-    \b
-    Examples:
-      plab check 02_collectives
-      plab check 02 my_answers.ipynb
     """
     file = file or folders.notebook_named(name, "exercises")
     stem = Path(name).name.removesuffix(".ipynb")
@@ -118,39 +93,23 @@ def check_command(name: str, file: Path | None, no_save: bool) -> None:
     solved = True
     for exercise in wanted:
         fn = found.get(exercise.name)
-        if not callable(fn):
-            click.echo(f"{exercise.name}: {file.name} does not define it")
-            solved = False
-            continue
-        report = grade(exercise, fn, save=not no_save)
-        click.echo(repr(report))
-        solved = solved and report.passed
-    if not solved:
-        sys.exit(1)
+        report = grade(exercise, fn, save=not no_save) if callable(fn) else None
+        click.echo(report or f"{exercise.name}: {file.name} does not define it")
+        solved = solved and report is not None and report.passed
+    sys.exit(not solved)
 
 
-@main.command("progress")
+@main.command("progress", epilog="Example: plab progress")
 def progress_command() -> None:
-    """Show what is solved.
-
-    \b
-    Example:
-      plab progress
-    """
-    click.echo(repr(progress.progress_table()))
+    """Show what is solved."""
+    click.echo(progress.progress_table())
 
 
-@main.command("reset")
+@main.command("reset", epilog="Examples: plab reset 02, plab reset 02_collectives --yes")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset_command(name: str, yes: bool) -> None:
-    """Put the empty exercise notebook NAME back; what you wrote is kept beside it as .bak.
-
-    \b
-    Examples:
-      plab reset 02
-      plab reset 02_collectives --yes
-    """
+    """Put the empty exercise notebook NAME back; what you wrote is kept beside it as .bak1."""
     source = folders.notebook_named(name, "solutions")
     top = source.parents[1]
     target = top / "exercises" / source.name
@@ -158,7 +117,7 @@ def reset_command(name: str, yes: bool) -> None:
     if target.is_file():
         if not yes:
             click.confirm(f"Replace {target} by the empty exercise?", abort=True)
-        kept = _free(target)
+        kept = progress.free(f"{target}.bak")
         shutil.copy2(target, kept)
         click.echo(f"your notebook is kept as {kept.name}")
     target.parent.mkdir(exist_ok=True)
@@ -166,54 +125,21 @@ def reset_command(name: str, yes: bool) -> None:
     click.echo(f"{target.name} is empty again; close and reopen it in JupyterLab")
 
 
-def _free(target: Path) -> Path:
-    first = Path(f"{target}.bak")
-    later = (Path(f"{target}.bak{n}") for n in range(2, 10**6))
-    return first if not first.exists() else next(path for path in later if not path.exists())
-
-
-@main.command("run")
+@main.command("run", epilog="Examples: plab run train.py:main, plab run train.py:main --ranks 8 --link 50us,1GB")
 @click.argument("target", metavar="FILE.py:FUNCTION")
 @click.option("--ranks", default=4, show_default=True, help="How many processes.")
 @click.option("--link", "link_text", metavar="LATENCY,BANDWIDTH", help="Emulate a slower network, e.g. 1ms,100MB.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds until ranks that hang are ended.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def run_command(target: str, ranks: int, link_text: str | None, timeout: float, device: str) -> None:
-    """Run a function of a file on real ranks and show what it returned and sent.
-
-    \b
-    Examples:
-      plab run train.py:main
-      plab run train.py:main --ranks 8 --link 50us,1GB
-    """
-    run = launch(load(target), ranks=ranks, link=parse_link(link_text), timeout=timeout, device=device)
+    """Run a function of a file on real ranks and show what it returned and sent."""
+    link = parse_link(link_text)
+    run = launch(folders.function_of(target), ranks=ranks, link=link, timeout=timeout, device=device)
     for rank, result in enumerate(run.results):
         if result is not None:
             click.echo(f"rank {rank} returned {result!r}")
-    rows = [(str(r), f"{run.trace.bytes_sent(r):,}", f"{run.trace.messages(r):,}") for r in range(run.trace.ranks)]
-    click.echo(page.columns(("rank", "bytes sent", "messages"), rows))
-
-
-def load(target: str) -> Any:
-    """The function that `FILE.py:FUNCTION` names.
-
-    Raises:
-        CommandError: the file or the function is missing, or the file raised.
-    """
-    name, _, function = target.rpartition(":")
-    file = Path(name)
-    if not name or not function or not file.is_file():
-        raise folders.CommandError(f"{target!r}: expected FILE.py:FUNCTION with an existing file")
-    # Under a name that no module has, so that its functions travel to the ranks by value.
-    space: dict[str, Any] = {"__name__": "__plab__", "__file__": str(file)}
-    sys.path.insert(0, os.fspath(file.resolve().parent))
-    try:
-        exec(compile(file.read_text(encoding="utf-8"), os.fspath(file), "exec"), space)
-    except Exception as error:
-        raise folders.CommandError(f"{file}: {type(error).__name__}: {error}".split("\n")[0]) from None
-    if not callable(space.get(function)):
-        raise folders.CommandError(f"{file} has no function {function!r}")
-    return space[function]
+    rows = [(str(r), f"{run.trace.bytes_sent(r):,}", f"{run.trace.messages(r):,}") for r in range(ranks)]
+    click.echo(page.table(("rank", "bytes sent", "messages"), rows).text)
 
 
 def parse_link(text: str | None) -> Link | None:
@@ -224,7 +150,8 @@ def parse_link(text: str | None) -> Link | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"([\d.]+(?:e-?\d+)?)(s|ms|us)?,([\d.]+(?:e\d+)?)(B|kB|MB|GB)?(?:/s)?", text.strip())
-    if match is None:
-        raise ValueError(f"--link {text!r}: expected LATENCY,BANDWIDTH, for example 1ms,100MB")
-    return Link(float(match[1]) * _SECONDS[match[2] or ""], float(match[3]) * _BYTES[match[4] or ""])
+    try:
+        latency, bandwidth = text.split(",")
+        return Link(parse_number(latency, "s"), parse_number(bandwidth.removesuffix("/s"), "B"))
+    except ValueError:
+        raise ValueError(f"--link {text!r}: expected LATENCY,BANDWIDTH, for example 1ms,100MB") from None

@@ -96,8 +96,7 @@ def _compute_modes() -> list[str]:
 
 
 def _devices() -> Finding:
-    chosen = choose_device(4)
-    return Finding(True, "ranks use", f"{chosen.why} (for 4 ranks)")
+    return Finding(True, "ranks use", f"{choose_device(4).why} (for 4 ranks)")
 
 
 def _disk() -> Finding:

@@ -1,7 +1,9 @@
-"""Where the notebooks are, and taking a learner's functions out of one."""
+"""Where the notebooks are, and taking a learner's functions out of a notebook or a file."""
 
 import ast
 import linecache
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import parallel_lab
 from parallel_lab.course import progress
 
 _MAGIC = ("%", "!", "?")
+_DEFINING = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
 class CommandError(Exception):
@@ -18,11 +21,7 @@ class CommandError(Exception):
 
 
 def root() -> Path:
-    """The folder that holds `solutions` and `exercises`: above the working folder, else beside the package.
-
-    Raises:
-        CommandError: neither place has them.
-    """
+    """The folder that holds `solutions` and `exercises`: above the working folder, else beside the package."""
     for folder in (progress.home(), Path(parallel_lab.__file__).parents[1]):
         if (folder / "solutions").is_dir() or any((folder / "exercises").glob("*.ipynb")):
             return folder
@@ -30,11 +29,7 @@ def root() -> Path:
 
 
 def notebook_named(name: str, folder: str) -> Path:
-    """`<folder>/NN_name.ipynb` for `02`, `02_collectives` or the file's name.
-
-    Raises:
-        CommandError: no notebook has this name, or more than one has.
-    """
+    """`<folder>/NN_name.ipynb` for `02`, `02_collectives` or the file's name."""
     stem = Path(name).name.removesuffix(".ipynb")
     files = sorted((root() / folder).glob("*.ipynb"))
     found = [file for file in files if file.stem == stem or file.stem.split("_")[0] == stem.zfill(2)]
@@ -45,32 +40,49 @@ def notebook_named(name: str, folder: str) -> Path:
 
 
 def functions_in(file: Path) -> dict[str, Any]:
-    """What the code cells of a notebook define. Runs imports, definitions and assignments, and no other statement.
-
-    Raises:
-        CommandError: a cell cannot be read or run; the message names it.
-    """
+    """What the code cells of a notebook define. Runs imports, definitions and assignments, and no other statement."""
     try:
         notebook = nbformat.reads(file.read_text(encoding="utf-8"), as_version=4)
     except Exception as error:  # nbformat raises many kinds; all mean the same to the reader
         raise CommandError(f"{file.name} is not a notebook: {_line(error)}") from None
-    space: dict[str, Any] = {"__name__": "__plab__"}  # no module of this name: the functions travel to ranks by value
+    space: dict[str, Any] = {}
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "code":
-            _define(cell.source, f"{file.name}, cell {cell.get('id', number)}", space)
+            lines = ["" if line.lstrip().startswith(_MAGIC) else line for line in cell.source.split("\n")]
+            where = f"{file.name}, cell {cell.get('id', number)}"
+            _run("\n".join(lines), where, space, _DEFINING)
+            linecache.cache[where] = (
+                1,
+                None,
+                [f"{line}\n" for line in lines],
+                where,
+            )  # reports show the learner's line
     return space
 
 
-def _define(source: str, where: str, space: dict[str, Any]) -> None:
-    text = "\n".join("" if line.lstrip().startswith(_MAGIC) else line for line in source.split("\n"))
+def function_of(target: str) -> Any:
+    """The function that `FILE.py:FUNCTION` names."""
+    name, _, function = target.rpartition(":")
+    file = Path(name)
+    if not name or not function or not file.is_file():
+        raise CommandError(f"{target!r}: expected FILE.py:FUNCTION with an existing file")
+    space: dict[str, Any] = {"__file__": str(file)}
+    sys.path.insert(0, os.fspath(file.resolve().parent))
+    _run(file.read_text(encoding="utf-8"), os.fspath(file), space)
+    if not callable(space.get(function)):
+        raise CommandError(f"{file} has no function {function!r}")
+    return space[function]
+
+
+def _run(source: str, where: str, space: dict[str, Any], kinds: tuple[type[ast.stmt], ...] = (ast.stmt,)) -> None:
+    """Runs the statements of these `kinds`, under a name that no module has: their functions travel by value."""
+    space["__name__"] = "__plab__"
     try:
-        tree = ast.parse(text, where)
-        kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+        tree = ast.parse(source, where)
         tree.body = [statement for statement in tree.body if isinstance(statement, kinds)]
         exec(compile(tree, where, "exec"), space)
     except Exception as error:
         raise CommandError(f"{where}: {type(error).__name__}: {_line(error)}") from None
-    linecache.cache[where] = (len(text), None, text.splitlines(keepends=True), where)  # reports show the learner's line
 
 
 def _line(error: BaseException) -> str:

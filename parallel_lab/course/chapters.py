@@ -1,7 +1,6 @@
 """The map of the course: every chapter with its questions and exercises, and which notebooks are there already."""
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from parallel_lab.course import page, progress
@@ -37,36 +36,17 @@ TITLES = {
 HEAD = ("chapter", "interview questions", "exercises")
 
 
-@dataclass(frozen=True)
-class ChapterMap:
-    """The chapters as a table, to show in a cell or a terminal.
-
-    Attributes:
-        rows: (number, title, notebook, questions, exercises) of each chapter; `notebook` is the file's name, empty
-            while the chapter is not written.
-    """
-
-    rows: tuple[tuple[str, str, str, int, int], ...]
-
-    def _repr_html_(self) -> str:
-        lines = [f"| {' | '.join(HEAD)} |", "|:--|--:|--:|"]
-        for number, title, notebook, questions, exercises in self.rows:
-            name = f"[{number} · {title}]({notebook})" if notebook else f"{number} · {title} *(to come)*"
-            lines.append(f"| {name} | {questions or ''} | {exercises or ''} |")
-        return page.box([page.markdown("\n".join(lines))], "The chapters")
-
-    def __repr__(self) -> str:
-        cells = [
-            (f"{number} {title}{'' if notebook else ' (to come)'}", str(questions or ""), str(exercises or ""))
-            for number, title, notebook, questions, exercises in self.rows
-        ]
-        return page.columns(HEAD, cells)
-
-
-def chapter_map(folder: Path | None = None) -> ChapterMap:
+def chapter_map(folder: Path | None = None) -> page.Page:
     """All chapters; those whose notebook is in `folder` (default: the course's `notebooks`) are links to it."""
     folder = folder or progress.home() / "notebooks"
     written = {file.name[:2]: file.name for file in folder.glob("[0-9][0-9]_*.ipynb")}
     questions = Counter(question.chapter for question in index().values())
     exercises = Counter(exercise.chapter for exercise in EXERCISES.values())
-    return ChapterMap(tuple((n, title, written.get(n, ""), questions[n], exercises[n]) for n, title in TITLES.items()))
+    linked, plain = [f"| {' | '.join(HEAD)} |", "|:--|--:|--:|"], []
+    for number, title in TITLES.items():
+        counts = [str(counter[number] or "") for counter in (questions, exercises)]
+        link = f"[{number} · {title}]({written[number]})" if number in written else f"{number} · {title} *(to come)*"
+        linked.append(f"| {' | '.join([link, *counts])} |")
+        plain.append([f"{number} {title}{'' if number in written else ' (to come)'}", *counts])
+    part = page.Part(page.markdown("\n".join(linked)).html, page.table(HEAD, plain).text)
+    return page.Page("The chapters", [part])

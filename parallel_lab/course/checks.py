@@ -5,25 +5,115 @@ itself does not fail. How it is graded stands in `parallel_lab.grading`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from parallel_lab.course import progress
-from parallel_lab.course.report import FAILED, NOT_RUN, PASSED, Hint, Report, Verdict
+from parallel_lab.course import page, progress
 from parallel_lab.course.typed import named
 from parallel_lab.grading.exercise import Check, Exercise
 from parallel_lab.grading.exercises import EXERCISES
-from parallel_lab.grading.lab import Lab, NotStarted, Stuck, Wrong
+from parallel_lab.grading.lab import Lab, NotStarted, Outcome, Stuck, Wrong
 from parallel_lab.grading.references import reference_in
+from parallel_lab.view import Timeline, draw
+
+PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+PRINTED = 500  # characters of what a rank printed
+MARKS = {PASSED: "✓", FAILED: "✗", NOT_RUN: "–"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One test of a check."""
+
+    title: str  # what is graded
+    state: str  # `passed`, `failed` or `not run`
+    seen: str = ""  # what was expected and what was seen, at which world size; empty when passed
+    advice: str = ""  # where to look next; empty when passed
+    run: Outcome | None = None  # the failing run: its inputs, results, trace, and what its ranks printed
+
+
+@dataclass(frozen=True, repr=False)
+class Report(page.Shown):
+    """The outcome of one check: per test what was expected and what was seen, the score, and the next step."""
+
+    exercise: Exercise
+    verdicts: Sequence[Verdict] = ()  # one a test; empty when the exercise was not started
+    said: str = ""  # what else the learner must know: not started, not a function, progress not saved
+
+    @property
+    def passed(self) -> bool:
+        """Whether every test passed, and there was one."""
+        return self.score == 1
+
+    @property
+    def score(self) -> float:
+        """The share of tests that passed, from 0 to 1."""
+        return self._count / len(self.verdicts) if self.verdicts else 0.0
+
+    @property
+    def _count(self) -> int:
+        return sum(v.state == PASSED for v in self.verdicts)
+
+    @property
+    def headline(self) -> str:
+        """Name, result and score in one line."""
+        if not self.verdicts:
+            return f"{self.exercise.name}: not started"
+        result = "solved" if self.passed else "not yet"
+        return f"{self.exercise.name}: {result}, {self._count} of {len(self.verdicts)} tests passed"
+
+    @property
+    def run(self) -> Outcome | None:
+        """The first run that failed, to look into: `inputs`, `results`, `trace`, `printed` by rank."""
+        return next((v.run for v in self.verdicts if v.run), None)
+
+    def draw(self) -> Timeline:
+        """The first run that failed, over time.
+
+        Raises:
+            ValueError: there is none: no test failed, or the ranks came to no end.
+        """
+        if self.run is None:
+            raise ValueError("there is no failed run to draw")
+        return draw(self.run.trace)
+
+    def hint(self) -> page.Page:
+        """The next hint; hints ask rather than tell, and come one at a time."""
+        return hint(self.exercise.name)
+
+    def as_page(self) -> page.Page:
+        """The headline, each test, and what to do next."""
+        parts = [page.paragraph(self.headline, "head")]
+        for v in self.verdicts:
+            parts.append(page.paragraph(f"{MARKS[v.state]} {v.state}: {v.title}", indent=2))
+            first, _, rest = v.seen.partition("\n")
+            parts += [page.paragraph(first, indent=6)] if first else []
+            parts += [page.paragraph(rest, indent=6, tag="pre")] if rest else []
+            parts += [page.paragraph(text, "small", indent=6) for text in (v.advice, *self._again(v.run)) if text]
+        parts += [page.paragraph(self.said)] if self.said else []
+        look = "good" if self.passed else "bad" if self.verdicts else "note"
+        return page.Page(self.headline, [*parts, *map(page.markdown, self._closing())], look)
+
+    def _closing(self) -> list[str]:
+        if self.passed:
+            solution = f"The reference solution: `solutions/{self.exercise.notebook}.ipynb`."
+            return [self.exercise.solution_note, solution]
+        return [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts else []
+
+    def _again(self, run: Outcome | None) -> list[str]:
+        """What the ranks of the failing run printed, and the call that repeats it."""
+        if run is None:
+            return []
+        printed = [f"rank {r} printed: {text.strip()[:PRINTED]}" for r, text in enumerate(run.printed) if text.strip()]
+        name = self.exercise.name
+        return [*printed, f'The same case again: check("{name}", {name}, seeds={run.seeds}).draw()']
 
 
 def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = True) -> Report:
     """Grades `fn` as the answer to exercise `name` and records the result in the learner's progress.
 
-    Args:
-        name: of the exercise, which is also that of the function asked for.
-        fn: the learner's function. Without it, or with a stub, the report says that the exercise was not started.
-        seeds: to repeat an earlier check with the same inputs; its report names them.
-        save: whether to record the result.
+    Without `fn`, or with a stub, the report says that the exercise was not started. `seeds` repeat an earlier check
+    with the same inputs; its report names them.
 
     Raises:
         UnknownName: there is no exercise `name`.
@@ -32,10 +122,9 @@ def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = 
     if fn is None:
         return Report(exercise, said=f'Write {name} and pass it: check("{name}", {name}).')
     if not callable(fn):
-        said = (
-            f"check wants the function itself, and got {type(fn).__name__}: write check({name!r}, {name}), without ()."
-        )
-        return Report(None, said=said)
+        kind = type(fn).__name__
+        said = f"check wants the function itself, and got {kind}: write check({name!r}, {name}), without ()."
+        return Report(exercise, said=said)
     return grade(exercise, fn, seeds, save)
 
 
@@ -47,12 +136,10 @@ def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: boo
         try:
             verdicts = _verdicts(exercise, Lab(exercise, fn, seeds))
         except NotStarted:
-            return Report(
-                exercise, said=f"{exercise.name} still raises NotImplementedError: replace it by your answer."
-            )
-    count = sum(v.state == PASSED for v in verdicts)
-    said = progress.record_exercise(exercise.name, count, len(verdicts)) if save else ""
-    return Report(exercise, tuple(verdicts), said, lambda: hint(exercise.name))
+            said = f"{exercise.name} still raises NotImplementedError: replace it by your answer."
+            return Report(exercise, said=said)
+    report = Report(exercise, verdicts)
+    return replace(report, said=progress.record_exercise(exercise.name, report.score)) if save else report
 
 
 def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
@@ -79,16 +166,15 @@ def _run(checks: Sequence[Check], lab: Lab) -> None:
             grader(outcome)
 
 
-def hint(name: str) -> Hint:
+def hint(name: str) -> page.Page:
     """The next hint for exercise `name`; after the last one, the first again.
 
     Raises:
         UnknownName: there is no exercise `name`.
     """
-    exercise = named("exercise", name, EXERCISES)
+    hints = named("exercise", name, EXERCISES).hints
     shown = progress.read()["exercises"].get(name, {}).get("hints", 0)
-    count = len(exercise.hints)
-    place = shown % count
+    place = shown % len(hints)
     said = progress.record_hint(name, shown + 1)
-    text = f"Hint {place + 1} of {count}: {exercise.hints[place]}"
-    return Hint(f"{text}\n\n{said}" if said else text)
+    text = f"Hint {place + 1} of {len(hints)}: {hints[place]}"
+    return page.Page("Hint", [page.markdown(f"{text}\n\n{said}".strip())], "note")

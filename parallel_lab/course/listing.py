@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +23,34 @@ MODULES = {
 DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Lines of the course's own code, to show in a cell or a terminal."""
+@dataclass(frozen=True, repr=False)
+class Listing(page.Shown):
+    """Lines of the course's own code."""
 
     names: str  # what is shown, `zero3.Zero3.unshard`
     file: Path  # where it stands
     code: str  # its lines
 
-    def _repr_html_(self) -> str:
-        link = page.link(self._where(), os.path.relpath(self.file))
-        return page.box([f"<p>{page.escape(self.names)} · {link}</p>", page.code(self.code)], f"Code of {self.names}")
-
-    def __repr__(self) -> str:
-        return f"# {self.names} · {self._where()}\n\n{self.code}"
-
-    def _where(self) -> str:
-        return self.file.relative_to(PACKAGE.parent).as_posix()
+    def as_page(self) -> page.Page:
+        """The lines, under a link to their file."""
+        place = self.file.relative_to(PACKAGE.parent).as_posix()
+        link = f'<a href="{escape(os.path.relpath(self.file))}">{escape(place)}</a>'
+        head = page.Part(f"<p>{escape(self.names)} · {link}</p>", f"# {self.names} · {place}\n")
+        return page.Page(f"Code of {self.names}", [head, page.code(self.code)])
 
 
 def show(what: Any, *parts: str, docstring: bool = False) -> Listing:
     """The code of `what`, highlighted, under a link to its file that opens in JupyterLab.
 
-    Args:
-        what: a function, class, method or module of the package, or its dotted name, of which the front may be left
-            out: `"zero3.Zero3.unshard"`.
-        parts: names inside `what`, of which only these are shown.
-        docstring: show docstrings whole; otherwise only their first line.
+    `what` is a function, class, method or module of the package, or its dotted name, of which the front may be left
+    out: `"zero3.Zero3.unshard"`. Of `parts`, names inside it, only these are shown. Without `docstring`, of docstrings
+    the first line is shown.
 
     Raises:
         UnknownName: there is nothing of this name; this KeyError names the nearest.
         TypeError: `what` has no source, or is not of the package.
     """
-    module, path = _place(what)
+    module, path = _find(what.split(".")) if isinstance(what, str) else _place(what)
     source = MODULES[module].read_text(encoding="utf-8")
     tree = ast.parse(source)
     for name in path:
@@ -68,8 +64,6 @@ def show(what: Any, *parts: str, docstring: bool = False) -> Listing:
 
 def _place(what: Any) -> tuple[str, list[str]]:
     """The module that `what` stands in, and the names that lead to it from there."""
-    if isinstance(what, str):
-        return _find(what.split("."))
     module = inspect.getmodule(what)
     name = module.__name__.removeprefix("parallel_lab").removeprefix(".") if module else ""
     if name not in MODULES:
@@ -81,13 +75,12 @@ def _find(names: list[str]) -> tuple[str, list[str]]:
     """The module that the first of `names` mean, and the names that are left."""
     for count in range(len(names), 0, -1):
         front = ".".join(names[:count])
-        found = [name for name in MODULES if f".{name}".endswith(f".{front}")]
-        if front in found or len(found) == 1:
-            return front if front in found else found[0], names[count:]
+        found = [front] if front in MODULES else [name for name in MODULES if name.endswith(f".{front}")]
+        if len(found) == 1:
+            return found[0], names[count:]
         if found:
             raise UnknownName(f"{front!r} may be {' or '.join(found)}")
-    named("module", names[0], {name.rpartition(".")[2]: name for name in MODULES})
-    raise AssertionError("a module of this name was found above")
+    return named("module", names[0], {name.rpartition(".")[2]: (name, names) for name in MODULES})
 
 
 def _inside(node: ast.AST, name: str) -> ast.AST:

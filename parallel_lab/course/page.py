@@ -1,12 +1,16 @@
-"""The few pieces of HTML that cards, quizzes and reports share: static, themed by JupyterLab's own CSS variables.
+"""What cards, quizzes and reports are shown as: parts that are each written twice, for a cell and for a terminal.
 
-Outside JupyterLab the variables are missing and the fallbacks take the colors of the page around, so that the same
-HTML reads on a light page, on a dark page, and where a web viewer strips the style altogether.
+The HTML is static and themed by JupyterLab's own CSS variables. Outside JupyterLab the variables are missing and the
+fallbacks take the colors of the page around, so that the same HTML reads on a light page, on a dark page, and where a
+web viewer strips the style altogether.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+import textwrap
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+from typing import NamedTuple
 
 from markdown_it import MarkdownIt
 from pygments import highlight
@@ -14,59 +18,78 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
 _CSS = files("parallel_lab.course").joinpath("page.css").read_text(encoding="utf-8")
+_CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\n])")  # a browser would set a blank for it
 
 
-def code(text: str, language: str = "python") -> str:
-    """`text` as a block of highlighted code."""
+class Part(NamedTuple):
+    """A piece of a page; one that is empty for a cell, or None for a terminal, is left out there."""
+
+    html: str
+    text: str | None
+
+
+class Page(NamedTuple):
+    """A framed block in a cell, lines in a terminal."""
+
+    label: str  # read out by screen readers
+    parts: Sequence[Part]
+    look: str = ""  # `good`, `bad`, `note` or empty
+
+    def _repr_html_(self) -> str:
+        names = f"plab plab-{self.look}" if self.look else "plab"
+        body = "\n".join(part.html for part in self.parts if part.html)
+        section = f'<section class="{names}" aria-label="{escape(self.label)}" lang="en">\n{body}\n</section>'
+        return f"<style>{_CSS}</style>\n{section}"
+
+    def __repr__(self) -> str:
+        return "\n".join(part.text for part in self.parts if part.text is not None)
+
+
+class Shown:
+    """What shows itself as a page."""
+
+    def as_page(self) -> Page:
+        """The page."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return self.as_page()._repr_html_()
+
+    def __repr__(self) -> str:
+        return repr(self.as_page())
+
+
+def code(text: str, language: str = "python") -> Part:
+    """A block of highlighted code."""
     marked = highlight(text, get_lexer_by_name(language or "text"), HtmlFormatter(nowrap=True))
-    return f"<pre><code>{marked}</code></pre>"
+    return Part(f"<pre><code>{marked}</code></pre>", text)
 
 
-_MARKDOWN = MarkdownIt("commonmark", {"html": False, "highlight": lambda *fence: code(*fence[:2])}).enable("table")
+_MARKDOWN = MarkdownIt("commonmark", {"html": False, "highlight": lambda *fence: code(*fence[:2]).html}).enable("table")
 
 
-def markdown(text: str) -> str:
-    """`text` as HTML; raw HTML inside it is shown, not run."""
-    return _MARKDOWN.render(text)
+def markdown(text: str) -> Part:
+    """Markdown; raw HTML inside it is shown, not run."""
+    return Part(_MARKDOWN.render(_CHINESE_BREAK.sub("", text)), text)
 
 
-def box(parts: Iterable[str], label: str, look: str = "") -> str:
-    """One framed block of HTML; `label` is read out by screen readers, `look` is `good`, `bad`, `note` or empty."""
-    names = f"plab plab-{look}" if look else "plab"
-    body = "\n".join(parts)
-    return (
-        f'<style>{_CSS}</style>\n<section class="{names}" aria-label="{escape(label)}" lang="en">\n{body}\n</section>'
-    )
-
-
-def paragraph(text: str, kind: str = "", lang: str = "") -> str:
-    """`text` as one escaped paragraph. `kind` is `head`, `small` or empty; `lang` is set where it is not English."""
+def paragraph(text: str, kind: str = "", lang: str = "", indent: int = 0, tag: str = "p") -> Part:
+    """A paragraph. `kind` is `head`, `small` or empty; `lang` is set where it is not English; a terminal indents."""
     attributes = (f' class="plab-{kind}"' if kind else "") + (f' lang="{lang}"' if lang else "")
-    return f"<p{attributes}>{escape(text)}</p>"
+    return Part(f"<{tag}{attributes}>{escape(text)}</{tag}>", textwrap.indent(text, " " * indent))
 
 
-def link(text: str, target: str) -> str:
-    """`text` as a link; JupyterLab opens what is named from the notebook's folder."""
-    return f'<a href="{escape(target)}">{escape(text)}</a>'
-
-
-def folded(summary: str, html: str, lang: str = "") -> str:
+def folded(summary: str, inside: Part, lang: str = "") -> Part:
     """A part that opens on a click and needs no script."""
     attribute = f' lang="{lang}"' if lang else ""
-    return f"<details{attribute}><summary>{escape(summary)}</summary>{html}</details>"
+    html = f"<details{attribute}><summary>{escape(summary)}</summary>{inside.html}</details>"
+    return Part(html, f"\n{summary}\n{inside.text}")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of escaped cells."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Part:
+    """A table of cells; a terminal pads its columns to the widest cell."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The same table as plain text, columns padded to the widest cell."""
-    lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+    return Part(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>", "\n".join(lines))

@@ -29,7 +29,6 @@ SECTIONS = {
     "Strong answer": ("A strong answer", ""),
 }
 KINDS = {"ask": "Interview question", "code": "Coding problem", "topic": "Topic"}
-_CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\n])")  # a browser would set a blank for it
 
 
 @dataclass(frozen=True)
@@ -44,42 +43,29 @@ class Question:
     test: str = ""  # the circulating claim that the notebook puts to a measured test; empty where there is none
 
 
-@dataclass(frozen=True)
-class Card:
-    """A question and, where its card is written, the answer; `_repr_html_` is static HTML with the answer folded."""
+@dataclass(frozen=True, repr=False)
+class Card(page.Shown):
+    """A question and, where its card is written, the answer, which a cell shows folded."""
 
     question: Question  # the entry of the index
     evidence: str = ""  # `notebook#cell-tag`, the cell that proves the answer; the notebook may be only its number
     status: str = ""  # `draft` or `ready`; empty where no card is written yet
     sections: Mapping[str, str] = field(default_factory=dict)  # Markdown by heading, in the order of the file
 
-    def _repr_html_(self) -> str:
-        q = self.question
+    def as_page(self) -> page.Page:
+        """The question in both languages, the claim that is put to the test, the sections, the proof."""
+        q, kind = self.question, KINDS[self.question.kind]
         parts = [page.paragraph(f"{q.id} · {q.ask}", "head"), page.paragraph(q.zh, lang="zh")]
         if q.test:
-            parts.append(page.paragraph(self._claim(), "small"))
+            claim = f"Often heard, and put to the test in chapter {q.chapter}: “{q.test}”"
+            parts.append(page.paragraph(claim, "small"))
         for heading, text in self.sections.items():
             title, lang = SECTIONS.get(heading, (heading, ""))
-            if lang == "zh":
-                text = _CHINESE_BREAK.sub("", text)
             parts.append(page.folded(title, page.markdown(text), lang))
-        parts.append(page.paragraph(self._foot(), "small"))
-        return page.box(parts, f"{KINDS[q.kind]} {q.id}")
-
-    def _claim(self) -> str:
-        return f"Often heard, and put to the test in chapter {self.question.chapter}: “{self.question.test}”"
-
-    def _foot(self) -> str:
-        kind, chapter = KINDS[self.question.kind], self.question.chapter
-        if not self.sections:
-            return f"{kind}. Its answer is not written yet: chapter {chapter} will give it."
-        return f"{kind}. Chapter {chapter}; shown by the cell {self.evidence}."
-
-    def __repr__(self) -> str:
-        q = self.question
-        parts = [f"{q.id} · {q.ask}", q.zh, *([self._claim()] if q.test else [])]
-        parts += [f"\n{SECTIONS.get(name, (name, ''))[0]}\n{text}" for name, text in self.sections.items()]
-        return "\n".join([*parts, "", self._foot()])
+        foot = f"{kind}. Its answer is not written yet: chapter {q.chapter} will give it."
+        if self.sections:
+            foot = f"{kind}. Chapter {q.chapter}; shown by the cell {self.evidence}."
+        return page.Page(f"{kind} {q.id}", [*parts, page.Part("", ""), page.paragraph(foot, "small")])
 
 
 @cache
@@ -109,7 +95,7 @@ def card(question: Question, folder: Traversable | Path = FOLDER) -> Card:
     file = folder.joinpath(f"{question.id}.md")
     if not file.is_file():
         return Card(question)
-    front, sections = parse(file.read_text(encoding="utf-8"), f"{question.id}.md")
+    front, sections = parse(file.read_text(encoding="utf-8"), file.name)
     return Card(question, str(front.get("evidence", "")), str(front.get("status", "")), sections)
 
 
@@ -128,5 +114,5 @@ def parse(text: str, name: str) -> tuple[dict, dict[str, str]]:
         raise ValueError(f"{name}: the front matter is not YAML: {error}") from None
     if not isinstance(front, dict):
         raise ValueError(f"{name}: the front matter is not a list of `key: value`")
-    pieces = re.split(r"^## +(.+?) *$", match[2], flags=re.MULTILINE)
-    return front, {heading: body.strip() for heading, body in zip(pieces[1::2], pieces[2::2], strict=True)}
+    _, *pieces = re.split(r"^## +(.+?) *$", match[2], flags=re.MULTILINE)
+    return front, {heading: body.strip() for heading, body in zip(pieces[::2], pieces[1::2], strict=True)}

@@ -18,40 +18,67 @@ from parallel_lab.course.typed import off_by, parse_number
 _LETTERS = "abcdefghij"
 
 
+def _lettered(options: Sequence[str]) -> list[str]:
+    return [f"{letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False)]
+
+
 @dataclass(frozen=True)
 class Choice:
-    """A multiple-choice question; made by `choice`."""
+    """A multiple-choice question; a notebook writes `choice(...)`.
 
-    question: str
-    options: tuple[str, ...]
-    answer: int
-    why: str
-    notes: tuple[str, ...] = ()
+    Raises:
+        ValueError: `answer` is no option, or the counts do not fit.
+    """
+
+    question: str  # one or two sentences
+    options: Sequence[str]  # two to ten
+    answer: int | str  # the right option, or its place from 0
+    why: str  # shown once the right option was picked, and under the folded answer
+    notes: Sequence[str] = ()  # for each option, what picking it tells of a misunderstanding; empty, or one an option
+    unit = ""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.options) <= len(_LETTERS) or not 0 <= self.place < len(self.options):
+            raise ValueError(f"choice: {len(self.options)} options, answer {self.answer!r}")
+        if self.notes and len(self.notes) != len(self.options):
+            raise ValueError(f"choice: {len(self.notes)} notes for {len(self.options)} options")
+
+    @property
+    def place(self) -> int:
+        """The place of the right option."""
+        return list(self.options).index(self.answer) if isinstance(self.answer, str) else self.answer
 
     @property
     def shown_answer(self) -> str:
         """The right option, as folded away."""
-        return f"{_LETTERS[self.answer]}) {self.options[self.answer]}"
+        return _lettered(self.options)[self.place]
 
     def feedback(self, given: int | None) -> tuple[bool, str]:
         """Whether option `given` is right, and what to say about it."""
         if given is None:
             return False, "Pick an option first."
         note = self.notes[given] if self.notes else ""
-        if given == self.answer:
-            return True, " ".join(["Right.", note, self.why]).replace("  ", " ").strip()
-        return False, f"Not {_LETTERS[given]}). {note}".strip() + ("" if note else " Look again.")
+        if given == self.place:
+            return True, " ".join(filter(None, ["Right.", note, self.why]))
+        return False, f"Not {_LETTERS[given]}). {note or 'Look again.'}"
+
+    def input(self, number: int) -> widgets.RadioButtons:
+        """The widget to answer with."""
+        options = [(line, i) for i, line in enumerate(_lettered(self.options))]
+        wide = widgets.Layout(width="auto")
+        return widgets.RadioButtons(options=options, value=None, layout=wide, tooltip=f"Options of question {number}")
 
 
 @dataclass(frozen=True)
 class Number:
-    """A question whose answer is a number; made by `number`."""
+    """A number to compute; a notebook writes `number(...)`. One may type `1.5e6`, `1,500,000` or `1.5 MB`."""
 
     question: str
     answer: float
-    tolerance: float = 0.01
+    tolerance: float = 0.01  # relative
     unit: str = ""
     why: str = ""
+    options = ()
 
     @property
     def shown_answer(self) -> str:
@@ -59,7 +86,7 @@ class Number:
         return f"{self.answer:,.6g} {self.unit}".strip()
 
     def feedback(self, given: str) -> tuple[bool, str]:
-        """Whether the text `given` is right (within `tolerance`, relative), and how far off it is."""
+        """Whether the text `given` is right, and how far off it is."""
         try:
             value = parse_number(given, self.unit)
         except ValueError as error:
@@ -68,35 +95,17 @@ class Number:
             return True, f"Right. {self.why}".strip()
         return False, off_by(value, self.answer)
 
-
-def choice(question: str, options: Sequence[str], answer: int | str, why: str, notes: Sequence[str] = ()) -> Choice:
-    """A multiple-choice question.
-
-    Args:
-        question: one or two sentences.
-        options: two to ten.
-        answer: the right option, or its place from 0.
-        why: shown once the right option was picked, and under the folded answer.
-        notes: for each option, what picking it tells of a misunderstanding; empty, or one an option.
-
-    Raises:
-        ValueError: `answer` is no option, or the counts do not fit.
-    """
-    place = list(options).index(answer) if isinstance(answer, str) else answer
-    if not 2 <= len(options) <= len(_LETTERS) or not 0 <= place < len(options):
-        raise ValueError(f"choice: {len(options)} options, answer {answer!r}")
-    if notes and len(notes) != len(options):
-        raise ValueError(f"choice: {len(notes)} notes for {len(options)} options")
-    return Choice(question, tuple(options), place, why, tuple(notes))
+    def input(self, number: int) -> widgets.Text:
+        """The widget to answer with."""
+        words = {"description": f"Answer {self.unit}".strip(), "tooltip": f"Answer to {number}"}
+        return widgets.Text(placeholder="a number", style={"description_width": "initial"}, **words)
 
 
-def number(question: str, answer: float, tolerance: float = 0.01, unit: str = "", why: str = "") -> Number:
-    """A number to compute, right within the relative `tolerance`; one may type `1.5e6`, `1,500,000` or `1.5 MB`."""
-    return Number(question, float(answer), tolerance, unit, why)
+choice, number = Choice, Number
 
 
-@dataclass(frozen=True)
-class Quiz:
+@dataclass(frozen=True, repr=False)
+class Quiz(page.Shown):
     """A self-check, ready to be shown in a cell; see `quiz`."""
 
     name: str
@@ -108,34 +117,43 @@ class Quiz:
         right, said = self.questions[place].feedback(given)
         if right:
             self.solved.add(place)
-        warning = progress.record_quiz(self.name, len(self.solved), len(self.questions))
+        warning = progress.record_quiz(self.name, len(self.solved) / len(self.questions))
         return right, f"{said} {warning}".strip()
 
     def form(self) -> widgets.VBox:
         """The widgets: for each question its text, an input, a button and room for feedback."""
-        return widgets.VBox([_row(self, place) for place in range(len(self.questions))])
+        return widgets.VBox([self._row(place) for place in range(len(self.questions))])
+
+    def _asked(self, place: int) -> page.Part:
+        one = self.questions[place]
+        return page.paragraph(f"{place + 1}. {one.question}{f' (in {one.unit})' if one.unit else ''}")
+
+    def _row(self, place: int) -> widgets.VBox:
+        one = self.questions[place]
+        field = one.input(place + 1)
+        button = widgets.Button(description="Check", tooltip=f"Check the answer to question {place + 1}")
+        feedback = widgets.HTML("")
+
+        def clicked(_: Any) -> None:
+            right, said = self.answer(place, field.value)
+            feedback.value = f'<p role="status" lang="en">{"✓" if right else "✗"} {page.escape(said)}</p>'
+
+        button.on_click(clicked)
+        return widgets.VBox([widgets.HTML(self._asked(place).html), field, button, feedback])
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         bundle = dict(self.form()._repr_mimebundle_() or {})  # the widget view, which JupyterLab prefers
         return bundle | {"text/html": self._repr_html_(), "text/plain": repr(self)}
 
-    def _repr_html_(self) -> str:
+    def as_page(self) -> page.Page:
+        """The questions; a terminal leaves the answers out."""
         parts = [page.paragraph("Self-check", "head")]
-        for place, one in enumerate(self.questions, 1):
-            parts.append(page.paragraph(_asked(one, place)))
-            if isinstance(one, Choice):
-                parts += [page.paragraph(f"{_LETTERS[i]}) {text}") for i, text in enumerate(one.options)]
-            answer = page.paragraph(one.shown_answer) + page.paragraph(one.why)
-            parts.append(page.folded("Answer", answer))
-        return page.box(parts, f"Self-check {self.name}")
-
-    def __repr__(self) -> str:
-        lines = ["Self-check"]
-        for place, one in enumerate(self.questions, 1):
-            lines.append(_asked(one, place))
-            if isinstance(one, Choice):
-                lines += [f"   {_LETTERS[i]}) {text}" for i, text in enumerate(one.options)]
-        return "\n".join(lines)
+        for place, one in enumerate(self.questions):
+            parts.append(self._asked(place))
+            parts += [page.paragraph(line, indent=3) for line in _lettered(one.options)]
+            answer = page.paragraph(one.shown_answer).html + page.paragraph(one.why).html
+            parts.append(page.folded("Answer", page.Part(answer, ""))._replace(text=None))
+        return page.Page(f"Self-check {self.name}", parts)
 
 
 def quiz(name: str, *questions: Choice | Number) -> Quiz:
@@ -147,38 +165,3 @@ def quiz(name: str, *questions: Choice | Number) -> Quiz:
     if not questions:
         raise ValueError(f"quiz {name!r} has no questions")
     return Quiz(name, questions)
-
-
-def _asked(one: Choice | Number, place: int) -> str:
-    unit = f" (in {one.unit})" if isinstance(one, Number) and one.unit else ""
-    return f"{place}. {one.question}{unit}"
-
-
-def _row(quiz: Quiz, place: int) -> widgets.VBox:
-    one = quiz.questions[place]
-    field = _input(one, place)
-    button = widgets.Button(description="Check", tooltip=f"Check the answer to question {place + 1}")
-    feedback = widgets.HTML("")
-
-    def clicked(_: Any) -> None:
-        right, said = quiz.answer(place, field.value)
-        mark = "✓" if right else "✗"
-        feedback.value = f'<p role="status" lang="en">{mark} {page.escape(said)}</p>'
-
-    button.on_click(clicked)
-    text = widgets.HTML(page.paragraph(_asked(one, place + 1)))
-    return widgets.VBox([text, field, button, feedback])
-
-
-def _input(one: Choice | Number, place: int) -> Any:
-    if isinstance(one, Choice):
-        options = [(f"{_LETTERS[i]}) {text}", i) for i, text in enumerate(one.options)]
-        wide = widgets.Layout(width="auto")
-        return widgets.RadioButtons(
-            options=options, value=None, layout=wide, tooltip=f"Options of question {place + 1}"
-        )
-    box = widgets.Text(
-        placeholder="a number", description=f"Answer {one.unit}".strip(), tooltip=f"Answer to {place + 1}"
-    )
-    box.style.description_width = "initial"
-    return box

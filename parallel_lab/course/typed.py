@@ -8,27 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_PREFIXES = {
-    "": 1.0,
-    "k": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "Ki": 2.0**10,
-    "Mi": 2.0**20,
-    "Gi": 2.0**30,
-    "Ti": 2.0**40,
-}
+_DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_PREFIXES = {**_DECIMAL, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_OF_SECONDS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9}
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s]*)")
-_FACTORS = {
-    2: "2",
-    3: "3",
-    4: "4",
-    8: "8 (bits for bytes?)",
-    10: "10",
-    100: "100 (per cent?)",
-    1000: "1000 (a unit prefix?)",
-}
+_FACTORS = {2: "", 3: "", 4: "", 8: " (bits for bytes?)", 10: "", 100: " (per cent?)", 1000: " (a unit prefix?)"}
 
 
 class UnknownName(KeyError):
@@ -59,14 +43,12 @@ def parse_number(text: str, unit: str = "") -> float:
         ValueError: the text is no number, or has another unit.
     """
     compact = re.sub(r"(?<=\d)[,_\u202f\u00a0 '](?=\d{3}(?!\d))", "", text.strip()).replace("−", "-")
-    fraction = re.fullmatch(r"(-?\d+)\s*/\s*(\d*[1-9]\d*)", compact)
-    if fraction:
+    if fraction := re.fullmatch(r"(-?\d+)\s*/\s*(\d*[1-9]\d*)", compact):
         return int(fraction[1]) / int(fraction[2])
     match = _NUMBER.fullmatch(compact)
     if match is None:
         raise ValueError(f"{text!r} is not a number: write 1500000, 1.5e6 or 1,500,000.")
-    value, typed = float(match[1]), match[2]
-    return value * _scale(typed, unit, text)
+    return float(match[1]) * _scale(match[2], unit, text)
 
 
 def _scale(typed: str, unit: str, text: str) -> float:
@@ -75,10 +57,11 @@ def _scale(typed: str, unit: str, text: str) -> float:
         return 1.0
     if typed == "%" and not unit:
         return 0.01
-    for prefix, factor in _PREFIXES.items():
-        for wanted, per in _PREFIXES.items():
-            base = unit.removeprefix(wanted) if unit.startswith(wanted) else None
-            if base and typed.lower() == (prefix + base).lower():
+    prefixes = _OF_SECONDS if unit in [f"{prefix}s" for prefix in _OF_SECONDS] else _PREFIXES
+    for wanted, per in prefixes.items():
+        base = unit.removeprefix(wanted)
+        for prefix, factor in prefixes.items():
+            if base and unit == wanted + base and typed.lower() == (prefix + base).lower():
                 return factor / per
     raise ValueError(f"{text!r}: the unit asked for is {unit or 'none'}.")
 
@@ -94,7 +77,7 @@ def off_by(value: float, answer: float) -> str:
     for power, units in ((1, "kB or KiB"), (2, "MB or MiB"), (3, "GB or GiB")):
         if math.isclose(factor, 1.024**power, rel_tol=0.002):
             return f"Close: the difference is that between 1000 and 1024 ({units})."
-    for known, name in _FACTORS.items():
+    for known, hint in _FACTORS.items():
         if math.isclose(factor, known, rel_tol=0.01):
-            return f"Not yet: too {way} by a factor of {name}."
+            return f"Not yet: too {way} by a factor of {known}{hint}."
     return f"Not yet: too {way} by a factor of about {factor:.3g}."

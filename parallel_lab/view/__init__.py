@@ -2,11 +2,9 @@
 
 from parallel_lab.view.chrome import chrome_trace, save_chrome
 from parallel_lab.view.drawing import Drawing
-from parallel_lab.view.grid import grid
-from parallel_lab.view.heatmap import heatmap
 from parallel_lab.view.memory import draw_memory
-from parallel_lab.view.mesh import draw_mesh
 from parallel_lab.view.plots import bars, lines
+from parallel_lab.view.sheets import draw_mesh, grid, heatmap
 from parallel_lab.view.text import summary
 from parallel_lab.view.timeline import Timeline, draw
 from parallel_lab.view.topology import topology

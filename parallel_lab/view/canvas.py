@@ -21,28 +21,20 @@ _HERE = Path(__file__).parent
 
 def module() -> str:
     """The source of the widget's ES module: painting, reading, elements, then the widget itself."""
-    return "\n".join(
-        (_HERE / name).read_text("utf-8") for name in ("paint.js", "tooltip.js", "elements.js", "canvas.js")
-    )
+    names = ("paint.js", "tooltip.js", "elements.js", "canvas.js")
+    return "\n".join((_HERE / name).read_text("utf-8") for name in names)
 
 
 class Canvas(anywidget.AnyWidget):
-    """A timeline to zoom and pan. What the reader sees is in traits that Python can read, watch and set.
-
-    Attributes:
-        start_s: where the stretch of time in view begins, in seconds since the first span.
-        end_s: where it ends.
-        selected: index of the selected box in `data["boxes"]`; -1 for none.
-        data: what is drawn; see `payload`.
-    """
+    """A timeline to zoom and pan. What the reader sees is in traits that Python can read, watch and set."""
 
     _esm = module()
     _css = (_HERE / "canvas.css").read_text("utf-8")
 
-    data = traitlets.Dict().tag(sync=True)
-    start_s = traitlets.Float(0.0).tag(sync=True)
-    end_s = traitlets.Float(0.0).tag(sync=True)
-    selected = traitlets.Int(-1).tag(sync=True)
+    data = traitlets.Dict().tag(sync=True)  # what is drawn; see `payload`
+    start_s = traitlets.Float(0.0).tag(sync=True)  # where the stretch of time in view begins, since the first span
+    end_s = traitlets.Float(0.0).tag(sync=True)  # where it ends
+    selected = traitlets.Int(-1).tag(sync=True)  # index of the selected box in `data["boxes"]`; -1 for none
 
     def __init__(self, data: dict, **traits) -> None:
         super().__init__(data=data, end_s=data["duration_s"], **traits)
@@ -58,12 +50,14 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
     them lane, kind and line are indices into the lists of that name; mb is the round where a collective counts rounds.
     `memory` holds (time_s, bytes) per rank.
     """
-    layout, counted = _small_enough(trace), counted_kinds(trace.spans)
+    columns = 1_000_000  # the finest layout that is small enough
+    while len((layout := lay_out(trace, columns)).boxes) > MOST_BOXES and columns > 100:
+        columns //= 4
+    counted = counted_kinds(trace.spans)
     kinds = order(box.kind for box in layout.boxes)
     lines = list(dict.fromkeys(trace.spans[box.first].line for box in layout.boxes))
-    places = {"kind": kinds, "lane": list(layout.rows), "line": lines}
-    found = looks(kinds)
-    index = {name: {value: i for i, value in enumerate(values)} for name, values in places.items()}
+    lists = {"kind": kinds, "lane": layout.rows, "line": lines}
+    index = {name: {value: i for i, value in enumerate(values)} for name, values in lists.items()}
     return {
         "label": label,
         "text": summary(trace, times=True) if not slots else label,
@@ -74,7 +68,7 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
         "lanes": [{"name": lane_name(lane, layout.rows), "rows": rows} for lane, rows in layout.rows.items()],
         "kinds": [
             {"name": NAMES.get(kind, kind), "counted": kind in counted, "ink": look.ink, **look._asdict()}
-            for kind, look in ((kind, found[kind]) for kind in kinds)
+            for kind, look in looks(kinds).items()
         ],
         "lines": lines,
         "boxes": [_row(trace, layout, box, index, counted) for box in layout.boxes],
@@ -82,28 +76,17 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
     }
 
 
-def _small_enough(trace: Trace) -> Layout:
-    """The finest layout of at most `MOST_BOXES` boxes that merging can give."""
-    columns = 1_000_000
-    layout = lay_out(trace, columns)
-    while len(layout.boxes) > MOST_BOXES and columns > 100:
-        columns //= 4
-        layout = lay_out(trace, columns)
-    return layout
-
-
 def _row(trace: Trace, layout: Layout, box: Box, index: dict[str, dict[str, int]], counted: dict[str, str]) -> list:
     s = trace.spans[box.first]
-    start_s, duration_s = box.start_s - layout.start_s, box.end_s - box.start_s
-    where = [box.rank, index["lane"][box.lane], box.row, _short(start_s), _short(duration_s)]
+    where = [box.rank, index["lane"][box.lane], box.row]
+    times = [_short(box.start_s - layout.start_s), _short(box.end_s - box.start_s)]
     number = getattr(s, counted.get(s.kind, "mb"))
     what = [index["kind"][box.kind], s.part, number, s.peer, s.bytes, float(f"{s.wait_s:.4g}")]
-    return [*where, *what, index["line"][s.line], box.spans]
+    return [*where, *times, *what, index["line"][s.line], box.spans]
 
 
 def _short(time_s: float) -> float:
-    """`time_s` to the nanosecond at most, so that JSON writes it in few digits."""
-    return round(time_s, 12)
+    return round(time_s, 12)  # so that JSON writes it in few digits
 
 
 def _levels(trace: Trace, layout: Layout, rank: int) -> list[list[float]]:

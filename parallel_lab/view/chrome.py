@@ -50,29 +50,25 @@ def _threads(trace: Trace) -> list[int]:
 
 def _names(trace: Trace, threads: list[int]) -> Iterator[dict]:
     for rank in range(trace.ranks):
-        yield {"ph": "M", "name": "process_name", "pid": rank, "tid": 0, "args": {"name": f"rank {rank}"}}
-        yield {"ph": "M", "name": "process_sort_index", "pid": rank, "tid": 0, "args": {"sort_index": rank}}
+        yield _named("process_name", rank, 0, name=f"rank {rank}")
+        yield _named("process_sort_index", rank, 0, sort_index=rank)
     for rank, thread, lane in sorted({(s.rank, t, s.lane) for s, t in zip(trace.spans, threads, strict=True)}):
         row = thread % _THREADS_PER_LANE
-        where = {"pid": rank, "tid": thread}
-        yield {"ph": "M", "name": "thread_name", **where, "args": {"name": f"{lane} {row + 1}" if row else lane}}
-        yield {"ph": "M", "name": "thread_sort_index", **where, "args": {"sort_index": thread}}
+        yield _named("thread_name", rank, thread, name=f"{lane} {row + 1}" if row else lane)
+        yield _named("thread_sort_index", rank, thread, sort_index=thread)
+
+
+def _named(what: str, rank: int, thread: int, **args) -> dict:
+    return {"ph": "M", "name": what, "pid": rank, "tid": thread, "args": args}
 
 
 def _slice(s: Span, thread: int) -> dict:
-    named = {"part": s.part, "mb": s.mb, "round": s.round, "axis": s.axis, "phase": s.phase}
-    facts = named | {"peer": s.peer, "bytes": s.bytes, "group": s.group, "line": s.line}
-    args = {name: value for name, value in facts.items() if value not in ("", -1)}
-    return {
-        "ph": "X",
-        "name": s.name,
-        "cat": s.lane,
-        "pid": s.rank,
-        "tid": thread,
-        "ts": _us(s.start_s),
-        "dur": _us(s.end_s - s.start_s),
-        "args": args | ({"wait_us": _us(s.wait_s)} if s.wait_s else {}),
-    }
+    facts = ("part", "mb", "round", "axis", "phase", "peer", "bytes", "group", "line")
+    args = {name: value for name in facts if (value := getattr(s, name)) not in ("", -1)}
+    if s.wait_s:
+        args["wait_us"] = _us(s.wait_s)
+    where = {"pid": s.rank, "tid": thread, "ts": _us(s.start_s), "dur": _us(s.end_s - s.start_s)}
+    return {"ph": "X", "name": s.name, "cat": s.lane, **where, "args": args}
 
 
 def messages(trace: Trace) -> list[tuple[int, int]]:
@@ -80,16 +76,14 @@ def messages(trace: Trace) -> list[tuple[int, int]]:
 
     A message is known by its ranks and by what names its op; equal ones pair up in order of issue.
     """
-    waiting: dict[Op, list[int]] = defaultdict(list)
+    sends: dict[Op, list[int]] = defaultdict(list)
+    receives: dict[Op, list[int]] = defaultdict(list)
     for i, s in enumerate(trace.spans):
-        if s.lane == RECV and s.peer >= 0:
-            waiting[s.op.sender()].append(i)
-    pairs = []
-    for i, s in enumerate(trace.spans):
-        receives = waiting.get(s.op._replace(kind="send")) if s.lane == SEND and s.peer >= 0 else None
-        if receives:
-            pairs.append((i, receives.pop(0)))
-    return pairs
+        if s.peer >= 0 and s.lane == SEND:
+            sends[s.op._replace(kind="send")].append(i)
+        elif s.peer >= 0 and s.lane == RECV:
+            receives[s.op.sender()].append(i)
+    return sorted(pair for op in sends for pair in zip(sends[op], receives[op], strict=False))
 
 
 def _arrows(trace: Trace, threads: list[int]) -> Iterator[dict]:

@@ -1,16 +1,60 @@
 """Where each span goes: one band a rank, in it a lane for computing and one for communicating, time across.
 
-The layout knows nothing of how it is drawn; the static figure and the interactive canvas share it.
+The layout knows nothing of how it is drawn; the static figure and the interactive canvas share it. A plan has no times:
+each of its ops takes one slot, as early as it can.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from parallel_lab.plan import COMPUTE, LANES, NAMES, RECV, SEND
+from parallel_lab.plan import COMPUTE, LANES, NAMES, RECV, SEND, Plan, check_plan
+from parallel_lab.plan.check import Waits
 from parallel_lab.trace import Span, Trace
 
 MOST_ROWS = 3  # spans of one lane that run at once are drawn below each other, up to so many
+
+
+def trace_of(source) -> tuple[Trace, bool]:
+    """The trace of a `Trace`, a `Plan` or a run, and whether its times are slots of a plan instead of seconds.
+
+    Raises:
+        TypeError: `source` is none of these.
+    """
+    source = getattr(source, "trace", source)
+    if isinstance(source, Plan):
+        return unit_trace(source), True
+    if isinstance(source, Trace):
+        return source, False
+    raise TypeError(f"expected a run, a trace or a plan, got {type(source).__name__}")
+
+
+def unit_trace(plan: Plan) -> Trace:
+    """`plan` on a grid: an op starts once its lane is free and all it needs is over, and takes one slot.
+
+    Raises:
+        PlanError: ops wait for each other, or for an op that is not in the plan.
+    """
+    waits = Waits.of(plan)
+    ends = [0] * (len(plan) + 1)  # the last is for ops with none ahead
+    for i in waits.order():
+        ends[i] = 1 + max([ends[waits.ahead[i]], *(ends[j] for j in waits.before[i])])
+    steps = sorted(zip(plan, ends, strict=False), key=lambda step: (step[0].rank, step[1]))
+    spans = tuple(Span(**op._asdict(), start_s=end - 1, end_s=end) for op, end in steps)
+    return Trace(plan.ranks, spans, simulated=True)
+
+
+def band_names(trace: Trace, names: Sequence[str] | None) -> Sequence[str]:
+    """`names`, which stand in place of `rank 0`, `rank 1` and so on.
+
+    Raises:
+        ValueError: there is not one name a rank.
+    """
+    if names is None:
+        return [f"rank {rank}" for rank in range(trace.ranks)]
+    if len(names) != trace.ranks:
+        raise ValueError(f"{len(names)} names for {trace.ranks} ranks: expected one a rank")
+    return names
 
 
 class Box(NamedTuple):
@@ -29,20 +73,13 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Boxes, and what they need to be drawn.
+    """Boxes, and what they need to be drawn."""
 
-    Attributes:
-        ranks: the number of bands.
-        start_s, end_s: the first start and the last end, in seconds.
-        rows: for each lane in use, from top to bottom, how many rows it has.
-        boxes: ordered by rank, lane and start.
-    """
-
-    ranks: int
-    start_s: float
-    end_s: float
-    rows: dict[str, int]
-    boxes: tuple[Box, ...]
+    ranks: int  # the number of bands
+    start_s: float  # the first start
+    end_s: float  # the last end
+    rows: dict[str, int]  # for each lane in use, from top to bottom, how many rows it has
+    boxes: tuple[Box, ...]  # ordered by rank, lane and start
 
     @property
     def duration_s(self) -> float:
@@ -53,7 +90,6 @@ class Layout:
 def lay_out(trace: Trace, columns: int) -> Layout:
     """Places the spans of `trace` for a drawing `columns` pixels wide; spans below a pixel are merged by kind."""
     start_s, end_s = extent(trace)
-    pixel_s = (end_s - start_s) / max(columns, 1)
     labels = _labels(trace.spans)
     rows: dict[str, int] = {}
     boxes: list[Box] = []
@@ -63,15 +99,14 @@ def lay_out(trace: Trace, columns: int) -> Layout:
         for i, row in zip(indices, placed, strict=True):
             s = trace.spans[i]
             boxes.append(Box(rank, lane, s.kind, row, s.start_s, s.end_s, labels[i], 1, i))
-    in_order = {lane: rows[lane] for lane in sorted(rows, key=lane_order)}
-    return Layout(trace.ranks, start_s, end_s, in_order or {COMPUTE: 1}, tuple(merge(boxes, pixel_s)))
+    in_order = {lane: rows[lane] for lane in sorted(rows, key=lane_order)} or {COMPUTE: 1}
+    return Layout(trace.ranks, start_s, end_s, in_order, tuple(_merged(boxes, (end_s - start_s) / columns)))
 
 
 def extent(trace: Trace) -> tuple[float, float]:
     """First start and last end of the spans and memory samples, in seconds; (0, 0) for an empty trace."""
-    starts = [s.start_s for s in trace.spans] + [m.time_s for m in trace.memory]
-    ends = [s.end_s for s in trace.spans] + [m.time_s for m in trace.memory]
-    return min(starts, default=0.0), max(ends, default=0.0)
+    times_s = [(s.start_s, s.end_s) for s in trace.spans] + [(m.time_s, m.time_s) for m in trace.memory]
+    return min((start for start, _ in times_s), default=0.0), max((end for _, end in times_s), default=0.0)
 
 
 def lane_name(lane: str, lanes: Iterable[str]) -> str:
@@ -112,23 +147,22 @@ def pack(spans: Sequence[Span], slack_s: float = 0.0, most: int | None = MOST_RO
     return rows
 
 
-def merge(boxes: Iterable[Box], pixel_s: float) -> list[Box]:
+def _merged(boxes: Iterable[Box], pixel_s: float) -> list[Box]:
     """Joins boxes narrower than `pixel_s` with their neighbors of the same kind and row, less than a pixel away."""
-    open_box: dict[tuple[int, str, int, str], int] = {}
+    growing: dict[tuple, int] = {}
     merged: list[Box] = []
     for box in boxes:
-        key = (box.rank, box.lane, box.row, box.kind)
-        at = open_box.get(key)
-        last = merged[at] if at is not None else None
-        narrow = box.end_s - box.start_s < pixel_s
-        if last and at is not None and narrow and box.start_s - last.end_s < pixel_s:
-            merged[at] = last._replace(end_s=max(last.end_s, box.end_s), spans=last.spans + 1)
+        key = box.rank, box.lane, box.row, box.kind
+        at = growing.pop(key, -1)
+        if box.end_s - box.start_s >= pixel_s:  # what follows a wide box must not make it look longer than it was
+            merged.append(box)
             continue
-        merged.append(box._replace(label="") if narrow else box)
-        # A wide box is closed: what follows it must not make it look longer than it was.
-        open_box.pop(key, None)
-        if narrow:
-            open_box[key] = len(merged) - 1
+        if at >= 0 and box.start_s - merged[at].end_s < pixel_s:
+            merged[at] = merged[at]._replace(end_s=max(merged[at].end_s, box.end_s), spans=merged[at].spans + 1)
+            growing[key] = at
+        else:
+            growing[key] = len(merged)
+            merged.append(box._replace(label=""))
     return merged
 
 
@@ -147,11 +181,10 @@ def counted_kinds(spans: Sequence[Span]) -> dict[str, str]:
 def _labels(spans: Sequence[Span]) -> list[str]:
     """The number of each span, as text; the whole op where a rank works on several parts of a model."""
     counted = counted_kinds(spans)
-    parts: dict[int, set[int]] = {}
+    parts = {(s.rank, s.part) for s in spans if s.kind in NAMES}
+    several = len(parts) > len({rank for rank, _ in parts})
+    labels = []
     for s in spans:
-        if s.kind in NAMES:
-            parts.setdefault(s.rank, set()).add(s.part)
-    several = any(len(held) > 1 for held in parts.values())
-    numbers = [str(getattr(s, counted[s.kind])) if s.kind in counted else "" for s in spans]
-    whole = [several and number and s.kind in NAMES for s, number in zip(spans, numbers, strict=True)]
-    return [f"{s.part}{s.kind}{n}" if w else n for s, n, w in zip(spans, numbers, whole, strict=True)]
+        number = str(getattr(s, counted[s.kind])) if s.kind in counted else ""
+        labels.append(f"{s.part}{s.kind}{number}" if several and number and s.kind in NAMES else number)
+    return labels

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from parallel_lab.view.drawing import Drawing, legend_below, panels, tidy
+from parallel_lab.view.drawing import Drawing, legend_below, panels
 from parallel_lab.view.style import INK, LINES, MARKERS, numbered, settings, shorten
-from parallel_lab.view.text import table, titled
+from parallel_lab.view.text import table
 
 _WIDTH_IN = 6.5
 _TICK_CHARACTERS = 40
@@ -18,6 +18,7 @@ _TICK_CHARACTERS = 40
 Points = tuple[Sequence[float], Sequence[float]]
 
 
+@settings()
 def lines(
     series: Mapping[str, Points],
     xlabel: str,
@@ -42,22 +43,28 @@ def lines(
     points = points or {}
     drawn = [*series.items(), *points.items()]
     _check(drawn, logx, logy)
-    with settings():
-        figure, (ax,) = panels(1, 1, width_in, 3.4, title)
-        tidy(ax, xlabel, ylabel)
-        handles, names = _lines_and_points(ax, series, points, points_are)
-        _scale_axes(ax, [xy for _, xy in drawn], logx, logy)
-        legend_below(figure, handles, names)
-    columns = {"": [name for name, _ in drawn]}
+    figure, (ax,) = panels(1, 1, width_in, 3.4, title)
+    ax.grid(True)
+    ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if logx else "linear", yscale="log" if logy else "linear")
+    handles, names = _lines_and_points(ax, series, points, points_are)
+    if logx:
+        _ticks_at_values(ax, [value for _, (x, _) in drawn for value in x])
+    if logy:
+        _plain_ticks(ax, [value for _, (_, y) in drawn for value in y])
+    legend_below(figure, handles, names)
     kinds = ["line"] * len(series) + ["points"] * len(points)
-    columns["drawn as"] = [f"{kind}, {len(x)}" for kind, (_, (x, _)) in zip(kinds, drawn, strict=True)]
+    columns = {
+        "": [name for name, _ in drawn],
+        "drawn as": [f"{kind}, {len(x)}" for kind, (_, (x, _)) in zip(kinds, drawn, strict=True)],
+    }
     if show_values:
         columns[xlabel] = [_from_to(x) for _, (x, _) in drawn]
         columns[ylabel] = [_from_to(y) for _, (_, y) in drawn]
-    alt = f"Line plot of {ylabel} over {xlabel}, for {', '.join({**series, **points})}."
-    return Drawing(figure, alt=titled(title, alt), text="\n".join(table(columns)))
+    shown = f"Line plot of {ylabel} over {xlabel}, for {', '.join({**series, **points})}."
+    return Drawing(figure, title, shown, table(columns))
 
 
+@settings()
 def bars(
     series: Mapping[str, Sequence[float]],
     labels: Sequence[str],
@@ -77,22 +84,23 @@ def bars(
     wrong = [name for name, values in series.items() if len(values) != len(labels)]
     if wrong or not series or not labels:
         raise ValueError(f"each series needs {len(labels)} values; wrong: {', '.join(wrong) or 'no series'}")
-    found = dict(zip(series, numbered(len(series)), strict=True))
+    figure, (ax,) = panels(1, 1, width_in, 3.2, title)
+    ax.grid(True, axis="y")
+    ax.set_ylabel(ylabel)
     width = 0.8 / len(series)
-    with settings():
-        figure, (ax,) = panels(1, 1, width_in, 3.2, title)
-        tidy(ax, "", ylabel)
-        ax.grid(False, axis="x")
-        for i, (name, values) in enumerate(series.items()):
-            where = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
-            ax.bar(where, values, width, linewidth=0.4, label=name, **found[name].area())
-        _group_labels(ax, labels, width_in)
-        if len(series) > 1:
-            legend_below(figure, *ax.get_legend_handles_labels())
-    values = {name: [f"{value:.4g}" for value in numbers] for name, numbers in series.items()}
+    for i, ((name, values), look) in enumerate(zip(series.items(), numbered(len(series)), strict=True)):
+        where = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * width
+        ax.bar(where, values, width, linewidth=0.4, label=name, **look.area())
+    room = int((width_in - 0.8) / len(labels) / 0.075)  # characters of 7.5 pt that fit beside each other
+    lean = room < max(map(len, labels))
+    turn = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if lean else {}
+    ax.set_xticks(range(len(labels)), [shorten(label) for label in labels], **turn)
+    if len(series) > 1:
+        legend_below(figure, *ax.get_legend_handles_labels())
     over, names = ", ".join(labels), ", ".join(series)
-    text = "\n".join(table({"": list(labels), **values})) if show_values else f"{names} for {over}"
-    return Drawing(figure, alt=titled(title, f"Bar chart of {ylabel} over {over}, for {names}."), text=text)
+    numbers = {name: [f"{value:.4g}" for value in values] for name, values in series.items()}
+    text = table({"": labels, **numbers}) if show_values else f"{names} for {over}"
+    return Drawing(figure, title, f"Bar chart of {ylabel} over {over}, for {names}.", text)
 
 
 def _check(drawn: Sequence[tuple[str, Points]], logx: bool, logy: bool) -> None:
@@ -123,14 +131,6 @@ def _lines_and_points(
     return handles, words
 
 
-def _scale_axes(ax: Axes, data: Sequence[Points], logx: bool, logy: bool) -> None:
-    ax.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
-    if logx:
-        _ticks_at_values(ax, [value for x, _ in data for value in x])
-    if logy:
-        _plain_ticks(ax, [value for _, y in data for value in y])
-
-
 def _ticks_at_values(ax: Axes, values: Sequence[float]) -> None:
     """On a logarithmic axis, ticks at the values themselves where they are few: 1, 2, 4, 8 rather than powers of 10."""
     ticks = sorted(set(values))
@@ -146,13 +146,6 @@ def _plain_ticks(ax: Axes, values: Sequence[float]) -> None:
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
         ax.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
-
-
-def _group_labels(ax: Axes, labels: Sequence[str], width_in: float) -> None:
-    room = int((width_in - 0.8) / len(labels) / 0.075)  # characters of 7.5 pt that fit beside each other
-    lean = room < max(len(label) for label in labels)
-    turn = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if lean else {}
-    ax.set_xticks(range(len(labels)), [shorten(label) for label in labels], **turn)
 
 
 def _from_to(values: Sequence[float]) -> str:

@@ -5,12 +5,12 @@ its color and hatching in every figure of the course.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
+from matplotlib import style
 
 OKABE_ITO = {
     "sky": "#56B4E9",
@@ -27,20 +27,26 @@ HATCHES = ("", "//", "\\\\", "xx", "--", "||", "++", "..")
 INK, FAINT, BAND = "#222222", "#666666", "#F4F4F4"
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_TICKS = {"color": FAINT, "labelcolor": INK, "labelsize": 7.5, "major.size": 3}
 _SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
-    "hatch.linewidth": 0.5,
     "text.usetex": False,
+    "text.color": INK,
+    "figure.titlesize": 10,
+    "axes.axisbelow": True,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.grid": False,
+    "axes.labelsize": 8.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 8.5,
     "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "hatch.linewidth": 0.5,
+    "legend.fontsize": 7.5,
     "legend.frameon": False,
-}
+} | {f"{axis}tick.{name}": value for axis in "xy" for name, value in _TICKS.items()}
 
 
 class Look(NamedTuple):
@@ -98,19 +104,18 @@ _SPARE = tuple(
 )
 
 
-def looks(kinds: Iterable[str]) -> dict[str, Look]:
-    """The look of each of `kinds`, all different.
+def looks(kinds: Sequence[str]) -> dict[str, Look]:
+    """The look of each of `kinds` in their order, all different.
 
     Kinds that the course names have a fixed look. Any other gets one by a hash of its name, the same in every
     process; where two of them meet at one look, the later in the alphabet moves to the next free one.
     """
     found = {kind: KINDS[kind] for kind in kinds if kind in KINDS}
-    for own, kind in enumerate(sorted(set(kinds) - set(found))):
+    for kind in sorted(set(kinds) - set(found)):
         at = zlib.crc32(kind.encode()) % len(_SPARE)
-        while _SPARE[at] in found.values() and own < len(_SPARE):
-            at = (at + 1) % len(_SPARE)
-        found[kind] = _SPARE[at]
-    return found
+        free = (look for look in _SPARE[at:] + _SPARE[:at] if look not in found.values())
+        found[kind] = next(free, _SPARE[at])
+    return {kind: found[kind] for kind in kinds}
 
 
 def numbered(count: int) -> list[Look]:
@@ -138,8 +143,6 @@ def shorten(text: str, most: int = 28) -> str:
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Fixed drawing settings, so that a reader's own matplotlib style changes no picture of the course."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
+    """Fixed drawing settings, so that a reader's own matplotlib style changes no picture; also a decorator."""
+    with style.context(_SETTINGS, after_reset=True):
         yield

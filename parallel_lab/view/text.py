@@ -7,7 +7,7 @@ from itertools import groupby
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, format_seconds, format_share
-from parallel_lab.view.slots import trace_of
+from parallel_lab.view.layout import trace_of
 from parallel_lab.view.style import order, shorten
 
 _MOST_KINDS = 6
@@ -25,14 +25,12 @@ def summary(source, times: bool | None = None, names: Sequence[str] | None = Non
     times = trace.simulated if times is None else times
     columns = _columns(trace, times, slots)
     if names:
-        columns = {"": list(names), **{name: cells for name, cells in columns.items() if name != "rank"}}
-    lines = [
-        _headline(trace, times, slots),
-        *table(_fold(columns) if trace.ranks > _FOLD_ABOVE and not names else columns),
-    ]
-    if times and trace.spans:
-        lines.append(f"bubble {format_share(trace.bubble())}")
-    return "\n".join(lines)
+        columns = {"": list(names)} | columns
+        del columns["rank"]
+    elif trace.ranks > _FOLD_ABOVE:
+        columns = _fold(columns)
+    bubble = [f"bubble {format_share(trace.bubble())}"] if times and trace.spans else []
+    return "\n".join([_headline(trace, times, slots), table(columns), *bubble])
 
 
 def alt_text(trace: Trace, times: bool, slots: bool) -> str:
@@ -43,17 +41,13 @@ def alt_text(trace: Trace, times: bool, slots: bool) -> str:
     return f"Timeline: {_headline(trace, times, slots)}. {drawn}{bubble}"
 
 
-def table(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """Lines of a table with right-aligned columns, from {heading: cells}."""
-    widths = {name: max(len(name), *(len(cell) for cell in cells), 0) for name, cells in columns.items()}
-    head = "  ".join(name.rjust(widths[name]) for name in columns)
-    rows = zip(*columns.values(), strict=True)
-    return [head, *("  ".join(c.rjust(w) for c, w in zip(row, widths.values(), strict=True)) for row in rows)]
-
-
-def titled(title: str | None, sentence: str) -> str:
-    """An alternative text: the title, if there is one, and what is drawn."""
-    return f"{title}. {sentence}" if title else sentence
+def table(columns: Mapping[str, Sequence[str]]) -> str:
+    """A table with right-aligned columns, from {heading: cells}."""
+    padded = []
+    for heading, cells in columns.items():
+        width = max(map(len, [heading, *cells]))
+        padded.append([cell.rjust(width) for cell in (heading, *cells)])
+    return "\n".join("  ".join(row) for row in zip(*padded, strict=True))
 
 
 def plural(count: int, word: str) -> str:

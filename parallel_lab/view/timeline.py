@@ -1,34 +1,59 @@
-"""`draw`: one trace, three ways to look at it: a picture with its summary, an interactive canvas, a trace file."""
+"""`draw`: one trace, three ways to look at it: a picture with its summary, an interactive canvas, a trace file.
 
+All heights of the picture are inches, so that text always fits. Boxes of one look are one collection: a trace of 2,000
+spans is a dozen artists and draws in a fraction of a second.
+"""
+
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
+from parallel_lab.plan import COMPUTE, NAMES
 from parallel_lab.trace import Trace
+from parallel_lab.trace.units import format_bytes, time_unit
 from parallel_lab.view.canvas import Canvas, payload
 from parallel_lab.view.chrome import save_chrome
-from parallel_lab.view.drawing import WIDTH_IN, Drawing
-from parallel_lab.view.figure import timeline_figure
-from parallel_lab.view.layout import lay_out
-from parallel_lab.view.slots import trace_of
-from parallel_lab.view.text import alt_text, summary, titled
+from parallel_lab.view.drawing import WIDTH_IN, Drawing, legend_below, swatches
+from parallel_lab.view.layout import Box, Layout, band_names, lane_name, lay_out, trace_of
+from parallel_lab.view.style import BAND, FAINT, INK, looks, order, settings, shorten
+from parallel_lab.view.text import alt_text, summary
 
 _COLUMNS_PER_IN = 96
+_LEFT, _RIGHT, _RIGHT_MEMORY = 1.35, 0.2, 0.8
+_LANE_NAMES = 0.75  # the width that names of lanes take, left of the axes
+_BAND_CHARACTERS = 8  # that fit left of them
+_TOP, _TOP_TITLE, _AXIS = 0.12, 0.34, 0.46
+_LABEL_PT, _LANE_PT, _TEXT_PT = 8.5, 6.5, 7.0
+_TEXT_IN = 0.125  # the height that a line of the smallest text needs
+_DIGIT_IN = 0.66 * _TEXT_PT / 72  # a digit of DejaVu Sans is 0.64 em wide
+_PLAIN_BELOW_IN = 0.06  # narrower boxes are drawn without hatching and outline: those would hide the color
+_HALO = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
+_LABEL: dict[str, Any] = {"fontsize": _TEXT_PT, "ha": "center", "va": "center_baseline", "path_effects": _HALO}
+
+_MEMORY = "memory"  # the strip of bytes held, below the lanes of a band
+_HEIGHTS = {COMPUTE: 0.28, _MEMORY: 0.26}  # of lanes
+_COMMUNICATE = 0.17
+_INSET, _GAP = 0.03, 0.10  # within a band above and below its lanes; between bands
+_TALLEST = 7.0  # of all bands together; with more ranks the lanes get lower
+_LOWEST = 0.36  # but not below this share of their height
 
 
 class Timeline(Drawing):
-    """The picture of a trace; see `Drawing` for what it shows in a notebook.
+    """The picture of a trace; see `Drawing` for what it shows in a notebook."""
 
-    Attributes:
-        trace: the trace that was drawn; for a plan, its ops in unit slots.
-        slots: whether times are slots of a plan.
-    """
-
-    def __init__(self, figure: Figure, *, alt: str, text: str, trace: Trace, slots: bool) -> None:
-        super().__init__(figure, alt=alt, text=text)
-        self.trace = trace
-        self.slots = slots
+    def __init__(self, source, title: str | None, names: Sequence[str] | None) -> None:
+        self.trace, self.slots = trace_of(source)  # for a plan, its ops in unit slots
+        figure = _figure(self.trace, self.slots, title, band_names(self.trace, names))
+        shown = alt_text(self.trace, self.trace.simulated, self.slots)
+        super().__init__(figure, title, shown, summary(source, names=names))
 
     def interactive(self) -> Canvas:
         """A canvas to zoom and pan with mouse or keyboard, with a tooltip for each span."""
@@ -39,12 +64,7 @@ class Timeline(Drawing):
         save_chrome(self.trace, path)
 
 
-def draw(
-    source,
-    *,
-    title: str | None = None,
-    names: Sequence[str] | None = None,
-) -> Timeline:
+def draw(source, *, title: str | None = None, names: Sequence[str] | None = None) -> Timeline:
     """Draws what each rank did, or shall do, over time: one band a rank, computing above communicating.
 
     `source` is a run, a `Trace`, or a `Plan`, which is drawn in slots of equal length. Where memory was sampled, a
@@ -57,10 +77,133 @@ def draw(
         TypeError: `source` is none of the three.
         ValueError: there is not one name a rank, or the plan cannot finish.
     """
-    trace, slots = trace_of(source)
-    if names is not None and len(names) != trace.ranks:
-        raise ValueError(f"{len(names)} names for {trace.ranks} ranks: expected one a rank")
+    return Timeline(source, title, names)
+
+
+@settings()
+def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str]) -> Figure:
     layout = lay_out(trace, int(_COLUMNS_PER_IN * WIDTH_IN))
-    figure = timeline_figure(trace, layout, title=title, slots=slots, names=names)
-    alt = titled(title, alt_text(trace, trace.simulated, slots))
-    return Timeline(figure, alt=alt, text=summary(source, names=names), trace=trace, slots=slots)
+    memory = bool(trace.memory)
+    bands = _Bands(layout, memory)
+    figure = Figure(figsize=(WIDTH_IN, 1.0))
+    low, legend = _AXIS, None
+    if kinds := order(box.kind for box in layout.boxes):
+        words = [f"{kind}: {NAMES[kind]}" if kind in NAMES else kind for kind in kinds]
+        legend = legend_below(figure, swatches(kinds), words, loc="lower center", long=2.2)
+        low += legend.get_window_extent().height / figure.dpi
+    height_in = (_TOP_TITLE if title else _TOP) + bands.height + low
+    axes_in = WIDTH_IN - _LEFT - (_RIGHT_MEMORY if memory else _RIGHT)
+    figure.set_size_inches(WIDTH_IN, height_in)
+    ax = figure.add_axes((_LEFT / WIDTH_IN, low / height_in, axes_in / WIDTH_IN, bands.height / height_in))
+    if title:
+        ax.set_title(shorten(title, int(axes_in / 0.085)), loc="left", fontsize=10, color=INK)
+    if legend:
+        legend.set_bbox_to_anchor((0.5, 0.02 / height_in))
+    scale = _time_axis(ax, trace, layout, slots)
+    _draw_bands(ax, layout, bands, names)
+    _draw_boxes(ax, layout, bands, scale, axes_in)
+    if memory:
+        _draw_memory(ax, trace, layout, bands, scale)
+    return figure
+
+
+class _Bands:
+    """Where the bands of the ranks and their lanes lie, in inches from the top of the first band."""
+
+    def __init__(self, layout: Layout, memory: bool) -> None:
+        self.rows = layout.rows | ({_MEMORY: 1} if memory else {})
+        # Two rows in a lane make it one and a half times as high, not twice.
+        full = {lane: _HEIGHTS.get(lane, _COMMUNICATE) * (1 + rows) / 2 for lane, rows in self.rows.items()}
+        wanted = layout.ranks * (sum(full.values()) + 2 * _INSET + _GAP)
+        shrink = max(min(1.0, _TALLEST / max(wanted, 1e-9)), _LOWEST)
+        self.lanes: dict[str, tuple[float, float]] = {}  # (top, bottom) within a band
+        top = _INSET * shrink
+        for lane, height in full.items():
+            above = _INSET * shrink if lane == _MEMORY else 0.0
+            self.lanes[lane] = (top + above, top + height * shrink)
+            top += height * shrink
+        self.gap = _GAP * shrink
+        self.pitch = top + _INSET * shrink + self.gap  # from band to band
+        self.height = max(layout.ranks * self.pitch - self.gap, 0.3)
+        lowest = min(bottom - top for top, bottom in self.lanes.values())
+        self.named = len(self.lanes) > 1 and lowest >= _TEXT_IN  # whether lanes need a name, and there is room for it
+
+    def band(self, rank: int) -> tuple[float, float]:
+        return rank * self.pitch, (rank + 1) * self.pitch - self.gap
+
+    def lane(self, rank: int, lane: str) -> tuple[float, float]:
+        top, bottom = self.lanes[lane]
+        return rank * self.pitch + top, rank * self.pitch + bottom
+
+    def box(self, box: Box) -> tuple[float, float]:
+        top, bottom = self.lane(box.rank, box.lane)
+        row = (bottom - top) / self.rows[box.lane]
+        return top + box.row * row, top + (box.row + 1) * row
+
+
+def _time_axis(ax: Axes, trace: Trace, layout: Layout, slots: bool) -> float:
+    """Sets limits, ticks and labels of the time axis; returns the seconds in one unit of it."""
+    scale, unit = (1.0, "slot") if slots else time_unit(layout.duration_s)
+    kind = "slot of the plan" if slots else f"simulated time ({unit})" if trace.simulated else f"time ({unit})"
+    ax.set_xlim(0, (layout.duration_s or 1.0) / scale)
+    ax.set_xlabel(kind, fontsize=8)
+    if layout.duration_s:
+        ax.xaxis.set_major_locator(MaxNLocator(10, integer=slots, steps=[1, 2, 5, 10]))
+    else:
+        ax.set_xticks([])
+    ax.spines["left"].set_visible(False)
+    return scale
+
+
+def _draw_bands(ax: Axes, layout: Layout, bands: _Bands, names: Sequence[str]) -> None:
+    """A pale band behind each rank, its name, and the names of its lanes where they fit."""
+    for rank in range(layout.ranks):
+        ax.axhspan(*bands.band(rank), color=BAND, zorder=0, linewidth=0)
+    middles = [sum(bands.band(rank)) / 2 for rank in range(layout.ranks)]
+    ax.set_yticks(middles, [shorten(name, _BAND_CHARACTERS) for name in names], fontsize=_LABEL_PT)
+    ax.tick_params(axis="y", which="both", length=0, pad=0.07 * 72)
+    if bands.named:
+        ax.tick_params(axis="y", pad=_LANE_NAMES * 72)
+        lanes = [(rank, lane) for rank in range(layout.ranks) for lane in bands.lanes]
+        middles = [sum(bands.lane(*lane)) / 2 for lane in lanes]
+        ax.yaxis.remove_overlapping_locs = False  # a lane may lie where the band has its name
+        words = [lane_name(lane, bands.lanes) for _, lane in lanes]
+        ax.set_yticks(middles, words, minor=True, fontsize=_LANE_PT, color=FAINT)
+    ax.set_ylim(bands.height, 0)
+
+
+def _draw_boxes(ax: Axes, layout: Layout, bands: _Bands, scale: float, axes_in: float) -> None:
+    """All boxes, one collection a look and width class, and the labels that fit."""
+    found = looks(order(box.kind for box in layout.boxes))
+    inch_s = (layout.duration_s or 1.0) / axes_in
+    corners: dict[tuple[str, bool], list] = defaultdict(list)
+    for box in layout.boxes:
+        width_in = (box.end_s - box.start_s) / inch_s
+        left = (box.start_s - layout.start_s) / scale
+        # Nothing that happened may vanish: a box is a pixel wide at least.
+        right = left + max(width_in, 1 / 96) * inch_s / scale
+        top, bottom = bands.box(box)
+        shape = ((left, top), (right, top), (right, bottom), (left, bottom))
+        corners[box.kind, width_in < _PLAIN_BELOW_IN].append(shape)
+        if box.label and bottom - top >= _TEXT_IN and width_in > len(box.label) * _DIGIT_IN + 0.03:
+            ax.text((left + right) / 2, (top + bottom) / 2, box.label, clip_on=True, **_LABEL)
+    for (kind, plain), shapes in corners.items():
+        look = found[kind]
+        area = {"facecolor": look.color, "linewidth": 0} if plain else {**look.area(), "linewidth": 0.4}
+        ax.add_collection(PolyCollection(shapes, **area), autolim=False)
+
+
+def _draw_memory(ax: Axes, trace: Trace, layout: Layout, bands: _Bands, scale: float) -> None:
+    """Bytes held by each rank as a filled step, all ranks to one scale, with the peak written at the right."""
+    peaks = [trace.peak_bytes(rank) for rank in range(trace.ranks)]
+    for rank, peak in enumerate(peaks):
+        levels = [(time_s, sum(held.values())) for time_s, held in trace.held_bytes(rank)]
+        top, bottom = bands.lane(rank, _MEMORY)
+        if levels:
+            times_s, held = np.array([*levels, (layout.end_s, levels[-1][1])]).T  # the last level lasts to the end
+            heights = bottom - (bottom - top) * held / (max(peaks) or 1)
+            x = (times_s - layout.start_s) / scale
+            ax.fill_between(x, bottom, heights, step="post", color="#BBBBBB", linewidth=0)
+            ax.step(x, heights, where="post", color=INK, linewidth=0.7)
+        right = {"transform": ax.get_yaxis_transform(), "fontsize": _LANE_PT, "color": FAINT, "va": "center"}
+        ax.text(1.008, (top + bottom) / 2, f"≤ {format_bytes(peak)}", **right)

@@ -119,7 +119,7 @@ def test_reset_asks_and_keeps_backups(course):
     assert mine.read_text() == stub
     mine.write_text("more work")
     assert plab("reset", "02_collectives", "--yes").exit_code == 0
-    assert (mine.parent / "02_collectives.ipynb.bak").read_text() == "my work"
+    assert (mine.parent / "02_collectives.ipynb.bak1").read_text() == "my work"
     assert (mine.parent / "02_collectives.ipynb.bak2").read_text() == "more work"
 
 

@@ -6,7 +6,7 @@ from parallel_lab.plan import Plan, recv, send
 from parallel_lab.trace import Sample, Span, Trace
 from parallel_lab.view import chrome_trace, save_chrome
 from parallel_lab.view.chrome import messages
-from parallel_lab.view.slots import unit_trace
+from parallel_lab.view.layout import unit_trace
 
 REQUIRED = {
     "X": {"name", "cat", "pid", "tid", "ts", "dur", "args"},

@@ -2,8 +2,7 @@ import pytest
 
 from parallel_lab.plan import Op, Plan, recv, send
 from parallel_lab.trace import Sample, Span, Trace
-from parallel_lab.view.layout import lay_out, pack
-from parallel_lab.view.slots import trace_of, unit_trace
+from parallel_lab.view.layout import lay_out, pack, trace_of, unit_trace
 
 
 def test_a_plan_is_placed_in_the_earliest_slots():
