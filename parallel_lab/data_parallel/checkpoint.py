@@ -85,10 +85,10 @@ class Held(NamedTuple):
         Raises:
             ValueError: it says why the shards cannot be loaded. Nothing was changed on any rank.
         """
-        problem, found = None, []
+        problem, found, groups = None, [], []
         try:
-            shards = list(shards)
-            found = self.read(shards)
+            saved = list(shards)
+            found, groups = self.read(saved), saved[0]["groups"]
         except ValueError as error:
             problem = error
         agree(problem, self.group, self.device)
@@ -100,12 +100,10 @@ class Held(NamedTuple):
                 held.clear()
                 held.update({k: v.to(values.device) if torch.is_tensor(v) and v.dim() else v for k, v in state.items()})
         if self.optimizer:
-            copy_settings(copied(next(iter(shards))["groups"]), self.optimizer.param_groups)
+            copy_settings(copied(groups), self.optimizer.param_groups)
 
     def read(self, shards: Sequence[Shard]) -> list[tuple[Tensor, dict[str, Any]]]:
         """For each tensor that this rank holds what `shards` have: its values under "", and the optimizer's state.
-
-        Shards that have nothing of it may be left out.
 
         Raises:
             ValueError: it says exactly what is missing or different.
@@ -215,10 +213,9 @@ def _read(shards: Sequence[Shard], name: str, start: int, shape: Sequence[int]) 
 
 
 def consolidate(shards: Sequence[Shard]) -> dict[str, Any]:
-    """One checkpoint from the shards of all ranks, in any order.
+    """One checkpoint from the shards of all ranks, in any order: `parameters` and `state` by name, in their shapes.
 
-    It has `parameters` (by name, in their shapes), `state` (by name: what the optimizer holds, in the parameter's shape
-    where it has a number for each element), `groups`, `optimizer`, `replicated` and `tied`.
+    `groups`, `optimizer`, `replicated` and `tied` are as in a shard.
 
     Raises:
         ValueError: an element is in none of the shards, or they are not of one checkpoint.
@@ -227,7 +224,7 @@ def consolidate(shards: Sequence[Shard]) -> dict[str, Any]:
     shapes = {name: each["shape"] for shard in shards for name, each in shard["parameters"].items()}
     state = {name: _read(shards, name, 0, shape) for name, shape in shapes.items()}
     parameters = {name: each.pop("") for name, each in state.items()}
-    rest = {key: shards[0][key] for key in ("groups", "optimizer", "replicated", "tied")}
+    rest = {key: shards[0].get(key) for key in ("groups", "optimizer", "replicated", "tied")}
     return {"parameters": parameters, "state": state, **rest}
 
 
@@ -240,7 +237,7 @@ def to_torch(shards: Sequence[Shard]) -> dict[str, Any]:
     whole = consolidate(shards)
     state = {name: each for name, each in whole["state"].items() if each}
     model = whole["parameters"] | (whole["replicated"] or {})
-    model |= {name: model[first] for name, first in whole["tied"].items()}
+    model |= {name: model[first] for name, first in (whole["tied"] or {}).items()}
     return {"model": model, "optim": {"state": state, "param_groups": whole["groups"]}}
 
 
@@ -251,8 +248,7 @@ def from_torch(state_dict: Mapping[str, Any], model: nn.Module) -> Shard:
     or on the meta device, tells parameters from buffers.
     """
     weights, optim = state_dict["model"], state_dict.get("optim", {"state": {}, "param_groups": []})
-    names = [name for name, _ in model.named_parameters() if name in weights]
-    parts = [Part(name, weights[name].shape, 0, weights[name]) for name in names]
+    parts = [Part(n, weights[n].shape, 0, weights[n]) for n, _ in model.named_parameters() if n in weights]
     entries = {part.name: part.entry(optim["state"].get(part.name, {})) for part in parts}
     beside = _beside(model)
     beside["replicated"] = {name: weights[name] for name in beside["replicated"] if name in weights}

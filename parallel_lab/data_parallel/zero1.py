@@ -64,10 +64,11 @@ class Zero1(ShardedOptimizer):
     are left alone. `state` has, by parameter, what this rank holds for its piece of it: `shard` (a view, or the master
     copy) and `optimizer` (the moments).
 
-    `optimizer_class` updates each element by itself, as `torch.optim.AdamW` does (see `flat_vector.py`). With
-    `master_dtype` each rank holds a copy of its shard in that dtype and steps it instead: `torch.float32` for bfloat16
-    parameters. `check_finite` looks for NaN and infinity in the gradients that this rank steps; `step()` then raises
-    before anything is changed on any rank. Averaged gradients no longer show whose NaN it was; `DDP` says so before.
+    `params` are tensors, (name, tensor) pairs, or groups, as torch takes them. `optimizer_class`, which gets `lr` and
+    the like, updates each element by itself, as `torch.optim.AdamW` does (see `flat_vector.py`). With `master_dtype`
+    each rank holds a copy of its shard in that dtype and steps it instead: `torch.float32` for bfloat16 parameters.
+    `check_finite` looks for NaN and infinity in the gradients that this rank steps; `step()` then raises before
+    anything is changed on any rank. Averaged gradients no longer show whose NaN it was; `DDP` says so before.
 
     Raises:
         ValueError: no parameters, all of them frozen, a negative learning rate, an optimizer that looks at whole

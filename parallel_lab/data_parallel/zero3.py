@@ -50,15 +50,15 @@ class Zero3(State):
 
     `module.named_parameters()` are shards along the first dimension, cut as `torch.chunk` cuts, so that the last ranks
     may have no row. Any optimizer that treats each element by itself steps them. After `backward()` each shard's
-    `.grad` is its rows of the mean gradient; several backward passes add up. Inside the forward pass of a unit, and in
-    its backward pass, the whole parameters stand in its module.
+    `.grad` is its rows of the mean gradient; several backward passes add up. The whole parameters stand in a unit's
+    module while it computes, in either direction.
 
-    Every rank has to run the same units in the same order. Parameters and buffers start from rank 0's values; buffers
-    are taken from rank 0 before each forward pass in training. A parameter that a backward pass does not use counts as
-    a gradient of zeros if another of its unit is used.
+    Every rank has to run the same units in the same order. Parameters start from rank 0's values; buffers are taken
+    from rank 0 before each forward pass in training. A parameter that a backward pass does not use counts as a gradient
+    of zeros if another of its unit is used.
 
-    Clip with `data_parallel.clip_grad_norm_(zero3, max_norm)`. Torch's own `clip_grad_norm_` sees plain tensors, the
-    shards of this rank: it takes the norm of these alone, so every rank scales by another factor, and nothing says so.
+    Clip with `data_parallel.clip_grad_norm_(zero3, max_norm)`. Torch's own takes the norm of this rank's shards alone,
+    so every rank scales by another factor, and nothing says so.
 
     Args:
         model: on its device and in its dtype already, or on the meta device (see `materialize`).
@@ -102,16 +102,15 @@ class Zero3(State):
         self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
         self.units = cut(model, self.group.size(), units, compute_dtype)
         guard.model(model, units=[unit.name for unit in self.units], prefetch=prefetch, compute_dtype=compute_dtype)
-        for unit in self.units:  # leave this rank's rows of rank 0's values
-            broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
-            unit.keep_rows(self.group.rank())
-        self._listen()
+        self._shard()
 
-    def _listen(self) -> None:
-        """Comes in where the model and its units begin and end to compute."""
+    def _shard(self) -> None:
+        """Leaves this rank's rows of rank 0's values, and comes in where the model and its units compute."""
         self.mb, self._running, self._reductions, self._backward_pass = -1, [], [], -1
         self._order = [Use(unit) for unit in sorted(self.units, key=lambda unit: unit.module is not self.module)]
         for unit in self.units:
+            broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
+            unit.keep_rows(self.group.rank())
             unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
             unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
         self.module.register_forward_pre_hook(self._begin_forward, prepend=True, with_kwargs=True)
@@ -233,10 +232,9 @@ class Zero3(State):
         self._backward_pass = at_end_of_backward(self._end_backward, self._backward_pass)
         if any(each.unit is use.unit for each in self._running):
             return
-        for other in [each for each in self._running if not each.unit.trained]:  # nothing else tells that it is over
-            if use.unit.module not in other.unit.modules:
-                self._end(other)
-                self.reshard(other.unit)
+        for other in [o for o in self._running if not o.unit.trained and use.unit.module not in o.unit.modules]:
+            self._end(other)  # it is frozen, and nothing else tells that it is over
+            self.reshard(other.unit)
         use.place = len(use.order) if use.unit.module is self.module else use.place
         self._begin(use, "B", "backward", use.before(self.prefetch))
 

@@ -126,9 +126,9 @@ class State(Wrapped):
         for unit in self.units:
             unit.look()
             unit.place(unit.shards)  # tied ones have come apart
-        whole: dict[Tensor, nn.Parameter] = {}
+        slots, whole = self.slots, {}
         for module in self.module.modules():
-            here = [(p, slot) for p, slot in self.slots.items() if any(home.module is module for home in slot.homes)]
+            here = [(p, slot) for p, slot in slots.items() if any(home.module is module for home in slot.homes)]
             for shard, slot in here:
                 if shard not in whole:
                     whole[shard] = nn.Parameter(shard.new_empty(slot.shape), requires_grad=shard.requires_grad)
