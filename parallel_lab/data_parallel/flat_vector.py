@@ -6,20 +6,17 @@ owns the shard of elements [r * shard_size, (r + 1) * shard_size). A parameter m
 of it that this rank owns is a `Piece`, and the pieces are what the optimizer steps.
 
 Only optimizers that treat each element by itself (SGD, momentum, Adam, AdamW, RMSprop, Adagrad, ...) give the same
-result on pieces as on whole parameters. One that looks at a whole tensor, such as LAMB, Adafactor or Muon, does not;
-`by_element` refuses those that PyTorch has.
+result on pieces as on whole parameters. One that looks at a whole tensor, such as LAMB, Adafactor or Muon, does not.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab.agree.same_model import partition as partition
-from parallel_lab.data_parallel.checkpoint import settings
 from parallel_lab.runtime.gather import all_gather
 from parallel_lab.trace import recorder
 
@@ -57,7 +54,7 @@ class Piece:
             self.shard = nn.Parameter(self.view.detach().to(master_dtype, copy=True))
 
     def gradient(self) -> Tensor | None:
-        """The part of the whole parameter's gradient that belongs to the piece, a view; None if it has no gradient."""
+        """The piece's part of the whole parameter's gradient, a view."""
         whole = self.parameter.grad
         return None if whole is None else whole.reshape(-1)[self.start : self.stop]
 
@@ -67,16 +64,13 @@ class FlatVector:
 
     def __init__(self, named: Sequence[Named], group: dist.ProcessGroup, master_dtype: torch.dtype | None) -> None:
         self.group = group
-        self.names = [name for name, _ in named]
-        self.parameters = [parameter for _, parameter in named]
+        self.names, self.parameters = zip(*named, strict=True)
         sizes = [parameter.numel() for parameter in self.parameters]
         self._starts = [0, *accumulate(sizes)]
         shard_size = -(-sum(sizes) // group.size())
         self.data = self.parameters[0].detach().new_zeros(group.size() * shard_size)  # all of them, zeros as padding
         for index, parameter in enumerate(self.parameters):
-            view = self.view(self.data, index)
-            view.copy_(parameter.detach())
-            parameter.data = view
+            parameter.data = self.view(self.data, index).copy_(parameter.detach())
         self.shard = self.data.view(group.size(), -1)[group.rank()]  # what this rank owns, a view (shard_size,)
         mine = owned(sizes, group.size(), group.rank())
         self.pieces = [Piece(named[i], i, start, stop, at, master_dtype) for i, start, stop, at in mine]
@@ -86,7 +80,7 @@ class FlatVector:
         return vector[self._starts[index] : self._starts[index + 1]].view(self.parameters[index].shape)
 
     def all_gather(self) -> dist.Work:
-        """Starts to fill `data` with the shards of all ranks; returns the handle. Sends (n-1)/n of it per rank."""
+        """Starts to fill `data` with the shards of all ranks. Sends (n-1)/n of it per rank."""
         return all_gather(self.data, self.shard, self.group)
 
 
@@ -99,8 +93,8 @@ class Bucket(FlatVector):
 
     def begin(self) -> None:
         """A backward pass begins: all gradients are missing."""
-        trained = [i for i, p in enumerate(self.parameters) if p.requires_grad or p.grad is not None]
-        self.trained, self.missing = frozenset(trained), set(trained)
+        self.trained = frozenset(i for i, p in enumerate(self.parameters) if p.requires_grad or p.grad is not None)
+        self.missing = set(self.trained)
 
     def gradients(self) -> Tensor:
         """The buffer (n * shard_size,), made of zeros if there is none: they stand for what is not used."""
@@ -123,27 +117,12 @@ def sample(buckets: Iterable[Bucket]) -> None:
         recorder().sample(sum(each.buffer.nbytes for each in buckets if each.buffer is not None), "buckets")
 
 
-def shard_groups(groups: Iterable[Mapping[str, Any]], pieces: Iterable[Piece]) -> list[dict[str, Any]]:
-    """The groups of an optimizer, with this rank's shards in place of the parameters that they are pieces of."""
-    shards = {piece.parameter: piece.shard for piece in pieces}
-    return [settings(group) | {"params": [shards[p] for p in group["params"] if p in shards]} for group in groups]
-
-
-def by_element(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """`optimizer`; refuses those of PyTorch's that look at whole tensors, or at all parameters at once."""
-    if isinstance(optimizer, torch.optim.Adafactor | torch.optim.Muon | torch.optim.LBFGS):
-        name = type(optimizer).__name__
-        raise ValueError(f"{name} looks at more than one element at a time, so on pieces of parameters it goes wrong")
-    return optimizer
-
-
 def step_shards(optimizer: torch.optim.Optimizer, pieces: Iterable[Piece]) -> None:
     """Steps the shards, once, by the gradients of their views; master copies then hand their values to the views."""
-    for piece in pieces:
-        if piece.shard is not piece.view and piece.view.grad is not None:
-            piece.shard.grad = piece.view.grad.to(piece.shard.dtype)
+    masters = [piece for piece in pieces if piece.shard is not piece.view]
+    for piece in masters:
+        piece.shard.grad = None if piece.view.grad is None else piece.view.grad.to(piece.shard.dtype)
     optimizer.step()
-    for piece in pieces:
-        if piece.shard is not piece.view:
-            piece.shard.grad = None
-            piece.view.copy_(piece.shard)
+    for piece in masters:
+        piece.shard.grad = None
+        piece.view.copy_(piece.shard)

@@ -10,10 +10,12 @@ updates the r-th partition of the parameters alone. One all-gather then hands th
     held a rank            under Adam 8 + 8/n bytes a parameter in float32; 4 + 12/n in bfloat16 with `master_dtype`
 
 Psi is the number of parameters, padded by at most n - 1 elements for each dtype among them. The paper's N_d is n here.
-`flat_vector.py` lays the parameters end to end and cuts them; `zero_guards.py` refuses what cannot go well.
+`flat_vector.py` lays the parameters end to end and cuts them, `zero_state.py` saves and loads, `zero_guards.py` refuses
+what cannot go well.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import count
 from math import inf
 from typing import Any
@@ -23,14 +25,13 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab.agree.arguments import keyword_only
-from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.data_parallel.checkpoint import copy_settings
-from parallel_lab.data_parallel.flat_vector import FlatVector, by_element, partition, shard_groups, step_shards
+from parallel_lab.data_parallel.flat_vector import FlatVector, partition, step_shards
 from parallel_lab.data_parallel.zero_guards import StepGuards
-from parallel_lab.data_parallel.zero_state import ShardedOptimizer, names
+from parallel_lab.data_parallel.zero_state import ShardedOptimizer
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
-from parallel_lab.trace import span, tag
+from parallel_lab.trace import span
 
 
 def plan(n: int, vectors: int = 1, *, first: int = 0, guarded: bool = True, axis: str = "") -> Plan:
@@ -45,35 +46,29 @@ def plan(n: int, vectors: int = 1, *, first: int = 0, guarded: bool = True, axis
     """
     if min(n, vectors) < 1:
         raise ValueError(f"n={n}, vectors={vectors}: expected at least 1 of each")
-    ops, needs = [], {}
+    steps: dict[Op, list[Op]] = {}  # each with what it needs
+    updates = [Op(rank, "update", 0, first, phase="step") for rank in range(n)]
     for rank in range(n):
-        flag = [Op(rank, "all_reduce", 0, first, lane=SEND, axis=axis, phase="step")] * guarded
-        update = Op(rank, "update", 0, first, phase="step")
-        gathers = [Op(rank, "all_gather", part, first, lane=SEND, axis=axis, phase="step") for part in range(vectors)]
-        ops += [*flag, update, *gathers]
-        needs[update] = flag
-        needs |= {gather: [update._replace(rank=other) for other in range(n)] for gather in gathers}
-    return Plan.of(ops, needs)
+        send = partial(Op, rank, mb=first, lane=SEND, axis=axis, phase="step")
+        flag = [send("all_reduce", 0)] * guarded
+        steps |= {op: [] for op in flag} | {updates[rank]: flag}
+        steps |= {send("all_gather", part): updates for part in range(vectors)}
+    return Plan.of(steps, steps)
 
 
 class Zero1(ShardedOptimizer):
     """A drop-in optimizer whose state is sharded. Give it averaged gradients, as DDP leaves them, and call `step()`.
 
     Parameter groups, `zero_grad`, learning rate schedulers, gradient scalers and `memory.track` work as with any
-    optimizer. Parameters become views of one flat vector for each dtype, and start from rank 0's values. `state` has,
-    by parameter, what this rank holds for its piece of it: `shard` (a view, or the master copy) and `optimizer` (the
-    moments).
+    optimizer. Parameters become views of one flat vector for each dtype, and start from rank 0's values. Frozen ones
+    are left alone. `state` has, by parameter, what this rank holds for its piece of it: `shard` (a view, or the master
+    copy) and `optimizer` (the moments).
 
-    Args:
-        params: tensors, (name, tensor) pairs, or groups, as torch takes them. Frozen ones are left alone.
-        optimizer_class: updates each element by itself, as `torch.optim.AdamW` does (see `flat_vector.py`).
-        master_dtype: of a copy that each rank holds of its shard and steps instead: `torch.float32` for bfloat16
-            parameters. Without it the shard is a view of the parameters.
-        check_finite: look for NaN and infinity in the gradients that this rank steps; `step()` then raises before
-            anything is changed on any rank. Averaged gradients no longer show whose NaN it was; `DDP` says so before.
-        guards: what stands at the seams, see `zero_guards.py`. `NoGuards` leaves the algorithm alone.
-        group: who shares the state; the default group if None.
-        optimizer_kwargs: for `optimizer_class`, as in `lr=1e-3`.
+    `params` are tensors, (name, tensor) pairs, or groups, as torch takes them. `optimizer_class`, which gets `lr` and
+    the like, updates each element by itself, as `torch.optim.AdamW` does (see `flat_vector.py`). With `master_dtype`
+    each rank holds a copy of its shard in that dtype and steps it instead: `torch.float32` for bfloat16 parameters.
+    `check_finite` looks for NaN and infinity in the gradients that this rank steps; `step()` then raises before
+    anything is changed on any rank. Averaged gradients no longer show whose NaN it was; `DDP` says so before.
 
     Raises:
         ValueError: no parameters, all of them frozen, a negative learning rate, an optimizer that looks at whole
@@ -93,23 +88,17 @@ class Zero1(ShardedOptimizer):
         group: dist.ProcessGroup | None = None,
         **optimizer_kwargs,
     ) -> None:
-        params, self.check_finite, guard = list(params), check_finite, guards(self)
-        guard.arguments(params, optimizer_kwargs)
-        whole = by_element(optimizer_class(params, **optimizer_kwargs))  # checks arguments, fills in defaults
+        params, self.check_finite, self._guard = list(params), check_finite, guards(self)
+        whole = self.whole_optimizer(optimizer_class, params, optimizer_kwargs)
         super().__init__(whole.param_groups, dict(whole.defaults))
-        self.group, self.names = member(group), names(self.param_groups)
-        self.members = [each["params"] for each in self.param_groups]
+        self.group, self.names, self._steps = member(group), _names(self.param_groups), count()
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
-        with tag(phase="setup"):
-            guard.model(nn.ParameterList(self.names), self.group, names=list(self.names.values()))
-            broadcast_tensors([p for _, p in trained], self.group)
+        everything = nn.ParameterList(self.names)
+        self.start_equal(everything, [p for _, p in trained], names=list(self.names.values()))
         self.vectors = [FlatVector(named, self.group, master_dtype) for named in partition(trained, inf)]
-        self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
-        self.optimizer = optimizer_class(shard_groups(self.param_groups, self.pieces), **optimizer_kwargs)
+        self.shard_optimizer(self.param_groups)
         for piece in self.pieces:
             self.state[piece.parameter] = {"shard": piece.shard, "optimizer": self.optimizer.state[piece.shard]}
-        self._guard, self._steps = guard, count()
-        self._guard.after_step()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -135,3 +124,12 @@ class Zero1(ShardedOptimizer):
             piece.view.grad = None
         self._guard.after_step()
         return loss
+
+
+def _names(groups: Iterable[Mapping[str, Any]]) -> dict[nn.Parameter, str]:
+    """Each parameter's name: the one that it was given to the optimizer with, or its number."""
+    named: dict[nn.Parameter, str] = {}
+    for group in groups:
+        for place, parameter in enumerate(group["params"]):
+            named[parameter] = group["param_names"][place] if "param_names" in group else str(len(named))
+    return named

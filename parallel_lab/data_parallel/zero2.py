@@ -13,12 +13,13 @@ backward pass goes on, and freed; after the step, all-gathers hand the new param
                            and, while the backward pass runs, at most three buckets
 
 Psi is the number of trained parameters, padded by at most n - 1 elements a bucket. The paper's N_d is n here.
-`flat_vector.py` lays the parameters end to end and cuts them; `zero_guards.py` refuses what cannot go well.
+`flat_vector.py` lays the parameters end to end and cuts them, `zero_state.py` saves and loads, `zero_guards.py` refuses
+what cannot go well.
 """
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import count
+from itertools import count, product
 from typing import Any
 
 import torch
@@ -28,10 +29,12 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import keyword_only, whole
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.compat import at_end_of_backward
+from parallel_lab.data_parallel import zero1
 from parallel_lab.data_parallel.autograd import record_stretch
-from parallel_lab.data_parallel.flat_vector import Bucket, by_element, partition, sample, shard_groups, step_shards
+from parallel_lab.data_parallel.flat_vector import Bucket, partition, sample, step_shards
+from parallel_lab.data_parallel.wrapped import Wrapped
 from parallel_lab.data_parallel.zero_guards import Guards
-from parallel_lab.data_parallel.zero_state import ShardedModule
+from parallel_lab.data_parallel.zero_state import Sharded
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.gather import reduce_scatter
 from parallel_lab.trace import recorder, span, tag
@@ -53,41 +56,45 @@ def plan(
     """One step on `n` ranks: for each microbatch F, then a B and a `reduce_scatter` a bucket; `update`; the gathers.
 
     The part of a B, a `reduce_scatter` and an `all_gather` is the bucket, 0 being the one that is full first. A
-    reduce-scatter needs the B of its bucket on *every* rank, the update this rank's reduce-scatters, and an all-gather
-    the update of every rank. `first` is the first microbatch of this step; with `no_sync` all but the last send
-    nothing. `broadcasts` messages carry the buffers before each forward: one a dtype. `guarded`: after each backward
-    pass that sends and before the update, ranks agree by an `all_reduce` of one flag that nothing is wrong on any of
-    them.
+    reduce-scatter needs the B of its bucket on *every* rank, the update this rank's reduce-scatters; the rest is as in
+    `zero1.plan`. `first` is the first microbatch; with `no_sync` all but the last send nothing. `broadcasts` messages
+    carry the buffers before each forward: one a dtype. `guarded`: after each backward pass that sends and before the
+    update, ranks agree by an `all_reduce` of one flag that nothing is wrong.
 
     Raises:
         ValueError: n, buckets or microbatches is below 1.
     """
     if min(n, buckets, microbatches) < 1:
         raise ValueError(f"n={n}, buckets={buckets}, microbatches={microbatches}: expected at least 1 of each")
-    last, ops, needs = first + microbatches - 1, [], {}
-    for rank in range(n):
-        row, send = [], partial(Op, rank, lane=SEND, axis=axis)
-        for mb in range(first, last + 1):
-            sends = mb == last or not no_sync
-            share = [send("broadcast", k, mb, phase="forward") for k in range(broadcasts)]
-            forward = Op(rank, "F", 0, mb, phase="forward")
-            needs[forward] = share
-            row += [*share, forward]
-            for part in range(buckets):
-                scatter = [send("reduce_scatter", part, mb, phase="backward")] * sends
-                needs |= {op: [Op(other, "B", part, mb, phase="backward") for other in range(n)] for op in scatter}
-                row += [Op(rank, "B", part, mb, phase="backward"), *scatter]
-            row += [send("all_reduce", 0, mb, phase="backward")] * (guarded and sends)
-        row += [send("all_reduce", 0, last, phase="step")] * guarded
-        update = Op(rank, "update", 0, last, phase="step")
-        gathers = [send("all_gather", part, last, phase="step") for part in range(buckets)]
-        needs[update] = [op for op in row if op.lane == SEND]
-        needs |= {op: [update._replace(rank=other) for other in range(n)] for op in gathers}
-        ops += [*row, update, *gathers]
-    return Plan.of(ops, needs)
+    last, steps = first + microbatches - 1, {}
+    for rank, mb in product(range(n), range(first, last + 1)):
+        steps |= _passes(n, rank, mb, buckets, broadcasts, mb == last or not no_sync, guarded, axis)
+    end = zero1.plan(n, buckets, first=last, guarded=guarded, axis=axis)
+    needs = steps | dict(end.needs)
+    for update in (op for op in end if op.kind == "update"):
+        sent = [op for op in steps if op.rank == update.rank and op.lane == SEND]
+        needs[update] = [*sent, *end.needs[update]]
+    return Plan.of([*steps, *end], needs)
 
 
-class Zero2(ShardedModule):
+def _passes(
+    n: int, rank: int, mb: int, buckets: int, broadcasts: int, sends: bool, guarded: bool, axis: str
+) -> dict[Op, list[Op]]:
+    """One rank's forward and backward pass, and what each of its ops needs."""
+    send = partial(Op, rank, mb=mb, lane=SEND, axis=axis)
+    share = [send("broadcast", k, phase="forward") for k in range(broadcasts)]
+    steps = {op: [] for op in share} | {Op(rank, "F", 0, mb, phase="forward"): share}
+    for part in range(buckets):
+        everyone = [Op(each, "B", part, mb, phase="backward") for each in range(n)]
+        steps[everyone[rank]] = []
+        if sends:
+            steps[send("reduce_scatter", part, phase="backward")] = everyone
+    if sends and guarded:
+        steps[send("all_reduce", 0, phase="backward")] = []
+    return steps
+
+
+class Zero2(Sharded, Wrapped):
     """Wraps a model and its optimizer: call it like the model, `backward()`, then `step()` and `zero_grad()`.
 
     After `backward()` the parameters' own `.grad` are None; each rank holds its part of the mean gradient. Several
@@ -99,19 +106,11 @@ class Zero2(ShardedModule):
     is frozen later (`requires_grad_(False)`) stands still, and may be thawed again. Where weights are loaded or changed
     between steps, master copies follow with the next step.
 
-    Args:
-        model: on its device and in its dtype already. Parameters that are frozen now stay so, on every rank.
-        optimizer_class: as in `Zero1`.
-        param_groups: the parameters in groups, as torch's optimizers take them, so that weights decay and biases do
-            not, say; by default all trained parameters in one.
-        bucket_bytes: a bucket is closed once it holds so much. Smaller ones leave earlier and hold less, three buckets
-            at most; on gloo larger ones cost less time a byte. The default is that of `DDP`.
-        master_dtype: as in `Zero1`.
-        check_finite: look for NaN and infinity in the gradients; `backward()` then raises on every rank, forgets the
-            gradients, and on the rank that computed them says in which parameter. False for a gradient scaler.
-        guards: as in `Zero1`.
-        group: who shares; the default group if None.
-        optimizer_kwargs: as in `Zero1`.
+    The model is on its device and in its dtype already. `param_groups` are groups of its parameters, as torch takes
+    them, so that weights decay and biases do not, say. A bucket is closed once it holds `bucket_bytes`: smaller ones
+    leave earlier and hold less, three buckets at most; on gloo larger ones cost less time a byte. `check_finite` looks
+    for NaN and infinity: `backward()` then raises on every rank, forgets the gradients, and on the rank that computed
+    them says in which parameter. Set it to False for a gradient scaler. All else is as in `Zero1`.
 
     Raises:
         ValueError: no parameter to train, a wrong `bucket_bytes` or learning rate, an optimizer that looks at whole
@@ -133,31 +132,27 @@ class Zero2(ShardedModule):
         group: dist.ProcessGroup | None = None,
         **optimizer_kwargs,
     ) -> None:
-        guard = guards(self)
-        params = [p for p in model.parameters() if p.requires_grad] if param_groups is None else list(param_groups)
-        guard.arguments(params, optimizer_kwargs)
-        whole("bucket_bytes", bucket_bytes)
-        like = by_element(optimizer_class(params, **optimizer_kwargs))  # checks arguments, fills in defaults
         super().__init__(model, group)
-        self._guard, self.check_finite = guard, check_finite
-        self.members = [list(each["params"]) for each in like.param_groups]
+        self._guard, self.check_finite = guards(self), check_finite
+        params = [p for p in model.parameters() if p.requires_grad] if param_groups is None else list(param_groups)
+        groups = self.whole_optimizer(optimizer_class, params, optimizer_kwargs).param_groups
         self.names = {p: name for name, p in model.named_parameters()}
         trained = [(name, p) for p, name in self.names.items() if p.requires_grad]
-        self._guard.groups(trained, like.param_groups)
-        with tag(phase="setup"):
-            self._guard.model(model, self.group, bucket_bytes=bucket_bytes, master_dtype=master_dtype)
-            broadcast_tensors([*model.parameters(), *model.buffers()], self.group)
-        self.vectors = [Bucket(named, self.group, master_dtype) for named in partition(trained[::-1], bucket_bytes)]
-        self.pieces = [piece for vector in self.vectors for piece in vector.pieces]
-        self.optimizer = optimizer_class(shard_groups(like.param_groups, self.pieces), **optimizer_kwargs)
-        self.running = False
-        self._forwards, self._backwards = count(), 0
+        buckets = partition(trained[::-1], whole("bucket_bytes", bucket_bytes))
+        self._guard.groups(trained, groups)
+        self.start_equal(model, [*model.parameters(), *model.buffers()], bucket_bytes=bucket_bytes, dtype=master_dtype)
+        self.vectors = [Bucket(named, self.group, master_dtype) for named in buckets]
+        self.shard_optimizer(groups)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Has each parameter say when its gradient is complete."""
+        self.running, self._forwards, self._backwards = False, count(), 0
         self._under_way: list[tuple[Bucket, Tensor, dist.Work]] = []
         for bucket in self.vectors:
             for index, parameter in enumerate(bucket.parameters):
                 hook = parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, index))
                 self._guard.hooked(parameter, hook)
-        self._guard.after_step()
 
     def forward(self, *args, **kwargs) -> Any:
         """Runs the model on this rank's part of the batch."""
@@ -239,3 +234,18 @@ class Zero2(ShardedModule):
             step_shards(self.optimizer, self.pieces)
         self.gather(mb)
         self._guard.after_step()
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of the optimizer, of this rank's pieces: what a gradient scaler looks at."""
+        return self.optimizer.param_groups
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients: this rank's parts, and what `no_sync` has left."""
+        for piece in self.pieces:
+            piece.view.grad = None
+        super().zero_grad(set_to_none)
+
+    def gradient_shards(self) -> list[Tensor]:
+        """This rank's pieces of the mean gradient: what `clip_grad_norm_` scales."""
+        return [piece.view.grad for piece in self.pieces if piece.view.grad is not None]

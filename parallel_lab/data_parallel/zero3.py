@@ -17,9 +17,8 @@ While one unit computes, the next is on its way.
                            and at most 1 + `prefetch` units unsharded, one message, and the gradients of two units
 
 Psi is the number of parameters, of which each counts as n times ceil(rows / n) rows (`units.padded`).
-The plan is in `zero3_plan.py`. Others do the rest: `units.py` cuts the model, `unit.py` packs messages,
-`zero3_saved.py` lets go of what autograd saves, `zero3_state.py` saves and loads, `zero3_guards.py` refuses what cannot
-go well.
+The plan is in `zero3_plan.py`. Others do the rest: `units.py` cuts the model and packs messages, `zero3_saved.py` lets
+go of what autograd saves, `zero3_state.py` saves and loads, `zero3_guards.py` refuses what cannot go well.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,8 +35,7 @@ from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors
 from parallel_lab.compat import at_end_of_backward
 from parallel_lab.data_parallel.autograd import in_backward, on_gradient
-from parallel_lab.data_parallel.unit import Unit, Unshard, Use
-from parallel_lab.data_parallel.units import cut
+from parallel_lab.data_parallel.units import Unit, Unshard, Use, cut
 from parallel_lab.data_parallel.zero3_groups import Groups
 from parallel_lab.data_parallel.zero3_guards import Guards
 from parallel_lab.data_parallel.zero3_plan import plan as plan
@@ -52,30 +50,28 @@ class Zero3(State):
 
     `module.named_parameters()` are shards along the first dimension, cut as `torch.chunk` cuts, so that the last ranks
     may have no row. Any optimizer that treats each element by itself steps them. After `backward()` each shard's
-    `.grad` is its rows of the mean gradient; several backward passes add up. Inside the forward pass of a unit, and in
-    its backward pass, the whole parameters stand in its module.
+    `.grad` is its rows of the mean gradient; several backward passes add up. The whole parameters stand in a unit's
+    module while it computes, in either direction.
 
-    Every rank has to run the same units in the same order. Parameters and buffers start from rank 0's values; buffers
-    are taken from rank 0 before each forward pass in training. A parameter that a backward pass does not use counts as
-    a gradient of zeros if another of its unit is used.
+    Every rank has to run the same units in the same order. Parameters start from rank 0's values; buffers are taken
+    from rank 0 before each forward pass in training. A parameter that a backward pass does not use counts as a gradient
+    of zeros if another of its unit is used.
 
-    Clip with `data_parallel.clip_grad_norm_(zero3, max_norm)`. Torch's own `clip_grad_norm_` sees plain tensors, the
-    shards of this rank: it takes the norm of these alone, so every rank scales by another factor, and nothing says so.
+    Clip with `data_parallel.clip_grad_norm_(zero3, max_norm)`. Torch's own takes the norm of this rank's shards alone,
+    so every rank scales by another factor, and nothing says so.
 
     Args:
         model: on its device and in its dtype already, or on the meta device (see `materialize`).
         compute_dtype: what parameters are gathered in and computed with (`torch.bfloat16`); inputs are converted to it.
             The shards and their gradients keep the model's own dtype.
         reduce_dtype: what gradients are sent in; by default the dtype of computation.
-        reshard_after_forward: False keeps units unsharded until their backward pass, which saves an all-gather and
-            costs their memory. A number k keeps a k-th of each on every rank, so that the backward pass gathers among
-            k neighbors, the ranks of one node, say.
+        reshard_after_forward: False keeps units unsharded until their backward pass, which saves an all-gather. A
+            number k keeps a k-th of each on every rank: the backward pass gathers among k neighbors, of one node, say.
         prefetch: how many units ahead are unsharded while one computes; 0 to unshard only when needed.
         units: the modules to communicate together; by default each child of every `nn.ModuleList` and `nn.Sequential`.
         check_finite: as in `Zero2`.
-        group: who shares, a process group or a mesh; the default group if None. Of a mesh of two axes, the first
-            replicates and the second shards, as in FSDP2: gradients are reduce-scattered along the second, and their
-            shards all-reduced along the first.
+        group: a process group or a mesh. Of a mesh of two axes, the first replicates and the second shards, as in
+            FSDP2: gradients are reduce-scattered along the second, and their shards all-reduced along the first.
 
     Raises:
         ValueError: a model without parameters, a wrong `prefetch`, ranks with different models, or a module in `units`
@@ -104,19 +100,21 @@ class Zero3(State):
         super().__init__(model, groups.shard)
         self._guard, self.groups, self.prefetch, self.check_finite = guard, groups, prefetch, check_finite
         self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
-        cuts = cut(model, self.group.size(), units)
-        self._guard.model(model, units=[each.name for each in cuts], prefetch=prefetch, compute_dtype=compute_dtype)
-        self.units = [Unit(part, each, self.group.size(), compute_dtype) for part, each in enumerate(cuts)]
-        self.mb = -1
-        self._order = [Use(unit) for unit in sorted(self.units, key=lambda unit: unit.module is not model)]
-        self._running, self._reductions, self._backward_pass = [], [], -1
-        for unit in self.units:  # leave this rank's rows of rank 0's values, and come in where the unit computes
+        self.units = cut(model, self.group.size(), units, compute_dtype)
+        guard.model(model, units=[unit.name for unit in self.units], prefetch=prefetch, compute_dtype=compute_dtype)
+        self._shard()
+
+    def _shard(self) -> None:
+        """Leaves this rank's rows of rank 0's values, and comes in where the model and its units compute."""
+        self.mb, self._running, self._reductions, self._backward_pass = -1, [], [], -1
+        self._order = [Use(unit) for unit in sorted(self.units, key=lambda unit: unit.module is not self.module)]
+        for unit in self.units:
             broadcast_tensors([p for p in unit.shards if not p.is_meta], self.groups.everyone)
             unit.keep_rows(self.group.rank())
             unit.module.register_forward_pre_hook(partial(self._pre_forward, unit), prepend=True)
             unit.module.register_forward_hook(partial(self._post_forward, unit), always_call=True)
-        model.register_forward_pre_hook(self._begin_forward, prepend=True, with_kwargs=True)
-        model.register_forward_hook(self._end_forward, always_call=True)
+        self.module.register_forward_pre_hook(self._begin_forward, prepend=True, with_kwargs=True)
+        self.module.register_forward_hook(self._end_forward, always_call=True)
 
     # Communication: the whole parameters of a unit come and go, its gradients leave.
 
@@ -196,7 +194,8 @@ class Zero3(State):
         if not in_backward():
             self.reset()
             self.mb, self._expected, self._order = self.mb + 1, self._order, []
-            self.share_buffers()
+            buffers = self.module.buffers() if self.module.training and torch.is_grad_enabled() else ()
+            broadcast_tensors(buffers, self.groups.everyone, mb=self.mb, phase="forward")
             self._guard.begin_forward()
         self._saved = without_memory_of(lambda: [(use, use.unit.whole) for use in self._running], self._whole_of)
         self._saved.__enter__()
@@ -233,10 +232,9 @@ class Zero3(State):
         self._backward_pass = at_end_of_backward(self._end_backward, self._backward_pass)
         if any(each.unit is use.unit for each in self._running):
             return
-        for other in [each for each in self._running if not each.unit.trained]:  # nothing else tells that it is over
-            if use.unit.module not in other.unit.modules:
-                self._end(other)
-                self.reshard(other.unit)
+        for other in [o for o in self._running if not o.unit.trained and use.unit.module not in o.unit.modules]:
+            self._end(other)  # it is frozen, and nothing else tells that it is over
+            self.reshard(other.unit)
         use.place = len(use.order) if use.unit.module is self.module else use.place
         self._begin(use, "B", "backward", use.before(self.prefetch))
 

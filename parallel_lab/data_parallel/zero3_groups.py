@@ -21,27 +21,21 @@ class Groups(NamedTuple):
     @classmethod
     def of(cls, group: dist.ProcessGroup | DeviceMesh | None, reshard_after_forward: bool | int = True) -> "Groups":
         """The groups that Zero3's arguments mean; refuses axes and ranks that do not fit. All ranks have to call it."""
-        replicate, ranks = None, []
-        mesh = group if isinstance(group, DeviceMesh) else None
-        if isinstance(group, DeviceMesh):
-            if group.ndim > 2:
-                axes = group.mesh_dim_names or group.ndim
-                raise ValueError(
-                    f"the mesh has the axes {axes}: expected one, or two (replicate, shard); mesh['dp', …]"
-                )
-            ranks = group.mesh.flatten().tolist()
-            replicate = group.get_group(0) if group.ndim == 2 else None
-            shard = group.get_group(group.ndim - 1)
-        else:
-            shard = member(group)
-        everyone = _mine_of([ranks]) if replicate else shard
         reshards = reshard_after_forward is True or reshard_after_forward > 1
-        return cls(shard, replicate, _part_of(shard, reshard_after_forward), everyone, mesh, reshards)
+        if not isinstance(group, DeviceMesh):
+            shard = member(group)
+            return cls(shard, None, _part_of(shard, reshard_after_forward), shard, None, reshards)
+        if group.ndim > 2:
+            axes = group.mesh_dim_names or group.ndim
+            raise ValueError(f"the mesh has the axes {axes}: expected one, or two (replicate, shard); mesh['dp', …]")
+        shard, replicate = group.get_group(group.ndim - 1), group.get_group(0) if group.ndim == 2 else None
+        everyone = _mine_of([group.mesh.flatten().tolist()]) if replicate else shard
+        return cls(shard, replicate, _part_of(shard, reshard_after_forward), everyone, group, reshards)
 
 
 def _part_of(shard: dist.ProcessGroup, size: bool | int) -> dist.ProcessGroup:
     """The `size` neighbors of this rank in `shard`."""
-    if size is True or size is False or size in (1, shard.size()):
+    if size in (True, False, shard.size()):  # True is 1
         return shard
     if size < 1 or shard.size() % size:
         text = f"reshard_after_forward={size}: expected True, False, or a number that divides the {shard.size()} ranks"
@@ -52,11 +46,11 @@ def _part_of(shard: dist.ProcessGroup, size: bool | int) -> dist.ProcessGroup:
 
 def _mine_of(rows: list[list[int]]) -> dist.ProcessGroup:
     """The group of that row of ranks in which this rank is. All ranks of the rows call it."""
-    if len(rows[0]) == dist.get_world_size():
+    mine = next(row for row in rows if dist.get_rank() in row)
+    if len(mine) == dist.get_world_size():
         return member(None)
-    if sum(map(len, rows)) == dist.get_world_size():
-        groups: list[Any] = [dist.new_group(row) for row in rows]
-        return member(next(group for group, row in zip(groups, rows, strict=True) if dist.get_rank() in row))
-    row = next(row for row in rows if dist.get_rank() in row)  # other ranks do not know of it
-    mine: Any = dist.new_group(row, use_local_synchronization=True)
-    return mine
+    if sum(map(len, rows)) < dist.get_world_size():  # other ranks do not know of it
+        group: Any = dist.new_group(mine, use_local_synchronization=True)
+        return group
+    groups: dict[int, Any] = {row[0]: dist.new_group(row) for row in rows}
+    return groups[mine[0]]

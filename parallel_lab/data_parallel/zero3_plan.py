@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 
 from parallel_lab.plan import COMPUTE, SEND, Op, Plan
 
@@ -31,34 +32,41 @@ def plan(
     """
     if min(n, units, microbatches, replicas) < 1 or prefetch < 0:
         raise ValueError(f"{n=}, {units=}, {microbatches=}, {replicas=}, {prefetch=}: expected at least 1, prefetch 0")
-    rows: list[Op] = []
-    for rank, mb in ((rank, mb) for rank in range(n * replicas) for mb in range(microbatches)):
-        wire = partial(Op, rank, mb=mb, lane=SEND)
-        gather = partial(wire, "all_gather", axis=axis)
+    rows, axes = [], (axis, replicate_axis) if replicas > 1 else (axis,)
+    for rank, mb in product(range(n * replicas), range(microbatches)):
+        gather = partial(Op, rank, "all_gather", mb=mb, lane=SEND, axis=axis)
         rows += [gather(units, phase="forward")] * root
-        rows += _pass(Op(rank, "F", 0, mb), range(units), prefetch, partial(gather, phase="forward"))
-        again = partial(gather, phase="backward") if reshard_after_forward else None
-        previous: list[Op] = []  # a replicated shard is all-reduced when the gradients of the next unit leave
-        for op in [
-            *_pass(Op(rank, "B", 0, mb), range(units)[::-1], prefetch, again),
-            *[Op(rank, "B", units, mb)] * root,
-        ]:
-            rows += [op] * (op.part < units)
-            if op.kind == "B" and (mb + 1 == microbatches or not no_sync):
-                rows += [*previous, wire("reduce_scatter", op.part, axis=axis, phase="backward")]
-                previous = [wire("all_reduce", op.part, axis=replicate_axis, phase="backward")] * (replicas > 1)
-        all_ranks = "" if replicas > 1 else axis
-        flag = [wire("all_reduce", units + root, axis=all_ranks, phase="backward")] * guarded
-        rows += [*previous, *flag] if mb + 1 == microbatches or not no_sync else []
+        rows += _pass(Op(rank, "F", 0, mb), range(units), prefetch, "forward", gather)
+        again = gather if reshard_after_forward else None
+        backward = list(_pass(Op(rank, "B", 0, mb), range(units)[::-1], prefetch, "backward", again))
+        rows += _reduced(backward, units, root, axes, guarded) if mb + 1 == microbatches or not no_sync else backward
     return Plan.of(rows, _needs(rows, n), ranks=n * replicas)
 
 
-def _pass(compute: Op, order: Sequence[int], prefetch: int, gather: Callable[[int], Op] | None) -> Iterator[Op]:
+def _pass(
+    compute: Op, order: Sequence[int], prefetch: int, phase: str, gather: Callable[..., Op] | None
+) -> Iterator[Op]:
     """One rank's way through the units, each of which is gathered `prefetch` units ahead."""
     for place, part in enumerate(order):
         if gather:
-            yield from map(gather, order[place + prefetch if place else 0 : place + 1 + prefetch])
+            for ahead in order[place + prefetch if place else 0 : place + 1 + prefetch]:
+                yield gather(ahead, phase=phase)
         yield compute._replace(part=part)
+
+
+def _reduced(backward: list[Op], units: int, root: bool, axes: Sequence[str], guarded: bool) -> Iterator[Op]:
+    """The backward pass with its reductions: a replicated shard's leaves with the gradients of the next unit."""
+    previous: list[Op] = []
+    for op in [*backward, *[backward[-1]._replace(part=units)] * root]:
+        if op.part < units:
+            yield op
+        if op.kind == "B":
+            scatter, *reduce = [op._replace(lane=SEND, axis=axis, phase="backward") for axis in axes]
+            yield from [*previous, scatter._replace(kind="reduce_scatter")]
+            previous = [each._replace(kind="all_reduce") for each in reduce]
+    yield from previous
+    flag = backward[-1]._replace(kind="all_reduce", part=units + root, lane=SEND, phase="backward")
+    yield from [flag._replace(axis=axes[0] if len(axes) == 1 else "")] * guarded
 
 
 def _needs(rows: Sequence[Op], n: int) -> dict[Op, list[Op]]:

@@ -39,19 +39,13 @@ class State(Wrapped):
         for use in [] if in_backward() else list(self._running):
             self._end(use)
 
-    def share_buffers(self: Any) -> None:
-        """In training, every rank takes rank 0's buffers."""
-        if self.module.training and torch.is_grad_enabled():
-            broadcast_tensors(self.module.buffers(), self.groups.everyone, mb=self.mb, phase="forward")
-
     def _converted(self, value: Any) -> Any:
         """Inputs in the dtype of computation."""
         if isinstance(value, Tensor) and value.is_floating_point() and self.compute_dtype:
             return value.to(self.compute_dtype)
-        if type(value) in (tuple, dict):
-            items = [self._converted(each) for each in (value.values() if type(value) is dict else value)]
-            return dict(zip(value, items, strict=True)) if type(value) is dict else tuple(items)
-        return value
+        if type(value) is dict:
+            return {key: self._converted(each) for key, each in value.items()}
+        return tuple(map(self._converted, value)) if type(value) is tuple else value
 
     def set_requires_gradient_sync(self, requires_gradient_sync: bool) -> None:
         """As `no_sync`, from here on: False keeps gradients on the rank, True sends them."""
@@ -69,23 +63,6 @@ class State(Wrapped):
         self.put_shards_back()
         return [p.grad for p in self.module.parameters() if p.grad is not None]
 
-    @torch.no_grad()
-    def full_state_dict(self: Any) -> dict[str, Tensor]:
-        """The whole model, as its `state_dict()` was before it was sharded; every rank calls it, and gets it.
-
-        Values have the dtype of the shards. One unit at a time is held beside the result.
-        """
-        self.reset()
-        whole: dict[int, Tensor] = {}
-        for unit in self.units:
-            self.unshard(unit, unit.shards[0].dtype)
-            self.wait_for_unshard(unit)
-            for shard, value in zip(unit.shards, unit.parameters(), strict=True):
-                whole[id(shard)] = value.clone()
-            self.reshard(unit)
-        held = self.module.state_dict(keep_vars=True)
-        return {name: whole[id(v)] if id(v) in whole else checkpoint.copied(v) for name, v in held.items()}
-
     @property
     def slots(self) -> dict[Tensor, Slot]:
         """Which parameter each shard is of."""
@@ -96,18 +73,25 @@ class State(Wrapped):
         """Where the shards are."""
         return self.units[0].shards[0].device
 
+    @torch.no_grad()
+    def full_state_dict(self: Any) -> dict[str, Tensor]:
+        """The whole model, as its `state_dict()` was before it was sharded; every rank calls it, and gets it.
+
+        Values have the dtype of the shards. One unit at a time is held beside the result.
+        """
+        self.reset()
+        whole: dict[Tensor, Tensor] = {}
+        for unit in self.units:
+            self.unshard(unit, unit.shards[0].dtype)
+            self.wait_for_unshard(unit)
+            whole |= zip(unit.shards, checkpoint.copied(unit.parameters()), strict=True)
+            self.reshard(unit)
+        held = self.module.state_dict(keep_vars=True)
+        return {name: whole[v] if v in whole else checkpoint.copied(v) for name, v in held.items()}
+
     def shard_state(self, optimizer: torch.optim.Optimizer | None = None) -> checkpoint.Shard:
         """What this rank holds, and what `optimizer` holds of it, in the form that `checkpoint.py` describes."""
         return self._held(optimizer).save()
-
-    def _held(self, optimizer: torch.optim.Optimizer | None) -> checkpoint.Held:
-        self.reset()
-        slots, rank = self.slots, self.group.rank()
-        parts = [checkpoint.Part(slot.name, slot.shape, p.dtype, slot.first(rank), p) for p, slot in slots.items()]
-        names = {shard: slot.name for shard, slot in slots.items()}
-        groups = checkpoint.groups_of(optimizer.param_groups, names) if optimizer else ()
-        buffers = dict(self.module.named_buffers())
-        return checkpoint.Held(self.groups.everyone, self.device, parts, optimizer, groups, buffers)
 
     def load_shard_state(
         self, shards: Sequence[checkpoint.Shard], optimizer: torch.optim.Optimizer | None = None
@@ -122,32 +106,39 @@ class State(Wrapped):
         """
         self._held(optimizer).load(shards)
 
+    def _held(self, optimizer: torch.optim.Optimizer | None) -> checkpoint.Held:
+        self.reset()
+        slots, rank = self.slots, self.group.rank()
+        parts = [checkpoint.Part(slot.name, slot.shape, slot.first(rank), shard) for shard, slot in slots.items()]
+        names = {shard: slot.name for shard, slot in slots.items()}
+        groups = checkpoint.groups_of(optimizer.param_groups, names) if optimizer else ()
+        return checkpoint.Held(self.groups.everyone, self.device, parts, optimizer, groups, self.module)
+
     @torch.no_grad()
     def materialize(self, device: torch.device | str, init: Callable[[nn.Module], None] | None = None) -> None:
-        """Gives a model on the meta device its memory, unit by unit, and its first values, those of rank 0.
+        """Gives a model on the meta device its memory, module by module, and its first values, those of rank 0.
 
         `init` is called with each module, and sets the parameters and buffers that this module itself has, which are
         whole then; by default it calls `reset_parameters()`.
         """
         self.reset()
         self.module.to_empty(device=torch.device(device))
-        left = {unit: {home.module for slot in unit.slots for home in slot.homes} for unit in self.units}
-        whole: dict[Any, list[nn.Parameter]] = {}
         for unit in self.units:
             unit.look()
             unit.place(unit.shards)  # tied ones have come apart
+        slots, whole = self.slots, {}
         for module in self.module.modules():
-            units = [unit for unit in self.units if module in left[unit]]
-            for unit in units:
-                if unit not in whole:
-                    whole[unit] = unit.empty_parameters()
-                    unit.place(whole[unit])
+            here = [(p, slot) for p, slot in slots.items() if any(home.module is module for home in slot.homes)]
+            for shard, slot in here:
+                if shard not in whole:
+                    whole[shard] = nn.Parameter(shard.new_empty(slot.shape), requires_grad=shard.requires_grad)
+                    slot.place(whole[shard])
             (init or _reset_parameters)(module)
-            for unit in units:
-                left[unit].discard(module)
-                if not left[unit]:
-                    broadcast_tensors(whole[unit], self.groups.everyone)
-                    unit.take(whole.pop(unit), self.group.rank())
+            for shard, slot in here:
+                if slot.homes[-1].module is module:
+                    broadcast_tensors([whole[shard]], self.groups.everyone)
+                    shard.copy_(slot.shard(whole.pop(shard), self.group.rank()))
+                    slot.place(shard)
 
 
 def _reset_parameters(module: nn.Module) -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as load_dcp
 from torch.distributed.checkpoint.state_dict_saver import save as save_dcp
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from parallel_lab.data_parallel import checkpoint
-from parallel_lab.data_parallel.units import Slot
 from parallel_lab.data_parallel.zero3 import Zero3
 
 
@@ -26,44 +25,23 @@ def torch_state(zero: Zero3, optimizer: torch.optim.Optimizer | None = None) -> 
     has made no step yet is given zeros, so that a checkpoint can be loaded.
     """
     zero.reset()
-    device = zero.device.type
-    mesh = zero.groups.mesh or DeviceMesh.from_group(zero.group, device)
+    mesh = zero.groups.mesh or DeviceMesh.from_group(zero.group, zero.device.type)
     placements: list[Placement] = [*[Replicate()] * (mesh.ndim - 1), Shard(0)]
-
-    def whole(shard: Tensor, slot: Slot) -> DTensor:
-        shape = slot.shape or torch.Size([1])
-        stride = torch.empty(shape, device="meta").stride()
-        local = shard.detach()
-        return DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
-
     slots = zero.slots
-    held = zero.module.state_dict(keep_vars=True)
-    state: dict[str, Any] = {"model": {n: whole(v, slots[v]) if v in slots else v for n, v in held.items()}}
-    if optimizer:
-        _begin(optimizer)
-        states = {
-            slots[p].name: {k: whole(v, slots[p]) if torch.is_tensor(v) and v.dim() else v for k, v in each.items()}
-            for p, each in optimizer.state.items()
-        }
-        groups = checkpoint.groups_of(optimizer.param_groups, {p: slot.name for p, slot in slots.items()})
-        state["optim"] = {"state": states, "param_groups": groups}
-    return state
+    shapes = {n: slots[p].shape or (1,) for n, p in zero.module.named_parameters(remove_duplicate=False) if p in slots}
 
+    def whole(name: str, value: Any) -> Any:
+        if name not in shapes or not torch.is_tensor(value) or value.dim() == 0:
+            return value
+        like = torch.empty(shapes[name], device="meta")
+        local = value.detach()
+        return DTensor.from_local(local, mesh, placements, run_check=False, shape=like.shape, stride=like.stride())
 
-def _begin(optimizer: torch.optim.Optimizer) -> None:
-    """Gives an optimizer that has made no step its state, with a step that changes nothing, as torch does."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    if optimizer.state or any(p.grad is not None for p in parameters):
-        return
-    rates = [group["lr"] for group in optimizer.param_groups]
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    model, optim = get_state_dict(zero.module, [optimizer] if optimizer else [])
+    states: Any = optim["state"]
+    rows = {name: {key: whole(name, value) for key, value in each.items()} for name, each in states.items()}
+    state: dict[str, Any] = {"model": {name: whole(name, value) for name, value in model.items()}}
+    return state | ({"optim": {**optim, "state": rows}} if optimizer else {})
 
 
 def save(zero: Zero3, directory: str | Path, optimizer: torch.optim.Optimizer | None = None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from parallel_lab.plan import COMPUTE, LANES, NAMES, RECV, SEND, Plan, check_plan
+from parallel_lab.plan import COMPUTE, LANES, NAMES, RECV, SEND, Plan
 from parallel_lab.plan.check import Waits
 from parallel_lab.trace import Span, Trace
 
