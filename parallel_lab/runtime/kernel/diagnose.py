@@ -23,25 +23,15 @@ AGREED = (
 
 @dataclass
 class State:
-    """A rank at the moment of the report.
+    """A rank at the moment of the report."""
 
-    Attributes:
-        calls: the last things that it asked of its groups, in order.
-        line: the learner's line that it is in, `file:number`; empty where unknown.
-        finished: whether its function has returned.
-        ended: how it failed, in words; empty while it lives.
-        silent: whether it could not answer (native code holds the interpreter).
-        begun: whether it has come so far that it can be asked.
-        made: how many calls there were of each stream, those before `calls` among them.
-    """
-
-    calls: Sequence[Call]
-    line: str = ""
-    finished: bool = False
-    ended: str = ""
-    silent: bool = False
-    begun: bool = True
-    made: Mapping[tuple, int] = field(default_factory=dict)
+    calls: Sequence[Call]  # the last things that it asked of its groups, in order
+    line: str = ""  # the learner's line that it is in, `file:number`; empty where unknown
+    finished: bool = False  # whether its function has returned
+    ended: str = ""  # how it failed, in words; empty while it lives
+    silent: bool = False  # whether it could not answer (native code holds the interpreter)
+    begun: bool = True  # whether it has come so far that it can be asked
+    made: Mapping[tuple, int] = field(default_factory=dict)  # how many calls of each stream, also those before `calls`
 
     @property
     def busy(self) -> str:
