@@ -28,18 +28,14 @@ from parallel_lab.trace import Trace
 class Run:
     """What a launch gave. `run[2]` is rank 2's result.
 
-    Attributes:
-        results: what the function returned, one per rank.
-        trace: the spans and memory of all ranks.
-        output: what each rank printed.
-        failures: for each rank of `may_fail` that ended early, how; its result is None and its spans are lost. One that
-            dies at the very start may take those with it that still connect to it: then the launch fails.
+    Where a rank of `may_fail` ended early, its result is None and its spans are lost. One that dies at the very start
+    may take those with it that still connect to it: then the launch fails.
     """
 
-    results: list[Any]
-    trace: Trace
-    output: list[str]
-    failures: dict[int, str] = field(default_factory=dict)
+    results: list[Any]  # what the function returned, one per rank
+    trace: Trace  # the spans and memory of all ranks
+    output: list[str]  # what each rank printed
+    failures: dict[int, str] = field(default_factory=dict)  # how each rank that may fail ended early
 
     def __getitem__(self, rank: int) -> Any:
         return self.results[rank]

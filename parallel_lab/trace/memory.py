@@ -86,21 +86,18 @@ class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
     are held anyway. Each change is noted in the process's recorder as kind `activations`. Backward may run outside the
     `with`: what it frees is still counted off. Hooks that others set inside, such as those of
     `torch.utils.checkpoint`, take the place of these; of a checkpointed part only its inputs are seen.
-
-    Attributes:
-        bytes: held now.
-        peak_bytes: the most that was held at once.
     """
 
     def __init__(self, model: nn.Module | None = None) -> None:
         super().__init__(self._pack, _Saved.unpack)
-        self.bytes = self.peak_bytes = 0
+        self.bytes = 0  # held now
+        self.peak_bytes = 0  # the most that was held at once
         self._uses: Counter[Key] = Counter()
         self._skip = storages(model.parameters()) if model else {}
         # CUDA's backward runs on a thread of its own; a collection may free in the midst of a count, hence re-entrant.
         self._lock = threading.RLock()
 
-    def __enter__(self) -> "SavedTensors":
+    def __enter__(self) -> "SavedTensors":  # pyright: ignore[reportIncompatibleMethodOverride]
         super().__enter__()
         return self
 

@@ -2,7 +2,7 @@
 
 One `Recorder` a process collects spans; the process group adds what it sends and receives, learners and techniques add
 what they compute. Times are taken from the monotonic clock, which all processes of one machine share, so that the
-traces of all ranks fit together with no synchronization.
+traces of all ranks fit together.
 
 Recording is switched off by `launch(record=False)`, by `PARALLEL_LAB_RECORD=0` in the environment of torchrun, or by
 `recorder().enabled = False`. It is bounded: of a long run the first `LIMIT` spans are kept and the others are counted.

@@ -7,7 +7,7 @@ Times are seconds since the trace began; on one machine all ranks read the same 
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from parallel_lab.plan import COMPUTE, NAMES, Op, Plan
@@ -77,22 +77,13 @@ def _window_s(spans: Iterable[Span]) -> float:
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that `ranks` ranks did.
+    """Everything that `ranks` ranks did. Sums such as `bytes_sent` count only what was kept."""
 
-    Attributes:
-        ranks: how many there were.
-        spans: in the order in which each rank issued them.
-        memory: samples of bytes held, in time order per rank; empty where nothing was measured.
-        simulated: whether the times come from a cost model and not from a clock.
-        left_out: how many spans and samples were not kept, because a recorder had reached its limit; sums such as
-            `bytes_sent` then count only what was kept.
-    """
-
-    ranks: int
-    spans: tuple[Span, ...]
-    memory: tuple[Sample, ...] = field(default=())
-    simulated: bool = False
-    left_out: int = 0
+    ranks: int  # how many there were
+    spans: tuple[Span, ...]  # in the order in which each rank issued them
+    memory: tuple[Sample, ...] = ()  # in time order per rank; empty where nothing was measured
+    simulated: bool = False  # whether the times come from a cost model and not from a clock
+    left_out: int = 0  # how many spans and samples were not kept, because a recorder had reached its limit
 
     @property
     def duration_s(self) -> float:

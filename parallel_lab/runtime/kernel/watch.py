@@ -35,7 +35,7 @@ class Peer:
     """What the kernel knows of one rank. The rank's messages have the names of the fields that keep them."""
 
     sock: socket.socket
-    output_fd: int
+    output: socket.socket
     may_fail: bool  # whether the others can do without it
     kill: Kill | None  # the fault that is to kill it
     reader: wire.Reader = field(default_factory=wire.Reader)
@@ -77,12 +77,11 @@ class Watch:
         self.selector.register(self.status, selectors.EVENT_READ, self._on_status)
         kills = {fault.rank: fault for fault in job.faults if isinstance(fault, Kill)}
         for rank in range(job.ranks):
-            ours, talk = socket.socketpair()
-            read, write = os.pipe()
+            (ours, talk), (read, write) = socket.socketpair(), socket.socketpair()
             self.peers.append(peer := Peer(ours, read, rank in job.may_fail, kills.get(rank)))
             self.selector.register(ours, selectors.EVENT_READ, functools.partial(self._on_message, peer, rank))
             self.selector.register(read, selectors.EVENT_READ, functools.partial(self._on_output, peer))
-            fds += [talk.detach(), write]
+            fds += [talk.detach(), write.detach()]
         try:
             forkserver.get().fork(job.folder, fds)
         finally:
@@ -95,16 +94,11 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # all have ended, and the server has closed its side
             self.status.shutdown(socket.SHUT_WR)
-        self._until(lambda: self.all_ended, time.monotonic() + 5)
+        self._until_ended(5)
         self._until(lambda: self._open() == 0, time.monotonic() + 0.2)
         for key in list(self.selector.get_map().values()):
             self._close(key.fileobj)
         self.selector.close()
-
-    @property
-    def all_ended(self) -> bool:
-        """Whether every rank's process has ended."""
-        return all(peer.ended for peer in self.peers)
 
     @property
     def all_over(self) -> bool:
@@ -145,7 +139,7 @@ class Watch:
         """Lets the ranks go, once all have returned: a rank that left early would break its peers' connections."""
         for peer in self.peers:
             self._tell(peer, "go")
-        self._until(lambda: self.all_ended, time.monotonic() + 2)
+        self._until_ended(2)
 
     def ask_states(self) -> dict[int, State]:
         """Where each rank is now."""
@@ -210,6 +204,9 @@ class Watch:
             for key, _ in self.selector.select(max(left, 0)):
                 key.data()
 
+    def _until_ended(self, patience_s: float) -> None:
+        self._until(lambda: all(peer.ended for peer in self.peers), time.monotonic() + patience_s)
+
     def _open(self) -> int:
         return len(self.selector.get_map())
 
@@ -217,9 +214,9 @@ class Watch:
         with contextlib.suppress(OSError):
             wire.send(peer.sock, word)
 
-    def _close(self, thing: Any) -> None:
-        self.selector.unregister(thing)
-        os.close(thing) if isinstance(thing, int) else thing.close()
+    def _close(self, sock: Any) -> None:
+        self.selector.unregister(sock)
+        sock.close()
 
     def _read(self, sock: socket.socket) -> bytes:
         """What has come in on a socket, which is closed when the other side is gone."""
@@ -258,10 +255,8 @@ class Watch:
                     self._tell(peer, "go")  # its connections close, so that its peers see it gone
 
     def _on_output(self, peer: Peer) -> None:
-        data = os.read(peer.output_fd, wire.PIECE_BYTES)
-        if not data:
-            self._close(peer.output_fd)
-        elif len(peer.printed) < OUTPUT_BYTES:
+        data = self._read(peer.output)
+        if data and len(peer.printed) < OUTPUT_BYTES:
             peer.printed += data
             if len(peer.printed) >= OUTPUT_BYTES:
                 peer.printed += b"\n... (the rest of this rank's output is left out)\n"

@@ -1,9 +1,8 @@
 """The lab process group: the one door through which every byte of every rank passes.
 
-It wraps gloo or NCCL and hands each operation on unchanged. On the way it writes down who asked for it and from which
-line, records a span with the bytes that leave the rank, lets faults strike, and lets an emulated link hold it back.
-Because it is registered as a backend of `torch.distributed`, PyTorch's own DDP, FSDP2, tensor parallel and pipelining
-pass through it as well, and so do sub-groups and device meshes.
+It wraps gloo or NCCL and hands each operation on unchanged. Because it is registered as a backend of
+`torch.distributed`, PyTorch's own DDP, FSDP2, tensor parallel and pipelining pass through it as well, and so do
+sub-groups and device meshes.
 """
 
 import re
@@ -19,7 +18,6 @@ from parallel_lab import compat
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.runtime.rank import gpu, stage
 from parallel_lab.runtime.rank.calls import Call, CallLog, learner_line
-from parallel_lab.runtime.rank.charge import ROOTED, charges, payload_bytes
 from parallel_lab.runtime.rank.emulate import Emulator, LateFuture
 from parallel_lab.runtime.rank.faults import Injector
 from parallel_lab.runtime.rank.waiting import Liveness
@@ -149,11 +147,11 @@ class LabGroup(dist.ProcessGroup):
         self, method: str, arguments: tuple, options: dict, own_way: Callable[[], dist.Work] | None = None
     ) -> dist.Work:
         kind, ranks = COLLECTIVES[method], self.size()
-        size = payload_bytes(kind, arguments, ranks)
+        size = stage.payload_bytes(kind, arguments, ranks)
         settings: Any = next(iter(options.values()), arguments[-1] if arguments else None)
-        root: int = settings.rootRank if kind in ROOTED else -1
+        root: int = settings.rootRank if kind in stage.ROOTED else -1
         place = (self.rank() - root) % ranks if root >= 0 else self.rank()
-        cost, *others = charges(kind, arguments, ranks, size, place)
+        cost, *others = stage.charges(kind, arguments, ranks, size, place)
         sent = {"sent_bytes": cost.sent_bytes, "sent_messages": cost.sent_messages}
         if hasattr(settings, "asyncOp"):
             settings.asyncOp = True  # or NCCL gives no handle; torch waits for ours where the caller does not

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -65,7 +64,11 @@ class CallLog:
         self.calls: deque[Call] = deque(maxlen=KEPT)
         self.made: dict[tuple, int] = {}  # of each stream: how many calls there were, kept or not
         self.total = 0  # how many there were in all
-        self.slots = _open_slots(path) if path else None
+        self.slots: mmap.mmap | None = None
+        if path:  # a new file as memory: what is written there needs no call of the system, and is there after a death
+            with open(path, "w+b") as file:
+                file.truncate(KEPT * SLOT_BYTES)  # sparse: what is not written takes no room
+                self.slots = mmap.mmap(file.fileno(), KEPT * SLOT_BYTES)
         self._lock = threading.Lock()  # a parameter server has a thread for each worker
 
     def begin(self, kind: str, group: str, ranks: tuple[int, ...], size_bytes: int, peer: int, line: str) -> Call:
@@ -76,29 +79,20 @@ class CallLog:
             self.made[key] = number + 1
             self.calls.append(call := Call(kind, group, ranks, number, size_bytes, peer, line))
             if self.slots is not None:
-                self._store(kind, group, ranks, number, size_bytes, peer, line)
+                facts = (kind, group, ranks, number, size_bytes, peer)
+                record = marshal.dumps((self.total, (*facts, line)))
+                if len(record) > SLOT_BYTES:
+                    record = marshal.dumps((self.total, (*facts, "")))  # the line's path is too long
+                start = self.total % KEPT * SLOT_BYTES
+                self.slots[start : start + len(record)] = record
             self.total += 1
         return call
-
-    def _store(self, *facts: Any) -> None:
-        record = marshal.dumps((self.total, facts))
-        if len(record) > SLOT_BYTES:
-            record = marshal.dumps((self.total, (*facts[:-1], "")))  # the line's path is too long
-        start = self.total % KEPT * SLOT_BYTES
-        self.slots[start : start + len(record)] = record  # type: ignore[index]
 
     def waiting(self) -> bool:
         """Whether this rank stands still in a call, and has no thread of its own that could make another."""
         own = {"MainThread", "kernel", "waiter"}
         alone = all(thread.name in own for thread in threading.enumerate())
         return alone and any(call.state == WAITING for call in itertools.islice(reversed(self.calls), RECENT))
-
-
-def _open_slots(path: str) -> mmap.mmap:
-    """A new file as memory: what is written there needs no call of the system, and is there after a death."""
-    with open(path, "w+b") as file:
-        file.truncate(KEPT * SLOT_BYTES)  # sparse: what is not written takes no room
-        return mmap.mmap(file.fileno(), KEPT * SLOT_BYTES)
 
 
 def read_calls(path: str) -> list[Call]:

@@ -52,8 +52,7 @@ class LateFuture(Future):
 class WayIn:
     """When messages come in at one rank: one at a time, in the order of arrival and not of looking at them.
 
-    Threads of a rank may look at a message that is still on its way before one that has arrived already, so each
-    message takes the first gap that is long enough, from the moment it could begin to come in.
+    So each takes the first gap that is long enough, from the moment it could begin to come in.
     """
 
     def __init__(self) -> None:

@@ -157,9 +157,8 @@ class Kernel:
                 elif isinstance(question, int):
                     backend.door.liveness.note(question)
                 else:
-                    log = backend.door.calls
-                    pulse = {"waiting": log.waiting(), "calls": log.total, "processor_s": time.process_time()}
-                    self.tell("pulse", pulse)
+                    log, spent_s = backend.door.calls, time.process_time()
+                    self.tell("pulse", {"waiting": log.waiting(), "calls": log.total, "processor_s": spent_s})
         os._exit(1)
 
     def report_progress(self, label: str, done: int, total: int | None) -> None:
@@ -173,7 +172,10 @@ class Kernel:
         """Runs the function; returns its result, pickled, and what was recorded."""
         function, args, kwargs = pickle.loads(job.payload)
         recorder().report = self.report_progress
-        _join(rank, job)
+        store = compat.FileStore(os.path.join(job.folder, "store"), job.ranks)
+        # The kernel ends a hang; a backend that gave up first would hide who waits for whom.
+        patience = timedelta(seconds=min(job.timeout_s, LONGEST_S) + 60)
+        dist.init_process_group("lab", store=store, rank=rank, world_size=job.ranks, timeout=patience)
         result = function(*args, **kwargs)
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # an error of the last kernel shows here, or never
@@ -244,10 +246,3 @@ def limit_memory(limit_bytes: int) -> None:
 
 def _no_debugger(*_: Any, **__: Any) -> NoReturn:
     raise RuntimeError("breakpoint(): a rank has no keyboard; print what you want to see, or call the function here")
-
-
-def _join(rank: int, job: Job) -> None:
-    store = compat.FileStore(os.path.join(job.folder, "store"), job.ranks)
-    # The kernel ends a hang; a backend that gave up first would hide who waits for whom.
-    patience = timedelta(seconds=min(job.timeout_s, LONGEST_S) + 60)
-    dist.init_process_group("lab", store=store, rank=rank, world_size=job.ranks, timeout=patience)
