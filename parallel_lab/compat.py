@@ -68,4 +68,9 @@ def done_work(tensors: list[Tensor]) -> dist.Work:
     """The handle of an operation that was complete from the start."""
     future: Future = Future()
     future.set_result(tensors)
+    return work_of(future)
+
+
+def work_of(future: Future) -> dist.Work:
+    """The handle of an operation that is over when `future` is."""
     return torch._C._distributed_c10d._create_work_from_future(future)  # pyright: ignore[reportAttributeAccessIssue]

@@ -22,13 +22,9 @@ class Device(NamedTuple):
 
 
 def choose_device(ranks: int, wish: str = "auto", may_fail: bool = False, world: int = 0) -> Device:
-    """The device for `ranks` ranks.
+    """The device for the `ranks` ranks of this machine, of `world` on all machines.
 
-    Args:
-        ranks: how many there are on this machine.
-        wish: `auto`, `cpu` or `cuda`.
-        may_fail: whether some may die while others go on. Under NCCL nothing would tell those.
-        world: how many there are on all machines, where there are others.
+    Where some `may_fail` while others go on, it is not NCCL: nothing would tell those.
 
     Raises:
         ValueError: the wish is unknown, or it is `cuda` and there is no GPU.
@@ -41,15 +37,16 @@ def choose_device(ranks: int, wish: str = "auto", may_fail: bool = False, world:
     if wish == "cpu" or not gpus:
         reason = "as asked" if wish == "cpu" else "torch sees no GPU"
         return Device("gloo", "cpu", 0, f"gloo on the CPU: {reason}")
-    if gpus >= ranks and max(ranks, world) > 1 and not may_fail and torch.distributed.is_nccl_available():
-        return Device("nccl", "cuda", gpus, f"NCCL with a GPU each: {gpus} GPUs for {ranks} ranks")
+    reason = ""
     if max(ranks, world) == 1:
         reason = "one rank sends nothing"
-    elif gpus >= ranks:
-        reason = "NCCL tells no rank that another has died" if may_fail else "this torch has no NCCL"
-    else:
+    elif gpus < ranks:
         reason = "NCCL wants a GPU for each rank; ranks that share one take turns on it, so their times prove nothing"
-    return Device("gloo", "cuda", gpus, f"gloo with {ranks} ranks on {gpus} GPU: {reason}")
+    elif may_fail or not torch.distributed.is_nccl_available():
+        reason = "NCCL tells no rank that another has died" if may_fail else "this torch has no NCCL"
+    if reason:
+        return Device("gloo", "cuda", gpus, f"gloo with {ranks} ranks on {gpus} GPU: {reason}")
+    return Device("nccl", "cuda", gpus, f"NCCL with a GPU each: {gpus} GPUs for {ranks} ranks")
 
 
 def rank_device() -> torch.device:

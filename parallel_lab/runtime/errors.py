@@ -2,18 +2,13 @@
 
 
 class LaunchError(RuntimeError):
-    """Something went wrong with the ranks of a launch.
-
-    Attributes:
-        report: the whole report, as text (the message of the exception).
-        rank: the rank at the root of it; -1 where no single rank is.
-        output: what each rank had printed until then.
-    """
+    """Something went wrong with the ranks of a launch."""
 
     def __init__(self, report: str, rank: int = -1) -> None:
         super().__init__(report)
-        self.report, self.rank = report, rank
-        self.output: tuple[str, ...] = ()
+        self.report = report  # the message
+        self.rank = rank  # at the root of it; -1 where no single rank is
+        self.output: tuple[str, ...] = ()  # what each rank had printed until then
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the report alone, since the kernel's own frames say nothing about the ranks."""
@@ -21,16 +16,12 @@ class LaunchError(RuntimeError):
 
 
 class RankFailed(LaunchError):
-    """A rank raised, exited, or was killed. The report names the first that failed, with its own traceback.
-
-    Attributes:
-        cause: the name of the exception's class (`ValueError`), or `exit` or `killed`.
-        failures: for each rank that failed of its own, one line.
-    """
+    """A rank raised, exited, or was killed. The report names the first that failed, with its own traceback."""
 
     def __init__(self, report: str, rank: int, cause: str, failures: dict[int, str]) -> None:
         super().__init__(report, rank)
-        self.cause, self.failures = cause, failures
+        self.cause = cause  # the name of the exception's class (`ValueError`), or `exit` or `killed`
+        self.failures = failures  # for each rank that failed of its own, one line
 
 
 class Deadlock(LaunchError):

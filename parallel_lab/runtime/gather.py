@@ -7,27 +7,9 @@ bytes arrive in a third of the time (10 M elements, 2 and 4 ranks).
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.futures import Future
 
 from parallel_lab import compat
 from parallel_lab.runtime.rank.backend import LabGroup
-
-
-class _Joined(dist.Work):
-    """The handle of several operations that are over when all of them are."""
-
-    def __init__(self, works: list[dist.Work]) -> None:
-        super().__init__()
-        self.works = works
-        self.future = torch.futures.collect_all([work.get_future() for work in works])
-
-    def wait(self, timeout=None) -> bool:
-        for work in self.works:
-            work.wait()
-        return True
-
-    def get_future(self) -> Future:
-        return self.future
 
 
 def all_gather(flat: Tensor, shard: Tensor, group: dist.ProcessGroup) -> dist.Work:
@@ -35,13 +17,7 @@ def all_gather(flat: Tensor, shard: Tensor, group: dist.ProcessGroup) -> dist.Wo
 
     Sends (n-1)/n of `flat` per rank.
 
-    Args:
-        flat: receives the shards in the order of the ranks.
-        shard: this rank's, which may be its part of `flat`. Keep it until the handle was waited for.
-        group: who takes part.
-
-    Returns:
-        The handle, to be waited for.
+    `shard` may be this rank's part of `flat`. Keep it until the handle was waited for.
     """
     if not isinstance(group, LabGroup) or flat.is_cuda:
         return compat.all_gather_single(flat, shard, group=group, async_op=True)
@@ -53,7 +29,8 @@ def all_gather(flat: Tensor, shard: Tensor, group: dist.ProcessGroup) -> dist.Wo
         mine = parts[group.rank()]
         if mine.data_ptr() != shard.data_ptr():
             mine.copy_(shard.reshape(-1))
-        return _Joined([group.inner.broadcast(part, owner) for owner, part in enumerate(parts)])
+        broadcasts = [group.inner.broadcast(part, owner) for owner, part in enumerate(parts)]
+        return compat.work_of(torch.futures.collect_all([work.get_future() for work in broadcasts]))
 
     return group.all_gather_by(side_by_side, flat, shard)
 
@@ -61,9 +38,6 @@ def all_gather(flat: Tensor, shard: Tensor, group: dist.ProcessGroup) -> dist.Wo
 def reduce_scatter(shard: Tensor, flat: Tensor, group: dist.ProcessGroup) -> dist.Work:
     """Starts to sum `flat` (n * shard_size,) over the ranks and to put this rank's part into `shard` (shard_size,).
 
-    Sends (n-1)/n of `flat` per rank.
-
-    Returns:
-        The handle, to be waited for; keep `flat` until then.
+    Sends (n-1)/n of `flat` per rank. Keep `flat` until the handle was waited for.
     """
     return compat.reduce_scatter_single(shard, flat, group=group, async_op=True)

@@ -5,7 +5,6 @@ import math
 import os
 import pickle
 import tempfile
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -15,13 +14,12 @@ from parallel_lab.network import Link
 from parallel_lab.runtime import torchrun, wire
 from parallel_lab.runtime.device import choose_device
 from parallel_lab.runtime.errors import LaunchError, Mismatch
-from parallel_lab.runtime.kernel import forkserver, report
+from parallel_lab.runtime.kernel import report
 from parallel_lab.runtime.kernel.diagnose import State, mismatch
 from parallel_lab.runtime.kernel.output import Bar, replay
-from parallel_lab.runtime.kernel.peer import describe_end
 from parallel_lab.runtime.kernel.server import MAX_RANKS
 from parallel_lab.runtime.kernel.watch import Watch
-from parallel_lab.runtime.rank.faults import Fault, Kill
+from parallel_lab.runtime.rank.faults import Fault
 from parallel_lab.runtime.rank.main import Job
 from parallel_lab.trace import Trace
 
@@ -30,18 +28,14 @@ from parallel_lab.trace import Trace
 class Run:
     """What a launch gave. `run[2]` is rank 2's result.
 
-    Attributes:
-        results: what the function returned, one per rank.
-        trace: the spans and memory of all ranks.
-        output: what each rank printed.
-        failures: for each rank of `may_fail` that ended early, how; its result is None and its spans are lost. One that
-            dies at the very start may take those with it that still connect to it: then the launch fails.
+    Where a rank of `may_fail` ended early, its result is None and its spans are lost. One that dies at the very start
+    may take those with it that still connect to it: then the launch fails.
     """
 
-    results: list[Any]
-    trace: Trace
-    output: list[str]
-    failures: dict[int, str] = field(default_factory=dict)
+    results: list[Any]  # what the function returned, one per rank
+    trace: Trace  # the spans and memory of all ranks
+    output: list[str]  # what each rank printed
+    failures: dict[int, str] = field(default_factory=dict)  # how each rank that may fail ended early
 
     def __getitem__(self, rank: int) -> Any:
         return self.results[rank]
@@ -106,11 +100,23 @@ def launch(
     if torchrun.active():
         return torchrun.run_here(Run, functools.partial(fn, *args, **kwargs), seed, timeout, record)
     _validate(fn, ranks, timeout, still_s, seed, may_fail)
-    call, where = _pickle(fn, args, kwargs), choose_device(ranks, device, bool(may_fail))
-    began_s, prefix = time.monotonic(), f"parallel-lab-{os.getpid()}-"
+    bar, prefix = Bar(), f"parallel-lab-{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
-        limits = (memory_bytes, began_s, timeout, folder, tuple(may_fail), record)
-        return _watch(Job(call, ranks, seed, link, tuple(faults), where, *limits), echo, still_s)
+        call, where = _pickle(fn, args, kwargs), choose_device(ranks, device, bool(may_fail))
+        limits = (memory_bytes, timeout, folder, tuple(may_fail), record)
+        job = Job(call, ranks, seed, link, tuple(faults), where, *limits)
+        with open(os.path.join(folder, "job"), "wb") as file:
+            pickle.dump(job, file)
+        with Watch(job, bar) as watch:
+            error = _error(watch, timeout, still_s)
+    bar.close()
+    output = [peer.printed.decode(errors="replace") for peer in watch.peers]
+    if echo:
+        replay(output)
+    if error:
+        error.output = tuple(output)
+        raise error
+    return _run(watch, output)
 
 
 def _validate(fn: Any, ranks: Any, timeout: Any, still_s: Any, seed: Any, may_fail: Any) -> None:
@@ -136,26 +142,6 @@ def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
         raise TypeError(f"{text}. Open files, locks, sockets and generators inside the function instead.") from None
 
 
-def _watch(job: Job, echo: bool, still_s: float) -> Run:
-    """Starts the ranks and turns what becomes of them into a `Run` or an error."""
-    bar = Bar(job.ranks)
-    with open(os.path.join(job.folder, "job"), "wb") as file:
-        pickle.dump(job, file)
-    with Watch(forkserver.get(), job.folder, job.ranks, bar, job.may_fail) as watch:
-        for fault in job.faults:
-            if isinstance(fault, Kill) and fault.rank < job.ranks:
-                watch.peers[fault.rank].kill = fault
-        error = _error(watch, job.timeout_s, still_s)
-    bar.close()
-    output = [peer.printed.decode(errors="replace") for peer in watch.peers]
-    if echo:
-        replay(output)
-    if error:
-        error.output = tuple(output)
-        raise error
-    return _run(watch, output)
-
-
 def _error(watch: Watch, timeout_s: float, still_s: float) -> LaunchError | None:
     """Waits for the ranks and says what went wrong."""
     if not watch.wait(timeout_s, still_s):
@@ -163,17 +149,17 @@ def _error(watch: Watch, timeout_s: float, still_s: float) -> LaunchError | None
     if watch.fatal or not any(peer.done for peer in watch.peers):
         return report.failure(watch)
     watch.release()
-    if wrong := mismatch({rank: State(peer.done["calls"]) for rank, peer in enumerate(watch.peers) if peer.done}):
+    states = {rank: State(**peer.state) for rank, peer in enumerate(watch.peers) if peer.done and peer.state}
+    if wrong := mismatch(states):
         return Mismatch(f"All ranks returned, but {report.places(wrong)}. The results cannot be trusted.")
     return None
 
 
 def _run(watch: Watch, output: list[str]) -> Run:
-    told = [peer.done or {} for peer in watch.peers]
-    traces = [message["trace"] for message in told if message]
+    done = [peer.done for peer in watch.peers]
+    traces = [each["trace"] for each in done if each]
     spans = tuple(span for trace in traces for span in trace.spans)
     samples = tuple(sample for trace in traces for sample in trace.memory)
-    left_out = sum(trace.left_out for trace in traces)
-    results = [pickle.loads(message["result"]) if message else None for message in told]
-    failures = {rank: describe_end(peer) for rank, peer in enumerate(watch.peers) if peer.lost}
-    return Run(results, Trace(len(told), spans, samples, left_out=left_out), output, failures)
+    trace = Trace(len(done), spans, samples, left_out=sum(trace.left_out for trace in traces))
+    results = [pickle.loads(each["result"]) if each else None for each in done]
+    return Run(results, trace, output, {r: peer.failed.words for r, peer in enumerate(watch.peers) if peer.failed})

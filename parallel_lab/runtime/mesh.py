@@ -48,16 +48,11 @@ def _own_group(ranks: torch.Tensor, axis: int, name: str) -> dist.ProcessGroup:
 
 
 def seed_for(mesh: DeviceMesh, axes: Collection[str], *, seed: int = 0) -> int:
-    """A seed that differs between the ranks along `axes` and is the same along all other axes of `mesh`.
+    """A seed of the run `seed` that differs along the named `axes` of `mesh` and is the same along all others.
 
     Dropout under tensor parallelism must draw the same mask on all ranks of `tp`, whose activations are copies, and
     another for each share of the batch: `torch.Generator().manual_seed(seed_for(mesh, ["dp"]))`. Weights that are cut
     along `tp` start from `seed_for(mesh, ["tp"])`.
-
-    Args:
-        mesh: with named axes.
-        axes: the names of those along which seeds differ.
-        seed: of the run; another gives other seeds everywhere.
 
     Raises:
         ValueError: the mesh has no such axis.

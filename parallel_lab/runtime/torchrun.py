@@ -13,7 +13,7 @@ from parallel_lab import compat
 from parallel_lab.runtime.device import local_device, rank_device
 from parallel_lab.runtime.errors import LaunchError
 from parallel_lab.runtime.rank import backend
-from parallel_lab.runtime.rank.recording import start_recorder
+from parallel_lab.runtime.rank.gpu import start_recorder
 from parallel_lab.trace.record import recorder, wanted
 
 LONGEST_S = 1800.0  # torch's own patience, where launch has more

@@ -43,11 +43,8 @@ def _is_slice(tensor: Tensor) -> bool:
 def _alone(tensor: Tensor) -> Tensor:
     """The tensor on the CPU, with a storage of its own."""
     copy = tensor.detach().clone().cpu()
-    if isinstance(tensor, torch.nn.Parameter):
-        copy = torch.nn.Parameter(copy, tensor.requires_grad)
-    copy.requires_grad_(tensor.requires_grad)
-    for name, value in vars(tensor).items():
-        setattr(copy, name, value)
+    copy = torch.nn.Parameter(copy) if isinstance(tensor, torch.nn.Parameter) else copy
+    vars(copy.requires_grad_(tensor.requires_grad)).update(vars(tensor))
     return copy
 
 

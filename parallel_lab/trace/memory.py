@@ -10,6 +10,7 @@ model states, activations the largest part of the rest.
 
 import gc
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -78,36 +79,27 @@ def live_bytes() -> int:
     return sum(storages(chain(tensors, gradients)).values())
 
 
-class SavedTensors:
+class SavedTensors(torch.autograd.graph.saved_tensors_hooks):
     """Measures the activations: what autograd saves inside the `with`, until backward or the end of the graph frees it.
 
     Each storage counts once and whole, however often it was saved; the parameters of `model` are left out, because they
     are held anyway. Each change is noted in the process's recorder as kind `activations`. Backward may run outside the
     `with`: what it frees is still counted off. Hooks that others set inside, such as those of
     `torch.utils.checkpoint`, take the place of these; of a checkpointed part only its inputs are seen.
-
-    Attributes:
-        bytes: held now.
-        peak_bytes: the most that was held at once.
     """
 
     def __init__(self, model: nn.Module | None = None) -> None:
-        self.model = model
-        self.bytes = 0
-        self.peak_bytes = 0
-        self._uses: dict[Key, int] = {}
-        self._skip: set[Key] = set()
+        super().__init__(self._pack, _Saved.unpack)
+        self.bytes = 0  # held now
+        self.peak_bytes = 0  # the most that was held at once
+        self._uses: Counter[Key] = Counter()
+        self._skip = storages(model.parameters()) if model else {}
         # CUDA's backward runs on a thread of its own; a collection may free in the midst of a count, hence re-entrant.
         self._lock = threading.RLock()
 
-    def __enter__(self) -> "SavedTensors":
-        self._skip = set(storages(self.model.parameters())) if self.model else set()
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _Saved.unpack)
-        self._hooks.__enter__()
+    def __enter__(self) -> "SavedTensors":  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().__enter__()
         return self
-
-    def __exit__(self, *error) -> None:
-        self._hooks.__exit__(*error)
 
     def _pack(self, tensor: Tensor) -> "_Saved":
         sizes = {key: size for key, size in storages([tensor]).items() if key not in self._skip}
@@ -119,16 +111,14 @@ class SavedTensors:
         with self._lock:
             before = self.bytes
             for key, size in sizes.items():
-                uses = self._uses.get(key, 0)
-                self._uses[key] = uses + change
-                if uses == 0:
-                    self.bytes += size
-                elif uses + change == 0:
-                    self.bytes -= size
+                used = key in self._uses
+                self._uses[key] += change
+                if not self._uses[key]:
                     del self._uses[key]
+                self.bytes += size * ((key in self._uses) - used)
             self.peak_bytes = max(self.peak_bytes, self.bytes)
             if self.bytes != before:
-                _note(self.bytes, "activations")
+                recorder().sample(self.bytes, "activations")
 
 
 class _Saved:
@@ -153,7 +143,7 @@ def sample(model: nn.Module | None = None, optimizer: torch.optim.Optimizer | No
     """Notes `held_bytes` of each kind in the process's recorder, now, and returns them."""
     held = held_bytes(model, optimizer)
     for kind, size in held.items():
-        _note(size, kind)
+        recorder().sample(size, kind)
     return held
 
 
@@ -179,12 +169,6 @@ def track(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> I
         for handle in handles:
             handle.remove()
         now()
-
-
-def _note(held: int, kind: str) -> None:
-    keeper = recorder()
-    if keeper.enabled:
-        keeper.sample(held, kind)
 
 
 def _tensors(values: Iterable) -> Iterator[Tensor]:

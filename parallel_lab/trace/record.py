@@ -2,7 +2,7 @@
 
 One `Recorder` a process collects spans; the process group adds what it sends and receives, learners and techniques add
 what they compute. Times are taken from the monotonic clock, which all processes of one machine share, so that the
-traces of all ranks fit together with no synchronization.
+traces of all ranks fit together.
 
 Recording is switched off by `launch(record=False)`, by `PARALLEL_LAB_RECORD=0` in the environment of torchrun, or by
 `recorder().enabled = False`. It is bounded: of a long run the first `LIMIT` spans are kept and the others are counted.
@@ -11,9 +11,10 @@ Recording is switched off by `launch(record=False)`, by `PARALLEL_LAB_RECORD=0` 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from parallel_lab.plan import COMPUTE, LETTERS
 from parallel_lab.trace.span import Sample, Span, Trace
@@ -29,60 +30,35 @@ def wanted() -> bool:
     return os.environ.get("PARALLEL_LAB_RECORD", "1") != "0"
 
 
-class Stopwatch(Protocol):
-    """Moments in the work of a device that runs behind the lines that queue its work."""
-
-    def mark(self) -> Any:
-        """The moment at which the device comes to this point; None if it has not begun."""
-
-    def seconds(self, mark: Any) -> float:
-        """When that was, on the monotonic clock."""
-        ...
-
-
+@dataclass(eq=False)
 class Recorder:
-    """Collects the spans and memory samples of this process.
+    """Collects the spans and memory samples of this process."""
 
-    Attributes:
-        rank: this process's rank, written into each span.
-        began_s: the moment of the monotonic clock that counts as zero.
-        spans: in the order of issue: a slot is reserved when work is issued and filled in when it is complete.
-        samples: bytes held over time.
-        enabled: whether anything is recorded.
-        limit: how many spans, and how many samples, are kept.
-        left_out: how many spans and samples came after the limit was reached.
-        sent_bytes: what has left this rank since the beginning, whether or not it was recorded.
-        stopwatch: tells when a GPU begins and ends what is queued between two lines; None where there is no GPU.
-        in_backward: whether a backward pass runs on this thread.
-        report: what `progress` calls with (label, done, total); None outside a launch.
-    """
+    rank: int = 0  # this process's, written into each span
+    began_s: float = 0.0  # the moment of the monotonic clock that counts as zero
+    enabled: bool = field(default_factory=wanted)  # whether anything is recorded
+    limit: int = LIMIT  # how many spans, and how many samples, are kept
+    left_out: int = 0  # how many came after that
+    spans: list[Span] = field(default_factory=list)  # a slot is reserved at the issue and filled in at the end
+    samples: list[Sample] = field(default_factory=list)  # bytes held over time
+    sent_bytes: int = 0  # what has left this rank since the beginning, whether or not it was recorded
+    report: Callable[[str, int, int | None], None] | None = None  # takes (label, done, total) of `progress`
+    stopwatch: Any = None  # tells when a GPU begins and ends what is queued between two lines (`runtime.rank.gpu`)
+    in_backward: Callable[[], bool] = bool  # whether a backward pass runs on this thread
 
-    def __init__(self, rank: int = 0, began_s: float = 0.0, enabled: bool | None = None, limit: int = LIMIT) -> None:
-        self.rank = rank
-        self.began_s = began_s
-        self.spans: list[Span] = []
-        self.samples: list[Sample] = []
-        self.enabled = wanted() if enabled is None else enabled
-        self.limit = limit
-        self.left_out = 0
-        self.sent_bytes = 0
-        self.report: Callable[[str, int, int | None], None] | None = None
-        self.stopwatch: Stopwatch | None = None
-        self.in_backward: Callable[[], bool] = bool
+    def __post_init__(self) -> None:
         self._marks: dict[int, list] = {}  # index -> the marks of the beginning and, once it is known, the end
         self._counts: dict[tuple, dict[tuple, int]] = {}
         self._lock = threading.Lock()
         self._thread = threading.local()
-        self._thread.tags = self._own_tags = []
+        self._own_tags = self.tags
 
     @property
     def tags(self) -> list[dict]:
         """The names that the present thread gives to its messages, innermost last."""
-        try:
-            return self._thread.tags
-        except AttributeError:
+        if not hasattr(self._thread, "tags"):
             self._thread.tags = []
-            return self._thread.tags
+        return self._thread.tags
 
     @property
     def names(self) -> dict:
@@ -120,7 +96,7 @@ class Recorder:
             fields |= names
             fields["axis"] = fields.get("axis") or axis
             kind = fields.pop("kind", kind)
-        if "part" not in fields:
+        if "part" not in fields and fields.get("peer") != -1:  # of a receive from anyone, `came_from` counts it
             names = (fields.get("mb", 0), fields.get("phase", ""), fields.get("round", 0))
             fields["part"] = self._count((kind, fields.get("peer", -1), fields.get("axis", "")), names)
         return kind
@@ -155,7 +131,7 @@ class Recorder:
         """
         if index == NOT_KEPT:
             return
-        if self.stopwatch and index in self._marks:
+        if index in self._marks:
             self._marks[index].append(self.stopwatch.mark())
         end_s = self.now() if end_s is None else end_s - self.began_s
         self.spans[index] = self.spans[index]._replace(end_s=end_s, wait_s=wait_s)
@@ -172,19 +148,12 @@ class Recorder:
 
     def trace(self, ranks: int) -> Trace:
         """What this process has recorded, as the trace of a run of `ranks` ranks."""
-        self._settle()
-        return Trace(ranks, tuple(self.spans), tuple(self.samples), left_out=self.left_out)
-
-    def _settle(self) -> None:
-        """Gives what a GPU computed the moments at which it did so."""
-        watch = self.stopwatch
-        if watch is None:
-            return
-        for index, marks in self._marks.items():
+        for index, marks in self._marks.items():  # what a GPU computed began and ended when it came to it
             ends = zip(("start_s", "end_s"), marks, strict=False)
-            times = {name: watch.seconds(mark) - self.began_s for name, mark in ends if mark is not None}
+            times = {name: self.stopwatch.seconds(mark) - self.began_s for name, mark in ends if mark is not None}
             self.spans[index] = self.spans[index]._replace(**times)
         self._marks.clear()
+        return Trace(ranks, tuple(self.spans), tuple(self.samples), left_out=self.left_out)
 
     def _is_full(self, kept: list) -> bool:
         self.left_out += len(kept) >= self.limit
@@ -226,9 +195,6 @@ def span(
     `kind` is `forward`, `backward`, `backward_input`, `backward_weight` or a word of your own.
     """
     keeper = recorder()
-    if not keeper.enabled:
-        yield
-        return
     index = keeper.issue(kind, part=part, mb=mb, lane=lane, axis=axis, phase=phase)
     try:
         yield
@@ -255,12 +221,11 @@ def progress(iterable: Iterable[T], label: str = "", total: int | None = None) -
 
     `total` is taken from `len(iterable)` where it has one.
     """
-    keeper = recorder()
-    if total is None and hasattr(iterable, "__len__"):
-        total = len(iterable)  # type: ignore[arg-type]
+    report = recorder().report or (lambda *_: None)
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
     for done, item in enumerate(iterable):
-        if keeper.report:
-            keeper.report(label, done, total)
+        report(label, done, total)
         yield item
-    if keeper.report and total:
-        keeper.report(label, total, total)
+    if total:
+        report(label, total, total)

@@ -5,8 +5,9 @@ collective of PyTorch is one span, and is charged what its ring algorithm sends 
 Times are seconds since the trace began; on one machine all ranks read the same monotonic clock.
 """
 
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from parallel_lab.plan import COMPUTE, NAMES, Op, Plan
@@ -17,31 +18,24 @@ MARK = "mark"  # the lane of spans that are notes: neither computing nor communi
 class Span(NamedTuple):
     """One thing that one rank did.
 
-    Attributes:
-        rank, kind, part, mb, peer, lane, axis, phase, round: as in `plan.Op`. A PyTorch collective has its own name
-            as kind (`all_reduce`) and lane `send`.
-        start_s, end_s: when it was issued and when it was complete.
-        bytes: the payload of the call, in bytes, sent or received.
-        sent_bytes, sent_messages: what left this rank because of it.
-        wait_s: how long the rank's own thread stood still for it.
-        group: the name of the process group; empty for the default group.
-        line: the learner's line that asked for it, as `file:number`.
+    Its fields are those of `plan.Op` and what is measured. A PyTorch collective has its own name as kind
+    (`all_reduce`) and lane `send`.
     """
 
     rank: int
     kind: str
-    start_s: float
-    end_s: float
+    start_s: float  # when it was issued
+    end_s: float  # when it was complete
     part: int = -1
     mb: int = 0
     peer: int = -1
     lane: str = COMPUTE
-    bytes: int = 0
-    sent_bytes: int = 0
+    bytes: int = 0  # the payload of the call, sent or received
+    sent_bytes: int = 0  # what left this rank because of it
     sent_messages: int = 0
-    wait_s: float = 0.0
-    group: str = ""
-    line: str = ""
+    wait_s: float = 0.0  # how long the rank's own thread stood still for it
+    group: str = ""  # the name of the process group; empty for the default group
+    line: str = ""  # the learner's line that asked for it, `file:number`
     axis: str = ""
     phase: str = ""
     round: int = 0
@@ -66,51 +60,40 @@ class Sample(NamedTuple):
     kind: str = "all"
 
 
-def _union(spans: Iterable[Span]) -> list[tuple[float, float]]:
-    """The stretches of time that at least one span covers, in order and disjoint."""
-    merged: list[tuple[float, float]] = []
-    for start, end in sorted((s.start_s, s.end_s) for s in spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+def _covered_s(spans: Iterable[Span]) -> float:
+    """The time that at least one span covers."""
+    covered_s, until_s = 0.0, -math.inf
+    for start_s, end_s in sorted((s.start_s, s.end_s) for s in spans):
+        covered_s += max(0.0, end_s - max(start_s, until_s))
+        until_s = max(until_s, end_s)
+    return covered_s
 
 
-def _length(stretches: Iterable[tuple[float, float]]) -> float:
-    return sum(end - start for start, end in stretches)
+def _window_s(spans: Iterable[Span]) -> float:
+    """From the first start to the last end; 0 of no spans."""
+    ends = [(s.start_s, s.end_s) for s in spans]
+    return max(end for _, end in ends) - min(start for start, _ in ends) if ends else 0.0
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that `ranks` ranks did.
+    """Everything that `ranks` ranks did. Sums such as `bytes_sent` count only what was kept."""
 
-    Attributes:
-        ranks: how many there were.
-        spans: in the order in which each rank issued them.
-        memory: samples of bytes held, in time order per rank; empty where nothing was measured.
-        simulated: whether the times come from a cost model and not from a clock.
-        left_out: how many spans and samples were not kept, because a recorder had reached its limit; sums such as
-            `bytes_sent` then count only what was kept.
-    """
-
-    ranks: int
-    spans: tuple[Span, ...]
-    memory: tuple[Sample, ...] = field(default=())
-    simulated: bool = False
-    left_out: int = 0
+    ranks: int  # how many there were
+    spans: tuple[Span, ...]  # in the order in which each rank issued them
+    memory: tuple[Sample, ...] = ()  # in time order per rank; empty where nothing was measured
+    simulated: bool = False  # whether the times come from a cost model and not from a clock
+    left_out: int = 0  # how many spans and samples were not kept, because a recorder had reached its limit
 
     @property
     def duration_s(self) -> float:
         """From the first start to the last end."""
-        if not self.spans:
-            return 0.0
-        return max(s.end_s for s in self.spans) - min(s.start_s for s in self.spans)
+        return _window_s(self.spans)
 
-    def of(self, rank: int) -> list[Span]:
-        """The spans of one rank, in the order of issue."""
+    def of(self, rank: int, lane: str | None = None) -> list[Span]:
+        """The spans of one rank, on one lane or on all, in the order of issue."""
         self._check(rank)
-        return [s for s in self.spans if s.rank == rank]
+        return [s for s in self.spans if s.rank == rank and lane in (None, s.lane)]
 
     def _check(self, rank: int) -> None:
         if not 0 <= rank < self.ranks:
@@ -126,12 +109,11 @@ class Trace:
 
     def busy_s(self, rank: int, lane: str = COMPUTE) -> float:
         """Seconds during which at least one span of `lane` ran on `rank`."""
-        return _length(_union(s for s in self.of(rank) if s.lane == lane))
+        return _covered_s(self.of(rank, lane))
 
     def window_s(self, rank: int, lane: str = COMPUTE) -> float:
         """The rank's own window: from the first start to the last end of its spans on `lane`."""
-        spans = [s for s in self.of(rank) if s.lane == lane]
-        return max(s.end_s for s in spans) - min(s.start_s for s in spans) if spans else 0.0
+        return _window_s(self.of(rank, lane))
 
     def idle_s(self, rank: int, lane: str = COMPUTE) -> float:
         """Seconds of the rank's own window in which nothing ran on `lane`.
@@ -143,8 +125,8 @@ class Trace:
 
     def bubble_rate(self) -> float:
         """The idle share of the longest own window: (cost - m (F + I + W)) / cost of Qi et al. 2024, "Zero bubble"."""
-        longest = max(range(self.ranks), key=self.window_s, default=0)
-        window_s = self.window_s(longest) if self.ranks else 0.0
+        longest = max(range(self.ranks), key=self.window_s)
+        window_s = self.window_s(longest)
         return self.idle_s(longest) / window_s if window_s else 0.0
 
     def bubble(self) -> float:
@@ -160,10 +142,8 @@ class Trace:
         Notes (lane `mark`) are neither.
         """
         spans = [s for s in self.of(rank) if s.lane != MARK]
-        compute = [s for s in spans if s.lane == COMPUTE]
         communicate = [s for s in spans if s.lane != COMPUTE]
-        apart_s = _length(_union(compute)) + _length(_union(communicate))
-        return apart_s - _length(_union(spans))
+        return self.busy_s(rank) + _covered_s(communicate) - _covered_s(spans)
 
     def peak_bytes(self, rank: int) -> int:
         """The most bytes that `rank` held at once, all kinds together; 0 where memory was not sampled."""

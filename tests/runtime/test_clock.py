@@ -2,7 +2,7 @@
 
 import time
 
-from parallel_lab.runtime.rank.clock import MOST_S, PreciseSleep
+from parallel_lab.runtime.rank.waiting import MOST_S, PreciseSleep
 
 
 def test_never_ends_before_the_moment():
@@ -31,13 +31,3 @@ def test_waits_are_made_shorter_by_what_they_were_late():
         clock.until(time.monotonic() + 5 * MOST_S)
     assert 0.9 * MOST_S < clock.late_s <= MOST_S
     assert asked[-1] <= 4.1 * MOST_S < max(asked) <= 5 * MOST_S
-
-
-def test_a_wait_that_something_else_ended_says_nothing_of_lateness():
-    def woken(_):
-        time.sleep(1e-3)
-        return True
-
-    clock = PreciseSleep(woken)
-    assert not clock.approach(time.monotonic() + 3600)
-    assert clock.late_s == 0.0

@@ -15,9 +15,9 @@ from torch.futures import Future
 from parallel_lab import launch
 from parallel_lab.runtime import choose_device, rank_device, wire
 from parallel_lab.runtime.device import local_device
-from parallel_lab.runtime.rank import main, nccl, stage
+from parallel_lab.runtime.rank import gpu, main, stage
 from parallel_lab.runtime.rank.calls import DONE, Call
-from parallel_lab.runtime.rank.recording import Stopwatch
+from parallel_lab.runtime.rank.gpu import Stopwatch
 from parallel_lab.runtime.rank.work import CollectiveWork
 from parallel_lab.trace import span, tag
 from parallel_lab.trace.record import Recorder, install
@@ -100,7 +100,7 @@ def handle(over, after, outputs):
     inner = SimpleNamespace(wait=lambda: True, result=lambda: ["host copies"])
     call = Call("all_gather", "", (0, 1), 0, 8, -1, "")
     keeper = Recorder()
-    return CollectiveWork(inner, call, keeper, keeper.issue("all_gather", group=""), (over, True), after, outputs), call
+    return CollectiveWork(inner, call, keeper, keeper.issue("all_gather", group=""), over, after, outputs), call
 
 
 def test_a_future_of_staged_work_completes_after_the_result_is_in_its_place():
@@ -126,10 +126,10 @@ def test_an_error_of_copying_back_reaches_the_caller():
 def test_a_handle_of_nccl_is_over_when_the_gpu_is(monkeypatch):
     reached = threading.Event()
     event = SimpleNamespace(record=lambda: None, synchronize=reached.wait)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(gpu, "_side_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: threading.Lock())
     monkeypatch.setattr(torch.cuda, "Event", lambda: event)
-    future = nccl.Ends().of(SimpleNamespace(wait=lambda: True, result=lambda: ["x"]))
+    future = gpu.end_of(SimpleNamespace(wait=lambda: True, result=lambda: ["x"]))
     assert not future.done(), "the work is queued, and not done"
     reached.set()
     assert future.wait() == ["x"]

@@ -90,7 +90,7 @@ OURS = {
 }
 
 
-def beside_collectives(numbers, others):
+def beside_collectives(numbers):
     """A message with each tag is under way while a collective runs; the receiver takes it afterwards, last first."""
     rank = dist.get_rank()
     for ours in OURS.values():
@@ -104,9 +104,6 @@ def beside_collectives(numbers, others):
             works = [dist.irecv(x, 0, tag=number) for x, number in zip(taken[::-1], numbers[::-1], strict=True)]
         wait(works)
         assert rank == 0 or all(map(torch.equal, given, taken))
-    for number in others:
-        with pytest.raises(ValueError, match="the lab's own; choose a smaller one"):
-            dist.isend(torch.ones(1), 1 - rank, tag=number)
 
 
 @pytest.mark.parametrize("link", [None, Link(1e-6, 1e12)], ids=["no link", "link"])
@@ -114,7 +111,7 @@ def test_no_tag_of_a_user_meets_one_of_ours(link):
     numbers = random.Random(0)
     large = [numbers.randrange(65, tags.FIRST_OF_LAB) for _ in range(16)]
     edges = [1 << 20, (1 << 20) + 1, 1 << 22, 1 << 30, tags.FIRST_OF_LAB - 1]
-    launch(beside_collectives, [*range(65), *large, *edges], [tags.FIRST_OF_LAB, tags.LAST], ranks=2, link=link)
+    launch(beside_collectives, [*range(65), *large, *edges], ranks=2, link=link)
 
 
 def test_a_receive_from_any_source_waits_for_the_link_and_is_known_by_its_sender():

@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import launch
-from parallel_lab.runtime.rank import liveness
+from parallel_lab.runtime.rank import waiting
 from parallel_lab.runtime.rank.faults import Kill
-from parallel_lab.runtime.rank.liveness import Liveness
+from parallel_lab.runtime.rank.waiting import Liveness
 
 
 def never() -> float:
@@ -26,18 +26,18 @@ def test_a_wait_for_a_rank_that_dies_ends_with_an_error():
             peers.wait(1, never)
         seen.append(1)
 
-    waiting = threading.Thread(target=wait, daemon=True)
-    waiting.start()
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
     peers.note(2)  # another rank
     assert peers.wait(1, lambda: 2.5) == 2.5
     assert not seen
     peers.note(1)
-    waiting.join(timeout=20)
+    thread.join(timeout=20)
     assert seen
 
 
 def test_what_came_in_before_the_death_counts(monkeypatch):
-    monkeypatch.setattr(liveness, "NOTICE_S", 20)  # it ends with the wait
+    monkeypatch.setattr(waiting, "NOTICE_S", 20)  # it ends with the wait
     peers = Liveness([1])
     peers.note(1)
     assert peers.wait(1, lambda: time.sleep(0.01) or 2.5) == 2.5

@@ -6,10 +6,10 @@
     watch <──(3) messages─────────────────────────────────> rank.main
     output <─(4) printing────────────────────────────────── rank's stdout and stderr
 
-    1  lines of JSON on a socket, descriptors attached: fork these ranks, end those
-    2  a pipe with lines of JSON: process numbers, then exit codes
+    1  a socket: a launch's folder, descriptors attached: fork these ranks
+    2  a socket: exit codes; when the kernel closes it, the ranks are ended
     3  a socket of pickles (`runtime.wire`): where are you? progress, the result with its trace, or the exception
-    4  a pipe of text
+    4  a socket of text
 
 What must be there after a rank's death lies in the folder of the launch: the job, each rank's last calls, and the stack
 that faulthandler wrote. From these `diagnose` finds what is wrong, and `report` says it in the learner's words.

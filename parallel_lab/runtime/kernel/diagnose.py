@@ -6,7 +6,7 @@ or it is busy elsewhere. Or ranks wait for each other in a circle.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parallel_lab.runtime.rank.calls import ISSUED, WAITING, Call, stream
@@ -23,25 +23,15 @@ AGREED = (
 
 @dataclass
 class State:
-    """A rank at the moment of the report.
+    """A rank at the moment of the report."""
 
-    Attributes:
-        calls: the last things that it asked of its groups, in order.
-        line: the learner's line that it is in, `file:number`; empty where unknown.
-        finished: whether its function has returned.
-        ended: how it failed, in words; empty while it lives.
-        silent: whether it could not answer (native code holds the interpreter).
-        begun: whether it has come so far that it can be asked.
-        made: how many calls there were of each stream, those before `calls` among them.
-    """
-
-    calls: Sequence[Call]
-    line: str = ""
-    finished: bool = False
-    ended: str = ""
-    silent: bool = False
-    begun: bool = True
-    made: Mapping[tuple, int] = field(default_factory=dict)
+    calls: Sequence[Call]  # the last things that it asked of its groups, in order
+    line: str = ""  # the learner's line that it is in, `file:number`; empty where unknown
+    finished: bool = False  # whether its function has returned
+    ended: str = ""  # how it failed, in words; empty while it lives
+    silent: bool = False  # whether it could not answer (native code holds the interpreter)
+    begun: bool = True  # whether it has come so far that it can be asked
+    made: Mapping[tuple, int] = field(default_factory=dict)  # how many calls of each stream, also those before `calls`
 
     @property
     def busy(self) -> str:
@@ -60,15 +50,27 @@ class State:
 
 def mismatch(states: Mapping[int, State]) -> str:
     """The first collective on which the members of a group disagree, in words; empty if there is none."""
-    for (number, group), calls in sorted(_collectives(states).items()):
-        for key, words in AGREED:
-            odd, usual = _odd(calls, key)
-            if odd:
-                theirs, ours = words.format(calls[odd[0]]), words.format(calls[usual])
-                others = "the others" if len(calls[usual].ranks) > 2 else f"rank {usual}"
-                where = f" in group {group}" if group else ""
-                text = f"{_ranks(odd)} called {theirs} where {others} called {ours}"
-                return f"{text} (collective number {number + 1}{where})"
+    collectives: dict[tuple[int, str], dict[int, Call]] = {}
+    for rank, state in states.items():
+        for call in state.calls:
+            if call.collective:
+                collectives.setdefault((call.number, call.group), {})[rank] = call
+    return next(filter(None, (_disagreement(collectives[key]) for key in sorted(collectives))), "")
+
+
+def _disagreement(calls: Mapping[int, Call]) -> str:
+    """What ranks that meet in a collective disagree on, in words; empty if they agree."""
+    for key, words in AGREED:
+        camps: dict[object, list[int]] = {}
+        for rank, call in calls.items():
+            camps.setdefault(key(call), []).append(rank)
+        usual = max(camps.values(), key=lambda ranks: (len(ranks), -ranks[0]))
+        for odd in camps.values():
+            if odd is not usual:
+                theirs, ours = calls[odd[0]], calls[usual[0]]
+                others = "the others" if len(ours.ranks) > 2 else f"rank {usual[0]}"
+                text = f"{_ranks(odd)} called {words.format(theirs)} where {others} called {words.format(ours)}"
+                return f"{text} (collective number {ours.number + 1}{f' in group {ours.group}' if ours.group else ''})"
     return ""
 
 
@@ -76,16 +78,16 @@ def verdict(states: Mapping[int, State]) -> str:
     """What is wrong, in one sentence."""
     if wrong := mismatch(states):
         return wrong
-    needs = {rank: _waits_for(rank, state.waiting, states) for rank, state in states.items() if state.waiting}
+    calls = {rank: state.waiting for rank, state in states.items() if state.waiting}
+    needs = {rank: _waits_for(rank, call, states) for rank, call in calls.items()}
     for rank in states:
-        if needs.get(rank) is None:
-            waiters = [other for other, targets in needs.items() if rank in targets]
-            if text := _missing(rank, states[rank], waiters, states):
+        if rank not in needs:
+            waiters = {other: calls[other] for other, targets in needs.items() if rank in targets}
+            if text := _missing(rank, waiters, states):
                 return text
     if pairs := list(itertools.pairwise(_circle(needs))):
-        steps = [f"rank {a} waits for rank {b} in {_name(states[a].waiting)}" for a, b in pairs]
-        return "a circle: " + ", ".join(steps)
-    return _never_waited(states) or "no rank waits for another: the work is slow, or the timeout is short"
+        return "a circle: " + ", ".join(f"rank {a} waits for rank {b} in {_name(calls[a])}" for a, b in pairs)
+    return _never_waited(calls, states) or "no rank waits for another: the work is slow, or the timeout is short"
 
 
 def hopeless(states: Mapping[int, State]) -> bool:
@@ -97,12 +99,13 @@ def hopeless(states: Mapping[int, State]) -> bool:
     return bool(late) and all(call is not None and _waits_for(rank, call, states) for rank, call in late.items())
 
 
-def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, State]) -> str:
-    """What to say of a rank that is not waiting for anybody."""
+def _missing(rank: int, waiters: Mapping[int, Call], states: Mapping[int, State]) -> str:
+    """What to say of a rank that is not waiting for anybody, while the `waiters` wait for it in their calls."""
+    state = states[rank]
     if waiters:
-        waited = states[waiters[0]].waiting
+        waited = next(iter(waiters.values()))
         if state.finished:
-            return _returned(rank, waiters, waited, states)
+            return _returned(rank, list(waiters), waited, states)
         return f"rank {rank} {state.ended or state.busy}; {_wait(waiters)} for it in {_name(waited)}"
     if state.finished or state.ended:
         return ""
@@ -114,9 +117,8 @@ def _missing(rank: int, state: State, waiters: list[int], states: Mapping[int, S
     return f"rank {rank} {state.busy}, and waits for nobody"
 
 
-def _returned(rank: int, waiters: list[int], waited: Call | None, states: Mapping[int, State]) -> str:
+def _returned(rank: int, waiters: list[int], waited: Call, states: Mapping[int, State]) -> str:
     """What to say when `rank` has returned while others wait: name the few, whether they returned or they wait."""
-    assert waited is not None
     gone = [r for r in waited.ranks if r in states and states[r].finished] if waited.collective else [rank]
     if len(gone) > len(waiters):
         return f"only {_ranks(waiters)} called {waited.kind}; {_ranks(gone)} returned without it"
@@ -125,47 +127,25 @@ def _returned(rank: int, waiters: list[int], waited: Call | None, states: Mappin
     return f"{_ranks(gone)} returned; {_wait(waiters)} for {it} in {_name(waited)}, which {they} never {never}"
 
 
-def _collectives(states: Mapping[int, State]) -> dict[tuple[int, str], dict[int, Call]]:
-    """For the number and the group of each collective, the call of each rank that made it."""
-    found: dict[tuple[int, str], dict[int, Call]] = {}
-    for rank, state in states.items():
-        for call in state.calls:
-            if call.collective:
-                found.setdefault((call.number, call.group), {})[rank] = call
-    return found
-
-
-def _odd(calls: Mapping[int, Call], key) -> tuple[list[int], int]:
-    """The ranks whose call differs from most, and one of the others; no ranks if all agree."""
-    values: dict = {}
-    for rank, call in calls.items():
-        values.setdefault(key(call), []).append(rank)
-    if len(values) < 2:
-        return [], -1
-    groups = list(values.values())
-    usual = max(groups, key=lambda ranks: (len(ranks), -ranks[0]))
-    return next(ranks for ranks in groups if ranks is not usual), usual[0]
-
-
-def _waits_for(rank: int, call: Call | None, states: Mapping[int, State]) -> list[int]:
+def _waits_for(rank: int, call: Call, states: Mapping[int, State]) -> list[int]:
     """The ranks that have not done their part of the call in which `rank` waits."""
-    assert call is not None
     if call.collective:
         return [r for r in call.ranks if r in states and not states[r].has_made(call.number, call.stream)]
-    if call.peer not in states:
-        return []
-    answer = stream("send" if call.kind == "recv" else "recv", call.group, rank)
-    return [] if states[call.peer].has_made(call.number, answer) else [call.peer]
+    made = call.peer not in states or states[call.peer].has_made(call.number, _answer(rank, call))
+    return [] if made else [call.peer]
 
 
-def _never_waited(states: Mapping[int, State]) -> str:
+def _answer(rank: int, call: Call) -> tuple:
+    """The stream in which the peer answers a message of `rank`."""
+    return stream("send" if call.kind == "recv" else "recv", call.group, rank)
+
+
+def _never_waited(calls: Mapping[int, Call], states: Mapping[int, State]) -> str:
     """A receive that stands still although its message was issued: nobody waited for the isend, so it may be lost."""
-    for rank, state in states.items():
-        call = state.waiting
-        if call is not None and call.kind == "recv" and call.peer in states:
-            answer = call.number, stream("send", call.group, rank)
+    for rank, call in calls.items():
+        if call.kind == "recv" and call.peer in states:
             for sent in states[call.peer].calls:
-                if (sent.number, sent.stream) == answer and sent.state == ISSUED:
+                if (sent.number, sent.stream, sent.state) == (call.number, _answer(rank, call), ISSUED):
                     lost = f"rank {call.peer} issued it at {sent.line} and has not waited for it"
                     waits = f"rank {rank} waits for a message of rank {call.peer}"
                     return f"{waits}; {lost}: keep what isend returns, and wait()"
@@ -182,17 +162,16 @@ def _circle(needs: Mapping[int, list[int]]) -> list[int]:
     return []
 
 
-def _name(call: Call | None) -> str:
-    assert call is not None
+def _name(call: Call) -> str:
     other = "" if call.collective else f"({'from' if call.kind == 'recv' else 'to'} rank {call.peer})"
     return call.kind + other
 
 
-def _wait(ranks: list[int]) -> str:
+def _wait(ranks: Collection[int]) -> str:
     return _ranks(ranks) + (" waits" if len(ranks) == 1 else " wait")
 
 
-def _ranks(ranks: list[int]) -> str:
+def _ranks(ranks: Collection[int]) -> str:
     names = [str(rank) for rank in ranks]
     return "rank " + names[0] if len(names) == 1 else "ranks " + ", ".join(names[:-1]) + " and " + names[-1]
 

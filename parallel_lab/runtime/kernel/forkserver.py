@@ -1,19 +1,15 @@
 """The kernel's handle on its fork server: started once, used by every launch, gone with the kernel."""
 
 import atexit
-import contextlib
-import itertools
-import json
 import os
 import socket
 import subprocess
 import sys
 import threading
 
-from parallel_lab.runtime.kernel.server import HEADER_BYTES
+from parallel_lab.runtime.kernel.server import REQUEST_BYTES
 
 _lock = threading.Lock()
-_numbers = itertools.count()
 _server: "ForkServer | None" = None
 
 
@@ -23,23 +19,22 @@ class ForkServer:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.control, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "parallel_lab.runtime.kernel.server", str(theirs.fileno())]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             "OMP_NUM_THREADS": "1",
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # a fork of a process that asked CUDA itself cannot use it
         }
-        self.process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
-        )
-        theirs.close()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "parallel_lab.runtime.kernel.server", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
         if self.control.recv(5, socket.MSG_WAITALL) != b"ready":
             assert self.process.stderr
             raise RuntimeError("the fork server did not start:\n" + self.process.stderr.read().decode(errors="replace"))
@@ -48,16 +43,9 @@ class ForkServer:
         """Whether it runs and belongs to this process (a fork of the kernel needs its own)."""
         return self.owner == os.getpid() and self.process.poll() is None
 
-    def fork(self, folder: str, fds: list[int]) -> int:
-        """Asks for one rank for each two descriptors after the first; returns the launch's number."""
-        number = next(_numbers)
-        self._ask({"do": "fork", "id": number, "folder": folder}, fds)
-        return number
-
-    def kill(self, number: int) -> None:
-        """Ends every rank of a launch; harmless when they have ended."""
-        with contextlib.suppress(OSError):  # a dead server has taken its ranks along
-            self._ask({"do": "kill", "id": number})
+    def fork(self, folder: str, fds: list[int]) -> None:
+        """Asks for one rank for each two descriptors after the first, the launch's own socket."""
+        socket.send_fds(self.control, [os.fsencode(folder).ljust(REQUEST_BYTES, b"\0")], fds)
 
     def close(self) -> None:
         """Ends the server and every rank it still has."""
@@ -66,12 +54,6 @@ class ForkServer:
         self.process.stderr.close()
         if self.owner == os.getpid():
             self.process.wait(timeout=10)
-
-    def _ask(self, request: dict, fds: list[int] | None = None) -> None:
-        body = json.dumps(request).encode()
-        with _lock:
-            socket.send_fds(self.control, [f"{len(body):0{HEADER_BYTES}d}".encode()], fds or [])
-            self.control.sendall(body)
 
 
 def get() -> ForkServer:

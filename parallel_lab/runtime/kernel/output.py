@@ -10,8 +10,7 @@ WIDTH = 30
 class Bar:
     """How far the slowest rank has come: under the cell, or a line of the terminal that writes over itself."""
 
-    def __init__(self, ranks: int) -> None:
-        self.ranks = ranks
+    def __init__(self) -> None:
         self.done: dict[int, tuple[int, int | None]] = {}
         self.label = ""
         self._display = None

@@ -3,36 +3,38 @@
 import linecache
 import os
 import re
-import signal
 import sys
 from itertools import groupby
 
 from parallel_lab.runtime.errors import Deadlock, RankFailed
-from parallel_lab.runtime.kernel.diagnose import State, describe, mismatch, verdict
-from parallel_lab.runtime.kernel.peer import Peer, describe_end
+from parallel_lab.runtime.kernel.diagnose import describe, mismatch, verdict
 from parallel_lab.runtime.kernel.watch import Watch
 from parallel_lab.runtime.rank.calls import hidden
+from parallel_lab.runtime.rank.main import Failure
 
 _PLACE = re.compile(r"(\S*[/\\]\S+|<\S+>):(\d+)")
+_NO_MEMORY = re.compile(r"MemoryError|can't allocate memory|out of memory")
 
 
 def failure(watch: Watch) -> RankFailed:
     """The error to raise when a rank failed: the first that did so of its own, with its traceback."""
     states = watch.ask_states()
-    failed = {r: p for r, p in enumerate(watch.peers) if p.lost and not (p.may_fail and watch.fatal)}
-    own = {r: p for r, p in failed.items() if not (p.failed and p.failed["lost"])} or failed
-    first = min(own, key=lambda rank: _moment(own[rank]))
-    lines = [f"rank {first} {_headline(own[first])}"]
-    if (wrong := mismatch(states)) and not _programming(own[first]):
+    failed = {r: p.failed for r, p in enumerate(watch.peers) if p.failed and (p.fatal or not watch.fatal)}
+    own = {r: f for r, f in failed.items() if not f.lost} or failed
+    first = min(own, key=lambda rank: own[rank].at_s)
+    root = own[first]
+    lines = [f"rank {first} failed:" if root.frames else f"rank {first} {root.words}."]
+    if root.type in ("RuntimeError", "killed") and (wrong := mismatch(states)):
         lines.append(f"The cause: {places(wrong)}.")
-    if told := own[first].failed:
-        lines.append(_traceback(told))
-    lines += [f"rank {r} {describe_end(p)}" for r, p in own.items() if r != first]
+    if root.frames:
+        lines.append(_traceback(root))
+    lines += [f"rank {r} {f.words}" for r, f in own.items() if r != first]
     lines += [places(describe(r, s)) for r, s in states.items() if r not in own and not s.finished]
-    if advice := _advice(own[first]):
-        lines.append(advice)
-    failures = {r: describe_end(p) for r, p in own.items()}
-    return RankFailed("\n".join(lines), first, _cause(own[first]), failures)
+    if _NO_MEMORY.search(root.text):
+        lines.append("It ran out of memory: use fewer ranks or smaller tensors, or raise memory_bytes if you set it.")
+    elif "when memory runs out" in root.text:
+        lines.append("Look at the memory that the ranks need together.")
+    return RankFailed("\n".join(lines), first, root.type, {r: f.words for r, f in own.items()})
 
 
 def hang(watch: Watch, timeout_s: float) -> Deadlock:
@@ -43,7 +45,8 @@ def hang(watch: Watch, timeout_s: float) -> Deadlock:
     lines = [f"{late} of {len(states)} ranks {why} and were ended."]
     lines += [places(describe(rank, state)) for rank, state in states.items()]
     lines.append("What is wrong: " + places(verdict(states)) + ".")
-    return Deadlock("\n".join(lines), _culprit(states))
+    idle = [rank for rank, state in states.items() if state.waiting is None]
+    return Deadlock("\n".join(lines), idle[0] if len(idle) == 1 else -1)
 
 
 def places(text: str) -> str:
@@ -65,54 +68,16 @@ def _file(path: str) -> str:
     return f"In[{names[path]}]" if path in names else os.path.basename(path)
 
 
-def _traceback(told: dict) -> str:
+def _traceback(told: Failure) -> str:
     """The learner's part of a traceback, with source lines from this process, which has the cells."""
-    frames = [frame for frame in told["frames"] if not hidden(frame[0])] or told["frames"]
-    lines = [line for frame, same in groupby(frames) for line in _lines(frame, len(list(same)))]
-    members = [f"\nmember {n} of {told['type']}:\n{_traceback(each)}" for n, each in enumerate(told["members"], 1)]
-    text = "\n".join([*lines, told["text"]]) + "".join(members)
-    if told["cause"]:
-        led = "which led to:" if told["caused"] else "and while this was handled:"
-        return f"{_traceback(told['cause'])}\n{led}\n{text}"
-    return text
-
-
-def _lines(frame: tuple[str, int, str], times: int) -> list[str]:
-    """A frame of a traceback; one that calls itself is shown once."""
-    file, number, where = frame
-    shown = f"  {_file(file)}, line {number}, in {where}\n    {linecache.getline(file, number).strip()}"
-    return [shown, f"  and the same {times - 1} times more"] if times > 1 else [shown]
-
-
-def _headline(peer: Peer) -> str:
-    return "failed:" if peer.failed else describe_end(peer) + "."
-
-
-def _moment(peer: Peer) -> float:
-    return peer.failed["at_s"] if peer.failed else peer.ended_s
-
-
-def _programming(peer: Peer) -> bool:
-    """Whether the failure is the learner's own exception, which needs no diagnosis of the communication."""
-    return bool(peer.failed) and peer.failed["type"] != "RuntimeError"
-
-
-def _cause(peer: Peer) -> str:
-    if peer.failed:
-        return "exit" if peer.failed["type"] == "SystemExit" else peer.failed["type"]
-    return "killed" if (peer.code or 0) < 0 else "exit"
-
-
-def _advice(peer: Peer) -> str:
-    text = peer.failed["text"] if peer.failed else ""
-    if "MemoryError" in text or "can't allocate memory" in text or "out of memory" in text:
-        return "It ran out of memory: use fewer ranks or smaller tensors, or raise memory_bytes if you set it."
-    if peer.died and peer.code == -signal.SIGKILL and not peer.kill:
-        return "Look at the memory that the ranks need together."
-    return ""
-
-
-def _culprit(states: dict[int, State]) -> int:
-    """The rank that others wait for, where it is only one."""
-    idle = [rank for rank, state in states.items() if state.waiting is None]
-    return idle[0] if len(idle) == 1 else -1
+    lines = []
+    for (file, number, where), same in groupby([f for f in told.frames if not hidden(f[0])] or told.frames):
+        lines.append(f"  {_file(file)}, line {number}, in {where}\n    {linecache.getline(file, number).strip()}")
+        if more := len(list(same)) - 1:
+            lines.append(f"  and the same {more} times more")
+    members = [f"\nmember {n} of {told.type}:\n{_traceback(each)}" for n, each in enumerate(told.members, 1)]
+    text = "\n".join([*lines, told.text]) + "".join(members)
+    if not told.cause:
+        return text
+    led = "which led to:" if told.caused else "and while this was handled:"
+    return f"{_traceback(told.cause)}\n{led}\n{text}"

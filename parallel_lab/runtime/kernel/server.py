@@ -4,22 +4,21 @@ Forking the kernel itself deadlocks once it has used autograd (its threads do no
 torch again in each rank. The standard library's fork server would run the learner's main module again in each rank
 (`pytest` and scripts without a guard included), so this one is our own: it forks on request and knows nothing else.
 
-It is started by `forkserver.py` with one end of a socket. A request is a line of JSON with file descriptors attached:
-a pipe for what becomes of the ranks, then a socket and an output pipe a rank. When the kernel is gone the socket
-closes; then the server ends every rank and itself, so that nothing outlives the notebook.
+It is started by `forkserver.py` with one end of a socket. A request is the folder of a launch with descriptors
+attached: the launch's own socket, then two sockets a rank, for talk and for what it prints. The kernel closes the
+launch's socket to end the ranks. When the kernel is gone all sockets close, so nothing outlives the notebook.
 """
 
 import contextlib
 import importlib
-import json
 import os
 import select
 import shutil
 import signal
 import socket
 import sys
-import time
 
+from parallel_lab.runtime import wire
 from parallel_lab.runtime.rank import main
 
 # What torch would import, for seconds, in each rank: the first optimizer and the first DDP module load the compiler.
@@ -29,115 +28,76 @@ PRELOAD = (
     "torch.distributed.tensor.parallel",
     "torch.distributed.pipelining",
 )
-HEADER_BYTES = 8
+REQUEST_BYTES = 4096  # a folder's path
 MAX_RANKS = 64  # descriptors travel in one message, which carries at most 253
 
 
-class Ranks:
-    """The ranks of one launch: who is still alive, the pipe on which the kernel hears of them, and their folder."""
+class Launch:
+    """The ranks of one launch that are alive, and the socket on which the kernel hears of their ends."""
 
-    def __init__(self, status: int, folder: str) -> None:
-        self.status, self.folder = status, folder
+    def __init__(self, control: socket.socket, folder: str, fds: list[int]) -> None:
+        self.status, self.folder = socket.socket(fileno=fds[0]), folder
         self.alive: dict[int, int] = {}  # pid -> rank
+        for rank, (talk, output) in enumerate(zip(fds[1::2], fds[2::2], strict=True)):
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                control.close()
+                self.status.close()
+                for later in fds[3 + 2 * rank :]:
+                    os.close(later)
+                main.main(rank, talk, output, folder)
+            self.alive[pid] = rank
+            os.close(talk)
+            os.close(output)
 
-    def tell(self, **message) -> None:
-        """Writes one line of JSON to the kernel, which may have stopped listening."""
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self.status, json.dumps(message).encode() + b"\n")
-
-    def exited(self, pid: int, code: int) -> None:
-        """Reports the end of a rank: its exit code, or minus the number of the signal that ended it."""
-        # A rank leads a process group of its own; what it started ends with it.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-        self.tell(rank=self.alive.pop(pid), code=code)
+    def collect(self, how: int = os.WNOHANG) -> None:
+        """Reports the ranks that have ended: the exit code, or minus the number of the signal that ended it."""
+        for pid in list(self.alive):
+            ended, status = os.waitpid(pid, how)
+            if ended:
+                self._kill(pid)  # a rank leads a process group of its own; what it started ends with it
+                with contextlib.suppress(OSError):  # the kernel may have stopped listening
+                    wire.send(self.status, (self.alive[pid], os.waitstatus_to_exitcode(status)))
+                del self.alive[pid]
         if not self.alive:
-            os.close(self.status)
+            self.status.close()
 
-    def kill(self) -> None:
-        """Ends every rank and whatever it started."""
+    def end(self) -> None:
+        """Ends every rank, and removes the folder, which the kernel may no longer be there to do."""
         for pid in self.alive:
-            for end in (os.killpg, os.kill):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    end(pid, signal.SIGKILL)
+            self._kill(pid)
+        self.collect(how=0)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-
-def fork_ranks(ranks: Ranks, pipes: list[tuple[int, int]], control: socket.socket) -> None:
-    """Forks one rank for each (socket, output pipe) of `pipes`."""
-    for number, (talk, output) in enumerate(pipes):
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            control.close()
-            os.close(ranks.status)
-            for later in pipes[number + 1 :]:
-                os.close(later[0])
-                os.close(later[1])
-            main.main(number, talk, output, ranks.folder)
-        ranks.alive[pid] = number
-        os.close(talk)
-        os.close(output)
-    ranks.tell(pids=list(ranks.alive))
+    def _kill(self, pid: int) -> None:
+        for kill in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
 
 
 def serve(control: socket.socket) -> None:
     """Answers requests until the kernel closes the socket."""
-    launches: dict[int, Ranks] = {}
+    launches: list[Launch] = []
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
-        ready, _, _ = select.select([control, wake_read], [], [])
+        ready, _, _ = select.select([control, wake_read, *(each.status for each in launches)], [], [])
         if wake_read in ready:
             os.read(wake_read, 4096)
-            reap(launches)
-        if control in ready and not answer(control, launches):
-            break
-    end_all(launches)
-
-
-def reap(launches: dict[int, Ranks]) -> None:
-    """Collects the ranks that have ended."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        for ranks in launches.values():
-            if pid in ranks.alive:
-                ranks.exited(pid, os.waitstatus_to_exitcode(status))
-        for name in [name for name, ranks in launches.items() if not ranks.alive]:
-            del launches[name]
-
-
-def answer(control: socket.socket, launches: dict[int, Ranks]) -> bool:
-    """Carries out one request; False when the kernel is gone."""
-    header, fds, _, _ = socket.recv_fds(control, HEADER_BYTES, 1 + 2 * MAX_RANKS)
-    if len(header) < HEADER_BYTES:
-        return False
-    request = json.loads(control.recv(int(header), socket.MSG_WAITALL))
-    if request["do"] == "fork":
-        launches[request["id"]] = ranks = Ranks(fds[0], request["folder"])
-        fork_ranks(ranks, list(zip(fds[1::2], fds[2::2], strict=True)), control)
-    elif request["id"] in launches:
-        launches[request["id"]].kill()
-    return True
-
-
-def end_all(launches: dict[int, Ranks]) -> None:
-    """Ends every rank, waits until the last is gone, and removes the folders, which the kernel no longer can."""
-    folders = [ranks.folder for ranks in launches.values()]
-    for ranks in launches.values():
-        ranks.kill()
-    while launches:
-        reap(launches)
-        time.sleep(0.001)
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        for launch in launches:
+            launch.end() if launch.status in ready else launch.collect()
+        launches = [launch for launch in launches if launch.alive]
+        if control in ready:
+            folder, fds, _, _ = socket.recv_fds(control, REQUEST_BYTES, 1 + 2 * MAX_RANKS)
+            if not folder:
+                break
+            launches.append(Launch(control, folder.rstrip(b"\0").decode(), fds))
+    for launch in launches:
+        launch.end()
 
 
 if __name__ == "__main__":
@@ -148,3 +108,4 @@ if __name__ == "__main__":
         importlib.import_module(module)
     link.sendall(b"ready")
     serve(link)
+    os._exit(0)  # there is nothing to finish, and unloading torch takes a second

@@ -2,21 +2,23 @@
 
 import contextlib
 import functools
-import json
 import math
 import os
+import re
 import selectors
 import signal
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_lab.runtime import wire
+from parallel_lab.runtime.kernel import forkserver
 from parallel_lab.runtime.kernel.diagnose import State, hopeless
-from parallel_lab.runtime.kernel.forkserver import ForkServer
-from parallel_lab.runtime.kernel.peer import Peer, describe_end, learner_frame, read_stack
-from parallel_lab.runtime.rank.calls import read_calls
+from parallel_lab.runtime.rank.calls import hidden, read_calls
+from parallel_lab.runtime.rank.faults import Kill
+from parallel_lab.runtime.rank.main import Failure, Job
 
 OUTPUT_BYTES = 1 << 22  # what is kept of one rank's printing
 GRACE_S = 0.3  # how long after a failure other ranks may report failures of their own
@@ -25,36 +27,63 @@ ANSWER_S = 1.0  # how long a rank may take to say where it is; on a busy machine
 STACK_S = 0.5  # how long the stacks of those that do not answer may take to be written
 STIR_S = 0.02  # what answering a pulse may take of the processor; less is standing still
 PULSE_S = 0.5  # how often quiet ranks are asked whether they all wait
+_FRAME = re.compile(r'File "(.*)", line (\d+) in ')
+
+
+@dataclass
+class Peer:
+    """What the kernel knows of one rank. The rank's messages have the names of the fields that keep them."""
+
+    sock: socket.socket
+    output: socket.socket
+    may_fail: bool  # whether the others can do without it
+    kill: Kill | None  # the fault that is to kill it
+    reader: wire.Reader = field(default_factory=wire.Reader)
+    printed: bytearray = field(default_factory=bytearray)
+    begun: int | None = None  # its process, once it can be asked
+    done: dict[str, Any] | None = None  # its result and trace
+    failed: Failure | None = None  # what it raised, or how it died
+    state: dict[str, Any] | None = None  # its calls, and its line when it was asked; none if it died
+    pulse: dict[str, Any] | None = None  # its answer to whether it waits
+    ended: bool = False  # whether its process has
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be expected of it."""
+        return self.done is not None or self.failed is not None
+
+    @property
+    def fatal(self) -> bool:
+        """Whether it failed or died, and the others cannot do without it."""
+        return self.failed is not None and not self.may_fail
 
 
 class Watch:
-    """Listens to the ranks of one launch. A context manager: leaving it ends every rank and closes every descriptor.
+    """Starts the ranks of a launch and listens to them.
 
-    `may_fail` are the ranks whose end does not end the others.
+    A context manager: leaving it ends every rank and closes every descriptor.
     """
 
-    def __init__(
-        self, server: ForkServer, folder: str, ranks: int, on_progress, may_fail: Collection[int] = ()
-    ) -> None:
-        self.server, self.folder, self.on_progress = server, folder, on_progress
+    def __init__(self, job: Job, on_progress: Callable[..., None]) -> None:
+        self.folder, self.on_progress = job.folder, on_progress
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
         self.stuck = False  # whether the ranks were seen to wait for something that can never come
         self.states: dict[int, State] = {}  # where each rank was when last asked
         self.pulse: list[int] = []
-        self.status_data = b""
-        self.status_fd, theirs = os.pipe()
-        fds = [theirs]
-        self.selector.register(self.status_fd, selectors.EVENT_READ, self._on_status)
-        for rank in range(ranks):
-            ours, talk = socket.socketpair()
-            read, write = os.pipe()
-            self.peers.append(peer := Peer(ours, read, may_fail=rank in may_fail))
+        self.status, theirs = socket.socketpair()
+        self.status_reader = wire.Reader()
+        fds = [theirs.detach()]
+        self.selector.register(self.status, selectors.EVENT_READ, self._on_status)
+        kills = {fault.rank: fault for fault in job.faults if isinstance(fault, Kill)}
+        for rank in range(job.ranks):
+            (ours, talk), (read, write) = socket.socketpair(), socket.socketpair()
+            self.peers.append(peer := Peer(ours, read, rank in job.may_fail, kills.get(rank)))
             self.selector.register(ours, selectors.EVENT_READ, functools.partial(self._on_message, peer, rank))
             self.selector.register(read, selectors.EVENT_READ, functools.partial(self._on_output, peer))
-            fds += [talk.detach(), write]
+            fds += [talk.detach(), write.detach()]
         try:
-            self.number = server.fork(folder, fds)
+            forkserver.get().fork(job.folder, fds)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -63,17 +92,28 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.server.kill(self.number)
-        self._until(lambda: self.ended, time.monotonic() + 5)
+        with contextlib.suppress(OSError):  # all have ended, and the server has closed its side
+            self.status.shutdown(socket.SHUT_WR)
+        self._until_ended(5)
         self._until(lambda: self._open() == 0, time.monotonic() + 0.2)
         for key in list(self.selector.get_map().values()):
             self._close(key.fileobj)
         self.selector.close()
 
     @property
-    def ended(self) -> bool:
-        """Whether every rank has ended."""
-        return all(peer.code is not None for peer in self.peers)
+    def all_over(self) -> bool:
+        """Whether nothing more is to be expected of any rank."""
+        return all(peer.over for peer in self.peers)
+
+    @property
+    def fatal(self) -> bool:
+        """Whether a rank failed or died that the others cannot do without."""
+        return any(peer.fatal for peer in self.peers)
+
+    @property
+    def cause(self) -> bool:
+        """Whether a rank failed of its own, and not for the loss of another."""
+        return any(peer.fatal and peer.failed and not peer.failed.lost for peer in self.peers)
 
     def wait(self, timeout_s: float, still_s: float = math.inf) -> bool:
         """Waits until all ranks are over, or one has failed and the others have had a moment to fail too.
@@ -99,42 +139,32 @@ class Watch:
         """Lets the ranks go, once all have returned: a rank that left early would break its peers' connections."""
         for peer in self.peers:
             self._tell(peer, "go")
-        self._until(lambda: self.ended, time.monotonic() + 2)
+        self._until_ended(2)
 
     def ask_states(self) -> dict[int, State]:
         """Where each rank is now."""
-        self._ask("report", "state", time.monotonic() + ANSWER_S)
-        stacks = self._native_stacks([rank for rank, p in enumerate(self.peers) if not (p.over or p.state)])
-        self.states = {rank: self._state(rank, peer, stacks.get(rank)) for rank, peer in enumerate(self.peers)}
+        self._ask("state", time.monotonic() + ANSWER_S)
+        lines = self._native_lines([rank for rank, peer in enumerate(self.peers) if not (peer.over or peer.state)])
+        self.states = {}
+        for rank, peer in enumerate(self.peers):
+            told = peer.state or {"calls": read_calls(os.path.join(self.folder, f"calls{rank}"))}
+            told |= {"line": lines[rank]} if rank in lines else {}
+            ended = peer.failed.words if peer.failed else ""
+            finished, begun = peer.done is not None, peer.begun is not None
+            self.states[rank] = State(**told, finished=finished, ended=ended, silent=rank in lines, begun=begun)
         return self.states
 
-    @property
-    def all_over(self) -> bool:
-        """Whether nothing more is to be expected of any rank."""
-        return all(peer.over for peer in self.peers)
-
-    @property
-    def fatal(self) -> bool:
-        """Whether a rank failed or died that the others cannot do without."""
-        return any(peer.lost and not peer.may_fail for peer in self.peers)
-
-    @property
-    def cause(self) -> bool:
-        """Whether a rank failed of its own, and not for the loss of another."""
-        blamed = [peer for peer in self.peers if peer.lost and not peer.may_fail]
-        return any(peer.died or (peer.failed and not peer.failed["lost"]) for peer in blamed)
-
-    def _ask(self, question: str, answer: str, deadline: float) -> None:
-        """Asks every rank that still runs; its answer lands in that attribute of its `Peer`."""
+    def _ask(self, question: str, deadline: float) -> None:
+        """Asks every rank that still runs; its answer lands in the attribute of that name of its `Peer`."""
         asked = [peer for peer in self.peers if not peer.over]
         for peer in asked:
-            setattr(peer, answer, None)
+            setattr(peer, question, None)
             self._tell(peer, question)
-        self._until(lambda: all(p.over or getattr(p, answer) for p in asked), deadline)
+        self._until(lambda: all(peer.over or getattr(peer, question) for peer in asked), deadline)
 
     def _stuck(self, deadline: float) -> bool:
         """Whether no rank can ever go on: all that still run wait, twice in a row, for calls that nobody can make."""
-        self._ask("pulse", "pulse", min(deadline, time.monotonic() + ANSWER_S))
+        self._ask("pulse", min(deadline, time.monotonic() + ANSWER_S))
         pulses = [p.pulse for p in self.peers if not p.over]
         counts = [pulse["calls"] for pulse in pulses if pulse and pulse["waiting"]]
         before, self.pulse = self.pulse, counts
@@ -146,37 +176,26 @@ class Watch:
         """What the ranks have done by their last pulse: calls, and seconds of their processors."""
         return sum(p.pulse["calls"] + p.pulse["processor_s"] if p.pulse else math.nan for p in self.peers if not p.over)
 
-    def _native_stacks(self, ranks: list[int]) -> dict[int, list]:
+    def _native_lines(self, ranks: list[int]) -> dict[int, str]:
         """Where ranks are that cannot answer: faulthandler writes it from a signal handler, whatever holds Python.
 
-        A rank that has no file yet has not begun: it is left out, as the signal would only end it.
+        A rank that has not begun is left out, as the signal would only end it.
         """
-        files = {rank: file for rank in ranks if os.path.exists(file := os.path.join(self.folder, f"stack{rank}"))}
-        for pid in filter(None, (self.peers[rank].pid for rank in files)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGUSR1)
-        self._until_written(list(files.values()), time.monotonic() + STACK_S)
-        return {rank: read_stack(file) for rank, file in files.items()}
-
-    def _until_written(self, files: list[str], deadline: float) -> None:
-        """Until there is something in each of `files` and none grows any more."""
-        sizes: list[int] = []
-        while files and time.monotonic() < deadline:
+        files = {}
+        for rank in ranks:
+            if pid := self.peers[rank].begun:
+                files[rank] = os.path.join(self.folder, f"stack{rank}")
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGUSR1)
+        deadline, sizes = time.monotonic() + STACK_S, []
+        while files and time.monotonic() < deadline:  # until there is something in each and none grows any more
             self._until(lambda: False, time.monotonic() + 0.02)
-            before, sizes = sizes, [os.path.getsize(file) for file in files]
+            before, sizes = sizes, [os.path.getsize(file) for file in files.values()]
             if all(sizes) and sizes == before:
-                return
+                break
+        return {rank: _learner_line(file) for rank, file in files.items()}
 
-    def _state(self, rank: int, peer: Peer, stack: list | None) -> State:
-        told = peer.done or peer.failed or peer.state or {}
-        calls = told["calls"] if told else read_calls(os.path.join(self.folder, f"calls{rank}"))
-        frames = stack if stack is not None else told.get("stack", [])
-        line = "" if peer.done or peer.failed else learner_frame(frames)
-        ended = describe_end(peer)
-        begun = bool(told) or stack is not None
-        return State(calls, line, peer.done is not None, ended, stack is not None, begun, told.get("made", {}))
-
-    def _until(self, done, deadline: float) -> None:
+    def _until(self, done: Callable[[], bool], deadline: float) -> None:
         """Hears the ranks until `done()`. What they have said by `deadline` is heard, however late it is by now."""
         late = False
         while not (done() or late) and self._open():
@@ -185,6 +204,9 @@ class Watch:
             for key, _ in self.selector.select(max(left, 0)):
                 key.data()
 
+    def _until_ended(self, patience_s: float) -> None:
+        self._until(lambda: all(peer.ended for peer in self.peers), time.monotonic() + patience_s)
+
     def _open(self) -> int:
         return len(self.selector.get_map())
 
@@ -192,49 +214,65 @@ class Watch:
         with contextlib.suppress(OSError):
             wire.send(peer.sock, word)
 
-    def _close(self, thing: Any) -> None:
-        self.selector.unregister(thing)
-        os.close(thing) if isinstance(thing, int) else thing.close()
+    def _close(self, sock: Any) -> None:
+        self.selector.unregister(sock)
+        sock.close()
+
+    def _read(self, sock: socket.socket) -> bytes:
+        """What has come in on a socket, which is closed when the other side is gone."""
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            data = sock.recv(wire.PIECE_BYTES)
+        if not data:
+            self._close(sock)
+        return data
 
     def _on_status(self) -> None:
-        data = os.read(self.status_fd, wire.PIECE_BYTES)
-        if not data:
-            self._close(self.status_fd)
-            for peer in self.peers:  # the server is gone, and its ranks with it
-                peer.code = -signal.SIGKILL if peer.code is None else peer.code
-            return
-        *lines, self.status_data = (self.status_data + data).split(b"\n")
-        for message in map(json.loads, lines):
-            for pid, peer in zip(message.get("pids", ()), self.peers, strict=False):
-                peer.pid = pid
-            if "code" in message:
-                peer = self.peers[message["rank"]]
-                peer.code, peer.ended_s = message["code"], time.monotonic()
-                if peer.lost and peer.may_fail:
-                    for other in self.peers:
-                        self._tell(other, message["rank"])
+        data = self._read(self.status)
+        for rank, code in self.status_reader.feed(data):
+            self._on_end(rank, code)
+        if not data:  # the server is gone, and its ranks with it
+            for rank, peer in enumerate(self.peers):
+                if not peer.ended:
+                    self._on_end(rank, -signal.SIGKILL)
+
+    def _on_end(self, rank: int, code: int) -> None:
+        peer = self.peers[rank]
+        peer.ended = True
+        if not peer.over:
+            peer.failed, peer.state = _death(code, peer.kill), None
+        if peer.failed and peer.may_fail:
+            for other in self.peers:
+                self._tell(other, rank)
 
     def _on_message(self, peer: Peer, rank: int) -> None:
-        try:
-            data = peer.sock.recv(wire.PIECE_BYTES)
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            self._close(peer.sock)
-        for message in peer.reader.feed(data):
-            what = message.pop("what")
+        for what, value in peer.reader.feed(self._read(peer.sock)):
             if what == "progress":
-                self.on_progress(rank, **message)
+                self.on_progress(rank, **value)
             else:
-                setattr(peer, what, message)
+                setattr(peer, what, value)
                 if what == "failed" and peer.may_fail:
                     self._tell(peer, "go")  # its connections close, so that its peers see it gone
 
     def _on_output(self, peer: Peer) -> None:
-        data = os.read(peer.output_fd, wire.PIECE_BYTES)
-        if not data:
-            self._close(peer.output_fd)
-        elif len(peer.printed) < OUTPUT_BYTES:
+        data = self._read(peer.output)
+        if data and len(peer.printed) < OUTPUT_BYTES:
             peer.printed += data
             if len(peer.printed) >= OUTPUT_BYTES:
                 peer.printed += b"\n... (the rest of this rank's output is left out)\n"
+
+
+def _death(code: int, fault: Kill | None) -> Failure:
+    """What a rank's exit code says, where the rank itself said nothing."""
+    if code >= 0:
+        return Failure("exit", f"exited with code {code} before it returned")
+    name = signal.Signals(-code).name
+    why = f", as {fault} says" if fault else ", which the system does when memory runs out"
+    return Failure("killed", f"was killed by {name}" + (why if name == "SIGKILL" else ""))
+
+
+def _learner_line(path: str) -> str:
+    """The innermost frame that is the learner's, as `file:number`, in the stack that faulthandler wrote."""
+    with open(path) as file:
+        frames = _FRAME.findall(file.read())
+    return next((f"{name}:{number}" for name, number in frames if not hidden(name)), "")

@@ -1,12 +1,10 @@
 """The lab process group: the one door through which every byte of every rank passes.
 
-It wraps gloo or NCCL and hands each operation on unchanged. On the way it writes down who asked for it and from which
-line, records a span with the bytes that leave the rank, lets faults strike, and lets an emulated link hold it back.
-Because it is registered as a backend of `torch.distributed`, PyTorch's own DDP, FSDP2, tensor parallel and pipelining
-pass through it as well, and so do sub-groups and device meshes.
+It wraps gloo or NCCL and hands each operation on unchanged. Because it is registered as a backend of
+`torch.distributed`, PyTorch's own DDP, FSDP2, tensor parallel and pipelining pass through it as well, and so do
+sub-groups and device meshes.
 """
 
-import functools
 import re
 import time
 from collections.abc import Callable
@@ -17,14 +15,12 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import compat
-from parallel_lab.runtime import tags
 from parallel_lab.runtime.device import rank_device
-from parallel_lab.runtime.rank import nccl, stage
+from parallel_lab.runtime.rank import gpu, stage
 from parallel_lab.runtime.rank.calls import Call, CallLog, learner_line
-from parallel_lab.runtime.rank.charge import ROOTED, charges, payload_bytes
-from parallel_lab.runtime.rank.emulate import Emulator
+from parallel_lab.runtime.rank.emulate import Emulator, LateFuture
 from parallel_lab.runtime.rank.faults import Injector
-from parallel_lab.runtime.rank.liveness import Liveness
+from parallel_lab.runtime.rank.waiting import Liveness
 from parallel_lab.runtime.rank.work import CollectiveWork, MessageWork, future_of
 from parallel_lab.trace.record import recorder
 
@@ -52,15 +48,11 @@ COLLECTIVES = {
 class Door:
     """What this process knows beside its process groups; `launch` sets it, torchrun leaves the defaults.
 
-    Attributes:
-        backend: what carries the bytes, `gloo` or `nccl`.
-        host: the address gloo listens on; None lets it find the one that other hosts reach. `launch` says 127.0.0.1:
-            gloo in the wheels has no TLS, so nothing may leave the machine.
-        calls, injector, emulator: the log, the faults and the link of this rank.
-        liveness: which ranks may die, and have.
+    gloo listens on `host`, or on the address that other hosts reach. `launch` says 127.0.0.1: gloo in the wheels has no
+    TLS, so nothing may leave the machine.
     """
 
-    backend: str = "gloo"
+    backend: str = "gloo"  # or `nccl`: what carries the bytes
     host: str | None = None
     calls: CallLog = field(default_factory=CallLog)
     injector: Injector = field(default_factory=lambda: Injector(-1, ()))
@@ -76,23 +68,16 @@ def _nothing() -> None:
 
 
 class LabGroup(dist.ProcessGroup):
-    """A process group that records what it hands on to `inner`.
+    """A process group that records what it hands on to `inner`, the group that moves the bytes.
 
-    Args:
-        inner: the group that moves the bytes.
-        ranks: the global ranks of the members, in group order.
-        name: unique among the groups of this process; empty for the default group.
-        headers: connections for the headers of an emulated link.
-
-    Attributes:
-        label: the name.
-        axis: the axis of the mesh that the group belongs to; empty for the default group.
+    `ranks` are the global ranks of the members, in group order. `label` is unique among the groups of this process;
+    empty for the default group. `axis` is that of the mesh. Over `headers` go those of an emulated link.
     """
 
-    def __init__(self, inner: dist.ProcessGroup, rank: int, ranks: list[int], name: str, headers: Any = None) -> None:
+    def __init__(self, inner: dist.ProcessGroup, rank: int, ranks: list[int], label: str, headers: Any = None) -> None:
         super().__init__(rank, len(ranks))  # pyright: ignore[reportCallIssue] (the stubs miss this constructor)
-        self.inner, self.ranks, self.label, self.headers = inner, tuple(ranks), name, headers
-        self._name = name
+        self.inner, self.ranks, self.label, self.headers = inner, tuple(ranks), label, headers
+        self._name = label
         self._set_group_desc("undefined")
 
     # torch numbers the group after it is made, and compiled code looks it up by that name.
@@ -123,32 +108,36 @@ class LabGroup(dist.ProcessGroup):
 
     def recv_anysource(self, tensors, tag: int) -> dist.Work:
         """Receives into `tensors[0]` from whoever sends first."""
-        size = stage.flatten(tensors)[0].nbytes
-        _, (tensors, *_), back = self._staged("recv", "recv", (tensors,))
-        asked_s, call, index = self._begin("recv", size, -1, peer=-1, part=-1, lane="recv")
-        work = self.inner.recv_anysource(tensors, tags.checked(tag))
+        return self._message("recv", tensors, None, tag)
 
-        def due() -> float:
-            source = work._source_rank()
-            recorder().came_from(index, self.ranks[source])
-            return door.emulator.receive(self.headers, asked_s, size, source, tag)() if door.emulator else 0.0
-
-        return MessageWork(work, call, recorder(), index, back, due, door.liveness)
-
-    def _message(self, kind: str, tensors, other: int, tag: int) -> dist.Work:
-        size, peer, tag = tensors[0].nbytes, self.ranks[other], tags.checked(tag)
+    def _message(self, kind: str, tensors, other: int | None, tag: int) -> dist.Work:
+        size, peer = tensors[0].nbytes, -1 if other is None else self.ranks[other]
         sent = {"sent_bytes": size, "sent_messages": 1} if kind == "send" else {}
         dropped = door.injector.apply(kind)
         _, (staged, *_), back = self._staged(kind, kind, (tensors,))
         asked_s, call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
         if dropped:
             return compat.done_work(tensors)
-        due = float
-        if door.emulator:
-            announce = door.emulator.send if kind == "send" else door.emulator.receive
-            due = announce(self.headers, asked_s, size, other, tag)
-        work = getattr(self.inner, kind)(staged, other, tag)
-        return MessageWork(work, call, recorder(), index, back, due, door.liveness)
+        if other is not None:
+            due = self._due(kind, asked_s, size, other, tag)
+            work = getattr(self.inner, kind)(staged, other, tag)
+            return MessageWork(work, call, recorder(), index, back, due, door.liveness)
+        work = self.inner.recv_anysource(staged, tag)
+
+        def due_from_whom_it_came() -> float:
+            source = work._source_rank()
+            recorder().came_from(index, self.ranks[source])
+            return self._due(kind, asked_s, size, source, tag)()
+
+        return MessageWork(work, call, recorder(), index, back, due_from_whom_it_came, door.liveness)
+
+    def _due(self, kind: str, asked_s: float, size: int, other: int, tag: int) -> Callable[[], float]:
+        """What says, once a message is here, when an emulated link would have delivered it."""
+        if not door.emulator:
+            return float
+        if kind == "send":
+            return door.emulator.send(self.headers, asked_s, size, other, tag)
+        return door.emulator.receive(self.headers, size, other, tag)
 
     def all_gather_by(self, start: Callable[[], dist.Work], flat: torch.Tensor, shard: torch.Tensor) -> dist.Work:
         """An all-gather of `shard` into `flat` that `start` carries out in its own way, see `runtime/gather.py`."""
@@ -158,11 +147,11 @@ class LabGroup(dist.ProcessGroup):
         self, method: str, arguments: tuple, options: dict, own_way: Callable[[], dist.Work] | None = None
     ) -> dist.Work:
         kind, ranks = COLLECTIVES[method], self.size()
-        size = payload_bytes(kind, arguments, ranks)
+        size = stage.payload_bytes(kind, arguments, ranks)
         settings: Any = next(iter(options.values()), arguments[-1] if arguments else None)
-        root: int = settings.rootRank if kind in ROOTED else -1
+        root: int = settings.rootRank if kind in stage.ROOTED else -1
         place = (self.rank() - root) % ranks if root >= 0 else self.rank()
-        cost, *others = charges(kind, arguments, ranks, size, place)
+        cost, *others = stage.charges(kind, arguments, ranks, size, place)
         sent = {"sent_bytes": cost.sent_bytes, "sent_messages": cost.sent_messages}
         if hasattr(settings, "asyncOp"):
             settings.asyncOp = True  # or NCCL gives no handle; torch waits for ours where the caller does not
@@ -176,16 +165,14 @@ class LabGroup(dist.ProcessGroup):
         if dropped:
             return compat.done_work(outputs)
 
-        start = own_way or functools.partial(getattr(self.inner, method), *arguments, **options)
-        over = functools.partial(future_of, on_nccl=on_gpu and door.backend == "nccl")
-
+        late = None
         if door.emulator:
-            seconds = max(each.seconds(door.emulator.link) for each in (cost, *others))
-            work, ends = door.emulator.collective(self.inner, asked_s, start, over, seconds)
-        else:
-            work = start()
-            ends = over(work)
-        return CollectiveWork(work, call, recorder(), index, ends, back, None if back is _nothing else outputs)
+            late = LateFuture(self.inner, asked_s, max(each.seconds(door.emulator.link) for each in (cost, *others)))
+        work = own_way() if own_way else getattr(self.inner, method)(*arguments, **options)
+        over = future_of(work, on_nccl=on_gpu and door.backend == "nccl")
+        if door.emulator and late:
+            over = door.emulator.hold_back(late, over)
+        return CollectiveWork(work, call, recorder(), index, over, back, None if back is _nothing else outputs)
 
     def _begin(self, kind: str, size: int, other: int, **fields) -> tuple[float, Call, int]:
         """Writes down that this rank asked for an operation; returns when, before that took its own time."""
@@ -234,7 +221,7 @@ def _create(settings, _options) -> LabGroup:
     if door.backend == "nccl":
         inner.bound_device_id = rank_device()
         store = compat.PrefixStore("nccl", settings.store)
-        inner._register_backend(cuda, kinds.NCCL, nccl.group(store, rank, ranks, settings.timeout))
+        inner._register_backend(cuda, kinds.NCCL, gpu.nccl_group(store, rank, ranks, settings.timeout))
     else:
         inner._register_backend(cuda, kinds.GLOO, gloo)
     inner._set_default_backend(kinds.GLOO)
@@ -248,11 +235,9 @@ def _create(settings, _options) -> LabGroup:
 def _gloo(store, rank: int, ranks: int, timeout) -> dist.ProcessGroupGloo:
     options = compat.GlooOptions()
     options._timeout = timeout
-    if door.host:
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname=door.host)]
-    else:
-        options._devices = [dist.ProcessGroupGloo.create_default_device()]
-    return dist.ProcessGroupGloo(store, rank, ranks, options)
+    gloo = dist.ProcessGroupGloo
+    options._devices = [gloo.create_device(hostname=door.host) if door.host else gloo.create_default_device()]
+    return gloo(store, rank, ranks, options)
 
 
 dist.Backend.register_backend("lab", _create, extended_api=True, devices=["cpu", "cuda"])

@@ -30,28 +30,16 @@ SLOT_BYTES = 1024  # of one call in the file: 64 ranks and the path of a line
 
 @dataclass(slots=True)
 class Call:
-    """One operation that a rank asked for.
+    """One operation that a rank asked for."""
 
-    Attributes:
-        kind: as in a trace: `all_reduce`, `send`, ...
-        group: the group's name; empty for the default group.
-        ranks: the global ranks of the group.
-        number: of a collective, how many collectives this rank had called on the group before it; of a message, how
-            many this rank had exchanged with the peer in that direction.
-        bytes: the payload.
-        peer: the global rank of the other side, or of the root; -1 where there is none.
-        line: the learner's line, `file:number`.
-        state: issued, waiting (the rank stands still for it) or done.
-    """
-
-    kind: str
-    group: str
-    ranks: tuple[int, ...]
-    number: int
-    bytes: int
-    peer: int
-    line: str
-    state: str = ISSUED
+    kind: str  # as in a trace: `all_reduce`, `send`, ...
+    group: str  # the group's name; empty for the default group
+    ranks: tuple[int, ...]  # the global ranks of the group
+    number: int  # how many calls of its stream this rank had made before
+    bytes: int  # the payload
+    peer: int  # the global rank of the other side, or of the root; -1 where there is none
+    line: str  # the learner's line, `file:number`
+    state: str = ISSUED  # or waiting (the rank stands still for it), or done
 
     @property
     def collective(self) -> bool:
@@ -60,29 +48,27 @@ class Call:
 
     @property
     def stream(self) -> tuple:
-        """What its number counts: the collectives of a group, or the messages to a peer or from it."""
+        """The stream of calls that it belongs to."""
         return stream(self.kind, self.group, self.peer)
 
 
 def stream(kind: str, group: str, peer: int) -> tuple:
-    """The stream of calls that one of this kind belongs to."""
+    """What the number of a call counts: the collectives of a group, or the messages to a peer or from it."""
     return (group, kind, peer) if kind in POINT_TO_POINT else (group,)
 
 
 class CallLog:
-    """The last calls of this rank, in order; also kept in a file as they begin, for when the rank dies without a word.
-
-    Attributes:
-        calls: the last `KEPT` calls.
-        made: for each stream, how many calls there were; it counts those that are no longer kept.
-        total: how many calls there were in all.
-    """
+    """The last calls of this rank, in order; a file has them as well, for when the rank dies without a word."""
 
     def __init__(self, path: str | None = None) -> None:
         self.calls: deque[Call] = deque(maxlen=KEPT)
-        self.made: dict[tuple, int] = {}
-        self.total = 0
-        self.slots = _open_slots(path) if path else None
+        self.made: dict[tuple, int] = {}  # of each stream: how many calls there were, kept or not
+        self.total = 0  # how many there were in all
+        self.slots: mmap.mmap | None = None
+        if path:  # a new file as memory: what is written there needs no call of the system, and is there after a death
+            with open(path, "w+b") as file:
+                file.truncate(KEPT * SLOT_BYTES)  # sparse: what is not written takes no room
+                self.slots = mmap.mmap(file.fileno(), KEPT * SLOT_BYTES)
         self._lock = threading.Lock()  # a parameter server has a thread for each worker
 
     def begin(self, kind: str, group: str, ranks: tuple[int, ...], size_bytes: int, peer: int, line: str) -> Call:
@@ -93,29 +79,20 @@ class CallLog:
             self.made[key] = number + 1
             self.calls.append(call := Call(kind, group, ranks, number, size_bytes, peer, line))
             if self.slots is not None:
-                self._store((kind, group, ranks, number, size_bytes, peer, line))
+                facts = (kind, group, ranks, number, size_bytes, peer)
+                record = marshal.dumps((self.total, (*facts, line)))
+                if len(record) > SLOT_BYTES:
+                    record = marshal.dumps((self.total, (*facts, "")))  # the line's path is too long
+                start = self.total % KEPT * SLOT_BYTES
+                self.slots[start : start + len(record)] = record
             self.total += 1
         return call
 
-    def _store(self, facts: tuple) -> None:
-        record = marshal.dumps((self.total, facts))
-        if len(record) > SLOT_BYTES:
-            record = marshal.dumps((self.total, (*facts[:-1], "")))  # the line's path is too long
-        start = self.total % KEPT * SLOT_BYTES
-        self.slots[start : start + len(record)] = record  # type: ignore[index]
-
     def waiting(self) -> bool:
         """Whether this rank stands still in a call, and has no thread of its own that could make another."""
-        own = {"MainThread", "kernel", "link", "waiter"}
+        own = {"MainThread", "kernel", "waiter"}
         alone = all(thread.name in own for thread in threading.enumerate())
         return alone and any(call.state == WAITING for call in itertools.islice(reversed(self.calls), RECENT))
-
-
-def _open_slots(path: str) -> mmap.mmap:
-    """A new file as memory: what is written there needs no call of the system, and is there after a death."""
-    with open(path, "w+b") as file:
-        file.truncate(KEPT * SLOT_BYTES)  # sparse: what is not written takes no room
-        return mmap.mmap(file.fileno(), KEPT * SLOT_BYTES)
 
 
 def read_calls(path: str) -> list[Call]:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.futures import Future
 
 from parallel_lab.network import Link
-from parallel_lab.runtime.rank.clock import Timer
+from parallel_lab.runtime.rank.waiting import clock, on_a_thread
 
 ROUNDING_S = 1e-6  # gaps are sums of floating-point moments
 REMEMBERED = 1000  # so many messages back a gap on the way in can still be found
@@ -26,27 +26,33 @@ REMEMBERED = 1000  # so many messages back a gap on the way in can still be foun
 class LateFuture(Future):
     """The future of a collective that a link holds back, completed at `due_s` of the monotonic clock.
 
-    The header says when the last rank joined and how long the slowest takes; `joined` is its future.
+    Making it tells all ranks that this one asked at `asked_s` for what takes it `seconds`. When they have `joined`, the
+    header says when the last of them asked and how long the slowest takes.
     """
 
-    def __init__(self, header: torch.Tensor, joined: Future, payload: Future) -> None:
+    def __init__(self, inner: dist.ProcessGroup, asked_s: float, seconds: float) -> None:
         super().__init__()
-        self.header, self.joined, self.payload = header, joined, payload
+        self.header = torch.tensor([asked_s, seconds], dtype=torch.float64)
+        options = dist.AllreduceOptions()
+        options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
+        self.joined = inner.allreduce([self.header], options).get_future()
+        self.payload: Future | None = None
         self.due_s = 0.0
 
-    def deliver(self) -> None:
-        """Hands the result, or the error, to the caller."""
-        try:
-            self.set_result(self.payload.value())
-        except Exception as error:
-            self.set_exception(error)
+    def arrived(self) -> bool:
+        """Whether all ranks have joined and the bytes are here, long before their time."""
+        return self.joined.done() and self.payload is not None and self.payload.done()
+
+    def deliver(self) -> object:
+        """The payload's result, or its error, when its time has come."""
+        clock.until(self.due_s)
+        return self.payload and self.payload.value()
 
 
 class WayIn:
     """When messages come in at one rank: one at a time, in the order of arrival and not of looking at them.
 
-    Threads of a rank may look at a message that is still on its way before one that has arrived already, so each
-    message takes the first gap that is long enough, from the moment it could begin to come in.
+    So each takes the first gap that is long enough, from the moment it could begin to come in.
     """
 
     def __init__(self) -> None:
@@ -74,7 +80,6 @@ class Emulator:
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        self.timer = Timer()
         self.out_free_s = 0.0
         self.way_in = WayIn()
         self.pending: deque[LateFuture] = deque()
@@ -93,14 +98,11 @@ class Emulator:
 
         def due() -> float:
             work.wait()
-            header.numel()  # the header lives until it has been sent
-            return due_s
+            return header.item()  # and so the header lives until it has been sent
 
         return due
 
-    def receive(
-        self, headers: dist.ProcessGroup, _: float, size_bytes: int, source: int, tag: int
-    ) -> Callable[[], float]:
+    def receive(self, headers: dist.ProcessGroup, size_bytes: int, source: int, tag: int) -> Callable[[], float]:
         """Expects the header of a message and returns when the message will have come in."""
         header = torch.zeros(1, dtype=torch.float64)
         work = headers.recv([header], source, tag)
@@ -112,32 +114,20 @@ class Emulator:
 
         return due
 
-    def collective(
-        self,
-        inner: dist.ProcessGroup,
-        asked_s: float,
-        start: Callable[[], dist.Work],
-        future_of: Callable[[dist.Work], tuple[Future, bool]],
-        seconds: float,
-    ) -> tuple[dist.Work, tuple[LateFuture, bool]]:
-        """Starts a collective that was asked for at `asked_s` and takes `seconds`; returns its handle and its end."""
-        header = torch.tensor([asked_s, seconds], dtype=torch.float64)
-        options = dist.AllreduceOptions()
-        options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
-        joined = inner.allreduce([header], options).get_future()
-        work = start()
-        late = LateFuture(header, joined, future_of(work)[0])
+    def hold_back(self, late: LateFuture, payload: Future) -> LateFuture:
+        """Has `late` complete as `payload` does, when the link has carried it."""
+        late.payload = payload
         self.pending.append(late)
         late.joined.add_done_callback(self._advance)
-        late.payload.add_done_callback(self._advance)
-        return work, (late, True)
+        payload.add_done_callback(self._advance)
+        return late
 
     def _advance(self, _: Future) -> None:
         """Gives each collective its turn on the link, in the order of issue: the backend's threads may overtake."""
         with self._lock:
-            while self.pending and self.pending[0].joined.done() and self.pending[0].payload.done():
+            while self.pending and self.pending[0].arrived():
                 late = self.pending.popleft()
                 joined_s, seconds = late.header.tolist()
                 self.out_free_s = late.due_s = max(joined_s, self.out_free_s, self.way_in.free_s) + seconds
                 self.way_in.book(late.due_s, seconds)
-                self.timer.at(late.due_s, late.deliver)
+                on_a_thread(late, late.deliver)

@@ -5,9 +5,9 @@ operation's name in a trace (`send`, `recv`, `all_reduce`, ...) and None stands 
 operations of that rank from 0, and None stands for every one.
 """
 
+import itertools
 import os
 import signal
-import threading
 import time
 from dataclasses import dataclass
 
@@ -48,20 +48,13 @@ class Injector:
     """The faults of one rank, with a count of the operations that each has seen."""
 
     def __init__(self, rank: int, faults: tuple[Fault, ...]) -> None:
-        self.faults = [fault for fault in faults if fault.rank == rank]
-        self.seen = [0] * len(self.faults)
-        self._lock = threading.Lock()
+        self.faults = [(fault, itertools.count()) for fault in faults if fault.rank == rank]
 
     def apply(self, kind: str) -> bool:
         """Strikes if an operation of this `kind` is due to be hit; True when it is to be dropped."""
         dropped = False
-        for index, fault in enumerate(self.faults):
-            if fault.kind not in (None, kind):
-                continue
-            with self._lock:
-                count = self.seen[index]
-                self.seen[index] += 1
-            if fault.nth not in (None, count):
+        for fault, seen in self.faults:
+            if fault.kind not in (None, kind) or fault.nth not in (None, next(seen)):
                 continue
             if isinstance(fault, Kill):
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NoReturn
@@ -25,17 +26,59 @@ from parallel_lab.network import Link
 from parallel_lab.runtime import wire
 from parallel_lab.runtime.device import Device
 from parallel_lab.runtime.rank import backend
-from parallel_lab.runtime.rank.calls import CallLog
+from parallel_lab.runtime.rank.calls import CallLog, learner_line
 from parallel_lab.runtime.rank.emulate import Emulator
 from parallel_lab.runtime.rank.faults import Fault, Injector
-from parallel_lab.runtime.rank.liveness import Liveness
-from parallel_lab.runtime.rank.recording import start_recorder
+from parallel_lab.runtime.rank.gpu import start_recorder
+from parallel_lab.runtime.rank.waiting import Liveness
 from parallel_lab.trace.record import recorder
 
 # What gloo says when the other side of a connection is gone: what failed is another rank, not this one's.
 _LOST = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "Read error", "connectFullMesh")
 PROGRESS_EVERY_S = 0.05
 LONGEST_S = 1e8  # three years: no timedelta holds infinity
+
+
+@dataclass
+class Failure:
+    """How a rank ended before its function returned: an exception as plain data, or a death that the kernel saw.
+
+    The kernel adds the source lines, which only it has.
+    """
+
+    type: str  # the exception's class, `exit` or `killed`
+    text: str
+    frames: Sequence[tuple[str, int, str]] = ()  # outermost first: file, line, function; none of a death
+    cause: "Failure | None" = None
+    caused: bool = False  # whether the code says `raise ... from`, and did not only fail while it handled the cause
+    members: Sequence["Failure"] = ()  # of a group of exceptions
+    lost: bool = False  # whether the other side of a connection has gone
+    at_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def words(self) -> str:
+        """How the rank ended, in one line."""
+        if self.lost:
+            return "lost its connection to a rank that had ended"
+        return f"raised {self.text.splitlines()[0]}" if self.frames else self.text
+
+    @classmethod
+    def of(cls, error: BaseException, told: tuple[BaseException, ...] = ()) -> "Failure":
+        """The failure that an exception is. Causes may go round: those in `told`, to which it led, are left out."""
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        told = (*told, error)
+        kind, text = type(error).__name__, "".join(traceback.format_exception_only(error)).strip()
+        if isinstance(error, SystemExit):
+            kind, text = "exit", f"called sys.exit({error.code!r})"
+        return cls(
+            kind,
+            text,
+            [(frame.filename, frame.lineno or 0, frame.name) for frame in traceback.extract_tb(error.__traceback__)],
+            cls.of(cause, told) if cause and cause not in told else None,
+            error.__cause__ is not None,
+            [cls.of(each, told) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else (),
+            isinstance(error, RuntimeError) and any(sign in text for sign in _LOST),
+        )
 
 
 @dataclass
@@ -49,11 +92,11 @@ class Job:
     faults: tuple[Fault, ...]
     device: Device
     memory_bytes: int | None
-    began_s: float
     timeout_s: float
     folder: str
-    may_fail: tuple[int, ...] = ()
-    record: bool = True
+    may_fail: tuple[int, ...]
+    record: bool
+    began_s: float = field(default_factory=time.monotonic)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     directory: str = field(default_factory=os.getcwd)
     path: list[str] = field(default_factory=lambda: list(sys.path))
@@ -68,12 +111,18 @@ def main(rank: int, talk: int, output: int, folder: str) -> NoReturn:
         with open(os.path.join(folder, "job"), "rb") as file:
             job = pickle.load(file)
         faulthandler.register(signal.SIGUSR1, open(os.path.join(folder, f"stack{rank}"), "w"), all_threads=False)  # noqa: SIM115
+        kernel.tell("begun", os.getpid())
         _prepare(rank, job)
         threading.Thread(target=kernel.listen, daemon=True, name="kernel").start()
-        kernel.run(rank, job)
+        done = kernel.run(rank, job)
+        kernel.tell_state()
+        kernel.tell("done", done)
     except BaseException as error:
-        kernel.tell("failed", **describe(error))
-    _flush()
+        kernel.tell_state()
+        kernel.tell("failed", Failure.of(error))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
     kernel.released.wait()
     os._exit(0)
 
@@ -87,10 +136,15 @@ class Kernel:
         self.released = threading.Event()
         self.told_s = 0.0
 
-    def tell(self, what: str, **fields: Any) -> None:
+    def tell(self, what: str, value: Any) -> None:
         """Sends one message; the kernel may be gone already."""
         with self.lock, contextlib.suppress(OSError):
-            wire.send(self.sock, {"what": what, **fields})
+            wire.send(self.sock, (what, value))
+
+    def tell_state(self) -> None:
+        """Says what this rank has asked of its groups, and where its main thread is."""
+        log = backend.door.calls
+        self.tell("state", {"calls": list(log.calls), "made": log.made, "line": learner_line()})
 
     def listen(self) -> None:
         """Answers the kernel until it lets this rank go, or is gone itself. A number is that of a rank that died."""
@@ -98,13 +152,13 @@ class Kernel:
             for question in wire.messages(self.sock):
                 if question == "go":
                     return self.released.set()
-                if question == "report":
-                    self.tell("state", **_calls(), stack=_main_stack())
+                if question == "state":
+                    self.tell_state()
                 elif isinstance(question, int):
                     backend.door.liveness.note(question)
                 else:
-                    log = backend.door.calls
-                    self.tell("pulse", waiting=log.waiting(), calls=log.total, processor_s=time.process_time())
+                    log, spent_s = backend.door.calls, time.process_time()
+                    self.tell("pulse", {"waiting": log.waiting(), "calls": log.total, "processor_s": spent_s})
         os._exit(1)
 
     def report_progress(self, label: str, done: int, total: int | None) -> None:
@@ -112,21 +166,23 @@ class Kernel:
         now = time.monotonic()
         if now - self.told_s > PROGRESS_EVERY_S or done == total:
             self.told_s = now
-            self.tell("progress", label=label, done=done, total=total)
+            self.tell("progress", {"label": label, "done": done, "total": total})
 
-    def run(self, rank: int, job: Job) -> None:
-        """Runs the function and sends its result and what was recorded."""
+    def run(self, rank: int, job: Job) -> dict[str, Any]:
+        """Runs the function; returns its result, pickled, and what was recorded."""
         function, args, kwargs = pickle.loads(job.payload)
         recorder().report = self.report_progress
-        _join(rank, job)
+        store = compat.FileStore(os.path.join(job.folder, "store"), job.ranks)
+        # The kernel ends a hang; a backend that gave up first would hide who waits for whom.
+        patience = timedelta(seconds=min(job.timeout_s, LONGEST_S) + 60)
+        dist.init_process_group("lab", store=store, rank=rank, world_size=job.ranks, timeout=patience)
         result = function(*args, **kwargs)
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # an error of the last kernel shows here, or never
         try:
-            result = wire.dumps(result)
+            return {"result": wire.dumps(result), "trace": recorder().trace(job.ranks)}
         except Exception as error:
             raise TypeError(f"what the function returned cannot be sent to the notebook: {error}") from None
-        self.tell("done", result=result, trace=recorder().trace(job.ranks), **_calls())
 
 
 def _take_over_output(output: int) -> None:
@@ -190,52 +246,3 @@ def limit_memory(limit_bytes: int) -> None:
 
 def _no_debugger(*_: Any, **__: Any) -> NoReturn:
     raise RuntimeError("breakpoint(): a rank has no keyboard; print what you want to see, or call the function here")
-
-
-def _join(rank: int, job: Job) -> None:
-    store = compat.FileStore(os.path.join(job.folder, "store"), job.ranks)
-    # The kernel ends a hang; a backend that gave up first would hide who waits for whom.
-    patience = timedelta(seconds=min(job.timeout_s, LONGEST_S) + 60)
-    dist.init_process_group("lab", store=store, rank=rank, world_size=job.ranks, timeout=patience)
-
-
-def _main_stack() -> list[tuple[str, int, str]]:
-    """Where the rank's own thread is, innermost last."""
-    frame = sys._current_frames()[threading.main_thread().ident or 0]
-    frames = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
-    return [(s.filename, s.lineno or 0, s.name) for s in reversed(frames)]
-
-
-def describe(error: BaseException, told: tuple[BaseException, ...] = ()) -> dict:
-    """An exception as plain data: the kernel adds the source lines, which only it has.
-
-    Causes may go round in a circle: those in `told`, to which `error` led, are not described again.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    told = (*told, error)
-    text = "".join(traceback.format_exception_only(type(error), error)).strip()
-    if isinstance(error, SystemExit):
-        text = f"called sys.exit({error.code!r})"
-    return {
-        "type": type(error).__name__,
-        "text": text,
-        "frames": [(frame.filename, frame.lineno or 0, frame.name) for frame in frames],
-        "cause": describe(cause, told) if cause and cause not in told else None,
-        "caused": error.__cause__ is not None,
-        "members": [describe(each, told) for each in error.exceptions] if isinstance(error, BaseExceptionGroup) else [],
-        "lost": isinstance(error, RuntimeError) and any(sign in text for sign in _LOST),
-        "at_s": time.monotonic(),
-        **_calls(),
-    }
-
-
-def _calls() -> dict:
-    log = backend.door.calls
-    return {"calls": list(log.calls), "made": log.made}
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
