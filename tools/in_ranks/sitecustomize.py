@@ -12,24 +12,32 @@ import json
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from types import CodeType, FrameType
 
 FOLDER = "PARALLEL_LAB_LINES"  # where the lines go; what is measured stands in ROOMS, separated by colons
 ROOMS = "PARALLEL_LAB_LINES_OF"
+MOST_CALLS = 20  # of a function are looked at in a process: a line that none of them runs counts as not run
 _rooms: tuple[str, ...] = ()
+_others: set[str] = set()  # files of no room that is measured
+_calls: Counter[CodeType] = Counter()
 _left: dict[CodeType, set[int]] = {}  # lines of each function that was called which did not run yet
 _exit = os._exit
 
 
 def _on_call(frame: FrameType, _event: str, _argument: object):
     code = frame.f_code
+    if code.co_filename in _others:
+        return None
     if not code.co_filename.startswith(_rooms):
+        _others.add(code.co_filename)
         return None
     if code not in _left:
         _left[code] = _lines(code)
-    return _on_line if _left[code] else None
+    _calls[code] += 1
+    return _on_line if _left[code] and _calls[code] <= MOST_CALLS else None
 
 
 def _on_line(frame: FrameType, event: str, _argument: object):
