@@ -52,6 +52,14 @@ def test_no_folder_of_tests_is_forgotten():
     assert {name for name in ignored if (ROOT / name).exists()} <= named
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_what_runs_beside_a_stage_can_fail_it_and_is_then_heard(tmp_path, capfd, code):
+    beside = ("python", "-c", f"print('said'); raise SystemExit({code})")
+    stage = run_tests.Stage("both", command=("python", "-c", ""), beside=beside)
+    assert run_tests.run(stage, tmp_path / "report.xml") == code
+    assert ("said" in capfd.readouterr().out) == bool(code)
+
+
 MEASURED = """
 from parallel_lab import launch
 from parallel_lab.pipeline import one_f_one_b
