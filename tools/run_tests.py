@@ -7,6 +7,7 @@ each technique how many of its lines ran. A room that is over its budget or unte
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,11 +43,12 @@ SPELLED += ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile")
 
 
 class Stage(NamedTuple):
-    """One heading of the run: a name, and either a command or the arguments of pytest."""
+    """One heading of the run: a name, a command or the arguments of pytest, and a command that runs beside these."""
 
     name: str
     command: tuple[str, ...] = ()
     pytest: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 class UnknownRoom(Exception):
@@ -66,8 +68,12 @@ def checks() -> list[Stage]:
         Stage("spelling", ("codespell", *(name for name in SPELLED if (ROOT / name).exists()))),
         Stage("docstrings", ("python", "tools/docstrings.py")),
         Stage("direction of imports", ("lint-imports",)),
-        Stage("types", ("pyright",)),
     ]
+
+
+def units() -> Stage:
+    """The tests without ranks, or with few; pyright takes half a minute of one core meanwhile."""
+    return Stage("unit and types", pytest=(*among(UNIT), "-n", "2", "--dist", "worksteal"), beside=("pyright",))
 
 
 def everything() -> list[Stage]:
@@ -75,7 +81,7 @@ def everything() -> list[Stage]:
     others = tuple(f"--ignore=tests/{name}" for name in UNIT + EXERCISES + NOTEBOOKS + BROWSER)
     return [
         *checks(),
-        Stage("unit", pytest=among(UNIT)),
+        units(),
         Stage("ranks", pytest=("tests", *others, *TWO)),
         Stage("exercises", pytest=(*among(EXERCISES), *TWO)),
         Stage("notebooks as committed", pytest=among(NOTEBOOKS)),
@@ -86,7 +92,7 @@ def everything() -> list[Stage]:
 
 def quick() -> list[Stage]:
     """What an inner loop can wait for."""
-    return [*checks(), Stage("unit", pytest=among(UNIT)), Stage("techniques", pytest=(*among(["techniques"]), *TWO))]
+    return [*checks(), units(), Stage("techniques", pytest=(*among(["techniques"]), *TWO))]
 
 
 def rooms() -> list[str]:
@@ -116,6 +122,7 @@ def only(names: Sequence[str]) -> list[Stage]:
 def run(stage: Stage, report: Path) -> int:
     """Runs a stage with its output passed through; returns its exit code."""
     environment = dict(os.environ)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each rank would compile the techniques anew
     if stage.command:
         line = [str(BIN / stage.command[0]), *stage.command[1:]]
     else:
@@ -124,8 +131,20 @@ def run(stage: Stage, report: Path) -> int:
         if stage.name in ("ranks", "rooms"):
             measured = (str(ROOT / "parallel_lab" / room) for room in TECHNIQUES)
             environment |= {FOLDER: str(LINES), ROOMS: os.pathsep.join(measured)}
-    code = subprocess.run(line, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment).returncode
-    return 0 if stage.pytest and code == NOTHING_COLLECTED else code
+    with beside(stage.beside) as other:
+        code = subprocess.run(line, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment).returncode
+    return other.returncode or (0 if stage.pytest and code == NOTHING_COLLECTED else code)
+
+
+@contextlib.contextmanager
+def beside(command: Sequence[str]) -> Iterator[subprocess.Popen]:
+    """Runs a command while the block runs, or nothing for no words; shows at the end what it says if it fails."""
+    line = [str(BIN / command[0]), *command[1:]] if command else ["true"]
+    with subprocess.Popen(line, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as other:
+        yield other
+        said, _ = other.communicate()
+    if other.returncode:
+        print(said)
 
 
 def count(report: Path) -> Counter:

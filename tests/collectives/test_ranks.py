@@ -30,48 +30,44 @@ def worst(got, expected):
     return (got.double() - expected.double()).abs().max().item() if got.numel() else 0.0
 
 
-def compare_all_reduce(algorithms, sizes, dtypes):
+def compare_all_reduce(algorithms, sizes):
     """For each case the largest difference from dist.all_reduce, in float64 as the common ground."""
     found = {}
-    for algorithm in algorithms:
-        for size in sizes:
-            for dtype in dtypes:
-                for op, theirs in (("sum", dist.ReduceOp.SUM), ("max", dist.ReduceOp.MAX))[: 1 + (size == 1003)]:
-                    x = values(size, dtype)
-                    expected = x.double()
-                    dist.all_reduce(expected, theirs)
-                    assert collectives.all_reduce(x, algorithm=algorithm, op=op) is x
-                    found[algorithm, size, dtype, op] = worst(x, expected)
+    cases = [(size, torch.float64, "sum") for size in sizes]
+    cases += [
+        (1003, dtype, op) for dtype in TOLERANCE for op in ("sum", "max") if (dtype, op) != (torch.float64, "sum")
+    ]
+    for size, dtype, op in cases:
+        expected = values(size, dtype).double()
+        dist.all_reduce(expected, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[op])
+        for algorithm in algorithms:
+            x = values(size, dtype)
+            assert collectives.all_reduce(x, algorithm=algorithm, op=op) is x
+            found[algorithm, size, dtype, op] = worst(x, expected)
     return found
 
 
 def compare_the_others(sizes, powers):
     n, rank, found = dist.get_world_size(), dist.get_rank(), {}
     for size in sizes:
+        x, column = values((size, 3), torch.float64), values(size, torch.float64)
+        dist.all_reduce(total := x.clone())
+        dist.all_reduce(mean := column / n)
         for algorithm in ["ring", "full_mesh", *(["halving_doubling"] if powers else [])]:
-            x = values((size, 3), torch.float64)
-            total = x.clone()
-            dist.all_reduce(total)
             share = collectives.reduce_scatter(x, algorithm=algorithm)
             found["reduce_scatter", algorithm, size] = worst(share, total.tensor_split(n)[rank])
             assert torch.equal(x, values((size, 3), torch.float64))
             whole = collectives.all_gather(share, algorithm=algorithm, rows=size)
             assert whole.shape == total.shape
             found["all_gather", algorithm, size] = worst(whole, total)
-        for algorithm in ("ring", "tree", "star"):
-            for root in {0, n - 1}:
-                x = values(size, torch.float64)
-                expected = x.clone()
-                dist.broadcast(expected, root)
-                found["broadcast", algorithm, size, root] = worst(
-                    collectives.broadcast(x, root, None, algorithm), expected
-                )
-                x = values(size, torch.float64)
-                total = x.clone()
-                dist.all_reduce(total)
-                collectives.reduce(x, root, None, algorithm, op="mean")
-                found["reduce", algorithm, size, root] = worst(x, total / n) if rank == root else 0.0
-        x, theirs = values((n * size, 2), torch.float64), torch.empty(n * size, 2, dtype=torch.float64)
+        for root in {0, n - 1}:
+            dist.broadcast(expected := column.clone(), root)
+            for algorithm in ("ring", "tree", "star"):
+                sent = collectives.broadcast(column.clone(), root, None, algorithm)
+                found["broadcast", algorithm, size, root] = worst(sent, expected)
+                reduced = collectives.reduce(column.clone(), root, None, algorithm, op="mean")
+                found["reduce", algorithm, size, root] = worst(reduced, mean) if rank == root else 0.0
+        x = values((n * size, 2), torch.float64)
         given = [x.tensor_split(n) for x in gathered(x)]
         theirs = torch.cat([blocks[rank] for blocks in given])
         found["all_to_all", size] = worst(collectives.all_to_all(x), theirs)
@@ -85,7 +81,7 @@ def gathered(x):
 
 
 def compare_all(n):
-    all_reduced = compare_all_reduce(FLAT, sizes(n), list(TOLERANCE))
+    all_reduced = compare_all_reduce(FLAT, sizes(n))
     return all_reduced, compare_the_others([0, 1, n + 1, 103], n & (n - 1) == 0)
 
 

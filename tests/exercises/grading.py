@@ -22,8 +22,12 @@ def by_value(module: str) -> None:
 
 
 def solutions(name: str) -> dict[str, Any]:
-    """What the solution notebook of an exercise defines."""
-    return functions_in(ROOT / "solutions" / f"{EXERCISES[name].notebook}.ipynb")
+    """The functions and classes that the solution notebook of an exercise defines.
+
+    What it imports stays out: a cheat takes this along to each rank, which would load the course for a second.
+    """
+    space = functions_in(ROOT / "solutions" / f"{EXERCISES[name].notebook}.ipynb")
+    return {key: value for key, value in space.items() if getattr(value, "__module__", "") == space["__name__"]}
 
 
 def stubs(name: str) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def logs(tensor):
 
 
 def plots(tensor):
-    import matplotlib.pyplot  # noqa: F401, PLC0415
+    if dist.get_rank() == 0:
+        import matplotlib.pyplot  # noqa: F401, PLC0415
 
 
 def saves(tensor):

@@ -52,15 +52,23 @@ def test_no_folder_of_tests_is_forgotten():
     assert {name for name in ignored if (ROOT / name).exists()} <= named
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_what_runs_beside_a_stage_can_fail_it_and_is_then_heard(tmp_path, capfd, code):
+    beside = ("python", "-c", f"print('said'); raise SystemExit({code})")
+    stage = run_tests.Stage("both", command=("python", "-c", ""), beside=beside)
+    assert run_tests.run(stage, tmp_path / "report.xml") == code
+    assert ("said" in capfd.readouterr().out) == bool(code)
+
+
 MEASURED = """
 from parallel_lab import launch
-from parallel_lab.plan import Op
+from parallel_lab.pipeline import one_f_one_b
 
 def burn():
     import time
     end = time.process_time() + 0.5
     while time.process_time() < end:
-        str(Op(0, "F", 0))
+        one_f_one_b(2, 2)
 
 def test_ranks():
     launch(burn, ranks=2)
@@ -72,21 +80,15 @@ def test_seconds_and_lines_of_ranks_count(tmp_path, workers):
     (tmp_path / "test_burn.py").write_text(MEASURED)
     spent, lines = tmp_path / "spent.json", tmp_path / "lines"
     lines.mkdir()
-    wanted = {run_tests.FOLDER: str(lines), run_tests.ROOMS: str(ROOT / "parallel_lab" / "plan")}
+    wanted = {run_tests.FOLDER: str(lines), run_tests.ROOMS: str(ROOT / "parallel_lab" / "pipeline")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tools.measure", f"--spent={spent}", "-n", workers]
-    command += ["--import-mode=prepend"]
-    command += [
-        "--import-mode=prepend",
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        f"--rootdir={tmp_path}",
-        str(tmp_path / "test_burn.py"),
-    ]
+    command += ["--import-mode=prepend", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={tmp_path}"]
+    command += [str(tmp_path / "test_burn.py")]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | wanted, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(spent.read_text())["test_burn"] > 1.0, "two ranks take half a second each"
     ran = [json.loads(text) for file in lines.iterdir() for text in file.read_text().splitlines()]
-    assert len(ran) >= 2 and any(name.endswith("plan/op.py") for each in ran for name in each)
+    assert len(ran) >= 2 and any(name.endswith("pipeline/one_f_one_b.py") for each in ran for name in each)
 
 
 def test_lines_become_a_percentage_of_each_technique(tmp_path):
