@@ -1,5 +1,6 @@
 """Every question of a written chapter has its card, and each card's evidence is a cell that ran."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -101,3 +102,11 @@ def test_every_card_that_is_named_is_in_the_index():
     texts = [path for place in ("notebooks", "solutions") for path in (root / place).glob("*.ipynb")]
     texts += [*root.glob("*.md"), *(root / "parallel_lab").rglob("*.md")]
     assert {path.name: found for path in texts if (found := misspelt(path.read_text(encoding="utf-8")))} == {}
+
+
+@pytest.mark.parametrize("question", [q for q in QUESTIONS if q.kind == "code"], ids=lambda question: question.id)
+def test_a_coding_problem_is_answered_with_code(question):
+    blocks = re.findall(r"^```python\n(.*?)^```$", card_of(question).sections["Two minutes"], re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        ast.parse(block)
