@@ -48,3 +48,16 @@ def assert_found_out(name: str, cheat: Callable, place: int, said: str) -> None:
     report = grade(replace(exercise, tests={title: exercise.tests[title]}), cheat, save=False)
     assert report.score == 0 and report.verdicts, repr(report)
     assert re.search(said, repr(report)), repr(report)
+
+
+def assert_ends_a_step(name: str, step: int, answer: Callable, said: str) -> None:
+    """`answer` passes the check of `step`, which names the next one; that one fails and says `said`, a pattern."""
+    report = check(name, answer, step=step)
+    assert report.passed and 0 < report.score < 1, repr(report)
+    assert f"Next is step {step + 1} of " in repr(report), repr(report)
+    report = check(name, answer, step=step + 1)
+    assert not report.passed, repr(report)
+    before = EXERCISES[name].steps[step - 1].tests
+    assert all(verdict.state == "passed" for verdict in report.verdicts[:before]), repr(report)
+    assert re.search(said, repr(report)), repr(report)
+    assert f"Next is step {step + 1} of " in repr(report), repr(report)
