@@ -6,6 +6,8 @@ and a backward pass. Causal attention is run a query at a time over the keys tha
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,19 +16,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from parallel_lab.grading.expect import each_rank
 from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.rank_side import Case, name
-from parallel_lab.model.gpt import GPT, GPTConfig, loss
+from parallel_lab.model.gpt import GPT, Attention, GPTConfig, loss
 
 BF16, F32 = torch.bfloat16, torch.float32
 # Of each parameter: weight, gradient, master copy and Adam's two moments; 16, 18 (float32 gradient) or 20 bytes (both).
 KEPT = ((BF16, BF16, F32, F32, F32), (BF16, F32, F32, F32, F32), (BF16, BF16, F32, F32, F32, F32))
 GPT3 = GPTConfig(vocab=50_257, seq=2048, layers=96, heads=96, width=12_288)  # Brown et al. 2020, table 2.1
+T = TypeVar("T")
 Mistake = Callable[[GPTConfig, int, dict], float]
 
 
 def shapes(case: Case, rank: int, generator: torch.Generator) -> tuple:
     """A config, a batch and the dtypes kept of each parameter, each rank its own; the setting `config` is for all."""
 
-    def one_of(*values: int) -> int:
+    def one_of(*values: T) -> T:
         return values[int(torch.randint(len(values), (), generator=generator))]
 
     heads = one_of(1, 2, 4)
@@ -34,27 +37,32 @@ def shapes(case: Case, rank: int, generator: torch.Generator) -> tuple:
         vocab=one_of(11, 17, 50), seq=one_of(3, 5, 9), layers=one_of(1, 2, 3), heads=heads, width=heads * one_of(2, 5),
         mlp_ratio=one_of(2, 3, 4), tied=rank % 2 == 0, bias=bool(one_of(0, 1)),
     )  # fmt: skip
-    return case.get("config") or config, one_of(1, 2, 3), list(one_of(*KEPT))
+    given = case.get("config")
+    return given or config, 1 if given else one_of(1, 2, 3), list(one_of(*KEPT))
 
 
 def counted(outcome: Outcome) -> list:
     """What the models of the ranks hold and do."""
-    return [_counted(config, batch, tuple(kept)) for config, batch, kept in outcome.inputs]
+    return [_counted(*given) for given in outcome.inputs]
 
 
-@functools.cache
-def _counted(config: GPTConfig, batch: int, kept: tuple[torch.dtype, ...]) -> dict:
+def _counted(config: GPTConfig, batch: int, kept: list[torch.dtype]) -> dict:
     parameters, flops = _run(config, batch, _square)
     right = {"parameters": parameters, "state_bytes": parameters * sum(dtype.itemsize for dtype in kept)}
     # A query at a time is slow: of a large model the causal count is not asked.
     return right | {"flops": flops} | ({"causal_flops": _run(config, batch, _seen)[1]} if config.seq < 100 else {})
 
 
+@functools.cache
 def _run(config: GPTConfig, batch: int, attend: Callable) -> tuple[int, int]:
+    if config.layers > 3:  # equal blocks: each of them adds what the second does
+        one, two = (_run(replace(config, layers=layers), batch, attend) for layers in (1, 2))
+        return one[0] + (config.layers - 1) * (two[0] - one[0]), one[1] + (config.layers - 1) * (two[1] - one[1])
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model, tokens = GPT(config), torch.zeros(batch, config.seq, dtype=torch.long)
-        for block in model.blocks:
-            block.attention.attend = attend
+        for module in model.modules():
+            if isinstance(module, Attention):
+                module.attend = attend
         loss(model(tokens), tokens).backward()
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops()
 
