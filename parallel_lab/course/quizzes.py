@@ -128,7 +128,7 @@ class Order:
         """The places in the order of the letters `given`."""
         letters = re.sub(r"[\s,;>)]+", "", given or "").lower()
         if sorted(letters) != list(_LETTERS[: len(self.options)]):
-            raise ValueError(f"Type each letter once, as in: {' '.join(reversed(_LETTERS[: len(self.options)]))}")
+            raise ValueError(f"Type each letter once, as in: {' '.join(_LETTERS[len(self.options) - 1 :: -1])}")
         return [_LETTERS.index(letter) for letter in letters]
 
     def measured(self, value: Any) -> list[int]:
