@@ -95,7 +95,7 @@ class Choice:
         """Whether two places are the same."""
         return one == other
 
-    def words(self, value: Any) -> str:
+    def words(self, value: int) -> str:
         """The option at a place."""
         return f"“{self.options[value].rstrip('.')}”"
 
@@ -141,7 +141,7 @@ class Order:
         """Whether two orders are the same."""
         return one == other
 
-    def words(self, value: Any) -> str:
+    def words(self, value: list[int]) -> str:
         """The options in an order."""
         return ", ".join(self.options[place] for place in value)
 
@@ -174,7 +174,7 @@ class Sheet:
 
     name: str  # `03_data_parallel`
     quiz: tuple[Number | Choice, ...]
-    predict: Mapping[str, Asked]  # by name, `03-bytes`
+    predict: Mapping[str, Any]  # a Number, Choice or Order by name, `03-bytes`
 
 
 @cache
@@ -240,7 +240,7 @@ class Prediction(page.Shown):
     """A question that the next cells will answer, ready to be shown in a cell; see `predict`."""
 
     name: str
-    asked: Asked
+    asked: Any  # a Number, Choice or Order
 
     @property
     def guess(self) -> str | None:
