@@ -4,168 +4,19 @@ Questions and answers stand in `quizzes/NN_chapter.yaml` and nowhere in a notebo
 form; where no widgets run (a web view, a terminal) the saved cell shows the question and says where to answer it.
 """
 
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from numbers import Real
 from typing import Any
 
 import yaml
 
 from parallel_lab.course import forms, page, progress
-from parallel_lab.course.typed import named, off_by, parse_number
+from parallel_lab.course.asked import KINDS, Choice, Number, Order, heading, option_lines
+from parallel_lab.course.typed import named
 
 FOLDER = files("parallel_lab.course").joinpath("quizzes")
-_LETTERS = "abcdefghij"
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number to compute. One may type `1.5e6`, `1,500,000` or `1.5 MB`."""
-
-    question: str
-    answer: float = math.nan  # that of a self-check; a prediction is compared with what was measured
-    unit: str = ""
-    tolerance: float = 0.01  # relative
-    why: str = ""
-    options = ()
-
-    def read(self, given: str | None) -> float:
-        """The number that was typed; a ValueError says what is wrong with it."""
-        return parse_number(given or "", self.unit)
-
-    def measured(self, value: Any) -> float:
-        """What a run measured, as a number."""
-        if not isinstance(value, Real) or isinstance(value, bool):
-            raise TypeError(f"a number{f' in {self.unit}' if self.unit else ''}")
-        return float(value)
-
-    def same(self, one: Any, other: Any) -> bool:
-        """Whether two numbers are equal within the tolerance."""
-        return math.isclose(one, other, rel_tol=self.tolerance, abs_tol=1e-12)
-
-    def words(self, value: Any) -> str:
-        """A number with its unit."""
-        return f"{value:,.4g} {self.unit}".strip() if abs(value) < 1e4 else f"{value:,.0f} {self.unit}".strip()
-
-    def feedback(self, given: str | None) -> tuple[bool, str]:
-        """Whether the text `given` is right, and what a wrong number hints at."""
-        try:
-            value = self.read(given)
-        except ValueError as error:
-            return False, str(error)
-        right = self.same(value, self.answer)
-        return right, self.why if right else off_by(value, self.answer)
-
-    def input(self, label: str, value: str | None = None) -> Any:
-        """The widget to answer with."""
-        return forms.text(f"Answer {self.unit}".strip(), "a number", label, value)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several options, known by its letter."""
-
-    question: str
-    options: Sequence[str]
-    right: int = -1  # the place of the right option, from 0; -1 in a prediction
-    why: str = ""  # said once the right option was picked
-    notes: Sequence[str] = ()  # for each option, what picking it tells of a misunderstanding; empty, or one an option
-    unit = ""
-
-    def read(self, given: str | None) -> int:
-        """The place of the option with the letter `given`."""
-        letter = (given or "").strip().rstrip(")").lower()
-        if len(letter) != 1 or letter not in _LETTERS[: len(self.options)]:
-            raise ValueError("Pick an option first.")
-        return _LETTERS.index(letter)
-
-    def measured(self, value: Any) -> int:
-        """The place of the option that a run showed, given as its text or its place."""
-        if value in self.options:
-            return list(self.options).index(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.options):
-            return value
-        raise TypeError(f"one of {', '.join(map(repr, self.options))}, or its place from 0")
-
-    def same(self, one: Any, other: Any) -> bool:
-        """Whether two places are the same."""
-        return one == other
-
-    def words(self, value: int) -> str:
-        """The option at a place."""
-        return f"“{self.options[value].rstrip('.')}”"
-
-    def feedback(self, given: str | None) -> tuple[bool, str]:
-        """Whether the option with the letter `given` is right, and what to say about it."""
-        try:
-            place = self.read(given)
-        except ValueError as error:
-            return False, str(error)
-        note = self.notes[place] if self.notes else ""
-        if place == self.right:
-            return True, f"{note} {self.why}".strip()
-        return False, f"Not {_LETTERS[place]}). {note or 'Look again.'}"
-
-    def input(self, label: str, value: str | None = None) -> Any:
-        """The widget to answer with."""
-        return forms.radio(lettered(self.options), _LETTERS[: len(self.options)], label, value)
-
-
-@dataclass(frozen=True)
-class Order:
-    """Options to put in order; one types their letters, `b a c`. It is asked in predictions only."""
-
-    question: str  # says what comes first
-    options: Sequence[str]
-    why: str = ""
-    unit = ""
-
-    def read(self, given: str | None) -> list[int]:
-        """The places in the order of the letters `given`."""
-        letters = re.sub(r"[\s,;>)]+", "", given or "").lower()
-        if sorted(letters) != list(_LETTERS[: len(self.options)]):
-            raise ValueError(f"Type each letter once, as in: {' '.join(_LETTERS[len(self.options) - 1 :: -1])}")
-        return [_LETTERS.index(letter) for letter in letters]
-
-    def measured(self, value: Any) -> list[int]:
-        """The places in the order that a run showed, given as the texts of the options."""
-        if isinstance(value, str) or not hasattr(value, "__iter__") or sorted(value) != sorted(self.options):
-            raise TypeError(f"{', '.join(map(repr, self.options))} in the order that was measured")
-        return [list(self.options).index(option) for option in value]
-
-    def same(self, one: Any, other: Any) -> bool:
-        """Whether two orders are the same."""
-        return one == other
-
-    def words(self, value: list[int]) -> str:
-        """The options in an order."""
-        return ", ".join(self.options[place] for place in value)
-
-    def input(self, label: str, value: str | None = None) -> Any:
-        """The widget to answer with."""
-        return forms.text("Order", "the letters, as in: b a c", label, value)
-
-
-KINDS = {"number": Number, "choice": Choice, "order": Order}
-Asked = Number | Choice | Order
-
-
-def lettered(options: Sequence[str]) -> list[str]:
-    """Options with their letters."""
-    return [f"{letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False)]
-
-
-def _parts(asked: Asked, number: str = "") -> list[page.Part]:
-    """A question as it is read; a form adds the options by itself."""
-    return [page.paragraph(f"{number}{asked.question}{f' (in {asked.unit})' if asked.unit else ''}")]
-
-
-def _options(asked: Asked) -> list[page.Part]:
-    return [page.paragraph(line, indent=3) for line in lettered(asked.options)]
 
 
 @dataclass(frozen=True)
@@ -221,7 +72,7 @@ class Quiz(page.Shown):
             return page.verdict(right, "Right" if right else "Not yet", said)
 
         field = one.input(f"Answer to question {n}")
-        return forms.row(_parts(one, f"{n}. "), field, "Check", f"Check the answer to question {n}", answer)
+        return forms.row(heading(one, f"{n}. "), field, "Check", f"Check the answer to question {n}", answer)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         return forms.bundle(self.form(), self.as_page())
@@ -230,7 +81,7 @@ class Quiz(page.Shown):
         """The questions, and where to answer them."""
         parts = [page.paragraph("Self-check", "head")]
         for n, one in enumerate(self.questions, 1):
-            parts += [*_parts(one, f"{n}. "), *_options(one)]
+            parts += [*heading(one, f"{n}. "), *option_lines(one)]
         where = f"To answer, run this cell in JupyterLab, or type plab quiz {self.name[:2]} in a terminal."
         return page.Page(f"Self-check {self.name}", [*parts, page.paragraph(where, "small")])
 
@@ -280,9 +131,9 @@ class Prediction(page.Shown):
     def form(self) -> Any:
         """The widgets: the question, an input with the last guess, a button."""
         field = self.asked.input("Your guess", self.guess)
-        head = [page.Part(page.STYLE, None), page.paragraph("Predict first", "head"), *_parts(self.asked)]
+        head = [page.Part(page.STYLE, None), page.paragraph("Predict first", "head"), *heading(self.asked)]
         if isinstance(self.asked, Order):
-            head += _options(self.asked)
+            head += option_lines(self.asked)
         return forms.row(head, field, "Keep my guess", "Keep this guess; a cell below compares it", self.answer)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
@@ -291,7 +142,7 @@ class Prediction(page.Shown):
     def as_page(self) -> page.Page:
         """The question, and where to write down a guess."""
         where = "Decide before you read on. To write down your guess, run this cell in JupyterLab."
-        parts = [page.paragraph("Predict first", "head"), *_parts(self.asked), *_options(self.asked)]
+        parts = [page.paragraph("Predict first", "head"), *heading(self.asked), *option_lines(self.asked)]
         return page.Page(f"Prediction {self.name}", [*parts, page.paragraph(where, "small")])
 
 

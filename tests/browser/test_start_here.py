@@ -13,7 +13,8 @@ from lab_page import CHROMIUM, Notebook, browse
 from lab_server import copy_course, serve
 from playwright.sync_api import Locator, expect
 
-from parallel_lab.course.quizzes import Number, sheets
+from parallel_lab.course.asked import Number
+from parallel_lab.course.quizzes import sheets
 
 NAME = "notebooks/00_start_here.ipynb"
 RUN_ALL_MS = 120_000

@@ -4,7 +4,8 @@ import pytest
 
 from parallel_lab import predict
 from parallel_lab.course import progress, quizzes
-from parallel_lab.course.quizzes import Choice, Number, Order, Prediction, Sheet, sheets
+from parallel_lab.course.asked import Choice, Number, Order
+from parallel_lab.course.quizzes import Prediction, Sheet, sheets
 from parallel_lab.course.typed import UnknownName
 
 ASKED = {

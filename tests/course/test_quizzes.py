@@ -6,7 +6,8 @@ import pytest
 
 from parallel_lab import quiz
 from parallel_lab.course import progress
-from parallel_lab.course.quizzes import Choice, Number, sheets
+from parallel_lab.course.asked import Choice, Number
+from parallel_lab.course.quizzes import sheets
 from parallel_lab.course.typed import UnknownName, parse_number
 
 COLORS = Choice("Which?", ["red", "blue"], 1, why="It is.", notes=["Red stops.", ""])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from parallel_lab.course.quizzes import Choice, sheets
+from parallel_lab.course.asked import Choice
+from parallel_lab.course.quizzes import sheets
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("*.ipynb"))}
