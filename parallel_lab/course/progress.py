@@ -23,7 +23,7 @@ from parallel_lab.course import workspace
 from parallel_lab.course.page import Page, paragraph, table
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = {"exercises": "exercise", "quizzes": "self-check"}
+KINDS = {"exercises": "exercise", "quizzes": "self-check", "predictions": "prediction", "cards": "card"}
 HEAD = ("kind", "name", "state", "checks", "hints", "last")
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
@@ -68,9 +68,22 @@ def record_quiz(name: str, share: float) -> str:
     return _update("quizzes", name, lambda entry: _scored(entry, share))
 
 
+def record_prediction(name: str, guess: Any) -> str:
+    """Keeps the last `guess` of prediction `name`, anything that JSON can hold."""
+    return _update("predictions", name, lambda entry: entry | {"guess": guess, "when": _today()})
+
+
+def record_card(name: str, known: str) -> str:
+    """Keeps how well the question of card `name` was answered, `knew`, `partly` or `missed`."""
+    return _update("cards", name, lambda entry: entry | {"known": known, "when": _today()})
+
+
 def _scored(entry: Entry, share: float) -> Entry:
-    today = datetime.now(UTC).astimezone().date().isoformat()
-    return entry | {"best": max(entry.get("best", 0.0), share), "when": today}
+    return entry | {"best": max(entry.get("best", 0.0), share), "when": _today()}
+
+
+def _today() -> str:
+    return datetime.now(UTC).astimezone().date().isoformat()
 
 
 def state(entry: Entry) -> str:

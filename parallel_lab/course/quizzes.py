@@ -1,167 +1,172 @@
-"""Self-checks in a notebook: `quiz("02-ring", choice(...), number(...))`.
+"""What is asked of the reader: `quiz("03")` after a chapter, `predict("03-bytes")` before a run shows it.
 
-In JupyterLab it is a small form with feedback; where no widgets run (a web view, a terminal) the saved cell shows the
-questions with the answers folded. Feedback goes to an HTML widget and not through an Output widget, whose saved state
-never compares.
+Questions and answers stand in `quizzes/NN_chapter.yaml` and nowhere in a notebook. In JupyterLab a question is a small
+form; where no widgets run (a web view, a terminal) the saved cell shows the question and says where to answer it.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
-import ipywidgets as widgets
+import yaml
 
-from parallel_lab.course import page, progress
-from parallel_lab.course.typed import off_by, parse_number
+from parallel_lab.course import forms, page, progress
+from parallel_lab.course.asked import KINDS, Choice, Number, Order, heading, option_lines
+from parallel_lab.course.typed import named
 
-_LETTERS = "abcdefghij"
-
-
-def _lettered(options: Sequence[str]) -> list[str]:
-    return [f"{letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False)]
+FOLDER = files("parallel_lab.course").joinpath("quizzes")
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A multiple-choice question; a notebook writes `choice(...)`.
+class Sheet:
+    """What one file asks."""
 
-    Raises:
-        ValueError: `answer` is no option, or the counts do not fit.
-    """
-
-    question: str  # one or two sentences
-    options: Sequence[str]  # two to ten
-    answer: int | str  # the right option, or its place from 0
-    why: str  # shown once the right option was picked, and under the folded answer
-    notes: Sequence[str] = ()  # for each option, what picking it tells of a misunderstanding; empty, or one an option
-    unit = ""
-
-    def __post_init__(self) -> None:
-        if not 2 <= len(self.options) <= len(_LETTERS) or not 0 <= self.place < len(self.options):
-            raise ValueError(f"choice: {len(self.options)} options, answer {self.answer!r}")
-        if self.notes and len(self.notes) != len(self.options):
-            raise ValueError(f"choice: {len(self.notes)} notes for {len(self.options)} options")
-
-    @property
-    def place(self) -> int:
-        """The place of the right option."""
-        return list(self.options).index(self.answer) if isinstance(self.answer, str) else self.answer
-
-    @property
-    def shown_answer(self) -> str:
-        """The right option, as folded away."""
-        return _lettered(self.options)[self.place]
-
-    def feedback(self, given: int | None) -> tuple[bool, str]:
-        """Whether option `given` is right, and what to say about it."""
-        if given is None:
-            return False, "Pick an option first."
-        note = self.notes[given] if self.notes else ""
-        if given == self.place:
-            return True, " ".join(filter(None, ["Right.", note, self.why]))
-        return False, f"Not {_LETTERS[given]}). {note or 'Look again.'}"
-
-    def input(self, number: int) -> widgets.RadioButtons:
-        """The widget to answer with."""
-        options = [(line, i) for i, line in enumerate(_lettered(self.options))]
-        wide = widgets.Layout(width="auto")
-        return widgets.RadioButtons(options=options, value=None, layout=wide, tooltip=f"Options of question {number}")
+    name: str  # `03_data_parallel`
+    quiz: tuple[Number | Choice, ...]
+    predict: Mapping[str, Any]  # a Number, Choice or Order by name, `03-bytes`
 
 
-@dataclass(frozen=True)
-class Number:
-    """A number to compute; a notebook writes `number(...)`. One may type `1.5e6`, `1,500,000` or `1.5 MB`."""
-
-    question: str
-    answer: float
-    tolerance: float = 0.01  # relative
-    unit: str = ""
-    why: str = ""
-    options = ()
-
-    @property
-    def shown_answer(self) -> str:
-        """The number with its unit, as folded away."""
-        return f"{self.answer:,.6g} {self.unit}".strip()
-
-    def feedback(self, given: str) -> tuple[bool, str]:
-        """Whether the text `given` is right, and how far off it is."""
-        try:
-            value = parse_number(given, self.unit)
-        except ValueError as error:
-            return False, str(error)
-        if math.isclose(value, self.answer, rel_tol=self.tolerance, abs_tol=1e-12):
-            return True, f"Right. {self.why}".strip()
-        return False, off_by(value, self.answer)
-
-    def input(self, number: int) -> widgets.Text:
-        """The widget to answer with."""
-        words = {"description": f"Answer {self.unit}".strip(), "tooltip": f"Answer to {number}"}
-        return widgets.Text(placeholder="a number", style={"description_width": "initial"}, **words)
+@cache
+def sheets() -> dict[str, Sheet]:
+    """What is asked in each chapter, by its two digits."""
+    found = sorted((file.name.removesuffix(".yaml"), file) for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
+    return {name[:2]: _sheet(name, yaml.safe_load(file.read_text(encoding="utf-8"))) for name, file in found}
 
 
-choice, number = Choice, Number
+def _sheet(name: str, rows: Mapping[str, Any]) -> Sheet:
+    predicted = {key: _asked(row) for key, row in rows["predict"].items()}
+    return Sheet(name, tuple(_asked(row) for row in rows["quiz"]), predicted)
+
+
+def _asked(row: Mapping[str, Any]) -> Any:
+    return KINDS[row["kind"]](**{key: value for key, value in row.items() if key != "kind"})
 
 
 @dataclass(frozen=True, repr=False)
 class Quiz(page.Shown):
-    """A self-check, ready to be shown in a cell; see `quiz`."""
+    """The self-check of a chapter, ready to be shown in a cell; see `quiz`."""
 
     name: str
-    questions: tuple[Choice | Number, ...]
+    questions: tuple[Number | Choice, ...]
     solved: set[int] = field(default_factory=set)
 
-    def answer(self, place: int, given: Any) -> tuple[bool, str]:
-        """Feedback for `given` as the answer to question `place` (from 0); records what is right in the progress."""
+    def answer(self, place: int, given: str | None) -> tuple[bool, str]:
+        """Feedback for what was picked or typed at question `place` (from 0); keeps what is right in the progress."""
         right, said = self.questions[place].feedback(given)
         if right:
             self.solved.add(place)
         warning = progress.record_quiz(self.name, len(self.solved) / len(self.questions))
         return right, f"{said} {warning}".strip()
 
-    def form(self) -> widgets.VBox:
+    def form(self) -> Any:
         """The widgets: for each question its text, an input, a button and room for feedback."""
-        return widgets.VBox([self._row(place) for place in range(len(self.questions))])
+        return forms.box(forms.html(page.STYLE), *(self._row(place) for place in range(len(self.questions))))
 
-    def _asked(self, place: int) -> page.Part:
-        one = self.questions[place]
-        return page.paragraph(f"{place + 1}. {one.question}{f' (in {one.unit})' if one.unit else ''}")
+    def _row(self, place: int) -> Any:
+        one, n = self.questions[place], place + 1
 
-    def _row(self, place: int) -> widgets.VBox:
-        one = self.questions[place]
-        field = one.input(place + 1)
-        button = widgets.Button(description="Check", tooltip=f"Check the answer to question {place + 1}")
-        feedback = widgets.HTML("")
+        def answer(given: str | None) -> page.Page:
+            right, said = self.answer(place, given)
+            return page.verdict(right, "Right" if right else "Not yet", said)
 
-        def clicked(_: Any) -> None:
-            right, said = self.answer(place, field.value)
-            feedback.value = f'<p role="status" lang="en">{"✓" if right else "✗"} {page.escape(said)}</p>'
-
-        button.on_click(clicked)
-        return widgets.VBox([widgets.HTML(self._asked(place).html), field, button, feedback])
+        field = one.input(f"Answer to question {n}")
+        return forms.row(heading(one, f"{n}. "), field, "Check", f"Check the answer to question {n}", answer)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        bundle = dict(self.form()._repr_mimebundle_() or {})  # the widget view, which JupyterLab prefers
-        return bundle | {"text/html": self._repr_html_(), "text/plain": repr(self)}
+        return forms.bundle(self.form(), self.as_page())
 
     def as_page(self) -> page.Page:
-        """The questions; a terminal leaves the answers out."""
+        """The questions, and where to answer them."""
         parts = [page.paragraph("Self-check", "head")]
-        for place, one in enumerate(self.questions):
-            parts.append(self._asked(place))
-            parts += [page.paragraph(line, indent=3) for line in _lettered(one.options)]
-            answer = page.paragraph(one.shown_answer).html + page.paragraph(one.why).html
-            parts.append(page.folded("Answer", page.Part(answer, ""))._replace(text=None))
-        return page.Page(f"Self-check {self.name}", parts)
+        for n, one in enumerate(self.questions, 1):
+            parts += [*heading(one, f"{n}. "), *option_lines(one)]
+        where = f"To answer, run this cell in JupyterLab, or type plab quiz {self.name[:2]} in a terminal."
+        return page.Page(f"Self-check {self.name}", [*parts, page.paragraph(where, "small")])
 
 
-def quiz(name: str, *questions: Choice | Number) -> Quiz:
-    """Self-check `name` with its questions; the name is what progress is kept under.
+@dataclass(frozen=True, repr=False)
+class Prediction(page.Shown):
+    """A question that the next cells will answer, ready to be shown in a cell; see `predict`."""
+
+    name: str
+    asked: Any  # a Number, Choice or Order
+
+    @property
+    def guess(self) -> str | None:
+        """What was guessed, as it was typed; None if nothing was."""
+        return progress.read()["predictions"].get(self.name, {}).get("guess")
+
+    def answer(self, given: str | None) -> page.Page:
+        """Keeps a guess, or says why it is none."""
+        try:
+            value = self.asked.read(given)
+        except ValueError as error:
+            return page.verdict(False, "Not kept", str(error))
+        warning = progress.record_prediction(self.name, given)
+        said = f"You say {self.asked.words(value)}. Run the next cells to see. {warning}".strip()
+        return page.Page("Your guess", [page.paragraph(said)], "note")
+
+    def compared(self, value: Any) -> page.Page:
+        """The guess beside what a run measured, and why it is so.
+
+        Raises:
+            TypeError: `value` is nothing that this prediction can be compared with.
+        """
+        asked = self.asked
+        try:
+            measured = asked.measured(value)
+        except TypeError as error:
+            raise TypeError(f'predict("{self.name}", measured): measured is {error}; it is {value!r}') from None
+        shown = f"the run measured {asked.words(measured)}"
+        if self.guess is None:
+            said = f"You wrote down no guess; {shown}: {asked.why}"
+            return page.Page("Prediction", [page.paragraph(said)], "note")
+        guess = asked.read(self.guess)
+        right = asked.same(guess, measured)
+        said = f"You said {asked.words(guess)}, {shown}: {asked.why}"
+        return page.verdict(right, "As you predicted" if right else "Not as you predicted", said)
+
+    def form(self) -> Any:
+        """The widgets: the question, an input with the last guess, a button."""
+        field = self.asked.input("Your guess", self.guess)
+        head = [page.Part(page.STYLE, None), page.paragraph("Predict first", "head"), *heading(self.asked)]
+        if isinstance(self.asked, Order):
+            head += option_lines(self.asked)
+        return forms.row(head, field, "Keep my guess", "Keep this guess; a cell below compares it", self.answer)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return forms.bundle(self.form(), self.as_page())
+
+    def as_page(self) -> page.Page:
+        """The question, and where to write down a guess."""
+        where = "Decide before you read on. To write down your guess, run this cell in JupyterLab."
+        parts = [page.paragraph("Predict first", "head"), *heading(self.asked), *option_lines(self.asked)]
+        return page.Page(f"Prediction {self.name}", [*parts, page.paragraph(where, "small")])
+
+
+def quiz(name: str) -> Quiz:
+    """The self-check of a chapter, `"03"` or `"03_data_parallel"`.
 
     Raises:
-        ValueError: there are no questions.
+        UnknownName: there is no such chapter; this KeyError names the nearest ones.
     """
-    if not questions:
-        raise ValueError(f"quiz {name!r} has no questions")
-    return Quiz(name, questions)
+    sheet = named("self-check", str(name)[:2], sheets())
+    return Quiz(sheet.name, sheet.quiz)
+
+
+def predict(name: str, measured: Any = None) -> Prediction | page.Page:
+    """Asks for a guess before a run; later, with what the run measured, compares it.
+
+    Args:
+        name: begins with the chapter's number, as `"03-bytes"`.
+        measured: a number, an option or its place, or the options in the order that was measured.
+
+    Raises:
+        UnknownName: there is no such prediction; this KeyError names the nearest ones.
+        TypeError: `measured` is of another kind than what was asked.
+    """
+    everything = {key: asked for sheet in sheets().values() for key, asked in sheet.predict.items()}
+    one = Prediction(name, named("prediction", name, everything))
+    return one if measured is None else one.compared(measured)
