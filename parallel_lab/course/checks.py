@@ -39,16 +39,17 @@ class Report(page.Shown):
     exercise: Exercise
     verdicts: Sequence[Verdict] = ()  # one a test; empty when the exercise was not started
     said: str = ""  # what else the learner must know: not started, not a function, progress not saved
+    step: int | None = None  # up to which step of the exercise it was checked; None for all of it
 
     @property
     def passed(self) -> bool:
         """Whether every test passed, and there was one."""
-        return self.score == 1
+        return bool(self.verdicts) and self._count == len(self.verdicts)
 
     @property
     def score(self) -> float:
-        """The share of tests that passed, from 0 to 1."""
-        return self._count / len(self.verdicts) if self.verdicts else 0.0
+        """The share of the exercise's tests that passed, from 0 to 1; later steps than the one checked have not."""
+        return self._count / len(self.exercise.tests)
 
     @property
     def _count(self) -> int:
@@ -60,7 +61,8 @@ class Report(page.Shown):
         if not self.verdicts:
             return f"{self.exercise.name}: not started"
         result = "solved" if self.passed else "not yet"
-        return f"{self.exercise.name}: {result}, {self._count} of {len(self.verdicts)} tests passed"
+        step = f", step {self.step} of {len(self.exercise.steps)}" if self.step else ""
+        return f"{self.exercise.name}{step}: {result}, {self._count} of {len(self.verdicts)} tests passed"
 
     @property
     def run(self) -> Outcome | None:
@@ -95,10 +97,21 @@ class Report(page.Shown):
         return page.Page(self.headline, [*parts, *map(page.markdown, self._closing())], look)
 
     def _closing(self) -> list[str]:
-        if self.passed:
+        if self.score == 1:
             solution = f"The reference solution: `solutions/{self.exercise.notebook}.ipynb`."
             return [self.exercise.solution_note, solution]
-        return [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts else []
+        hint = [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts and not self.passed else []
+        return [*self._next_step(), *hint]
+
+    def _next_step(self) -> list[str]:
+        """The first step with a test that did not pass, or was not run: what stands then, and how to check it."""
+        name, steps = self.exercise.name, self.exercise.steps
+        done = next((place for place, v in enumerate(self.verdicts) if v.state != PASSED), len(self.verdicts))
+        for number, step in enumerate(steps, 1):
+            if done < step.tests:
+                call = f'`check("{name}", {name}, step={number})`'
+                return [f"Next is step {number} of {len(steps)}: {step.title} ({step.minutes} minutes, {call})."]
+        return []
 
     def _again(self, run: Outcome | None) -> list[str]:
         """What the ranks of the failing run printed, and the call that repeats it."""
@@ -109,14 +122,17 @@ class Report(page.Shown):
         return [*printed, f'The same case again: check("{name}", {name}, seeds={run.seeds}).draw()']
 
 
-def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = True) -> Report:
+def check(
+    name: str, fn: Any = None, step: int | None = None, *, seeds: Sequence[int] = (), save: bool = True
+) -> Report:
     """Grades `fn` as the answer to exercise `name` and records the result in the learner's progress.
 
-    Without `fn`, or with a stub, the report says that the exercise was not started. `seeds` repeat an earlier check
-    with the same inputs; its report names them.
+    Without `fn`, or with a stub, the report says that the exercise was not started. With `step`, only the tests of the
+    exercise's steps up to this one run. `seeds` repeat an earlier check with the same inputs; its report names them.
 
     Raises:
         UnknownName: there is no exercise `name`.
+        ValueError: the exercise has no such `step`.
     """
     exercise = named("exercise", name, EXERCISES)
     if fn is None:
@@ -125,20 +141,23 @@ def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = 
         kind = type(fn).__name__
         said = f"check wants the function itself, and got {kind}: write check({name!r}, {name}), without ()."
         return Report(exercise, said=said)
-    return grade(exercise, fn, seeds, save)
+    return grade(exercise, fn, seeds, save, step)
 
 
-def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: bool = True) -> Report:
-    """Runs all tests of `exercise` on `fn`; as `check`, for an exercise at hand."""
+def grade(
+    exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: bool = True, step: int | None = None
+) -> Report:
+    """Runs the tests of `exercise`, or of its steps up to `step`, on `fn`; as `check`, for an exercise at hand."""
+    asked = exercise.through(step) if step else exercise
     if reference := reference_in(fn):
-        verdicts = [Verdict(title, FAILED, reference, "The exercise is to build it.") for title in exercise.tests]
+        verdicts = [Verdict(title, FAILED, reference, "The exercise is to build it.") for title in asked.tests]
     else:
         try:
-            verdicts = _verdicts(exercise, Lab(exercise, fn, seeds))
+            verdicts = _verdicts(asked, Lab(asked, fn, seeds))
         except NotStarted:
             said = f"{exercise.name} still raises NotImplementedError: replace it by your answer."
             return Report(exercise, said=said)
-    report = Report(exercise, verdicts)
+    report = Report(exercise, verdicts, step=step)
     return replace(report, said=progress.record_exercise(exercise.name, report.score)) if save else report
 
 

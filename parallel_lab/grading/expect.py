@@ -237,13 +237,15 @@ def _overlap(step: list[Span], where: str, share: float, advice: str) -> None:
 
 
 @each_rank
-def holds(outcome: Outcome, rank: int, where: str) -> None:
-    """At no moment that a driver measured does a rank hold more than the case's `limits` allow.
+def holds(outcome: Outcome, rank: int, where: str, *moments: str) -> None:
+    """At no moment that a driver measured (or at none of `moments`) does a rank hold more than the `limits` allow.
 
     They are (moment, most bytes, in words, who holds as much, advice), the most telling first. The result's `held` has
     (moment, layer, bytes) of each measurement.
     """
     for moment, most_bytes, words, what, advice in outcome.case["limits"]:
+        if moments and moment not in moments:
+            continue
         measured = [(part, held) for at, part, held in outcome.results[rank]["held"] if at == moment]
         if not measured:
             raise Wrong(f"{where}: the layer was never called", "Compute with the layer that you were given.")

@@ -4,6 +4,7 @@ from importlib import import_module
 
 _NAMES = (
     *("sum_of_ranks",),
+    *("step_budget",),
     *("tree_broadcast", "ring_all_reduce", "all_to_all", "ring_shift"),
     *("training_framework", "bucketed_ddp"),
     *("asynchronous_sgd", "local_sgd"),
