@@ -14,7 +14,7 @@ from . import (
     trace,
     view,
 )
-from .course import ask, check, hint, quiz, show
+from .course import ask, check, hint, predict, quiz, show
 from .runtime import Deadlock, Delay, Drop, Kill, LaunchError, Link, Mismatch, RankFailed, Run, launch, seed_for
 from .trace import progress, span
 from .view import draw
@@ -44,6 +44,7 @@ __all__ = [
     "parameter_server",
     "pipeline",
     "plan",
+    "predict",
     "progress",
     "quiz",
     "runtime",

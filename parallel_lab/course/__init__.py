@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "checks": ["check", "hint"],
         "listing": ["show"],
         "questions": ["ask"],
-        "quizzes": ["choice", "number", "quiz"],
+        "quizzes": ["predict", "quiz"],
     },
 )

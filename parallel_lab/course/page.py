@@ -17,7 +17,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
-_CSS = files("parallel_lab.course").joinpath("page.css").read_text(encoding="utf-8")
+STYLE = f"<style>{files('parallel_lab.course').joinpath('page.css').read_text(encoding='utf-8')}</style>"
 _CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\n])")  # a browser would set a blank for it
 
 
@@ -35,11 +35,15 @@ class Page(NamedTuple):
     parts: Sequence[Part]
     look: str = ""  # `good`, `bad`, `note` or empty
 
-    def _repr_html_(self) -> str:
+    @property
+    def section(self) -> str:
+        """The block for a cell that has the style already."""
         names = f"plab plab-{self.look}" if self.look else "plab"
         body = "\n".join(part.html for part in self.parts if part.html)
-        section = f'<section class="{names}" aria-label="{escape(self.label)}" lang="en">\n{body}\n</section>'
-        return f"<style>{_CSS}</style>\n{section}"
+        return f'<section class="{names}" aria-label="{escape(self.label)}" lang="en">\n{body}\n</section>'
+
+    def _repr_html_(self) -> str:
+        return f"{STYLE}\n{self.section}"
 
     def __repr__(self) -> str:
         return "\n".join(part.text for part in self.parts if part.text is not None)
@@ -79,11 +83,17 @@ def paragraph(text: str, kind: str = "", lang: str = "", indent: int = 0, tag: s
     return Part(f"<{tag}{attributes}>{escape(text)}</{tag}>", textwrap.indent(text, " " * indent))
 
 
-def folded(summary: str, inside: Part, lang: str = "") -> Part:
-    """A part that opens on a click and needs no script."""
-    attribute = f' lang="{lang}"' if lang else ""
-    html = f"<details{attribute}><summary>{escape(summary)}</summary>{inside.html}</details>"
+def folded(summary: str, inside: Part, lang: str = "", unfolded: bool = False) -> Part:
+    """A part that opens and closes on a click and needs no script."""
+    attributes = (f' lang="{lang}"' if lang else "") + (" open" if unfolded else "")
+    html = f"<details{attributes}><summary>{escape(summary)}</summary>{inside.html}</details>"
     return Part(html, f"\n{summary}\n{inside.text}")
+
+
+def verdict(right: bool, word: str, said: str) -> Page:
+    """What is said to an answer: a mark, a word and a color tell right from wrong."""
+    mark, kind, look = ("✓", "right", "good") if right else ("✗", "wrong", "bad")
+    return Page(word, [paragraph(f"{mark} {word}", kind), paragraph(said)], look)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Part:

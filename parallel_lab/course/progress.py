@@ -23,7 +23,6 @@ from parallel_lab.course import workspace
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
 KINDS = ("exercises", "quizzes", "predictions", "cards")
-KNOWN = ("knew", "partly", "missed")  # how a learner grades the own answer to a card
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
 
@@ -73,7 +72,7 @@ def record_prediction(name: str, guess: Any) -> str:
 
 
 def record_card(name: str, known: str) -> str:
-    """Keeps how well the question of card `name` was answered, one of `KNOWN`."""
+    """Keeps how well the question of card `name` was answered, `knew`, `partly` or `missed`."""
     return _update("cards", name, lambda entry: entry | {"known": known, "when": _today()})
 
 

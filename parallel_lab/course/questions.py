@@ -1,20 +1,21 @@
-"""Question cards: `ask("E5")` shows an interview question with its answer folded away.
+"""Question cards: `ask("E5")` shows an interview question; one answers, looks, and grades the own answer.
 
 `questions/index.yaml` lists every question; `questions/<id>.md` holds its card, written after `_TEMPLATE.md`: front
 matter (id, evidence, status) and one section a heading.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from parallel_lab.course import page
+from parallel_lab.course import forms, page, progress
 from parallel_lab.course.typed import named
 
 FOLDER = files("parallel_lab.course").joinpath("questions")
@@ -28,6 +29,8 @@ SECTIONS = {
     "Weak answer": ("A weak answer", ""),
     "Strong answer": ("A strong answer", ""),
 }
+RUBRIC = ("30 seconds", "Weak answer", "Strong answer")  # what stands open when one grades oneself
+GRADES = {"knew": "Knew it", "partly": "Partly", "missed": "Missed it"}
 KINDS = {"ask": "Interview question", "code": "Coding problem", "topic": "Topic"}
 
 
@@ -54,18 +57,70 @@ class Card(page.Shown):
 
     def as_page(self) -> page.Page:
         """The question in both languages, the claim that is put to the test, the sections, the proof."""
-        q, kind = self.question, KINDS[self.question.kind]
+        return page.Page(self._label, [*self._question(), *self._sections(), page.Part("", ""), self._foot()])
+
+    def question_page(self) -> page.Page:
+        """The question without an answer."""
+        return page.Page(self._label, [*self._question(), self._foot()])
+
+    @property
+    def _label(self) -> str:
+        return f"{KINDS[self.question.kind]} {self.question.id}"
+
+    def _question(self) -> list[page.Part]:
+        q = self.question
         parts = [page.paragraph(f"{q.id} · {q.ask}", "head"), page.paragraph(q.zh, lang="zh")]
         if q.test:
             claim = f"Often heard, and put to the test in chapter {q.chapter}: “{q.test}”"
             parts.append(page.paragraph(claim, "small"))
-        for heading, text in self.sections.items():
-            title, lang = SECTIONS.get(heading, (heading, ""))
-            parts.append(page.folded(title, page.markdown(text), lang))
-        foot = f"{kind}. Its answer is not written yet: chapter {q.chapter} will give it."
+        return parts
+
+    def _sections(self, unfolded: Sequence[str] = ()) -> list[page.Part]:
+        titles = {heading: SECTIONS.get(heading, (heading, "")) for heading in self.sections}
+        return [
+            page.folded(titles[heading][0], page.markdown(text), titles[heading][1], heading in unfolded)
+            for heading, text in self.sections.items()
+        ]
+
+    def _foot(self) -> page.Part:
+        kind, chapter = KINDS[self.question.kind], self.question.chapter
+        foot = f"{kind}. Its answer is not written yet: chapter {chapter} will give it."
         if self.sections:
-            foot = f"{kind}. Chapter {q.chapter}; shown by the cell {self.evidence}."
-        return page.Page(f"{kind} {q.id}", [*parts, page.Part("", ""), page.paragraph(foot, "small")])
+            foot = f"{kind}. Chapter {chapter}; shown by the cell {self.evidence}."
+        return page.paragraph(foot, "small")
+
+    def form(self) -> Any:
+        """The question alone; a button brings the answer, and then three in which one grades the own answer."""
+        asked = forms.html(self.question_page()._repr_html_())
+        below, said = forms.box(), forms.html()
+
+        def grade(word: str) -> None:
+            noted = f"Noted: {GRADES[word].lower()}. {record(self.question.id, word)}"
+            said.value = forms.status(page.Page("Noted", [page.paragraph(noted)], "note"))
+
+        def reveal() -> None:
+            answer = page.Page(f"Answer to {self.question.id}", self._sections(RUBRIC))
+            words = "Judge what you said by the weak and the strong answer:"
+            grades = [forms.button(text, f"{text}: keep it", partial(grade, word)) for word, text in GRADES.items()]
+            row = forms.box(*grades, side_by_side=True)
+            below.children = [forms.html(answer.section), forms.html(page.paragraph(words).html), row, said]
+
+        show = forms.button("Show the answer", "Answer aloud first, then look", reveal)
+        return forms.box(asked, *([show, below] if self.sections else []))
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return forms.bundle(self.form(), self.as_page())
+
+
+def record(name: str, word: str) -> str:
+    """Keeps how well the question `name` was answered, `knew`, `partly` or `missed`; returns a warning, or nothing.
+
+    Raises:
+        ValueError: `word` is none of the three.
+    """
+    if word not in GRADES:
+        raise ValueError(f"{word!r} is none of {', '.join(GRADES)}")
+    return progress.record_card(name, word)
 
 
 @cache

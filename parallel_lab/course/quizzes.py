@@ -1,167 +1,321 @@
-"""Self-checks in a notebook: `quiz("02-ring", choice(...), number(...))`.
+"""What is asked of the reader: `quiz("03")` after a chapter, `predict("03-bytes")` before a run shows it.
 
-In JupyterLab it is a small form with feedback; where no widgets run (a web view, a terminal) the saved cell shows the
-questions with the answers folded. Feedback goes to an HTML widget and not through an Output widget, whose saved state
-never compares.
+Questions and answers stand in `quizzes/NN_chapter.yaml` and nowhere in a notebook. In JupyterLab a question is a small
+form; where no widgets run (a web view, a terminal) the saved cell shows the question and says where to answer it.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from numbers import Real
 from typing import Any
 
-import ipywidgets as widgets
+import yaml
 
-from parallel_lab.course import page, progress
-from parallel_lab.course.typed import off_by, parse_number
+from parallel_lab.course import forms, page, progress
+from parallel_lab.course.typed import named, off_by, parse_number
 
+FOLDER = files("parallel_lab.course").joinpath("quizzes")
 _LETTERS = "abcdefghij"
-
-
-def _lettered(options: Sequence[str]) -> list[str]:
-    return [f"{letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False)]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A multiple-choice question; a notebook writes `choice(...)`.
-
-    Raises:
-        ValueError: `answer` is no option, or the counts do not fit.
-    """
-
-    question: str  # one or two sentences
-    options: Sequence[str]  # two to ten
-    answer: int | str  # the right option, or its place from 0
-    why: str  # shown once the right option was picked, and under the folded answer
-    notes: Sequence[str] = ()  # for each option, what picking it tells of a misunderstanding; empty, or one an option
-    unit = ""
-
-    def __post_init__(self) -> None:
-        if not 2 <= len(self.options) <= len(_LETTERS) or not 0 <= self.place < len(self.options):
-            raise ValueError(f"choice: {len(self.options)} options, answer {self.answer!r}")
-        if self.notes and len(self.notes) != len(self.options):
-            raise ValueError(f"choice: {len(self.notes)} notes for {len(self.options)} options")
-
-    @property
-    def place(self) -> int:
-        """The place of the right option."""
-        return list(self.options).index(self.answer) if isinstance(self.answer, str) else self.answer
-
-    @property
-    def shown_answer(self) -> str:
-        """The right option, as folded away."""
-        return _lettered(self.options)[self.place]
-
-    def feedback(self, given: int | None) -> tuple[bool, str]:
-        """Whether option `given` is right, and what to say about it."""
-        if given is None:
-            return False, "Pick an option first."
-        note = self.notes[given] if self.notes else ""
-        if given == self.place:
-            return True, " ".join(filter(None, ["Right.", note, self.why]))
-        return False, f"Not {_LETTERS[given]}). {note or 'Look again.'}"
-
-    def input(self, number: int) -> widgets.RadioButtons:
-        """The widget to answer with."""
-        options = [(line, i) for i, line in enumerate(_lettered(self.options))]
-        wide = widgets.Layout(width="auto")
-        return widgets.RadioButtons(options=options, value=None, layout=wide, tooltip=f"Options of question {number}")
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number to compute; a notebook writes `number(...)`. One may type `1.5e6`, `1,500,000` or `1.5 MB`."""
+    """A number to compute. One may type `1.5e6`, `1,500,000` or `1.5 MB`."""
 
     question: str
-    answer: float
-    tolerance: float = 0.01  # relative
+    answer: float = math.nan  # that of a self-check; a prediction is compared with what was measured
     unit: str = ""
+    tolerance: float = 0.01  # relative
     why: str = ""
     options = ()
 
-    @property
-    def shown_answer(self) -> str:
-        """The number with its unit, as folded away."""
-        return f"{self.answer:,.6g} {self.unit}".strip()
+    def read(self, given: str | None) -> float:
+        """The number that was typed; a ValueError says what is wrong with it."""
+        return parse_number(given or "", self.unit)
 
-    def feedback(self, given: str) -> tuple[bool, str]:
-        """Whether the text `given` is right, and how far off it is."""
+    def measured(self, value: Any) -> float:
+        """What a run measured, as a number."""
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise TypeError(f"a number{f' in {self.unit}' if self.unit else ''}")
+        return float(value)
+
+    def same(self, one: Any, other: Any) -> bool:
+        """Whether two numbers are equal within the tolerance."""
+        return math.isclose(one, other, rel_tol=self.tolerance, abs_tol=1e-12)
+
+    def words(self, value: Any) -> str:
+        """A number with its unit."""
+        return f"{value:,.4g} {self.unit}".strip() if abs(value) < 1e4 else f"{value:,.0f} {self.unit}".strip()
+
+    def feedback(self, given: str | None) -> tuple[bool, str]:
+        """Whether the text `given` is right, and what a wrong number hints at."""
         try:
-            value = parse_number(given, self.unit)
+            value = self.read(given)
         except ValueError as error:
             return False, str(error)
-        if math.isclose(value, self.answer, rel_tol=self.tolerance, abs_tol=1e-12):
-            return True, f"Right. {self.why}".strip()
-        return False, off_by(value, self.answer)
+        right = self.same(value, self.answer)
+        return right, self.why if right else off_by(value, self.answer)
 
-    def input(self, number: int) -> widgets.Text:
+    def input(self, label: str, value: str | None = None) -> Any:
         """The widget to answer with."""
-        words = {"description": f"Answer {self.unit}".strip(), "tooltip": f"Answer to {number}"}
-        return widgets.Text(placeholder="a number", style={"description_width": "initial"}, **words)
+        return forms.text(f"Answer {self.unit}".strip(), "a number", label, value)
 
 
-choice, number = Choice, Number
+@dataclass(frozen=True)
+class Choice:
+    """One of several options, known by its letter."""
+
+    question: str
+    options: Sequence[str]
+    right: int = -1  # the place of the right option, from 0; -1 in a prediction
+    why: str = ""  # said once the right option was picked
+    notes: Sequence[str] = ()  # for each option, what picking it tells of a misunderstanding; empty, or one an option
+    unit = ""
+
+    def read(self, given: str | None) -> int:
+        """The place of the option with the letter `given`."""
+        letter = (given or "").strip().rstrip(")").lower()
+        if len(letter) != 1 or letter not in _LETTERS[: len(self.options)]:
+            raise ValueError("Pick an option first.")
+        return _LETTERS.index(letter)
+
+    def measured(self, value: Any) -> int:
+        """The place of the option that a run showed, given as its text or its place."""
+        if value in self.options:
+            return list(self.options).index(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.options):
+            return value
+        raise TypeError(f"one of {', '.join(map(repr, self.options))}, or its place from 0")
+
+    def same(self, one: Any, other: Any) -> bool:
+        """Whether two places are the same."""
+        return one == other
+
+    def words(self, value: int) -> str:
+        """The option at a place."""
+        return f"“{self.options[value].rstrip('.')}”"
+
+    def feedback(self, given: str | None) -> tuple[bool, str]:
+        """Whether the option with the letter `given` is right, and what to say about it."""
+        try:
+            place = self.read(given)
+        except ValueError as error:
+            return False, str(error)
+        note = self.notes[place] if self.notes else ""
+        if place == self.right:
+            return True, f"{note} {self.why}".strip()
+        return False, f"Not {_LETTERS[place]}). {note or 'Look again.'}"
+
+    def input(self, label: str, value: str | None = None) -> Any:
+        """The widget to answer with."""
+        return forms.radio(lettered(self.options), _LETTERS[: len(self.options)], label, value)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Options to put in order; one types their letters, `b a c`. It is asked in predictions only."""
+
+    question: str  # says what comes first
+    options: Sequence[str]
+    why: str = ""
+    unit = ""
+
+    def read(self, given: str | None) -> list[int]:
+        """The places in the order of the letters `given`."""
+        letters = re.sub(r"[\s,;>)]+", "", given or "").lower()
+        if sorted(letters) != list(_LETTERS[: len(self.options)]):
+            raise ValueError(f"Type each letter once, as in: {' '.join(_LETTERS[len(self.options) - 1 :: -1])}")
+        return [_LETTERS.index(letter) for letter in letters]
+
+    def measured(self, value: Any) -> list[int]:
+        """The places in the order that a run showed, given as the texts of the options."""
+        if isinstance(value, str) or not hasattr(value, "__iter__") or sorted(value) != sorted(self.options):
+            raise TypeError(f"{', '.join(map(repr, self.options))} in the order that was measured")
+        return [list(self.options).index(option) for option in value]
+
+    def same(self, one: Any, other: Any) -> bool:
+        """Whether two orders are the same."""
+        return one == other
+
+    def words(self, value: list[int]) -> str:
+        """The options in an order."""
+        return ", ".join(self.options[place] for place in value)
+
+    def input(self, label: str, value: str | None = None) -> Any:
+        """The widget to answer with."""
+        return forms.text("Order", "the letters, as in: b a c", label, value)
+
+
+KINDS = {"number": Number, "choice": Choice, "order": Order}
+Asked = Number | Choice | Order
+
+
+def lettered(options: Sequence[str]) -> list[str]:
+    """Options with their letters."""
+    return [f"{letter}) {option}" for letter, option in zip(_LETTERS, options, strict=False)]
+
+
+def _parts(asked: Asked, number: str = "") -> list[page.Part]:
+    """A question as it is read; a form adds the options by itself."""
+    return [page.paragraph(f"{number}{asked.question}{f' (in {asked.unit})' if asked.unit else ''}")]
+
+
+def _options(asked: Asked) -> list[page.Part]:
+    return [page.paragraph(line, indent=3) for line in lettered(asked.options)]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What one file asks."""
+
+    name: str  # `03_data_parallel`
+    quiz: tuple[Number | Choice, ...]
+    predict: Mapping[str, Any]  # a Number, Choice or Order by name, `03-bytes`
+
+
+@cache
+def sheets() -> dict[str, Sheet]:
+    """What is asked in each chapter, by its two digits."""
+    found = sorted((file.name.removesuffix(".yaml"), file) for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
+    return {name[:2]: _sheet(name, yaml.safe_load(file.read_text(encoding="utf-8"))) for name, file in found}
+
+
+def _sheet(name: str, rows: Mapping[str, Any]) -> Sheet:
+    predicted = {key: _asked(row) for key, row in rows["predict"].items()}
+    return Sheet(name, tuple(_asked(row) for row in rows["quiz"]), predicted)
+
+
+def _asked(row: Mapping[str, Any]) -> Any:
+    return KINDS[row["kind"]](**{key: value for key, value in row.items() if key != "kind"})
 
 
 @dataclass(frozen=True, repr=False)
 class Quiz(page.Shown):
-    """A self-check, ready to be shown in a cell; see `quiz`."""
+    """The self-check of a chapter, ready to be shown in a cell; see `quiz`."""
 
     name: str
-    questions: tuple[Choice | Number, ...]
+    questions: tuple[Number | Choice, ...]
     solved: set[int] = field(default_factory=set)
 
-    def answer(self, place: int, given: Any) -> tuple[bool, str]:
-        """Feedback for `given` as the answer to question `place` (from 0); records what is right in the progress."""
+    def answer(self, place: int, given: str | None) -> tuple[bool, str]:
+        """Feedback for what was picked or typed at question `place` (from 0); keeps what is right in the progress."""
         right, said = self.questions[place].feedback(given)
         if right:
             self.solved.add(place)
         warning = progress.record_quiz(self.name, len(self.solved) / len(self.questions))
         return right, f"{said} {warning}".strip()
 
-    def form(self) -> widgets.VBox:
+    def form(self) -> Any:
         """The widgets: for each question its text, an input, a button and room for feedback."""
-        return widgets.VBox([self._row(place) for place in range(len(self.questions))])
+        return forms.box(forms.html(page.STYLE), *(self._row(place) for place in range(len(self.questions))))
 
-    def _asked(self, place: int) -> page.Part:
-        one = self.questions[place]
-        return page.paragraph(f"{place + 1}. {one.question}{f' (in {one.unit})' if one.unit else ''}")
+    def _row(self, place: int) -> Any:
+        one, n = self.questions[place], place + 1
 
-    def _row(self, place: int) -> widgets.VBox:
-        one = self.questions[place]
-        field = one.input(place + 1)
-        button = widgets.Button(description="Check", tooltip=f"Check the answer to question {place + 1}")
-        feedback = widgets.HTML("")
+        def answer(given: str | None) -> page.Page:
+            right, said = self.answer(place, given)
+            return page.verdict(right, "Right" if right else "Not yet", said)
 
-        def clicked(_: Any) -> None:
-            right, said = self.answer(place, field.value)
-            feedback.value = f'<p role="status" lang="en">{"✓" if right else "✗"} {page.escape(said)}</p>'
-
-        button.on_click(clicked)
-        return widgets.VBox([widgets.HTML(self._asked(place).html), field, button, feedback])
+        field = one.input(f"Answer to question {n}")
+        return forms.row(_parts(one, f"{n}. "), field, "Check", f"Check the answer to question {n}", answer)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        bundle = dict(self.form()._repr_mimebundle_() or {})  # the widget view, which JupyterLab prefers
-        return bundle | {"text/html": self._repr_html_(), "text/plain": repr(self)}
+        return forms.bundle(self.form(), self.as_page())
 
     def as_page(self) -> page.Page:
-        """The questions; a terminal leaves the answers out."""
+        """The questions, and where to answer them."""
         parts = [page.paragraph("Self-check", "head")]
-        for place, one in enumerate(self.questions):
-            parts.append(self._asked(place))
-            parts += [page.paragraph(line, indent=3) for line in _lettered(one.options)]
-            answer = page.paragraph(one.shown_answer).html + page.paragraph(one.why).html
-            parts.append(page.folded("Answer", page.Part(answer, ""))._replace(text=None))
-        return page.Page(f"Self-check {self.name}", parts)
+        for n, one in enumerate(self.questions, 1):
+            parts += [*_parts(one, f"{n}. "), *_options(one)]
+        where = f"To answer, run this cell in JupyterLab, or type plab quiz {self.name[:2]} in a terminal."
+        return page.Page(f"Self-check {self.name}", [*parts, page.paragraph(where, "small")])
 
 
-def quiz(name: str, *questions: Choice | Number) -> Quiz:
-    """Self-check `name` with its questions; the name is what progress is kept under.
+@dataclass(frozen=True, repr=False)
+class Prediction(page.Shown):
+    """A question that the next cells will answer, ready to be shown in a cell; see `predict`."""
+
+    name: str
+    asked: Any  # a Number, Choice or Order
+
+    @property
+    def guess(self) -> str | None:
+        """What was guessed, as it was typed; None if nothing was."""
+        return progress.read()["predictions"].get(self.name, {}).get("guess")
+
+    def answer(self, given: str | None) -> page.Page:
+        """Keeps a guess, or says why it is none."""
+        try:
+            value = self.asked.read(given)
+        except ValueError as error:
+            return page.verdict(False, "Not kept", str(error))
+        warning = progress.record_prediction(self.name, given)
+        said = f"You say {self.asked.words(value)}. Run the next cells to see. {warning}".strip()
+        return page.Page("Your guess", [page.paragraph(said)], "note")
+
+    def compared(self, value: Any) -> page.Page:
+        """The guess beside what a run measured, and why it is so.
+
+        Raises:
+            TypeError: `value` is nothing that this prediction can be compared with.
+        """
+        asked = self.asked
+        try:
+            measured = asked.measured(value)
+        except TypeError as error:
+            raise TypeError(f'predict("{self.name}", measured): measured is {error}; it is {value!r}') from None
+        shown = f"the run measured {asked.words(measured)}"
+        if self.guess is None:
+            said = f"You wrote down no guess; {shown}: {asked.why}"
+            return page.Page("Prediction", [page.paragraph(said)], "note")
+        guess = asked.read(self.guess)
+        right = asked.same(guess, measured)
+        said = f"You said {asked.words(guess)}, {shown}: {asked.why}"
+        return page.verdict(right, "As you predicted" if right else "Not as you predicted", said)
+
+    def form(self) -> Any:
+        """The widgets: the question, an input with the last guess, a button."""
+        field = self.asked.input("Your guess", self.guess)
+        head = [page.Part(page.STYLE, None), page.paragraph("Predict first", "head"), *_parts(self.asked)]
+        if isinstance(self.asked, Order):
+            head += _options(self.asked)
+        return forms.row(head, field, "Keep my guess", "Keep this guess; a cell below compares it", self.answer)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return forms.bundle(self.form(), self.as_page())
+
+    def as_page(self) -> page.Page:
+        """The question, and where to write down a guess."""
+        where = "Decide before you read on. To write down your guess, run this cell in JupyterLab."
+        parts = [page.paragraph("Predict first", "head"), *_parts(self.asked), *_options(self.asked)]
+        return page.Page(f"Prediction {self.name}", [*parts, page.paragraph(where, "small")])
+
+
+def quiz(name: str) -> Quiz:
+    """The self-check of a chapter, `"03"` or `"03_data_parallel"`.
 
     Raises:
-        ValueError: there are no questions.
+        UnknownName: there is no such chapter; this KeyError names the nearest ones.
     """
-    if not questions:
-        raise ValueError(f"quiz {name!r} has no questions")
-    return Quiz(name, questions)
+    sheet = named("self-check", str(name)[:2], sheets())
+    return Quiz(sheet.name, sheet.quiz)
+
+
+def predict(name: str, measured: Any = None) -> Prediction | page.Page:
+    """Asks for a guess before a run; later, with what the run measured, compares it.
+
+    Args:
+        name: begins with the chapter's number, as `"03-bytes"`.
+        measured: a number, an option or its place, or the options in the order that was measured.
+
+    Raises:
+        UnknownName: there is no such prediction; this KeyError names the nearest ones.
+        TypeError: `measured` is of another kind than what was asked.
+    """
+    everything = {key: asked for sheet in sheets().values() for key, asked in sheet.predict.items()}
+    one = Prediction(name, named("prediction", name, everything))
+    return one if measured is None else one.compared(measured)

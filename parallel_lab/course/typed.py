@@ -12,7 +12,7 @@ _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _PREFIXES = {**_DECIMAL, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 _OF_SECONDS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9}
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s]*)")
-_FACTORS = {2: "", 3: "", 4: "", 8: " (bits for bytes?)", 10: "", 100: " (per cent?)", 1000: " (a unit prefix?)"}
+_TELLING = {2: "", 8: " (bits for bytes?)", 1000: " (a unit prefix?)", 1024: " (a binary prefix?)"}
 
 
 class UnknownName(KeyError):
@@ -67,17 +67,17 @@ def _scale(typed: str, unit: str, text: str) -> float:
 
 
 def off_by(value: float, answer: float) -> str:
-    """How far the wrong number `value` is from `answer`, and what the factor between them hints at."""
+    """What the wrong number `value` hints at. Any other factor would be the answer, and is not said."""
     if answer == 0 or value == 0:
-        return "Not yet." if value else "Not yet: it is not zero."
+        return "It is not zero." if answer else "Look again."
     if math.isclose(value, -answer, rel_tol=0.01):
-        return "Not yet: look at the sign."
+        return "Look at the sign."
     ratio = abs(value / answer)
     way, factor = ("large", ratio) if ratio > 1 else ("small", 1 / ratio)
     for power, units in ((1, "kB or KiB"), (2, "MB or MiB"), (3, "GB or GiB")):
         if math.isclose(factor, 1.024**power, rel_tol=0.002):
             return f"Close: the difference is that between 1000 and 1024 ({units})."
-    for known, hint in _FACTORS.items():
+    for known, hint in _TELLING.items():
         if math.isclose(factor, known, rel_tol=0.01):
-            return f"Not yet: too {way} by a factor of {known}{hint}."
-    return f"Not yet: too {way} by a factor of about {factor:.3g}."
+            return f"Too {way} by a factor of {known}{hint}."
+    return f"Too {way}."

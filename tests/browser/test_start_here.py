@@ -1,6 +1,5 @@
 """The first notebook as a learner meets it: JupyterLab, a real browser, a keyboard and a mouse."""
 
-import ast
 import json
 import re
 from pathlib import Path
@@ -13,6 +12,8 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 
 from lab_page import CHROMIUM, Notebook, browse
 from lab_server import copy_course, serve
 from playwright.sync_api import Locator, expect
+
+from parallel_lab.course.quizzes import Number, sheets
 
 NAME = "notebooks/00_start_here.ipynb"
 RUN_ALL_MS = 120_000
@@ -32,6 +33,7 @@ def test_a_learner_works_through_the_first_notebook(tmp_path):
         notebook = Notebook(page, source)
         assert notebook.run_all(RUN_ALL_MS) == []
         move_the_timeline(notebook)
+        predict_and_compare(notebook)
         answer_the_self_check(notebook)
         solve_the_warm_up(notebook)
         see_the_progress(notebook, root / "progress.json")
@@ -66,6 +68,19 @@ def view(timeline: Locator) -> dict[str, float]:
     return {name: float(data[name]) for name in ("start", "end", "selected", "rank")}
 
 
+def predict_and_compare(notebook: Notebook) -> None:
+    """Nothing was guessed at first; a guess is kept by keyboard, and the comparing cell then takes it up."""
+    seen = notebook.outputs("seen-slow-rank")
+    expect(seen).to_contain_text("You wrote down no guess; the run measured “rank 2”")
+    form = notebook.outputs("predict-slow-rank").locator(".widget-vbox").first
+    form.get_by_role("radio").first.focus()
+    form.get_by_role("radio").first.press("Space")
+    form.get_by_role("button", name="Keep my guess").press("Enter")
+    expect(form.get_by_role("status")).to_contain_text("You say “rank 0”.")
+    notebook.run("seen-slow-rank")
+    expect(seen).to_contain_text("✗ Not as you predicted")
+
+
 def answer_the_self_check(notebook: Notebook) -> None:
     """Tries the options of a choice until one is right, then a wrong and the right number."""
     rows = notebook.outputs("quiz").locator(".widget-vbox .widget-vbox")
@@ -73,12 +88,12 @@ def answer_the_self_check(notebook: Notebook) -> None:
     # No two of these answers have the same feedback, so that none is taken for the one before it.
     for letter, option in zip("abcdefghij", choice.get_by_role("radio").all(), strict=False):
         option.check()
-        if _submit(choice, rf"✗ Not {letter}\)|✓ Right").startswith("✓"):
+        if _submit(choice, rf"✗ Not yet\s*Not {letter}\)|✓ Right").startswith("✓"):
             break
     expect(choice.get_by_role("status")).to_contain_text("✓ Right")
     number.get_by_role("textbox").fill("many")
-    _submit(number, "✗ 'many' is not a number")
-    number.get_by_role("textbox").fill(_right_number(notebook.source.cells[notebook.place("quiz")].source))
+    _submit(number, r"✗ Not yet\s*'many' is not a number")
+    number.get_by_role("textbox").fill(str(next(one.answer for one in sheets()["00"].quiz if isinstance(one, Number))))
     _submit(number, "✓ Right")
 
 
@@ -86,12 +101,6 @@ def _submit(row: Locator, feedback: str) -> str:
     row.get_by_role("button", name="Check").click()
     expect(row.get_by_role("status")).to_have_text(re.compile(feedback))
     return row.get_by_role("status").inner_text()
-
-
-def _right_number(source: str) -> str:
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    numbers = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "number"]
-    return str(ast.literal_eval(numbers[0].args[1]))
 
 
 def solve_the_warm_up(notebook: Notebook) -> None:

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from parallel_lab.course.questions import FOLDER, SECTIONS, Card, ask, card, index, parse
+from parallel_lab.course import progress
+from parallel_lab.course.questions import FOLDER, SECTIONS, Card, ask, card, index, parse, record
 from parallel_lab.course.typed import UnknownName
 
 CARDS = [file for file in sorted(FOLDER.iterdir(), key=str) if file.name.endswith(".md") and file.name[0] != "_"]
@@ -73,3 +74,49 @@ def test_unknown_id_names_the_nearest():
         ask("E55")
     assert isinstance(caught.value, UnknownName)
     assert str(caught.value) == "there is no question 'E55'; the nearest are E5, E25, E15"
+
+
+@pytest.fixture
+def own_progress(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
+
+
+def texts(by_kind, form) -> str:
+    return "".join(one.value for one in by_kind(form, "HTML"))
+
+
+def test_form_asks_first_shows_the_answer_on_request_and_keeps_the_own_grade(by_kind, own_progress):
+    form = ask("B1").form()
+    (show,) = by_kind(form, "Button")
+    assert index()["B1"].ask in texts(by_kind, form) and "<details" not in texts(by_kind, form)
+    show.click()
+    _, *grades = by_kind(form, "Button")
+    assert [one.description for one in grades] == ["Knew it", "Partly", "Missed it"]
+    assert all(one.tooltip for one in grades) and not by_kind(form, "Output")
+    html = texts(by_kind, form)
+    assert html.count("<details") == len(SECTIONS)
+    assert re.findall(r"<details open><summary>(.*?)<", html) == [
+        "30-second answer",
+        "A weak answer",
+        "A strong answer",
+    ]
+    grades[1].click()
+    assert 'role="status"' in by_kind(form, "HTML")[-1].value and "Noted: partly." in by_kind(form, "HTML")[-1].value
+    assert progress.read()["cards"]["B1"]["known"] == "partly"
+
+
+def test_the_cell_has_the_form_and_a_folded_card_for_where_no_widgets_run():
+    bundle = ask("B1")._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/html"] == ask("B1")._repr_html_() and "<details open" not in bundle["text/html"]
+
+
+def test_a_question_without_card_has_nothing_to_show(tmp_path, by_kind):
+    assert by_kind(card(index()["C7"], tmp_path).form(), "Button") == []
+
+
+def test_a_grade_is_one_of_three(own_progress):
+    assert record("E5", "knew") == ""
+    with pytest.raises(ValueError, match="'good' is none of knew, partly, missed"):
+        record("E5", "good")
+    assert progress.read()["cards"] == {"E5": {"known": "knew", "when": progress.read()["cards"]["E5"]["when"]}}

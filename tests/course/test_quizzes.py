@@ -1,11 +1,17 @@
-"""Self-checks: feedback per option and per kind of slip, a form that needs no Output widget, a readable fallback."""
+"""Self-checks: their files are whole, feedback for each option and slip gives nothing away, a form, a readable page."""
 
-import ipywidgets as widgets
+from collections import Counter
+
 import pytest
 
+from parallel_lab import quiz
 from parallel_lab.course import progress
-from parallel_lab.course.quizzes import choice, number, quiz
-from parallel_lab.course.typed import parse_number
+from parallel_lab.course.quizzes import Choice, Number, sheets
+from parallel_lab.course.typed import UnknownName, parse_number
+
+COLORS = Choice("Which?", ["red", "blue"], 1, why="It is.", notes=["Red stops.", ""])
+BYTES = Number("How many?", 1.8, unit="MB", why="2 (n-1)/n S.")
+CHOICES = [one for sheet in sheets().values() for one in sheet.quiz if isinstance(one, Choice)]
 
 
 @pytest.fixture(autouse=True)
@@ -13,8 +19,25 @@ def own_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
 
 
-COLORS = choice("Which?", ["red", "blue"], "blue", why="It is.", notes=["Red stops.", ""])
-BYTES = number("How many?", 1.8, unit="MB", why="2 (n-1)/n S.")
+def test_every_file_is_whole():
+    assert list(sheets()) == [f"{number:02}" for number in range(len(sheets()))]
+    for sheet in sheets().values():
+        assert len(sheet.quiz) >= 2
+        for one in sheet.quiz:
+            assert one.why
+            given = "abcdefghij"[one.right] if isinstance(one, Choice) else str(one.answer)
+            assert one.feedback(given)[0], one.question
+
+
+@pytest.mark.parametrize("one", CHOICES, ids=lambda one: one.question[:30])
+def test_every_choice_is_whole(one):
+    assert 0 <= one.right < len(one.options) == len(set(one.options)) <= 10
+    assert len(one.notes) in (0, len(one.options))
+
+
+def test_right_options_stand_in_no_place_more_than_half_of_the_time():
+    places = Counter(one.right for one in CHOICES)
+    assert max(places.values()) <= len(CHOICES) / 2
 
 
 @pytest.mark.parametrize(
@@ -49,80 +72,70 @@ def test_what_is_no_number_is_said(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("3.6", "too large by a factor of 2"),
-        ("0.6", "too small by a factor of 3"),
-        ("1800", "too large by a factor of 1000"),
-        ("1.757", "difference is that between 1000 and 1024"),
-        ("-1.8", "look at the sign"),
-        ("10", "too large by a factor of about 5.56"),
-        ("0", "not zero"),
+        ("3.6", "Too large by a factor of 2."),
+        ("14.4", "Too large by a factor of 8 (bits for bytes?)."),
+        ("1800", "Too large by a factor of 1000 (a unit prefix?)."),
+        ("1.757", "Close: the difference is that between 1000 and 1024 (kB or KiB)."),
+        ("-1.8", "Look at the sign."),
+        ("0", "It is not zero."),
+        ("0.6", "Too small."),
+        ("2.05", "Too large."),
+        ("10", "Too large."),
     ],
 )
-def test_wrong_number_is_told_how_far_off(text, said):
-    right, feedback = BYTES.feedback(text)
-    assert not right
-    assert said in feedback
+def test_only_telling_factors_are_said(text, said):
+    assert BYTES.feedback(text) == (False, said)
 
 
 def test_right_within_the_tolerance_only():
     assert BYTES.feedback("1.817")[0]
     assert not BYTES.feedback("1.83")[0]
-    assert "2 (n-1)/n S." in BYTES.feedback("1.8 MB")[1]
+    assert BYTES.feedback("1.8 MB") == (True, "2 (n-1)/n S.")
 
 
 def test_each_option_has_its_feedback():
-    assert COLORS.feedback(0) == (False, "Not a). Red stops.")
-    assert COLORS.feedback(1) == (True, "Right. It is.")
-    assert COLORS.feedback(None) == (False, "Pick an option first.")
+    assert COLORS.feedback("a") == (False, "Not a). Red stops.")
+    assert COLORS.feedback("b") == COLORS.feedback("B)") == (True, "It is.")
+    for nothing in (None, "", "c", "ab"):
+        assert COLORS.feedback(nothing) == (False, "Pick an option first.")
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("q", ["one"], 0, "w"),
-        ("q", ["a", "b"], 2, "w"),
-        ("q", ["a", "b"], "c", "w"),
-        ("q", ["a", "b"], 0, "w", ["one"]),
-    ],
-)
-def test_choice_that_makes_no_sense_is_refused(arguments):
-    with pytest.raises(ValueError):
-        choice(*arguments)
+def test_a_chapter_is_named_by_its_number_or_its_file():
+    assert quiz("03") == quiz("03_data_parallel")
+    assert quiz("03").name == "03_data_parallel"
+    with pytest.raises(UnknownName, match="there is no self-check '99'"):
+        quiz("99")
 
 
-def test_fallback_reads_without_widgets():
-    bundle = quiz("02-ring", COLORS, BYTES)._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert "a) red" in bundle["text/plain"] and "(in MB)" in bundle["text/plain"]
-    assert "<details" in bundle["text/html"] and "1.8 MB" in bundle["text/html"]
-    assert "1.8" not in bundle["text/plain"]  # nbval shows it: the answer stays folded
+def test_the_page_asks_everything_and_answers_nothing():
+    for number in sheets():
+        shown = quiz(number)
+        bundle = shown._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in bundle
+        for text in (bundle["text/plain"], bundle["text/html"].replace("&#x27;", "'")):
+            assert all(one.why not in text for one in shown.questions)
+            assert f"plab quiz {number}" in text
+        assert all(one.question in bundle["text/plain"] for one in shown.questions)
+        assert "<details" not in bundle["text/html"]
 
 
-def widgets_in(box):
-    for child in getattr(box, "children", ()):
-        yield child
-        yield from widgets_in(child)
-
-
-def test_form_gives_feedback_and_keeps_progress():
-    form = quiz("02-ring", COLORS, BYTES).form()
-    inside = list(widgets_in(form))
-    assert not any(isinstance(one, widgets.Output) for one in inside)
-    radio = next(one for one in inside if isinstance(one, widgets.RadioButtons))
-    text = next(one for one in inside if isinstance(one, widgets.Text))
-    buttons = [one for one in inside if isinstance(one, widgets.Button)]
-    assert all(one.tooltip for one in (radio, text, *buttons))
-    radio.value = 0
-    buttons[0].click()
-    assert any("Red stops." in getattr(one, "value", "") for one in inside if isinstance(one, widgets.HTML))
-    assert progress.read()["quizzes"]["02-ring"]["best"] == 0
-    radio.value, text.value = 1, "1.8"
-    buttons[0].click()
-    assert progress.read()["quizzes"]["02-ring"]["best"] == 0.5
+def test_form_gives_feedback_and_keeps_progress(by_kind):
+    shown = quiz("00")
+    form = shown.form()
+    assert not by_kind(form, "Output")
+    (text,), radios, buttons = by_kind(form, "Text"), by_kind(form, "RadioButtons"), by_kind(form, "Button")
+    assert all(one.tooltip for one in (text, *radios, *buttons))
+    right, wrong = "abc"[shown.questions[1].right], "abc"[shown.questions[1].right - 1]
+    radios[0].value = wrong
     buttons[1].click()
-    assert progress.read()["quizzes"]["02-ring"]["best"] == 1
-
-
-def test_quiz_without_questions_is_refused():
-    with pytest.raises(ValueError, match="no questions"):
-        quiz("empty")
+    said = by_kind(form, "HTML")[4]
+    assert f"✗ Not yet</p>\n<p>Not {wrong})." in said.value and "plab-wrong" in said.value and "plab-bad" in said.value
+    assert progress.read()["quizzes"]["00_start_here"]["best"] == 0
+    radios[0].value = right
+    buttons[1].click()
+    assert "✓ Right" in said.value and "plab-right" in said.value and 'role="status"' in said.value
+    assert progress.read()["quizzes"]["00_start_here"]["best"] == pytest.approx(1 / 3)
+    text.value, radios[1].value = str(shown.questions[0].answer), "abc"[shown.questions[2].right]
+    buttons[0].click()
+    buttons[2].click()
+    assert progress.read()["quizzes"]["00_start_here"]["best"] == 1
