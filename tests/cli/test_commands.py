@@ -218,7 +218,8 @@ def test_what_only_looks_loads_nothing_heavy(arguments):
 
 
 def test_help_cuts_no_line():
-    assert "..." not in plab("--help").output
+    output = " ".join(plab("--help").output.split())
+    assert all(line in output for line in COMMANDS.values())
 
 
 def test_tasks_are_the_exercises():
@@ -258,7 +259,7 @@ def test_run_shows_results_and_bytes(tmp_path):
         ("program.py:none", "has no function 'none'"),
         ("program.py", "expected FILE.py:FUNCTION"),
         ("nowhere.py:main", "expected FILE.py:FUNCTION"),
-        ("broken.py:main", "broken.py: SyntaxError"),
+        ("broken.py:main", "broken.py, line 1, `def (`: SyntaxError"),
     ],
 )
 def test_run_says_what_is_wrong(tmp_path, target, said):
