@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import torch
 import torch.distributed as dist
 
@@ -29,6 +30,14 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{'ok ' if self.well else 'NO '} {self.what:<12} {self.seen}"
+
+
+@click.command("doctor", epilog="Example: plab doctor")
+def command() -> None:
+    """Say what will run where, and why. Exit code 1 if something is missing."""
+    found = findings()
+    click.echo("\n".join(map(str, found)))
+    sys.exit(not all(finding.well for finding in found))
 
 
 def findings() -> list[Finding]:

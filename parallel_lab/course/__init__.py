@@ -8,9 +8,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "chapters": ["progress_table"],
         "checks": ["check", "hint"],
         "listing": ["show"],
-        "progress": ["progress_table"],
         "questions": ["ask"],
         "quizzes": ["predict", "quiz"],
     },

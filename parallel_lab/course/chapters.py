@@ -1,11 +1,13 @@
-"""The map of the course: every chapter with its questions and exercises, and which notebooks are there already."""
+"""The map of the course: its chapters, what stands in them and what comes next, and how far the learner is."""
 
+import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from parallel_lab.course import page, workspace
-from parallel_lab.course.questions import index
-from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.course import page, progress, workspace
+from parallel_lab.course.questions import card, index
+from parallel_lab.course.tasks import Task, tasks
 
 TITLES = {
     "00": "Start here: the lab in ten minutes",
@@ -34,6 +36,8 @@ TITLES = {
     "23": "What goes wrong",
 }
 HEAD = ("chapter", "interview questions", "exercises")
+PROGRESS_HEAD = ("chapter", "kind", "name", "state", "checks", "hints", "last")
+KNOWN = {"knew": "known", "partly": "known in part", "missed": "not known"}
 
 
 def chapter_map(folder: Path | None = None) -> page.Page:
@@ -41,7 +45,7 @@ def chapter_map(folder: Path | None = None) -> page.Page:
     folder = folder or workspace.root() / "notebooks"
     written = {file.name[:2]: file.name for file in folder.glob("[0-9][0-9]_*.ipynb")}
     questions = Counter(question.chapter for question in index().values())
-    exercises = Counter(exercise.chapter for exercise in EXERCISES.values())
+    exercises = Counter(task.chapter for task in tasks().values())
     linked, plain = [f"| {' | '.join(HEAD)} |", "|:--|--:|--:|"], []
     for number, title in TITLES.items():
         counts = [str(counter[number] or "") for counter in (questions, exercises)]
@@ -50,3 +54,71 @@ def chapter_map(folder: Path | None = None) -> page.Page:
         plain.append([f"{number} {title}{'' if number in written else ' (to come)'}", *counts])
     part = page.Part(page.markdown("\n".join(linked)).html, page.table(HEAD, plain).text)
     return page.Page("The chapters", [part])
+
+
+def next_exercise(after: str | None = None) -> Task | None:
+    """The next gap or exercise that is not solved; None if all are.
+
+    Args:
+        after: the name of one; what stands behind it in the course comes first, and then what was left out before it.
+    """
+    entries, known = progress.read()["exercises"], tasks()
+    names = list(known)
+    start = names.index(after) + 1 if after in known else 0
+    todo = (name for name in names[start:] + names[:start] if not progress.solved(entries.get(name, {})))
+    return next((known[name] for name in todo), None)
+
+
+def link_to(task: Task) -> str:
+    """Where the cell of a task is, as notebooks link to it; it holds for those of the learner and of the course."""
+    return f"../{task.folder}/{task.notebook}.ipynb{task.anchor}"
+
+
+def progress_table() -> page.Page:
+    """How far the learner is, in the order of the course: what was begun, how much there is, and what comes next."""
+    file, comes = progress.location(), next_exercise()
+    # Seen from the working folder, if it lies in the course: a stored output is the same anywhere.
+    place = os.path.relpath(file) if file.is_relative_to(workspace.root()) else str(file)
+    head = page.paragraph("Your progress", "head")._replace(text=None)
+    begun = list(_begun())
+    parts = [head, page.table(PROGRESS_HEAD, begun) if begun else page.paragraph("Nothing solved yet.")]
+    parts.append(page.paragraph(totals()))
+    if comes:
+        link = page.markdown(f"Next: [{comes}]({link_to(comes)})").html
+        parts.append(page.Part(link, f"Next: {comes}"))
+    return page.Page("Progress", [*parts, page.paragraph(place, "small")])
+
+
+def totals() -> str:
+    """How much of what there is, is done: `4 of 12 exercises, 9 of 20 gaps, 3 of 7 self-checks, 12 of 33 cards`."""
+    entries, done, there = progress.read(), Counter(), Counter()
+    for name, task in tasks().items():
+        kind = "gaps" if task.gap else "exercises"
+        there[kind] += 1
+        done[kind] += progress.solved(entries["exercises"].get(name, {}))
+    for name in quizzes():
+        there["self-checks"] += 1
+        done["self-checks"] += progress.solved(entries["quizzes"].get(name, {}))
+    for question in index().values():
+        there["cards"] += bool(card(question).status)
+        done["cards"] += entries["cards"].get(question.id, {}).get("known") == "knew"
+    kinds = ("exercises", "gaps", "self-checks", "cards")
+    return ", ".join(f"{done[kind]} of {there[kind]} {kind}" for kind in kinds if there[kind])
+
+
+def quizzes() -> list[str]:
+    """The names of the self-checks, one a chapter."""
+    return sorted(file.stem for file in Path(__file__).with_name("quizzes").glob("[0-9]*.yaml"))
+
+
+def _begun() -> Iterator[tuple[str, ...]]:
+    """The rows of what is recorded; what the course no longer has is left out."""
+    entries = progress.read()
+    for number in TITLES:
+        named = [("exercises", "gap" if t.gap else "exercise", n) for n, t in tasks().items() if t.chapter == number]
+        named += [("quizzes", "self-check", name) for name in quizzes() if name.startswith(number)]
+        named += [("cards", "card", name) for name, question in index().items() if question.chapter == number]
+        for group, kind, name in named:
+            if entry := entries[group].get(name):
+                state = KNOWN.get(entry.get("known", ""), "") or progress.state(entry)
+                yield number, kind, name, state, *(str(entry.get(key, "")) for key in ("checks", "hints", "when"))

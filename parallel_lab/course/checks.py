@@ -4,11 +4,12 @@ The learner's function runs in ranks, never in the kernel; whatever it does ther
 itself does not fail. How it is graded stands in `parallel_lab.grading`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from parallel_lab.course import page, progress
+from parallel_lab.course import page, progress, tasks
 from parallel_lab.course.typed import named
 from parallel_lab.grading.exercise import Check, Exercise
 from parallel_lab.grading.exercises import EXERCISES
@@ -18,6 +19,7 @@ from parallel_lab.view import Timeline, draw
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 PRINTED = 500  # characters of what a rank printed
+_SHOWN = Counter()  # hints of each exercise that this process has shown
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_RUN: "–"}
 
 
@@ -158,7 +160,9 @@ def grade(
             said = f"{exercise.name} still raises NotImplementedError: replace it by your answer."
             return Report(exercise, said=said)
     report = Report(exercise, verdicts, step=step)
-    return replace(report, said=progress.record_exercise(exercise.name, report.score)) if save else report
+    if not save or (not report.passed and tasks.as_given(exercise.chapter, fn)):
+        return report  # looking at what the course gives books nothing
+    return replace(report, said=progress.record_exercise(exercise.name, report.score))
 
 
 def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
@@ -185,15 +189,19 @@ def _run(checks: Sequence[Check], lab: Lab) -> None:
             grader(outcome)
 
 
-def hint(name: str) -> page.Page:
+def hint(name: str, keep: bool = False) -> page.Page:
     """The next hint for exercise `name`; after the last one, the first again.
+
+    Which ones were seen is kept in the progress once an answer was checked, or at once with `keep`.
 
     Raises:
         UnknownName: there is no exercise `name`.
     """
     hints = named("exercise", name, EXERCISES).hints
-    shown = progress.read()["exercises"].get(name, {}).get("hints", 0)
+    entry = progress.read()["exercises"].get(name, {})
+    shown = max(entry.get("hints", 0), _SHOWN[name])
     place = shown % len(hints)
-    said = progress.record_hint(name, shown + 1)
+    _SHOWN[name] = shown + 1
+    said = progress.record_hint(name, shown + 1) if keep or "checks" in entry else ""
     text = f"Hint {place + 1} of {len(hints)}: {hints[place]}"
     return page.Page("Hint", [page.markdown(f"{text}\n\n{said}".strip())], "note")

@@ -20,11 +20,9 @@ from typing import Any
 from filelock import FileLock
 
 from parallel_lab.course import workspace
-from parallel_lab.course.page import Page, paragraph, table
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = {"exercises": "exercise", "quizzes": "self-check", "predictions": "prediction", "cards": "card"}
-HEAD = ("kind", "name", "state", "checks", "hints", "last")
+KINDS = ("exercises", "quizzes", "predictions", "cards")
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
 
@@ -86,26 +84,16 @@ def _today() -> str:
     return datetime.now(UTC).astimezone().date().isoformat()
 
 
+def solved(entry: Entry) -> bool:
+    """Whether an exercise or a self-check is solved."""
+    return entry.get("best", 0) >= 1
+
+
 def state(entry: Entry) -> str:
     """An entry in a word or two: `solved`, `started, 60 %`, `not started`."""
     if "best" not in entry:
         return "not started"
-    return "solved" if entry["best"] >= 1 else f"started, {100 * entry['best']:.0f} %"
-
-
-def progress_table() -> Page:
-    """The learner's progress, exercises first."""
-    file = location()
-    rows = [
-        (word, name, state(entry), *(str(entry.get(key, "")) for key in ("checks", "hints", "when")))
-        for (kind, word) in KINDS.items()
-        for name, entry in read()[kind].items()
-    ]
-    # Seen from the working folder, if it lies in the course: a stored output is the same anywhere.
-    place = os.path.relpath(file) if file.is_relative_to(workspace.root()) else str(file)
-    head = paragraph("Your progress", "head")._replace(text=None)
-    body = table(HEAD, rows) if rows else paragraph("Nothing solved yet.")
-    return Page("Progress", [head, body, paragraph(place, "small")])
+    return "solved" if solved(entry) else f"started, {100 * entry['best']:.0f} %"
 
 
 def _update(kind: str, name: str, change: Callable[[Entry], Entry]) -> str:
@@ -132,11 +120,13 @@ def _update(kind: str, name: str, change: Callable[[Entry], Entry]) -> str:
 
 def _load(file: Path) -> Entries:
     data = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    groups = [data.get(kind, {}) for kind in KINDS] if isinstance(data, dict) else [data]
-    entries = [entry for group in groups if isinstance(group, dict) for entry in group.values()]
-    if not all(isinstance(one, dict) for one in groups + entries):
+    if not isinstance(data, dict):
         raise ValueError("not a progress file")
-    return dict(zip(KINDS, groups, strict=True))
+    groups = {kind: {} for kind in KINDS} | {kind: group for kind, group in data.items() if kind != "version"}
+    entries = [entry for group in groups.values() if isinstance(group, dict) for entry in group.values()]
+    if not all(isinstance(one, dict) for one in [*groups.values(), *entries]):
+        raise ValueError("not a progress file")
+    return groups
 
 
 def free(start: str) -> Path:

@@ -59,6 +59,10 @@ class Card(page.Shown):
         """The question in both languages, the claim that is put to the test, the sections, the proof."""
         return page.Page(self._label, [*self._question(), *self._sections(), page.Part("", ""), self._foot()])
 
+    def question_page(self) -> page.Page:
+        """The question without an answer."""
+        return page.Page(self._label, [*self._question(), self._foot()])
+
     @property
     def _label(self) -> str:
         return f"{KINDS[self.question.kind]} {self.question.id}"
@@ -87,7 +91,7 @@ class Card(page.Shown):
 
     def form(self) -> Any:
         """The question alone; a button brings the answer, and then three in which one grades the own answer."""
-        asked = forms.html(page.Page(self._label, [*self._question(), self._foot()])._repr_html_())
+        asked = forms.html(self.question_page()._repr_html_())
         below, said = forms.box(), forms.html()
 
         def grade(word: str) -> None:

@@ -1,14 +1,23 @@
 """`plab`: every command, its errors in one line, Ctrl-C with 130."""
 
+import subprocess
+import sys
+
 import click
 import nbformat
 import pytest
 from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_notebook
 
-from parallel_lab.cli import commands, doctor, main
-from parallel_lab.cli.commands import parse_link
-from parallel_lab.course import generate, workspace
+from parallel_lab.cli import doctor, main, run, watch
+from parallel_lab.cli.commands import COMMANDS
+from parallel_lab.cli.run import parse_link
+from parallel_lab.course import generate, progress, workspace
+from parallel_lab.course.chapters import next_exercise
+from parallel_lab.course.checks import hint
+from parallel_lab.course.quizzes import quiz
+from parallel_lab.course.tasks import tasks
+from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.runtime import Link
 
 
@@ -40,19 +49,24 @@ def ring_shift(tensor):
 
 @pytest.fixture
 def course(tmp_path, monkeypatch):
-    monkeypatch.setattr(workspace, "root", lambda: tmp_path)
-    (tmp_path / "solutions").mkdir()
-    cells = [new_code_cell("%matplotlib inline\nprint('never run')\n1 / 0", id="a"), new_code_cell(SHIFT, id="shift")]
-    nbformat.write(new_notebook(cells=cells), tmp_path / "solutions" / "02_collectives.ipynb")
-    generate.write(tmp_path, "02_collectives")
-    return tmp_path
+    """A learner's folder in which ring_shift is solved and nothing else is written."""
+    monkeypatch.setattr(workspace, "work", lambda: tmp_path / "work")
+    mine = tmp_path / "work" / "exercises" / "02_collectives.ipynb"
+    mine.parent.mkdir(parents=True)
+    save(mine, "%matplotlib inline\nprint('never run')\nunused = 1 / 0", SHIFT)
+    return mine
 
 
-@pytest.mark.parametrize("command", [[], ["doctor"], ["list"], ["check"], ["progress"], ["reset"], ["run"], ["update"]])
+def save(file, *sources):
+    cells = [new_code_cell(source, id=f"cell-{place}") for place, source in enumerate(sources)]
+    nbformat.write(new_notebook(cells=cells), file)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_has_an_example(command):
     result = plab(*command, "--help")
     assert result.exit_code == 0
-    assert "plab " + (command[0] if command else "doctor") in result.output
+    assert "plab " + (command[0] if command else "next") in result.output
 
 
 def test_doctor_reports_and_runs_ranks():
@@ -81,8 +95,8 @@ def test_list_of_no_chapter_is_one_line():
     assert result.output.strip() == "Error: there is no chapter '77'; there are 00 to 23"
 
 
-def test_check_runs_what_the_notebook_defines(course):
-    result = plab("check", "02_collectives", "solutions/02_collectives.ipynb")
+def test_check_runs_what_an_answer_uses_and_nothing_else(course):
+    result = plab("check", "02_collectives")
     assert "ring_shift: solved, 3 of 3 tests passed" in result.output
     assert "ring_all_reduce: 02_collectives.ipynb does not define it" in result.output
     assert "never run" not in result.output
@@ -90,41 +104,134 @@ def test_check_runs_what_the_notebook_defines(course):
     assert "ring_shift" in plab("progress").output
 
 
-def test_check_of_a_stub_is_not_started(course):
-    result = plab("check", "02")
-    assert "ring_shift: not started" in result.output
-    assert result.exit_code == 1
+def test_check_takes_the_name_of_an_exercise(course):
+    result = plab("check", "ring_shift")
+    assert result.exit_code == 0 and result.output.startswith("ring_shift: solved") and "tree" not in result.output
+    assert "nearest are ring_shift" in plab("check", "ring_shfit").output
 
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [("def f(:", "cell bad: SyntaxError"), ("import no_such_module", "cell bad: ModuleNotFoundError")],
+    [
+        ("\ndef f(:", "mine.ipynb, code cell 1, line 2, `def f(:`: SyntaxError"),
+        ("import no_such_module\n\ndef ring_shift(t):\n    no_such_module", "`import no_such_module`: ModuleNotFound"),
+    ],
 )
-def test_check_names_the_cell_that_cannot_be_read(course, source, said):
-    nbformat.write(new_notebook(cells=[new_code_cell(source, id="bad")]), "mine.ipynb")
-    result = plab("check", "02", "mine.ipynb")
+def test_check_quotes_the_line_that_cannot_be_read(tmp_path, source, said):
+    save("mine.ipynb", source)
+    result = plab("check", "ring_shift", "mine.ipynb")
     assert said in result.output and len(result.output.splitlines()) == 1
 
 
-def test_check_of_an_unknown_notebook_lists_the_known(course):
-    assert "there are: 02_collectives" in plab("check", "05").output
+def test_looking_at_what_the_course_gives_books_nothing():
+    for notebook in ("00_start_here", "02_collectives"):
+        plab("check", notebook, str(workspace.root() / "exercises" / f"{notebook}.ipynb"))
+    hint("sum_of_ranks")
+    assert not any(progress.read().values())
 
 
-def test_reset_asks_and_keeps_backups(course):
-    given, mine = (course / place / "02_collectives.ipynb" for place in ("exercises", "work/exercises"))
-    stub = given.read_text()
-    assert plab("reset", "02").exit_code == 0  # there is nothing to lose
-    assert mine.read_text() == stub
-    mine.write_text("my work")
-    assert plab("reset", "02", input="n\n").exit_code == 130
-    assert mine.read_text() == "my work"
-    assert plab("reset", "02", input="y\n").exit_code == 0
-    assert mine.read_text() == stub
-    mine.write_text("more work")
-    assert plab("reset", "02_collectives", "--yes").exit_code == 0
-    assert (mine.parent / "02_collectives.ipynb.bak1").read_text() == "my work"
-    assert (mine.parent / "02_collectives.ipynb.bak2").read_text() == "more work"
-    assert given.read_text() == stub
+def test_a_real_answer_is_booked_and_opens_the_solution(course):
+    assert plab("solution", "ring_shift").exit_code == 1
+    save(course, SHIFT.replace("return received", "return tensor"))
+    assert plab("check", "ring_shift").exit_code == 1
+    shown = plab("solution", "ring_shift")
+    assert shown.exit_code == 0 and "def ring_shift" in shown.output and "SOLUTION" not in shown.output
+    assert "def ring_all_reduce" in plab("solution", "ring_all_reduce", "--yes").output
+
+
+def test_every_solution_can_be_shown():
+    for name in tasks():
+        assert f"def {name}(" in plab("solution", name, "--yes").output
+
+
+def test_next_goes_through_the_course_to_its_end():
+    first, *others = tasks()
+    assert first in plab("next").output
+    progress.record_exercise(first, 1)
+    assert others[0] in plab("next").output
+    assert next_exercise(after=others[-1]).name == others[0]  # what was left out
+    for name in others:
+        progress.record_exercise(name, 1)
+    assert plab("next").output.startswith("Nothing is left to solve")
+
+
+def test_hints_come_one_after_the_other():
+    assert "Hint 1 of" in plab("hint", "ring_shift").output
+    assert "Hint 2 of" in plab("hint", "ring_shift").output
+    assert "there is no exercise" in plab("hint", "nothing").output
+
+
+def test_a_card_is_asked_before_it_is_answered():
+    result = plab("ask", "C7", input="\nhalf\n")
+    asked, answered = result.output.split("press Enter")
+    assert "C7" in asked and "30-second" not in asked and "30-second" in answered
+    assert progress.read()["cards"]["C7"]["known"] == "partly"
+    assert "no question" in plab("ask", "Z99").output
+
+
+def test_a_quiz_asks_until_the_answer_is_right():
+    questions = quiz("02").questions
+    right = ["abcdefghij"[one.right] if one.options else str(one.answer) for one in questions]
+    result = plab("quiz", "2", input="\n".join(["nonsense", *right]) + "\n")
+    assert "Not yet." in result.output and f"{len(right)} of {len(right)} right" in result.output
+    assert progress.solved(progress.read()["quizzes"][quiz("02").name])
+
+
+def test_watch_grades_each_save_and_moves_on(course, monkeypatch):
+    for name, task in tasks().items():
+        if task.chapter == "02" and name not in ("ring_shift", "ring_all_reduce"):
+            progress.record_exercise(name, 1)
+    wrong = "def ring_all_reduce(tensor):\n    return tensor"
+    saves = [SHIFT + "\ndef ring_all_reduce(:", SHIFT + wrong]
+
+    def wait(file, since):
+        if not saves:
+            raise KeyboardInterrupt
+        save(file, saves.pop(0))
+
+    monkeypatch.setattr(watch, "_wait", wait)
+    result = plab("watch", "02")
+    assert result.exit_code == 130 and result.output.rstrip().endswith("stopped")
+    for said in ("does not define it", "SyntaxError", "ring_all_reduce: not yet"):
+        assert said in result.output
+    progress.record_exercise("ring_all_reduce", 1)
+    assert "ring_shift: solved" in plab("watch", "02").output
+
+
+def test_progress_is_in_the_order_of_the_course_with_totals():
+    assert "Nothing solved yet." in plab("progress").output
+    for name in ("ring_all_reduce", "sum_of_ranks"):
+        progress.record_exercise(name, 1)
+    progress.record_card("C7", "knew")
+    output = plab("progress").output
+    assert output.index("sum_of_ranks") < output.index("ring_all_reduce") < output.index("C7")
+    assert "2 of " in output and "1 of " in output and "Next: " in output
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["list"], ["progress"], ["next"]])
+def test_what_only_looks_loads_nothing_heavy(arguments):
+    program = (
+        "import sys; from parallel_lab.cli import main; main(sys.argv[1:], standalone_mode=False);"
+        "assert not {'torch', 'nbformat', 'jsonschema'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
+
+
+def test_help_cuts_no_line():
+    output = " ".join(plab("--help").output.split())
+    assert all(line in output for line in COMMANDS.values())
+
+
+def test_tasks_are_the_exercises():
+    shared = ("name", "title", "level", "minutes", "notebook", "gap", "chapter")
+    for one, task in zip(EXERCISES.values(), tasks().values(), strict=True):
+        assert [getattr(task, key) for key in shared] == [getattr(one, key, False) for key in shared]
+        assert task.anchor, task.name
+
+
+def test_list_is_short():
+    lines = plab("list").output.splitlines()
+    assert sum("no card yet" in line for line in lines) <= 24
 
 
 PROGRAM = """import torch
@@ -152,7 +259,7 @@ def test_run_shows_results_and_bytes(tmp_path):
         ("program.py:none", "has no function 'none'"),
         ("program.py", "expected FILE.py:FUNCTION"),
         ("nowhere.py:main", "expected FILE.py:FUNCTION"),
-        ("broken.py:main", "broken.py: SyntaxError"),
+        ("broken.py:main", "broken.py, line 1, `def (`: SyntaxError"),
     ],
 )
 def test_run_says_what_is_wrong(tmp_path, target, said):
@@ -169,7 +276,7 @@ def test_interrupt_ends_with_130(monkeypatch, tmp_path):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "launch", interrupted)
+    monkeypatch.setattr(run, "launch", interrupted)
     result = plab("run", "program.py:main")
     assert result.exit_code == 130
     assert result.output.strip() == "stopped"
@@ -203,3 +310,25 @@ def test_doctor_says_what_ranks_that_share_a_gpu_meet(monkeypatch, mode, well, s
     monkeypatch.setattr(doctor, "_compute_modes", lambda: [mode])
     found = doctor._gpus()
     assert found.well is well and found.seen.startswith("H100; ") and said in found.seen
+
+
+def test_reset_asks_and_keeps_backups(tmp_path, monkeypatch):
+    course = tmp_path
+    monkeypatch.setattr(workspace, "root", lambda: course)
+    (course / "solutions").mkdir()
+    save(course / "solutions" / "02_collectives.ipynb", SHIFT)
+    generate.write(course, "02_collectives")
+    given, mine = (course / place / "02_collectives.ipynb" for place in ("exercises", "work/exercises"))
+    stub = given.read_text()
+    assert plab("reset", "02").exit_code == 0  # there is nothing to lose
+    assert mine.read_text() == stub
+    mine.write_text("my work")
+    assert plab("reset", "02", input="n\n").exit_code == 130
+    assert mine.read_text() == "my work"
+    assert plab("reset", "02", input="y\n").exit_code == 0
+    assert mine.read_text() == stub
+    mine.write_text("more work")
+    assert plab("reset", "02_collectives", "--yes").exit_code == 0
+    assert (mine.parent / "02_collectives.ipynb.bak1").read_text() == "my work"
+    assert (mine.parent / "02_collectives.ipynb.bak2").read_text() == "more work"
+    assert given.read_text() == stub

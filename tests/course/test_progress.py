@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from parallel_lab.course import progress, workspace
+from parallel_lab.course.chapters import progress_table
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_folder_that_cannot_be_made_is_a_warning(tmp_path, monkeypatch):
 
 WRITER = """
 import sys
-from parallel_lab.course import progress, workspace
+from parallel_lab.course import progress
 for turn in range(40):
     assert progress.record_exercise(f"task-{sys.argv[1]}-{turn}", 1 / 1) == ""
     assert progress.record_exercise("both", 1 / 2) == ""
@@ -85,13 +86,14 @@ def test_two_notebooks_lose_nothing(file):
 
 
 def test_table_shows_what_is_recorded(file):
-    assert "Nothing solved yet." in repr(progress.progress_table())
-    progress.record_exercise("ring", 5 / 5)
-    progress.record_quiz("02-ring", 1 / 2)
-    table = progress.progress_table()
-    rows = [line.split()[:3] for line in repr(table).splitlines()[1:3]]
-    assert rows == [["exercise", "ring", "solved"], ["self-check", "02-ring", "started,"]]
-    assert "<td>ring</td>" in table._repr_html_() and "ring" in repr(table)
+    assert "Nothing solved yet." in repr(progress_table())
+    progress.record_quiz("02_collectives_and_topologies", 1 / 2)
+    progress.record_exercise("ring_shift", 5 / 5)
+    table = progress_table()
+    rows = [line.split()[:4] for line in repr(table).splitlines()[1:3]]
+    assert rows[0] == ["02", "exercise", "ring_shift", "solved"]
+    assert rows[1] == ["02", "self-check", "02_collectives_and_topologies", "started,"]
+    assert "<td>ring_shift</td>" in table._repr_html_() and "Next: <a href=" in table._repr_html_()
 
 
 def test_file_is_json_for_people(file):
@@ -104,7 +106,7 @@ def test_the_table_names_its_file_from_the_working_folder(tmp_path, monkeypatch)
     monkeypatch.setattr(workspace, "root", lambda: tmp_path)
     (tmp_path / "work" / "notebooks").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work" / "notebooks")
-    assert repr(progress.progress_table()).endswith("\n../progress.json")
+    assert repr(progress_table()).endswith("\n../progress.json")
     elsewhere = tmp_path.parent / "progress.json"
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(elsewhere))
-    assert repr(progress.progress_table()).endswith(f"\n{elsewhere}")
+    assert repr(progress_table()).endswith(f"\n{elsewhere}")

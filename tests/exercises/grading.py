@@ -9,7 +9,7 @@ from typing import Any
 
 import cloudpickle
 
-from parallel_lab.cli.folders import functions_in
+from parallel_lab.cli.answers import functions_in
 from parallel_lab.course import progress
 from parallel_lab.course.checks import check, grade
 from parallel_lab.grading.exercises import EXERCISES

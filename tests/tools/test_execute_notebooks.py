@@ -55,7 +55,7 @@ def test_a_widget_gives_way_to_the_picture_beside_it():
 def test_nothing_is_solved_yet_whoever_runs_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "mine.json"))
     (tmp_path / "mine.json").write_text('{"exercises": {"ring_shift": {"best": 1.0}}, "quizzes": {}, "version": 1}')
-    path = write(tmp_path / "c.ipynb", "from parallel_lab.course.progress import progress_table\nprogress_table()")
+    path = write(tmp_path / "c.ipynb", "from parallel_lab.course.chapters import progress_table\nprogress_table()")
     assert execute([path]) == []
     shown = nbformat.read(path, 4).cells[1].outputs[0].data
     assert shown["text/plain"] == "Nothing solved yet.\n../progress.json"

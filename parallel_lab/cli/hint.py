@@ -1,0 +1,12 @@
+"""`plab hint`: the next hint for an exercise."""
+
+import click
+
+from parallel_lab.course import checks
+
+
+@click.command("hint", epilog="Example: plab hint ring_all_reduce")
+@click.argument("name")
+def command(name: str) -> None:
+    """Show the next hint for exercise NAME; after the last one, the first again."""
+    click.echo(checks.hint(name, keep=True))
