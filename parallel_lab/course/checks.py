@@ -96,7 +96,7 @@ class Report(page.Shown):
 
     def _closing(self) -> list[str]:
         if self.passed:
-            solution = f"The reference solution: `solutions/{self.exercise.notebook}.ipynb`."
+            solution = f"The reference solution: `{self.exercise.solution}`."
             return [self.exercise.solution_note, solution]
         return [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts else []
 
