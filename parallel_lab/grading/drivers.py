@@ -46,7 +46,7 @@ def calls(case: Case, rank: int, generator: torch.Generator) -> tuple:
     """For each test of a gap its calls, which are tuples of arguments; a function of a `random.Random` draws them."""
     dice = random.Random(generator.initial_seed())
     tests: tuple[Any, ...] = case["calls"]
-    return tuple(list(made(dice) if callable(made) else made) for made in tests)
+    return tuple(made(dice) if callable(made) else made for made in tests)
 
 
 def call_each(fn: Callable, case: Case, *tests: list[tuple]) -> list[list]:

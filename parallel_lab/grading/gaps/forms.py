@@ -1,4 +1,4 @@
-"""A gap that is a function of a few plain values: its answer is compared with the right one, call by call."""
+"""What gaps are made of. Most are a function of a few plain values, compared with the right one call by call."""
 
 import inspect
 import math
@@ -56,6 +56,14 @@ def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Mapping[st
     advice = (text for text, other in mistakes.items() if all(map(alike, got, [other(*call) for call in calls])))
     seen = f"{call} returned {written(got[first])}, expected {written(expected[first])}{others}"
     raise Wrong(seen, next(advice, ""))
+
+
+@grader
+def is_not(outcome: Outcome, mistake: str, made: Callable[[Outcome], Any], advice: str) -> None:
+    """Wrong results are not what a usual mistake, `made` of the outcome, would be on every rank."""
+    got = outcome.results
+    if differ(got, outcome.expected) and not differ(got, [made(outcome)] * outcome.ranks):
+        raise Wrong(f"{outcome.at}: every rank returned {mistake}", advice)
 
 
 def alike(got: Any, expected: Any) -> bool:
