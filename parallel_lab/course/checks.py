@@ -100,7 +100,7 @@ class Report(page.Shown):
 
     def _closing(self) -> list[str]:
         if self.score == 1:
-            solution = f"The reference solution: `solutions/{self.exercise.notebook}.ipynb`."
+            solution = f"The reference solution: `{self.exercise.solution}`."
             return [self.exercise.solution_note, solution]
         hint = [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts and not self.passed else []
         return [*self._next_step(), *hint]

@@ -10,9 +10,11 @@ import functools
 import gc
 import math
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -38,6 +40,26 @@ def _drawn(shapes: Iterable[Sequence[int]], generator: torch.Generator) -> list[
 def normal(case: Case, rank: int, generator: torch.Generator) -> tuple:
     """One float64 tensor of `shape`, its own on each rank."""
     return tuple(_drawn([case["shape"]], generator))
+
+
+def calls(case: Case, rank: int, generator: torch.Generator) -> tuple:
+    """For each test of a gap its calls, which are tuples of arguments; a function of a `random.Random` draws them."""
+    dice = random.Random(generator.initial_seed())
+    tests: tuple[Any, ...] = case["calls"]
+    return tuple(made(dice) if callable(made) else made for made in tests)
+
+
+def call_each(fn: Callable, case: Case, *tests: list[tuple]) -> list[list]:
+    """What `fn` returns for each call of each test."""
+    return [[_called(fn, call) for call in of_test] for of_test in tests]
+
+
+def _called(fn: Callable, call: tuple) -> Any:
+    try:
+        return fn(*deepcopy(call))
+    except Exception as error:
+        error.add_note(f"It was called with {', '.join(map(repr, call))}.")
+        raise
 
 
 def blocks(case: Case, rank: int, generator: torch.Generator) -> tuple:

@@ -65,12 +65,12 @@ class Exercise:
     drive: Callable | None = None  # of (fn, case, *arguments): what a rank runs; None for `fn(*arguments)`
     settings: dict[str, Any] = field(default_factory=dict)  # those of every case that does not say otherwise
     device: str = "auto"  # of the ranks, as of `launch`
+    gap: bool = False  # whether it stands in a chapter, and not in an exercise notebook; its texts are in `gaps`
     text: str = ""  # of the Markdown file, if it is not `exercises/<name>.md`
 
     def __post_init__(self) -> None:
-        text = self.text or files("parallel_lab.grading").joinpath("exercises", f"{self.name}.md").read_text(
-            encoding="utf-8"
-        )
+        folder = files("parallel_lab.grading").joinpath("gaps" if self.gap else "exercises")
+        text = self.text or folder.joinpath(f"{self.name}.md").read_text(encoding="utf-8")
         head, *bodies = re.split(r"^## .*$", text, flags=re.MULTILINE)
         said = dict(re.findall(r"^(\w+): (.*)$", head, flags=re.MULTILINE))
         self.title, self.level = said["title"], said["level"]  # `easy`, `medium` or `hard`
@@ -81,6 +81,9 @@ class Exercise:
         self.minutes = sum(s.minutes for s in self.steps) or int(said["minutes"])  # that it takes a learner
         self.notebook = said["notebook"]  # the name that stub and solution share, without folder and ending
         self.chapter = self.notebook[:2]
+        self.solution = f"solutions/gaps/{self.notebook}.py" if self.gap else f"solutions/{self.notebook}.ipynb"
+        self.exercise = said.get("exercise", "")  # of a gap: the longer one that it leads to
+        self.asked = said.get("asked", "")  # the interview question that it is asked in
         # Questions that lead on, shown one at a time; and, shown after passing, why the solution is as it is.
         *self.hints, self.solution_note = [" ".join(body.split()) for body in bodies]
 

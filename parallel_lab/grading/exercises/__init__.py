@@ -1,6 +1,8 @@
-"""Every exercise of the course, by name, in the order of the chapters."""
+"""Every exercise of the course, by name, in the order of the chapters; of each chapter its gaps come first."""
 
 from importlib import import_module
+
+from parallel_lab.grading.gaps import GAPS
 
 _NAMES = (
     *("sum_of_ranks",),
@@ -11,4 +13,5 @@ _NAMES = (
     *("parameter_server",),
     *("sharded_optimizer", "gathered_layer"),
 )
-EXERCISES = {name: import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES}
+_LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
+EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

@@ -1,0 +1,91 @@
+"""The gaps of chapter 02: the chunks of a ring, half a ring on real ranks, and a tensor that does not divide."""
+
+import torch
+
+from parallel_lab.grading import drivers, expect
+from parallel_lab.grading.exercise import Exercise, changed_on, on
+from parallel_lab.grading.gaps.forms import function_gap
+
+LENGTH = 1000
+EVERY_RANK = [(rank, n) for n in (2, 3, 5, 8) for rank in range(n)]
+IN_ORDER = "Row i is the tensor of rank i. Which rank's tensor comes in in round k?"
+ONCE = "Each tensor passes each link once: send on what came in, and nothing else."
+ONE_HOP = "In a ring a rank sends to its right neighbor only."
+
+
+def ring_chunks(rank, n):
+    """The chunks that `rank` of `n` sends in a ring all-reduce, round by round, beginning with its own number."""
+    return [(rank - k) % n for k in range(2 * (n - 1))]
+
+
+def ring_elements(elements, n, rank):
+    """How many elements `rank` sends in that ring; the first chunks have one more where n does not divide."""
+    sizes = [elements // n + (chunk < elements % n) for chunk in range(n)]
+    return sum(sizes[chunk] for chunk in ring_chunks(rank, n))
+
+
+def _half(elements, n, rank):
+    sizes = [elements // n + (chunk < elements % n) for chunk in range(n)]
+    return sum(sizes[chunk] for chunk in ring_chunks(rank, n)[: n - 1])
+
+
+GAPS = (
+    function_gap(
+        ring_chunks,
+        tests={
+            "On 4 ranks, each sends the right chunk in each round": [(rank, 4) for rank in range(4)],
+            "On any number of ranks": EVERY_RANK,
+        },
+        mistakes={
+            "These are the rounds of one half. How many rounds has the other?": (
+                lambda rank, n: ring_chunks(rank, n)[: n - 1]
+            ),
+            "Chunks come from the left neighbor, so the numbers go down: what did rank r - 1 send in round 0?": (
+                lambda rank, n: [(rank + k) % n for k in range(2 * (n - 1))]
+            ),
+            "In the second half a rank does not begin with its own number again: which chunk is finished on it?": (
+                lambda rank, n: ring_chunks(rank, n)[: n - 1] * 2
+            ),
+        },
+    ),
+    Exercise(
+        name="ring_all_gather",
+        gap=True,
+        given=drivers.normal,
+        expected=lambda outcome: [torch.stack([given[0] for given in outcome.inputs])] * outcome.ranks,
+        settings={"shape": (LENGTH,)},
+        tests={
+            "Every rank returns the tensors of all ranks in their order, at 1 to 4 ranks": on(
+                (1, 2, 3, 4), expect.equals(IN_ORDER), expect.keeps_input()
+            ),
+            "They come by messages: each rank sends n-1 tensors, to its neighbor": [
+                *on(
+                    (2, 4),
+                    expect.forbids(),
+                    expect.sends("a ring sends", lambda n: (n - 1) * LENGTH * 8, advice=ONCE),
+                    expect.peers(lambda n: 1, ONE_HOP),
+                ),
+                *changed_on(3),
+            ],
+        },
+    ),
+    function_gap(
+        ring_elements,
+        tests={
+            "Where n divides the tensor": lambda dice: [(n * dice.randrange(10, 1000), n, 0) for n in (2, 3, 4, 8)],
+            "Where it does not": [(1003, 3, 0), (1003, 3, 1), (1003, 3, 2), (5, 4, 0), (5, 4, 3), (2, 3, 1)],
+        },
+        mistakes={
+            "That is one half of the ring. The other sends as many chunks.": _half,
+            "That is the mean over the ranks. Chunks differ by an element: which two does this rank send only once?": (
+                lambda elements, n, rank: 2 * (n - 1) * elements / n
+            ),
+            "Rounded, the mean over the ranks. Which two chunks does this rank send only once?": (
+                lambda elements, n, rank: 2 * (n - 1) * elements // n
+            ),
+            "That counts each chunk as the largest. How many elements has chunk c?": (
+                lambda elements, n, rank: 2 * (n - 1) * -(-elements // n)
+            ),
+        },
+    ),
+)

@@ -1,0 +1,85 @@
+"""What gaps are made of. Most are a function of a few plain values, compared with the right one call by call."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from parallel_lab.grading import drivers
+from parallel_lab.grading.exercise import Exercise, on
+from parallel_lab.grading.expect import grader
+from parallel_lab.grading.lab import Outcome, Wrong
+from parallel_lab.grading.rank_side import name
+from parallel_lab.grading.values import differ
+
+Calls = Sequence[tuple] | Callable[[Random], Sequence[tuple]]  # the arguments of each call, or what draws them
+
+
+@dataclass
+class FunctionGap(Exercise):
+    """A gap whose usual wrong answers are known, each under the advice for who has it."""
+
+    mistakes: Mapping[str, Callable] = field(default_factory=dict)
+
+
+def function_gap(answer: Callable, tests: Mapping[str, Calls], mistakes: Mapping[str, Callable]) -> FunctionGap:
+    """The gap with name and parameters of `answer`, which is right. One rank makes the calls of all `tests`, by title.
+
+    An answer that is one of the `mistakes` in all calls of a test gets its advice.
+    """
+    return FunctionGap(
+        name=answer.__name__,
+        gap=True,
+        mistakes=mistakes,
+        device="cpu",
+        given=drivers.calls,
+        drive=drivers.call_each,
+        settings={"calls": tuple(tests.values())},
+        expected=lambda outcome: [[[answer(*call) for call in calls] for calls in outcome.inputs[0]]],
+        tests={title: on(1, returns(place, answer, mistakes)) for place, title in enumerate(tests)},
+    )
+
+
+@grader
+def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Mapping[str, Callable]) -> None:
+    """Each call of test number `place` returns what `answer` does."""
+    calls, got, expected = outcome.inputs[0][place], outcome.results[0][place], outcome.expected[0][place]
+    wrong = [i for i in range(len(calls)) if not alike(got[i], expected[i])]
+    if not wrong:
+        return
+    first = wrong[0]
+    named = zip(inspect.signature(answer).parameters, calls[first], strict=True)
+    call = f"{answer.__name__}({', '.join(f'{parameter}={written(value)}' for parameter, value in named)})"
+    others = f"; wrong in {len(wrong)} of {len(calls)} calls" if len(calls) > 1 else ""
+    advice = (text for text, other in mistakes.items() if all(map(alike, got, [other(*call) for call in calls])))
+    seen = f"{call} returned {written(got[first])}, expected {written(expected[first])}{others}"
+    raise Wrong(seen, next(advice, ""))
+
+
+@grader
+def is_not(outcome: Outcome, mistake: str, made: Callable[[Outcome], Any], advice: str) -> None:
+    """Wrong results are not what a usual mistake, `made` of the outcome, would be on every rank."""
+    got = outcome.results
+    if differ(got, outcome.expected) and not differ(got, [made(outcome)] * outcome.ranks):
+        raise Wrong(f"{outcome.at}: every rank returned {mistake}", advice)
+
+
+def alike(got: Any, expected: Any) -> bool:
+    """Whether `got` is `expected`, numbers but for rounding, of whatever type."""
+    if isinstance(expected, list | tuple):
+        return isinstance(got, list | tuple) and len(got) == len(expected) and all(map(alike, got, expected))
+    if type(got) in (int, float) and type(expected) in (int, float):
+        return math.isclose(got, expected, rel_tol=1e-9, abs_tol=1e-12)
+    return not differ(got, expected)
+
+
+def written(value: Any) -> str:
+    """`value` as a learner would type it, numbers in six digits."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        items = ", ".join(map(written, value))
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
+    return name(value)

@@ -1,0 +1,95 @@
+"""The gaps of chapter 01: bytes a parameter, how many GPUs a training needs, and how often to save."""
+
+import math
+
+from parallel_lab.grading.gaps.forms import function_gap
+
+
+def bytes_a_parameter(mixed, moments):
+    """Bytes a parameter: itself, its gradient, the float32 copy of mixed precision, and the optimizer's moments."""
+    return (2 + 2 + 4 if mixed else 4 + 4) + 4 * moments
+
+
+def gpus_needed(parameters, tokens, days, flops_per_s, memory_bytes):
+    """The fewest GPUs that hold 16 bytes a parameter and are done with 6 N D FLOPs in time."""
+    for_time = 6 * parameters * tokens / (days * 86_400 * flops_per_s)
+    return math.ceil(max(for_time, 16 * parameters / memory_bytes))
+
+
+def save_interval_s(save_s, mtbf_h, machines):
+    """Young's interval between checkpoints of a job that any of its machines can end."""
+    return math.sqrt(2 * save_s * mtbf_h * 3600 / machines)
+
+
+def _time_only(parameters, tokens, days, flops_per_s, memory_bytes):
+    return gpus_needed(parameters, tokens, days, flops_per_s, math.inf)
+
+
+def _one_product(parameters, tokens, days, flops_per_s, memory_bytes):
+    return gpus_needed(parameters, tokens / 3, days, flops_per_s, memory_bytes)
+
+
+def _rounded_down(parameters, tokens, days, flops_per_s, memory_bytes):
+    for_time = 6 * parameters * tokens / (days * 86_400 * flops_per_s)
+    return math.floor(max(for_time, 16 * parameters / memory_bytes))
+
+
+GAPS = (
+    function_gap(
+        bytes_a_parameter,
+        tests={
+            "Adam, which has two moments": [(mixed, 2) for mixed in (False, True)],
+            "SGD with momentum, which has one, and without, which has none": [
+                (mixed, moments) for mixed in (False, True) for moments in (1, 0)
+            ],
+        },
+        mistakes={
+            "Sixteen is Adam's. What does an optimizer with fewer moments leave away?": lambda mixed, moments: 16,
+            "Where is the float32 copy of the weights, without which small updates are lost?": (
+                lambda mixed, moments: (4 if mixed else 8) + 4 * moments
+            ),
+            "In mixed precision the moments stay in float32; only weights and gradients have 16 bits.": (
+                lambda mixed, moments: 8 + (2 if mixed else 4) * moments
+            ),
+        },
+    ),
+    function_gap(
+        gpus_needed,
+        tests={
+            "A model that fits into a few GPUs, and has to be done in time": lambda dice: [
+                (7_000_000_000, dice.randrange(10**12, 3 * 10**12), days, 125e12, 80e9) for days in (7, 30, 90)
+            ],
+            "A large model with time enough: it also has to fit": [
+                (70_000_000_000, 10**11, 60, 400e12, 80e9),
+                (405_000_000_000, 10**12, 3650, 400e12, 80e9),
+                (405_000_000_000, 15_600_000_000_000, 90, 400e12, 80e9),
+            ],
+        },
+        mistakes={
+            "They are fast enough, but do they hold the state, 16 bytes a parameter?": _time_only,
+            "2 FLOPs a weight and token are the forward pass alone. What does the backward pass cost?": _one_product,
+            "A tenth of a GPU missing is one GPU missing: round up.": _rounded_down,
+        },
+    ),
+    function_gap(
+        save_interval_s,
+        tests={
+            "One machine": lambda dice: [(60, dice.randrange(100, 1000), 1), (600, 50_000, 1)],
+            "Many machines, each with the same MTBF": lambda dice: [
+                (60, 50_000, dice.randrange(100, 20_000)),
+                (300, 8_760, 64),
+            ],
+        },
+        mistakes={
+            "The job stops when any machine fails: what is the time between failures of the job?": (
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h, 1)
+            ),
+            "The MTBF is in hours, the interval in seconds.": (
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h / 3600, machines)
+            ),
+            "On average half an interval is lost: where has the 2 gone?": (
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s / 2, mtbf_h, machines)
+            ),
+        },
+    ),
+)

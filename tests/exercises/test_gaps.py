@@ -1,0 +1,215 @@
+"""The gaps of the chapters: each is solved by its solution, stands where it says, and tells usual mistakes apart."""
+
+import inspect
+import json
+import re
+import runpy
+from collections import Counter
+from functools import cache
+
+import pytest
+import torch
+import torch.distributed as dist
+from grading import ROOT, by_value
+
+from parallel_lab.course.checks import check
+from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.grading.gaps import GAPS
+from parallel_lab.grading.gaps.forms import FunctionGap
+from parallel_lab.grading.lab import Outcome, Wrong
+from parallel_lab.grading.rank_side import Case, plain
+from parallel_lab.trace import Trace
+
+by_value(__name__)
+FUNCTIONS = [gap for gap in GAPS if isinstance(gap, FunctionGap)]
+MISTAKES = [pytest.param(gap, said, id=f"{gap.name}-{i}") for gap in FUNCTIONS for i, said in enumerate(gap.mistakes)]
+each_gap = pytest.mark.parametrize("gap", GAPS, ids=lambda gap: gap.name)
+
+
+@cache
+def solutions(notebook):
+    """What the solutions of a chapter define, under a name of no module, so that it travels to ranks by value."""
+    return runpy.run_path(str(ROOT / "solutions" / "gaps" / f"{notebook}.py"), run_name="__plab__")
+
+
+GATHER = solutions("02_collectives_and_topologies")["ring_all_gather"]
+STEP = solutions("06_sharded_data_parallel")["sharded_step"]
+
+
+@cache
+def cells(notebook, kinds=("code", "markdown")):
+    """The sources of the chapter's cells, by id, in their order."""
+    text = (ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8")
+    return {cell["id"]: "".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] in kinds}
+
+
+def cell_id(gap):
+    return f"gap-{gap.name.replace('_', '-')}"
+
+
+def stub(gap):
+    space = {"__name__": "__plab__"}
+    exec(cells(gap.notebook)[f"{cell_id(gap)}-write"], space)
+    return space[gap.name]
+
+
+def called_here(gap, fn):
+    """What the graders say of `fn`, called in this process."""
+    case = Case(1, defaults=tuple(gap.settings.items()))
+    given = gap.given(case, 0, torch.Generator().manual_seed(0))
+    outcome = Outcome(case, [given], [plain(gap.drive(fn, case, *given))], [given], Trace(1, ()), expect=gap.expected)
+    found = []
+    for checks in gap.tests.values():
+        for grader in checks[0].graders:
+            try:
+                grader(outcome)
+            except Wrong as wrong:
+                found.append(wrong)
+    return found
+
+
+@each_gap
+def test_solution_passes_and_shows_why(gap):
+    report = check(gap.name, solutions(gap.notebook)[gap.name])
+    assert report.passed, repr(report)
+    assert gap.solution_note in repr(report) and f"solutions/gaps/{gap.notebook}.py" in repr(report)
+
+
+@each_gap
+def test_stub_is_not_started(gap):
+    report = check(gap.name, stub(gap))
+    assert not report.verdicts and "not started" in repr(report)
+    assert list(inspect.signature(stub(gap)).parameters) == list(
+        inspect.signature(solutions(gap.notebook)[gap.name]).parameters
+    )
+
+
+@pytest.mark.parametrize(("gap", "said"), MISTAKES)
+def test_mistake_gets_its_advice_and_names_a_call(gap, said):
+    found = called_here(gap, gap.mistakes[said])
+    assert said in [wrong.advice for wrong in found]
+    first = next(iter(inspect.signature(stub(gap)).parameters))
+    assert all(wrong.seen.startswith(f"{gap.name}({first}=") for wrong in found)
+
+
+@each_gap
+def test_level_minutes_and_the_longer_exercise_stand_at_it(gap):
+    text, longer = cells(gap.notebook)[cell_id(gap)], EXERCISES[gap.exercise]
+    assert f"**{gap.level.capitalize()} · {gap.minutes} minutes · asked by interviewers ({gap.asked}).**" in text
+    assert f"[{longer.title}](../exercises/{longer.notebook}.ipynb)" in text
+    assert 2 <= gap.minutes <= 10
+    assert not longer.gap
+
+
+@each_gap
+def test_stub_and_check_follow_the_text_and_no_other_cell_uses_the_answer(gap):
+    ids = list(cells(gap.notebook))
+    place = ids.index(cell_id(gap))
+    assert ids[place + 1 : place + 3] == [f"{cell_id(gap)}-write", f"{cell_id(gap)}-check"]
+    assert f'check("{gap.name}", {gap.name})' in cells(gap.notebook)[f"{cell_id(gap)}-check"]
+    code = cells(gap.notebook, ("code",)).items()
+    elsewhere = [text for name, text in code if not name.startswith(cell_id(gap))]
+    assert not any(re.search(rf"(?<![.\w]){gap.name}(\(| =|, )", text) for text in elsewhere), "its name is used again"
+
+
+def test_each_chapter_has_two_to_four_in_the_order_of_its_text():
+    for chapter, count in Counter(gap.chapter for gap in GAPS).items():
+        assert 2 <= count <= 4, f"chapter {chapter}"
+    for notebook in {gap.notebook for gap in GAPS}:
+        written = [
+            name for name in cells(notebook) if name.startswith("gap-") and not name.endswith(("write", "check"))
+        ]
+        assert written == [cell_id(gap) for gap in GAPS if gap.notebook == notebook]
+
+
+def test_a_crash_names_the_call():
+    def ring_chunks(rank, n):
+        return [0][n]
+
+    report = check("ring_chunks", ring_chunks)
+    assert "It was called with 0, 4." in repr(report) and "IndexError" in repr(report)
+
+
+def test_numbers_may_be_of_another_type_and_are_right_but_for_rounding():
+    gap = EXERCISES["ring_chunks"]
+    answer = solutions(gap.notebook)[gap.name]
+    assert not called_here(gap, lambda rank, n: tuple(0.1 * chunk * 10 for chunk in answer(rank, n)))
+    assert called_here(gap, lambda rank, n: None)
+
+
+def own_first(own):
+    return GATHER(own).roll(-dist.get_rank(), 0)
+
+
+def by_a_collective(own):
+    held = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(held, own)
+    return torch.stack(held)
+
+
+def all_at_once(own):
+    """Sends its tensor to every other rank, not only to its neighbor."""
+    rank, n = dist.get_rank(), dist.get_world_size()
+    held = [own.clone() for _ in range(n)]
+    works = [dist.isend(own, (rank + k) % n) for k in range(1, n)]
+    for k in range(1, n):
+        dist.recv(held[(rank - k) % n], (rank - k) % n)
+    for work in works:
+        work.wait()
+    return torch.stack(held)
+
+
+def mean_of_means(losses):
+    mean = losses.mean()
+    dist.all_reduce(mean)
+    return mean / dist.get_world_size()
+
+
+def summed(losses):
+    total = losses.sum()
+    dist.all_reduce(total)
+    return total
+
+
+def in_two_messages(losses):
+    total, count = losses.sum(), torch.tensor(float(len(losses)), dtype=losses.dtype)
+    dist.all_reduce(total)
+    dist.all_reduce(count)
+    return total / count
+
+
+def of_the_sum(weights, gradient, lr):
+    return STEP(weights, gradient, lr * dist.get_world_size())
+
+
+def as_data_parallel(weights, gradient, lr):
+    total = gradient.clone()
+    dist.all_reduce(total)
+    return weights - lr * total / dist.get_world_size()
+
+
+def reduced_everywhere(weights, gradient, lr):
+    stepped = as_data_parallel(weights, gradient, lr)
+    n, rank = dist.get_world_size(), dist.get_rank()
+    dist.all_gather(list(stepped.chunk(n)), stepped.chunk(n)[rank].clone())
+    return stepped
+
+
+ON_RANKS = [  # (gap, wrong answer, what its report says)
+    ("ring_all_gather", own_first, "at 2 ranks: rank 1: element .* Row i is the tensor of rank i"),
+    ("ring_all_gather", by_a_collective, "rank 0 called all_gather"),
+    ("ring_all_gather", all_at_once, r"at 4 ranks: rank 0 sent to ranks 1, 2, 3; expected 1 .* right neighbor only"),
+    ("global_mean", mean_of_means, "at 2 ranks, counts .3, 7.: every rank returned the mean of the ranks' means"),
+    ("global_mean", summed, "returned the sum all_reduce sums; how many samples"),
+    ("global_mean", in_two_messages, "called all_reduce, all_reduce; expected all_reduce Two numbers fit"),
+    ("sharded_step", of_the_sum, "at 2 ranks: every rank returned the step of the summed gradients .* divide by"),
+    ("sharded_step", as_data_parallel, "rank 0 called all_reduce; expected reduce_scatter, all_gather"),
+    ("sharded_step", reduced_everywhere, "called all_reduce, all_gather; expected .* half an all-reduce"),
+]
+
+
+@pytest.mark.parametrize(("name", "fn", "said"), ON_RANKS, ids=lambda value: getattr(value, "__name__", ""))
+def test_wrong_answer_on_ranks_is_told_what_is_wrong(name, fn, said):
+    report = check(name, fn)
+    assert not report.passed
+    assert re.search(said, " ".join(repr(report).split())), repr(report)
