@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "chapters": ["progress_table"],
-        "checks": ["check", "hint"],
+        "checks": ["case", "check", "hint"],
         "listing": ["show"],
         "questions": ["ask"],
         "quizzes": ["predict", "quiz"],
