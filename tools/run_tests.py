@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from coverage import Coverage
 
+from parallel_lab.course.progress import VARIABLE
 from tools.budgets import COVERED_PERCENT, TECHNIQUES, exercises, notebooks, over, table
 from tools.in_ranks.sitecustomize import FOLDER, ROOMS
 
@@ -121,13 +122,15 @@ def only(names: Sequence[str]) -> list[Stage]:
 
 def run(stage: Stage, report: Path) -> int:
     """Runs a stage with its output passed through; returns its exit code."""
-    environment = dict(os.environ)
+    # Two workers use two cores; the models of tests are so small that more threads would wait longer than they compute.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each rank would compile the techniques anew
     if stage.command:
         line = [str(BIN / stage.command[0]), *stage.command[1:]]
     else:
         line = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "tools.measure"]
         line += [f"--spent={report.with_suffix('.json')}", f"--junitxml={report}", *stage.pytest]
+        environment[VARIABLE] = str(REPORTS / "learner" / "progress.json")  # what notebooks record is not his
         if stage.name in ("ranks", "rooms"):
             measured = (str(ROOT / "parallel_lab" / room) for room in TECHNIQUES)
             environment |= {FOLDER: str(LINES), ROOMS: os.pathsep.join(measured)}
