@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from parallel_lab.course import page
+from parallel_lab.course.anchors import proof
 from parallel_lab.course.typed import named
 
 FOLDER = files("parallel_lab.course").joinpath("questions")
@@ -62,10 +63,10 @@ class Card(page.Shown):
         for heading, text in self.sections.items():
             title, lang = SECTIONS.get(heading, (heading, ""))
             parts.append(page.folded(title, page.markdown(text), lang))
-        foot = f"{kind}. Its answer is not written yet: chapter {q.chapter} will give it."
+        foot = page.paragraph(f"{kind}. Its answer is not written yet: chapter {q.chapter} will give it.", "small")
         if self.sections:
-            foot = f"{kind}. Chapter {q.chapter}; shown by the cell {self.evidence}."
-        return page.Page(f"{kind} {q.id}", [*parts, page.Part("", ""), page.paragraph(foot, "small")])
+            foot = proof(f"{kind}. Chapter {q.chapter}; shown", self.evidence)
+        return page.Page(f"{kind} {q.id}", [*parts, page.Part("", ""), foot])
 
 
 @cache

@@ -100,17 +100,20 @@ class Timeline {
     this.change(clamped(from.start + share * span, span, this.whole));
   }
 
-  // Zooms about `time`, by default the selected box where it is in view, otherwise the middle.
+  // Zooms about `time`, which stays where it is on the page, or comes to the middle where it was not in view.
   zoom(factor, time = this.middle()) {
     const { start, end } = this.view;
     const span = Math.min(this.whole, Math.max(this.whole * NARROWEST, (end - start) * factor));
-    this.change(clamped(time - ((time - start) / (end - start)) * span, span, this.whole));
+    const share = (time - start) / (end - start);
+    this.change(clamped(time - (share >= 0 && share <= 1 ? share : 0.5) * span, span, this.whole));
   }
 
+  // The middle of the selected box; of the view where nothing is selected, or the box is all that one sees.
   middle() {
     const { start, end, selected } = this.view;
-    const time = this.data.boxes[selected]?.[3];
-    return time >= start && time <= end ? time : (start + end) / 2;
+    const box = this.data.boxes[selected];
+    if (!box || (box[3] <= start && box[3] + box[4] >= end)) return (start + end) / 2;
+    return box[3] + box[4] / 2;
   }
 
   select(i) {
