@@ -108,12 +108,13 @@ class Timeline {
     this.change(clamped(time - (share >= 0 && share <= 1 ? share : 0.5) * span, span, this.whole));
   }
 
-  // The middle of the selected box; of the view where nothing is selected, or the box is all that one sees.
+  // The middle of the selected box; of the view where nothing is selected, or where one sees only a part of the box.
   middle() {
     const { start, end, selected } = this.view;
-    const box = this.data.boxes[selected];
-    if (!box || (box[3] <= start && box[3] + box[4] >= end)) return (start + end) / 2;
-    return box[3] + box[4] / 2;
+    const [, , , from, took] = this.data.boxes[selected] ?? [0, 0, 0, start, end - start];
+    const time = from + took / 2;
+    const inside = (time < start || time > end) && from <= start && from + took >= end;
+    return inside ? (start + end) / 2 : time;
   }
 
   select(i) {
