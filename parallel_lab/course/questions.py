@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from parallel_lab.course import forms, page, progress
+from parallel_lab.course.anchors import proof
 from parallel_lab.course.typed import named
 
 FOLDER = files("parallel_lab.course").joinpath("questions")
@@ -84,10 +85,9 @@ class Card(page.Shown):
 
     def _foot(self) -> page.Part:
         kind, chapter = KINDS[self.question.kind], self.question.chapter
-        foot = f"{kind}. Its answer is not written yet: chapter {chapter} will give it."
         if self.sections:
-            foot = f"{kind}. Chapter {chapter}; shown by the cell {self.evidence}."
-        return page.paragraph(foot, "small")
+            return proof(f"{kind}. Chapter {chapter}; shown", self.evidence)
+        return page.paragraph(f"{kind}. Its answer is not written yet: chapter {chapter} will give it.", "small")
 
     def form(self) -> Any:
         """The question alone; a button brings the answer, and then three in which one grades the own answer."""

@@ -158,7 +158,8 @@ def _error(watch: Watch, timeout_s: float, still_s: float) -> LaunchError | None
 def _run(watch: Watch, output: list[str]) -> Run:
     done = [peer.done for peer in watch.peers]
     traces = [each["trace"] for each in done if each]
-    spans = tuple(span for trace in traces for span in trace.spans)
+    place = functools.cache(report.place)
+    spans = tuple(s._replace(line=place(s.line)) if s.line else s for trace in traces for s in trace.spans)
     samples = tuple(sample for trace in traces for sample in trace.memory)
     trace = Trace(len(done), spans, samples, left_out=sum(trace.left_out for trace in traces))
     results = [pickle.loads(each["result"]) if each else None for each in done]

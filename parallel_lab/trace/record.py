@@ -134,12 +134,17 @@ class Recorder:
         if index in self._marks:
             self._marks[index].append(self.stopwatch.mark())
         end_s = self.now() if end_s is None else end_s - self.began_s
-        self.spans[index] = self.spans[index]._replace(end_s=end_s, wait_s=wait_s)
+        self.spans[index] = self.spans[index]._replace(end_s=end_s)
+        self.waited(index, wait_s)
 
     def waited(self, index: int, wait_s: float) -> None:
-        """Notes how long the rank's thread waited for a span that is closed already."""
+        """Notes how long the rank's thread waited for a span that is closed already.
+
+        A busy machine wakes a thread some time after what it waited for is there. That time is not the span's.
+        """
         if index != NOT_KEPT:
-            self.spans[index] = self.spans[index]._replace(wait_s=wait_s)
+            s = self.spans[index]
+            self.spans[index] = s._replace(wait_s=min(wait_s, s.end_s - s.start_s))
 
     def sample(self, held_bytes: int, kind: str = "all") -> None:
         """Notes that this rank now holds `held_bytes` of `kind`."""

@@ -33,9 +33,9 @@ class Span(NamedTuple):
     bytes: int = 0  # the payload of the call, sent or received
     sent_bytes: int = 0  # what left this rank because of it
     sent_messages: int = 0
-    wait_s: float = 0.0  # how long the rank's own thread stood still for it
+    wait_s: float = 0.0  # how long of it the rank's own thread stood still
     group: str = ""  # the name of the process group; empty for the default group
-    line: str = ""  # the learner's line that asked for it, `file:number`
+    line: str = ""  # the learner's line that asked for it: `In[3], line 16` in a run's trace, `file:number` on the rank
     axis: str = ""
     phase: str = ""
     round: int = 0

@@ -100,17 +100,21 @@ class Timeline {
     this.change(clamped(from.start + share * span, span, this.whole));
   }
 
-  // Zooms about `time`, by default the selected box where it is in view, otherwise the middle.
+  // Zooms about `time`, which stays where it is on the page, or comes to the middle where it was not in view.
   zoom(factor, time = this.middle()) {
     const { start, end } = this.view;
     const span = Math.min(this.whole, Math.max(this.whole * NARROWEST, (end - start) * factor));
-    this.change(clamped(time - ((time - start) / (end - start)) * span, span, this.whole));
+    const share = (time - start) / (end - start);
+    this.change(clamped(time - (share >= 0 && share <= 1 ? share : 0.5) * span, span, this.whole));
   }
 
+  // The middle of the selected box; of the view where nothing is selected, or where one sees only a part of the box.
   middle() {
     const { start, end, selected } = this.view;
-    const time = this.data.boxes[selected]?.[3];
-    return time >= start && time <= end ? time : (start + end) / 2;
+    const [, , , from, took] = this.data.boxes[selected] ?? [0, 0, 0, start, end - start];
+    const time = from + took / 2;
+    const inside = (time < start || time > end) && from <= start && from + took >= end;
+    return inside ? (start + end) / 2 : time;
   }
 
   select(i) {

@@ -10,9 +10,10 @@ import traitlets
 
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
+from parallel_lab.view.drawing import FOLDED
 from parallel_lab.view.layout import Box, Layout, counted_kinds, lane_name, lay_out
 from parallel_lab.view.style import looks, order
-from parallel_lab.view.text import summary
+from parallel_lab.view.text import WORDS, summary
 
 MOST_BOXES = 20_000
 _MOST_LEVELS = 2_000
@@ -43,7 +44,7 @@ class Canvas(anywidget.AnyWidget):
         return "An interactive timeline: run this cell in JupyterLab to zoom and pan."
 
 
-def payload(trace: Trace, slots: bool, label: str) -> dict:
+def payload(trace: Trace, slots: bool, label: str, title: str = "") -> dict:
     """What the browser needs to draw `trace`, compact enough to be sent as JSON.
 
     `boxes` holds rows of (rank, lane, row, start_s, duration_s, kind, part, mb, peer, bytes, wait_s, line, count). In
@@ -60,6 +61,9 @@ def payload(trace: Trace, slots: bool, label: str) -> dict:
     index = {name: {value: i for i, value in enumerate(values)} for name, values in lists.items()}
     return {
         "label": label,
+        "title": title,
+        "folded": FOLDED,
+        "words": WORDS,
         "text": summary(trace, times=True) if not slots else label,
         "ranks": layout.ranks,
         "duration_s": layout.duration_s,

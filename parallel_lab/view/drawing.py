@@ -4,6 +4,9 @@ In a notebook two outputs appear: the image (`image/png`, which survives the com
 shows notebooks), then the summary. The alternative text stands in the image's metadata, for readers that honor it, and
 inside the PNG. JupyterLab (4.6) and the pages that nbconvert makes draw `image/png` without it, so the summary carries
 a line of script that hands it on; where scripts do not run, the summary still follows the image.
+
+In a cell the summary is folded, and scrolls in a narrow window. A picture has a white ground, which reads everywhere;
+where the page is JupyterLab's dark theme, a line of style turns light into dark and keeps the hues.
 """
 
 import base64
@@ -31,7 +34,13 @@ WIDTH_IN = 9.0  # of a picture with several panels
 DPI = 144  # drawn at one and a half times the size at which it is shown, for dense screens
 _CSS_DPI = 96
 _COLORS = 40
-_TEXT_STYLE = "margin: 0; font-family: var(--jp-code-font-family, monospace)"  # columns must line up everywhere
+FOLDED = "The numbers in text"  # what opens the summary
+_TEXT_STYLE = "margin: 0; white-space: pre; overflow-x: auto; font-family: var(--jp-code-font-family, monospace)"
+# White becomes #111111, JupyterLab's ground. The picture is the output before the numbers.
+_DARK_STYLE = (
+    '[data-jp-theme-light="false"] .jp-OutputArea-child:has(+ .jp-OutputArea-child .plab-numbers) img '
+    "{filter: invert(0.933) hue-rotate(180deg)}"
+)
 _LABEL_IMAGE = (
     "{const me=document.currentScript,"
     "image=me?.closest('.jp-OutputArea-child')?.previousElementSibling?.querySelector('img');"
@@ -40,12 +49,17 @@ _LABEL_IMAGE = (
 
 
 class Drawing:
-    """A picture, what it shows in words (`alt`), and its numbers (`text`), which stand below the image."""
+    """A picture, what it shows in words (`alt`), and its numbers (`text`), which stand below the image.
 
-    def __init__(self, figure: Figure, title: str | None, shown: str, text: str) -> None:
+    `words` explain what the numbers are called, where that needs it.
+    """
+
+    def __init__(self, figure: Figure, title: str | None, shown: str, text: str, words: str = "") -> None:
         self.figure = figure
+        self.title = title
         self.alt = f"{title}. {shown}" if title else shown
         self.text = text
+        self.words = words
 
     @cached_property
     def png(self) -> bytes:
@@ -73,9 +87,15 @@ class Drawing:
         # Some readers look for `alt` under the mime type, others beside it.
         metadata = {"alt": self.alt, "image/png": {"alt": self.alt, "width": width, "height": height}}
         display(data, metadata=metadata, raw=True)
+        display({"text/html": self._numbers(), "text/plain": self.text}, raw=True)
+
+    def _numbers(self) -> str:
+        """The text below the image, folded, with what belongs to the image: its alternative text, its look in dark."""
         script = f'<script data-alt="{escape(self.alt)}">{_LABEL_IMAGE}</script>'
-        html = f'<pre style="{_TEXT_STYLE}">{escape(self.text)}</pre>{script}'
-        display({"text/html": html, "text/plain": self.text}, raw=True)
+        inside = f'<pre style="{_TEXT_STYLE}">{escape(self.text)}</pre>'
+        inside += f"<p>{escape(self.words)}</p>" if self.words else ""
+        folded = f'<details class="plab-numbers"><summary>{FOLDED}</summary>{inside}</details>'
+        return f"<style>{_DARK_STYLE}</style>{folded}{script}"
 
 
 def _with_palette(image: np.ndarray) -> Image.Image:

@@ -15,12 +15,17 @@ function build(el, data) {
   const root = element("div", "plab-timeline", el, {
     tabindex: "0", role: "application", "aria-label": `${data.label} ${HELP}`, "aria-roledescription": "timeline",
   });
-  const canvas = element("canvas", "plab-timeline-canvas", root, { "aria-hidden": "true" });
-  const tip = element("div", "plab-timeline-tip", root, { "aria-hidden": "true" });
+  if (data.title) element("div", "plab-timeline-title", root, { "aria-hidden": "true" }).textContent = data.title;
+  const picture = element("div", "plab-timeline-picture", root);
+  const canvas = element("canvas", "plab-timeline-canvas", picture, { "aria-hidden": "true" });
+  const tip = element("div", "plab-timeline-tip", picture, { "aria-hidden": "true" });
   const legend = element("div", "plab-timeline-legend", root, { "aria-hidden": "true" });
   const live = element("div", "plab-timeline-live", root, { "aria-live": "polite", role: "status" });
   element("div", "plab-timeline-help", root, { "aria-hidden": "true" }).textContent = HELP;
-  element("pre", "plab-timeline-text", root).textContent = data.text;
+  const numbers = element("details", "plab-timeline-numbers", root);
+  element("summary", "", numbers).textContent = data.folded;
+  element("pre", "plab-timeline-text", numbers).textContent = data.text;
+  element("p", "plab-timeline-words", numbers).textContent = data.words;
   return { root, canvas, tip, legend, live };
 }
 

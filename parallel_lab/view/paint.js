@@ -48,9 +48,9 @@ function hatch(ctx, kind, ratio) {
   return pattern || kind.color;
 }
 
-// A round number of seconds (or slots) between ticks, for some eight of them.
-function tickStep(span, whole) {
-  const rough = span / 8 || 1;
+// A round number of seconds (or slots) between ticks, for some eight of them, or fewer where the page is narrow.
+function tickStep(span, whole, width) {
+  const rough = span / Math.max(2, Math.min(8, width / 80)) || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((m) => m * power >= rough) * power;
   return whole ? Math.max(1, step) : step;
@@ -143,7 +143,7 @@ function paintMemory(ctx, scene, data, view, ink) {
 }
 
 function paintAxis(ctx, scene, data, view, ink) {
-  const step = tickStep(view.end - view.start, data.slots);
+  const step = tickStep(view.end - view.start, data.slots, scene.width - LEFT - RIGHT);
   const y = scene.height - AXIS + 2;
   ctx.fillStyle = ctx.strokeStyle = ink;
   ctx.font = "10.5px sans-serif";

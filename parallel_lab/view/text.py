@@ -10,6 +10,11 @@ from parallel_lab.trace.units import format_bytes, format_seconds, format_share
 from parallel_lab.view.layout import trace_of
 from parallel_lab.view.style import order, shorten
 
+WORDS = (
+    "busy: the share of the time shown in which the rank computed. "
+    "overlap: how long it computed and communicated at the same time. "
+    "bubble: the share of the time of all ranks in which nothing was computed."
+)
 _MOST_KINDS = 6
 _FOLD_ABOVE = 8  # with more ranks, neighbors that have the same numbers share a line
 

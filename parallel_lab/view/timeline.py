@@ -24,7 +24,7 @@ from parallel_lab.view.chrome import save_chrome
 from parallel_lab.view.drawing import WIDTH_IN, Drawing, legend_below, swatches
 from parallel_lab.view.layout import Box, Layout, band_names, lane_name, lay_out, trace_of
 from parallel_lab.view.style import BAND, FAINT, INK, looks, order, settings, shorten
-from parallel_lab.view.text import alt_text, summary
+from parallel_lab.view.text import WORDS, alt_text, summary
 
 _COLUMNS_PER_IN = 96
 _LEFT, _RIGHT, _RIGHT_MEMORY = 1.35, 0.2, 0.8
@@ -53,11 +53,12 @@ class Timeline(Drawing):
         self.trace, self.slots = trace_of(source)  # for a plan, its ops in unit slots
         figure = _figure(self.trace, self.slots, title, band_names(self.trace, names))
         shown = alt_text(self.trace, self.trace.simulated, self.slots)
-        super().__init__(figure, title, shown, summary(source, names=names))
+        words = WORDS if self.trace.simulated else ""  # measured times stand in the canvas alone
+        super().__init__(figure, title, shown, summary(source, names=names), words)
 
     def interactive(self) -> Canvas:
         """A canvas to zoom and pan with mouse or keyboard, with a tooltip for each span."""
-        return Canvas(data=payload(self.trace, self.slots, self.alt))
+        return Canvas(data=payload(self.trace, self.slots, self.alt, self.title or ""))
 
     def chrome(self, path: str | Path) -> None:
         """Writes a trace file that Perfetto and chrome://tracing open; a slot of a plan becomes a second."""

@@ -76,7 +76,7 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    data = payload(small(), slots=False, label="two ranks")
+    data = payload(small(), slots=False, label="two ranks", title="Two ranks send")
     state = {"data": data, "start_s": 0.0, "end_s": data["duration_s"], "selected": -1}
     opened = browser.new_page(viewport={"width": 900, "height": 600})
     errors = []
@@ -112,6 +112,36 @@ def test_keys_zoom_pan_and_reset(page):
     assert view(page)[:2] == pytest.approx((0.0, 4.0))
     press(page, "+", "+", "Home")
     assert view(page)[:2] == (0.0, 4.0)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("shown", [0.5, 2.25, 3.5])
+def test_plus_keeps_the_selected_span_in_view(page, shown):
+    times = page.evaluate("state.data.boxes.map(box => [box[0], box[3], box[4]])")
+    chosen = next(i for i, (rank, start, took) in enumerate(times) if rank == 0 and start + took / 2 == shown)
+    page.evaluate(f"fromPython('selected', {chosen})")
+    press(page, "+", "+", "+", "+")
+    start, end, *_ = view(page)
+    assert start <= shown <= end and end - start == pytest.approx(0.25)
+
+
+@pytest.mark.browser
+def test_plus_comes_back_to_a_selected_span_that_has_left_the_view(page):
+    press(page, "Shift+ArrowRight", "+", "+", *["ArrowRight"] * 30, "+")
+    start, end, *_ = view(page)
+    assert start <= 0.5 <= end
+
+
+@pytest.mark.browser
+def test_it_has_a_title_and_explains_its_words(page):
+    assert page.locator(".plab-timeline-title").inner_text() == "Two ranks send"
+    numbers = page.locator(".plab-timeline-numbers")
+    assert not numbers.locator("pre").is_visible()
+    numbers.locator("summary").click()
+    said = numbers.inner_text()
+    assert "bubble" in numbers.locator("pre").inner_text()
+    for word in ("busy:", "overlap:", "bubble:"):
+        assert word in said
 
 
 @pytest.mark.browser

@@ -16,6 +16,7 @@ from parallel_lab.plan import Op, Plan
 from parallel_lab.trace import Sample, Span, Trace
 from parallel_lab.view import draw
 from parallel_lab.view import drawing as view_drawing
+from parallel_lab.view.drawing import FOLDED
 from parallel_lab.view.style import KINDS, Look, looks
 
 
@@ -116,6 +117,8 @@ def test_a_notebook_shows_the_picture_with_its_alternative_text_and_then_the_sum
     assert metadata["image/png"]["alt"] == drawing.alt == metadata["alt"]
     assert drawing.alt.startswith("Two stages. Timeline: 2 ranks, 8 steps")
     assert text["text/plain"] == drawing.text and escape(drawing.alt) in text["text/html"]
+    assert f"<summary>{FOLDED}</summary>" in text["text/html"] and escape(drawing.text) in text["text/html"]
+    assert "bubble: the share" in text["text/html"]
 
 
 def test_what_a_notebook_compares_holds_no_measured_time():

@@ -54,10 +54,15 @@ def places(text: str) -> str:
 
     def readable(match: re.Match) -> str:
         source = linecache.getline(match[1], int(match[2])).strip()
-        place = f"{_file(match[1])}, line {match[2]}"
-        return f"{place}: `{source}`" if source else place
+        return f"{place(match[0])}: `{source}`" if source else place(match[0])
 
     return _PLACE.sub(readable, text)
+
+
+def place(line: str) -> str:
+    """`file:number` as a reader knows it: `In[3], line 16`, `train.py, line 16`; empty where it is."""
+    file, _, number = line.rpartition(":")
+    return f"{_file(file)}, line {number}" if file else line
 
 
 def _file(path: str) -> str:
