@@ -14,7 +14,7 @@ from . import (
     trace,
     view,
 )
-from .course import ask, check, hint, quiz, show
+from .course import ask, case, check, hint, quiz, show
 from .runtime import Deadlock, Delay, Drop, Kill, LaunchError, Link, Mismatch, RankFailed, Run, launch, seed_for
 from .trace import progress, span
 from .view import draw
@@ -32,6 +32,7 @@ __all__ = [
     "RankFailed",
     "Run",
     "ask",
+    "case",
     "check",
     "collectives",
     "course",

@@ -8,7 +8,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "checks": ["check", "hint"],
+        "checks": ["case", "check", "hint"],
         "listing": ["show"],
         "progress": ["progress_table"],
         "questions": ["ask"],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from parallel_lab.course import page, progress
 from parallel_lab.course.questions import index
+from parallel_lab.grading.exercise import Exercise
 from parallel_lab.grading.exercises import EXERCISES
 
 TITLES = {
@@ -50,3 +51,16 @@ def chapter_map(folder: Path | None = None) -> page.Page:
         plain.append([f"{number} {title}{'' if number in written else ' (to come)'}", *counts])
     part = page.Part(page.markdown("\n".join(linked)).html, page.table(HEAD, plain).text)
     return page.Page("The chapters", [part])
+
+
+def next_exercise(after: str) -> Exercise | None:
+    """The first exercise behind the one called `after`, and then before it, that is not solved; None if all are."""
+    entries, names = progress.read()["exercises"], list(EXERCISES)
+    start = names.index(after) + 1 if after in names else 0
+    todo = (name for name in names[start:] + names[:start] if entries.get(name, {}).get("best", 0) < 1)
+    return next((EXERCISES[name] for name in todo), None)
+
+
+def link_to(exercise: Exercise) -> str:
+    """Where an exercise is, as notebooks link to it."""
+    return f"../exercises/{exercise.notebook}.ipynb"

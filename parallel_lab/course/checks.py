@@ -8,17 +8,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from parallel_lab.course import page, progress
+from parallel_lab.course import cells, chapters, page, progress
+from parallel_lab.course.solutions import solution_of
 from parallel_lab.course.typed import named
 from parallel_lab.grading.exercise import Check, Exercise
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.grading.lab import Lab, NotStarted, Outcome, Stuck, Wrong
 from parallel_lab.grading.references import reference_in
+from parallel_lab.grading.trial import Trial, case_of
+from parallel_lab.runtime.kernel.output import on_a_terminal
+from parallel_lab.trace import Trace
 from parallel_lab.view import Timeline, draw
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
-PRINTED = 500  # characters of what a rank printed
+PRINTED = 20  # lines that a rank printed last
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_RUN: "–"}
+
+
+cells.listen()
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,10 @@ class Verdict:
     state: str  # `passed`, `failed` or `not run`
     seen: str = ""  # what was expected and what was seen, at which world size; empty when passed
     advice: str = ""  # where to look next; empty when passed
-    run: Outcome | None = None  # the failing run: its inputs, results, trace, and what its ranks printed
+    trial: Trial | None = None  # the case that failed, to run again
+    run: Outcome | None = None  # the failing run, if its ranks came to an end
+    printed: Sequence[str] = ()  # what each rank printed in it, or in the last one if none failed
+    reason: str = ""  # the same for the same mistake
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,16 +49,18 @@ class Report(page.Shown):
     exercise: Exercise
     verdicts: Sequence[Verdict] = ()  # one a test; empty when the exercise was not started
     said: str = ""  # what else the learner must know: not started, not a function, progress not saved
+    graded: str = ""  # the cell that was graded, and when it ran
+    step: int | None = None  # up to which step of the exercise it was checked; None for all of it
 
     @property
     def passed(self) -> bool:
         """Whether every test passed, and there was one."""
-        return self.score == 1
+        return bool(self.verdicts) and self._count == len(self.verdicts)
 
     @property
     def score(self) -> float:
-        """The share of tests that passed, from 0 to 1."""
-        return self._count / len(self.verdicts) if self.verdicts else 0.0
+        """The share of the exercise's tests that passed, from 0 to 1; later steps than the one checked have not."""
+        return self._count / len(self.exercise.tests)
 
     @property
     def _count(self) -> int:
@@ -60,63 +72,149 @@ class Report(page.Shown):
         if not self.verdicts:
             return f"{self.exercise.name}: not started"
         result = "solved" if self.passed else "not yet"
-        return f"{self.exercise.name}: {result}, {self._count} of {len(self.verdicts)} tests passed"
+        step = f", step {self.step} of {len(self.exercise.steps)}" if self.step else ""
+        return f"{self.exercise.name}{step}: {result}, {self._count} of {len(self.verdicts)} tests passed"
+
+    @property
+    def failed(self) -> Verdict | None:
+        """The first test that failed on a case: its `trial`, `run` and what was `printed`."""
+        return next((v for v in self.verdicts if v.trial and v.state == FAILED), None)
 
     @property
     def run(self) -> Outcome | None:
-        """The first run that failed, to look into: `inputs`, `results`, `trace`, `printed` by rank."""
-        return next((v.run for v in self.verdicts if v.run), None)
+        """The run that failed first, to look into: `inputs`, `results`, `trace`; None if its ranks came to no end."""
+        return self.failed.run if self.failed else None
 
-    def draw(self) -> Timeline:
-        """The first run that failed, over time.
+    def draw(self, reference: bool = False) -> Timeline:
+        """The first run that failed, over time; with `reference`, the reference solution's run of the same case below.
 
         Raises:
             ValueError: there is none: no test failed, or the ranks came to no end.
+            FileNotFoundError: the reference solution is not at hand.
         """
-        if self.run is None:
+        failed = self.failed
+        if failed is None or failed.trial is None:
             raise ValueError("there is no failed run to draw")
-        return draw(self.run.trace)
+        yours = failed.run.trace if failed.run else None
+        title = f"{self.exercise.name} {failed.trial.case.at}"
+        if not reference:
+            if yours is None:
+                raise ValueError(
+                    "the ranks came to no end: nothing was recorded. draw(reference=True) draws a right run"
+                )
+            return draw(yours, title=title)
+        right = failed.trial.run(solution_of(self.exercise), echo=False).trace
+        if yours is None:
+            return draw(right, title=f"{title}: the reference (your ranks came to no end)")
+        names = [f"{whose} {rank}" for whose in ("yours", "ref.") for rank in range(right.ranks)]
+        return draw(_one_above_the_other(yours, right), title=f"{title}: yours, and the reference below", names=names)
 
     def hint(self) -> page.Page:
         """The next hint; hints ask rather than tell, and come one at a time."""
         return hint(self.exercise.name)
 
     def as_page(self) -> page.Page:
-        """The headline, each test, and what to do next."""
+        """The headline, each test with its details, what was printed, and what to do next."""
         parts = [page.paragraph(self.headline, "head")]
-        for v in self.verdicts:
-            parts.append(page.paragraph(f"{MARKS[v.state]} {v.state}: {v.title}", indent=2))
-            first, _, rest = v.seen.partition("\n")
-            parts += [page.paragraph(first, indent=6)] if first else []
-            parts += [page.paragraph(rest, indent=6, tag="pre")] if rest else []
-            parts += [page.paragraph(text, "small", indent=6) for text in (v.advice, *self._again(v.run)) if text]
-        parts += [page.paragraph(self.said)] if self.said else []
+        parts += [page.paragraph(f"Graded: {self.graded}.", "small")] if self.graded and self.verdicts else []
+        parts += map(_test, self.verdicts)
+        parts += [*self._printed(), *([page.paragraph(self.said)] if self.said else [])]
         look = "good" if self.passed else "bad" if self.verdicts else "note"
-        return page.Page(self.headline, [*parts, *map(page.markdown, self._closing())], look)
+        return page.Page(self.headline, [*parts, *map(page.markdown, self._closing()), *self._next()], look)
+
+    def _printed(self) -> list[page.Part]:
+        """The last lines that each rank printed in the first failing run; those of the last one, folded, after a pass."""
+        shown = self.failed or next((v for v in reversed(self.verdicts) if v.printed), None)
+        lines = [
+            f"[rank {rank}] {line}" for rank, text in enumerate(shown.printed if shown else ()) for line in _last(text)
+        ]
+        if not lines or shown is None or shown.trial is None:
+            return []
+        said, text = f"Printed {shown.trial.case.at}, the last {PRINTED} lines of each rank:", "\n".join(lines)
+        inside = page.paragraph(text, tag="pre")
+        return [page.folded(said, inside)] if self.passed else [page.paragraph(said), inside]
+
+    def _next(self) -> list[page.Part]:
+        """After a pass, the next exercise as a link."""
+        comes = chapters.next_exercise(after=self.exercise.name) if self.score == 1 else None
+        if comes is None:
+            return []
+        words = f"{comes.name}: {comes.title} ({comes.level}, {comes.minutes} min)"
+        link = page.markdown(f"Next: [{words}]({chapters.link_to(comes)})").html
+        return [page.Part(link, f"Next: {words}")]
 
     def _closing(self) -> list[str]:
-        if self.passed:
+        if self.score == 1:
             solution = f"The reference solution: `{self.exercise.solution}`."
             return [self.exercise.solution_note, solution]
-        return [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts else []
+        hint = [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts and not self.passed else []
+        return [*self._next_step(), *hint]
 
-    def _again(self, run: Outcome | None) -> list[str]:
-        """What the ranks of the failing run printed, and the call that repeats it."""
-        if run is None:
-            return []
-        printed = [f"rank {r} printed: {text.strip()[:PRINTED]}" for r, text in enumerate(run.printed) if text.strip()]
-        name = self.exercise.name
-        return [*printed, f'The same case again: check("{name}", {name}, seeds={run.seeds}).draw()']
+    def _next_step(self) -> list[str]:
+        """The first step with a test that did not pass, or was not run: what stands then, and how to check it."""
+        name, steps = self.exercise.name, self.exercise.steps
+        done = next((place for place, v in enumerate(self.verdicts) if v.state != PASSED), len(self.verdicts))
+        for number, step in enumerate(steps, 1):
+            if done < step.tests:
+                call = f'`check("{name}", {name}, step={number})`'
+                return [f"Next is step {number} of {len(steps)}: {step.title} ({step.minutes} minutes, {call})."]
+        return []
 
 
-def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = True) -> Report:
-    """Grades `fn` as the answer to exercise `name` and records the result in the learner's progress.
+def _test(verdict: Verdict) -> page.Part:
+    """A test: its title, and below it and smaller what was seen, where to look, and how to have the case again."""
+    first, _, rest = verdict.seen.partition("\n")
+    parts = [page.paragraph(f"{MARKS[verdict.state]} {verdict.state}: {verdict.title}", indent=2)]
+    parts += [page.paragraph(first, indent=6)] if first else []
+    parts += [page.paragraph(rest, indent=6, tag="pre")] if rest else []
+    parts += [page.paragraph(verdict.advice, indent=6)] if verdict.advice else []
+    if verdict.trial and verdict.state == FAILED:
+        parts.append(page.paragraph(f"The case: {verdict.trial.words}.", "small", indent=6))
+        parts.append(page.paragraph(f"To look into it: {verdict.trial.call}", "small", indent=6))
+    html = "\n".join(part.html for part in parts)
+    return page.Part(f'<div class="plab-test">\n{html}\n</div>', "\n".join(part.text or "" for part in parts))
 
-    Without `fn`, or with a stub, the report says that the exercise was not started. `seeds` repeat an earlier check
-    with the same inputs; its report names them.
+
+def _last(text: str) -> list[str]:
+    """The last lines that a rank printed."""
+    lines = on_a_terminal(text.rstrip("\n")) if text.strip() else []
+    return [f"... ({len(lines) - PRINTED} lines before)", *lines[-PRINTED:]] if len(lines) > PRINTED else lines
+
+
+def _one_above_the_other(first: Trace, second: Trace) -> Trace:
+    """One trace in which the ranks of `second` follow those of `first`, both from time 0."""
+    spans = []
+    for trace, above in ((first, 0), (second, first.ranks)):
+        start_s = min((s.start_s for s in trace.spans), default=0.0)
+        for s in trace.spans:
+            peer = s.peer + above if s.peer >= 0 else s.peer
+            times = {"start_s": s.start_s - start_s, "end_s": s.end_s - start_s}
+            spans.append(s._replace(rank=s.rank + above, peer=peer, **times))
+    return Trace(first.ranks + second.ranks, tuple(spans))
+
+
+def case(name: str, *, ranks: int, seed: int, **settings: Any) -> Trial:
+    """A case of exercise `name`: its `inputs` and what is `expected`, by rank; and `run(fn)` runs an answer on it.
+
+    A report names the call for each case that failed. `run` shows what the ranks print and gives what `launch` does, so
+    `draw(case(...).run(fn))` draws it. Other ranks, seeds and `settings`, such as `shape`, make cases of one's own.
 
     Raises:
         UnknownName: there is no exercise `name`.
+    """
+    exercise = named("exercise", name, EXERCISES)
+    return Trial(exercise, case_of(exercise, ranks, settings), seed)
+
+
+def check(name: str, fn: Any = None, step: int | None = None, *, seed: int | None = None, save: bool = True) -> Report:
+    """Grades `fn` as the answer to exercise `name` and records the result in the learner's progress.
+
+    Without `fn`, or with a stub, the report says that the exercise was not started. With `step`, only the tests of the
+    exercise's steps up to this one run. `seed` repeats an earlier check with the same inputs; its report names it.
+
+    Raises:
+        UnknownName: there is no exercise `name`.
+        ValueError: the exercise has no such `step`.
     """
     exercise = named("exercise", name, EXERCISES)
     if fn is None:
@@ -125,21 +223,26 @@ def check(name: str, fn: Any = None, *, seeds: Sequence[int] = (), save: bool = 
         kind = type(fn).__name__
         said = f"check wants the function itself, and got {kind}: write check({name!r}, {name}), without ()."
         return Report(exercise, said=said)
-    return grade(exercise, fn, seeds, save)
+    return grade(exercise, fn, seed, save, step)
 
 
-def grade(exercise: Exercise, fn: Callable, seeds: Sequence[int] = (), save: bool = True) -> Report:
-    """Runs all tests of `exercise` on `fn`; as `check`, for an exercise at hand."""
+def grade(
+    exercise: Exercise, fn: Callable, seed: int | None = None, save: bool = True, step: int | None = None
+) -> Report:
+    """Runs the tests of `exercise`, or of its steps up to `step`, on `fn`; as `check`, for an exercise at hand."""
+    asked, older = exercise.through(step) if step else exercise, cells.failed_since(exercise.name, fn)
     if reference := reference_in(fn):
-        verdicts = [Verdict(title, FAILED, reference, "The exercise is to build it.") for title in exercise.tests]
+        verdicts = [Verdict(title, FAILED, reference, "The exercise is to build it.") for title in asked.tests]
     else:
         try:
-            verdicts = _verdicts(exercise, Lab(exercise, fn, seeds))
+            verdicts = _verdicts(asked, Lab(asked, fn, seed))
         except NotStarted:
             said = f"{exercise.name} still raises NotImplementedError: replace it by your answer."
-            return Report(exercise, said=said)
-    report = Report(exercise, verdicts)
-    return replace(report, said=progress.record_exercise(exercise.name, report.score)) if save else report
+            return Report(exercise, said=f"{said} {older}".strip())
+    report = Report(exercise, verdicts, older, cells.defined_in(fn), step)
+    if not save:
+        return report
+    return replace(report, said=f"{older} {progress.record_exercise(exercise.name, report.score)}".strip())
 
 
 def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
@@ -147,15 +250,14 @@ def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
     for place, (title, checks) in enumerate(exercise.tests.items()):
         try:
             _run(checks, lab)
-            verdicts.append(Verdict(title, PASSED))
-        except Stuck as wrong:  # every further run would wait as long
-            verdicts.append(Verdict(title, FAILED, wrong.seen, wrong.advice))
-            return verdicts + [Verdict(later, NOT_RUN) for later in list(exercise.tests)[place + 1 :]]
+            verdicts.append(Verdict(title, PASSED, trial=lab.trial, printed=lab.printed))
         except Wrong as wrong:
-            if any(wrong.seen == earlier.seen for earlier in verdicts):
-                verdicts.append(Verdict(title, FAILED, "for the same reason"))
-            else:
-                verdicts.append(Verdict(title, FAILED, wrong.seen, wrong.advice, lab.last))
+            told = wrong.seen, wrong.advice, lab.trial, lab.last, lab.printed
+            if any(wrong.reason == earlier.reason for earlier in verdicts):
+                told = f"for the same reason, {lab.trial.case.at if lab.trial else ''}".rstrip(", "), ""
+            verdicts.append(Verdict(title, FAILED, *told, reason=wrong.reason))
+            if isinstance(wrong, Stuck):  # every further run would wait as long
+                return verdicts + [Verdict(later, NOT_RUN) for later in list(exercise.tests)[place + 1 :]]
     return verdicts
 
 

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -43,13 +44,22 @@ def changed_on(ranks: int, **settings: Any) -> list[Check]:
     return on(ranks, heard(), changed=True, **settings)
 
 
+class Step(NamedTuple):
+    """A milestone of a longer exercise, graded by itself."""
+
+    title: str  # what stands then
+    minutes: int  # that it takes a learner who has taken the steps before
+    tests: int  # how many tests of the exercise, from the first on, an answer passes then
+
+
 @dataclass
 class Exercise:
     """One task of an exercise notebook."""
 
     name: str  # of the function that the learner writes, and of the check: `ring_all_reduce`
     given: Callable[[Case, int, torch.Generator], tuple]  # of (case, rank, generator): the arguments of the rank's call
-    tests: Mapping[str, Sequence[Check]]  # by title, the cheapest and most telling first; each counts the same
+    # By title, step after step, and the cheapest and most telling first; each counts the same.
+    tests: Mapping[str, Sequence[Check]]
     always: Sequence[Grader] = ()  # what every outcome must stand up to besides, but for a changed one
     expected: Callable[[Outcome], list] = lambda outcome: outcome.results  # what each rank should return
     drive: Callable | None = None  # of (fn, case, *arguments): what a rank runs; None for `fn(*arguments)`
@@ -64,11 +74,25 @@ class Exercise:
         head, *bodies = re.split(r"^## .*$", text, flags=re.MULTILINE)
         said = dict(re.findall(r"^(\w+): (.*)$", head, flags=re.MULTILINE))
         self.title, self.level = said["title"], said["level"]  # `easy`, `medium` or `hard`
-        self.minutes = int(said["minutes"])  # that it takes a learner
+        self.asked = said.get("asked", "")  # whether interviewers ask it, in a few words
+        rows = re.findall(r"^step: (\d+) minutes, (\d+) tests?, (.*)$", head, flags=re.MULTILINE)
+        upto = accumulate(int(tests) for _, tests, _ in rows)
+        self.steps = [Step(title, int(minutes), n) for (minutes, _, title), n in zip(rows, upto, strict=True)]
+        self.minutes = sum(s.minutes for s in self.steps) or int(said["minutes"])  # that it takes a learner
         self.notebook = said["notebook"]  # the name that stub and solution share, without folder and ending
         self.chapter = self.notebook[:2]
         self.solution = f"solutions/gaps/{self.notebook}.py" if self.gap else f"solutions/{self.notebook}.ipynb"
         self.exercise = said.get("exercise", "")  # of a gap: the longer one that it leads to
-        self.asked = said.get("asked", "")  # the interview question that it is asked in
         # Questions that lead on, shown one at a time; and, shown after passing, why the solution is as it is.
         *self.hints, self.solution_note = [" ".join(body.split()) for body in bodies]
+
+    def through(self, step: int) -> "Exercise":
+        """This exercise with the tests of its first steps, up to number `step`.
+
+        Raises:
+            ValueError: it has no such step.
+        """
+        if not 1 <= step <= len(self.steps):
+            has = f"{len(self.steps)} steps, counted from 1" if self.steps else "no steps"
+            raise ValueError(f"{self.name} has {has}: there is no step {step}")
+        return replace(self, tests=dict(islice(self.tests.items(), self.steps[step - 1].tests)))

@@ -13,16 +13,22 @@ from itertools import pairwise
 from math import ceil
 from typing import Any, Concatenate, ParamSpec
 
+from torch import Tensor
+
 from parallel_lab.grading.lab import Outcome, Wrong
+from parallel_lab.grading.locate import Family, located
+from parallel_lab.grading.trial import leaves
 from parallel_lab.grading.values import Advice, differ, same
 from parallel_lab.grading.workers import SPAN
 from parallel_lab.plan import COMPUTE
+from parallel_lab.runtime.kernel.report import places
 from parallel_lab.trace import Span, Trace
 from parallel_lab.trace.span import MARK
 from parallel_lab.trace.units import format_bytes as size
 
 MESSAGES = ("send", "recv")
 BY_MESSAGES = "Send to the rank that needs it, and let it receive: in a collective every rank waits for the slowest."
+BARRIER = "A barrier carries no data. If it was for looking for a mistake, take it out again."
 STEP, RUN = ("step", "step_over"), ("run", "run_over")  # a driver's marks round a step, and round a whole training
 Formula = Callable[[int], float]
 Grader = Callable[[Outcome], None]
@@ -54,7 +60,30 @@ def each_rank(look: Callable[Concatenate[Outcome, int, str, P], None]) -> Callab
 @each_rank
 def equals(outcome: Outcome, rank: int, where: str, advice: Advice = "") -> None:
     """Each rank returns what is expected of it."""
-    same(outcome.results[rank], outcome.expected[rank], where, advice)
+
+    def locate(got: Tensor, expected: Tensor) -> str:
+        return located(got, expected, _families(outcome), _alone(outcome, rank).get(id(expected), []), rank)
+
+    same(outcome.results[rank], outcome.expected[rank], where, advice, locate)
+
+
+def _families(outcome: Outcome) -> list[Family]:
+    """The tensors that the ranks were given at the same place of their arguments."""
+    ranks = [list(leaves(inputs)) for inputs in outcome.inputs]
+    if len({tuple(t.shape for t in own) for own in ranks}) != 1:
+        return []
+    names = ["{} input"] if len(ranks[0]) == 1 else [f"tensor {place} of {{}} input" for place in range(len(ranks[0]))]
+    return list(zip(names, zip(*ranks, strict=True), strict=True))
+
+
+def _alone(outcome: Outcome, rank: int) -> dict[int, list[Tensor]]:
+    """For each expected tensor of `rank`, by its id, what would be right if only one rank's data counted."""
+    made = []
+    for one in range(outcome.ranks):
+        case = replace(outcome.case, settings=(*outcome.case.settings, ("only", one)))
+        made.append(leaves(replace(outcome, case=case).expected[rank]))
+    right = leaves(outcome.expected[rank])
+    return {id(tensor): list(others) for tensor, *others in zip(right, *made, strict=True)}
 
 
 @each_rank
@@ -69,7 +98,7 @@ def heard(outcome: Outcome) -> None:
     """Of a case that is `changed`: something arrived changed, so some rank's result must be wrong."""
     if not differ(outcome.results, outcome.expected):
         seen = f"{outcome.at}: what one rank received was changed on the way, and every rank was still right"
-        raise Wrong(seen, "The data did not come by message; the messages are for show.")
+        raise Wrong(seen, "No result depends on what came: is what a rank receives used?")
 
 
 @grader
@@ -88,8 +117,9 @@ def forbids(outcome: Outcome, *kinds: str, advice: str = BY_MESSAGES) -> None:
     """No operation of these kinds was called; without kinds, no collective."""
     for s in outcome.trace.spans:
         if s.kind in kinds if kinds else s.lane not in (MARK, COMPUTE) and s.kind not in MESSAGES:
-            at = f" ({s.line})" if s.line else ""
-            raise Wrong(f"{outcome.at}: rank {s.rank} called {s.kind}{at}, which this exercise does without", advice)
+            at = f" ({places(s.line)})" if s.line else ""
+            seen = f"{outcome.at}: rank {s.rank} called {s.kind}{at}, which this exercise does without"
+            raise Wrong(seen, BARRIER if s.kind == "barrier" else advice)
 
 
 @each_rank
@@ -128,8 +158,19 @@ def sends(
             raise Wrong(f"{seen}, {would} {size(at_most)}", advice)
         if sum(sent) < ranks * (at_least - slack):
             seen = f"{outcome.at}: the ranks sent {size(sum(sent))} together{when}"
-            hidden = "The data did not travel through the process group."
-            raise Wrong(f"{seen}; {would} {size(ranks * at_least)} and cannot do with less", hidden)
+            raise Wrong(
+                f"{seen}; {would} {size(ranks * at_least)} and cannot do with less",
+                too_few(sum(sent), ranks * at_least),
+            )
+
+
+def too_few(sent_bytes: float, wanted_bytes: float) -> str:
+    """What a number of bytes that is too low hints at."""
+    if not sent_bytes:
+        return "No bytes were sent: how does a rank get what others have?"
+    if 0.45 < sent_bytes / wanted_bytes < 0.55:
+        return "That is half of the bytes: was the second half, as the gather, left out, or was it sent as float32?"
+    return "What does a rank need from the others that was not sent to it?"
 
 
 def stretches_of(outcome: Outcome, rank: int, between: tuple[str, str] | None) -> list[list[Span]]:
@@ -237,13 +278,15 @@ def _overlap(step: list[Span], where: str, share: float, advice: str) -> None:
 
 
 @each_rank
-def holds(outcome: Outcome, rank: int, where: str) -> None:
-    """At no moment that a driver measured does a rank hold more than the case's `limits` allow.
+def holds(outcome: Outcome, rank: int, where: str, *moments: str) -> None:
+    """At no moment that a driver measured (or at none of `moments`) does a rank hold more than the `limits` allow.
 
     They are (moment, most bytes, in words, who holds as much, advice), the most telling first. The result's `held` has
     (moment, layer, bytes) of each measurement.
     """
     for moment, most_bytes, words, what, advice in outcome.case["limits"]:
+        if moments and moment not in moments:
+            continue
         measured = [(part, held) for at, part, held in outcome.results[rank]["held"] if at == moment]
         if not measured:
             raise Wrong(f"{where}: the layer was never called", "Compute with the layer that you were given.")

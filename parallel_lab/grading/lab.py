@@ -7,29 +7,37 @@ so a busy machine changes no verdict: a rank is ended when it has computed too l
 computed or called anything for `STILL_S`.
 """
 
+import os
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
-import torch
-
-from parallel_lab.grading.rank_side import Case, graded
-from parallel_lab.runtime import Deadlock, LaunchError, RankFailed, launch
+from parallel_lab.grading.rank_side import Case
+from parallel_lab.grading.trial import Outcome, Trial
+from parallel_lab.runtime import Deadlock, LaunchError, RankFailed
+from parallel_lab.runtime.kernel.report import places
 from parallel_lab.trace import Trace
 
 STILL_S = 8.0
 LONGEST_S = 900.0  # nothing comes near; a limit for what neither computes, nor waits, nor ends
 MEMORY_BYTES = 2 * 2**30
+_OURS = re.compile(r"^ +(?:rank_side|drivers|workers)\.py, line \d+, in .*\n.*\n", re.MULTILINE)
+RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run the case below by yourself."}
+NEVER_JOINED = "Every rank of the group must call a collective: does this call stand behind an `if`, or in a loop?"
+NEVER_WAITED = "isend and irecv return at once: keep what they return, and wait() for it."
+NEVER_SENT = "For each receive one rank must send: count the messages of each rank, round by round."
 
 
 class Wrong(AssertionError):
     """An answer does not do what is asked."""
 
-    def __init__(self, seen: str, advice: str = "") -> None:
+    def __init__(self, seen: str, advice: str = "", reason: str = "", printed: Sequence[str] = ()) -> None:
         super().__init__(seen)
         self.seen = seen  # what was expected and what was seen, at which world size
         self.advice = advice  # what to look at next, one sentence; may be empty
+        self.reason = reason or seen  # the same for the same mistake, at whatever rank and size it shows
+        self.printed = printed  # what each rank had printed, where the ranks came to no end
 
 
 class Stuck(Wrong):
@@ -40,42 +48,16 @@ class NotStarted(Exception):
     """The answer is still the stub."""
 
 
-@dataclass
-class Outcome:
-    """One run of the learner's function on all ranks."""
-
-    case: Case  # what was run
-    inputs: list[tuple]  # the arguments of each rank, made again in the kernel
-    results: list[Any]  # what each rank returned, in plain tensors, numbers, lists and dicts
-    given: list[Any]  # each rank's arguments as they were after the call
-    trace: Trace  # what was recorded
-    seeds: tuple[int, ...] = ()  # what each rank's input was made from
-    printed: Sequence[str] = ()  # what each rank printed
-    expect: Callable[["Outcome"], list] = lambda outcome: outcome.results  # computes what each rank should return
-
-    @cached_property
-    def expected(self) -> list:
-        """What each rank should return."""
-        return self.expect(self)
-
-    @property
-    def ranks(self) -> int:
-        """How many there were."""
-        return self.case.ranks
-
-    @property
-    def at(self) -> str:
-        """`at 3 ranks`, to begin a message with."""
-        return self.case.at
-
-
 class Lab:
-    """Runs the cases of one exercise for one answer, each case once. Given `seeds` repeat the inputs of a check."""
+    """Runs the cases of one exercise for one answer, each case once. A given `seed` repeats the inputs of a check."""
 
-    def __init__(self, exercise: Any, fn: Callable, seeds: Sequence[int] = ()) -> None:
-        self.exercise, self.fn, self.seeds = exercise, fn, tuple(seeds)
-        self.last: Outcome | None = None
-        self._outcomes: dict[Case, Outcome | Wrong] = {}
+    def __init__(self, exercise: Any, fn: Callable, seed: int | None = None) -> None:
+        self.exercise, self.fn = exercise, fn
+        self.seed = int.from_bytes(os.urandom(2), "big") if seed is None else seed
+        self.trial: Trial | None = None  # the last one that was asked for
+        self.last: Outcome | None = None  # and what came of it
+        self.printed: Sequence[str] = ()  # and what each rank printed
+        self._outcomes: dict[Case, tuple[Outcome | Wrong, Sequence[str]]] = {}
 
     def run(self, case: Case) -> Outcome:
         """What happened in `case`.
@@ -85,51 +67,64 @@ class Lab:
             Stuck: the ranks waited for each other.
             NotStarted: the function raised NotImplementedError.
         """
-        self.last = None
+        defaults = tuple(self.exercise.settings.items())
+        self.trial, self.last = Trial(self.exercise, replace(case, defaults=defaults), self.seed), None
         if case not in self._outcomes:
             try:
-                self._outcomes[case] = self._launched(case)
+                self._outcomes[case] = self._launched(self.trial)
             except Wrong as wrong:
-                self._outcomes[case] = wrong
-        outcome = self._outcomes[case]
+                self._outcomes[case] = wrong, wrong.printed
+        outcome, self.printed = self._outcomes[case]
         if isinstance(outcome, Wrong):
             raise outcome
         self.last = outcome
         return outcome
 
-    def _launched(self, case: Case) -> Outcome:
-        task, whole = self.exercise, replace(case, defaults=tuple(self.exercise.settings.items()))
+    def _launched(self, trial: Trial) -> tuple[Outcome, Sequence[str]]:
+        at = trial.case.at
         try:
-            run = launch(
-                *(graded, self.fn, whole, task.given, task.drive, self.seeds),
-                ranks=case.ranks, link=whole.get("link"), device=task.device,
-                timeout=LONGEST_S, still_s=STILL_S, memory_bytes=MEMORY_BYTES, echo=False,
-            )  # fmt: skip
+            run = trial.launch(self.fn, timeout=LONGEST_S, still_s=STILL_S, memory_bytes=MEMORY_BYTES, echo=False)
         except Deadlock as error:
-            left = " has returned" in error.report
-            advice = "A rank returned while another waits for it: did it wait for its isend?" if left else ""
-            raise Stuck(f"{case.at}: the ranks did not finish.\n{error.report}", advice) from None
+            seen = f"{at}: the ranks did not finish.\n{error.report}"
+            raise Stuck(seen, _why_stuck(error.report), printed=error.output) from None
         except LaunchError as error:
             if isinstance(error, RankFailed) and error.cause == "NotImplementedError":
                 raise NotStarted from None
-            rows = error.report.strip().splitlines()  # a learner reads the message, not the frames
-            report = "\n".join(rows if len(rows) <= 12 else [*rows[:6], "...", *rows[-6:]])
-            raise Wrong(f"{case.at}: {report}") from None
+            raise _failed(at, error) from None
         except TypeError as error:  # the function, or something that it holds, cannot be sent to a rank
             raise Wrong(str(error)) from None
-        _all_waited(run.trace, case.at)
-        seeds, results, given, loaded = map(list, zip(*run.results, strict=True))
-        for rank, techniques in enumerate(loaded):
+        for rank, (_, _, techniques) in enumerate(run.results):
             if techniques:
-                raise Wrong(f"{case.at}: rank {rank} used {techniques[0]}, the answer itself", "Build it yourself.")
-        inputs = [task.given(whole, r, torch.Generator().manual_seed(seed)) for r, seed in enumerate(seeds)]
-        return Outcome(whole, inputs, results, given, run.trace, tuple(seeds), run.output, task.expected)
+                reason = f"the answer used {techniques[0]}"
+                raise Wrong(f"{at}: rank {rank} used {techniques[0]}, the answer itself", "Build it yourself.", reason)
+        _all_waited(run.trace, at, run.output)
+        return trial.outcome(run), run.output
 
 
-def _all_waited(trace: Trace, at: str) -> None:
+def _why_stuck(report: str) -> str:
+    """The advice for what the ranks wait for; none where the report names the cause itself."""
+    verdict = report.rpartition("What is wrong: ")[2]
+    if " returned" not in verdict:
+        return ""
+    if not re.search(r" in (send|recv)\b", verdict):
+        return NEVER_JOINED
+    return NEVER_WAITED if re.search(r"\bi(send|recv)\(", report) else NEVER_SENT
+
+
+def _failed(at: str, error: LaunchError) -> Wrong:
+    rows = _OURS.sub("", error.report).strip().splitlines()  # a learner reads the message, not the frames
+    report = "\n".join(rows if len(rows) <= 12 else [*rows[:6], "...", *rows[-6:]])
+    cause = error.cause if isinstance(error, RankFailed) else type(error).__name__
+    frames = [row for row in rows if re.match(r" +.*, line \d+, in ", row)]
+    reason = "\n".join([cause, *frames]) if frames else report
+    return Wrong(f"{at}: {report}", RAISED.get(cause, ""), reason, error.output)
+
+
+def _all_waited(trace: Trace, at: str, printed: Sequence[str]) -> None:
     """Until a message has been waited for, its buffer belongs to the process group; `wait` is what ends its span."""
     for s in trace.spans:
         if s.kind in ("send", "recv") and s.end_s == s.start_s:
             way = "to" if s.kind == "send" else "from"
-            seen = f"{at}: rank {s.rank} never waited for the i{s.kind} {way} rank {s.peer} ({s.line})"
-            raise Wrong(seen, "isend and irecv return at once; the buffer is yours again when wait() has returned.")
+            seen = f"{at}: rank {s.rank} never waited for the i{s.kind} {way} rank {s.peer} ({places(s.line)})"
+            advice = "isend and irecv return at once; the buffer is yours again when wait() has returned."
+            raise Wrong(seen, advice, printed=printed)

@@ -13,14 +13,17 @@ from parallel_lab.model import reference
 
 
 def _steps(outcome: Outcome) -> Iterator[tuple[list, ...]]:
-    """SGD from rank 0's weights with the ranks' mean gradient: inputs and outputs by rank, gradients, weights."""
-    model = model_of(outcome.case, outcome.inputs[0][2])
+    """SGD from rank 0's weights with the ranks' mean gradient: inputs and outputs by rank, gradients, weights.
+
+    With `only`, the gradient is that rank's own.
+    """
+    model, only = model_of(outcome.case, outcome.inputs[0][2]), outcome.case.get("only")
     for step in range(outcome.case["batches"]):
         inputs = [xs[step].clone().requires_grad_() for xs, _, _ in outcome.inputs]
         outputs = [model(x) for x in inputs]
         losses = [F.mse_loss(output, ys[step]) for output, (_, ys, _) in zip(outputs, outcome.inputs, strict=True)]
         model.zero_grad()
-        torch.stack(losses).mean().backward()
+        torch.stack(losses if only is None else losses[only : only + 1]).mean().backward()
         torch.optim.SGD(model.parameters(), LR).step()
         yield inputs, outputs, [p.grad for p in model.parameters()], copies(model.parameters())
 
@@ -40,7 +43,8 @@ def sharded_layers(outcome: Outcome) -> list:
     for step, (inputs, outputs, gradients, after) in enumerate(_steps(outcome)):
         for rank, own in enumerate(right):
             own[f"step {step}: output"] = [outputs[rank].detach()]
-            own[f"step {step}: the gradient of the input"] = [outcome.ranks * inputs[rank].grad]
+            grad = inputs[rank].grad
+            own[f"step {step}: the gradient of the input"] = [torch.zeros(1) if grad is None else outcome.ranks * grad]
             own[f"step {step}: the gradient of the shard of layer"] = _parts(gradients, outcome)[rank]
             own[f"step {step}: the updated shard of layer"] = _parts(after, outcome)[rank]
     return right

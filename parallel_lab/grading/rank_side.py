@@ -1,12 +1,11 @@
 """A case, which is one run of an answer as data, and what runs around the answer inside a rank.
 
-Each rank draws its own input from a seed of the operating system, so that no other rank can know it before a message
-brings it. The kernel, which alone computes the expected answer, makes the input again from the seed. Every graded rank
-imports this module: it loads neither widgets nor a technique.
+Each rank draws its own input, and a message alone brings it to others. The kernel, which alone computes the expected
+answer, makes all inputs again from the one seed of a check. Every graded rank imports this module: it loads neither
+widgets nor a technique.
 """
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from parallel_lab.runtime.rank.stage import flatten
 
 REDUCING = ("all_reduce", "reduce_scatter", "reduce", "all_gather", "all_to_all", "gather")
 ARRIVING = ("recv", *REDUCING, "broadcast", "scatter")
+MOST_RANKS = 64  # of a launch
 PROCESSOR_S = 20  # of one rank in one case; right answers take 1 s and less
 SHOWN = ("shape", "root", "servers", "counts", "every", "bound")  # settings that messages name
 
@@ -71,23 +71,26 @@ def are_words(items: list | tuple) -> bool:
     return all(type(item) in (int, str) for item in items)
 
 
-def graded(fn: Callable, case: Case, given: Callable, drive: Callable | None, seeds: Sequence[int]) -> tuple:
-    """Calls `fn` once on this rank with input made from its own seed (`seeds` repeats an earlier run).
+def drawn(given: Callable, case: Case, rank: int, seed: int) -> tuple:
+    """The arguments of one rank's call, from the seed of a check."""
+    return given(case, rank, torch.Generator().manual_seed(MOST_RANKS * seed + rank))
+
+
+def graded(fn: Callable, case: Case, given: Callable, drive: Callable | None, seed: int) -> tuple:
+    """Calls `fn` once on this rank with its own input.
 
     When `fn` has returned, its arguments are overwritten: a send that nobody waited for then sends the wrong bytes.
-    Returned are the seed, the result, the arguments as they were after the call, and the techniques that it loaded.
+    Returned are the result, the arguments as they were after the call, and the techniques that it loaded.
     """
     _limit_processor_time()
-    rank = dist.get_rank()
-    seed = seeds[rank % len(seeds)] if seeds else int.from_bytes(os.urandom(2), "big")
-    arguments = _to_device(given(case, rank, torch.Generator().manual_seed(seed)))
+    arguments = _to_device(drawn(given, case, dist.get_rank(), seed))
     if drive is None:
         change_first_arrival(case)
     result = plain(drive(fn, case, *arguments) if drive else fn(*arguments))
     after = plain(arguments)
     for tensor in flatten(arguments):
         tensor.detach().fill_(float("nan") if tensor.is_floating_point() else -1)
-    return seed, result, after, references.loaded()
+    return result, after, references.loaded()
 
 
 def _limit_processor_time() -> None:

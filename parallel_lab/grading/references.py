@@ -14,8 +14,9 @@ from parallel_lab.runtime.wire import dumps
 _NO_TECHNIQUES = frozenset(
     {"compat", "plan", "trace", "network", "simulate", "view", "runtime", "model", "agree", "grading", "course", "cli"}
 )
-_OF_TORCH = frozenset(
+_READY_MADE = frozenset(
     {
+        "parallel_lab.model.formulas",
         *("DistributedDataParallel", "ZeroRedundancyOptimizer", "FullyShardedDataParallel", "fully_shard"),
         *("distribute_tensor", "distribute_module", "DTensor"),
     }
@@ -34,7 +35,7 @@ def reference_in(fn: Callable) -> str:
         names = [argument for _, argument, _ in pickletools.genops(dumps(fn)) if isinstance(argument, str)]
     except Exception:  # the launch says what cannot be copied
         return ""
-    used = next(filter(None, (name if name in _OF_TORCH else technique(name) for name in names)), "")
+    used = next(filter(None, (name if name in _READY_MADE else technique(name) for name in names)), "")
     return f"{getattr(fn, '__name__', 'the answer')} uses {used}" if used else ""
 
 

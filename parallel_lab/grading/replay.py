@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from parallel_lab.grading.expect import each_rank, grader
+from parallel_lab.grading.expect import each_rank, grader, too_few
 from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.rank_side import name
 from parallel_lab.grading.values import differ, same
@@ -170,8 +170,8 @@ def exchanges(outcome: Outcome, rank: int, where: str, push: str, pull: str) -> 
                 least, most = least if first else least - 1, most + 1
         if not least * each_bytes <= sent <= most * (each_bytes + HEADER_BYTES):
             seen = f"{where} sent rank {peer} {size(sent)}; {least} slices of {size(each_bytes)} belong there"
-            hidden = "The data did not travel through the process group."
-            raise Wrong(seen, hidden if sent < least * each_bytes else push if rank >= len(parts) else pull)
+            few = too_few(sent, least * each_bytes)
+            raise Wrong(seen, few if sent < least * each_bytes else push if rank >= len(parts) else pull)
 
 
 @each_rank

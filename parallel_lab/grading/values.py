@@ -1,6 +1,6 @@
 """Comparing what ranks returned with what was expected, in the kernel, by value; and saying where they differ."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from parallel_lab.grading.rank_side import are_words, name
 # order, are sums of some hundred float64 products: errors of 1e-14. A wrong factor of 1.0001 is far outside.
 TOLERANCE = 1e-10
 Advice = str | Mapping[str, str]  # or by the end of an item's name
+Locate = Callable[[torch.Tensor, torch.Tensor], str]  # of (got, expected): which elements are what
 
 
-def same(got: Any, expected: Any, where: str, advice: Advice = "") -> None:
+def same(got: Any, expected: Any, where: str, advice: Advice = "", locate: Locate = lambda *_: "") -> None:
     """Checks that `got` is `expected`: the same structure, shapes and dtypes, and values within `TOLERANCE`.
 
     Of dicts, the items that are expected are compared, in their order; others are for other graders. `where` begins
-    the message, `at 3 ranks: rank 1`, and `advice` ends it. NaN equals nothing.
+    the message, `at 3 ranks: rank 1`, what `locate` says of the elements and `advice` end it. NaN equals nothing.
 
     Raises:
         Wrong: they differ.
@@ -27,14 +28,14 @@ def same(got: Any, expected: Any, where: str, advice: Advice = "") -> None:
         for what, value in expected.items():
             ends = {"": advice} if isinstance(advice, str) else advice
             about = next((text for end, text in ends.items() if what.endswith(end)), "")
-            same(got[what], value, f"{where}, {what}", about)
+            same(got[what], value, f"{where}, {what}", about, locate)
     elif isinstance(expected, torch.Tensor):
-        _same_tensor(got, expected, where, str(advice))
+        _same_tensor(got, expected, where, str(advice), locate)
     elif isinstance(expected, list | tuple) and not are_words(expected):
         if type(got) is not list or len(got) != len(expected):
             raise Wrong(f"{where}: got {name(got)}, expected {name(list(expected))}", str(advice))
         for place, (one, other) in enumerate(zip(got, expected, strict=True)):
-            same(one, other, f"{where} {place}", advice)
+            same(one, other, f"{where} {place}", advice, locate)
     elif type(expected) is float and type(got) is float:
         if not abs(got - expected) <= TOLERANCE * (1 + abs(expected)):
             raise Wrong(f"{where} is {got:.6g}, expected {expected:.6g}", str(advice))
@@ -51,7 +52,7 @@ def differ(got: Any, expected: Any) -> bool:
     return False
 
 
-def _same_tensor(got: Any, expected: torch.Tensor, where: str, advice: str) -> None:
+def _same_tensor(got: Any, expected: torch.Tensor, where: str, advice: str, locate: Locate) -> None:
     # torch.Tensor and nothing derived from it: a subclass can answer comparisons as it likes.
     if type(got) is not torch.Tensor or got.shape != expected.shape or got.dtype != expected.dtype:
         raise Wrong(f"{where}: got {name(got)}, expected {name(expected)}", advice)
@@ -62,7 +63,8 @@ def _same_tensor(got: Any, expected: torch.Tensor, where: str, advice: str) -> N
         return
     worst = int(apart.nan_to_num(nan=float("inf")).argmax())
     seen, wanted = got.flatten()[worst].item(), expected.flatten()[worst].item()
-    raise Wrong(f"{where}: element {worst} is {seen:.6g}, expected {wanted:.6g}{_guess(got, expected)}", advice)
+    told = _guess(got, expected) or locate(got, expected)
+    raise Wrong(f"{where}: element {worst} is {seen:.6g}, expected {wanted:.6g}{told and f'; {told}'}", advice)
 
 
 def _guess(got: torch.Tensor, expected: torch.Tensor) -> str:
@@ -70,4 +72,4 @@ def _guess(got: torch.Tensor, expected: torch.Tensor) -> str:
     ratio = (got.double() / expected.double()).flatten()
     first = ratio[0].item()
     constant = bool((ratio - first).abs().le(1e-9 * abs(first)).all())
-    return f"; every element is {first:.4g} times what it should be" if constant and first and len(ratio) > 1 else ""
+    return f"every element is {first:.4g} times what it should be" if constant and first and len(ratio) > 1 else ""

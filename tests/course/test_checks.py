@@ -1,20 +1,26 @@
 """Checks: what the learner reads when the answer is right, wrong, missing, hanging or no function at all."""
 
+import subprocess
 import sys
+import textwrap
 import time
+from dataclasses import replace
 
 import cloudpickle
 import pytest
+import torch
 import torch.distributed as dist
 
 from parallel_lab.course import checks, progress
-from parallel_lab.course.checks import check, grade, hint
+from parallel_lab.course.checks import case, check, grade, hint
 from parallel_lab.course.typed import UnknownName
-from parallel_lab.grading import drivers, lab, rank_side
+from parallel_lab.grading import drivers, lab, rank_side, trial
 from parallel_lab.grading.exercise import Exercise, on
+from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.grading.expect import equals
 from parallel_lab.grading.lab import Lab, Wrong
 from parallel_lab.grading.rank_side import Case
+from parallel_lab.grading.trial import Trial
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 TEXT = "title: Double\nlevel: easy\nminutes: 1\nnotebook: 02_x\n\n## Hint\n\nA?\n\n## Hint\n\nB?\n\n## Solved\n\nWhy.\n"
@@ -63,21 +69,131 @@ def test_right_answer_is_solved_and_explained(exercise):
     assert progress.read()["exercises"]["double"]["best"] == 1
 
 
-def test_wrong_answer_says_where_and_repeats_with_seeds(exercise):
+def test_wrong_answer_says_where_and_repeats_with_its_seed(exercise):
     report = check("double", lambda x: 3 * x)
     first, again, last = report.verdicts
     assert (first.state, again.state, last.state) == ("failed", "failed", "passed")
     assert first.seen.startswith("at 2 ranks: rank 0: element") and "1.5 times what it should be" in first.seen
-    assert again.seen == "for the same reason"
+    assert again.seen == "for the same reason, at 2 ranks"
     assert "Why." not in repr(report)
-    assert f'check("double", double, seeds={first.run.seeds}).draw()' in repr(report)
-    assert check("double", lambda x: 3 * x, seeds=first.run.seeds).verdicts[0].seen == first.seen
+    seed = first.trial.seed
+    assert f"2 ranks, each with a float64 tensor of shape (3,); seed {seed}." in repr(report)
+    assert f'case("double", ranks=2, seed={seed})' in repr(report)
+    assert check("double", lambda x: 3 * x, seed=seed).verdicts[0].seen == first.seen
     assert check("double", lambda x: 3 * x).verdicts[0].seen != first.seen  # fresh inputs each time
 
 
-def test_ranks_do_not_know_each_other_s_inputs(exercise):
-    seeds = Lab(exercise, lambda x: x).run(Case(4)).seeds
-    assert len(set(seeds)) > 1
+def test_case_of_a_report_gives_inputs_and_result_and_runs_with_prints(exercise, capsys):
+    def answer(x):
+        print("mine is", len(x))
+        return 3 * x
+
+    failed = check("double", answer).failed.trial
+    again = eval(failed.call, {"case": case})
+    assert again.case == failed.case and len(again.inputs) == 2
+    assert all(torch.equal(right, 2 * x) for right, (x,) in zip(again.expected, again.inputs, strict=True))
+    run = again.run(answer)
+    assert torch.equal(run[1], 3 * again.inputs[1][0])
+    assert "[rank 1] mine is 3" in capsys.readouterr().out
+    assert case("double", ranks=2, seed=1, shape=(5,)).inputs[0][0].shape == (5,)
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_case_has_a_call_that_gives_it_again(name):
+    for checks in EXERCISES[name].tests.values():
+        for one, _ in checks:
+            made = Trial(EXERCISES[name], replace(one, defaults=tuple(EXERCISES[name].settings.items())), 7)
+            assert eval(made.call, {"case": case}).case == made.case, made.call
+
+
+def test_equal_errors_are_told_once(exercise):
+    report = check("double", lambda x: x.nonsense)
+    assert repr(report).count("AttributeError") == 1
+    assert [v.seen for v in report.verdicts[1:]] == [
+        "for the same reason, at 2 ranks",
+        "for the same reason, at 1 rank",
+    ]
+    assert "rank_side" not in repr(report)
+
+
+def test_last_lines_of_each_rank_are_shown_and_folded_after_a_pass(exercise):
+    def talks(factor):
+        def answer(x):
+            for line in range(30):
+                print("line", line)
+            return factor * x
+
+        return answer
+
+    failed, passed = repr(check("double", talks(3))), check("double", talks(2))._repr_html_()
+    assert "[rank 1] ... (10 lines before)\n" in failed and "[rank 1] line 29" in failed
+    assert "[rank 0] line 9\n" not in failed
+    assert "<details" in passed and "[rank 0] line 29" in passed
+
+
+def test_advice_is_for_what_was_seen(exercise):
+    def behind_an_if(x):
+        if dist.get_rank():
+            dist.all_reduce(x)
+        return x
+
+    report = check("double", behind_an_if)
+    assert "isend" not in repr(report) and "does this call stand behind an `if`" in report.verdicts[0].advice
+
+
+def test_after_a_pass_the_next_exercise_is_a_link():
+    report = check("sum_of_ranks", summed)
+    assert report.passed
+    assert "Next: " in repr(report) and 'href="../' in report._repr_html_()
+
+
+def summed(number):
+    total = number.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def test_failed_run_is_drawn_beside_the_reference():
+    def reduced(number):
+        total = number.clone()
+        dist.reduce(total, 0)
+        return total
+
+    drawing = check("sum_of_ranks", reduced).draw(reference=True)
+    assert drawing.trace.ranks == 4
+    assert {s.kind for s in drawing.trace.spans} == {"reduce", "all_reduce"}
+
+
+def test_missing_reference_is_said(exercise):
+    with pytest.raises(FileNotFoundError, match="the reference of double is not at hand"):
+        check("double", lambda x: 3 * x).draw(reference=True)
+
+
+def test_older_definition_in_a_notebook_is_said(exercise):
+    code = """
+        from IPython.core.interactiveshell import InteractiveShell
+        from parallel_lab import check
+        from parallel_lab.course import checks
+        shell = InteractiveShell.instance()
+        checks.cells.listen()
+        run = lambda source: shell.run_cell(source, store_history=True)
+        run("from parallel_lab import check")
+        run("import torch.distributed as dist\\ndef sum_of_ranks(x):\\n    return x")
+        run("def sum_of_ranks(x):\\n    return x +")
+        run("print(check('sum_of_ranks', sum_of_ranks, save=False))")
+        run("def sum_of_ranks(x):\\n    dist.barrier()\\n    return x")
+        run("print(check('sum_of_ranks', sum_of_ranks, save=False))")
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert "Graded: the cell In[2], run " in ran.stdout and " s ago." in ran.stdout
+    assert "The cell In[3] ended with a SyntaxError, so the older definition of In[2] was graded." in ran.stdout
+    assert "Graded: the cell In[5], run " in ran.stdout
+    assert ran.stdout.count("older definition") == 1
+
+
+def test_each_rank_has_its_own_input(exercise):
+    one, other = Lab(exercise, lambda x: x).run(Case(2)).inputs
+    assert not torch.equal(one[0], other[0])
 
 
 def stub(x):
@@ -167,7 +283,7 @@ def test_failed_run_can_be_looked_into_and_drawn(exercise):
 
     report = check("double", answer)
     assert len(report.run.results) == 2 and report.run.trace.spans
-    assert "rank 1 printed: a rank speaks" in repr(report)
+    assert "[rank 1] a rank speaks" in repr(report)
     assert "all_reduce" in repr(report.draw())
     with pytest.raises(ValueError, match="no failed run to draw"):
         check("double", lambda x: 2 * x).draw()
@@ -182,7 +298,7 @@ def test_endless_loop_is_ended_by_its_processor_time(exercise, monkeypatch):
         rank_side.PROCESSOR_S = 0.5
         return rank_side.graded(*arguments)
 
-    monkeypatch.setattr(lab, "graded", graded)
+    monkeypatch.setattr(trial, "graded", graded)
     assert "computed for 0.5 s of processor time" in repr(check("double", loops))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import cloudpickle
 
 from parallel_lab.cli.folders import functions_in
+from parallel_lab.course import progress
 from parallel_lab.course.checks import check, grade
 from parallel_lab.grading.exercises import EXERCISES
 
@@ -48,3 +49,17 @@ def assert_found_out(name: str, cheat: Callable, place: int, said: str) -> None:
     report = grade(replace(exercise, tests={title: exercise.tests[title]}), cheat, save=False)
     assert report.score == 0 and report.verdicts, repr(report)
     assert re.search(said, repr(report)), repr(report)
+
+
+def assert_ends_a_step(name: str, step: int, answer: Callable, said: str) -> None:
+    """`answer` passes the check of `step`, which names the next one; that one fails and says `said`, a pattern."""
+    report = check(name, answer, step=step)
+    assert report.passed and report.headline.startswith(f"{name}, step {step} of "), repr(report)
+    assert 0 < report.score < 1 and progress.read()["exercises"][name]["best"] == report.score
+    assert f"Next is step {step + 1} of " in repr(report), repr(report)
+    report = check(name, answer, step=step + 1)
+    assert not report.passed, repr(report)
+    before = EXERCISES[name].steps[step - 1].tests
+    assert all(verdict.state == "passed" for verdict in report.verdicts[:before]), repr(report)
+    assert re.search(said, repr(report)), repr(report)
+    assert f"Next is step {step + 1} of " in repr(report), repr(report)

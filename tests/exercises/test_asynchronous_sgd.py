@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from grading import assert_found_out, by_value, solutions
+from grading import assert_ends_a_step, assert_found_out, by_value, solutions
 
 by_value(__name__)
 NAME = "asynchronous_sgd"
@@ -103,3 +103,19 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
 )
 def test_cheat_fails_with_its_message(cheat, place, said):
     assert_found_out(NAME, cheat, place, said)
+
+
+def in_turn_and_never_stale(weights, gradient, counts, lr):
+    result = in_turn(weights, gradient, counts, lr)
+    return result and (result[0], [(worker, 0) for worker, _ in result[1]])
+
+
+STEPS = [  # (an answer that ends the step, what the next step's check says)
+    (in_turn_and_never_stale, "before rank 2 had finished its gradient 1, rank 1 finished 3; nothing keeps it from 6"),
+    (never_stale, "and 0 was reported"),
+]
+
+
+@pytest.mark.parametrize("step", range(1, len(STEPS) + 1))
+def test_answer_of_a_step_passes_it_and_fails_the_next(step):
+    assert_ends_a_step(NAME, step, *STEPS[step - 1])

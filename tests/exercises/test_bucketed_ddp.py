@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from grading import assert_found_out, assert_passes, by_value, solutions
+from grading import assert_ends_a_step, assert_found_out, assert_passes, by_value, solutions
 from torch import nn
 
 by_value(__name__)
@@ -173,3 +173,26 @@ class WaitsInLastHook(nn.Module):
 
 def test_another_right_answer_passes():
     assert_passes(NAME, WaitsInLastHook)
+
+
+def one_by_one(model, bucket_bytes):
+    start_equal(model)
+
+    def average(p):
+        dist.all_reduce(p.grad)
+        p.grad /= dist.get_world_size()
+
+    for p in last_first(model):
+        p.register_post_accumulate_grad_hook(average)
+    return model
+
+
+STEPS = [  # (an answer that ends the step, what the next step's check says)
+    (one_by_one, "at 2 ranks: rank 0 called 16 collectives a step; buckets of 10.0 kB make 4"),
+    (after_backward, "every all_reduce was issued after the last layer's backward: nothing overlaps"),
+]
+
+
+@pytest.mark.parametrize("step", range(1, len(STEPS) + 1))
+def test_answer_of_a_step_passes_it_and_fails_the_next(step):
+    assert_ends_a_step(NAME, step, *STEPS[step - 1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from grading import assert_found_out, assert_passes, by_value, solutions
+from grading import assert_ends_a_step, assert_found_out, assert_passes, by_value, solutions
 from torch import nn
 
 by_value(__name__)
@@ -117,8 +117,8 @@ def layer_not_emptied(layer):
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
-    (left_to_autograd, 2, "after forward and before backward holds"),
-    (kept_until_backward, 2, "after forward and before backward holds"),
+    (left_to_autograd, 4, "after forward and before backward holds"),
+    (kept_until_backward, 4, "after forward and before backward holds"),
     (slice_of_the_whole, 2, "at 4 ranks: rank 0 between two steps holds"),
     (layer_not_emptied, 2, "at 4 ranks: rank 0 between two steps holds"),
     (by_all_reduce, 3, "rank 0 called all_reduce"),
@@ -161,3 +161,36 @@ class Emptied(nn.Module):
 
 def test_another_right_answer_passes():
     assert_passes(NAME, Emptied)
+
+
+def gathered_and_all_kept(layer):
+    """Autograd sees the gathered weight; the layer stays what it was; the gradient is summed on every rank."""
+
+    class Gather(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, shard):
+            return SOLUTION["gather"](shard)
+
+        @staticmethod
+        def backward(ctx, of_flat):
+            n, rank = dist.get_world_size(), dist.get_rank()
+            of_flat = of_flat.clone()
+            dist.all_reduce(of_flat)
+            return of_flat.chunk(n)[rank] / n
+
+    class Sharded(Unit):
+        def forward(self, x):
+            return SOLUTION["call"](self.recipe[0], Gather.apply(self.shard), x)
+
+    return Sharded(layer, keep=True)
+
+
+STEPS = [  # (an answer that ends the step, what the next step's check says)
+    (gathered_and_all_kept, "at 4 ranks: rank 0 between two steps holds"),
+    (left_to_autograd, "after forward and before backward holds"),
+]
+
+
+@pytest.mark.parametrize("step", range(1, len(STEPS) + 1))
+def test_answer_of_a_step_passes_it_and_fails_the_next(step):
+    assert_ends_a_step(NAME, step, *STEPS[step - 1])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from grading import assert_found_out, by_value, solutions
+from grading import assert_ends_a_step, assert_found_out, by_value, solutions
 
 by_value(__name__)
 NAME = "parameter_server"
@@ -114,16 +114,16 @@ all_pushes_kept = with_server(keeps_every_push)
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
-    (ignores_the_bound, 4, "bound 0: before rank 1 had finished its gradient 1, rank [23] had begun"),
+    (ignores_the_bound, 6, "bound 0: before rank 1 had finished its gradient 1, rank [23] had begun"),
     (
         always_in_step,
-        4,
+        6,
         "bound 2: before rank 3 had finished its gradient 1, rank 2 finished 2; nothing keeps it from 4",
     ),
     (without_momentum, 0, "at weights that server 0 never had"),
-    (all_on_every_server, 1, "rank 0, taken slice 0: got \\[0, 1001\\], expected \\[0, 501\\]"),
-    (all_pushes_kept, 1, "are plenty for its slice"),
-    (never_pulls, 3, "rank 1 computed its gradient 1 at weights without its own gradient 0"),
+    (all_on_every_server, 3, "rank 0, taken slice 0: got \\[0, 1001\\], expected \\[0, 501\\]"),
+    (all_pushes_kept, 3, "are plenty for its slice"),
+    (never_pulls, 1, "rank 1 computed its gradient 1 at weights without its own gradient 0"),
 ]
 
 
@@ -132,3 +132,25 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
 )
 def test_cheat_fails_with_its_message(cheat, place, said):
     assert_found_out(NAME, cheat, place, said)
+
+
+def one_server(initial, size, gradient, servers, counts, bound, lr, momentum):
+    rank = dist.get_rank()
+    if rank == 0:
+        return SOLUTION["serve"](initial(0, size), 1, counts, float("inf"), lr, momentum)
+    weights = torch.empty(size, dtype=torch.float64)
+    for batch in range(counts[rank]):
+        dist.recv(weights, 0)
+        dist.send(gradient(weights, batch), 0)
+    return None
+
+
+STEPS = [  # (an answer that ends the step, what the next step's check says)
+    (one_server, r"servers 2, .*: rank 0: got .* of shape \(1001,\), expected .* of shape \(501,\)"),
+    (ignores_the_bound, "bound 0: before rank 1 had finished its gradient 1, rank [23] had begun"),
+]
+
+
+@pytest.mark.parametrize("step", range(1, len(STEPS) + 1))
+def test_answer_of_a_step_passes_it_and_fails_the_next(step):
+    assert_ends_a_step(NAME, step, *STEPS[step - 1])

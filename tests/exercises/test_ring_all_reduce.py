@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from grading import assert_found_out, by_value, solutions
+from grading import assert_ends_a_step, assert_found_out, by_value, solutions
 from neighbors import neighbors, swap
 
 from parallel_lab import collectives
@@ -66,11 +66,11 @@ def the_reference(tensor):
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
-    (through_the_root, 3, "at 3 ranks: rank 0 sent 192 kB, a ring sends 128 kB"),
-    (ready_made, 2, "rank 0 called all_reduce"),
-    (equal_chunks_only, 1, "at 3 ranks, shape \\(7,\\): rank 0: element 6 is"),
-    (token_in_every_round, 4, "at 2 ranks: rank 0 sent 3 messages, a ring sends 2"),
-    (everyone_to_everyone, 4, "rank 0 sent to ranks 1, 2; expected 1"),
+    (through_the_root, 2, "at 3 ranks: rank 0 sent 192 kB, a ring sends 128 kB"),
+    (ready_made, 1, "rank 0 called all_reduce"),
+    (equal_chunks_only, 4, "at 3 ranks, shape \\(7,\\): rank 0: element 6 is"),
+    (token_in_every_round, 3, "at 2 ranks: rank 0 sent 3 messages, a ring sends 2"),
+    (everyone_to_everyone, 1, "rank 0 sent to ranks 1, 2; expected 1"),
     (the_reference, 0, "the_reference uses parallel_lab.collectives"),
 ]
 
@@ -78,3 +78,33 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
 @pytest.mark.parametrize(("cheat", "place", "said"), [pytest.param(*case, id=case[0].__name__) for case in CHEATS])
 def test_cheat_fails_with_its_message(cheat, place, said):
     assert_found_out(NAME, cheat, place, said)
+
+
+def whole_tensors_go_round(tensor):
+    n, _, right, left = neighbors()
+    total, passing = tensor.clone(), tensor
+    for _ in range(n - 1):
+        passing = swap(passing, right, torch.empty_like(tensor), left)
+        total += passing
+    return total
+
+
+def chunks_of_one_size(tensor):
+    n, rank, right, left = neighbors()
+    chunks = tensor.clone().view(n, -1)
+    for k in range(n - 1):
+        chunks[(rank - k - 1) % n] += swap(chunks[(rank - k) % n], right, torch.empty_like(chunks[0]), left)
+    for k in range(n - 1):
+        chunks[(rank - k) % n] = swap(chunks[(rank - k + 1) % n], right, torch.empty_like(chunks[0]), left)
+    return chunks.view(tensor.shape)
+
+
+STEPS = [  # (an answer that ends the step, what the next step's check says)
+    (whole_tensors_go_round, "at 3 ranks: rank 0 sent 192 kB, a ring sends 128 kB"),
+    (chunks_of_one_size, "shape '.3, -1.' is invalid for input of size 7"),
+]
+
+
+@pytest.mark.parametrize("step", range(1, len(STEPS) + 1))
+def test_answer_of_a_step_passes_it_and_fails_the_next(step):
+    assert_ends_a_step(NAME, step, *STEPS[step - 1])

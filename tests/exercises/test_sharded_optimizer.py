@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from grading import assert_found_out, assert_passes, by_value, solutions
+from grading import assert_ends_a_step, assert_found_out, assert_passes, by_value, solutions
 
 from parallel_lab import data_parallel
 
@@ -102,7 +102,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (unsharded, 2, "at 3 ranks: rank 0 beside parameters and gradients holds 193 kB"),
     (whole_tensors, 2, "at 3 ranks: rank 1 beside parameters and gradients holds 192 kB"),
     (keeps_gathered, 2, "at 3 ranks: rank 0 beside parameters and gradients holds 225 kB"),
-    (by_all_reduce, 3, "at 3 ranks: rank 0 sent 129 kB in step 0, an all-gather of the parameters sends"),
+    (by_all_reduce, 4, "at 3 ranks: rank 0 sent 129 kB in step 0, an all-gather of the parameters sends"),
     (zero_grad_forgotten, 0, "rank 0, step 1: whether zero_grad\\(\\) left a gradient"),
     (our_zero, 0, "our_zero uses parallel_lab.data_parallel"),
 ]
@@ -139,3 +139,14 @@ def views_of_one_tensor(params, optimizer_class, **options):
 
 def test_another_right_answer_passes():
     assert_passes(NAME, views_of_one_tensor)
+
+
+STEPS = [  # (an answer that ends the step, what the next step's check says)
+    (whole_tensors, "at 3 ranks: rank 1 beside parameters and gradients holds 192 kB"),
+    (by_all_reduce, "at 3 ranks: rank 0 sent 129 kB in step 0, an all-gather of the parameters sends"),
+]
+
+
+@pytest.mark.parametrize("step", range(1, len(STEPS) + 1))
+def test_answer_of_a_step_passes_it_and_fails_the_next(step):
+    assert_ends_a_step(NAME, step, *STEPS[step - 1])

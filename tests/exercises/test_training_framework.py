@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from grading import assert_found_out, by_value, solutions
+from grading import assert_ends_a_step, assert_found_out, by_value, solutions
 
 by_value(__name__)
 NAME = "training_framework"
@@ -114,10 +114,10 @@ every_rank_saves = framework(save=everyone_saves)
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (
         every_rank_trains_on_all,
-        2,
+        1,
         "at 2 ranks: the ranks ran \\[36, 36\\] samples through the model; there were 36 to share out",
     ),
-    (right_for_equal_shares, 1, "at 3 ranks: rank 0, the loss of step 0 is"),
+    (right_for_equal_shares, 2, "at 3 ranks: rank 0, the loss of step 0 is"),
     (own_weights_kept, 0, "at 2 ranks: rank 0, the loss of step 0 is"),
     (each_microbatch_travels, 3, "4 all-reduces and the start send"),
     (momentum_lost, 4, "at 2 ranks: rank 0, the loss of step"),
@@ -130,3 +130,25 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
 )
 def test_cheat_fails_with_its_message(cheat, place, said):
     assert_found_out(NAME, cheat, place, said)
+
+
+def not_saved(model, optimizer, step, checkpoint):
+    pass
+
+
+no_microbatches = {"micro": lambda m: 1, "save": not_saved}
+
+
+STEPS = [  # (an answer that ends the step, what the next step's check says)
+    (
+        framework(loss_of=mean_of_share, exchange=mean_of_means, **no_microbatches),
+        "at 3 ranks: rank 0, the loss of step 0",
+    ),
+    (framework(**no_microbatches), "called the model with .* rows; 3 microbatches make 12 calls"),
+    (framework(save=not_saved), "the files on its disk: got .., expected .'checkpoint.pt'."),
+]
+
+
+@pytest.mark.parametrize("step", range(1, len(STEPS) + 1))
+def test_answer_of_a_step_passes_it_and_fails_the_next(step):
+    assert_ends_a_step(NAME, step, *STEPS[step - 1])

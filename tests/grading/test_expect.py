@@ -132,3 +132,46 @@ def test_changed_input_is_named():
 def test_wrong_rank_is_named():
     with pytest.raises(Wrong, match="at 2 ranks: rank 1: element 0"):
         expect.equals()(outcome([], 2, results=[WANTED, WANTED + 1], right=[WANTED, WANTED]))
+
+
+A, B, C = (torch.arange(6.0) ** power + power for power in (2, 3, 4))
+SUM = A + B + C
+
+
+def joined(*chunks):
+    return torch.cat(chunks)
+
+
+@pytest.mark.parametrize(
+    ("got", "said"),
+    [
+        (joined(SUM[:3], B[3:]), "elements 0 to 2 are right; 3 to 5 are its own input"),
+        (joined(SUM[:2], (A + B)[2:]), "elements 0 to 1 are right; 2 to 5 are the sum of ranks 0 and 1 without rank 2"),
+        (joined(C[:2], SUM[2:]), "elements 0 to 1 are rank 2's input; 2 to 5 are right"),
+        (joined(SUM[:4], (SUM + A)[4:]), "4 to 5 are the sum of ranks 0, 1 and 2, rank 0 twice"),
+        (joined(SUM[:4], 0.5 * SUM[4:]), "4 to 5 are 0.5 times what they should be"),
+        (joined(SUM[:4], SUM[2:4]), "4 to 5 are what belongs in elements 2 to 3"),
+        (joined(SUM[:4], 0 * A[4:]), "4 to 5 are zero"),
+        (A, "every element is rank 0's input"),
+    ],
+)
+def test_blocks_of_a_wrong_result_are_located(got, said):
+    one = outcome([], 3, results=[SUM, got, SUM], inputs=[(A,), (B,), (C,)], right=[SUM] * 3)
+    with pytest.raises(Wrong) as caught:
+        expect.equals()(one)
+    assert said in caught.value.seen
+
+
+def test_too_few_bytes_are_no_suspicion():
+    few = [Span(rank, "send", 0, 1, lane="send", sent_bytes=8) for rank in range(2)]
+    for spans, said in ((few, "half of the bytes"), ([], "No bytes were sent")):
+        with pytest.raises(Wrong) as caught:
+            expect.sends("it sends", lambda n: 16)(outcome(spans, 2))
+        assert said in caught.value.advice
+
+
+def test_barrier_left_in_is_not_what_an_exercise_builds():
+    with pytest.raises(Wrong) as caught:
+        expect.forbids()(outcome([Span(1, "barrier", 0, 1, lane="send", line="/tmp/cell.py:3")]))
+    assert "rank 1 called barrier (cell.py, line 3)" in caught.value.seen
+    assert caught.value.advice.startswith("A barrier carries no data.")

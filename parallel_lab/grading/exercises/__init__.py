@@ -6,6 +6,7 @@ from parallel_lab.grading.gaps import GAPS
 
 _NAMES = (
     *("sum_of_ranks",),
+    *("step_budget",),
     *("tree_broadcast", "ring_all_reduce", "all_to_all", "ring_shift"),
     *("training_framework", "bucketed_ddp"),
     *("asynchronous_sgd", "local_sgd"),

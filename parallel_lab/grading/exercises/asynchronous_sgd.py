@@ -18,15 +18,17 @@ EXERCISE = Exercise(
     settings={"width": 64, "lr": 0.8, "arguments": ("counts", "lr"), **rules},
     always=(replay.applies_each_gradient("Each gradient is one step: w -= lr g."), expect.forbids()),
     tests={
+        # Step 1
         "Each gradient of each worker is applied, alone and once, as reported": on(CASES),
         "A worker computes at weights that it pulled after its last push": on(CASES, replay.reads_fresh()),
         "A worker sends a gradient a batch, and the server answers him alone with weights; nothing else travels": on(
             CASES, replay.exchanges(PUSH, PULL)
         ),
-        # What is wrong without slow workers is said first: it costs no time.
+        # Step 2. What is wrong without slow workers is said first: it costs no time.
         "While slow workers work on one gradient, a fast one finishes all of its own": (
             on(CASES, replay.reads_fresh()) + on(HELD, listens)
         ),
+        # Step 3
         "The staleness reported for each update is the true one, also that of a slow worker": on(
             CASES + HELD, replay.reports_staleness()
         ),

@@ -28,14 +28,17 @@ EXERCISE = Exercise(
     settings=SMALL,
     always=(expect.equals({"bucketed_ddp(): parameter": START, "gradient of parameter": MEAN}),),
     tests={
+        # Step 1
         "After backward() every rank has the mean gradient, at 1, 2 and 4 ranks, step after step": on((1, 2, 4)),
         "A shared weight counts once, and a frozen parameter gets no gradient, at 3 ranks": on(3, **SHARED),
+        # Step 2
         "Each rank sends 2 (n-1)/n of the gradients a step, and they carry the data": (
             on(4, ring(42 + 56 + 24)) + on(2, ring(8 * 25 * 24), **DEEP) + changed_on(2)
         ),
         "Small gradients travel together, in buckets of `bucket_bytes` at the most": on(
             2, expect.fills_buckets(10_000, most_calls=5), **DEEP
         ),
+        # Step 3
         "Buckets travel while backward still runs": on(2, expect.overlaps(0.5, HOOK), **DEEP),
     },
 )

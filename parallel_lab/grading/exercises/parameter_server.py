@@ -5,6 +5,7 @@ from parallel_lab.grading.exercise import Exercise, cases, on
 
 NAMES = "servers counts bound"  # the third bound never binds
 CASES = cases(NAMES, (1, (0, 4), 0), (1, (0, 4, 5), 0), (1, (0, 5, 3, 4), 1000), (2, (0, 0, 5, 4), 1))
+ONE = (CASES[0], CASES[2])  # one server, and a bound that no pull meets
 # The slow one has pushed gradient 0 and works on gradient 1: the others may be `bound` ahead.
 HELD = cases(f"{NAMES} held", (1, (0, 3, 5, 5), 0, ((1, 1),)), (2, (0, 0, 7, 3), 2, ((3, 1),)))
 MOMENTUM = "At each push: velocity = momentum * velocity + gradient, then w -= lr * velocity."
@@ -13,7 +14,7 @@ BACK = "When must a server keep a pull waiting? Compare the puller's clock with 
 PUSH = "Each server needs its slice of the gradient, once a batch."
 PULL = "Whose pull is it? Only that worker gets the slice."
 arguments = ("servers", "counts", "bound", "lr", "momentum")
-fresh = replay.reads_fresh()
+fresh, exchanges = replay.reads_fresh(), replay.exchanges(PUSH, PULL)
 
 EXERCISE = Exercise(
     name="parameter_server",
@@ -23,12 +24,15 @@ EXERCISE = Exercise(
     settings={"width": 1001, "lr": 0.05, "momentum": 0.9, "arguments": arguments, "pulls_first": True},
     always=(replay.applies_each_gradient(MOMENTUM), expect.forbids()),
     tests={
-        "Every push is one step with momentum on its slice, with 1 to 3 workers and 1 or 2 servers": on(CASES),
+        # Step 1
+        "With one server, every push is one step with momentum, with 1 to 3 workers": on(ONE),
+        "A worker pushes each gradient once, pulls after it, and nothing else travels": on(ONE, fresh, exchanges),
+        # Step 2
+        "With two servers, every push is one step on each server's slice": on(CASES),
         "Each server takes and holds its slice of the weights, and no more": on(CASES, replay.takes_its_slice()),
-        "A worker pushes a slice to its owner and pulls it from there, once a batch; nothing else travels": on(
-            CASES, replay.exchanges(PUSH, PULL)
-        ),
-        "A worker pulls after each push, and what it pulls is never further behind than the bound": on(CASES, fresh),
+        "A worker pushes a slice to its owner and pulls it from there, once a batch": on(CASES, exchanges),
+        # Step 3
+        "What a worker pulls is never further behind than the bound": on(CASES, fresh),
         # What is wrong without a slow worker is said first: it costs no time.
         "While a worker is slow, the others go ahead by the bound, and not a step further": (
             on(CASES[:1], fresh) + on(HELD, replay.goes_on(AHEAD, BACK), fresh)

@@ -16,16 +16,19 @@ EXERCISE = Exercise(
     expected=lambda outcome: [sum(given[0] for given in outcome.inputs)] * outcome.ranks,
     settings={"shape": (LENGTH,)},
     tests={
+        # Step 1
         "Every rank returns the sum, at 1 to 4 ranks, and leaves its input alone": on((1, 2, 3, 4), right, keeps),
-        "Sizes that do not divide by the number of ranks work, and keep their shape": on(UNEVEN, right),
-        "It is built from messages, and they carry the data": on(3, expect.forbids()) + changed_on(3),
+        "It is built from messages to one neighbor, and they carry the data": (
+            on((2, 3, 4), expect.forbids(), expect.peers(lambda n: 1, ONE_HOP)) + changed_on(3)
+        ),
+        # Step 2
         "Each rank sends 2 (n-1)/n of the tensor, and no more": on(
             (2, 3, 4), expect.sends("a ring sends", lambda n: 2 * (n - 1) * LENGTH // n * 8, advice=PART)
         ),
-        "Each rank sends 2 (n-1) messages, all to one neighbor": on(
-            (2, 3, 4),
-            expect.messages("a ring sends", lambda n: 2 * (n - 1), SIGNAL),
-            expect.peers(lambda n: 1, ONE_HOP),
+        "Each rank sends 2 (n-1) messages": on(
+            (2, 3, 4), expect.messages("a ring sends", lambda n: 2 * (n - 1), SIGNAL)
         ),
+        # Step 3
+        "Sizes that do not divide by the number of ranks work, and keep their shape": on(UNEVEN, right),
     },
 )

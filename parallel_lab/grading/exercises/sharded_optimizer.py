@@ -20,6 +20,7 @@ gathers = expect.sends(SENDS, lambda n: (n - 1) * BIG_BYTES / n, advice=AVERAGED
 KEEPS, SHAPES = ("beside parameters and gradients", WHO, KEPT), ((9,), (300, 40), (5, 10))
 LIMITS = {n: (("end", 4 * BIG_BYTES / n + 2000, *KEEPS),) for n in (3, 4)}
 BIG = cases("ranks shapes limits", *((n, SHAPES, limits) for n, limits in LIMITS.items()))
+ALIKE = {"shapes": ((50, 20),) * 12, "limits": (("end", 4 * 12_000 * 8 / 4 + 2000, *KEEPS),)}  # at 4 ranks
 
 EXERCISE = Exercise(
     name="sharded_optimizer",
@@ -29,13 +30,17 @@ EXERCISE = Exercise(
     settings={"shapes": ((4, 5), (7,), (3, 2, 2)), "optimizer": ADAM, "limits": (("end", 10_000, *KEEPS),)},
     always=(expect.equals({"parameter": STEPPED, "gradient": ZERO}),),
     tests={
+        # Step 1
         "AdamW and SGD with momentum step as in one process, at 1 to 4 ranks": (
-            on((1, 2)) + on(BIG) + on(2, optimizer=MOMENTUM)
+            on((1, 2)) + on((3, 4), **ALIKE) + on(2, optimizer=MOMENTUM)
         ),
+        "Of tensors of one size, each rank keeps the state of 1/n": on(4, expect.holds(), **ALIKE),
+        # Step 2
+        "Each rank keeps 1/n of the state, even where one tensor is nearly everything": on(BIG, expect.holds()),
         "Sizes that do not divide by the number of ranks work, even fewer elements than ranks": (
             on(4, shapes=((2,), (1,))) + on(2)
         ),
-        "Each rank keeps 1/n of the state, even where one tensor is nearly everything": on(BIG, expect.holds()),
+        # Step 3
         "Each rank sends (n-1)/n of the parameters a step, and they carry the data": on(BIG, gathers) + changed_on(2),
     },
 )

@@ -27,14 +27,16 @@ EXERCISE = Exercise(
     settings={"widths": (20, 40, 10), "rows": (60,), "batches": 1},
     always=(expect.equals({"parameter": MEANS, "the loss of step": MEANS, "disk": DISK}),),
     tests={
+        # Step 1
         "Weights and losses are those of one process, on every rank, at 1, 2 and 3 ranks": on((1, 2, 3), **EVEN),
-        "The same where the batch does not divide by the number of ranks, at 3 and 4": on((3, 4), **UNEVEN),
-        "Each rank runs its share of each batch through the model, and no more": (
-            on(2, divides, **EVEN) + on((3, 4), divides, **UNEVEN)
+        "Each rank runs its share of each batch, and no more; what it receives counts": (
+            on((2, 3), divides, **EVEN) + changed_on(2, **EVEN)
         ),
-        "A share is run in microbatches, whose gradients add up and travel once": (
-            on(2, divides, once_a_step, **MICRO) + changed_on(2, **EVEN)
-        ),
+        # Step 2
+        "The same where the batch does not divide by the number of ranks, at 3 and 4": on((3, 4), divides, **UNEVEN),
+        # Step 3
+        "A share is run in microbatches, whose gradients add up and travel once": on(2, divides, once_a_step, **MICRO),
+        # Step 4
         "Rank 0 writes a checkpoint to a disk that no other sees, and a new run goes on from it": on(2, **RESUMED),
     },
 )

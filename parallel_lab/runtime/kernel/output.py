@@ -54,11 +54,11 @@ def replay(output: Sequence[str]) -> None:
     Of lines that were written again and again, as progress bars and bars under bars are, the last state is shown.
     """
     for rank, text in enumerate(output):
-        for line in _on_a_terminal(text.removesuffix("\n")) if text else ():
+        for line in on_a_terminal(text.removesuffix("\n")) if text else ():
             print(f"[rank {rank}] {line}")
 
 
-def _on_a_terminal(text: str) -> list[str]:
+def on_a_terminal(text: str) -> list[str]:
     """The lines that a terminal shows in the end: a carriage return writes over a line, ESC [ A goes one line up."""
     lines, row, over = [""], 0, False
     for part in re.split(r"(\n|\r|\x1b\[A)", text):

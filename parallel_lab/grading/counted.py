@@ -1,0 +1,86 @@
+"""Inputs, oracle and grader for counting a GPT's training step: the oracle builds the model and counts what it does.
+
+Nothing is computed: the model stands on the meta device, and `FlopCounterMode` counts the matrix products of a forward
+and a backward pass. Causal attention is run a query at a time over the keys that this query sees, so it is counted too.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from parallel_lab.grading.expect import each_rank
+from parallel_lab.grading.lab import Outcome, Wrong
+from parallel_lab.grading.rank_side import Case, name
+from parallel_lab.model.gpt import GPT, GPTConfig, loss
+
+BF16, F32 = torch.bfloat16, torch.float32
+# Of each parameter: weight, gradient, master copy and Adam's two moments; 16, 18 (float32 gradient) or 20 bytes (both).
+KEPT = ((BF16, BF16, F32, F32, F32), (BF16, F32, F32, F32, F32), (BF16, BF16, F32, F32, F32, F32))
+GPT3 = GPTConfig(vocab=50_257, seq=2048, layers=96, heads=96, width=12_288)  # Brown et al. 2020, table 2.1
+Mistake = Callable[[GPTConfig, int, dict], float]
+
+
+def shapes(case: Case, rank: int, generator: torch.Generator) -> tuple:
+    """A config, a batch and the dtypes kept of each parameter, each rank its own; the setting `config` is for all."""
+
+    def one_of(*values: int) -> int:
+        return values[int(torch.randint(len(values), (), generator=generator))]
+
+    heads = one_of(1, 2, 4)
+    config = GPTConfig(
+        vocab=one_of(11, 17, 50), seq=one_of(3, 5, 9), layers=one_of(1, 2, 3), heads=heads, width=heads * one_of(2, 5),
+        mlp_ratio=one_of(2, 3, 4), tied=rank % 2 == 0, bias=bool(one_of(0, 1)),
+    )  # fmt: skip
+    return case.get("config") or config, one_of(1, 2, 3), list(one_of(*KEPT))
+
+
+def counted(outcome: Outcome) -> list:
+    """What the models of the ranks hold and do."""
+    return [_counted(config, batch, tuple(kept)) for config, batch, kept in outcome.inputs]
+
+
+@functools.cache
+def _counted(config: GPTConfig, batch: int, kept: tuple[torch.dtype, ...]) -> dict:
+    parameters, flops = _run(config, batch, _square)
+    right = {"parameters": parameters, "state_bytes": parameters * sum(dtype.itemsize for dtype in kept)}
+    # A query at a time is slow: of a large model the causal count is not asked.
+    return right | {"flops": flops} | ({"causal_flops": _run(config, batch, _seen)[1]} if config.seq < 100 else {})
+
+
+def _run(config: GPTConfig, batch: int, attend: Callable) -> tuple[int, int]:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model, tokens = GPT(config), torch.zeros(batch, config.seq, dtype=torch.long)
+        for block in model.blocks:
+            block.attention.attend = attend
+        loss(model(tokens), tokens).backward()
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops()
+
+
+def _square(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (query @ key.mT).softmax(-1) @ value
+
+
+def _seen(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    sees = range(1, query.shape[-2] + 1)
+    return torch.cat([_square(query[..., n - 1 : n, :], key[..., :n, :], value[..., :n, :]) for n in sees], -2)
+
+
+@each_rank
+def counts(outcome: Outcome, rank: int, where: str, *items: str, mistakes: Mapping[str, Mistake]) -> None:
+    """The `items` of a rank's result are right; if one is what a usual mistake gives, the message says which.
+
+    A mistake is a function of (config, batch, what is right).
+    """
+    (config, batch, _), got, right = outcome.inputs[rank], outcome.results[rank], outcome.expected[rank]
+    if type(got) is not dict:
+        raise Wrong(f"{where} returned {name(got)}, expected a dict with {', '.join(items)}")
+    for item in items:
+        if item not in got:
+            raise Wrong(f"{where}: the result has no {item!r}", "One dict has all of them; add it to yours.")
+        if got[item] != right[item]:
+            made = [said for said, mistake in mistakes.items() if got[item] == mistake(config, batch, right)]
+            seen = f"{where}, {config}, batch {batch}: {item} is {got[item]}, expected {right[item]}"
+            raise Wrong(seen, made[0] if made else "Try it by hand for one layer and one token, and add up.")

@@ -1,0 +1,65 @@
+"""`step_budget`: the usual wrong counts fail, and the message says what they are."""
+
+import pytest
+from grading import assert_ends_a_step, assert_found_out, by_value, solutions
+
+from parallel_lab.model import formulas
+from parallel_lab.model.gpt import GPT
+
+by_value(__name__)
+NAME = "step_budget"
+SOLUTION = solutions(NAME)[NAME]
+
+
+def tied_counted_twice(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"parameters": right["parameters"] + config.tied * config.vocab * config.width}
+
+
+def forward_alone(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"flops": right["flops"] // 3}
+
+
+def six_n_d(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"flops": 6 * right["parameters"] * batch * config.seq}
+
+
+def half_the_square(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {
+        "causal_flops": right["flops"] - 6 * config.layers * batch * config.seq**2 * config.width,
+    }
+
+
+def the_formulas(config, batch, kept):
+    return {"parameters": formulas.parameter_count(config)}
+
+
+def builds_the_model(config, batch, kept):
+    parameters = sum(p.numel() for p in GPT(config).parameters())
+    return {"parameters": parameters, "state_bytes": parameters * sum(dtype.itemsize for dtype in kept)}
+
+
+CHEATS = [  # (answer, the test that sees through it, what it says)
+    (tied_counted_twice, 0, "rank 0, GPTConfig.*: parameters is .*\n.*counts a tied output layer by itself"),
+    (forward_alone, 2, "flops is .*\n.*That is forward alone"),
+    (six_n_d, 2, "flops is .*\n.*That is 6 N a token"),
+    (half_the_square, 3, "causal_flops is .*\n.*Token t sees t \\+ 1 tokens"),
+    (the_formulas, 0, "the_formulas uses parallel_lab.model.formulas"),
+    (builds_the_model, 1, "memory"),
+]
+
+
+@pytest.mark.parametrize(("cheat", "place", "said"), [pytest.param(*case, id=case[0].__name__) for case in CHEATS])
+def test_cheat_fails_with_its_message(cheat, place, said):
+    assert_found_out(NAME, cheat, place, said)
+
+
+def sizes_alone(config, batch, kept):
+    return {key: SOLUTION(config, batch, kept)[key] for key in ("parameters", "state_bytes")}
+
+
+def test_answer_of_a_step_passes_it_and_fails_the_next():
+    assert_ends_a_step(NAME, 1, sizes_alone, "rank 0: the result has no 'flops'")

@@ -1,0 +1,58 @@
+"""Level, minutes and who asks stand at each exercise; one of over 30 minutes is cut into steps, each with its check."""
+
+import json
+import re
+
+import pytest
+from grading import ROOT
+
+from parallel_lab.course.checks import check
+from parallel_lab.course.questions import index
+from parallel_lab.grading.exercises import EXERCISES
+
+LONG = [exercise for exercise in EXERCISES.values() if exercise.minutes >= 30]
+NOTEBOOKS = [exercise for exercise in EXERCISES.values() if (ROOT / f"solutions/{exercise.notebook}.ipynb").exists()]
+
+
+def cells(exercise):
+    notebook = json.loads((ROOT / f"exercises/{exercise.notebook}.ipynb").read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"]]
+
+
+@pytest.mark.parametrize("exercise", NOTEBOOKS, ids=lambda exercise: exercise.name)
+def test_notebook_shows_level_minutes_and_who_asks(exercise):
+    title, *rest = cells(exercise)
+    (row,) = re.findall(rf"^\|.*`{exercise.name}`.*$", title, flags=re.MULTILINE)
+    assert f"| {exercise.level} | {exercise.minutes}" in row and f"| {exercise.asked} |" in row
+    said = rf"\*{exercise.level.capitalize()}, {exercise.minutes} minutes.* Asked by interviewers: "
+    assert any(re.search(said + re.escape(exercise.asked), cell) for cell in rest)
+
+
+@pytest.mark.parametrize("exercise", NOTEBOOKS, ids=lambda exercise: exercise.name)
+def test_who_asks_is_what_the_index_of_questions_says(exercise):
+    kinds = {index()[name].kind for name in re.findall(r"\b[A-E]C?\d+\b", exercise.asked)}
+    if exercise.asked.startswith("as a coding problem"):
+        assert "code" in kinds
+    elif exercise.asked.startswith("as a question"):
+        assert kinds and "code" not in kinds
+    else:
+        assert exercise.asked.startswith("in no list")
+
+
+@pytest.mark.parametrize("exercise", LONG, ids=lambda exercise: exercise.name)
+def test_long_exercise_has_steps_of_5_to_20_minutes_and_each_has_its_cells(exercise):
+    assert exercise.steps and all(5 <= step.minutes <= 20 for step in exercise.steps)
+    assert exercise.steps[-1].tests == len(exercise.tests)
+    texts, name = cells(exercise), exercise.name
+    for number, step in enumerate(exercise.steps, 1):
+        head = f"### Step {number} of {len(exercise.steps)} · {step.title[0].upper()}{step.title[1:]}"
+        place = next(place for place, text in enumerate(texts) if text.startswith(head))
+        assert "**Graded.**" in texts[place] and f"*{step.minutes} minutes.*" in texts[place]
+        call = f'check("{name}", {name}, step={number})'
+        assert next(text for text in texts[place:] if text.startswith("check(")) == call
+
+
+@pytest.mark.parametrize(("name", "step"), [("bucketed_ddp", 4), ("bucketed_ddp", -1), ("ring_shift", 1)])
+def test_step_that_does_not_exist_is_said(name, step):
+    with pytest.raises(ValueError, match=f"{name} has .* steps.*: there is no step {step}"):
+        check(name, len, step=step)
