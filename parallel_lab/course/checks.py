@@ -123,7 +123,7 @@ class Report(page.Shown):
         return page.Page(self.headline, [*parts, *map(page.markdown, self._closing()), *self._next()], look)
 
     def _printed(self) -> list[page.Part]:
-        """The last lines that each rank printed in the first failing run; those of the last one, folded, after a pass."""
+        """The last lines of each rank in the first failing run; after a pass those of the last run, folded."""
         shown = self.failed or next((v for v in reversed(self.verdicts) if v.printed), None)
         lines = [
             f"[rank {rank}] {line}" for rank, text in enumerate(shown.printed if shown else ()) for line in _last(text)
@@ -193,17 +193,18 @@ def _one_above_the_other(first: Trace, second: Trace) -> Trace:
     return Trace(first.ranks + second.ranks, tuple(spans))
 
 
-def case(name: str, *, ranks: int, seed: int, **settings: Any) -> Trial:
+def case(name: str, *, ranks: int, seed: int, number: int | None = None, **settings: Any) -> Trial:
     """A case of exercise `name`: its `inputs` and what is `expected`, by rank; and `run(fn)` runs an answer on it.
 
     A report names the call for each case that failed. `run` shows what the ranks print and gives what `launch` does, so
     `draw(case(...).run(fn))` draws it. Other ranks, seeds and `settings`, such as `shape`, make cases of one's own.
+    Where a report cannot write the settings down, it gives the `number` of the case in the exercise.
 
     Raises:
         UnknownName: there is no exercise `name`.
     """
     exercise = named("exercise", name, EXERCISES)
-    return Trial(exercise, case_of(exercise, ranks, settings), seed)
+    return Trial(exercise, case_of(exercise, ranks, settings, number), seed)
 
 
 def check(name: str, fn: Any = None, step: int | None = None, *, seed: int | None = None, save: bool = True) -> Report:

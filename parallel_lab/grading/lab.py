@@ -113,11 +113,20 @@ def _why_stuck(report: str) -> str:
 
 def _failed(at: str, error: LaunchError) -> Wrong:
     rows = _OURS.sub("", error.report).strip().splitlines()  # a learner reads the message, not the frames
+    text = next((row for row in rows if row.startswith(f"{_cause(error)}:")), "")
+    same = [row for row in rows if text and row.startswith("rank ") and text in row]
+    rows = [row for row in rows if row not in same] + (
+        [f"{len(same)} more rank{'s' * (len(same) > 1)} likewise"] if same else []
+    )
     report = "\n".join(rows if len(rows) <= 12 else [*rows[:6], "...", *rows[-6:]])
-    cause = error.cause if isinstance(error, RankFailed) else type(error).__name__
+    cause = _cause(error)
     frames = [row for row in rows if re.match(r" +.*, line \d+, in ", row)]
     reason = "\n".join([cause, *frames]) if frames else report
     return Wrong(f"{at}: {report}", RAISED.get(cause, ""), reason, error.output)
+
+
+def _cause(error: LaunchError) -> str:
+    return error.cause if isinstance(error, RankFailed) else type(error).__name__
 
 
 def _all_waited(trace: Trace, at: str, printed: Sequence[str]) -> None:

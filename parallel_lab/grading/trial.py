@@ -85,15 +85,12 @@ class Trial:
     @property
     def call(self) -> str:
         """What a learner pastes to have this trial: it names the settings without which it would be another case."""
-        named = {name: value for name, value in self.case.settings if repr(value) == _typed(value)}
+        named = [(name, value) for name, value in self.case.settings if repr(value) == _typed(value)]
+        start = f'case("{self.exercise.name}", ranks={self.case.ranks}, seed={self.seed}'
         for count in range(len(named) + 1):
-            some = dict(list(named.items())[:count])
-            if case_of(self.exercise, self.case.ranks, some) == self.case:
-                break
-        else:
-            some = named
-        settings = "".join(f", {name}={value!r}" for name, value in some.items())
-        return f'case("{self.exercise.name}", ranks={self.case.ranks}, seed={self.seed}{settings})'
+            if case_of(self.exercise, self.case.ranks, dict(named[:count])) == self.case:
+                return start + "".join(f", {name}={value!r}" for name, value in named[:count]) + ")"
+        return f"{start}, number={_cases(self.exercise).index(self.case)})"
 
     @property
     def words(self) -> str:
@@ -111,12 +108,20 @@ class Trial:
         return f"<{self.exercise.name}: {self.words}. Look at .inputs and .expected, and try .run(fn).>"
 
 
-def case_of(exercise: Any, ranks: int, settings: dict[str, Any]) -> Case:
-    """The first case of the exercise's tests with so many ranks and these settings; if there is none, a new one."""
+def case_of(exercise: Any, ranks: int, settings: dict[str, Any], number: int | None = None) -> Case:
+    """The first case of the exercise's tests with so many ranks and these settings, or the one with this number.
+
+    If there is none, it is a new one.
+    """
+    if number is not None:
+        return _cases(exercise)[number]
+    fits = (c for c in _cases(exercise) if c.ranks == ranks and all(c.get(k) == value for k, value in settings.items()))
+    return next(fits, Case(ranks, tuple(settings.items()), tuple(exercise.settings.items())))
+
+
+def _cases(exercise: Any) -> list[Case]:
     defaults = tuple(exercise.settings.items())
-    every = (replace(case, defaults=defaults) for checks in exercise.tests.values() for case, _ in checks)
-    fits = (c for c in every if c.ranks == ranks and all(c.get(name) == value for name, value in settings.items()))
-    return next(fits, Case(ranks, tuple(settings.items()), defaults))
+    return [replace(case, defaults=defaults) for checks in exercise.tests.values() for case, _ in checks]
 
 
 def _typed(value: Any) -> str:

@@ -100,8 +100,8 @@ def test_case_of_a_report_gives_inputs_and_result_and_runs_with_prints(exercise,
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_every_case_has_a_call_that_gives_it_again(name):
-    for checks in EXERCISES[name].tests.values():
-        for one, _ in checks:
+    for of_test in EXERCISES[name].tests.values():
+        for one, _ in of_test:
             made = Trial(EXERCISES[name], replace(one, defaults=tuple(EXERCISES[name].settings.items())), 7)
             assert eval(made.call, {"case": case}).case == made.case, made.call
 
