@@ -83,7 +83,6 @@ class Exercise:
         self.chapter = self.notebook[:2]
         self.solution = f"solutions/gaps/{self.notebook}.py" if self.gap else f"solutions/{self.notebook}.ipynb"
         self.exercise = said.get("exercise", "")  # of a gap: the longer one that it leads to
-        self.asked = said.get("asked", "")  # the interview question that it is asked in
         # Questions that lead on, shown one at a time; and, shown after passing, why the solution is as it is.
         *self.hints, self.solution_note = [" ".join(body.split()) for body in bodies]
 
