@@ -10,7 +10,7 @@ INSTALLER := tools/install.py pyproject.toml requirements-cuda.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab test quick matrix notebooks exercises bench gpu lint lock clean
+.PHONY: help lab update test quick matrix notebooks exercises bench gpu lint lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +21,10 @@ help:  ## print this list
 
 lab: $(VENV)/.lab  ## install what is missing and open the course in JupyterLab
 	@exec $(BIN)/python tools/lab.py "$(PORT)"
+
+update: $(VENV)/.lab  ## fetch the newest version; what you wrote in work/ stays
+	@$(BIN)/python -m parallel_lab.cli update
+	@$(MAKE) --silent $(VENV)/.lab
 
 test: $(VENV)/.dev  ## install what is missing and run every test
 	@exec $(BIN)/python -m tools.run_tests $(ONLY)
@@ -61,7 +65,7 @@ lock:  ## resolve pyproject.toml anew and write the lock files and environment.y
 	    torch==$(TORCH) --upgrade setuptools packaging appnope --editable '.[dev,browser]'
 	@build/lock/bin/python tools/lock.py && rm -rf build/lock
 
-clean:  ## remove .venv, caches and build output; your progress and your notebooks stay
+clean:  ## remove .venv, caches and build output; work/, which is yours, stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find parallel_lab tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 

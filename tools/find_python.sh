@@ -4,22 +4,24 @@
 # Every candidate is run: a name on the path may be a shim that leads nowhere.
 
 probe='import sys
-if sys.version_info < (3, 11): sys.exit(3)
-import ensurepip, venv'
+try:
+    import ensurepip, venv
+    print("well" if sys.version_info >= (3, 11) else "old")
+except ImportError:
+    print("bare" if sys.version_info >= (3, 11) else "old")'
 
 bare=""
 for candidate in ${1:-python3.11 python3.12 python3.13 python3.14 python3 python}; do
-    "$candidate" -c "$probe" >/dev/null 2>&1
-    case $? in
-    0) echo "$candidate"; exit 0 ;;
-    1) bare=${bare:-$candidate} ;;
+    case $("$candidate" -c "$probe" 2>/dev/null) in
+    well) echo "$candidate"; exit 0 ;;
+    bare) bare=${bare:-$candidate} ;;
     esac
 done
 
 if [ -n "$bare" ]; then
     echo "$bare cannot make virtual environments: on Debian and Ubuntu, install the package python3-venv" >&2
 elif [ -n "$1" ]; then
-    echo "PYTHON=$1 does not run, or is older than Python 3.11" >&2
+    echo "PYTHON=$1 is no Python that runs, or is older than 3.11" >&2
 else
     echo "no Python 3.11 or later was found: install one, or name it with make PYTHON=/path/to/python3" >&2
 fi

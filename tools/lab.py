@@ -1,4 +1,4 @@
-"""Opens JupyterLab at the first notebook, on the loopback and with a token.
+"""Brings the learner's folder `work` up to date, and opens JupyterLab there, on the loopback and with a token.
 
 Run by make, in the virtual environment: .venv/bin/python tools/lab.py PORT
 """
@@ -8,10 +8,16 @@ import json
 import os
 import socket
 import sys
+import uuid
 from pathlib import Path
 
+from jupyter_core.paths import jupyter_runtime_dir
+
+from parallel_lab.course.update import bring
+
 ROOT = Path(__file__).resolve().parents[1]
-FIRST = "notebooks/00_start_here.ipynb"
+FIRST = "work/notebooks/00_start_here.ipynb"
+MOST_OF_A_SOCKET = 100  # letters of its path; the kernel of Linux takes 107, that of macOS 103
 # Nothing here asks the network for news or for a newer version, nor asks the reader whether it may.
 QUIET = {
     "@jupyterlab/apputils-extension:notification": {
@@ -51,6 +57,8 @@ def command(port: str) -> list[str]:
     line += [f"--LabApp.default_url=/lab/tree/{FIRST}", "--ServerApp.answer_yes=True"]
     line += ["--LabApp.extension_manager=readonly", "--ServerApp.log_level=WARN"]  # the address is shown all the same
     line += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    if len(f"{jupyter_runtime_dir()}/kernel-{uuid.uuid4()}-ipc-1") <= MOST_OF_A_SOCKET:
+        line.append("--KernelManager.transport=ipc")  # else kernels listen on TCP without encryption, and warn of it
     if sys.platform != "darwin" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         line.append("--no-browser")  # else a text browser might take the terminal
     if os.geteuid() == 0:
@@ -59,12 +67,18 @@ def command(port: str) -> list[str]:
 
 
 def main() -> int:
-    """Replaces this process by JupyterLab; returns 1, with one line, if it could not listen."""
+    """Replaces this process by JupyterLab; returns 1, with one line, if it cannot listen or cannot write `work`."""
     port = sys.argv[1]
     if trouble := trouble_with(port):
         print(trouble, file=sys.stderr)
         return 1
-    settle()
+    try:
+        settle()
+        for line in bring(ROOT):
+            print(line)
+    except OSError as error:
+        print(f"{error.filename or ROOT} cannot be written: {error.strerror or error}", file=sys.stderr)
+        return 1
     print(f"Opening {FIRST}. If no browser opens, open the address below yourself. Ctrl-C stops.", flush=True)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # for `plab`
     os.chdir(ROOT)

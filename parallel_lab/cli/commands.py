@@ -9,7 +9,7 @@ import click
 
 from parallel_lab import __version__
 from parallel_lab.cli import doctor, folders
-from parallel_lab.course import generate, page, progress
+from parallel_lab.course import page, progress, update, workspace
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.checks import grade
 from parallel_lab.course.questions import card, index
@@ -18,7 +18,7 @@ from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.runtime import LaunchError, Link, launch
 
 INTERRUPTED = 130
-_EXPECTED = (folders.CommandError, generate.BadSource, LaunchError, OSError, TypeError, ValueError)
+_EXPECTED = (folders.CommandError, LaunchError, OSError, TypeError, ValueError)
 
 
 class Plab(click.Group):
@@ -81,10 +81,11 @@ def list_command(chapter: str | None) -> None:
 def check_command(name: str, file: Path | None, no_save: bool) -> None:
     """Check the exercises of notebook NAME without opening it; exit code 1 unless all are solved.
 
-    Takes the functions out of FILE (default: exercises/NAME.ipynb) and runs their checks. Nothing else in the
+    Takes the functions out of FILE (default: work/exercises/NAME.ipynb) and runs their checks. Nothing else in the
     notebook runs.
     """
-    file = file or folders.notebook_named(name, "exercises")
+    given = folders.notebook_named(name, "exercises")
+    file = file or next(one for one in (folders.learners(given), given) if one.exists())
     stem = Path(name).name.removesuffix(".ipynb")
     wanted = [e for e in EXERCISES.values() if e.notebook == stem or e.chapter == stem.split("_")[0].zfill(2)]
     if not wanted:
@@ -110,19 +111,31 @@ def progress_command() -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset_command(name: str, yes: bool) -> None:
     """Put the empty exercise notebook NAME back; what you wrote is kept beside it as .bak1."""
-    source = folders.notebook_named(name, "solutions")
-    top = source.parents[1]
-    target = top / "exercises" / source.name
-    text = generate.generate(top, source.stem)
+    given = folders.notebook_named(name, "exercises")
+    target = folders.learners(given)
     if target.is_file():
         if not yes:
             click.confirm(f"Replace {target} by the empty exercise?", abort=True)
         kept = progress.free(f"{target}.bak")
         shutil.copy2(target, kept)
         click.echo(f"your notebook is kept as {kept.name}")
-    target.parent.mkdir(exist_ok=True)
-    progress.replace(target, text)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    progress.replace(target, given.read_text(encoding="utf-8"))
     click.echo(f"{target.name} is empty again; close and reopen it in JupyterLab")
+
+
+@main.command("update", epilog="Example: plab update")
+def update_command() -> None:
+    """Fetch the newest version of the course and bring it into work/. What you changed there stays."""
+    missed = None
+    try:
+        click.echo(update.pull(workspace.root()))
+    except update.CannotPull as error:
+        missed = error
+    for line in update.bring(workspace.root()):
+        click.echo(line)
+    if missed:
+        raise click.ClickException(str(missed))
 
 
 @main.command("run", epilog="Examples: plab run train.py:main, plab run train.py:main --ranks 8 --link 50us,1GB")

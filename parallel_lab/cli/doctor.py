@@ -106,7 +106,7 @@ def _disk() -> Finding:
 
 def _progress() -> Finding:
     file = progress.location()
-    writable = os.access(file if file.exists() else file.parent, os.W_OK)
+    writable = os.access(next(one for one in (file, *file.parents) if one.exists()), os.W_OK)
     return Finding(writable, "progress", f"{file}{'' if file.exists() else ' (not begun)'}")
 
 

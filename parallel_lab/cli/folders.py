@@ -1,4 +1,4 @@
-"""Where the notebooks are, and taking a learner's functions out of a notebook or a file."""
+"""Where notebooks are, the course's and the learner's, and taking functions out of a notebook or a file."""
 
 import ast
 import linecache
@@ -9,8 +9,7 @@ from typing import Any
 
 import nbformat
 
-import parallel_lab
-from parallel_lab.course import progress
+from parallel_lab.course import workspace
 
 _MAGIC = ("%", "!", "?")
 _DEFINING = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
@@ -20,23 +19,24 @@ class CommandError(Exception):
     """Something that the learner can put right; the message is one line."""
 
 
-def root() -> Path:
-    """The folder that holds `solutions` and `exercises`: above the working folder, else beside the package."""
-    for folder in (progress.home(), Path(parallel_lab.__file__).parents[1]):
-        if (folder / "solutions").is_dir() or any((folder / "exercises").glob("*.ipynb")):
-            return folder
-    raise CommandError("no folder with exercises here or above: change to the course's folder")
-
-
 def notebook_named(name: str, folder: str) -> Path:
-    """`<folder>/NN_name.ipynb` for `02`, `02_collectives` or the file's name."""
+    """`<folder>/NN_name.ipynb` of the course for `02`, `02_collectives` or the file's name.
+
+    Raises:
+        CommandError: there is none of this name, or more than one.
+    """
     stem = Path(name).name.removesuffix(".ipynb")
-    files = sorted((root() / folder).glob("*.ipynb"))
+    files = sorted((workspace.root() / folder).glob("*.ipynb"))
     found = [file for file in files if file.stem == stem or file.stem.split("_")[0] == stem.zfill(2)]
     if len(found) == 1:
         return found[0]
     known = ", ".join(file.stem for file in found or files) or "none"
     raise CommandError(f"no single notebook {name!r} in {folder}; there are: {known}")
+
+
+def learners(file: Path) -> Path:
+    """The learner's own copy of a file of the course, which need not be there yet."""
+    return workspace.work() / file.relative_to(workspace.root())
 
 
 def functions_in(file: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from parallel_lab.course import page, progress
+from parallel_lab.course import page, workspace
 from parallel_lab.course.questions import index
 from parallel_lab.grading.exercises import EXERCISES
 
@@ -38,7 +38,7 @@ HEAD = ("chapter", "interview questions", "exercises")
 
 def chapter_map(folder: Path | None = None) -> page.Page:
     """All chapters; those whose notebook is in `folder` (default: the course's `notebooks`) are links to it."""
-    folder = folder or progress.home() / "notebooks"
+    folder = folder or workspace.root() / "notebooks"
     written = {file.name[:2]: file.name for file in folder.glob("[0-9][0-9]_*.ipynb")}
     questions = Counter(question.chapter for question in index().values())
     exercises = Counter(exercise.chapter for exercise in EXERCISES.values())

@@ -1,14 +1,14 @@
 """The learner's progress: one JSON file in the learner's own folder, written atomically, shared by all notebooks.
 
-The environment variable PARALLEL_LAB_PROGRESS names the file. Where it is not set, the file is `progress.json` in the
-course's folder: the nearest one, from the working folder upwards, that has an `exercises` folder with notebooks. Where
-there is none, it lies in the working folder.
+The environment variable PARALLEL_LAB_PROGRESS names the file. Where it is not set, the file is `work/progress.json` in
+the course's folder, from whatever folder it is asked for.
 
 Two notebooks may write at the same time: each update locks, reads, changes and replaces the file. A file that cannot be
 read is set aside as `progress.json.damaged-<n>`, never overwritten. Grading must not fail because a disk is full, so
 what records returns a warning, or nothing, instead of raising.
 """
 
+import contextlib
 import json
 import os
 import tempfile
@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from parallel_lab.course import workspace
 from parallel_lab.course.page import Page, paragraph, table
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
@@ -28,16 +29,16 @@ Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
 
 
-def home() -> Path:
-    """The nearest folder from the working folder upwards with notebooks in `exercises`, or the working folder."""
-    here = Path.cwd()
-    return next((one for one in (here, *here.parents) if any((one / "exercises").glob("*.ipynb"))), here)
-
-
 def location() -> Path:
-    """Where progress is kept; the file need not exist yet."""
-    named = os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else home() / "progress.json"
+    """Where progress is kept; the file need not exist yet. One from before there was `work` is moved into it."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named).expanduser()
+    file, old = workspace.work() / "progress.json", workspace.root() / "progress.json"
+    if old.exists() and not file.exists():
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(exist_ok=True)
+            old.replace(file)
+    return file
 
 
 def read() -> Entries:
@@ -88,7 +89,7 @@ def progress_table() -> Page:
         for name, entry in read()[kind].items()
     ]
     # Seen from the working folder, if it lies in the course: a stored output is the same anywhere.
-    place = os.path.relpath(file) if file.is_relative_to(home()) else str(file)
+    place = os.path.relpath(file) if file.is_relative_to(workspace.root()) else str(file)
     head = paragraph("Your progress", "head")._replace(text=None)
     body = table(HEAD, rows) if rows else paragraph("Nothing solved yet.")
     return Page("Progress", [head, body, paragraph(place, "small")])

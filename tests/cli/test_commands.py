@@ -8,7 +8,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from parallel_lab.cli import commands, doctor, main
 from parallel_lab.cli.commands import parse_link
-from parallel_lab.course import generate
+from parallel_lab.course import generate, workspace
 from parallel_lab.runtime import Link
 
 
@@ -39,7 +39,8 @@ def ring_shift(tensor):
 
 
 @pytest.fixture
-def course(tmp_path):
+def course(tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace, "root", lambda: tmp_path)
     (tmp_path / "solutions").mkdir()
     cells = [new_code_cell("%matplotlib inline\nprint('never run')\n1 / 0", id="a"), new_code_cell(SHIFT, id="shift")]
     nbformat.write(new_notebook(cells=cells), tmp_path / "solutions" / "02_collectives.ipynb")
@@ -47,7 +48,7 @@ def course(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [[], ["doctor"], ["list"], ["check"], ["progress"], ["reset"], ["run"]])
+@pytest.mark.parametrize("command", [[], ["doctor"], ["list"], ["check"], ["progress"], ["reset"], ["run"], ["update"]])
 def test_help_has_an_example(command):
     result = plab(*command, "--help")
     assert result.exit_code == 0
@@ -110,8 +111,10 @@ def test_check_of_an_unknown_notebook_lists_the_known(course):
 
 
 def test_reset_asks_and_keeps_backups(course):
-    mine = course / "exercises" / "02_collectives.ipynb"
-    stub = mine.read_text()
+    given, mine = (course / place / "02_collectives.ipynb" for place in ("exercises", "work/exercises"))
+    stub = given.read_text()
+    assert plab("reset", "02").exit_code == 0  # there is nothing to lose
+    assert mine.read_text() == stub
     mine.write_text("my work")
     assert plab("reset", "02", input="n\n").exit_code == 130
     assert mine.read_text() == "my work"
@@ -121,6 +124,7 @@ def test_reset_asks_and_keeps_backups(course):
     assert plab("reset", "02_collectives", "--yes").exit_code == 0
     assert (mine.parent / "02_collectives.ipynb.bak1").read_text() == "my work"
     assert (mine.parent / "02_collectives.ipynb.bak2").read_text() == "more work"
+    assert given.read_text() == stub
 
 
 PROGRAM = """import torch

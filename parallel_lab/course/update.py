@@ -1,0 +1,177 @@
+"""Brings the course to the learner: `pull` fetches its newest version, `bring` copies from it into `work/`.
+
+Nothing that a learner has written is lost. What was given is remembered in `work/.given`: the text of each file as the
+course gave it. A file whose sources are still those that were given is replaced by a newer one; outputs do not count.
+A file that the learner changed stays, and the newer one is laid beside it as NAME.new.ipynb.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from parallel_lab.course.progress import replace
+
+COPIED = ("notebooks", "exercises", "solutions", "examples")
+KINDS = (".ipynb", ".py")
+LINKED = "parallel_lab"  # for the links of notebooks to the code that they explain
+GIVEN = ".given"
+ADVICE = {
+    "would be overwritten": "{files}: changed here and in the new version; put your change aside by `git stash`",
+    "Not possible to fast-forward": "commits of yours stand in the way: put them on the new version by `git rebase`",
+    "no tracking information": "this branch follows none of the remote: change to one that does, by `git switch main`",
+    "not currently on a branch": "no branch is checked out: change to one, by `git switch main`",
+}
+
+
+class CannotPull(Exception):
+    """Why the newest version could not be fetched, in a line."""
+
+
+def pull(root: Path) -> str:
+    """Fetches the newest version of the course in `root` by git, and merges nothing; returns what was done.
+
+    Raises:
+        CannotPull: there is no git, no remote, or something of the learner's in the way; nothing was changed.
+    """
+    if shutil.which("git") is None:
+        raise CannotPull("git is not installed")
+    if not (root / ".git").exists():  # it may be a folder in the clone of something else
+        raise CannotPull(f"{root} is no clone, so there is nothing to pull from: get the course by `git clone`")
+    before = _git(root, "rev-parse", "--short", "HEAD").stdout.strip()
+    if before and not _git(root, "remote").stdout:
+        raise CannotPull("this clone has no remote to pull from: name one with `git remote add origin ADDRESS`")
+    done = _git(root, "pull", "--no-rebase", "--ff-only", "--quiet")
+    if done.returncode:
+        files = ", ".join(re.findall(r"^\t(.+)$", done.stderr, re.MULTILINE))
+        known = [advice for sign, advice in ADVICE.items() if sign in done.stderr]
+        fatal = re.findall(r"^(?:fatal|error): (.+)$", done.stderr, re.MULTILINE) or ["no reason was given"]
+        raise CannotPull(known[0].format(files=files) if known else f"git pull: {fatal[0]}")
+    after = _git(root, "rev-parse", "--short", "HEAD").stdout.strip()
+    return "the newest version is here already" if before == after else f"pulled {before}..{after}"
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """What git says in `root`, in English."""
+    plain = os.environ | {"LC_ALL": "C"}
+    return subprocess.run(["git", *arguments], cwd=root, env=plain, capture_output=True, text=True, errors="replace")
+
+
+def bring(root: Path) -> list[str]:
+    """Brings `root/work` up to date with the course in `root`; returns what was done, a line each.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    return _Bringing(root).all()
+
+
+class _Bringing:
+    """One bringing of files, each named by its path below `root` and below `root/work`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.work, self.given = root, root / "work", root / "work" / GIVEN
+        self.brought: list[Path] = []
+
+    def all(self) -> list[str]:
+        first = not self.given.exists()
+        self.given.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # it is there, or this file system has no links
+            (self.work / LINKED).symlink_to(Path("..", LINKED))
+        names, changed = list(_names(self.root)), _changed(self.root)
+        said = [self.one(name, name in changed) for name in names]
+        said += [self.take_out(name) for name in _names(self.given) if name not in names and ".new" not in name]
+        _trust([path for path in self.brought if path.suffix == ".ipynb"])
+        if first:
+            said = [line for line in said if not line.startswith("new: ")]
+            said.insert(0, "work/ is yours: it has a copy of every chapter and exercise, and git leaves it alone.")
+        return [line for line in said if line]
+
+    def one(self, name: str, changed: bool) -> str:
+        """Brings one file, which may be `changed` in the course's own folder; returns what was done, or nothing."""
+        text = _read(self.root / name)
+        if not (self.work / name).exists():
+            # What was changed in the course's own folder is the learner's: it is copied, and never taken for given.
+            self.put(name, text, given=not changed)
+            return f"new: work/{name}"
+        given = _read(self.given / name)
+        if changed or given == text:
+            return ""
+        if _sources(_read(self.work / name)) in (_sources(given), _sources(text)):
+            self.put(name, text)
+            return f"brought up to date: work/{name}"
+        beside = self.beside(name, text)
+        self.put(beside, text)
+        _write(self.given / name, text)
+        return f"work/{name} stays as you changed it; the new version lies beside it: {Path(beside).name}"
+
+    def beside(self, name: str, text: str) -> str:
+        """What the new version of `name` is called: the first such file that the learner has not, or not changed."""
+        start, kind = os.path.splitext(name)
+        for number in range(1, 10**6):
+            beside = f"{start}.new{'' if number == 1 else number}{kind}"
+            there = _sources(_read(self.work / beside))
+            if not (self.work / beside).exists() or there in (_sources(_read(self.given / beside)), _sources(text)):
+                return beside
+        raise FileExistsError(f"too many new versions of {name}")
+
+    def take_out(self, name: str) -> str:
+        """Takes out a file that the course has no longer, unless the learner changed it."""
+        mine, given = _read(self.work / name), _read(self.given / name)
+        (self.given / name).unlink()
+        if _sources(mine) != _sources(given):
+            return f"work/{name} is no longer part of the course; yours stays"
+        (self.work / name).unlink(missing_ok=True)
+        return f"no longer part of the course: work/{name}"
+
+    def put(self, name: str, text: str, given: bool = True) -> None:
+        """Writes a file into the learner's folder and, if it is `given`, remembers it as such."""
+        _write(self.work / name, text)
+        self.brought.append(self.work / name)
+        if given:
+            _write(self.given / name, text)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """The files below `folder` that learners get, by their paths from there."""
+    for path in sorted(path for place in COPIED for path in (folder / place).rglob("*") if path.suffix in KINDS):
+        name = path.relative_to(folder).as_posix()
+        if "/." not in name and "/__" not in name:
+            yield name
+
+
+def _changed(root: Path) -> set[str]:
+    """What was changed in the course's own folders, where learners once worked."""
+    if shutil.which("git") is None or not (root / ".git").exists():
+        return set()
+    return set(_git(root, "diff", "--name-only", "HEAD", "--", *COPIED).stdout.splitlines())
+
+
+def _sources(text: str) -> list[tuple[str, str]] | str:
+    """What a person writes in a notebook: its cells, but for empty ones; any other text is as it is."""
+    try:
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    except (ValueError, KeyError, TypeError):
+        return text
+    return [(kind, source) for kind, source in cells if source.strip()]
+
+
+def _trust(notebooks: list[Path]) -> None:
+    """Signs what the course gave, or Jupyter would hide its pictures and warn of it at each opening and saving."""
+    if notebooks:
+        command = [sys.executable, "-m", "jupyter", "trust", *map(os.fspath, notebooks)]
+        subprocess.run(command, capture_output=True, check=False)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, text)
