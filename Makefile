@@ -24,7 +24,7 @@ lab: $(VENV)/.lab  ## install what is missing and open the course in JupyterLab
 
 update: $(VENV)/.lab  ## fetch the newest version; what you wrote in work/ stays
 	@$(BIN)/python -m parallel_lab.cli update
-	@$(MAKE) --no-print-directory $(VENV)/.lab
+	@$(MAKE) --silent $(VENV)/.lab
 
 test: $(VENV)/.dev  ## install what is missing and run every test
 	@exec $(BIN)/python -m tools.run_tests $(ONLY)

@@ -67,7 +67,7 @@ def command(port: str) -> list[str]:
 
 
 def main() -> int:
-    """Replaces this process by JupyterLab; returns 1, with one line, if it cannot listen or `work` cannot be written."""
+    """Replaces this process by JupyterLab; returns 1, with one line, if it cannot listen or cannot write `work`."""
     port = sys.argv[1]
     if trouble := trouble_with(port):
         print(trouble, file=sys.stderr)

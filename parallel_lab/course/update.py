@@ -41,10 +41,10 @@ def pull(root: Path) -> str:
     """
     if shutil.which("git") is None:
         raise CannotPull("git is not installed")
-    before = _git(root, "rev-parse", "--short", "HEAD")
-    if before is None or before.returncode:
+    if not (root / ".git").exists():  # it may be a folder in the clone of something else
         raise CannotPull(f"{root} is no clone, so there is nothing to pull from: get the course by `git clone`")
-    if not _git(root, "remote").stdout.strip():
+    before = _git(root, "rev-parse", "--short", "HEAD").stdout.strip()
+    if before and not _git(root, "remote").stdout:
         raise CannotPull("this clone has no remote to pull from: name one with `git remote add origin ADDRESS`")
     done = _git(root, "pull", "--no-rebase", "--ff-only", "--quiet")
     if done.returncode:
@@ -52,16 +52,13 @@ def pull(root: Path) -> str:
         known = [advice for sign, advice in ADVICE.items() if sign in done.stderr]
         fatal = re.findall(r"^(?:fatal|error): (.+)$", done.stderr, re.MULTILINE) or ["no reason was given"]
         raise CannotPull(known[0].format(files=files) if known else f"git pull: {fatal[0]}")
-    after = _git(root, "rev-parse", "--short", "HEAD")
-    same = before.stdout == after.stdout
-    return "the newest version is here already" if same else f"pulled {before.stdout.strip()}..{after.stdout.strip()}"
+    after = _git(root, "rev-parse", "--short", "HEAD").stdout.strip()
+    return "the newest version is here already" if before == after else f"pulled {before}..{after}"
 
 
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess | None:
-    """What git says in `root`; None if `root` is no clone, though perhaps a folder in one, or there is no git."""
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None
-    plain = os.environ | {"LC_ALL": "C"}  # its messages are looked into
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """What git says in `root`, in English."""
+    plain = os.environ | {"LC_ALL": "C"}
     return subprocess.run(["git", *arguments], cwd=root, env=plain, capture_output=True, text=True, errors="replace")
 
 
@@ -150,8 +147,9 @@ def _names(folder: Path) -> Iterator[str]:
 
 def _changed(root: Path) -> set[str]:
     """What was changed in the course's own folders, where learners once worked."""
-    done = _git(root, "diff", "--name-only", "HEAD", "--", *COPIED)
-    return set(done.stdout.splitlines()) if done and not done.returncode else set()
+    if shutil.which("git") is None or not (root / ".git").exists():
+        return set()
+    return set(_git(root, "diff", "--name-only", "HEAD", "--", *COPIED).stdout.splitlines())
 
 
 def _sources(text: str) -> list[tuple[str, str]] | str:

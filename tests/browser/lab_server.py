@@ -64,7 +64,7 @@ def serve(root: Path, scratch: Path, opened: str) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(scratch, runtime),
+            env=_environment(scratch, runtime) | {"PARALLEL_LAB_PROGRESS": str(root / "progress.json")},
             cwd=root,
         )
         try:

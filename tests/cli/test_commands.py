@@ -234,6 +234,18 @@ def test_list_is_short():
     assert sum("no card yet" in line for line in lines) <= 24
 
 
+def test_reset_asks_and_keeps_backups(course):
+    course.write_text("my work")
+    assert plab("reset", "02", input="n\n").exit_code == 130
+    assert course.read_text() == "my work"
+    assert plab("reset", "02", input="y\n").exit_code == 0
+    assert course.read_text() == (workspace.root() / "exercises" / course.name).read_text()
+    course.write_text("more work")
+    assert plab("reset", "02_collectives", "--yes").exit_code == 0
+    assert (course.parent / "02_collectives.ipynb.bak1").read_text() == "my work"
+    assert (course.parent / "02_collectives.ipynb.bak2").read_text() == "more work"
+
+
 PROGRAM = """import torch
 import torch.distributed as dist
 def main():

@@ -86,18 +86,6 @@ def test_two_notebooks_lose_nothing(file):
     assert entries["both"]["checks"] == 80
 
 
-def test_location_is_the_folder_with_the_exercises(tmp_path, monkeypatch):
-    monkeypatch.delenv("PARALLEL_LAB_PROGRESS", raising=False)
-    inner = tmp_path / "course" / "notebooks"
-    inner.mkdir(parents=True)
-    monkeypatch.chdir(inner)
-    assert progress.location() == inner / "progress.json"
-    (tmp_path / "course" / "exercises").mkdir()
-    assert progress.location() == inner / "progress.json"  # a folder of that name without notebooks is none of ours
-    (tmp_path / "course" / "exercises" / "02_x.ipynb").write_text("{}")
-    assert progress.location() == tmp_path / "course" / "progress.json"
-
-
 def test_table_shows_what_is_recorded(file):
     assert "Nothing solved yet." in repr(progress_table())
     progress.record_quiz("02_collectives_and_topologies", 1 / 2)
@@ -116,10 +104,9 @@ def test_file_is_json_for_people(file):
 
 def test_the_table_names_its_file_from_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("PARALLEL_LAB_PROGRESS", raising=False)
-    for folder in ("exercises", "notebooks"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "exercises" / "02_collectives.ipynb").write_text("{}")
-    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setattr(workspace, "root", lambda: tmp_path)
+    (tmp_path / "work" / "notebooks").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work" / "notebooks")
     assert repr(progress_table()).endswith("\n../progress.json")
     elsewhere = tmp_path.parent / "progress.json"
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(elsewhere))

@@ -1,12 +1,15 @@
-"""Starting JupyterLab: a port that is taken or no port at all gives one line."""
+"""Starting JupyterLab: what cannot work gives one line, and nothing in the terminal alarms."""
 
 import runpy
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-TOOL = runpy.run_path(str(Path(__file__).resolve().parents[2] / "tools" / "lab.py"))
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+TOOL = runpy.run_path(str(TOOLS / "lab.py"))
 trouble_with, command = TOOL["trouble_with"], TOOL["command"]
 
 
@@ -32,3 +35,25 @@ def test_listens_on_the_loopback_only_and_keeps_the_token():
     assert "--ServerApp.ip=127.0.0.1" in line
     assert "--ServerApp.port_retries=0" in line
     assert not [one for one in line if "token" in one or "password" in one]
+
+
+def test_opens_the_learners_copy():
+    assert "--LabApp.default_url=/lab/tree/work/notebooks/00_start_here.ipynb" in command("8888")
+
+
+@pytest.mark.parametrize("folder, ipc", [("/short", True), (f"/{'l' * 60}", False)])
+def test_kernels_listen_on_files_unless_the_path_of_these_is_too_long(monkeypatch, folder, ipc):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", folder)
+    assert ("--KernelManager.transport=ipc" in command("8888")) is ipc
+
+
+@pytest.mark.parametrize("python", ["/bin/true", "/bin/false", "/bin/echo", "/nowhere"])
+def test_what_is_no_python_gives_one_line(python):
+    told = subprocess.run([TOOLS / "find_python.sh", python], capture_output=True, text=True)
+    assert told.returncode == 1 and told.stdout == ""
+    assert told.stderr == f"PYTHON={python} is no Python that runs, or is older than 3.11\n"
+
+
+def test_a_python_that_runs_is_taken():
+    told = subprocess.run([TOOLS / "find_python.sh", sys.executable], capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, f"{sys.executable}\n"), told.stderr

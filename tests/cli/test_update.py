@@ -1,0 +1,98 @@
+"""A learner's evening on a clone of the real course: he runs, solves and breaks, git is clean, and he updates."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PARTS = ("parallel_lab", "notebooks", "exercises", "solutions", "examples", "tools", ".gitignore", "pyproject.toml")
+CHAPTER = "00_start_here.ipynb"
+IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main")
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """The learner's clone, `mine`, of a copy of this course, `course`."""
+    (tmp_path / "course").mkdir()
+    for part in PARTS:
+        source, target = REPOSITORY / part, tmp_path / "course" / part
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        else:
+            shutil.copy(source, target)
+    git(tmp_path / "course", "init", "-q")
+    commit(tmp_path / "course")
+    git(tmp_path, "clone", "-q", "course", "mine")
+    return tmp_path / "mine"
+
+
+def git(folder, *arguments):
+    return run(folder, "git", *IDENTITY, *arguments)
+
+
+def commit(folder):
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "next")
+
+
+def run(folder, *command, code=0, **variables):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PARALLEL_LAB")}
+    environment |= {"GIT_CONFIG_GLOBAL": "/dev/null", **variables}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def python(clone, folder, *arguments, code=0):
+    variables = {"PYTHONPATH": str(clone), "JUPYTER_DATA_DIR": str(clone.parent / "jupyter")}
+    return run(clone / folder, sys.executable, *arguments, code=code, **variables)
+
+
+def plab(clone, folder, *arguments, code=0):
+    return python(clone, folder, "-m", "parallel_lab.cli", *arguments, code=code)
+
+
+def change(path, cell, source, cells=None):
+    """Writes another source into a cell; of the other cells only the first `cells` are left."""
+    notebook = json.loads(path.read_text())
+    (found,) = [one for one in notebook["cells"] if one["id"] == cell]
+    found["source"] = [source]
+    del notebook["cells"][cells or len(notebook["cells"]) :]
+    path.write_text(json.dumps(notebook))
+
+
+def test_an_evening_leaves_git_clean_and_an_update_keeps_every_line(clone, tmp_path):
+    assert "work/ is yours" in plab(clone, ".", "update")
+    chapter, task = clone / "work/notebooks" / CHAPTER, clone / "work/exercises" / CHAPTER
+    shutil.copy(clone / "solutions" / CHAPTER, task)
+    assert "sum_of_ranks: solved" in plab(clone, "work/exercises", "check", "00")
+    change(chapter, "title", "my own title", cells=6)  # those up to the first launch and its picture
+    assert "done" in python(clone, ".", "tools/execute_notebooks.py", str(chapter))
+    (clone / "work/exercises/02_collectives.ipynb").write_text("broken")
+    assert git(clone, "status", "--porcelain") == ""
+    for folder in ("work/exercises", "parallel_lab/view", ".."):
+        assert "sum_of_ranks" in plab(clone, folder, "progress")
+
+    change(tmp_path / "course" / "notebooks" / CHAPTER, "title", "the course's new title")
+    commit(tmp_path / "course")
+    said = plab(clone, "work/notebooks", "update").splitlines()
+    assert said[0].startswith("pulled ")
+    assert said[1:] == [
+        f"work/notebooks/{CHAPTER} stays as you changed it; the new version lies beside it: 00_start_here.new.ipynb"
+    ]
+    assert "my own title" in chapter.read_text()
+    assert "the course's new title" in (chapter.parent / "00_start_here.new.ipynb").read_text()
+    assert git(clone, "status", "--porcelain") == ""
+
+    git(clone, "remote", "remove", "origin")
+    chapter.unlink()
+    assert plab(clone, ".", "update", code=1).splitlines() == [
+        f"new: work/notebooks/{CHAPTER}",
+        "Error: this clone has no remote to pull from: name one with `git remote add origin ADDRESS`",
+    ]
+    assert "sum_of_ranks" in plab(clone, ".", "progress")

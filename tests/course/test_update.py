@@ -1,0 +1,224 @@
+"""Bringing the course to the learner: what he has not changed is replaced, what he has changed stays."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from parallel_lab.course import update
+from parallel_lab.course.update import CannotPull, bring, pull
+
+IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main")
+TRUST = update._trust
+CHAPTER, TASK = "notebooks/03_data.ipynb", "exercises/03_data.ipynb"
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))  # where notebooks are signed
+    monkeypatch.setattr(update, "_trust", lambda notebooks: None)  # which takes two seconds
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+
+
+def git(folder, *arguments):
+    done = subprocess.run(["git", *IDENTITY, *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write(path, *sources, output=""):
+    cells = [
+        {"cell_type": "code", "id": f"c{n}", "metadata": {}, "execution_count": 1 if output else None, "source": [one],
+         "outputs": [{"output_type": "stream", "name": "stdout", "text": [output]}] if output else []}
+        for n, one in enumerate(sources)
+    ]  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
+
+
+def sources(path):
+    return ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
+
+
+@pytest.fixture
+def course(tmp_path):
+    root = tmp_path / "course"
+    write(root / CHAPTER, "a = 1", "b = 2")
+    write(root / TASK, "stub")
+    (root / ".gitignore").write_text("/work/\n")
+    return root
+
+
+@pytest.fixture
+def clone(course, tmp_path):
+    git(course, "init", "-q")
+    commit(course)
+    git(tmp_path, "clone", "-q", str(course), "mine")
+    bring(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def commit(root):
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "next")
+
+
+def test_all_is_copied_once_and_signed_and_the_package_is_linked(course, monkeypatch):
+    monkeypatch.setattr(update, "_trust", TRUST)
+    (line,) = bring(course)
+    assert line.startswith("work/ is yours")
+    assert (course / "work" / TASK).read_text() == (course / TASK).read_text()
+    assert (course / "work/parallel_lab").is_symlink()
+    assert bring(course) == []
+    (course / "work" / TASK).unlink()
+    assert bring(course) == [f"new: work/{TASK}"]
+    trusted = "import nbformat.sign as s, nbformat, sys; n = nbformat.read(sys.argv[1], 4)"
+    trusted += "; sys.exit(not s.NotebookNotary().check_signature(n))"
+    assert subprocess.run([sys.executable, "-c", trusted, str(course / "work" / CHAPTER)]).returncode == 0
+
+
+def test_what_was_only_run_is_replaced(course):
+    bring(course)
+    write(course / "work" / CHAPTER, "a = 1", "b = 2", "  ", output="of mine")
+    write(course / CHAPTER, "a = 1", "b = 3")
+    assert bring(course) == [f"brought up to date: work/{CHAPTER}"]
+    assert sources(course / "work" / CHAPTER) == ["a = 1", "b = 3"]
+
+
+def test_what_was_changed_stays_and_the_new_one_lies_beside_it(course):
+    bring(course)
+    mine, beside = course / "work" / CHAPTER, course / "work/notebooks/03_data.new.ipynb"
+    write(mine, "a = 1", "my line")
+    write(course / CHAPTER, "a = 1", "b = 3")
+    (line,) = bring(course)
+    assert line == f"work/{CHAPTER} stays as you changed it; the new version lies beside it: 03_data.new.ipynb"
+    assert bring(course) == []
+    assert sources(mine) == ["a = 1", "my line"] and sources(beside) == ["a = 1", "b = 3"]
+    write(course / CHAPTER, "a = 1", "b = 4")  # the one beside was not touched
+    bring(course)
+    assert sources(beside) == ["a = 1", "b = 4"]
+    write(beside, "a = 1", "merged")
+    write(course / CHAPTER, "a = 1", "b = 5")
+    assert bring(course)[0].endswith("03_data.new2.ipynb")
+    assert sources(beside) == ["a = 1", "merged"]
+    assert sources(course / "work/notebooks/03_data.new2.ipynb") == ["a = 1", "b = 5"]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"cells": 3}', "\x00", '{"cells": [{"source": "x"}]}'])
+def test_a_broken_notebook_is_the_learners_too(course, text):
+    bring(course)
+    (course / "work" / CHAPTER).write_text(text)
+    write(course / CHAPTER, "new")
+    assert "stays as you changed it" in bring(course)[0]
+    assert (course / "work" / CHAPTER).read_text() == text
+
+
+def test_a_chapter_that_is_gone_goes_unless_it_was_changed(course):
+    bring(course)
+    write(course / "work" / TASK, "my answer")
+    (course / CHAPTER).unlink()
+    (course / TASK).unlink()
+    assert bring(course) == [
+        f"work/{TASK} is no longer part of the course; yours stays",
+        f"no longer part of the course: work/{CHAPTER}",
+    ]
+    assert [path.name for path in (course / "work").rglob("*.ipynb") if ".given" not in path.parts] == ["03_data.ipynb"]
+    assert sources(course / "work" / TASK) == ["my answer"]
+
+
+def test_what_was_written_in_the_courses_own_folder_is_copied_and_never_replaced(course, tmp_path):
+    git(course, "init", "-q")
+    commit(course)
+    write(course / TASK, "my answer")  # as learners once did
+    bring(course)
+    git(course, "checkout", "-q", TASK)
+    bring(course)
+    assert sources(course / "work" / TASK) == ["my answer"]
+
+
+def test_git_is_clean_after_work_and_pulls_what_is_new(course, clone):
+    write(clone / "work" / TASK, "my answer", output="seen")
+    (clone / "work" / CHAPTER).write_text("broken")
+    (clone / "work/notebooks/of_mine.ipynb").write_text("{}")
+    assert git(clone, "status", "--porcelain") == ""
+    assert pull(clone) == "the newest version is here already"
+    write(course / TASK, "another stub")
+    write(course / "notebooks/07_new.ipynb", "new")
+    commit(course)
+    assert pull(clone).startswith("pulled ")
+    assert bring(clone)[0] == f"work/{TASK} stays as you changed it; the new version lies beside it: 03_data.new.ipynb"
+    assert sources(clone / "work" / TASK) == ["my answer"]
+    assert sources(clone / "work/notebooks/07_new.ipynb") == ["new"]
+    assert git(clone, "status", "--porcelain") == ""
+
+
+def no_clone(clone):
+    (clone / ".git").rename(clone / "git")
+
+
+def no_remote(clone):
+    git(clone, "remote", "remove", "origin")
+
+
+def no_branch(clone):
+    git(clone, "checkout", "-q", "--detach")
+
+
+def own_branch(clone):
+    git(clone, "switch", "-q", "-c", "own")
+
+
+def nobody_there(clone):
+    git(clone, "remote", "set-url", "origin", str(clone.parent / "nowhere"))
+
+
+def own_commit(clone):
+    (clone / "note.txt").write_text("mine")
+    commit(clone)
+
+
+def changed_file(clone):
+    write(clone / CHAPTER, "changed here")
+
+
+def file_in_the_way(clone):
+    (clone / "notebooks/07_new.ipynb").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    "obstacle, said",
+    [
+        (no_clone, "is no clone"),
+        (no_remote, "has no remote"),
+        (no_branch, "no branch is checked out"),
+        (own_branch, "follows none of the remote"),
+        (nobody_there, "git pull: '"),
+        (own_commit, "commits of yours stand in the way"),
+        (changed_file, f"{CHAPTER}: changed here and in the new version"),
+        (file_in_the_way, "notebooks/07_new.ipynb: changed here and in the new version"),
+    ],
+)
+def test_what_stands_in_the_way_of_pulling_is_said_in_a_line_and_nothing_is_lost(course, clone, obstacle, said):
+    write(course / CHAPTER, "of the course")
+    write(course / "notebooks/07_new.ipynb", "new")
+    commit(course)
+    obstacle(clone)
+    with pytest.raises(CannotPull) as caught:
+        pull(clone)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not any(line.startswith("work/") for line in bring(clone))
+
+
+def test_a_folder_in_the_clone_of_something_else_is_no_clone(tmp_path):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "course").mkdir()
+    with pytest.raises(CannotPull, match="is no clone"):
+        pull(tmp_path / "course")
+
+
+def test_without_git(clone, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(CannotPull, match="git is not installed"):
+        pull(clone)
+    assert bring(clone) == []
