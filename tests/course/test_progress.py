@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from parallel_lab.course import progress
+from parallel_lab.course import progress, workspace
 from parallel_lab.course.chapters import progress_table
 
 
@@ -70,7 +70,7 @@ def test_folder_that_cannot_be_made_is_a_warning(tmp_path, monkeypatch):
 
 WRITER = """
 import sys
-from parallel_lab.course import progress
+from parallel_lab.course import progress, workspace
 from parallel_lab.course.chapters import progress_table
 for turn in range(40):
     assert progress.record_exercise(f"task-{sys.argv[1]}-{turn}", 1 / 1) == ""
