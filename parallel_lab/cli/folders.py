@@ -26,4 +26,4 @@ def notebook_named(name: str, folder: str) -> Path:
 
 def learners(file: Path) -> Path:
     """The learner's own copy of a file of the course, which need not be there yet."""
-    return workspace.work() / file.relative_to(workspace.root())
+    return workspace.work() / file.parent.name / file.name

@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from parallel_lab.cli import doctor, main, run, watch
 from parallel_lab.cli.commands import COMMANDS
 from parallel_lab.cli.run import parse_link
-from parallel_lab.course import generate, progress, workspace
+from parallel_lab.course import progress, workspace
 from parallel_lab.course.chapters import next_exercise
 from parallel_lab.course.checks import hint
 from parallel_lab.course.quizzes import quiz
@@ -234,6 +234,18 @@ def test_list_is_short():
     assert sum("no card yet" in line for line in lines) <= 24
 
 
+def test_reset_asks_and_keeps_backups(course):
+    course.write_text("my work")
+    assert plab("reset", "02", input="n\n").exit_code == 130
+    assert course.read_text() == "my work"
+    assert plab("reset", "02", input="y\n").exit_code == 0
+    assert course.read_text() == (workspace.root() / "exercises" / course.name).read_text()
+    course.write_text("more work")
+    assert plab("reset", "02_collectives", "--yes").exit_code == 0
+    assert (course.parent / "02_collectives.ipynb.bak1").read_text() == "my work"
+    assert (course.parent / "02_collectives.ipynb.bak2").read_text() == "more work"
+
+
 PROGRAM = """import torch
 import torch.distributed as dist
 def main():
@@ -310,25 +322,3 @@ def test_doctor_says_what_ranks_that_share_a_gpu_meet(monkeypatch, mode, well, s
     monkeypatch.setattr(doctor, "_compute_modes", lambda: [mode])
     found = doctor._gpus()
     assert found.well is well and found.seen.startswith("H100; ") and said in found.seen
-
-
-def test_reset_asks_and_keeps_backups(tmp_path, monkeypatch):
-    course = tmp_path
-    monkeypatch.setattr(workspace, "root", lambda: course)
-    (course / "solutions").mkdir()
-    save(course / "solutions" / "02_collectives.ipynb", SHIFT)
-    generate.write(course, "02_collectives")
-    given, mine = (course / place / "02_collectives.ipynb" for place in ("exercises", "work/exercises"))
-    stub = given.read_text()
-    assert plab("reset", "02").exit_code == 0  # there is nothing to lose
-    assert mine.read_text() == stub
-    mine.write_text("my work")
-    assert plab("reset", "02", input="n\n").exit_code == 130
-    assert mine.read_text() == "my work"
-    assert plab("reset", "02", input="y\n").exit_code == 0
-    assert mine.read_text() == stub
-    mine.write_text("more work")
-    assert plab("reset", "02_collectives", "--yes").exit_code == 0
-    assert (mine.parent / "02_collectives.ipynb.bak1").read_text() == "my work"
-    assert (mine.parent / "02_collectives.ipynb.bak2").read_text() == "more work"
-    assert given.read_text() == stub
