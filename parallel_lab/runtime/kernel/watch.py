@@ -163,7 +163,7 @@ class Watch:
 
     def last_second(self) -> tuple[float, dict[int, tuple[int, float, int]]]:
         """What the ranks that still run did lately: in how many seconds; by rank calls, seconds of work, all calls."""
-        self._feel(time.monotonic() + ANSWER_S)
+        self._feel(time.monotonic() + PULSE_S)
         now_s, now = self.activity[-1]
         before_s, before = self.activity[max(0, len(self.activity) - 3)]
         did = {}

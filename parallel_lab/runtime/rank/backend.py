@@ -118,7 +118,7 @@ class LabGroup(dist.ProcessGroup):
         return self._message("recv", tensors, None, tag)
 
     def _message(self, kind: str, tensors, other: int | None, tag: int) -> dist.Work:
-        if other == self.rank():
+        if other is not None and other == self.rank():
             raise ValueError(_to_itself(kind, self.ranks[other]))
         size, peer = tensors[0].nbytes, -1 if other is None else self.ranks[other]
         sent = {"sent_bytes": size, "sent_messages": 1} if kind == "send" else {}
@@ -194,8 +194,8 @@ class LabGroup(dist.ProcessGroup):
         """
         asked_s = time.monotonic()
         line = learner_line()
-        size, other, *more = facts
-        call = door.calls.begin(kind, self.label, self.ranks, size, other, line, *more)
+        size, other, tag, dtype, state = facts
+        call = door.calls.begin(kind, self.label, self.ranks, size, other, line, tag, dtype, state)
         keeper = recorder()
         start_s = asked_s - keeper.began_s
         names = {"group": self.label, "axis": self.axis, "line": line}
