@@ -15,7 +15,20 @@ from . import (
     view,
 )
 from .course import ask, case, check, hint, predict, quiz, show
-from .runtime import Deadlock, Delay, Drop, Kill, LaunchError, Link, Mismatch, RankFailed, Run, launch, seed_for
+from .runtime import (
+    Deadlock,
+    Delay,
+    Drop,
+    Kill,
+    LaunchError,
+    Link,
+    Mismatch,
+    RankFailed,
+    Run,
+    TimedOut,
+    launch,
+    seed_for,
+)
 from .trace import progress, span
 from .view import draw
 
@@ -31,6 +44,7 @@ __all__ = [
     "Mismatch",
     "RankFailed",
     "Run",
+    "TimedOut",
     "ask",
     "case",
     "check",

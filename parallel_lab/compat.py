@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Variable
+from torch.distributed import distributed_c10d
 from torch.futures import Future
 
 # Methods of ProcessGroup that torch 2.13 renamed. 2.11 knows the old names alone, and C++ still calls them.
@@ -36,6 +37,11 @@ def method_of_group(name: str) -> str:
 def allow_old_names() -> None:
     """Keeps torch 2.13 from warning of the names that 2.11 knows alone: both are supported."""
     warnings.filterwarnings("ignore", message=r"`torch.distributed.\w+` is deprecated", category=FutureWarning)
+
+
+def let_the_group_refuse_oneself() -> None:
+    """Leaves it to the process group to say that a rank sends to itself: torch says so without naming the rank."""
+    distributed_c10d._check_not_self_rank = lambda *_: None
 
 
 def when_cuda_begins(call: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@
 
 from parallel_lab.network import Link, ring_cost
 from parallel_lab.runtime.device import Device, choose_device, rank_device
-from parallel_lab.runtime.errors import Deadlock, LaunchError, Mismatch, RankFailed
+from parallel_lab.runtime.errors import Deadlock, LaunchError, Mismatch, RankFailed, Stopped, TimedOut
 from parallel_lab.runtime.kernel.forkserver import restart
 from parallel_lab.runtime.launch import Run, launch
 from parallel_lab.runtime.mesh import make_mesh, seed_for
@@ -23,6 +23,8 @@ __all__ = [
     "Mismatch",
     "RankFailed",
     "Run",
+    "Stopped",
+    "TimedOut",
     "choose_device",
     "launch",
     "make_mesh",

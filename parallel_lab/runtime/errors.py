@@ -1,18 +1,28 @@
 """What a launch raises. Each message says what happened, on which rank, at which line, and what to do."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 
-class LaunchError(RuntimeError):
-    """Something went wrong with the ranks of a launch."""
 
-    def __init__(self, report: str, rank: int = -1) -> None:
-        super().__init__(report)
-        self.report = report  # the message
-        self.rank = rank  # at the root of it; -1 where no single rank is
-        self.output: tuple[str, ...] = ()  # what each rank had printed until then
+class Told:
+    """What every end of a launch before its time tells."""
+
+    report: str  # the message
+    output: tuple[str, ...] = ()  # what each rank had printed until then
+    progress: Mapping[int, tuple[str, int, int | None]] = MappingProxyType({})  # by rank: label, done, total
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the report alone, since the kernel's own frames say nothing about the ranks."""
         return [f"{type(self).__name__}: {self.report}"]
+
+
+class LaunchError(Told, RuntimeError):
+    """Something went wrong with the ranks of a launch."""
+
+    def __init__(self, report: str, rank: int = -1) -> None:
+        super().__init__(report)
+        self.report = report
+        self.rank = rank  # at the root of it; -1 where no single rank is
 
 
 class RankFailed(LaunchError):
@@ -25,8 +35,20 @@ class RankFailed(LaunchError):
 
 
 class Deadlock(LaunchError):
-    """The ranks did not finish in time. The report says what each waits for, then what is wrong in one sentence."""
+    """The ranks could not finish. The report says what each waits for, then what is wrong in one sentence."""
+
+
+class TimedOut(LaunchError):
+    """Time was up while the ranks still went on. The report says what they did last, and what is under way."""
 
 
 class Mismatch(LaunchError):
     """All ranks returned, but they had called different collectives, or the same on different sizes."""
+
+
+class Stopped(Told, KeyboardInterrupt):
+    """The learner pressed Stop. The report says after how long, and where each rank stood."""
+
+    def __init__(self, report: str) -> None:
+        super().__init__(report)
+        self.report = report

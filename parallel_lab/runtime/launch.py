@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import tempfile
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -13,7 +14,7 @@ from typing import Any
 from parallel_lab.network import Link
 from parallel_lab.runtime import torchrun, wire
 from parallel_lab.runtime.device import choose_device
-from parallel_lab.runtime.errors import LaunchError, Mismatch
+from parallel_lab.runtime.errors import LaunchError, Mismatch, Stopped
 from parallel_lab.runtime.kernel import report
 from parallel_lab.runtime.kernel.diagnose import State, mismatch
 from parallel_lab.runtime.kernel.output import Bar, replay
@@ -92,7 +93,9 @@ def launch(
 
     Raises:
         RankFailed: a rank raised, exited or was killed.
-        Deadlock: time was up, or no rank could go on.
+        Deadlock: a rank could never go on, or time was up and nothing went on any more.
+        TimedOut: time was up while the ranks still went on.
+        Stopped: you pressed Stop; a KeyboardInterrupt.
         Mismatch: different collectives met.
         ValueError: an argument makes no sense.
         TypeError: `fn` is no function, or something cannot be copied to the ranks.
@@ -108,13 +111,16 @@ def launch(
         with open(os.path.join(folder, "job"), "wb") as file:
             pickle.dump(job, file)
         with Watch(job, bar) as watch:
-            error = _error(watch, timeout, still_s)
+            try:
+                error = _error(watch, timeout, still_s)
+            except KeyboardInterrupt:
+                error = report.stopped(watch)
     bar.close()
     output = [peer.printed.decode(errors="replace") for peer in watch.peers]
     if echo:
         replay(output)
     if error:
-        error.output = tuple(output)
+        error.output, error.progress = tuple(output), watch.progress
         raise error
     return _run(watch, output)
 
@@ -142,10 +148,10 @@ def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
         raise TypeError(f"{text}. Open files, locks, sockets and generators inside the function instead.") from None
 
 
-def _error(watch: Watch, timeout_s: float, still_s: float) -> LaunchError | None:
+def _error(watch: Watch, timeout_s: float, still_s: float) -> LaunchError | Stopped | None:
     """Waits for the ranks and says what went wrong."""
     if not watch.wait(timeout_s, still_s):
-        return report.hang(watch, min(timeout_s, still_s))
+        return report.hang(watch, min(timeout_s, still_s), standing=time.monotonic() - watch.began_s < timeout_s)
     if watch.fatal or not any(peer.done for peer in watch.peers):
         return report.failure(watch)
     watch.release()

@@ -8,14 +8,16 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import Deadlock, Delay, launch
+from parallel_lab.runtime.kernel import diagnose
 from parallel_lab.runtime.kernel.diagnose import State, describe, hopeless, mismatch, verdict
-from parallel_lab.runtime.rank.calls import DONE, ISSUED, KEPT, WAITING, Call, CallLog, read_calls
+from parallel_lab.runtime.rank import calls
+from parallel_lab.runtime.rank.calls import DONE, DROPPED, ISSUED, KEPT, UNCOUNTED, WAITING, Call, CallLog, read_calls
 
 ALL = (0, 1, 2)
 
 
-def call(kind, number=0, state=WAITING, peer=-1, size=16, ranks=ALL, group=""):
-    return Call(kind, group, ranks, number, size, peer, "cell.py:3", state)
+def call(kind, number=0, state=WAITING, peer=-1, size=16, ranks=ALL, group="", tag=0, dtype="float32"):
+    return Call(kind, group, ranks, number, size, peer, "cell.py:3", tag, dtype, state)
 
 
 def test_the_first_difference_is_the_cause():
@@ -61,7 +63,67 @@ def test_the_few_are_named_when_most_have_returned():
 def test_a_circle_is_walked():
     states = {rank: State([call("recv", peer=(rank + 1) % 3)]) for rank in ALL}
     assert verdict(states).startswith("a circle: rank 0 waits for rank 1 in recv(from rank 1), rank 1 waits for rank 2")
-    assert hopeless(states)
+    assert hopeless(states) == [0, 1, 2]
+    assert hopeless(states | {2: State([])}) == [], "rank 2 may still send"
+    assert hopeless(states, moved=[1]) == []
+
+
+def test_a_rank_that_waits_for_one_that_has_returned_is_lost_whatever_the_others_do():
+    states = {0: State([], finished=True), 1: State([call("recv", peer=0)]), 2: State([], line="cell.py:9")}
+    assert hopeless(states) == [1]
+    assert hopeless(states | {2: State([call("recv", peer=1)])}) == [1, 2], "and so is who waits for it"
+
+
+@pytest.mark.parametrize(
+    ("sent", "taken", "words"),
+    [
+        (
+            {"size": 48},
+            {"size": 32},
+            "12 float32 (48 bytes) to rank 1 at cell.py:3, and rank 1 receives them into 8 float",
+        ),
+        ({"size": 32}, {"size": 48}, "the rest of which is never written"),
+        (
+            {},
+            {"dtype": "int32"},
+            "16 bytes) to rank 1 at cell.py:3, and rank 1 receives them into 4 int32 (16 bytes) at",
+        ),
+        ({"tag": 7, "size": 8}, {"tag": 7}, "rank 0 sends 2 float32 (8 bytes) to rank 1 with tag 7 at cell.py:3"),
+        ({}, {}, ""),
+        ({"tag": 1}, {"size": 8}, ""),
+        ({"number": 1}, {"size": 8}, ""),
+        ({"group": "dp"}, {"size": 8}, ""),
+        ({"state": DROPPED}, {"size": 8}, ""),
+    ],
+)
+def test_the_two_ends_of_a_message_are_compared(sent, taken, words):
+    states = {0: State([call("send", peer=1, **sent)]), 1: State([call("recv", peer=0, **taken)])}
+    assert words in mismatch(states) and bool(words) == bool(mismatch(states))
+
+
+def test_of_a_receive_from_anyone_no_count_tells_whose_message_it_took():
+    takes = [call("recv", state=DONE), call("recv", peer=0, size=8, state=DONE)]
+    states = {0: State([call("send", peer=1)]), 1: State(takes, finished=True)}
+    assert mismatch(states) == ""
+    assert hopeless(states) == []
+
+
+def test_a_tag_that_nobody_receives_is_named():
+    states = {0: State([call("send", peer=1, tag=1)]), 1: State([call("recv", peer=0, tag=2)])}
+    assert hopeless(states) == [0, 1]
+    assert verdict(states).startswith("rank 0 sent tag 1, rank 1 waits for tag 2; a message needs one tag at both ends")
+    assert "recv(from rank 0, tag 2)" in describe(1, states[1])
+
+
+def test_a_program_with_endless_tags_is_counted_up_to_a_limit(monkeypatch):
+    for module in (calls, diagnose):
+        monkeypatch.setattr(module, "STREAMS", 3)
+    log = CallLog()
+    for tag in range(5):
+        log.begin("send", "", ALL, 16, 1, "cell.py:3", tag)
+    assert [c.number for c in log.calls] == [0, 0, 0, UNCOUNTED, UNCOUNTED] and len(log.made) == 3
+    states = {0: State(log.calls, made=log.made, finished=True), 1: State([call("recv", 5, peer=0, tag=9)])}
+    assert hopeless(states) == [], "it may have been sent"
 
 
 def test_a_message_under_way_is_no_deadlock():
@@ -119,7 +181,7 @@ def test_calls_that_are_no_longer_kept_have_still_been_made():
     states = {0: State(list(log.calls), made=log.made), 1: State([waits])}
     assert len(states[0].calls) == KEPT
     assert not hopeless(states), "the message was sent, and may be on its way"
-    assert hopeless({0: State([], finished=True, made={("", "send", 1): 5}), 1: State([waits])})
+    assert hopeless({0: State([], finished=True, made={("", "send", 1, 0): 5}), 1: State([waits])})
     barrier = State([call("barrier", KEPT, ranks=(0, 1))])
     assert verdict(states | {1: barrier}).startswith("rank 0 is busy; rank 1 waits for it in barrier")
 

@@ -1,13 +1,15 @@
 """Ranks that wait for ever, or meet in different calls, end in time with a report that names who, where and why."""
 
+import functools
 import re
+import time
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from parallel_lab import Deadlock, Drop, RankFailed
-from parallel_lab.runtime import Mismatch
+from parallel_lab import Deadlock, Drop, Link, RankFailed, TimedOut, launch, progress
+from parallel_lab.runtime import Mismatch, Stopped
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
 TIMEOUT_S = 4.0  # where only time shows that nothing more comes
@@ -87,7 +89,80 @@ def test_a_dropped_message_hangs_its_receiver(fails):
         x = torch.ones(4)
         dist.send(x, dst=1) if dist.get_rank() == 0 else dist.recv(x, src=0)
 
-    fails(fn, Deadlock, "rank 1 waits in recv", ranks=2, timeout=TIMEOUT_S, faults=[Drop(rank=0, kind="send")])
+    words = r"a fault dropped rank 0's send\(to rank 1\) at test_hangs.py, line \d+.*rank 1 waits for it in recv"
+    fails(fn, Deadlock, "rank 1 waits in recv", words, ranks=2, faults=[Drop(rank=0, kind="send")])
+
+
+def test_a_dropped_message_is_told_while_other_ranks_compute(fails):
+    def fn():
+        x = torch.ones(4)
+        if dist.get_rank() == 2:
+            time.sleep(60)
+        dist.send(x, dst=1) if dist.get_rank() == 0 else dist.recv(x, src=0)
+
+    fails(fn, Deadlock, "a fault dropped", r"rank 2 is busy at .*time.sleep", faults=[Drop(rank=0, kind="send")])
+
+
+def test_a_receive_that_is_too_small_names_both_lines(fails):
+    def fn():
+        if dist.get_rank() == 0:
+            dist.send(torch.ones(12), dst=1, tag=3)
+        else:
+            dist.recv(torch.ones(8), src=0, tag=3)
+
+    ends = r"12 float32 \(48 bytes\) to rank 1 with tag 3 at .*send.*into 8 float32 \(32 bytes\) at .*recv.*too small"
+    fails(fn, RankFailed, "rank 1 was killed by SIGABRT", ends, ranks=2)
+
+
+@pytest.mark.parametrize(
+    ("taken", "words"), [(torch.zeros(12), "never written"), (torch.zeros(8).int(), "another type")]
+)
+def test_a_message_that_gloo_lets_pass_is_no_result(fails, taken, words):
+    def fn():
+        dist.send(torch.ones(8), dst=1) if dist.get_rank() == 0 else dist.recv(taken, src=0)
+
+    fails(fn, Mismatch, words, "cannot be trusted", ranks=2)
+
+
+def test_a_rank_and_itself(fails):
+    def fn(kind):
+        getattr(dist, kind)(torch.ones(1), dist.get_rank())
+
+    for kind, words in (("send", "sends to"), ("isend", "sends to"), ("recv", "receives from")):
+        fails(functools.partial(fn, kind), RankFailed, f"ValueError: rank 0 {words} itself", ranks=1)
+
+
+def test_tags_that_never_meet(fails):
+    def fn():
+        dist.send(torch.ones(4), 1, tag=1) if dist.get_rank() == 0 else dist.recv(torch.ones(4), 0, tag=2)
+
+    fails(fn, Deadlock, "can never finish", "rank 0 sent tag 1, rank 1 waits for tag 2", ranks=2)
+
+
+def test_ranks_that_still_call_are_out_of_time(fails):
+    def fn():
+        print("begun")
+        for _ in progress(range(10**9), label="steps"):
+            dist.all_reduce(torch.ones(4))
+
+    words = (
+        "were still going after 4 s",
+        r"rank 0 made [\d,]+ calls",
+        "Still under way",
+        "Progress: steps",
+        r"timeout=\S+\)",
+    )
+    error = fails(fn, TimedOut, *words, timeout=TIMEOUT_S)
+    assert "What is wrong" not in error.report
+    assert error.output == ("begun\n",) * 3
+    label, done, total = error.progress[0]
+    assert (label, total) == ("steps", 10**9) and done > 0
+
+
+def test_a_link_on_which_one_call_takes_longer_than_the_time(fails):
+    words = "Over this link one all_reduce of 4,000 bytes needs "
+    sum_ = r"2\(n-1\) = 4 rounds of S/n bytes, 4 x \(1 s \+ 1,333 bytes / 2 bytes/s\) = 2,671 s"
+    fails(lambda: dist.all_reduce(torch.ones(1000)), TimedOut, words + sum_, timeout=TIMEOUT_S, link=Link(1, 2))
 
 
 def test_endless_python(fails):
@@ -98,7 +173,7 @@ def test_endless_python(fails):
 
     fails(
         fn,
-        Deadlock,
+        TimedOut,
         r"rank 1 is busy at test_hangs.py, line \d+: `(while|pass).*; ranks 0 and 2 wait for it in barrier",
         timeout=TIMEOUT_S,
     )
@@ -111,3 +186,25 @@ def test_endless_native_call(fails):
         dist.barrier()
 
     fails(fn, Deadlock, r"rank 1 is busy at test_hangs.py, line \d+: `re.match", "native code", timeout=TIMEOUT_S)
+
+
+def test_stop_is_one_block_that_says_where_each_rank_stood(stopped):
+    told = []
+    with stopped(ranks=2) as begun:
+
+        def fn():
+            for step in progress(range(7), label="step"):
+                if step == 3:
+                    begun()
+                    dist.recv(torch.ones(1), 1) if dist.get_rank() == 0 else time.sleep(60)
+
+        try:
+            launch(fn, ranks=2)
+        except Stopped as error:
+            told.append(error)
+            raise
+    (block,) = told[0]._render_traceback_()
+    assert re.match(r"Stopped: stopped by you after \d+\.\d s, at step \d of 7\.\nrank 0 (waits in|is busy)", block), (
+        block
+    )
+    assert "rank 1 is busy at test_hangs.py, line" in block

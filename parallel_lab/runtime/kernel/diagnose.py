@@ -1,15 +1,17 @@
 """Who waits for whom, and why: from the calls of each rank to one sentence.
 
-Three things can be wrong. The ranks of a group called different collectives (or the same on different sizes): then the
-first such call is the cause, whatever happened later. A rank waits for one that will never come: it returned, it died,
-or it is busy elsewhere. Or ranks wait for each other in a circle.
+Three things can be wrong. The ranks of a group called different collectives, or the two ends of a message differ in
+size or type: then the first such call is the cause, whatever happened later. A rank waits for what will never come: the
+other rank returned, died, is busy elsewhere, or sent with another tag; or a fault dropped it. Or ranks wait for each
+other in a circle.
 """
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from parallel_lab.runtime.rank.calls import ISSUED, WAITING, Call, stream
+from parallel_lab.runtime.rank.calls import DROPPED, ISSUED, STREAMS, UNCOUNTED, WAITING, Call, stream
+from parallel_lab.runtime.tags import FIRST_OF_LAB
 
 ANY_SIZE = ("all_to_all", "gather", "scatter", "all_gather", "barrier")  # sizes may differ between ranks
 
@@ -18,6 +20,7 @@ AGREED = (
     (lambda call: call.kind, "{0.kind}"),
     (lambda call: call.peer, "{0.kind} with root {0.peer}"),
     (lambda call: call.kind in ANY_SIZE or call.bytes, "{0.kind} on {0.bytes:,} bytes"),
+    (lambda call: call.kind in ANY_SIZE or call.dtype, "{0.kind} on {0.dtype}"),
 )
 
 
@@ -44,18 +47,55 @@ class State:
         return next((call for call in reversed(self.calls) if call.state == WAITING), None)
 
     def has_made(self, number: int, key: tuple) -> bool:
-        """Whether the rank has made call `number` of the stream `key`."""
-        return self.made.get(key, 0) > number or any(c.number >= number and c.stream == key for c in self.calls)
+        """Whether the rank has made call `number` of the stream `key`; so it may be where that is not known."""
+        if number == UNCOUNTED or (key not in self.made and len(self.made) >= STREAMS):
+            return True
+        made = (c for c in self.calls if c.state != DROPPED)
+        return self.made.get(key, 0) > number or any(c.number >= number and c.stream == key for c in made)
+
+    def takes_from_anyone(self, group: str, tag: int) -> bool:
+        """Whether the rank has received such a message from whoever sent first: then no count tells which it was."""
+        anyone = stream("recv", group, -1, tag)
+        return anyone in self.made or any(call.stream == anyone for call in self.calls)
 
 
 def mismatch(states: Mapping[int, State]) -> str:
-    """The first collective on which the members of a group disagree, in words; empty if there is none."""
+    """The first collective or message on which those that take part disagree, in words; empty if there is none."""
     collectives: dict[tuple[int, str], dict[int, Call]] = {}
     for rank, state in states.items():
         for call in state.calls:
-            if call.collective:
+            if call.collective and call.state != DROPPED:
                 collectives.setdefault((call.number, call.group), {})[rank] = call
-    return next(filter(None, (_disagreement(collectives[key]) for key in sorted(collectives))), "")
+    found = (_disagreement(collectives[key]) for key in sorted(collectives))
+    return next(filter(None, itertools.chain(found, itertools.starmap(_unlike, _messages(states)))), "")
+
+
+def _messages(states: Mapping[int, State]) -> Iterator[tuple[int, Call, int, Call]]:
+    """Both ends of each message: the sender and its call, the receiver and its call."""
+    sends = {}
+    for rank, state in states.items():
+        for call in state.calls:
+            if call.kind == "send" and call.state != DROPPED and call.number != UNCOUNTED:
+                sends[rank, call.peer, call.group, call.tag, call.number] = call
+    for rank, state in states.items():
+        for call in state.calls:
+            sent = sends.get((call.peer, rank, call.group, call.tag, call.number)) if call.kind == "recv" else None
+            if sent and call.state != DROPPED and not state.takes_from_anyone(call.group, call.tag):
+                yield call.peer, sent, rank, call
+
+
+def _unlike(sender: int, sent: Call, receiver: int, taken: Call) -> str:
+    """What the two ends of a message disagree on, in words; empty if they agree."""
+    if (sent.bytes, sent.dtype) == (taken.bytes, taken.dtype):
+        return ""
+    tag = f" with tag {sent.tag}" if 0 < sent.tag < FIRST_OF_LAB else ""
+    ends = f"rank {sender} sends {sent.what} to rank {receiver}{tag} at {sent.line}, and rank {receiver} receives them"
+    ends += f" into {taken.what} at {taken.line}, "
+    if sent.dtype != taken.dtype:
+        return ends + "another type: receive into a tensor of the type that is sent"
+    if sent.bytes > taken.bytes:
+        return ends + "which is too small: both must have the same number of elements"
+    return ends + "the rest of which is never written: both must have the same number of elements"
 
 
 def _disagreement(calls: Mapping[int, Call]) -> str:
@@ -80,6 +120,9 @@ def verdict(states: Mapping[int, State]) -> str:
         return wrong
     calls = {rank: state.waiting for rank, state in states.items() if state.waiting}
     needs = {rank: _waits_for(rank, call, states) for rank, call in calls.items()}
+    for rank, missing in sorted(needs.items(), key=lambda each: calls[each[0]].kind != "recv"):
+        if text := next(filter(None, (_astray(rank, calls[rank], peer, states[peer]) for peer in missing)), ""):
+            return text
     for rank in states:
         if rank not in needs:
             waiters = {other: calls[other] for other, targets in needs.items() if rank in targets}
@@ -90,13 +133,36 @@ def verdict(states: Mapping[int, State]) -> str:
     return _never_waited(calls, states) or "no rank waits for another: the work is slow, or the timeout is short"
 
 
-def hopeless(states: Mapping[int, State]) -> bool:
-    """Whether no rank can go on: each that has not returned waits for a call that its peers have not made.
+def _astray(rank: int, waited: Call, peer: int, state: State) -> str:
+    """What `peer` has done in place of its part of the call in which `rank` waits: under another tag, or dropped."""
+    wanted = _answer(rank, waited) if not waited.collective else waited.stream
+    dropped = next((c for c in state.calls if c.state == DROPPED and c.stream == wanted), None)
+    if dropped:
+        lost = f"a fault dropped rank {peer}'s {_name(dropped)} at {dropped.line}"
+        return f"{lost}; rank {rank} waits for it in {_name(waited)}, and nobody can still send it"
+    if waited.collective:
+        return ""
+    tagless = wanted[:-1]
+    for call in reversed(state.calls):
+        if call.stream[:-1] == tagless and call.tag != waited.tag and call.state in (ISSUED, WAITING):
+            did, does = ("sent", "waits for") if call.kind == "send" else ("waits for", "sent")
+            there, here = f"rank {peer} {did} tag {call.tag}", f"rank {rank} {does} tag {waited.tag}"
+            return f"{there}, {here}; a message needs one tag at both ends, {call.line} and {waited.line}"
+    return ""
 
-    A rank that is busy may still make the call, and a transfer under way may still end: then there is hope.
+
+def hopeless(states: Mapping[int, State], moved: Collection[int] = ()) -> list[int]:
+    """The ranks that can never go on: each waits for a call that another has not made and never will.
+
+    That other has returned or died, or is hopeless itself. A rank that is busy, or is among those that `moved`, may
+    still make the call, and a transfer under way may still end: then there is hope.
     """
-    late = {rank: state.waiting for rank, state in states.items() if not (state.finished or state.ended)}
-    return bool(late) and all(call is not None and _waits_for(rank, call, states) for rank, call in late.items())
+    gone = {rank for rank, state in states.items() if state.finished or state.ended}
+    needs = {r: _waits_for(r, s.waiting, states) for r, s in states.items() if s.waiting and r not in {*gone, *moved}}
+    lost = {rank for rank, missing in needs.items() if missing}
+    while saved := {rank for rank in lost if not set(needs[rank]) & (gone | lost)}:
+        lost -= saved
+    return sorted(lost)
 
 
 def _missing(rank: int, waiters: Mapping[int, Call], states: Mapping[int, State]) -> str:
@@ -131,13 +197,16 @@ def _waits_for(rank: int, call: Call, states: Mapping[int, State]) -> list[int]:
     """The ranks that have not done their part of the call in which `rank` waits."""
     if call.collective:
         return [r for r in call.ranks if r in states and not states[r].has_made(call.number, call.stream)]
-    made = call.peer not in states or states[call.peer].has_made(call.number, _answer(rank, call))
-    return [] if made else [call.peer]
+    if call.peer not in states:
+        return []
+    peer = states[call.peer]
+    by_anyone = call.kind == "send" and peer.takes_from_anyone(call.group, call.tag)
+    return [] if by_anyone or peer.has_made(call.number, _answer(rank, call)) else [call.peer]
 
 
 def _answer(rank: int, call: Call) -> tuple:
     """The stream in which the peer answers a message of `rank`."""
-    return stream("send" if call.kind == "recv" else "recv", call.group, rank)
+    return stream("send" if call.kind == "recv" else "recv", call.group, rank, call.tag)
 
 
 def _never_waited(calls: Mapping[int, Call], states: Mapping[int, State]) -> str:
@@ -163,8 +232,11 @@ def _circle(needs: Mapping[int, list[int]]) -> list[int]:
 
 
 def _name(call: Call) -> str:
-    other = "" if call.collective else f"({'from' if call.kind == 'recv' else 'to'} rank {call.peer})"
-    return call.kind + other
+    if call.collective:
+        return call.kind
+    tag = f", tag {call.tag}" if 0 < call.tag < FIRST_OF_LAB else ""
+    other = "any rank" if call.peer < 0 else f"rank {call.peer}"
+    return f"{call.kind}({'from' if call.kind == 'recv' else 'to'} {other}{tag})"
 
 
 def _wait(ranks: Collection[int]) -> str:

@@ -4,16 +4,22 @@ import linecache
 import os
 import re
 import sys
+import time
+from collections.abc import Mapping
 from itertools import groupby
 
-from parallel_lab.runtime.errors import Deadlock, RankFailed
-from parallel_lab.runtime.kernel.diagnose import describe, mismatch, verdict
+from parallel_lab.network import Link, ring_cost
+from parallel_lab.runtime.errors import Deadlock, RankFailed, Stopped, TimedOut
+from parallel_lab.runtime.kernel.diagnose import State, describe, hopeless, mismatch, verdict
 from parallel_lab.runtime.kernel.watch import Watch
-from parallel_lab.runtime.rank.calls import hidden
+from parallel_lab.runtime.rank.calls import Call, hidden
 from parallel_lab.runtime.rank.main import Failure
 
 _PLACE = re.compile(r"(\S*[/\\]\S+|<\S+>):(\d+)")
 _NO_MEMORY = re.compile(r"MemoryError|can't allocate memory|out of memory")
+QUIET_S, QUIET_SHARE = 1.0, 0.25  # so long, or for this share of the timeout, nothing was called: no more progress
+BUSY_SHARE = 0.1  # of a processor; to answer the kernel takes less
+LONG_SHARE = 0.1  # of the whole time: a call that takes longer over the link is worth its arithmetic
 
 
 def failure(watch: Watch) -> RankFailed:
@@ -37,16 +43,83 @@ def failure(watch: Watch) -> RankFailed:
     return RankFailed("\n".join(lines), first, root.type, {r: f.words for r, f in own.items()})
 
 
-def hang(watch: Watch, timeout_s: float) -> Deadlock:
-    """The error to raise when time is up, or when no rank can ever go on."""
+def hang(watch: Watch, timeout_s: float, standing: bool = False) -> Deadlock | TimedOut:
+    """The error to raise when time is up, when no rank can ever go on, or when they have stood still too long."""
+    window_s, did = (0.0, {}) if watch.stuck or standing else watch.last_second()
     states = watch.states if watch.stuck else watch.ask_states()
+    calling = time.monotonic() - watch.acted_s < max(QUIET_S, QUIET_SHARE * timeout_s)
+    computing = any(processor_s > BUSY_SHARE * window_s for _, processor_s, _ in did.values())
+    carrying = _carried(watch, states)
+    going = did and (calling or computing or carrying) and not (mismatch(states) or hopeless(states))
     late = sum(not s.finished for s in states.values())
     why = "can never finish" if watch.stuck else f"had not finished after {timeout_s:g} s"
+    why = f"were still going after {timeout_s:g} s" if going else why
     lines = [f"{late} of {len(states)} ranks {why} and were ended."]
+    if going:
+        lines += [f"In the last {window_s:.1f} s {_did(rank, *each)}." for rank, each in did.items()]
+        lines += [f"Progress: {text}." for text in [_pace(watch)] if text]
+        lines.append("Still under way:")
     lines += [places(describe(rank, state)) for rank, state in states.items()]
-    lines.append("What is wrong: " + places(verdict(states)) + ".")
+    if not going:
+        lines.append("What is wrong: " + places(verdict(states)) + ".")
+    elif not calling and not carrying:
+        lines.append("Nothing was called in this time: " + places(verdict(states)) + ".")
+    if going:
+        lines += [carrying + "."] if carrying else []
+        lines.append(
+            f"It needed more time than timeout={timeout_s:g}: give it more, launch(..., timeout={_more(watch)})."
+        )
     idle = [rank for rank, state in states.items() if state.waiting is None]
-    return Deadlock("\n".join(lines), idle[0] if len(idle) == 1 else -1)
+    return (TimedOut if going else Deadlock)("\n".join(lines), idle[0] if len(idle) == 1 and not going else -1)
+
+
+def stopped(watch: Watch) -> Stopped:
+    """What to raise when the learner has pressed Stop: after how long, at which step, where each rank stands."""
+    seconds, pace = time.monotonic() - watch.began_s, _pace(watch)
+    lines = [f"stopped by you after {seconds:.1f} s" + (f", at {pace}." if pace else ".")]
+    lines += [places(describe(rank, state)) for rank, state in watch.ask_states().items()]
+    return Stopped("\n".join(lines))
+
+
+def _did(rank: int, calls: int, processor_s: float, total: int) -> str:
+    return f"rank {rank} made {calls:,} calls ({total:,} in all) and computed for {processor_s:.2f} s"
+
+
+def _pace(watch: Watch) -> str:
+    """How far the slowest rank has come, as its `progress(...)` says; empty where it says nothing."""
+    if not watch.progress:
+        return ""
+    label, done, total = min(watch.progress.values(), key=lambda each: each[1])
+    return f"{label or 'step'} {done:,}" + (f" of {total:,}" if total else "")
+
+
+def _more(watch: Watch) -> str:
+    """A time that is enough at the present pace, where the ranks tell their progress; else ten times as much."""
+    seconds = time.monotonic() - watch.began_s
+    shares = [done / total for _, done, total in watch.progress.values() if total and done]
+    return f"{float(f'{1.5 * seconds / min(shares):.1g}') if shares else float(f'{10 * seconds:.1g}'):g}"
+
+
+def _carried(watch: Watch, states: Mapping[int, State]) -> str:
+    """How long the longest call in which a rank waits takes over the emulated link, with the arithmetic."""
+    if not (link := watch.link):
+        return ""
+    found = [(*_over(link, call), call) for call in (state.waiting for state in states.values()) if call]
+    seconds, sum_, call = max(found, key=lambda each: each[0], default=(0.0, "", None))
+    if call is None or seconds < LONG_SHARE * (time.monotonic() - watch.began_s):
+        return ""
+    return f"Over this link one {call.kind} of {call.bytes:,} bytes needs {sum_} = {seconds:,.4g} s"
+
+
+def _over(link: Link, call: Call) -> tuple[float, str]:
+    """The seconds of a call over `link`, and how they come about."""
+    n, latency = len(call.ranks), f"{link.latency_s:g} s"
+    if not call.collective:
+        return link.seconds(call.bytes), f"{latency} + {call.bytes:,} bytes / {link.bytes_per_s:,g} bytes/s"
+    cost = ring_cost(call.kind, n, call.bytes)
+    times = f"2(n-1) = {cost.rounds}" if cost.rounds == 2 * (n - 1) else f"n-1 = {cost.rounds}"
+    one = f"({latency} + {cost.round_bytes:,.0f} bytes / {link.bytes_per_s:,g} bytes/s)"
+    return cost.seconds(link), f"{times} rounds of S/n bytes, {cost.rounds} x {one}"
 
 
 def places(text: str) -> str:

@@ -9,6 +9,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,7 @@ class Peer:
     failed: Failure | None = None  # what it raised, or how it died
     state: dict[str, Any] | None = None  # its calls, and its line when it was asked; none if it died
     pulse: dict[str, Any] | None = None  # its answer to whether it waits
+    progress: dict[str, Any] | None = None  # what its `progress(...)` last said
     ended: bool = False  # whether its process has
 
     @property
@@ -58,6 +60,9 @@ class Peer:
         return self.failed is not None and not self.may_fail
 
 
+Activity = tuple[float, dict[int, tuple[int, float]]]  # a moment; by rank its calls, and its processor's seconds
+
+
 class Watch:
     """Starts the ranks of a launch and listens to them.
 
@@ -65,12 +70,14 @@ class Watch:
     """
 
     def __init__(self, job: Job, on_progress: Callable[..., None]) -> None:
-        self.folder, self.on_progress = job.folder, on_progress
+        self.folder, self.on_progress, self.link = job.folder, on_progress, job.link
+        self.began_s = time.monotonic()
+        self.acted_s = self.began_s  # when a rank was last seen to have made a call
+        self.activity: deque[Activity] = deque([(self.began_s, {})], maxlen=4)  # at the last pulses
         self.selector = selectors.DefaultSelector()
         self.peers: list[Peer] = []
         self.stuck = False  # whether the ranks were seen to wait for something that can never come
         self.states: dict[int, State] = {}  # where each rank was when last asked
-        self.pulse: list[int] = []
         self.status, theirs = socket.socketpair()
         self.status_reader = wire.Reader()
         fds = [theirs.detach()]
@@ -154,6 +161,33 @@ class Watch:
             self.states[rank] = State(**told, finished=finished, ended=ended, silent=rank in lines, begun=begun)
         return self.states
 
+    def last_second(self) -> tuple[float, dict[int, tuple[int, float, int]]]:
+        """What the ranks that still run did lately: in how many seconds; by rank calls, seconds of work, all calls."""
+        self._feel(time.monotonic() + PULSE_S)
+        now_s, now = self.activity[-1]
+        before_s, before = self.activity[max(0, len(self.activity) - 3)]
+        did = {}
+        for rank, (calls, processor_s) in now.items():
+            calls_then, processor_then_s = before.get(rank, (0, 0.0))
+            did[rank] = (calls - calls_then, processor_s - processor_then_s, calls)
+        return now_s - before_s, did
+
+    @property
+    def progress(self) -> dict[int, tuple[str, int, int | None]]:
+        """What `progress(...)` last said on each rank: its label, how many are done, and of how many."""
+        return {rank: tuple(peer.progress.values()) for rank, peer in enumerate(self.peers) if peer.progress}
+
+    def _feel(self, deadline: float) -> dict[int, dict[str, Any]]:
+        """Takes the pulse of the ranks that still run; returns those of them that wait."""
+        self._ask("pulse", deadline)
+        pulses = {rank: peer.pulse for rank, peer in enumerate(self.peers) if peer.pulse and not peer.over}
+        before = self.activity[-1][1]
+        now = {rank: (pulse["calls"], pulse["processor_s"]) for rank, pulse in pulses.items()}
+        if any(calls > before.get(rank, (0, 0.0))[0] for rank, (calls, _) in now.items()):
+            self.acted_s = time.monotonic()
+        self.activity.append((time.monotonic(), {**before, **now}))
+        return {rank: pulse for rank, pulse in pulses.items() if pulse["waiting"]}
+
     def _ask(self, question: str, deadline: float) -> None:
         """Asks every rank that still runs; its answer lands in the attribute of that name of its `Peer`."""
         asked = [peer for peer in self.peers if not peer.over]
@@ -163,14 +197,17 @@ class Watch:
         self._until(lambda: all(peer.over or getattr(peer, question) for peer in asked), deadline)
 
     def _stuck(self, deadline: float) -> bool:
-        """Whether no rank can ever go on: all that still run wait, twice in a row, for calls that nobody can make."""
-        self._ask("pulse", min(deadline, time.monotonic() + ANSWER_S))
-        pulses = [p.pulse for p in self.peers if not p.over]
-        counts = [pulse["calls"] for pulse in pulses if pulse and pulse["waiting"]]
-        before, self.pulse = self.pulse, counts
-        if len(counts) < len(pulses) or counts != before or not pulses:
+        """Whether a rank can never go on: it waits, twice in a row, for a call that nobody can make.
+
+        To ask costs the ranks time, so it is done where a rank is over, or where all the others wait.
+        """
+        before = self.activity[-1][1]
+        waiting = self._feel(min(deadline, time.monotonic() + ANSWER_S))
+        still = {rank for rank, pulse in waiting.items() if pulse["calls"] == before.get(rank, (0, 0.0))[0]}
+        running = {rank for rank, peer in enumerate(self.peers) if not peer.over}
+        if not still or (still < running and len(running) == len(self.peers)):
             return False
-        return hopeless(self.ask_states())
+        return bool(hopeless(self.ask_states(), running - still))
 
     def _work(self) -> float:
         """What the ranks have done by their last pulse: calls, and seconds of their processors."""
@@ -248,6 +285,7 @@ class Watch:
     def _on_message(self, peer: Peer, rank: int) -> None:
         for what, value in peer.reader.feed(self._read(peer.sock)):
             if what == "progress":
+                peer.progress = value
                 self.on_progress(rank, **value)
             else:
                 setattr(peer, what, value)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from parallel_lab import compat
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.runtime.rank import gpu, stage
-from parallel_lab.runtime.rank.calls import Call, CallLog, learner_line
+from parallel_lab.runtime.rank.calls import DROPPED, ISSUED, Call, CallLog, learner_line, name_of
 from parallel_lab.runtime.rank.emulate import Emulator, LateFuture
 from parallel_lab.runtime.rank.faults import Injector
 from parallel_lab.runtime.rank.waiting import Liveness
@@ -67,6 +67,13 @@ def _nothing() -> None:
     return None
 
 
+def _to_itself(kind: str, rank: int) -> str:
+    """What is wrong when a rank is the other side of its own message."""
+    does, way, side = ("sends", "to", "dst") if kind == "send" else ("receives", "from", "src")
+    why = f"a message needs two ranks, and {side} is this rank's own number"
+    return f"rank {rank} {does} {way} itself: {why}. Copy the tensor, or look at how {side} is computed"
+
+
 class LabGroup(dist.ProcessGroup):
     """A process group that records what it hands on to `inner`, the group that moves the bytes.
 
@@ -111,11 +118,14 @@ class LabGroup(dist.ProcessGroup):
         return self._message("recv", tensors, None, tag)
 
     def _message(self, kind: str, tensors, other: int | None, tag: int) -> dist.Work:
+        if other is not None and other == self.rank():
+            raise ValueError(_to_itself(kind, self.ranks[other]))
         size, peer = tensors[0].nbytes, -1 if other is None else self.ranks[other]
         sent = {"sent_bytes": size, "sent_messages": 1} if kind == "send" else {}
         dropped = door.injector.apply(kind)
         _, (staged, *_), back = self._staged(kind, kind, (tensors,))
-        asked_s, call, index = self._begin(kind, size, peer, peer=peer, lane=kind, **sent)
+        facts = (size, peer, tag, name_of(tensors[0].dtype), DROPPED if dropped else ISSUED)
+        asked_s, call, index = self._begin(kind, facts, peer=peer, lane=kind, **sent)
         if dropped:
             return compat.done_work(tensors)
         if other is not None:
@@ -156,12 +166,15 @@ class LabGroup(dist.ProcessGroup):
         if hasattr(settings, "asyncOp"):
             settings.asyncOp = True  # or NCCL gives no handle; torch waits for ours where the caller does not
         outputs = stage.flatten(arguments[:1])
-        on_gpu = any(tensor.is_cuda for tensor in stage.flatten(arguments))
+        tensors = stage.flatten(arguments)
+        on_gpu = any(tensor.is_cuda for tensor in tensors)
+        dtype = name_of(tensors[0].dtype) if tensors else ""
         dropped = door.injector.apply(kind)
         method, arguments, back = self._staged(kind, method, arguments)
         if on_gpu and door.emulator:
             torch.cuda.current_stream().synchronize()  # the link begins when the tensors are there
-        asked_s, call, index = self._begin(kind, size, self.ranks[root] if root >= 0 else -1, lane="send", **sent)
+        facts = (size, self.ranks[root] if root >= 0 else -1, 0, dtype, DROPPED if dropped else ISSUED)
+        asked_s, call, index = self._begin(kind, facts, lane="send", **sent)
         if dropped:
             return compat.done_work(outputs)
 
@@ -174,11 +187,15 @@ class LabGroup(dist.ProcessGroup):
             over = door.emulator.hold_back(late, over)
         return CollectiveWork(work, call, recorder(), index, over, back, None if back is _nothing else outputs)
 
-    def _begin(self, kind: str, size: int, other: int, **fields) -> tuple[float, Call, int]:
-        """Writes down that this rank asked for an operation; returns when, before that took its own time."""
+    def _begin(self, kind: str, facts: tuple[int, int, int, str, str], **fields) -> tuple[float, Call, int]:
+        """Writes down that this rank asked for an operation; returns when, before that took its own time.
+
+        The facts are the size in bytes, the rank at the other side, the tag, the dtype and the state.
+        """
         asked_s = time.monotonic()
         line = learner_line()
-        call = door.calls.begin(kind, self.label, self.ranks, size, other, line)
+        size, other, tag, dtype, state = facts
+        call = door.calls.begin(kind, self.label, self.ranks, size, other, line, tag, dtype, state)
         keeper = recorder()
         start_s = asked_s - keeper.began_s
         names = {"group": self.label, "axis": self.axis, "line": line}

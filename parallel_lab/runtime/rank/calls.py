@@ -21,10 +21,13 @@ import torch
 _HIDDEN = tuple(os.path.dirname(path) + os.sep for path in (os.path.dirname(__file__), torch.__file__))
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 
-ISSUED, WAITING, DONE = "issued", "waiting", "done"
+ISSUED, WAITING, DONE, DROPPED = "issued", "waiting", "done", "dropped"
 RECENT = 1000  # a rank that has more messages than this under way is not looked at closely
 POINT_TO_POINT = ("send", "recv")
 KEPT = 10_000  # calls of a rank: more than the largest plan has under way
+STREAMS = 20_000  # that are counted: a program may give each message a tag of its own
+UNCOUNTED = -1  # the number of a call of a stream beyond these
+_NAMES: dict[torch.dtype, str] = {}  # `float32` of torch.float32: to look it up is quicker than to make it
 SLOT_BYTES = 1024  # of one call in the file: 64 ranks and the path of a line
 
 
@@ -35,11 +38,13 @@ class Call:
     kind: str  # as in a trace: `all_reduce`, `send`, ...
     group: str  # the group's name; empty for the default group
     ranks: tuple[int, ...]  # the global ranks of the group
-    number: int  # how many calls of its stream this rank had made before
+    number: int  # how many calls of its stream this rank had made before, or UNCOUNTED
     bytes: int  # the payload
     peer: int  # the global rank of the other side, or of the root; -1 where there is none
     line: str  # the learner's line, `file:number`
-    state: str = ISSUED  # or waiting (the rank stands still for it), or done
+    tag: int = 0  # of a message
+    dtype: str = ""  # of what it carries; empty where there is nothing
+    state: str = ISSUED  # or waiting (the rank stands still for it), done, or dropped by a fault
 
     @property
     def collective(self) -> bool:
@@ -49,12 +54,22 @@ class Call:
     @property
     def stream(self) -> tuple:
         """The stream of calls that it belongs to."""
-        return stream(self.kind, self.group, self.peer)
+        return stream(self.kind, self.group, self.peer, self.tag)
+
+    @property
+    def what(self) -> str:
+        """What a message carries: `12 float32 (48 bytes)`."""
+        return f"{self.bytes // getattr(torch, self.dtype).itemsize:,} {self.dtype} ({self.bytes:,} bytes)"
 
 
-def stream(kind: str, group: str, peer: int) -> tuple:
-    """What the number of a call counts: the collectives of a group, or the messages to a peer or from it."""
-    return (group, kind, peer) if kind in POINT_TO_POINT else (group,)
+def stream(kind: str, group: str, peer: int, tag: int) -> tuple:
+    """What the number of a call counts: the collectives of a group, or the messages of a tag to or from a peer."""
+    return (group, kind, peer, tag) if kind in POINT_TO_POINT else (group,)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`float32` of torch.float32."""
+    return _NAMES.get(dtype) or _NAMES.setdefault(dtype, str(dtype).removeprefix("torch."))
 
 
 class CallLog:
@@ -71,18 +86,33 @@ class CallLog:
                 self.slots = mmap.mmap(file.fileno(), KEPT * SLOT_BYTES)
         self._lock = threading.Lock()  # a parameter server has a thread for each worker
 
-    def begin(self, kind: str, group: str, ranks: tuple[int, ...], size_bytes: int, peer: int, line: str) -> Call:
-        """Notes a call and numbers it."""
+    def begin(
+        self,
+        kind: str,
+        group: str,
+        ranks: tuple[int, ...],
+        size_bytes: int,
+        peer: int,
+        line: str,
+        tag: int = 0,
+        dtype: str = "",
+        state: str = ISSUED,
+    ) -> Call:
+        """Notes a call and numbers it. One that is dropped does not count: the next takes its place."""
         with self._lock:
-            key = stream(kind, group, peer)
+            key = stream(kind, group, peer, tag)
             number = self.made.get(key, 0)
-            self.made[key] = number + 1
-            self.calls.append(call := Call(kind, group, ranks, number, size_bytes, peer, line))
+            if number == 0 and len(self.made) >= STREAMS:
+                number = UNCOUNTED
+            elif state != DROPPED:
+                self.made[key] = number + 1
+            facts = (tag, dtype, state)
+            self.calls.append(call := Call(kind, group, ranks, number, size_bytes, peer, line, *facts))
             if self.slots is not None:
-                facts = (kind, group, ranks, number, size_bytes, peer)
-                record = marshal.dumps((self.total, (*facts, line)))
+                before = (kind, group, ranks, number, size_bytes, peer)
+                record = marshal.dumps((self.total, (*before, line, *facts)))
                 if len(record) > SLOT_BYTES:
-                    record = marshal.dumps((self.total, (*facts, "")))  # the line's path is too long
+                    record = marshal.dumps((self.total, (*before, "", *facts)))  # the line's path is too long
                 start = self.total % KEPT * SLOT_BYTES
                 self.slots[start : start + len(record)] = record
             self.total += 1

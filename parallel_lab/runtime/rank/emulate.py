@@ -17,13 +17,13 @@ import torch.distributed as dist
 from torch.futures import Future
 
 from parallel_lab.network import Link
-from parallel_lab.runtime.rank.waiting import clock, on_a_thread
+from parallel_lab.runtime.rank.waiting import OwnFuture, Turns, clock
 
 ROUNDING_S = 1e-6  # gaps are sums of floating-point moments
 REMEMBERED = 1000  # so many messages back a gap on the way in can still be found
 
 
-class LateFuture(Future):
+class LateFuture(OwnFuture):
     """The future of a collective that a link holds back, completed at `due_s` of the monotonic clock.
 
     Making it tells all ranks that this one asked at `asked_s` for what takes it `seconds`. When they have `joined`, the
@@ -83,6 +83,7 @@ class Emulator:
         self.out_free_s = 0.0
         self.way_in = WayIn()
         self.pending: deque[LateFuture] = deque()
+        self.deliveries = Turns()
         self._lock = threading.Lock()
 
     def send(
@@ -130,4 +131,4 @@ class Emulator:
                 joined_s, seconds = late.header.tolist()
                 self.out_free_s = late.due_s = max(joined_s, self.out_free_s, self.way_in.free_s) + seconds
                 self.way_in.book(late.due_s, seconds)
-                on_a_thread(late, late.deliver)
+                self.deliveries.add(late, late.deliver)

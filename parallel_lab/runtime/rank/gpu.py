@@ -23,12 +23,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.futures import Future
 
 from parallel_lab import compat
 from parallel_lab.runtime.device import rank_device
-from parallel_lab.runtime.rank.waiting import on_a_thread
+from parallel_lab.runtime.rank.waiting import OwnFuture, Turns
 from parallel_lab.trace.record import Recorder, install
+
+_ends = Turns()
 
 
 def nccl_group(store: Any, rank: int, ranks: list[int], timeout: timedelta) -> Any:
@@ -45,7 +46,7 @@ def _side_stream() -> torch.cuda.Stream:
     return torch.cuda.Stream()
 
 
-def end_of(work: dist.Work) -> Future:
+def end_of(work: dist.Work) -> OwnFuture:
     """The future that completes when the GPU has carried out what a handle of NCCL stands for."""
     with torch.cuda.stream(_side_stream()):
         work.wait()  # on NCCL this makes the stream wait, and not the rank
@@ -56,7 +57,7 @@ def end_of(work: dist.Work) -> Future:
         event.synchronize()
         return work.result()
 
-    return on_a_thread(Future(), carried_out)
+    return _ends.add(OwnFuture(), carried_out)
 
 
 def start_recorder(rank: int, began_s: float, enabled: bool) -> None:

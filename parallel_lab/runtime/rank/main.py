@@ -206,6 +206,7 @@ def _prepare(rank: int, job: Job) -> None:
     sys.breakpointhook = _no_debugger
     torch.set_num_threads(1)
     compat.allow_old_names()
+    compat.let_the_group_refuse_oneself()
     random.seed(job.seed)
     numpy.random.seed(job.seed)
     torch.manual_seed(job.seed)

@@ -9,10 +9,13 @@ hundred deaths. The kernel knows who has died and says so; whoever waits for tha
 """
 
 import concurrent.futures
+import queue
 import threading
 import time
 from collections.abc import Callable, Collection
 from typing import Any
+
+from torch.futures import Future
 
 MOST_S = 1e-3  # no wait is made shorter by more: lateness beyond it is that of a busy machine
 NOTICE_S = 0.1  # for gloo to notice a death by itself, and for what the dead rank sent to come in
@@ -42,15 +45,41 @@ clock = PreciseSleep()
 
 def on_a_thread(future: Any, wait: Callable[[], Any]) -> Any:
     """Gives `future`, which may be torch's or Python's, what `wait` returns or raises; `wait` blocks another thread."""
-
-    def run() -> None:
-        try:
-            future.set_result(wait())
-        except Exception as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True, name="waiter").start()
+    threading.Thread(target=_settle, args=(future, wait), daemon=True, name="waiter").start()
     return future
+
+
+def _settle(future: Any, wait: Callable[[], Any]) -> None:
+    try:
+        future.set_result(wait())
+    except Exception as error:
+        future.set_exception(error)
+
+
+class OwnFuture(Future):
+    """A future that the lab completes, and not the backend: who waits for the backend alone may be too early."""
+
+
+class Turns:
+    """Completes futures one after another, in the order in which they were asked for, on one thread of its own."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._begun = False
+
+    def add(self, future: OwnFuture, wait: Callable[[], Any]) -> OwnFuture:
+        """Gives `future` what `wait` returns or raises, when its turn has come."""
+        with self._lock:
+            self._queue.put((future, wait))
+            if not self._begun:
+                self._begun = True
+                threading.Thread(target=self._run, daemon=True, name="waiter").start()
+        return future
+
+    def _run(self) -> None:
+        while True:
+            _settle(*self._queue.get())
 
 
 class Liveness:

@@ -11,7 +11,7 @@ from torch.futures import Future
 
 from parallel_lab.runtime.rank import gpu
 from parallel_lab.runtime.rank.calls import DONE, WAITING, Call
-from parallel_lab.runtime.rank.waiting import Liveness, clock, on_a_thread
+from parallel_lab.runtime.rank.waiting import Liveness, OwnFuture, clock, on_a_thread
 from parallel_lab.trace.record import Recorder
 
 
@@ -64,7 +64,7 @@ def future_of(work: dist.Work, on_nccl: bool) -> Future:
     try:
         return work.get_future()
     except RuntimeError:
-        return on_a_thread(Future(), lambda: work.wait() and None)
+        return on_a_thread(OwnFuture(), lambda: work.wait() and None)
 
 
 class CollectiveWork(_LabWork):
@@ -84,8 +84,9 @@ class CollectiveWork(_LabWork):
     def wait(self, timeout=None) -> bool:
         """Blocks until the collective is over; raises what went wrong."""
         with self._waiting():
-            self.over.wait()
-            self.inner.wait()  # on a GPU it tells the stream to wait as well
+            if isinstance(self.over, OwnFuture):
+                self.over.wait()
+            self.inner.wait()  # where the lab has waited, it tells the GPU's stream to wait as well
         self._over()
         if self.outputs is not None:
             self.future.wait()  # another thread may be copying what arrived, or have failed to
