@@ -255,10 +255,11 @@ def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
             _run(checks, lab)
             verdicts.append(Verdict(title, PASSED, trial=lab.trial, printed=lab.printed))
         except Wrong as wrong:
-            told = wrong.seen, wrong.advice, lab.trial, lab.last, lab.printed
+            verdict = Verdict(title, FAILED, wrong.seen, wrong.advice, lab.trial, lab.last, lab.printed, wrong.reason)
             if any(wrong.reason == earlier.reason for earlier in verdicts):
-                told = f"for the same reason, {lab.trial.case.at if lab.trial else ''}".rstrip(", "), ""
-            verdicts.append(Verdict(title, FAILED, *told, reason=wrong.reason))
+                at = f", {lab.trial.case.at}" if lab.trial else ""
+                verdict = Verdict(title, FAILED, f"for the same reason{at}", reason=wrong.reason)
+            verdicts.append(verdict)
             if isinstance(wrong, Stuck):  # every further run would wait as long
                 return verdicts + [Verdict(later, NOT_RUN) for later in list(exercise.tests)[place + 1 :]]
     return verdicts

@@ -11,7 +11,7 @@ from parallel_lab.course.questions import index
 from parallel_lab.grading.exercises import EXERCISES
 
 LONG = [exercise for exercise in EXERCISES.values() if exercise.minutes >= 30]
-NOTEBOOKS = [exercise for exercise in EXERCISES.values() if (ROOT / f"solutions/{exercise.notebook}.ipynb").exists()]
+NOTEBOOKS = [exercise for exercise in EXERCISES.values() if not exercise.gap]
 
 
 def cells(exercise):
