@@ -32,7 +32,7 @@ def html(text: str = "") -> Any:
 
 def button(words: str, tooltip: str, clicked: Callable[[], None]) -> Any:
     """A button as wide as its words."""
-    one = widgets.Button(description=words, tooltip=tooltip, layout=widgets.Layout(width="auto"))
+    one = widgets.Button(description=words, tooltip=tooltip, layout=widgets.Layout(width="auto", align_self="flex-start"))
     one.on_click(lambda _: clicked())
     return one
 
@@ -56,7 +56,8 @@ def row(asked: Sequence[page.Part], field: Any, words: str, tooltip: str, answer
     def clicked() -> None:
         said.value = status(answer(field.value))
 
-    return box(html("".join(part.html for part in asked)), field, button(words, tooltip, clicked), said)
+    question = "".join(part.html for part in asked)
+    return box(html(f'<div class="plab">{question}</div>'), field, button(words, tooltip, clicked), said)
 
 
 def status(said: page.Page) -> str:

@@ -110,11 +110,14 @@ def launch(
         job = Job(call, ranks, seed, link, tuple(faults), where, *limits)
         with open(os.path.join(folder, "job"), "wb") as file:
             pickle.dump(job, file)
-        with Watch(job, bar) as watch:
-            try:
-                error = _error(watch, timeout, still_s)
-            except KeyboardInterrupt:
-                error = report.stopped(watch)
+        try:
+            with Watch(job, bar) as watch:
+                try:
+                    error = _error(watch, timeout, still_s)
+                except KeyboardInterrupt:
+                    error = report.stopped(watch)
+        except KeyboardInterrupt:
+            raise Stopped("stopped by you before the ranks could be asked where they stood") from None
     bar.close()
     output = [peer.printed.decode(errors="replace") for peer in watch.peers]
     if echo:

@@ -146,3 +146,21 @@ class Notebook:
         self.page.keyboard.press("Shift+End")
         self.page.keyboard.insert_text(text)
         expect(self.cell(key).locator(".cm-content")).to_contain_text(text)
+
+    def write(self, key: str, text: str) -> None:
+        """Replaces what stands in one cell by `text`."""
+        self.cell(key).locator(".cm-content").click()
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.insert_text(text)
+        expect(self.cell(key).locator(".cm-line").last).to_contain_text(text.splitlines()[-1].strip())
+
+    def start(self, key: str) -> None:
+        """Runs one cell by Ctrl+Enter and does not wait for its end."""
+        self.cell(key).locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+        expect(self._prompt(self.cell(key))).to_have_text("[*]:")
+
+    def stop(self) -> None:
+        """Presses the Stop button."""
+        self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) [data-command='notebook:interrupt-kernel']").click()
+        self.wait_idle()

@@ -50,14 +50,14 @@ def copy_course(notebook: str, root: Path) -> Path:
 
 
 @contextmanager
-def serve(root: Path, scratch: Path, opened: str) -> Iterator[str]:
+def serve(root: Path, scratch: Path, opened: str, theme: str = "JupyterLab Light") -> Iterator[str]:
     """A running JupyterLab with `root` as its root folder; yields the address that opens its notebook `opened`.
 
     When the block ends, however it ends, so do the server, its kernels, and everything that those started. Raises
     NoServer where it cannot start, and RuntimeError where a process had to be killed after `END_S` seconds.
     """
     runtime = scratch / "runtime"
-    _write_settings(scratch / "settings")
+    _write_settings(scratch / "settings", theme)
     with (scratch / "server.log").open("wb") as log:
         process = subprocess.Popen(
             _command(root, scratch / "settings"),
@@ -85,9 +85,10 @@ def until(condition: Callable[[], object], timeout_s: float, what: str) -> None:
         time.sleep(0.05)
 
 
-def _write_settings(folder: Path) -> None:
+def _write_settings(folder: Path, theme: str) -> None:
     folder.mkdir(parents=True)
-    (folder / "overrides.json").write_text(json.dumps(SETTINGS))
+    settings = SETTINGS | {"@jupyterlab/apputils-extension:themes": {"theme": theme}}
+    (folder / "overrides.json").write_text(json.dumps(settings))
 
 
 def _command(root: Path, settings: Path) -> list[str]:

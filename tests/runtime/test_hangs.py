@@ -208,3 +208,12 @@ def test_stop_is_one_block_that_says_where_each_rank_stood(stopped):
         block
     )
     assert "rank 1 is busy at test_hangs.py, line" in block
+
+
+def test_stop_before_the_ranks_have_begun_is_one_line(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(launch.__globals__, "Watch", interrupted)
+    with pytest.raises(Stopped, match="stopped by you before"):
+        launch(print, ranks=2)
