@@ -32,7 +32,9 @@ def html(text: str = "") -> Any:
 
 def button(words: str, tooltip: str, clicked: Callable[[], None]) -> Any:
     """A button as wide as its words."""
-    one = widgets.Button(description=words, tooltip=tooltip, layout=widgets.Layout(width="auto", align_self="flex-start"))
+    one = widgets.Button(
+        description=words, tooltip=tooltip, layout=widgets.Layout(width="auto", align_self="flex-start")
+    )
     one.on_click(lambda _: clicked())
     return one
 
