@@ -25,9 +25,9 @@ import psutil
 from parallel_lab import Deadlock
 from parallel_lab.runtime.kernel import forkserver, report
 server, hang = psutil.Process(forkserver.get().process.pid), report.hang
-def resuming(*arguments):
+def resuming(*arguments, **named):
     try:
-        return hang(*arguments)
+        return hang(*arguments, **named)
     finally:
         server.resume()
 report.hang = resuming

@@ -53,7 +53,11 @@ class ForkServer:
         assert self.process.stderr
         self.process.stderr.close()
         if self.owner == os.getpid():
-            self.process.wait(timeout=10)
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:  # it stands still
+                self.process.kill()
+                self.process.wait()
 
 
 def get() -> ForkServer:
