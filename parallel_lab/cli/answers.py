@@ -12,11 +12,8 @@ from typing import Any
 
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.course.checks import Report, grade
-from parallel_lab.course.tasks import Task, cells, tasks
+from parallel_lab.course.tasks import Task, cells, defining, tasks, without_magics
 from parallel_lab.grading.exercises import EXERCISES
-
-_MAGIC = ("%", "!", "?")
-_DEFINING = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
 def tasks_named(name: str) -> list[Task]:
@@ -62,23 +59,18 @@ def functions_in(file: Path, name: str = "") -> dict[str, Any]:
         raise CommandError(str(error)) from None
     trees = []
     for number, cell in enumerate(code, start=1):
-        lines = ["" if line.lstrip().startswith(_MAGIC) else line for line in "".join(cell["source"]).split("\n")]
+        source = "".join(cell["source"])
         count = cell.get("execution_count")
         where = f"{file.name}, {f'In[{count}]' if count else f'code cell {number}'}"
-        linecache.cache[where] = (1, None, [f"{line}\n" for line in lines], where)  # reports show the learner's line
-        trees.append((where, _defining("\n".join(lines), where)))
+        lines = [f"{line}\n" for line in without_magics(source)]
+        linecache.cache[where] = (1, None, lines, where)  # reports show the learner's line
+        trees.append((where, _parsed(source, where, defining)))
     used = _used(name, [statement for _, tree in trees for statement in tree.body]) if name else None
     space: dict[str, Any] = {}
     for where, tree in trees:
         tree.body = [one for one in tree.body if used is None or used & _names(one, ast.Store)]
         _run(tree, where, space)
     return space
-
-
-def _defining(source: str, where: str) -> ast.Module:
-    tree = _parsed(source, where)
-    tree.body = [statement for statement in tree.body if isinstance(statement, _DEFINING)]
-    return tree
 
 
 def _used(name: str, statements: list[ast.stmt]) -> set[str]:
@@ -118,9 +110,9 @@ def function_of(target: str) -> Callable:
     return space[function]
 
 
-def _parsed(source: str, where: str) -> ast.Module:
+def _parsed(source: str, where: str, parse: Callable[[str, str], ast.Module] = ast.parse) -> ast.Module:
     try:
-        return ast.parse(source, where)
+        return parse(source, where)
     except SyntaxError as error:
         raise CommandError(_said(error, where, error.lineno or 1, (error.text or "").strip())) from None
 

@@ -3,6 +3,7 @@
 The order is that of the notebooks: a task stands where its first `check("name", ...)` stands.
 """
 
+import ast
 import inspect
 import json
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallel_lab.course import workspace
+
+_DEFINING = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
 class Task(NamedTuple):
@@ -94,6 +97,22 @@ def cells(notebook: Path) -> list[dict[str, Any]]:
         return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{notebook.name} is not a notebook: {error}") from None
+
+
+def without_magics(source: str) -> list[str]:
+    """The lines of a cell; those that only IPython understands are empty."""
+    return ["" if line.lstrip().startswith(("%", "!", "?")) else line for line in source.split("\n")]
+
+
+def defining(source: str, where: str) -> ast.Module:
+    """The imports, definitions and assignments of a cell or a file, and no other statement.
+
+    Raises:
+        SyntaxError: it is no Python.
+    """
+    tree = ast.parse("\n".join(without_magics(source)), where)
+    tree.body = [statement for statement in tree.body if isinstance(statement, _DEFINING)]
+    return tree
 
 
 def as_given(chapter: str, fn: Callable) -> bool:
