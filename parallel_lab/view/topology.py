@@ -25,7 +25,7 @@ Messages = dict[tuple[int, int], list[int]]  # the parts that each pair of (send
 
 @settings()
 def topology(plan: Plan, title: str | None = None) -> Drawing:
-    """Draws the messages of `plan`, a panel a round, in at most eight panels.
+    """Draws the messages of `plan`, a panel per round, in at most eight panels.
 
     An arrow is written with the parts that it carries, near its sender, where there is room. With more rounds than
     panels the first seven and the last are drawn, and the text says so.
