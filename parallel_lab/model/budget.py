@@ -119,7 +119,7 @@ MIXTRAL_8X7B = Shape(
 
 
 def adam_bytes_per_parameter(gradients: tuple[int, ...] = (2,)) -> int:
-    """Bytes per parameter of Adam in mixed precision: 2 for the weight, its gradients, 12 for the float32 copy and moments.
+    """Bytes per parameter of Adam in mixed precision: 2, its gradients, and 12 of float32 copy and moments.
 
     `gradients` has the bytes of each gradient that is kept: `(2,)` gives 16, the ZeRO paper's; `(4,)` gives 18,
     gradients kept and summed in float32 only; `(2, 4)` gives 20, a float32 gradient beside the 16-bit one.
@@ -127,9 +127,7 @@ def adam_bytes_per_parameter(gradients: tuple[int, ...] = (2,)) -> int:
     return 2 + sum(gradients) + 4 + 4 + 4
 
 
-def layer_activation_bytes(
-    width: int, heads: int, seq: int, batch: int = 1, recompute: Recompute = "none"
-) -> int:
+def layer_activation_bytes(width: int, heads: int, seq: int, batch: int = 1, recompute: Recompute = "none") -> int:
     """Bytes that one layer keeps for its backward pass, in 16 bits (Korthikanti et al. 2022, equations 1 and 6).
 
     34 s b h + 5 a s^2 b without recomputation and without a fused attention; 34 s b h where the core of attention is
