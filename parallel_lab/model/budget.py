@@ -5,7 +5,7 @@ feed-forward part of three matrices (SwiGLU), key heads that several query heads
 optionally experts. `formulas` counts the course's own GPT to the byte; these are the formulas for what no rank here can
 build, and the tests hold them against published counts.
 
-Letters: N parameters, D tokens of the whole training, F FLOP/s that a GPU reaches, n GPUs, h width, s tokens per
+Letters: N parameters, D tokens of the whole training, F FLOP/s that a GPU reaches, G GPUs, h width, s tokens per
 sequence, b sequences, a heads, L layers, V vocabulary.
 
 Sources: Touvron et al. 2023, "Llama 2"; Dubey et al. 2024, "The Llama 3 herd of models", table 3; Shazeer 2020, "GLU
