@@ -1,6 +1,7 @@
-"""What a `GPT` costs, in closed form: parameters, FLOPs a token, bytes of activations.
+"""What a `GPT` costs, in closed form: parameters, FLOPs per token, bytes of activations.
 
-Letters of the papers: h width, s sequence, b batch, a heads, L layers, V vocabulary, r mlp_ratio.
+Letters of the papers: h width, s sequence, b batch, a heads, L layers, V vocabulary, r mlp_ratio. Models of Llama's
+kind, which no rank here can build, are counted in `budget`.
 
 Sources: Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1 (parameters, FLOPs);
 Chowdhery et al. 2022, "PaLM", appendix B (FLOPs with attention); Korthikanti et al. 2022, "Reducing Activation
@@ -32,26 +33,28 @@ def parameter_count(config: GPTConfig) -> int:
     return tables + matmul_parameters(config) + norms + biases - shared
 
 
-def flops_per_token(config: GPTConfig) -> int:
+def flops_per_token(config: GPTConfig, causal: bool = False) -> int:
     """FLOPs of forward and backward for one token of a full sequence: 6 N + 12 L h s (PaLM, appendix B).
 
     The convention: a multiply and an add are two FLOPs; only matrix products count; a backward pass is two products for
     each of the forward pass, hence 6 = 2 + 4. N is `matmul_parameters`: PaLM's N counts all parameters, here the tables
     that are only looked up are left out. In attention, Q K^T and the sum over values are 2 h s each; the whole square
     counts, although a causal kernel can skip half of it, and what a fused kernel computes again in its backward pass
-    (Q K^T, 2 L h s) does not. Kaplan's table 1 has 2 L h s where the forward pass here has 4 L h s.
+    (Q K^T, 2 L h s) does not. Kaplan's table 1 has 2 L h s where the forward pass here has 4 L h s. With `causal` only
+    the s (s + 1) / 2 pairs of tokens that see each other count: 6 L h (s + 1).
     """
-    return 6 * matmul_parameters(config) + 12 * config.layers * config.width * config.seq
+    attention = 6 * (config.seq + 1) if causal else 12 * config.seq
+    return 6 * matmul_parameters(config) + attention * config.layers * config.width
 
 
 def block_activation_bytes(config: GPTConfig, batch: int, dtype_bytes: int = 4) -> int:
     """Bytes that autograd keeps for one block, from its forward to its backward pass.
 
     In units of b s h: the block's input and its norm, query, key, value, the attention's output, the second norm's
-    input and output, and twice r around the GELU: 8 + 2r. Then the mean and deviation of two norms a token, and a
+    input and output, and twice r around the GELU: 8 + 2r. Then the mean and deviation of two norms per token, and a
     log-sum-exp for each token and head.
 
-    Korthikanti's 34 s b h bytes (equation 1, two bytes a number, r = 4) are these 16 b s h numbers and two dropout
+    Korthikanti's 34 s b h bytes (equation 1, two bytes per number, r = 4) are these 16 b s h numbers and two dropout
     masks of one byte; their 5 a b s^2 bytes for the attention scores are what the fused kernel does away with.
     """
     tokens = batch * config.seq
@@ -60,18 +63,22 @@ def block_activation_bytes(config: GPTConfig, batch: int, dtype_bytes: int = 4) 
     return dtype_bytes * (numbers + 2 * _mask(config, tokens)) + log_sum_exp_bytes
 
 
-def activation_bytes(config: GPTConfig, batch: int, dtype_bytes: int = 4) -> int:
+def activation_bytes(config: GPTConfig, batch: int, dtype_bytes: int = 4, recompute: bool = False) -> int:
     """Bytes that autograd keeps for `loss(GPT(config)(tokens), targets)`: each storage once, parameters left out.
 
     Beyond the blocks: the tokens and the targets; the last norm's input, output, mean and deviation; the
-    log-probabilities (V a token); and the loss's total weight, one number. It is exact for `batch` full
+    log-probabilities (V per token); and the loss's total weight, one number. It is exact for `batch` full
     sequences, inputs and targets in storages of their own, the CPU's kernels, and all weights in one dtype. A GPU's
     kernels differ in the small terms and keep a dropout mask in one byte where the CPU keeps `dtype_bytes`.
+
+    With `recompute` each block runs under `torch.utils.checkpoint` and keeps its input alone. One block at a time is
+    then whole again in the backward pass, after the head's share is freed: `block_activation_bytes` come on top.
     """
     tokens = batch * config.seq
     head = tokens * (2 * config.width + 2 + config.vocab) + 1
     ends = dtype_bytes * (head + _mask(config, tokens)) + 2 * TOKEN_BYTES * tokens
-    return config.layers * block_activation_bytes(config, batch, dtype_bytes) + ends
+    block = dtype_bytes * tokens * config.width if recompute else block_activation_bytes(config, batch, dtype_bytes)
+    return config.layers * block + ends
 
 
 def _mask(config: GPTConfig, tokens: int) -> int:

@@ -3,6 +3,6 @@
 from parallel_lab.network import AlphaBeta, CostModel, Topology
 from parallel_lab.simulate.engine import simulate
 from parallel_lab.simulate.passes import PassCost
-from parallel_lab.simulate.roofline import Roofline
+from parallel_lab.simulate.roofline import Decoding, Roofline
 
-__all__ = ["AlphaBeta", "CostModel", "PassCost", "Roofline", "Topology", "simulate"]
+__all__ = ["AlphaBeta", "CostModel", "Decoding", "PassCost", "Roofline", "Topology", "simulate"]

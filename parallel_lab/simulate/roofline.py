@@ -29,7 +29,7 @@ class Roofline(CostModel):
 
     @property
     def ridge(self) -> float:
-        """Flops a byte above which arithmetic is the limit, below which memory is."""
+        """FLOPs per byte above which arithmetic is the limit, below which memory is."""
         return self.flops_per_s / self.bytes_per_s
 
     def time_s(self, flops: float, moved_bytes: float) -> float:
@@ -45,3 +45,38 @@ class Roofline(CostModel):
         if op.kind in COMMUNICATION:
             raise ValueError(f"a Roofline prices computation, not the message {op}")
         return self.time_s(value(self.flops, op), value(self.moved_bytes, op))
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A model that writes one token for each sequence of a batch: a step reads all weights once, and every cache.
+
+    The sequences share one reading of the weights; the cache of keys and values is read by its own sequence alone. So a
+    larger batch spreads the weights over more tokens until arithmetic, the caches, or the memory of the card end it
+    (Pope et al. 2023, "Efficiently scaling Transformer inference"). Attention's FLOPs are left out.
+
+    Attributes:
+        parameters: Weights that a token is multiplied with.
+        kv_bytes: Bytes of keys and values per token of context.
+        weight_bytes: Bytes per weight: 2 in bfloat16, 1 in 8 bits.
+    """
+
+    parameters: float
+    kv_bytes: float
+    weight_bytes: float = 2.0
+
+    def held_bytes(self, batch: int, context: int) -> float:
+        """What must be in memory, and is read in each step: the weights and `batch` caches of `context` tokens."""
+        return self.weight_bytes * self.parameters + batch * context * self.kv_bytes
+
+    def step_s(self, gpu: Roofline, batch: int, context: int) -> float:
+        """Seconds of one step on `gpu`."""
+        return gpu.time_s(2 * self.parameters * batch, self.held_bytes(batch, context))
+
+    def bound(self, gpu: Roofline, batch: int, context: int) -> Literal["compute", "memory"]:
+        """What limits a step on `gpu`."""
+        return gpu.bound(2 * self.parameters * batch, self.held_bytes(batch, context))
+
+    def largest_batch(self, memory_bytes: float, context: int) -> int:
+        """How many sequences of `context` tokens a card holds beside the weights; a bound, since buffers take room."""
+        return max(0, int((memory_bytes - self.weight_bytes * self.parameters) // (context * self.kv_bytes)))

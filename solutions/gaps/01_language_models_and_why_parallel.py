@@ -3,7 +3,7 @@
 import math
 
 
-def bytes_a_parameter(mixed, moments):
+def bytes_per_parameter(mixed, moments):
     weight, gradient, copy = (2, 2, 4) if mixed else (4, 4, 0)
     return weight + gradient + copy + 4 * moments
 

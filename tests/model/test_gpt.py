@@ -1,12 +1,14 @@
 """The GPT: ties, causality, the seams for pipelines and tensor parallelism; the closed forms against measurements."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from parallel_lab.model import (
@@ -60,6 +62,30 @@ def test_activation_bytes_equal_what_autograd_saves(config, dtype):
     assert saved.bytes == activation_bytes(config, len(tokens), dtype.itemsize)
     mean.backward()
     assert saved.bytes == 0
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_checkpointed_block_keeps_its_input(config):
+    """Under `checkpoint` the blocks' insides are not seen; the gradients are those of the plain run."""
+    model, tokens = build(config), some_tokens(config)
+    loss(model(tokens), tokens).backward()
+    gradients = [p.grad for p in model.parameters()]
+    model.zero_grad()
+    for block in model.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    with SavedTensors(model) as saved:
+        mean = loss(model(tokens), tokens.clone())
+    assert saved.bytes == activation_bytes(config, len(tokens), recompute=True)
+    mean.backward()
+    assert all(torch.equal(p.grad, whole) for p, whole in zip(model.parameters(), gradients, strict=True))
+
+
+def test_causal_flops_are_those_of_the_pairs_that_see_each_other():
+    config = GPTConfig()
+    attention = flops_per_token(config) - flops_per_token(config, causal=True)
+    pairs = config.seq * (config.seq + 1) // 2
+    both = 3 * 2 * 2 * config.layers * config.width  # forward and backward, scores and the sum over values
+    assert attention * config.seq == both * (config.seq**2 - pairs)
 
 
 def test_a_block_more_costs_what_block_activation_bytes_says():

@@ -5,7 +5,7 @@ import pytest
 from parallel_lab.network import Link
 from parallel_lab.pipeline.needs import with_needs
 from parallel_lab.plan import Op, Plan, recv, send
-from parallel_lab.simulate import AlphaBeta, PassCost, Roofline, Topology, simulate
+from parallel_lab.simulate import AlphaBeta, Decoding, PassCost, Roofline, Topology, simulate
 
 
 def test_alpha_beta():
@@ -79,6 +79,25 @@ def test_roofline():
     assert roof.ridge == 10.0
     assert roof.time_s(1000, 10) == 10.0 and roof.bound(1000, 10) == "compute"
     assert roof.time_s(10, 100) == 10.0 and roof.bound(10, 100) == "memory"
+
+
+def test_decoding_ends_where_the_card_is_full():
+    gpu = Roofline(flops_per_s=989e12, bytes_per_s=3.35e12)
+    seven = Decoding(parameters=7e9, kv_bytes=524_288)
+    full = seven.largest_batch(80e9, context=1024)
+    assert full == 122
+    assert seven.held_bytes(full, 1024) <= 80e9 < seven.held_bytes(full + 1, 1024)
+    assert seven.step_s(gpu, 1, 1024) == pytest.approx((14e9 + 1024 * 524_288) / 3.35e12)
+    assert seven.bound(gpu, full, 1024) == "memory"
+    assert Decoding(7e9, 524_288, weight_bytes=1).largest_batch(80e9, 1024) == 135
+    assert Decoding(70e9, 327_680).largest_batch(80e9, 1024) == 0
+
+
+def test_weights_of_one_byte_halve_the_batch_at_which_arithmetic_takes_over():
+    gpu = Roofline(flops_per_s=300.0, bytes_per_s=1.0)
+    for weight_bytes, batch in ((2.0, 300), (1.0, 150)):
+        model = Decoding(parameters=1.0, kv_bytes=0.0, weight_bytes=weight_bytes)
+        assert [model.bound(gpu, b, 0) for b in (batch - 1, batch)] == ["memory", "compute"]
 
 
 def test_roofline_as_the_compute_of_another_model():

@@ -1,17 +1,17 @@
-"""The gaps of chapter 01: bytes a parameter, how many GPUs a training needs, and how often to save."""
+"""The gaps of chapter 01: bytes per parameter, how many GPUs a training needs, and how often to save."""
 
 import math
 
 from parallel_lab.grading.gaps.forms import function_gap
 
 
-def bytes_a_parameter(mixed, moments):
-    """Bytes a parameter: itself, its gradient, the float32 copy of mixed precision, and the optimizer's moments."""
+def bytes_per_parameter(mixed, moments):
+    """Bytes per parameter: itself, its gradient, the float32 copy of mixed precision, and the optimizer's moments."""
     return (2 + 2 + 4 if mixed else 4 + 4) + 4 * moments
 
 
 def gpus_needed(parameters, tokens, days, flops_per_s, memory_bytes):
-    """The fewest GPUs that hold 16 bytes a parameter and are done with 6 N D FLOPs in time."""
+    """The fewest GPUs that hold 16 bytes per parameter and are done with 6 N D FLOPs in time."""
     for_time = 6 * parameters * tokens / (days * 86_400 * flops_per_s)
     return math.ceil(max(for_time, 16 * parameters / memory_bytes))
 
@@ -36,7 +36,7 @@ def _rounded_down(parameters, tokens, days, flops_per_s, memory_bytes):
 
 GAPS = (
     function_gap(
-        bytes_a_parameter,
+        bytes_per_parameter,
         tests={
             "Adam, which has two moments": [(mixed, 2) for mixed in (False, True)],
             "SGD with momentum, which has one, and without, which has none": [
@@ -66,7 +66,7 @@ GAPS = (
             ],
         },
         mistakes={
-            "They are fast enough, but do they hold the state, 16 bytes a parameter?": _time_only,
+            "They are fast enough, but do they hold the state, 16 bytes per parameter?": _time_only,
             "2 FLOPs a weight and token are the forward pass alone. What does the backward pass cost?": _one_product,
             "A tenth of a GPU missing is one GPU missing: round up.": _rounded_down,
         },
