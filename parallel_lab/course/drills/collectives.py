@@ -2,11 +2,11 @@
 
 from random import Random
 
-from parallel_lab.course.drills.engine import Drawn, drill
+from parallel_lab.course.drills.engine import Drawn, problem
 from parallel_lab.network import Link, price
 
 
-@drill("ring-bytes", chapter="02")
+@problem("ring-bytes", chapter="02")
 def ring_bytes(dice: Random) -> Drawn:
     """The bytes that one rank of a ring all-reduce sends."""
     n, size_mb = dice.choice((4, 5, 8, 10, 16, 64)), dice.choice((100, 200, 400, 800))
@@ -23,7 +23,7 @@ def ring_bytes(dice: Random) -> Drawn:
     )
 
 
-@drill("ring-time", chapter="02")
+@problem("ring-time", chapter="02")
 def ring_time(dice: Random) -> Drawn:
     """The time of a ring all-reduce, latency and bytes apart."""
     n, size_mb = dice.choice((64, 128, 512, 1024, 2048)), dice.choice((1, 10, 25, 100, 400))
@@ -43,12 +43,12 @@ def ring_time(dice: Random) -> Drawn:
             f"Latency: {2 * (n - 1):,} · {latency_us:g} µs = {waiting_ms:,.4g} ms.",
             f"Bytes: 2 (n - 1)/n · S/W, nearly 2 · {size_mb} MB / {bandwidth_gb:g} GB/s = "
             f"{time_ms - waiting_ms:,.4g} ms.",
-            f"Together {time_ms:,.4g} ms. The larger part says what to change: the algorithm, or the bytes.",
+            f"Together {time_ms:,.4g} ms.",
         ),
     )
 
 
-@drill("bus-bandwidth", chapter="02")
+@problem("bus-bandwidth", chapter="02")
 def bus_bandwidth(dice: Random) -> Drawn:
     """The bus bandwidth of a measured all-reduce, as nccl-tests print it."""
     n, size_gb, time_ms = dice.choice((2, 4, 8, 16)), dice.choice((1, 2, 4, 8)), dice.choice((4, 5, 8, 10, 12))
@@ -63,13 +63,13 @@ def bus_bandwidth(dice: Random) -> Drawn:
         unit="GB/s",
         steps=(
             f"algbw = S/T = {size_gb} GB / {time_ms} ms = {algorithm_gb:,.4g} GB/s.",
+            "Busbw, not algbw, is what one compares with one direction of the link.",
             f"busbw = 2 (n - 1)/n · algbw = 2 · {n - 1}/{n} · {algorithm_gb:,.4g} = {bus_gb:,.4g} GB/s.",
-            "Compare busbw, not algbw, with one direction of the link.",
         ),
     )
 
 
-@drill("node-egress", chapter="02")
+@problem("node-egress", chapter="02")
 def node_egress(dice: Random) -> Drawn:
     """The time that the cards of a node need for a hierarchical all-reduce."""
     nodes, size_gb, cards = dice.choice((4, 8, 16, 32)), dice.choice((2, 4, 8, 16)), dice.choice((1, 2, 4, 8))
