@@ -23,7 +23,7 @@ What decides the time, and what was done about it:
 - Messages below 4 MiB cost more in handling than the overlap of adding and sending saves; larger chunks are cut into
   pieces of 4 MiB. Above 16 MiB receives are posted round by round all the same, which bounds the scratch to two chunks.
 - Scratch buffers are kept between calls: fresh memory costs a page fault for each 4 KiB.
-- `group.send` in place of `dist.isend` saves 5 to 20 microseconds a message.
+- `group.send` instead of `dist.isend` saves 5 to 20 microseconds per message.
 - A call right after the other side's is up to a tenth slower than one after its own; so each turn times a second call,
   and the order of a turn is drawn anew.
 """
@@ -43,7 +43,7 @@ KIB, MIB = 2**10, 2**20
 SIZES = [64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB]
 LAUNCHES = 5
 AGAIN = "gloo again"
-ALGORITHMS = ["ring", "halving_doubling", "full_mesh", "tree", "star"]
+ALGORITHMS = ["ring", "recursive_doubling", "halving_doubling", "full_mesh", "tree", "star"]
 
 
 def measure(sizes: list[int], algorithms: list[str], repetitions: dict[int, int], door: bool) -> dict:

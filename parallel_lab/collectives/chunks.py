@@ -39,7 +39,7 @@ class ChunkPlan(Plan):
 
     Attributes:
         extents: `extents[part] = (first, last)`: the part holds the leaves first <= i < last. Most algorithms have one
-            leaf a part; where a message carries several (halving, hierarchical), a part may hold others.
+            leaf per part; where a message carries several (halving, hierarchical), a part may hold others.
     """
 
     extents: Extents = ()

@@ -104,7 +104,7 @@ def execute_chunks(
     if plan.ranks != group.size():
         raise ValueError(f"the plan is for {plan.ranks} ranks, the group has {group.size()}")
     row, waits = plan.rows[group.rank()], plan.waits[group.rank()]
-    # On a GPU no second lane: only gloo has one connection a pair.
+    # On a GPU no second lane: only gloo has one connection per pair.
     exchanged_bytes = sum(chunks[op.part].nbytes for op in row) if plan.ranks == 2 and chunks[0].is_cpu else 0
     names = recorder().names_inside(getattr(group, "axis", group.group_name))
     with lanes(group, exchanged_bytes) as (send, receive), tag(**names):

@@ -11,12 +11,12 @@ both, the odd one gets the result at the end.
 
 There are two orders of the partners, with the same messages, bytes and rounds:
 
-- *near first*: partners are 1 rank apart, then 2, 4, ... Halves stay between neighbors, and what goes far is S/p. It is
-  the order of MPICH's all-reduce, and the default here, because neighbors share a node: with R ranks in each of N nodes
-  (powers of two), a rank sends 2 (S/R) (N-1)/N to other nodes, which is what it sends in `hierarchical`.
-- *far first*: partners are p/2 ranks apart, then p/4, ... Halves go farthest. Rank r ends the reduce-scatter with leaf
-  r; near first leaves it the leaf whose number is r with its bits read backwards. So a reduce-scatter or an all-gather
-  by itself, which promises leaf r to rank r, is far first.
+- *near first*: partners are 1 rank apart, then 2, 4, ... Halves stay between neighbors, and what goes farthest is S/p.
+  It is the order of MPICH's all-reduce, and the default here, because neighbors share a node: with R ranks per node (R
+  and n powers of two), a rank sends 2 S (n/R-1)/n to other nodes, which is what it sends in `hierarchical`.
+- *far first*: partners are p/2 ranks apart, then p/4, ... Halves go farthest: R times as many bytes leave a node. Rank
+  r ends the reduce-scatter with leaf r; near first leaves it the leaf whose number is r with its bits read backwards.
+  So a reduce-scatter or an all-gather by itself, which promises leaf r to rank r, is far first.
 
 With S the bytes of the tensor, n = p + r:
 

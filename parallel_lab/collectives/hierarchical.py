@@ -6,18 +6,19 @@ First a ring reduce-scatter inside each node leaves every rank with one shard of
 same shard, one in each node, all-reduce it in a ring across nodes. Last a ring all-gather inside each node puts the
 shards together.
 
-With S the bytes of the tensor, N nodes and R ranks in each (rank = node R + local):
+With S the bytes of the tensor, n ranks, R of them in each node, n/R nodes (rank = node R + local):
 
-| where         | bytes sent per rank | messages per rank | rounds  |
-|---------------|---------------------|-------------------|---------|
-| inside nodes  | 2 S (R-1)/R         | 2 (R-1)           | 2 (R-1) |
-| between nodes | 2 (S/R) (N-1)/N     | 2 (N-1)           | 2 (N-1) |
+| where         | bytes sent per rank | messages per rank | rounds      |
+|---------------|---------------------|-------------------|-------------|
+| inside nodes  | 2 S (R-1)/R         | 2 (R-1)           | 2 (R-1)     |
+| between nodes | 2 S (n/R-1)/n       | 2 (n/R-1)         | 2 (n/R-1)   |
 
-The sum is 2 S (NR-1)/(NR), as in one ring over all ranks. But each node sends 2 S (N-1)/N to other nodes over R links
-at once, and the latency is that of 2(R-1) + 2(N-1) rounds instead of 2(NR-1). Halving-doubling with near partners first
-is the same idea with log2 R + log2 N exchanges for the rings: the same bytes inside and between nodes.
+The sum is 2 S (n-1)/n, as in one ring over all ranks. But the bytes between nodes, 2 S (1 - R/n) for each node, leave
+by all R ranks at once, and the latency is that of 2 (R-1) + 2 (n/R-1) rounds instead of 2 (n-1). Halving-doubling with
+near partners first is the same idea with log2 n exchanges each way for the rings: the same bytes inside nodes and
+between them.
 
-The tensor is cut into R N leaves. Parts 0 to RN-1 are the leaves; part RN + s is shard s, the leaves s N to s N + N-1.
+The tensor is cut into n leaves. Parts 0 to n-1 are the leaves; part n + s is shard s of the R shards, its n/R leaves.
 """
 
 from parallel_lab.collectives.chunks import ChunkPlan, Message, assemble, leaves

@@ -4,8 +4,22 @@ Standard library only, and below the simulator: the simulator, the emulated link
 all ask here, so that a collective has one price in the whole course.
 """
 
+from parallel_lab.network.bandwidth import bus_bandwidth, bus_factor, seconds_at
 from parallel_lab.network.collective import COLLECTIVES, Price, exchange_cost, price, ring_cost
 from parallel_lab.network.cost import AlphaBeta, CostModel, Topology
 from parallel_lab.network.link import Link
 
-__all__ = ["COLLECTIVES", "AlphaBeta", "CostModel", "Link", "Price", "Topology", "exchange_cost", "price", "ring_cost"]
+__all__ = [
+    "COLLECTIVES",
+    "AlphaBeta",
+    "CostModel",
+    "Link",
+    "Price",
+    "Topology",
+    "bus_bandwidth",
+    "bus_factor",
+    "exchange_cost",
+    "price",
+    "ring_cost",
+    "seconds_at",
+]

@@ -1,18 +1,22 @@
 """A link between ranks, and what one message over it costs.
 
-A message of k bytes arrives `latency_s + k / bytes_per_s` after it was sent: Hockney's model of 1994, which the field
-calls the alpha-beta model. A rank has one full-duplex port, and a message holds the port of its sender on the way out
-and that of its receiver on the way in. For how long, `gap_s` says:
+A message of S bytes arrives alpha + S/W after it was sent: `latency_s` + S / `bytes_per_s`. This is Hockney's model of
+1994, which the field calls the alpha-beta model, with beta for the time per byte, 1/W. A rank has one full-duplex
+port. A message holds the port of its sender on the way out and that of its receiver on the way in. For how long,
+`gap_s` says:
 
-- Without a gap a port is held until the message has arrived. Messages of one rank then follow one another.
-- With a gap g the port is held for `g + k / bytes_per_s`, so that the next message starts while this one is under way.
-  k empty messages back to back take (k - 1) g + latency_s. This is LogP (Culler et al., "LogP: Towards a Realistic
-  Model of Parallel Computation", PPoPP 1993), with its byte time for long messages, LogGP (Alexandrov et al.,
-  "LogGP: Incorporating Long Messages into the LogP Model", SPAA 1995): latency_s = L + 2 o, gap_s = g,
-  bytes_per_s = 1 / G. The overhead o is part of the latency; that it keeps the processor busy is not modeled.
+- Without a gap a port is held until the message has arrived. The messages of one rank follow one another, and each
+  costs its whole latency. That is pessimistic for a rank that talks to many (a star, a full mesh): most of a latency
+  is wire, switch and software, where messages overlap.
+- With a gap g the port is held for g + S/W, so that the next message starts while this one is under way. Of messages
+  back to back, the first arrives after alpha + S/W, and each of the others g + S/W later. This is LogP (Culler et al.,
+  "LogP: Towards a Realistic Model of Parallel Computation", PPoPP 1993) with a time per byte for long messages, LogGP
+  (Alexandrov et al., "LogGP: Incorporating Long Messages into the LogP Model", SPAA 1995): alpha is L + 2 o, and 1/W
+  is their G. The overhead o is part of the latency; that it keeps the processor busy is not modeled.
 
-The simulator and `launch(link=...)` know gaps in messages; an emulated collective of PyTorch takes the time of its ring
-without one.
+Which of the two holds is a rule that whoever makes the link chooses. The simulator and the emulated link follow it, so
+neither can test it. Both know gaps in messages; an emulated collective of PyTorch takes the time of its ring without
+one.
 """
 
 import math
@@ -25,7 +29,7 @@ class Link:
 
     Args:
         latency_s: seconds until the first byte of a message arrives (alpha).
-        bytes_per_s: bandwidth (1 / beta); infinity for a network that costs latency alone.
+        bytes_per_s: bandwidth in one direction (W); infinity for a network that costs latency alone.
         gap_s: seconds for which a message of no bytes holds a port (LogP's g); None for the whole of `latency_s`.
 
     Raises:

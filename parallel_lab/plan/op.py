@@ -1,6 +1,6 @@
 """The schedule as data: what each rank does, in which order, and what each step waits for.
 
-An `Op` is one step of one rank. A `Plan` holds a row of ops a rank, in the order in which the rank issues them,
+An `Op` is one step of one rank. A `Plan` holds a row of ops per rank, in the order in which the rank issues them,
 and for each op the ops that must be over before it starts. A pipeline schedule or a collective algorithm is a
 function from integers to a `Plan`; the executor runs it, the simulator times it, the view draws it, and the grader
 compares it with what a trace recorded.
@@ -94,7 +94,7 @@ def recv(rank: int, peer: int, part: int, mb: int = 0, *, round: int = 0, reduce
 
 @dataclass(frozen=True)
 class Plan:
-    """A row of ops a rank, and what each op needs before it can start.
+    """A row of ops per rank, and what each op needs before it can start.
 
     Attributes:
         rows: `rows[r]` are rank r's ops.

@@ -1,4 +1,4 @@
-"""Where each span goes: one band a rank, in it a lane for computing and one for communicating, time across.
+"""Where each span goes: one band per rank, in it a lane for computing and one for communicating, time across.
 
 The layout knows nothing of how it is drawn; the static figure and the interactive canvas share it. A plan has no times:
 each of its ops takes one slot, as early as it can.
@@ -45,15 +45,15 @@ def unit_trace(plan: Plan) -> Trace:
 
 
 def band_names(trace: Trace, names: Sequence[str] | None) -> Sequence[str]:
-    """`names`, which stand in place of `rank 0`, `rank 1` and so on.
+    """`names`, which replace `rank 0`, `rank 1` and so on.
 
     Raises:
-        ValueError: there is not one name a rank.
+        ValueError: there is not one name per rank.
     """
     if names is None:
         return [f"rank {rank}" for rank in range(trace.ranks)]
     if len(names) != trace.ranks:
-        raise ValueError(f"{len(names)} names for {trace.ranks} ranks: expected one a rank")
+        raise ValueError(f"{len(names)} names for {trace.ranks} ranks: expected one per rank")
     return names
 
 

@@ -17,9 +17,9 @@ _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
 @settings()
 def draw_memory(source, *, names: Sequence[str] | None = None, title: str | None = None) -> Drawing:
-    """Draws the bytes that each rank of a run or a trace held, a panel a rank, all to one scale, stacked by kind.
+    """Draws the bytes that each rank of a run or a trace held, a panel per rank, all to one scale, stacked by kind.
 
-    The text gives each rank's peak and what it was made of. `names` stand in place of `rank 0`, `rank 1` and so on.
+    The text gives each rank's peak and what it was made of. `names` replace `rank 0`, `rank 1` and so on.
 
     Raises:
         ValueError: the trace has no memory samples, or there is not one name for each rank.

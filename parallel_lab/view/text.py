@@ -1,4 +1,4 @@
-"""A trace in text: a row a rank, then the bubble; what a screen reader reads and a comparison of outputs compares."""
+"""A trace in text: a row per rank, then the bubble; what a screen reader reads and a comparison of outputs compares."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def summary(source, times: bool | None = None, names: Sequence[str] | None = Non
 
     With `times=False` all that comes from a clock is left out, so that the text is the same in every run; by default
     times are given where they were simulated (or are slots of a plan) and left out where they were measured. `names`
-    stand in place of the ranks' numbers.
+    replace the ranks' numbers.
     """
     trace, slots = trace_of(source)
     times = trace.simulated if times is None else times

@@ -66,17 +66,17 @@ class Timeline(Drawing):
 
 
 def draw(source, *, title: str | None = None, names: Sequence[str] | None = None) -> Timeline:
-    """Draws what each rank did, or shall do, over time: one band a rank, computing above communicating.
+    """Draws what each rank did, or shall do, over time: one band per rank, computing above communicating.
 
     `source` is a run, a `Trace`, or a `Plan`, which is drawn in slots of equal length. Where memory was sampled, a
     strip under each band has the bytes held. A notebook shows the picture with a summary below.
 
-    Where a trace was put together from several runs, `names` stand in place of `rank 0`, `rank 1`, ...; 8 characters
+    Where a trace was put together from several runs, `names` replace `rank 0`, `rank 1`, ...; 8 characters
     at most are shown. The interactive canvas keeps the numbers.
 
     Raises:
         TypeError: `source` is none of the three.
-        ValueError: there is not one name a rank, or the plan cannot finish.
+        ValueError: there is not one name per rank, or the plan cannot finish.
     """
     return Timeline(source, title, names)
 

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from grading import ROOT, by_value
 
+from parallel_lab import compat
 from parallel_lab.course.checks import check
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.grading.gaps import GAPS
@@ -195,6 +196,15 @@ def reduced_everywhere(weights, gradient, lr):
     return stepped
 
 
+def scattered_for_show(weights, gradient, lr):
+    """Ignores what the reduce-scatter brings, and gathers all gradients whole."""
+    n = dist.get_world_size()
+    dist.reduce_scatter(torch.empty(len(gradient) // n, dtype=gradient.dtype), list(gradient.chunk(n)))
+    all_ = [torch.empty_like(gradient) for _ in range(n)]
+    dist.all_gather(all_, gradient)
+    return weights - lr * sum(all_) / n
+
+
 ON_RANKS = [  # (gap, wrong answer, what its report says)
     ("ring_all_gather", own_first, "at 2 ranks: rank 1: element .* Row i is the tensor of rank i"),
     ("ring_all_gather", by_a_collective, "rank 0 called all_gather"),
@@ -205,6 +215,11 @@ ON_RANKS = [  # (gap, wrong answer, what its report says)
     ("sharded_step", of_the_sum, "at 2 ranks: every rank returned the step of the summed gradients .* divide by"),
     ("sharded_step", as_data_parallel, "rank 0 called all_reduce; expected reduce_scatter, all_gather"),
     ("sharded_step", reduced_everywhere, "called all_reduce, all_gather; expected .* half an all-reduce"),
+    (
+        "sharded_step",
+        scattered_for_show,
+        "what one rank received was changed on the way, and every rank was still right",
+    ),
 ]
 
 
@@ -213,3 +228,16 @@ def test_wrong_answer_on_ranks_is_told_what_is_wrong(name, fn, said):
     report = check(name, fn)
     assert not report.passed
     assert re.search(said, " ".join(repr(report).split())), repr(report)
+
+
+def with_the_tensor_forms(weights, gradient, lr):
+    rank, n = dist.get_rank(), dist.get_world_size()
+    mine = torch.empty_like(gradient.chunk(n)[rank])
+    compat.reduce_scatter_single(mine, gradient)
+    stepped = torch.empty_like(weights)
+    compat.all_gather_single(stepped, weights.chunk(n)[rank] - lr * mine / n)
+    return stepped
+
+
+def test_a_step_of_stage_2_may_use_the_tensor_forms():
+    assert check("sharded_step", with_the_tensor_forms).passed

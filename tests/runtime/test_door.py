@@ -1,5 +1,7 @@
 """Every byte passes the one door: PyTorch's own DDP, FSDP2, tensor parallel and pipelining too."""
 
+import time
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,7 +11,7 @@ from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
-from parallel_lab import launch
+from parallel_lab import Link, compat, launch
 from parallel_lab.runtime import make_mesh, ring_cost
 from parallel_lab.runtime.rank import stage
 from parallel_lab.trace.memory import held_bytes
@@ -151,6 +153,27 @@ def test_staging_through_host_memory_gives_the_same_results(monkeypatch):
     plain, staged = launch(fn, False, ranks=3), launch(fn, True, ranks=3)
     for a, b in zip(plain.results, staged.results, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("link", [None, Link(1e-3)])
+def test_a_wait_does_not_write_the_result_again(link):
+    """gloo's reduce_scatter copies its result at every wait, and a sum that has arrived may have been changed since."""
+
+    def changed_before_the_wait():
+        found, ones = [], torch.ones(4)
+        for into, given, start in (
+            (torch.zeros(2), ones, compat.reduce_scatter_single),
+            (torch.zeros(2), list(ones.split(2)), dist.reduce_scatter),
+        ):
+            work = start(into, given, async_op=True)
+            while not work.is_completed():
+                time.sleep(1e-4)
+            into.add_(1)
+            work.wait()
+            found.append(into.tolist())
+        return found
+
+    assert launch(changed_before_the_wait, ranks=2, link=link).results == [[[3.0, 3.0]] * 2] * 2
 
 
 def test_sub_groups_name_global_ranks():

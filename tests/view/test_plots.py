@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from parallel_lab.collectives import Message, assemble, hierarchical
 from parallel_lab.plan import Op, Plan, recv, send
 from parallel_lab.trace import Sample, Span, Trace
 from parallel_lab.view import bars, draw_memory, draw_mesh, lines, topology
@@ -79,6 +80,41 @@ def test_topology_draws_a_panel_a_round_and_an_arrow_a_pair():
     arrows = [patch for patch in drawing.figure.axes[0].patches if type(patch).__name__ == "FancyArrowPatch"]
     assert len(arrows) == 4
     assert "4 ranks on a circle; arrows show 12 messages in 3 rounds" in drawing.alt
+
+
+def written(ax):
+    return sorted(text.get_text() for text in ax.texts if text.get_style() == "italic")
+
+
+def test_topology_calls_chunks_by_letters_and_a_whole_tensor_s():
+    assert written(topology(ring(4)).figure.axes[0]) == ["a", "b", "c", "d"]
+    halves = Message(0, 0, 1, 0), Message(0, 1, 0, 1), Message(1, 0, 1, 2)
+    drawn = topology(assemble(2, halves, ((0, 2), (2, 4), (0, 4)))).figure.axes
+    assert [written(ax) for ax in drawn] == [["ab", "cd"], ["abcd"]]
+    assert written(topology(Plan.of([send(0, 1, 0), recv(1, 0, 0)])).figure.axes[0]) == ["S"]
+    assert written(topology(ring(4), names="wxyz").figure.axes[0]) == ["w", "x", "y", "z"]
+
+
+def test_topology_tells_messages_between_nodes_from_those_inside():
+    drawing = topology(hierarchical.all_reduce_plan(2, 2), ranks_per_node=2)
+    axes = drawing.figure.axes
+    assert [ax.get_title() for ax in axes[:2]] == ["round 0: inside nodes", "round 1: between nodes"]
+    boxes = [patch for patch in axes[0].patches if type(patch).__name__ == "FancyBboxPatch"]
+    assert len(boxes) == 2 and {"node 0", "node 1"} <= {text.get_text() for text in axes[0].texts}
+    inside, between = ([p for p in ax.patches if type(p).__name__ == "FancyArrowPatch"] for ax in axes[:2])
+    assert max(a.get_linewidth() for a in inside) < min(a.get_linewidth() for a in between)
+    assert {a.get_edgecolor() for a in inside}.isdisjoint({a.get_edgecolor() for a in between})
+    assert drawing.text.splitlines()[2].split() == ["1", "4", "4", "1", "4"] and "4 ranks in nodes of 2" in drawing.alt
+
+
+def test_an_arrow_goes_round_the_ranks_between_its_ends():
+    _, arrow = (
+        next(
+            p for p in topology(plan, ranks_per_node=1).figure.axes[0].patches if type(p).__name__ == "FancyArrowPatch"
+        )
+        for plan in (Plan.of([send(0, 1, 0), recv(1, 0, 0)], ranks=3), Plan.of([send(0, 2, 0), recv(2, 0, 0)]))
+    )
+    assert arrow.get_connectionstyle().rad > 0.3
 
 
 def test_topology_draws_at_most_eight_rounds_and_says_what_is_missing():

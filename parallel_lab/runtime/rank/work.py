@@ -54,6 +54,13 @@ class _LabWork(dist.Work):
                 self.recorder.waited(self.index, self.wait_s)
 
 
+class Waited(OwnFuture):
+    """The future of a handle that a thread waits for, and nobody else may.
+
+    gloo's reduce_scatter copies its result into the caller's tensor at every wait, over what was done to it since.
+    """
+
+
 def future_of(work: dist.Work, on_nccl: bool) -> Future:
     """The future that completes with the work of a backend's handle.
 
@@ -64,7 +71,7 @@ def future_of(work: dist.Work, on_nccl: bool) -> Future:
     try:
         return work.get_future()
     except RuntimeError:
-        return on_a_thread(OwnFuture(), lambda: work.wait() and None)
+        return on_a_thread(Waited(), lambda: work.wait() and None)
 
 
 class CollectiveWork(_LabWork):
@@ -79,6 +86,7 @@ class CollectiveWork(_LabWork):
     ) -> None:
         super().__init__(inner, call, recorder, index, after)
         self.over, self.outputs = over, outputs
+        self.waited = isinstance(getattr(over, "payload", over), Waited)
         self.future = over.then(self._arrived)
 
     def wait(self, timeout=None) -> bool:
@@ -86,7 +94,8 @@ class CollectiveWork(_LabWork):
         with self._waiting():
             if isinstance(self.over, OwnFuture):
                 self.over.wait()
-            self.inner.wait()  # where the lab has waited, it tells the GPU's stream to wait as well
+            if not self.waited:
+                self.inner.wait()  # where the lab has waited, it tells the GPU's stream to wait as well
         self._over()
         if self.outputs is not None:
             self.future.wait()  # another thread may be copying what arrived, or have failed to
