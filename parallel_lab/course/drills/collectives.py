@@ -3,7 +3,7 @@
 from random import Random
 
 from parallel_lab.course.drills.engine import Drawn, problem
-from parallel_lab.network import Link, price
+from parallel_lab.network import Link, bus_bandwidth, price
 
 
 @problem("ring-bytes", chapter="02")
@@ -49,12 +49,12 @@ def ring_time(dice: Random) -> Drawn:
 
 
 @problem("bus-bandwidth", chapter="02")
-def bus_bandwidth(dice: Random) -> Drawn:
+def measured_bandwidth(dice: Random) -> Drawn:
     """The bus bandwidth of a measured all-reduce, as nccl-tests print it."""
     n, size_gb, time_ms = dice.choice((2, 4, 8, 16)), dice.choice((1, 2, 4, 8)), dice.choice((4, 5, 8, 10, 12))
     time_ms *= size_gb
     algorithm_gb = size_gb / time_ms * 1e3
-    bus_gb = 2 * (n - 1) / n * algorithm_gb
+    bus_gb = bus_bandwidth("all_reduce", n, size_gb, time_ms / 1e3)
     return Drawn(
         question=(
             f"nccl-tests all-reduce {size_gb} GB on {n} GPUs in {time_ms} ms. What is the bus bandwidth (busbw)?"
