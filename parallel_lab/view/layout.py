@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from parallel_lab.plan import COMPUTE, LANES, NAMES, RECV, SEND, Plan
+from parallel_lab.network import Link
+from parallel_lab.plan import COMPUTE, LANES, NAMES, RECEIVING, RECV, SEND, Plan
 from parallel_lab.plan.check import Waits
 from parallel_lab.trace import Span, Trace
 
-MOST_ROWS = 3  # spans of one lane that run at once are drawn below each other, up to so many
+MOST_ROWS = 6  # spans of one lane that run at once are drawn below each other; the last row takes what is left
 
 
 def trace_of(source) -> tuple[Trace, bool]:
@@ -58,7 +59,7 @@ def band_names(trace: Trace, names: Sequence[str] | None) -> Sequence[str]:
 
 
 class Box(NamedTuple):
-    """One rectangle: a span, or several (`spans`) of one kind too narrow to tell apart."""
+    """One rectangle: a span, or several (`spans`) of one kind, too narrow to tell apart or too many at once."""
 
     rank: int  # as in `trace.Span`, as are lane and kind
     lane: str
@@ -69,6 +70,7 @@ class Box(NamedTuple):
     label: str  # what is written inside where there is room; may be empty
     spans: int  # how many spans it stands for
     first: int  # the place of the first of them in `trace.spans`
+    moves_s: float  # when a message began to move; before, it waited for its turn or its sender. Else the start
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,26 @@ class Layout:
         return self.end_s - self.start_s
 
 
-def lay_out(trace: Trace, columns: int) -> Layout:
-    """Places the spans of `trace` for a drawing `columns` pixels wide; spans below a pixel are merged by kind."""
+def lay_out(trace: Trace, columns: int, link: Link | None = None) -> Layout:
+    """Places the spans of `trace` for a drawing `columns` pixels wide; spans below a pixel are merged by kind.
+
+    Over `link` a message moves for the last `link.seconds` of its span.
+    """
     start_s, end_s = extent(trace)
+    slack_s = 1e-9 * (end_s - start_s)
     labels = _labels(trace.spans)
     rows: dict[str, int] = {}
     boxes: list[Box] = []
     for (rank, lane), indices in by_lane(trace).items():
-        placed = pack([trace.spans[i] for i in indices], slack_s=1e-9 * (end_s - start_s))
+        placed = pack([trace.spans[i] for i in indices], slack_s)
         rows[lane] = max(rows.get(lane, 1), 1 + max(placed))
         for i, row in zip(indices, placed, strict=True):
             s = trace.spans[i]
-            boxes.append(Box(rank, lane, s.kind, row, s.start_s, s.end_s, labels[i], 1, i))
+            moves_s = s.start_s
+            if link and (s.kind == "send" or s.kind in RECEIVING):
+                moves_s = max(moves_s, s.end_s - link.seconds(s.bytes))
+            boxes.append(Box(rank, lane, s.kind, row, s.start_s, s.end_s, labels[i], 1, i, moves_s))
+    boxes = _crowded(boxes, slack_s)
     in_order = {lane: rows[lane] for lane in sorted(rows, key=lane_order)} or {COMPUTE: 1}
     return Layout(trace.ranks, start_s, end_s, in_order, tuple(_merged(boxes, (end_s - start_s) / columns)))
 
@@ -132,19 +142,36 @@ def by_lane(trace: Trace) -> dict[tuple[int, str], list[int]]:
 def pack(spans: Sequence[Span], slack_s: float = 0.0, most: int | None = MOST_ROWS) -> list[int]:
     """A row for each of `spans` (sorted by start) so that spans of one row do not overlap.
 
-    Where more than `most` run at once, the row that is free first is used again; None sets no limit.
+    Where more than `most` run at once, the last row takes all that are left; None sets no limit.
     """
     ends: list[float] = []
     rows = []
     for s in spans:
         row = next((r for r, end_s in enumerate(ends) if end_s <= s.start_s + slack_s), len(ends))
         if row == most:
-            row = ends.index(min(ends))
+            row -= 1
         if row == len(ends):
             ends.append(s.end_s)
         ends[row] = max(ends[row], s.end_s)
         rows.append(row)
     return rows
+
+
+def _crowded(boxes: Iterable[Box], slack_s: float) -> list[Box]:
+    """Joins boxes of one kind that overlap in a last row, which took all that were left, and counts them."""
+    latest: dict[tuple, int] = {}
+    joined: list[Box] = []
+    for box in boxes:
+        key = box.rank, box.lane, box.kind
+        at = latest.get(key, -1) if box.row == MOST_ROWS - 1 else -1
+        if at >= 0 and box.start_s + slack_s < joined[at].end_s:
+            count, end_s = joined[at].spans + 1, max(joined[at].end_s, box.end_s)
+            joined[at] = joined[at]._replace(end_s=end_s, spans=count, label=f"{count} spans")
+            continue
+        if box.row == MOST_ROWS - 1:
+            latest[key] = len(joined)
+        joined.append(box)
+    return joined
 
 
 def _merged(boxes: Iterable[Box], pixel_s: float) -> list[Box]:

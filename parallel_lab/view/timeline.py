@@ -13,9 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from parallel_lab.network import Link
 from parallel_lab.plan import COMPUTE, NAMES
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
@@ -38,6 +40,7 @@ _PLAIN_BELOW_IN = 0.06  # narrower boxes are drawn without hatching and outline:
 _HALO = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
 _LABEL: dict[str, Any] = {"fontsize": _TEXT_PT, "ha": "center", "va": "center_baseline", "path_effects": _HALO}
 
+_PALE: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": FAINT, "linewidth": 0.4}
 _MEMORY = "memory"  # the strip of bytes held, below the lanes of a band
 _HEIGHTS = {COMPUTE: 0.28, _MEMORY: 0.26}  # of lanes
 _COMMUNICATE = 0.17
@@ -49,9 +52,9 @@ _LOWEST = 0.36  # but not below this share of their height
 class Timeline(Drawing):
     """The picture of a trace; see `Drawing` for what it shows in a notebook."""
 
-    def __init__(self, source, title: str | None, names: Sequence[str] | None) -> None:
+    def __init__(self, source, title: str | None, names: Sequence[str] | None = None, link: Link | None = None) -> None:
         self.trace, self.slots = trace_of(source)  # for a plan, its ops in unit slots
-        figure = _figure(self.trace, self.slots, title, band_names(self.trace, names))
+        figure = _figure(self.trace, self.slots, title, band_names(self.trace, names), link)
         shown = alt_text(self.trace, self.trace.simulated, self.slots)
         words = WORDS if self.trace.simulated else ""  # measured times stand in the canvas alone
         super().__init__(figure, title, shown, summary(source, names=names), words)
@@ -65,7 +68,7 @@ class Timeline(Drawing):
         save_chrome(self.trace, path)
 
 
-def draw(source, *, title: str | None = None, names: Sequence[str] | None = None) -> Timeline:
+def draw(source, *, title: str | None = None, names: Sequence[str] | None = None, link: Link | None = None) -> Timeline:
     """Draws what each rank did, or shall do, over time: one band per rank, computing above communicating.
 
     `source` is a run, a `Trace`, or a `Plan`, which is drawn in slots of equal length. Where memory was sampled, a
@@ -74,23 +77,29 @@ def draw(source, *, title: str | None = None, names: Sequence[str] | None = None
     Where a trace was put together from several runs, `names` replace `rank 0`, `rank 1`, ...; 8 characters
     at most are shown. The interactive canvas keeps the numbers.
 
+    A bar begins when a message is asked for. With the `link` of the run, its bar is pale until the message moves: for
+    as long as it waits for its turn at this rank's port, or a receive for its sender.
+
     Raises:
         TypeError: `source` is none of the three.
         ValueError: there is not one name per rank, or the plan cannot finish.
     """
-    return Timeline(source, title, names)
+    return Timeline(source, title, names, link)
 
 
 @settings()
-def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str]) -> Figure:
-    layout = lay_out(trace, int(_COLUMNS_PER_IN * WIDTH_IN))
+def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str], link: Link | None) -> Figure:
+    layout = lay_out(trace, int(_COLUMNS_PER_IN * WIDTH_IN), link)
     memory = bool(trace.memory)
     bands = _Bands(layout, memory)
     figure = Figure(figsize=(WIDTH_IN, 1.0))
     low, legend = _AXIS, None
     if kinds := order(box.kind for box in layout.boxes):
         words = [f"{kind}: {NAMES[kind]}" if kind in NAMES else kind for kind in kinds]
-        legend = legend_below(figure, swatches(kinds), words, loc="lower center", long=2.2)
+        samples = swatches(kinds)
+        if link:
+            samples, words = [*samples, Patch(**_PALE)], [*words, "pale: asked for, not yet moving"]
+        legend = legend_below(figure, samples, words, loc="lower center", long=2.2)
         low += legend.get_window_extent().height / figure.dpi
     height_in = (_TOP_TITLE if title else _TOP) + bands.height + low
     axes_in = WIDTH_IN - _LEFT - (_RIGHT_MEMORY if memory else _RIGHT)
@@ -178,7 +187,13 @@ def _draw_boxes(ax: Axes, layout: Layout, bands: _Bands, scale: float, axes_in: 
     found = looks(order(box.kind for box in layout.boxes))
     inch_s = (layout.duration_s or 1.0) / axes_in
     corners: dict[tuple[str, bool], list] = defaultdict(list)
+    pale: list = []
     for box in layout.boxes:
+        if box.moves_s > box.start_s:
+            top, bottom = bands.box(box)
+            x0, x1 = ((time_s - layout.start_s) / scale for time_s in (box.start_s, box.moves_s))
+            pale.append(((x0, top), (x1, top), (x1, bottom), (x0, bottom)))
+            box = box._replace(start_s=box.moves_s)
         width_in = (box.end_s - box.start_s) / inch_s
         left = (box.start_s - layout.start_s) / scale
         # Nothing that happened may vanish: a box is a pixel wide at least.
@@ -188,6 +203,8 @@ def _draw_boxes(ax: Axes, layout: Layout, bands: _Bands, scale: float, axes_in: 
         corners[box.kind, width_in < _PLAIN_BELOW_IN].append(shape)
         if box.label and bottom - top >= _TEXT_IN and width_in > len(box.label) * _DIGIT_IN + 0.03:
             ax.text((left + right) / 2, (top + bottom) / 2, box.label, clip_on=True, **_LABEL)
+    if pale:
+        ax.add_collection(PolyCollection(pale, **_PALE), autolim=False)
     for (kind, plain), shapes in corners.items():
         look = found[kind]
         area = {"facecolor": look.color, "linewidth": 0} if plain else {**look.area(), "linewidth": 0.4}

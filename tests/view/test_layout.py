@@ -1,5 +1,6 @@
 import pytest
 
+from parallel_lab.network import Link
 from parallel_lab.plan import Op, Plan, recv, send
 from parallel_lab.trace import Sample, Span, Trace
 from parallel_lab.view.layout import lay_out, pack, trace_of, unit_trace
@@ -40,8 +41,21 @@ def test_a_source_is_a_run_a_trace_or_a_plan():
 def test_spans_of_one_lane_that_overlap_get_rows_of_their_own():
     spans = [Span(0, "a", 0, 10), Span(0, "b", 1, 3), Span(0, "c", 2, 4), Span(0, "d", 3, 5)]
     assert pack(spans) == [0, 1, 2, 1]
-    assert max(pack([Span(0, "a", i, i + 100) for i in range(9)])) == 2
+    assert pack([Span(0, "a", i, i + 100) for i in range(9)]) == [0, 1, 2, 3, 4, 5, 5, 5, 5]
     assert max(pack([Span(0, "a", i, i + 100) for i in range(9)], most=None)) == 8
+
+
+def test_what_a_last_row_takes_is_one_box_that_counts():
+    many = tuple(Span(0, "recv", i, i + 20, lane="recv") for i in range(9))
+    boxes = lay_out(Trace(1, (*many, Span(0, "recv", 30, 31, lane="recv"))), 1000).boxes
+    assert [(box.start_s, box.end_s) for box in boxes if box.row < 5] == [*((i, i + 20) for i in range(5)), (30, 31)]
+    assert [box[4:8] for box in boxes if box.row == 5] == [(5, 28, "4 spans", 4)]
+
+
+def test_over_a_link_a_message_moves_in_the_last_part_of_its_span():
+    spans = Span(0, "send", 0, 10, bytes=300, lane="send"), Span(0, "F", 0, 10), Span(0, "recv", 9, 10, lane="recv")
+    boxes = {box.kind: box for box in lay_out(Trace(1, spans), 1000, Link(1.0, 100.0)).boxes}
+    assert (boxes["send"].moves_s, boxes["F"].moves_s, boxes["recv"].moves_s) == (6, 0, 9)
 
 
 def test_narrow_spans_merge_by_kind_and_wide_ones_never():
