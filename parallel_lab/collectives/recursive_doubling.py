@@ -3,8 +3,8 @@
 Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 19 (2005),
 section 4: MPICH's all-reduce of short messages.
 
-In round k a rank and its partner, 2^k ranks away, exchange all that they hold, and both add. After k rounds a rank
-holds the sum of a block of 2^k ranks, so log2 n rounds are enough, half of those of halving-doubling: there is no way
+In round i a rank and its partner, 2^i ranks away, exchange all that they hold, and both add. After i rounds a rank
+holds the sum of a block of 2^i ranks, so log2 n rounds are enough, half of those of halving-doubling: there is no way
 back, since the sum is made everywhere. The price is bytes, S in each round. With two ranks it is the plain swap: one
 round, S bytes each way, which is the bound of an all-reduce in latency and in bytes.
 

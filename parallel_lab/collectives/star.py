@@ -14,7 +14,9 @@ With S the bytes of the tensor:
 | broadcast  | (n-1) S, 0                              | n-1, 0       | n-1     |
 | all_reduce | (n-1) S, S                              | n-1, 1       | 2 (n-1) |
 
-The server takes in (n-1) S as well. A message is a round of its own, since the server's link takes one at a time.
+The server takes in (n-1) S as well. A message is a round of its own, since the server's link takes one at a time. How
+long that is, the link says: 2 (n-1) (alpha + S/W) where a message holds the server's port for its whole latency, and
+2 (alpha + (n-2) g + (n-1) S/W) where it holds it for a gap g alone (`Link.gap_s`).
 """
 
 from collections.abc import Iterator

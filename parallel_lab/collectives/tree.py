@@ -1,22 +1,23 @@
-"""Binomial tree: few rounds, whole tensors; the choice for short messages.
+"""Binomial tree: few rounds, whole tensors; the choice for short messages from one rank, or to one.
 
 Thakur, Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 19 (2005),
 section 4, on broadcast and reduce.
 
-In round k of a broadcast every rank that has the tensor sends it to one that has not, 2^k places further on; the number
-of those that have it doubles each round. A reduce is the same tree run backwards, each parent adding what its children
-send. An all-reduce is a reduce followed by a broadcast.
+In round i of a broadcast every rank that has the tensor sends it to one that has not, 2^i places further on; the number
+of those that have it doubles in each round. A reduce is the same tree run backwards, each parent adding what its
+children send. An all-reduce is a reduce followed by a broadcast, with twice the rounds of `recursive_doubling` and
+fewer bytes in all.
 
-With S the bytes of the tensor, L = ceil(log2 n), v = (rank - root) mod n, and c(v) the number of v's children, which is
-the number of k with v < 2^k and v + 2^k < n:
+With S the bytes of the tensor, lg n = ceil(log2 n), v = (rank - root) mod n, and c(v) the number of v's children, which
+is the number of i with v < 2^i and v + 2^i < n:
 
-| plan       | bytes sent per rank          | messages per rank         | rounds |
-|------------|------------------------------|---------------------------|--------|
-| broadcast  | c(v) S; the root sends L S   | c(v)                      | L      |
-| reduce     | S, and 0 at the root         | 1, and 0 at the root      | L      |
-| all_reduce | S (c(v) + 1), the root's L S | c(v) + 1, the root's L    | 2 L    |
+| plan       | bytes sent per rank             | messages per rank         | rounds |
+|------------|---------------------------------|---------------------------|--------|
+| broadcast  | c(v) S; the root sends S lg n   | c(v)                      | lg n   |
+| reduce     | S, and 0 at the root            | 1, and 0 at the root      | lg n   |
+| all_reduce | S (c(v) + 1), the root's S lg n | c(v) + 1, the root's lg n | 2 lg n |
 
-All ranks together send (n-1) S in a broadcast, which is the least possible; but the root's link carries L of them.
+All ranks together send (n-1) S in a broadcast, which is the least possible; but the root's link carries S lg n of them.
 """
 
 from collections.abc import Iterator

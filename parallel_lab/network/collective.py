@@ -1,6 +1,6 @@
 """The price of a collective: bytes, messages and rounds, for each kind and algorithm, as closed forms.
 
-With S the bytes of the whole tensor and n ranks (p the largest power of two up to n, L = ceil(log2 n)):
+With S the bytes of the whole tensor and n ranks (p the largest power of two up to n, lg n = ceil(log2 n)):
 
     algorithm          kinds                                     rounds          bytes on the longest path
     ring               all_reduce                                2 (n-1)         2 S (n-1)/n
@@ -11,7 +11,7 @@ With S the bytes of the whole tensor and n ranks (p the largest power of two up 
     full_mesh          as the ring: one port sends n-1 messages one after another
     relay              all_to_all, round a ring, one way         n-1             S (n-1)/2
     relay_both_ways    the same both ways, through one port      n, or n-1       S n/4, or S (n^2-1)/(4 n) (odd n)
-    tree               all_reduce; broadcast, reduce             2 L; L          2 L S; L S
+    tree               all_reduce; broadcast, reduce             2 lg n; lg n    2 S lg n; S lg n
     recursive_doubling all_reduce                                log2 p          S log2 p
                        the same if n is no power of two          log2 p + 2      S (log2 p + 2)
     halving_doubling   all_reduce                                2 log2 p        2 S (p-1)/p
