@@ -37,6 +37,7 @@ class Run:
     trace: Trace  # the spans and memory of all ranks
     output: list[str]  # what each rank printed
     failures: dict[int, str] = field(default_factory=dict)  # how each rank that may fail ended early
+    link: Link | None = None  # the emulated one
 
     def __getitem__(self, rank: int) -> Any:
         return self.results[rank]
@@ -172,4 +173,5 @@ def _run(watch: Watch, output: list[str]) -> Run:
     samples = tuple(sample for trace in traces for sample in trace.memory)
     trace = Trace(len(done), spans, samples, left_out=sum(trace.left_out for trace in traces))
     results = [pickle.loads(each["result"]) if each else None for each in done]
-    return Run(results, trace, output, {r: peer.failed.words for r, peer in enumerate(watch.peers) if peer.failed})
+    failures = {r: peer.failed.words for r, peer in enumerate(watch.peers) if peer.failed}
+    return Run(results, trace, output, failures, watch.link)

@@ -77,14 +77,14 @@ def draw(source, *, title: str | None = None, names: Sequence[str] | None = None
     Where a trace was put together from several runs, `names` replace `rank 0`, `rank 1`, ...; 8 characters
     at most are shown. The interactive canvas keeps the numbers.
 
-    A bar begins when a message is asked for. With the `link` of the run, its bar is pale until the message moves: for
-    as long as it waits for its turn at this rank's port, or a receive for its sender.
+    A bar begins when a message is asked for. Over an emulated `link` (the run's, where `source` is a run), the bar is
+    pale until the message moves: it waits for its turn at this rank's port, or a receive for its sender.
 
     Raises:
         TypeError: `source` is none of the three.
         ValueError: there is not one name per rank, or the plan cannot finish.
     """
-    return Timeline(source, title, names, link)
+    return Timeline(source, title, names, link or getattr(source, "link", None))
 
 
 @settings()
@@ -97,7 +97,7 @@ def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str], 
     if kinds := order(box.kind for box in layout.boxes):
         words = [f"{kind}: {NAMES[kind]}" if kind in NAMES else kind for kind in kinds]
         samples = swatches(kinds)
-        if link:
+        if any(box.moves_s > box.start_s for box in layout.boxes):
             samples, words = [*samples, Patch(**_PALE)], [*words, "pale: asked for, not yet moving"]
         legend = legend_below(figure, samples, words, loc="lower center", long=2.2)
         low += legend.get_window_extent().height / figure.dpi

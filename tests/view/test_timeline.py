@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from html import escape
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import pytest
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
+from parallel_lab.network import Link
 from parallel_lab.plan import Op, Plan
 from parallel_lab.trace import Sample, Span, Trace
 from parallel_lab.view import draw
@@ -170,3 +172,13 @@ def test_bands_can_have_names_of_their_own():
     assert [line.split()[0] for line in drawn.text.splitlines()[2:4]] == ["naive", "overlap"]
     with pytest.raises(ValueError, match="3 names for 2 ranks"):
         draw(busy_trace(2, 4), names=["a", "b", "c"])
+
+
+def test_over_the_link_of_a_run_what_waits_is_pale_and_the_legend_says_so():
+    def legend(spans, link):
+        run = SimpleNamespace(trace=Trace(1, spans), link=link)
+        return [text.get_text() for text in draw(run).figure.legends[0].get_texts()]
+
+    spans = tuple(Span(0, "send", 0.0, 13.0 * (i + 1), bytes=1_000, lane="send") for i in range(2))
+    assert legend(spans, Link(3.0, 100.0)) == ["send", "pale: asked for, not yet moving"]
+    assert legend(spans, None) == legend(spans[:1], Link(3.0, 100.0)) == ["send"]
