@@ -1,13 +1,13 @@
 """What a synchronous step costs through servers and through an all-reduce, by the alpha-beta model.
 
 Each rank has one full-duplex link of W bytes per second in each direction: the messages of a rank share its way out,
-and its way in. With n workers, s servers and a vector of S bytes, a pull is n messages of S / s out of each server and
-s messages into each worker; a push is the same backwards. Workers are served in groups of s, in which each server
-answers another worker at a time: s messages per group. Two schedules, both without the latencies:
+and its way in. With n workers, k servers and a vector of S bytes, a pull is n messages of S / k out of each server and
+k messages into each worker; a push is the same backwards. Workers are served in groups of k, in which each server
+answers another worker at a time: k messages per group. Two schedules, both without the latencies:
 
-    pull, compute, push (`step_seconds`)          (ceil(n / s) + 1) S / W
-    in k pieces (`overlapped_seconds`)            (1 + 1 / k) ceil(n / s) S / W
-    any schedule at least (`bound_seconds`)       max(1, n / s) S / W
+    pull, compute, push (`step_seconds`)          (ceil(n / k) + 1) S / W
+    in p pieces (`overlapped_seconds`)            (1 + 1 / p) ceil(n / k) S / W
+    any schedule at least (`bound_seconds`)       max(1, n / k) S / W
     ring of the workers (`ring_seconds`)          2 (n - 1) / n S / W
 
 In the first schedule the first group pushes while the next one is answered, but a worker uses one direction of its link
@@ -19,7 +19,7 @@ the bytes per link are the ring's.
 For short messages the latency decides. A star of one server has n + 1 messages one after another, a ring 2 (n - 1), and
 other all-reduces have fewer than both: `all_reduce_seconds` is the fastest of those that `network.price` knows.
 
-Li et al. 2014, section 4.2; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
+Li et al. 2014, section 2.2; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
 architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), section 2.
 """
 
@@ -69,7 +69,7 @@ def overlapped_seconds(workers: int, servers: int, size_bytes: float, link: Link
 
 
 def best_pieces(workers: int, servers: int, size_bytes: float, link: Link) -> int:
-    """The number of pieces with the least `overlapped_seconds`: the square root of S / W over s latencies."""
+    """The number of pieces with the least `overlapped_seconds`: the square root of S / W over k latencies."""
     held_s = servers * link.occupancy_s(0)
     pieces = sqrt(link.seconds(size_bytes) - link.latency_s) / sqrt(held_s) if held_s else MOST_PIECES
     near = {min(max(1, int(pieces) + more), MOST_PIECES) for more in (0, 1)}
