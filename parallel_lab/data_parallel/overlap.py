@@ -1,8 +1,8 @@
 """When the backward pass hides the gradient exchange, with pencil and paper; the tests hold each form against a plan.
 
 N parameters, t tokens per GPU and step, F FLOP/s that a GPU reaches, W bytes/s of the exchange in one direction.
-Backward takes 4 N t / F, two of the three products of 6 N. A ring all-reduce of g bytes per parameter takes
-2 (n-1)/n g N / W. N is in both, so whether one hides the other does not depend on the model: with g = 2, t >= F / W.
+Backward takes 4 N t / F, two of the three products of 6 N. A ring all-reduce of S bytes takes 2 (n-1)/n S / W. S is 2
+or 4 bytes times N, so whether one hides the other does not depend on the model: in 16 bits from t = F / W on.
 
 Left out: latencies, attention (it adds to computing), and that communication slows a GPU's computing down.
 """
@@ -23,13 +23,13 @@ def step_s(forward_s: float, backward_s: float, buckets: int, bucket_s: float, o
 def tokens_that_hide(
     flops_per_s: float, bytes_per_s: float, gradient_bytes: float = 2, ranks: int | None = None
 ) -> float:
-    """The tokens per GPU and step from which on a ring all-reduce fits beside the backward pass: g/2 * F / W.
+    """The tokens per GPU and step from which on a ring all-reduce fits beside the backward pass: S / (2 N) * F / W.
 
     Args:
         flops_per_s: what a GPU reaches, not its peak.
         bytes_per_s: what the all-reduce reaches: of a ring, the slowest link in one direction (the bus bandwidth of
             nccl-tests).
-        gradient_bytes: g, of one parameter: 2 in 16 bits, 4 in float32, which doubles the answer.
+        gradient_bytes: S / N, of one parameter: 2 in 16 bits, 4 in float32, which doubles the answer.
         ranks: n, for the exact factor (n-1)/n; without it the limit for many ranks.
     """
     share = (ranks - 1) / ranks if ranks else 1.0

@@ -24,7 +24,7 @@ def tokens_to_hide(dice: Random) -> Drawn:
         steps=(
             "Backward takes 4 N t / F seconds: two of the three products of 6 N.",
             f"The ring takes 2 (n-1)/n S/W seconds, here nearly 2 · {gradient} N / W.",
-            "N is on both sides. So t is at least g/2 · F/W.",
+            "N is on both sides. So t is at least F/W, times half the bytes per gradient.",
             f"{gradient}/2 · {flops}e12 / {gigabytes:g}e9 = {gradient / 2:g} · {ratio:,.6g} = {answer:,.6g} tokens.",
         ),
     )
