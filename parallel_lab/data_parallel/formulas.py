@@ -149,6 +149,27 @@ def tokens_to_hide(
     return Passes(sent.forward / 2 * ratio, sent.backward / (6 if recomputed else 4) * ratio)
 
 
+def pass_seconds(
+    technique: str,
+    parameters: float,
+    tokens: float,
+    flops_per_s: float,
+    bytes_per_s: float,
+    *,
+    gather_bytes: float = 2,
+    reduce_bytes: float = 2,
+    recomputed: bool = False,
+) -> tuple[Passes, Passes]:
+    """Seconds that each pass computes, and seconds that its communication takes; the arguments are as above.
+
+    A step takes at least the longer of the two, pass by pass.
+    """
+    flops = Passes(2, 6 if recomputed else 4)
+    sent = pass_bytes(technique, gather_bytes, reduce_bytes)
+    computing = Passes(*(each * parameters * tokens / flops_per_s for each in flops))
+    return computing, Passes(*(each * parameters / bytes_per_s for each in sent))
+
+
 def node_sent_bytes(
     technique: str, parameters: int, nodes: int, per_node: int, item_bytes: int = 2, microbatches: int = 1
 ) -> float:
@@ -165,6 +186,10 @@ def node_sent_bytes(
         gathered = forward  # once per step, after it
     ranks = nodes if technique == "hybrid" else nodes * per_node
     return (gathered + reduced) * parameters * (ranks - 1) / ranks
+
+
+HOST_ADAM_BYTES = 28
+"""What Adam reads and writes per parameter in the host's memory: 2 + 12, and as much again."""
 
 
 class Offload(NamedTuple):

@@ -64,6 +64,14 @@ def test_tokens_that_hide():
         formulas.tokens_to_hide("zero4", flops, card)
 
 
+@pytest.mark.parametrize("how", [{}, {"reduce_bytes": 4}, {"recomputed": True}])
+@pytest.mark.parametrize("technique", ["ddp", "zero1", "zero3", "hybrid"])
+def test_at_the_bound_a_pass_sends_as_long_as_it_computes(technique, how):
+    for k, tokens in enumerate(formulas.tokens_to_hide(technique, 4e14, 5e10, **how)):
+        computing, sending = formulas.pass_seconds(technique, 1e9, tokens, 4e14, 5e10, **how)
+        assert computing[k] == pytest.approx(sending[k])
+
+
 def test_what_a_node_sends():
     count = 1024
     assert formulas.node_sent_bytes("zero3", count, 2, 4) == pytest.approx(3 * 7 / 8 * 2 * count)
