@@ -16,7 +16,7 @@ def zero_memory(dice: Random) -> Drawn:
     per_parameter = whole + (16 - whole) / n
     held_gb = per_parameter * billions
     return Drawn(
-        question=f"{billions} billion parameters, Adam in mixed precision (2 + 2 + 12), ZeRO stage {stage} on {n} ranks."
+        question=f"{billions} billion parameters, Adam in mixed precision (2 + 2 + 12), ZeRO stage {stage}, {n} ranks."
         " How many GB of model states does a rank hold?",
         answer=held_gb,
         unit="GB",
