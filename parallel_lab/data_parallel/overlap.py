@@ -5,7 +5,10 @@ Backward takes 4 N t / F, two of the three products of 6 N. A ring all-reduce of
 or 4 bytes times N, so whether one hides the other does not depend on the model: in 16 bits from t = F / W on.
 
 Left out: latencies, attention (it adds to computing), and that communication slows a GPU's computing down.
+`formulas.tokens_to_hide` has the same for the sharded stages.
 """
+
+from parallel_lab.data_parallel.formulas import tokens_to_hide
 
 
 def step_s(forward_s: float, backward_s: float, buckets: int, bucket_s: float, overlap: bool = True) -> float:
@@ -33,4 +36,4 @@ def tokens_that_hide(
         ranks: n, for the exact factor (n-1)/n; without it the limit for many ranks.
     """
     share = (ranks - 1) / ranks if ranks else 1.0
-    return share * gradient_bytes / 2 * flops_per_s / bytes_per_s
+    return share * tokens_to_hide("ddp", flops_per_s, bytes_per_s, reduce_bytes=gradient_bytes).backward
