@@ -51,7 +51,7 @@ def main(steps, path):
             print(f"step {step} loss {total.item():.9f}", flush=True)
     if rank == 0:
         torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict(), "step": int(steps)}, path + ".new")
-        os.replace(path + ".new", path)  # a crash while writing leaves the old checkpoint whole
+        os.replace(path + ".new", path)  # a process killed while writing leaves the old one whole
     dist.destroy_process_group()
 
 

@@ -1,7 +1,7 @@
-"""The slowest right way to data parallelism: after the backward pass, one all-reduce a parameter, one after another.
+"""The slowest right way to data parallelism: after the backward pass, one all-reduce per parameter, one after another.
 
-Everything is replicated. It sends what DDP sends, 2 (n-1)/n times the gradients' bytes a rank, but pays the latency
-once a parameter, and nothing overlaps with the backward pass. `DDP` differs from it in buckets and in overlap alone.
+Everything is replicated. It sends what DDP sends, 2 (n-1)/n S bytes per rank, but pays the latency once per parameter,
+and nothing overlaps with the backward pass. `DDP` differs from it in buckets and in overlap alone.
 """
 
 import torch

@@ -3,9 +3,9 @@
 Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", sections 3.2 and 4.2.
 
 All ranks start from the same weights, compute gradients on their own samples, average these, and take the same step,
-so their weights never differ. Three steps lead to the algorithm:
+so their weights do not differ. Three steps lead to the algorithm:
 
-    naive        After the backward pass, one all-reduce a parameter (`average.py`). Each message costs a latency.
+    naive        After the backward pass, one all-reduce per parameter (`average.py`). Each message costs a latency.
     bucketed     Gradients of several parameters lie in one flat buffer and travel in one message (`Bucket`,
                  `partition`). This is `DDP(model, overlap=False)`.
     overlapped   A hook on each parameter notes that its gradient is there. A full bucket leaves at once, while the
@@ -16,8 +16,8 @@ multiplies its loss by n * share_r / batch (`shard_batch` gives that weight).
 
     replicated             parameters, gradients, optimizer state
     sharded                the batch
-    sent a step and rank   2 (n-1)/n * bytes of the gradients, as a ring all-reduce (plus the buffers, if there are any)
-    held a rank            all of it: with Adam 16 bytes a parameter, in float32 or in mixed precision
+    sent per rank and step 2 (n-1)/n * bytes of the gradients, as a ring all-reduce (plus the buffers, if there are any)
+    held per rank          all of it: with Adam 16 bytes per parameter, with float32 gradients beside 16-bit weights 18
 
 `guards.py` protects users from mistakes; it comes in where `DDP` calls `self.guard`.
 """
@@ -45,12 +45,12 @@ from parallel_lab.trace import recorder, span, tag
 def plan(
     n: int, buckets: int, overlap: bool = True, *, microbatches: int = 1, mb: int = 0, buffers: int = 0, axis: str = ""
 ) -> Plan:
-    """One step on `n` ranks: F, then B a bucket, each followed by its all-reduce (lane `send`), then `update`.
+    """One step on `n` ranks: F, then a B per bucket, each followed by its all-reduce (lane `send`), then `update`.
 
     The part of a B and of an `all_reduce` is the bucket, 0 being the one that is full first. An all-reduce needs the B
     of its bucket on *every* rank, without `overlap` the last B. The update needs this rank's all-reduces. `mb` is the
     first microbatch of this step; all but the last of its `microbatches` run in `no_sync`: an F and a B with part -1
-    each. `buffers` messages carry the buffers before the last forward: one a dtype.
+    each. `buffers` messages carry the buffers before the last forward: one per dtype.
     """
     if min(n, buckets, microbatches) < 1:
         raise ValueError(f"{n} ranks, {buckets} buckets, {microbatches} microbatches: expected at least 1 of each")
@@ -114,8 +114,8 @@ class DDP(Wrapped):
     Args:
         model: the same on every rank, and on the device where it stays.
         bucket_bytes: a bucket is closed once it holds so much. Smaller ones leave earlier and hide more on a slow link,
-            but cost gloo more time a byte, so the default is PyTorch's 25 MiB (measured in `benchmarks/ddp.py`).
-        hook: what to do with a full bucket in place of the mean, see `extras/hooks.py`.
+            but cost gloo more time per byte, so the default is PyTorch's 25 MiB (measured in `benchmarks/ddp.py`).
+        hook: what to do with a full bucket instead of the mean, see `extras/hooks.py`.
         overlap: False sends no bucket before the backward pass is over.
         broadcast_buffers: False leaves each rank its own buffers after the first exchange.
         check_finite: raise where a gradient is NaN or infinite, before any weight changes; False lets it pass.
@@ -158,7 +158,7 @@ class DDP(Wrapped):
         self.wrap("setup")
 
     def wrap(self, phase: str) -> None:
-        """Takes the model as it is now: the same weights on all ranks, a place in a bucket and a hook a parameter."""
+        """Takes the model as it is now: the same weights on all ranks, a place in a bucket and a hook per parameter."""
         with tag(mb=max(self.mb, 0), phase=phase):
             self.guard.before_wrap(self)
             broadcast_tensors([*self.module.parameters(), *self.module.buffers()], self.group, self.source)

@@ -65,7 +65,7 @@ def padded(shapes: Iterable[Iterable[int]], n: int) -> int:
 def cut(
     model: nn.Module, n: int, units: Iterable[nn.Module] | None = None, compute_dtype: torch.dtype | None = None
 ) -> list["Unit"]:
-    """The units of `model` for n ranks, in order of registration, the root last; `units` in place of the default.
+    """The units of `model` for n ranks, in order of registration, the root last; `units` instead of the default.
 
     A parameter belongs to the innermost unit that it lies in. Units without parameters are left out. A module with
     parameters of several dtypes makes a unit for each.

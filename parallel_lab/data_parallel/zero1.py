@@ -6,10 +6,11 @@ updates the r-th partition of the parameters alone. One all-gather then hands th
 
     sharded                the optimizer's state: moments, and master copies where there are such
     replicated             parameters and gradients
-    sent a step and rank   (n-1)/n Psi elements, beside the 2 (n-1)/n Psi of the all-reduce that averaged the gradients
-    held a rank            under Adam 8 + 8/n bytes a parameter in float32; 4 + 12/n in bfloat16 with `master_dtype`
+    sent per step and rank (n-1)/n N elements, beside the 2 (n-1)/n N of the all-reduce that averaged the gradients
+    held per rank          under Adam 8 + 8/n bytes per parameter in float32; 4 + 12/n in bfloat16 with `master_dtype`
 
-Psi is the number of parameters, padded by at most n - 1 elements for each dtype among them. The paper's N_d is n here.
+N is the number of parameters (the paper's Psi), padded by at most n - 1 elements for each dtype among them; its N_d is
+n here.
 `flat_vector.py` lays the parameters end to end and cuts them, `zero_state.py` saves and loads, `zero_guards.py` refuses
 what cannot go well.
 """

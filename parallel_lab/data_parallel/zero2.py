@@ -7,12 +7,12 @@ backward pass goes on, and freed; after the step, all-gathers hand the new param
 
     sharded                gradients and the optimizer's state: moments, and master copies where there are such
     replicated             parameters and buffers
-    sent a step and rank   (n-1)/n Psi elements of gradients (for each backward pass outside `no_sync`), and
-                           (n-1)/n Psi of parameters
-    held a rank            under Adam 4 + 12/n bytes a parameter in float32; 2 + 14/n in bfloat16 with `master_dtype`;
+    sent per step and rank (n-1)/n N elements of gradients (for each backward pass outside `no_sync`), and
+                           (n-1)/n N of parameters
+    held per rank          under Adam 4 + 12/n bytes per parameter in float32; 2 + 14/n in bfloat16 with `master_dtype`;
                            and, while the backward pass runs, at most three buckets
 
-Psi is the number of trained parameters, padded by at most n - 1 elements a bucket. The paper's N_d is n here.
+N is the number of trained parameters (the paper's Psi), padded by at most n - 1 elements per bucket; its N_d is n here.
 `flat_vector.py` lays the parameters end to end and cuts them, `zero_state.py` saves and loads, `zero_guards.py` refuses
 what cannot go well.
 """

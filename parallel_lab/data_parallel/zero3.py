@@ -9,14 +9,14 @@ While one unit computes, the next is on its way.
 
     sharded                parameters, gradients and moments
     replicated             buffers; on a mesh of two axes also the shards, along the first
-    sent a step and rank   (n-1)/n Psi elements in the forward pass, (n-1)/n Psi in the backward pass, and (n-1)/n Psi
+    sent per step and rank (n-1)/n N elements in the forward pass, (n-1)/n N in the backward pass, and (n-1)/n N
                            of gradients. The root unit, which is used at both ends of the forward pass, stays unsharded
                            until the backward pass is over, so it is gathered once; without `reshard_after_forward`,
                            so is every unit
-    held a rank            under Adam 16/n bytes a parameter, in float32 as with `compute_dtype`; beside that the root
+    held per rank          under Adam 16/n bytes per parameter, in float32 as with `compute_dtype`; beside that the root
                            and at most 1 + `prefetch` units unsharded, one message, and the gradients of two units
 
-Psi is the number of parameters, of which each counts as n times ceil(rows / n) rows (`units.padded`).
+N is the number of parameters (the paper's Psi), of which each counts as n times ceil(rows / n) rows (`units.padded`).
 The plan is in `zero3_plan.py`. Others do the rest: `units.py` cuts the model and packs messages, `zero3_saved.py` lets
 go of what autograd saves, `zero3_state.py` saves and loads, `zero3_guards.py` refuses what cannot go well.
 """

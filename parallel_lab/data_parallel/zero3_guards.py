@@ -102,11 +102,13 @@ class Guards(GradientGuards):
         return self.zero.groups.everyone
 
     def sample(self) -> None:
-        """Notes the bytes that come and go, for the picture of memory over time."""
+        """Notes what is held, all kinds at one moment, for the picture of memory over time."""
         if recorder().enabled:
+            shards = self.zero.slots
             whole = [t for each in self.zero.units for t in (each.whole, each.gathering and each.gathering[1])]
             sent = [t for each in self.zero.units for t in (each.message, *each.gradients)]
-            for tensors, kind in ((whole, "unsharded"), (sent, "buckets")):
+            kinds = {"parameters": shards, "gradients": [p.grad for p in shards], "unsharded": whole, "buckets": sent}
+            for kind, tensors in kinds.items():
                 recorder().sample(sum(t.nbytes for t in tensors if t is not None), kind)
 
 

@@ -10,7 +10,7 @@ from parallel_lab.trace.units import format_bytes, time_unit
 from parallel_lab.view.drawing import WIDTH_IN, Drawing, legend_below, panels, swatches
 from parallel_lab.view.layout import band_names, extent, trace_of
 from parallel_lab.view.style import INK, looks, order, settings
-from parallel_lab.view.text import plural, table
+from parallel_lab.view.text import table
 
 _SCALES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 
@@ -43,7 +43,7 @@ def draw_memory(source, *, names: Sequence[str] | None = None, title: str | None
         ax.tick_params(labelbottom=True)
         ax.set_xlabel(f"{'simulated time' if trace.simulated else 'time'} ({unit_name})")
     legend_below(figure, swatches(kinds), kinds)
-    shown = f"Bytes held over time by {plural(trace.ranks, 'rank')}: {', '.join(kinds)}."
+    shown = f"Bytes held over time by {', '.join(names)}: {', '.join(kinds)}."
     return Drawing(figure, title, shown, _text(trace, kinds, names))
 
 
@@ -73,6 +73,6 @@ def _text(trace: Trace, kinds: list[str], names: Sequence[str]) -> str:
     parts = kinds if len(kinds) > 1 else []
     columns = {
         "rank": [name.removeprefix("rank ") for name in names],
-        "peak, of it" if parts else "peak": [format_bytes(sum(held.values())) for held in peaks],
+        "at the peak, in all" if parts else "peak": [format_bytes(sum(held.values())) for held in peaks],
     }
     return table(columns | {kind: [format_bytes(held.get(kind, 0)) for held in peaks] for kind in parts})

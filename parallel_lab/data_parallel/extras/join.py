@@ -65,7 +65,7 @@ def joined(ddp: Any, optimizer: torch.optim.Optimizer | None = None) -> Iterator
     A rank that has run out contributes zeros until all have. The mean stays one over all n ranks. At the end, ranks
     that ran out take over weights and buffers, and the state of `optimizer` if given, of one that was there to the end.
     Without it their moments are old, and the next step would differ from the others'. Costs one all-reduce of 32 bytes
-    a forward (with buffers) and a backward.
+    per forward (with buffers) and per backward.
     """
     announcements = Announcements()
     ddp.guard.all.append(announcements)
