@@ -4,7 +4,7 @@ A strategy that never waits makes more updates in the same time, from staler gra
 a matter of measurement, over several seeds, with a learning rate chosen for each strategy: one rate for all would
 favor whichever it happens to suit: an asynchronous update holds one gradient, a synchronous one the mean of n.
 
-    task = compare.language(batch=8, config=GPTConfig(seq=32, layers=2, heads=2, width=32))
+    task = compare.digits(batch=16, rates={"synchronous": 0.8, "asynchronous": 0.2})
     found = compare.curves(task, compare.strategies(4), seeds=range(5), slow=3.0)
     statistics.fmean(curve.losses[-1] for curve in found["synchronous"])
 
@@ -13,7 +13,7 @@ Seeds are independent, so ranks may share them: each calls `curves` with its own
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from parallel_lab.model.data import Batch, text, text_batches
+from parallel_lab.model.digits import digit_images
 from parallel_lab.model.gpt import GPTConfig
 from parallel_lab.model.reference import build
 from parallel_lab.synchronization import Asynchronous, LocalSteps, Mixed, OuterSteps, Partial, Stale, Synchronous
@@ -43,7 +44,25 @@ class Task:
     rates: Mapping[str, float] = field(default_factory=dict)  # of single strategies, instead of `options`; see `tuned`
 
 
-def language(batch: int, config: GPTConfig) -> Task:
+def digits(batch: int, optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.SGD, **numbers: Any) -> Task:
+    """Handwritten digits, `batch` for a gradient, and a net of 2,410 weights; each worker draws in its own order."""
+    images, labels = digit_images("train")
+
+    def batches(seed: int) -> Source:
+        def drawn(worker: int, workers: int) -> Iterator[Batch]:
+            dice = torch.Generator().manual_seed(workers * seed + worker)
+            while True:
+                picked = torch.randint(len(labels), (batch,), generator=dice)
+                yield images[picked], labels[picked]
+
+        return drawn
+
+    return Task(lambda seed: rounded((64, 32, 10), seed), batches, digit_images("test"), optimizer_class, **numbers)
+
+
+def language(
+    batch: int, config: GPTConfig, optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.SGD, **numbers: Any
+) -> Task:
     """English text byte by byte, `batch` sequences for a gradient, and a GPT; each worker draws in its own order."""
 
     def batches(seed: int) -> Source:
@@ -51,7 +70,12 @@ def language(batch: int, config: GPTConfig) -> Task:
         return lambda worker, workers: text_batches(config.seq, batch, many, seed=workers * seed + worker)
 
     (validation,) = text_batches(config.seq, 32, 1, data=text("validation"))
-    return Task(lambda seed: build(config, seed), batches, validation, options={"lr": 0.3})
+    return Task(lambda seed: rounded(config, seed), batches, validation, optimizer_class, **numbers)
+
+
+def rounded(shape: GPTConfig | tuple[int, ...], seed: int) -> nn.Module:
+    """A model in float64 whose weights begin with few digits: every machine begins with the same bits."""
+    return build(shape, seed, torch.bfloat16).double()
 
 
 def strategies(workers: int) -> dict[str, Strategy]:
@@ -77,9 +101,12 @@ def curves(
     slow: float = 1.0,
     points: int = 12,
 ) -> Curves:
-    """Trains under each strategy from each seed; a step takes a second, of the last worker `slow` times as long."""
+    """Trains under each strategy from each seed until `updates` gradients were used.
+
+    A step takes a second, of the last worker `slow` times as long.
+    """
     step_s = slow_worker(workers, slow)
-    plans = {name: schedule(one, step_s, workers, updates) for name, one in chosen.items()}
+    plans = {name: schedule(one, step_s, workers, updates, count_dropped=False) for name, one in chosen.items()}
     found: Curves = {name: [] for name in chosen}
     for seed in seeds:
         for name, plan in plans.items():
