@@ -5,8 +5,9 @@
 "Share of the link" is the bytes over the time, over the bandwidth, of the server's link: from an update to the last
 answer, and from the first answer to the last gradient, which the worker's check for NaN is part of.
 
-A step is a synchronous pull and push of every worker, with an update by SGD and no computation. The ring is PyTorch's
-all-reduce among the workers, charged by the same link. All processes share this machine's cores: where the bytes of a
+A step is a synchronous pull and push of every worker, with an update by SGD and no computation; "overlapped" is a sum
+through the servers in pieces (`push_pull`). The ring is PyTorch's all-reduce among the workers, charged by the same
+link. All processes share this machine's cores: where the bytes of a
 step take them longer than the emulated link, a measured time is theirs.
 """
 
@@ -101,6 +102,15 @@ def step_seconds(results: list, servers: int) -> float:
     return statistics.median(late - early for early, late in itertools.pairwise(ends))
 
 
+def overlapped(size: int, servers: int, pieces: int, tries: int) -> list[float]:
+    """On each worker, the moments after each push and pull in pieces, of which the first meets cold buffers."""
+    tensor, moments = torch.ones(size // 4), []
+    for _ in range(tries + 1):
+        ps.push_pull(tensor, servers=servers, pieces=pieces)
+        moments.append(time.monotonic())
+    return moments
+
+
 def against_ring(workers: int, name: str, size: int, tries: int) -> None:
     """Prints a synchronous step through 1, 2 and 4 servers beside a ring, measured and predicted."""
     link = LINKS[name]
@@ -110,7 +120,12 @@ def against_ring(workers: int, name: str, size: int, tries: int) -> None:
     for servers in (1, 2, 4):
         run = launch(serve_or_work, size, servers, tries, ranks=workers + servers, link=link, timeout=300)
         predicted_s = ps.formulas.step_seconds(workers, servers, size, link)
-        rows.append((f"{servers} server{'s' * (servers > 1)}", predicted_s, step_seconds(run.results, servers)))
+        through = f"{servers} server{'s' * (servers > 1)}"
+        rows.append((through, predicted_s, step_seconds(run.results, servers)))
+        pieces = min(8, ps.formulas.best_pieces(workers, servers, size, link))
+        run = launch(overlapped, size, servers, pieces, tries, ranks=workers + servers, link=link, timeout=300)
+        predicted_s = ps.formulas.overlapped_seconds(workers, servers, size, link, pieces)
+        rows.append((f"{through}, {pieces} pieces", predicted_s, step_seconds(run.results, servers)))
     for through, predicted_s, took_s in rows:
         times = f"{predicted_s * 1e3:.1f} | {took_s * 1e3:.1f} | {took_s / predicted_s:.2f}"
         ratios = f"{predicted_s / rows[0][1]:.2f} | {took_s / ring_s:.2f}"
@@ -118,12 +133,13 @@ def against_ring(workers: int, name: str, size: int, tries: int) -> None:
 
 
 def crossovers(workers: int) -> None:
-    """Prints how many servers a step needs to come near the ring's time, by the formula."""
+    """Prints how many servers a step needs to come near the ring's time, by the formulas."""
     name, size = STEPS[-1]
-    for within in (1.0, 1.4, 2.0, 3.0):
-        fewest = ps.formulas.crossover(workers, size, LINKS[name], within)
+    ways = {"overlapped": ps.formulas.overlapped_seconds, "pull, then push": ps.formulas.step_seconds}
+    for (way, seconds), within in itertools.product(ways.items(), (0.75, 1.0, 1.4, 2.0, 3.0)):
+        fewest = ps.formulas.crossover(workers, size, LINKS[name], within, seconds)
         text = f"{fewest} servers" if fewest else "no number of servers"
-        print(f"{workers} workers, {name}, {size:,} bytes: {text} for {within:g} times the ring's time or less")
+        print(f"{workers} workers, {name}, {size:,} bytes, {way}: {text} for {within:g} times the ring's time or less")
 
 
 def main() -> None:

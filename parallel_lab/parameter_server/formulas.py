@@ -1,30 +1,43 @@
-"""What a synchronous step costs through servers and through a ring, by the alpha-beta model.
+"""What a synchronous step costs through servers and through an all-reduce, by the alpha-beta model.
 
-Each rank has one full-duplex link: the messages of a rank share its way out, and its way in. With n workers, s servers
-and a vector of S bytes, a pull is n messages of S / s out of each server and s messages into each worker, a push the
-same backwards. Workers are served in groups of s, in which each server answers another worker at a time: s messages a
-group. The first group pushes while the next is answered; so after ceil(n / s) s messages the last worker has its
-parameters, and s messages later its gradient has arrived:
+Each rank has one full-duplex link of W bytes per second in each direction: the messages of a rank share its way out,
+and its way in. With n workers, s servers and a vector of S bytes, a pull is n messages of S / s out of each server and
+s messages into each worker; a push is the same backwards. Workers are served in groups of s, in which each server
+answers another worker at a time: s messages per group. Two schedules, both without the latencies:
 
-    step = (ceil(n / s) + 1) S / beta            ring = 2 (n - 1) / n S / beta
+    pull, compute, push (`step_seconds`)          (ceil(n / s) + 1) S / W
+    in k pieces (`overlapped_seconds`)            (1 + 1 / k) ceil(n / s) S / W
+    any schedule at least (`bound_seconds`)       max(1, n / s) S / W
+    ring of the workers (`ring_seconds`)          2 (n - 1) / n S / W
 
-With one server a step takes n + 1 times S / beta, with n servers twice. More do not help: a worker sends all of its
-gradient and takes all of the parameters, of which the ring saves each rank its own n-th part. So the best that servers
-reach is n / (n - 1) times the ring's time.
+In the first schedule the first group pushes while the next one is answered, but a worker uses one direction of its link
+at a time. In the second it pulls a piece while it pushes the next (`push_pull`). So n servers on machines of their own
+come near half of the ring's time; n / 2 servers come near the ring's; fewer are slower. In bytes over all links the
+servers are never cheaper: 2 n S against 2 (n - 1) S. Servers on the workers' own machines share their links, and then
+the bytes per link are the ring's.
 
-Li et al. 2014, section 2.3; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
+For short messages the latency decides. A star of one server has n + 1 messages one after another, a ring 2 (n - 1), and
+other all-reduces have fewer than both: `all_reduce_seconds` is the fastest of those that `network.price` knows.
+
+Li et al. 2014, section 4.2; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
 architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), section 2.
 """
 
-from math import ceil
+from collections.abc import Callable
+from math import ceil, sqrt
 
+from parallel_lab.collectives.api import algorithms
 from parallel_lab.network import Link, ring_cost
+from parallel_lab.network.collective import price
 from parallel_lab.parameter_server.shards import bounds
 from parallel_lab.parameter_server.wire import HEADER_BYTES
 
+MOST_PIECES = 4096
+"""The most pieces of a shard that `best_pieces` proposes."""
+
 
 def worker_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int) -> int:
-    """Bytes that a worker sends: in each step its gradient, and an ask and a push's header a server; a last ask."""
+    """Bytes that a worker sends: in each step its gradient, and per server an ask and a push's header; a last ask."""
     return steps * elements * item_bytes + servers * (2 * steps + 1) * HEADER_BYTES
 
 
@@ -43,13 +56,50 @@ def step_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> f
     return asks_s + (groups + 1) * servers * message_s
 
 
-def ring_seconds(ranks: int, size_bytes: int, link: Link) -> float:
+def overlapped_seconds(workers: int, servers: int, size_bytes: float, link: Link, pieces: int | None = None) -> float:
+    """Seconds of a push and pull in `pieces` per shard, the pull of one beside the push of the next (`push_pull`).
+
+    Without `pieces`, as many as are best.
+    """
+    pieces = best_pieces(workers, servers, size_bytes, link) if pieces is None else pieces
+    slots, piece_bytes = ceil(workers / servers) * servers, size_bytes / (servers * pieces)
+    slot_s = link.occupancy_s(piece_bytes)
+    # The first sum goes out when the last push of it has arrived, and the last message is over when it has arrived.
+    return (pieces + 1) * slots * slot_s + 2 * (link.seconds(piece_bytes) - slot_s)
+
+
+def best_pieces(workers: int, servers: int, size_bytes: float, link: Link) -> int:
+    """The number of pieces with the least `overlapped_seconds`: the square root of S / W over s latencies."""
+    held_s = servers * link.occupancy_s(0)
+    pieces = sqrt(link.seconds(size_bytes) - link.latency_s) / sqrt(held_s) if held_s else MOST_PIECES
+    near = {min(max(1, int(pieces) + more), MOST_PIECES) for more in (0, 1)}
+    return min(near, key=lambda some: overlapped_seconds(workers, servers, size_bytes, link, some))
+
+
+def bound_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> float:
+    """A lower bound for any schedule through servers with links of their own: two latencies and the busiest link."""
+    return 2 * link.latency_s + max(1, workers / servers) * size_bytes / link.bytes_per_s
+
+
+def ring_seconds(ranks: int, size_bytes: float, link: Link) -> float:
     """Seconds of a ring all-reduce of `size_bytes` on `ranks` ranks."""
     return ring_cost("all_reduce", ranks, size_bytes).seconds(link)
 
 
-def crossover(workers: int, size_bytes: int, link: Link, within: float = 1.25) -> int | None:
+def all_reduce_seconds(ranks: int, size_bytes: float, link: Link) -> float:
+    """Seconds of the fastest all-reduce that the course has a price for; a star is left out, since it is a server."""
+    others = set(algorithms("all_reduce")) - {"star", "hierarchical"}
+    return min(price("all_reduce", ranks, size_bytes, algorithm=name).seconds(link) for name in others)
+
+
+def crossover(
+    workers: int,
+    size_bytes: float,
+    link: Link,
+    within: float = 1.0,
+    seconds: Callable[[int, int, float, Link], float] = overlapped_seconds,
+) -> int | None:
     """The fewest servers with which a step takes at most `within` times as long as a ring of the workers; or None."""
     limit_s = within * ring_seconds(workers, size_bytes, link)
-    fits = (s for s in range(1, workers + 1) if step_seconds(workers, s, size_bytes, link) <= limit_s)
+    fits = (servers for servers in range(1, workers + 1) if seconds(workers, servers, size_bytes, link) <= limit_s)
     return next(fits, None)

@@ -201,9 +201,9 @@ def test_a_state_without_workers():
 
 
 def test_crossover():
-    link = Link(0.0, 1e8)
-    assert formulas.crossover(8, 10**8, link, within=1.0) is None
-    assert formulas.crossover(8, 10**8, link, within=8 / 7 + 1e-3) == 8
-    assert formulas.crossover(8, 10**8, link, within=1.8) == 4
+    link, plain = Link(0.0, 1e8), formulas.step_seconds
+    assert formulas.crossover(8, 10**8, link, 1.0, plain) is None
+    assert formulas.crossover(8, 10**8, link, 8 / 7 + 1e-3, plain) == 8
+    assert formulas.crossover(8, 10**8, link, 1.8, plain) == 4
     one, ring = formulas.step_seconds(8, 1, 10**8, link), formulas.ring_seconds(8, 10**8, link)
     assert one / ring == pytest.approx(9 * 8 / 14, rel=1e-3)
