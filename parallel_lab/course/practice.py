@@ -64,13 +64,9 @@ class Drill(page.Shown):
         """One draw of the problem, the same at every call, and where to answer it with fresh numbers."""
         name = self.problem.name
         sample = self.problem.draw(Random(name))
-        where = (
-            f"Numbers are fresh at every call. Run this cell in JupyterLab, or type plab drill {name} in a terminal."
-        )
-        example = page.paragraph("For example:", "small")
-        return page.Page(
-            f"Drill {name}", [*self._head(), example, *heading(asked(sample)), page.paragraph(where, "small")]
-        )
+        where = f"Each call draws other numbers. Run this cell in JupyterLab, or type plab drill {name} in a terminal."
+        example, small = page.paragraph("For example:", "small"), page.paragraph(where, "small")
+        return page.Page(f"Drill {name}", [*self._head(), example, *heading(asked(sample)), small])
 
 
 def asked(drawn: Drawn) -> Number:

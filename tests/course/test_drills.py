@@ -1,4 +1,4 @@
-"""Drills: each draws sound problems, a right answer is right, a slip is hinted at, the derivation ends in the answer."""
+"""Drills: each draws sound problems, a slip is hinted at, the derivation ends in the answer."""
 
 import math
 import re
