@@ -11,10 +11,13 @@ favor whichever it happens to suit: an asynchronous update holds one gradient, a
 Seeds are independent, so ranks may share them: each calls `curves` with its own, and `merge` joins what they found.
 """
 
+import csv
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
 from itertools import chain
 from typing import Any
 
@@ -116,18 +119,43 @@ def curves(
     return found
 
 
+@cache
+def tried(task: str, column: str = "loss") -> dict[str, dict[float, list[float]]]:
+    """For each strategy and learning rate the losses of ten seeds, as `benchmarks/learning_rates.py` found them.
+
+    Args:
+        task: A task of that script.
+        column: `loss`, at the end, or `loss_72s`, after 72 simulated seconds.
+    """
+    table = files("parallel_lab.synchronization").joinpath("rates.csv").read_text(encoding="utf-8")
+    found: dict[str, dict[float, list[float]]] = {}
+    for row in csv.DictReader(table.splitlines()):
+        if row["task"] == task:
+            found.setdefault(row["strategy"], {}).setdefault(float(row["rate"]), []).append(float(row[column]))
+    return {name: dict(sorted(some.items())) for name, some in found.items()}
+
+
+def best(task: str, column: str = "loss") -> dict[str, float]:
+    """For each strategy the rate with the lowest mean of `tried`, for `Task.rates`."""
+    return {name: _lowest(some) for name, some in tried(task, column).items()}
+
+
+def _lowest(losses: Mapping[float, Sequence[float]]) -> float:
+    means = {rate: statistics.fmean(some) for rate, some in losses.items()}
+    return min(means, key=lambda rate: means[rate] if math.isfinite(means[rate]) else math.inf)  # NaN: it blew up
+
+
 def tuned(
     task: Task, chosen: Mapping[str, Strategy], rates: Sequence[float], seeds: Iterable[int] = (100,), **settings
 ) -> dict[str, float]:
     """For each strategy the rate with the lowest mean loss at the end, for `Task.rates`; from seeds of its own."""
     seeds = list(seeds)
-    ends: dict[str, dict[float, float]] = {name: {} for name in chosen}
+    ends: dict[str, dict[float, list[float]]] = {name: {} for name in chosen}
     for rate in rates:
         trial = replace(task, options={**task.options, "lr": rate}, rates={})
         for name, found in curves(trial, chosen, seeds, **settings).items():
-            mean = statistics.fmean(curve.losses[-1] for curve in found)
-            ends[name][rate] = mean if math.isfinite(mean) else math.inf  # NaN: training blew up
-    return {name: min(means, key=lambda rate: means[rate]) for name, means in ends.items()}
+            ends[name][rate] = [curve.losses[-1] for curve in found]
+    return {name: _lowest(losses) for name, losses in ends.items()}
 
 
 def merge(parts: Iterable[Curves]) -> Curves:
