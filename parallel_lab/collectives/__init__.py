@@ -1,6 +1,16 @@
 """Collective algorithms: each is a function from integers to a `Plan`, and one executor runs them all."""
 
-from parallel_lab.collectives import autograd, full_mesh, halving_doubling, hierarchical, ring, star, tree
+from parallel_lab.collectives import (
+    autograd,
+    full_mesh,
+    halving_doubling,
+    hierarchical,
+    recursive_doubling,
+    relay,
+    ring,
+    star,
+    tree,
+)
 from parallel_lab.collectives.api import (
     algorithms,
     all_gather,
@@ -30,8 +40,10 @@ __all__ = [
     "hierarchical",
     "leaves",
     "plan_for",
+    "recursive_doubling",
     "reduce",
     "reduce_scatter",
+    "relay",
     "ring",
     "star",
     "tree",

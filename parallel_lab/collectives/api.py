@@ -11,7 +11,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, ring, star, tree
+from parallel_lab.collectives import (
+    full_mesh,
+    halving_doubling,
+    hierarchical,
+    recursive_doubling,
+    relay,
+    ring,
+    star,
+    tree,
+)
 from parallel_lab.collectives.chunks import ChunkPlan
 from parallel_lab.collectives.execute import execute, execute_chunks
 from parallel_lab.runtime.group import member
@@ -23,10 +32,12 @@ EARLY_BYTES = 16 * 2**20  # up to here a ring posts all its receives at once
 ALGORITHMS: dict[str, ModuleType] = {
     "ring": ring,
     "tree": tree,
+    "recursive_doubling": recursive_doubling,
     "halving_doubling": halving_doubling,
     "full_mesh": full_mesh,
     "star": star,
     "hierarchical": hierarchical,
+    "relay": relay,
 }
 
 
@@ -58,7 +69,8 @@ def all_reduce(
     """Replaces `tensor` by its sum (or `mean`, or `max`) over all ranks, in place, and returns it.
 
     The tensor is contiguous, with the same shape and dtype on every rank. Algorithms: `ring`, `tree`,
-    `halving_doubling`, `full_mesh`, `star`, and `hierarchical`, where `ranks_per_node` neighboring ranks share a node.
+    `recursive_doubling`, `halving_doubling` (with near partners first), `full_mesh`, `star`, and `hierarchical`, where
+    `ranks_per_node` neighboring ranks share a node.
 
     Raises:
         ValueError: an unknown algorithm or op, a tensor that is not contiguous, a rank that is not in the group.
@@ -143,28 +155,52 @@ def _rooted(
     return tensor
 
 
-def all_to_all(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+def all_to_all(
+    tensor: Tensor, group: dist.ProcessGroup | None = None, algorithm: str = "full_mesh", both_ways: bool = False
+) -> Tensor:
     """Sends block j of `tensor`'s rows to rank j, and returns a new tensor whose block i came from rank i.
+
+    Algorithms: `full_mesh`, which sends each block to its rank directly, and `relay`, where blocks go from neighbor to
+    neighbor round a ring, one way or `both_ways`. A relay holds n times the bytes of `tensor` while it runs.
 
     Raises:
         ValueError: as `all_reduce`; or the rows cannot be cut into n equal blocks.
     """
     _require_rows(tensor)
     group = member(group)
-    n, rank = group.size(), group.rank()
+    n = group.size()
     if len(tensor) % n:
         raise ValueError(f"{len(tensor)} rows cannot be cut into {n} equal blocks")
-    given = tensor.detach().contiguous().view(-1).tensor_split(n)
-    result = tensor.new_empty(tensor.shape)
-    taken = result.view(-1).tensor_split(n)
-    taken[rank].copy_(given[rank])
+    plan = plan_for("all_to_all", algorithm, n, *([both_ways] if algorithm == "relay" else []))
+    exchange = _relay if algorithm == "relay" else _exchange
+    return exchange(plan, tensor.detach().contiguous().view(n, -1), group).view(tensor.shape)
+
+
+def _exchange(plan: ChunkPlan, given: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The blocks from all ranks, where `given[j]` is for rank j."""
+    n, rank = group.size(), group.rank()
+    taken = torch.empty_like(given)
+    taken[rank] = given[rank]
     # Part i * n + j is the block on its way from i to j: this rank has row `rank` of that grid and gets column `rank`.
-    chunks = [result.view(-1)[:0]] * (n * n)
+    chunks = [taken.view(-1)[:0]] * (n * n)
     for peer in range(n):
         chunks[peer * n + rank] = taken[peer]
-    chunks[rank * n : (rank + 1) * n] = given
-    execute_chunks(plan_for("all_to_all", "full_mesh", n), chunks, group)
-    return result
+    chunks[rank * n : (rank + 1) * n] = list(given)
+    execute_chunks(plan, chunks, group)
+    return taken
+
+
+def _relay(plan: ChunkPlan, given: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """The same round a ring: row i holds what has come from rank i, in the order of the distance that it has to go."""
+    n, rank, block = group.size(), group.rank(), given.shape[1]
+    held = given.new_empty(n, n * block)
+    held[rank] = given.roll(-rank, 0).view(-1)
+    cuts = [leaf // 2 * block + leaf % 2 * (block // 2) for leaf in range(2 * n + 1)]  # two leaves per block
+    rows = [divmod(first, 2 * n) for first, _ in plan.extents]
+    lengths = [last - first for first, last in plan.extents]
+    pieces = [held[i, cuts[a] : cuts[a + length]] for (i, a), length in zip(rows, lengths, strict=True)]
+    execute_chunks(plan, pieces, group)
+    return torch.stack([held.view(n, n, block)[i, (rank - i) % n] for i in range(n)])
 
 
 def _require_rows(tensor: Tensor) -> None:

@@ -49,7 +49,7 @@ def all_reduce_identity(x: Tensor, group: Group = None) -> Tensor:
 
 
 def all_gather_reduce_scatter(x: Tensor, dim: int = 0, group: Group = None, length: int | None = None) -> Tensor:
-    """In place of f, if activations are sharded: all ranks' x along `dim`; of the gradients' sum each keeps its part.
+    """Instead of f, if activations are sharded: all ranks' x along `dim`; of the gradients' sum each keeps its part.
 
     `length` is the length of the result along `dim`, n times that of x by default; give it when it is no multiple of n.
     """
@@ -57,7 +57,7 @@ def all_gather_reduce_scatter(x: Tensor, dim: int = 0, group: Group = None, leng
 
 
 def reduce_scatter_all_gather(x: Tensor, dim: int = 0, group: Group = None) -> Tensor:
-    """In place of g: this rank's part along `dim` of the sum of x over the group; the gradient's parts are gathered."""
+    """Instead of g: this rank's part along `dim` of the sum of x over the group; the gradient's parts are gathered."""
     length = x.shape[dim]
     return _Pair.apply(x, lambda x: _scatter(x, dim, group), lambda grad: _gather(grad, dim, group, length))
 

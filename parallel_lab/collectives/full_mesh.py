@@ -1,7 +1,7 @@
 """Full mesh: every rank sends to every other directly. The fewest rounds, but n-1 messages in each.
 
-Thakur, Rabenseifner & Gropp (2005), section 4 (pairwise exchange); the "one-shot" and "two-shot" all-reduce
-inside a node with all-to-all links is the same idea.
+Thakur, Rabenseifner & Gropp (2005), section 4 (pairwise exchange). Inside a node with a link for each pair this is the
+"two-shot" all-reduce.
 
 Rank r owns chunk r. In a reduce-scatter everyone sends chunk c straight to its owner, who adds up; in an all-gather
 every owner sends its chunk to everyone. Rank r sends to r+1 first, then r+2, so that no one is sent to by all at once.
@@ -14,9 +14,17 @@ With S the bytes of the tensor (for all_to_all: of what a rank puts in):
 | all_gather     | S (n-1)/n           | n-1               | 1      |
 | all_reduce     | 2 S (n-1)/n         | 2 (n-1)           | 2      |
 | all_to_all     | S (n-1)/n           | n-1               | 1      |
+| one_shot       | S (n-1)             | n-1               | 1      |
 
-The bytes are the ring's; the latency is that of two rounds. It pays where each pair has a link of its own, as inside a
-node; where all share one link, n-1 flows meet at every receiver.
+The bytes are the ring's. How long n-1 messages of a rank take depends on what they share:
+
+- a link of its own for each pair, as inside a node (`AlphaBeta(own_links=True)`): 2 (alpha + S/(n W));
+- one port, held for the whole time of a message: 2 (n-1) (alpha + S/(n W)), a ring's time;
+- one port, held for g + bytes/W of it (`gap_s`, LogGP): 2 (alpha + (n-2) g + (n-1) S/(n W)). With g far below alpha,
+  short messages take hardly more than two latencies, and a ring 2 (n-1).
+
+`one_shot_plan` is the naive all-reduce that "fully connected" makes one think of: everyone sends its whole tensor to
+everyone. That is one round, and n(n-1) S bytes in all, n/2 times the least.
 """
 
 from collections.abc import Iterator
@@ -27,6 +35,12 @@ from parallel_lab.collectives.chunks import ChunkPlan, Message, assemble, leaves
 def all_reduce_plan(n: int) -> ChunkPlan:
     """Every rank ends with the whole sum."""
     return assemble(n, [*_to_owners(n), *_from_owners(n, first=1)], leaves(n))
+
+
+def one_shot_plan(n: int) -> ChunkPlan:
+    """Every rank ends with the whole sum, having added all tensors itself, each rank in another order."""
+    messages = [Message(0, source, target, part=0, reduce=True) for source, target in _pairs(n)]
+    return assemble(n, messages, leaves(1))
 
 
 def reduce_scatter_plan(n: int) -> ChunkPlan:

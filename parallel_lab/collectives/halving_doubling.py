@@ -9,6 +9,15 @@ by doubling runs the same pairs backwards, and the message doubles. When n is no
 largest power of two below it: the first 2r ranks are folded in pairs beforehand; the even one of a pair takes part for
 both, the odd one gets the result at the end.
 
+There are two orders of the partners, with the same messages, bytes and rounds:
+
+- *near first*: partners are 1 rank apart, then 2, 4, ... Halves stay between neighbors, and what goes far is S/p. It is
+  the order of MPICH's all-reduce, and the default here, because neighbors share a node: with R ranks in each of N nodes
+  (powers of two), a rank sends 2 (S/R) (N-1)/N to other nodes, which is what it sends in `hierarchical`.
+- *far first*: partners are p/2 ranks apart, then p/4, ... Halves go farthest. Rank r ends the reduce-scatter with leaf
+  r; near first leaves it the leaf whose number is r with its bits read backwards. So a reduce-scatter or an all-gather
+  by itself, which promises leaf r to rank r, is far first.
+
 With S the bytes of the tensor, n = p + r:
 
 | plan               | bytes sent per rank                  | messages per rank | rounds           |
@@ -30,10 +39,12 @@ from parallel_lab.collectives.chunks import ChunkPlan, Extents, Message, assembl
 _WHOLE, _LEFT, _RIGHT = 0, 1, 2
 
 
-def all_reduce_plan(n: int) -> ChunkPlan:
+def all_reduce_plan(n: int, near_first: bool = True) -> ChunkPlan:
     """Every rank ends with the sum; any n."""
     steps = max(n, 1).bit_length() - 1
-    ranks = _participants(n, steps)
+    ranks = participants(n, steps)
+    if near_first:
+        ranks = [ranks[_backwards(v, steps)] for v in range(len(ranks))]
     folds = n - len(ranks)
     first = 2 if folds else 0
     messages = [*_halving(ranks, steps, first), *_doubling(ranks, steps, first + steps)]
@@ -79,10 +90,15 @@ def _fold(even: int, last: int) -> Iterator[Message]:
     yield Message(last, even, odd, _WHOLE)
 
 
-def _participants(n: int, steps: int) -> list[int]:
+def participants(n: int, steps: int) -> list[int]:
     """The rank behind each of the 2^steps virtual ranks: the even ones of the pairs, then those without a pair."""
     folds = n - (1 << steps)
     return [*range(0, 2 * folds, 2), *range(2 * folds, n)]
+
+
+def _backwards(v: int, bits: int) -> int:
+    """The number whose bits are those of v read backwards: the farthest partner becomes the nearest."""
+    return sum((v >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
 
 
 def _tree(steps: int) -> Extents:

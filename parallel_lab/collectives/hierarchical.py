@@ -14,7 +14,8 @@ With S the bytes of the tensor, N nodes and R ranks in each (rank = node R + loc
 | between nodes | 2 (S/R) (N-1)/N     | 2 (N-1)           | 2 (N-1) |
 
 The sum is 2 S (NR-1)/(NR), as in one ring over all ranks. But each node sends 2 S (N-1)/N to other nodes over R links
-at once, and the latency is that of 2(R-1) + 2(N-1) rounds in place of 2(NR-1).
+at once, and the latency is that of 2(R-1) + 2(N-1) rounds instead of 2(NR-1). Halving-doubling with near partners first
+is the same idea with log2 R + log2 N exchanges for the rings: the same bytes inside and between nodes.
 
 The tensor is cut into R N leaves. Parts 0 to RN-1 are the leaves; part RN + s is shard s, the leaves s N to s N + N-1.
 """

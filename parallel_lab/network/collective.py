@@ -9,13 +9,17 @@ With S the bytes of the whole tensor and n ranks (p the largest power of two up 
                        gather, scatter (directly)                n-1             S (n-1)/n
                        barrier                                   2 (n-1)         0
     full_mesh          as the ring: one port sends n-1 messages one after another
+    relay              all_to_all, round a ring, one way         n-1             S (n-1)/2
+    relay_both_ways    the same both ways, through one port      n, or n-1       S n/4, or S (n^2-1)/(4 n) (odd n)
     tree               all_reduce; broadcast, reduce             2 L; L          2 L S; L S
+    recursive_doubling all_reduce                                log2 p          S log2 p
+                       the same if n is no power of two          log2 p + 2      S (log2 p + 2)
     halving_doubling   all_reduce                                2 log2 p        2 S (p-1)/p
                        the same if n is no power of two          2 log2 p + 3    2 S (p-1)/p + 2 S
                        reduce_scatter, all_gather (n = p)        log2 p          S (p-1)/p
     star               all_reduce; broadcast, reduce             2 (n-1); n-1    2 (n-1) S; (n-1) S
 
-Patarasuk & Yuan 2009 (ring, star); Thakur, Rabenseifner & Gropp 2005 (tree, halving, full mesh). `collectives` has
+Patarasuk & Yuan 2009 (ring, star); Thakur, Rabenseifner & Gropp 2005 (the others). `collectives` has
 these algorithms as plans, one a file; a test holds the two against each other. `exchange_cost` is for unequal
 splits.
 """
@@ -111,6 +115,25 @@ def _through_root(kind: str, size_bytes: float, place: int, children: int, round
     return Price(int(sends * size_bytes), sends, ways * rounds, size_bytes)
 
 
+def _recursive_doubling(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
+    steps = ranks.bit_length() - 1
+    folded = ranks - (1 << steps)  # so many pairs are folded beforehand
+    messages = steps if place >= 2 * folded else 1 if place % 2 else steps + 1
+    return Price(int(messages * size_bytes), messages, steps + 2 * (folded > 0), size_bytes)
+
+
+def _relay(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
+    return _relayed(ranks - 1, size_bytes * (ranks - 1) / 2)
+
+
+def _relay_both_ways(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
+    return _relayed(ranks // 2 * 2, size_bytes * (ranks * ranks // 4) / ranks)
+
+
+def _relayed(messages: int, sent_bytes: float) -> Price:
+    return Price(int(sent_bytes), messages, messages, sent_bytes / max(messages, 1))
+
+
 def _halving_doubling(kind: str, ranks: int, size_bytes: float, place: int) -> Price:
     ways = 2 if kind == "all_reduce" else 1
     steps = ranks.bit_length() - 1
@@ -130,6 +153,9 @@ _ALGORITHMS: dict[str, tuple[Callable[[str, int, float, int], Price], Sequence[s
     "ring": (ring_cost, ()),  # of every kind
     "full_mesh": (ring_cost, ("all_reduce", "reduce_scatter", "all_gather", "all_to_all")),
     "tree": (_tree, ("all_reduce", "broadcast", "reduce")),
+    "recursive_doubling": (_recursive_doubling, ("all_reduce",)),
     "halving_doubling": (_halving_doubling, ("all_reduce", "reduce_scatter", "all_gather")),
     "star": (_star, ("all_reduce", "broadcast", "reduce")),
+    "relay": (_relay, ("all_to_all",)),
+    "relay_both_ways": (_relay_both_ways, ("all_to_all",)),
 }

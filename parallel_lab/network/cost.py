@@ -180,6 +180,8 @@ class Network(CostModel):
 class AlphaBeta(Network):
     """One kind of link between any two ranks: every message takes `latency_s + bytes / bytes_per_s` (see `Link`).
 
+    All messages of a rank share its one port. With `own_links` a rank has a port for each peer instead, as in a node
+    where each pair of accelerators has a link of its own; messages to different peers then do not wait for each other.
     `options` are `held_bytes`, `ranks` and `algorithm`, as in `Network`.
     """
 
@@ -191,10 +193,11 @@ class AlphaBeta(Network):
         compute_s: PerOp = 0.0,
         *,
         gap_s: float | None = None,
+        own_links: bool = False,
         **options,
     ) -> None:
         super().__init__(part_bytes, compute_s, **options)
-        self._link = Link(latency_s, bytes_per_s, gap_s)
+        self._link, self.own_links = Link(latency_s, bytes_per_s, gap_s), own_links
 
     @classmethod
     def over(cls, link: Link, part_bytes: PerOp = 0, compute_s: PerOp = 0.0, **options) -> Self:
@@ -204,6 +207,10 @@ class AlphaBeta(Network):
     def link(self, op: Op) -> Link:
         """The one link."""
         return self._link
+
+    def port(self, op: Op) -> str:
+        """Its lane, and of a message over a link of its own the peer."""
+        return f"{op.lane} {op.peer}" if self.own_links and op.kind in MESSAGES else op.lane
 
 
 class Topology(Network):

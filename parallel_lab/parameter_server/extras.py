@@ -1,6 +1,6 @@
 """What outlives a server: snapshots of its shard on disk, and spare ranks that go on from the last one.
 
-Li et al. 2014 copy each range to k neighbors (section 4.3), so that no update is lost. A snapshot is cheaper, since
+Li et al. 2014 copy each range to k neighbors (section 4.4), so that no update is lost. A snapshot is cheaper, since
 nothing crosses the network, and loses the updates made after it: gradient descent makes up for them.
 
 A worker whose connection to a server breaks turns to the first spare. A push that was under way is lost, and so are the
@@ -136,7 +136,7 @@ class Spare(Server):
     def _give_up_lost_pushes(self) -> None:
         """Updates with the pushes held, if every live worker has made one as late, which may be lost.
 
-        When two servers have died, two spares may hold a push of one worker each, and would wait for ever.
+        When two servers have died, two spares may hold a push of one worker each, and would wait forever.
         """
         state = self.shard.state
         if self.shard.rule.in_step and state.held:

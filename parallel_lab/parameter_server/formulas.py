@@ -1,25 +1,30 @@
 """What a synchronous step costs through servers and through an all-reduce, by the alpha-beta model.
 
 Each rank has one full-duplex link of W bytes per second in each direction: the messages of a rank share its way out,
-and its way in. With n workers, s servers and a vector of S bytes, a pull is n messages of S / s out of each server and
-s messages into each worker; a push is the same backwards. Workers are served in groups of s, in which each server
-answers another worker at a time: s messages per group. Two schedules, both without the latencies:
+and its way in. With n workers, k servers and a vector of S bytes, a pull is n messages of S / k out of each server and
+k messages into each worker; a push is the same backwards. Workers are served in groups of k, in which each server
+answers another worker at a time: k messages per group. Two schedules, both without the latencies:
 
-    pull, compute, push (`step_seconds`)          (ceil(n / s) + 1) S / W
-    in k pieces (`overlapped_seconds`)            (1 + 1 / k) ceil(n / s) S / W
-    any schedule at least (`bound_seconds`)       max(1, n / s) S / W
+    pull, compute, push (`step_seconds`)          (ceil(n / k) + 1) S / W
+    in p pieces (`overlapped_seconds`)            (1 + 1 / p) ceil(n / k) S / W
+    any schedule at least (`bound_seconds`)       max(1, n / k) S / W
+    workers serve too, at least (`unified_bound_seconds`)   2 n (n - 1) / (n^2 + k n - 2 k) S / W
     ring of the workers (`ring_seconds`)          2 (n - 1) / n S / W
 
 In the first schedule the first group pushes while the next one is answered, but a worker uses one direction of its link
 at a time. In the second it pulls a piece while it pushes the next (`push_pull`). So n servers on machines of their own
 come near half of the ring's time; n / 2 servers come near the ring's; fewer are slower. In bytes over all links the
-servers are never cheaper: 2 n S against 2 (n - 1) S. Servers on the workers' own machines share their links, and then
-the bytes per link are the ring's.
+servers are never cheaper: 2 n S against 2 (n - 1) S.
+
+Workers' machines can serve as well, a part x of the bytes each. Such a machine sends S - x S of its gradient and the
+sums of its part to n - 1 others, S + (n - 2) x S in all; a server sends n y S of its part y; and n x + k y = 1. The
+busiest link carries least where both are equal: the fourth line. Without extra machines it is the ring's time, with n
+of them half of it, and each one more helps.
 
 For short messages the latency decides. A star of one server has n + 1 messages one after another, a ring 2 (n - 1), and
 other all-reduces have fewer than both: `all_reduce_seconds` is the fastest of those that `network.price` knows.
 
-Li et al. 2014, section 4.2; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
+Li et al. 2014, section 2.2; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
 architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), section 2.
 """
 
@@ -47,6 +52,17 @@ def server_sent_bytes(elements: int, servers: int, item_bytes: int, steps: int, 
     return workers * (steps + 1) * ((cut.stop - cut.start) * item_bytes + HEADER_BYTES)
 
 
+def server_held_bytes(elements: int, servers: int, workers: int, item_bytes: int = 4, states: int = 2) -> int:
+    """Bytes that the first server holds: its shard, the optimizer's `states`, and a gradient of each worker."""
+    cut = bounds(elements, servers)[0]
+    return (cut.stop - cut.start) * item_bytes * (1 + states + workers)
+
+
+def rows_bytes(rows: int, width: int, item_bytes: int = 4, index_bytes: int = 8) -> int:
+    """Bytes between a worker and all servers in a step that needs `rows` of a table: indices, rows, their gradients."""
+    return rows * (index_bytes + 2 * width * item_bytes)
+
+
 def step_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> float:
     """Seconds of pull and push in a synchronous step of a vector of `size_bytes`; computation comes on top."""
     groups = ceil(workers / servers)
@@ -69,7 +85,7 @@ def overlapped_seconds(workers: int, servers: int, size_bytes: float, link: Link
 
 
 def best_pieces(workers: int, servers: int, size_bytes: float, link: Link) -> int:
-    """The number of pieces with the least `overlapped_seconds`: the square root of S / W over s latencies."""
+    """The number of pieces with the least `overlapped_seconds`: the square root of S / W over k latencies."""
     held_s = servers * link.occupancy_s(0)
     pieces = sqrt(link.seconds(size_bytes) - link.latency_s) / sqrt(held_s) if held_s else MOST_PIECES
     near = {min(max(1, int(pieces) + more), MOST_PIECES) for more in (0, 1)}
@@ -79,6 +95,12 @@ def best_pieces(workers: int, servers: int, size_bytes: float, link: Link) -> in
 def bound_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> float:
     """A lower bound for any schedule through servers with links of their own: two latencies and the busiest link."""
     return 2 * link.latency_s + max(1, workers / servers) * size_bytes / link.bytes_per_s
+
+
+def unified_bound_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> float:
+    """A lower bound where the workers' machines serve too, and `servers` more: theorem 1 of Jiang et al. 2020."""
+    n, k = workers, servers
+    return 2 * link.latency_s + 2 * n * (n - 1) / (n * n + k * n - 2 * k) * size_bytes / link.bytes_per_s
 
 
 def ring_seconds(ranks: int, size_bytes: float, link: Link) -> float:

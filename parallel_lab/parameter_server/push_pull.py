@@ -4,18 +4,18 @@ Jiang et al., "A unified architecture for accelerating distributed DNN training 
 OSDI 2020 (BytePS), sections 3 and 4.
 
 Idea: a worker's link is full-duplex. If it first pushes everything and then pulls everything, one direction always
-stands idle. Here each server's shard is cut in k pieces. As soon as all workers have pushed a piece, its sum goes out,
+stands idle. Here each server's shard is cut in p pieces. As soon as all workers have pushed a piece, its sum goes out,
 while the workers push the next piece.
 
-With n workers, s servers, S bytes, and g = ceil(n / s) groups of workers:
+With n workers, k servers, and S bytes:
 
-| rank   | bytes sent | messages sent | slots, of S / (s k) bytes each |
+| rank   | bytes sent | messages sent | slots, of S / (k p) bytes each |
 |--------|------------|---------------|--------------------------------|
-| worker | S          | s k           | (k + 1) g s                    |
-| server | n S / s    | n k           | the same                       |
+| worker | S          | k p           | (p + 1) ceil(n / k) k          |
+| server | n S / k    | n p           | the same                       |
 
 In a slot each server takes a piece from another worker, and sends one to another worker. Without latency that is
-(1 + 1/k) ceil(n / s) S / W seconds. With n servers and many pieces it comes near S / W, half of what a ring needs:
+(1 + 1/p) ceil(n / k) S / W seconds. With n servers and many pieces it comes near S / W, half of what a ring needs:
 the servers bring links of their own. What the servers hold is a sum only; `server` has the optimizer and the rules.
 """
 

@@ -7,10 +7,10 @@ Idea: the parameters w live on servers. A worker pulls w, computes the gradient 
 server updates w. A rule (`rules`) decides which pushes make an update, and which worker may pull.
 
 Sharded over the servers: parameters and optimizer state. Replicated on each worker: parameters and gradients.
-Bytes per step, with n workers, s servers and S bytes of parameters: a worker sends S, a server n S / s, and each
+Bytes per step, with n workers, k servers and S bytes of parameters: a worker sends S, a server n S / k, and each
 message has a header of 32 bytes.
-Bytes held: a server holds S / s of parameters, as much for each state of the optimizer, and n S / s of gradients; where
-workers do not go in step, also a copy of S / s for each answer under way. A worker holds the model and its gradients.
+Bytes held: a server holds S / k of parameters, as much for each state of the optimizer, and n S / k of gradients; where
+workers do not go in step, also a copy of S / k for each answer under way. A worker holds the model and its gradients.
 
 A server sees its shard alone, and workers speak with servers alone: a worker that dies stops nobody. The optimizer has
 to treat each element by itself (SGD, momentum, AdamW): it sees a stretch of one flat vector, and no whole tensors.

@@ -4,7 +4,17 @@ from math import ceil, log2
 
 import pytest
 
-from parallel_lab.collectives import ChunkPlan, full_mesh, halving_doubling, hierarchical, ring, star, tree
+from parallel_lab.collectives import (
+    ChunkPlan,
+    full_mesh,
+    halving_doubling,
+    hierarchical,
+    recursive_doubling,
+    relay,
+    ring,
+    star,
+    tree,
+)
 
 RANKS = range(1, 9)
 POWERS = (1, 2, 4, 8)
@@ -76,8 +86,9 @@ def test_tree(n, root):
 
 
 @pytest.mark.parametrize("n", RANKS)
-def test_halving_doubling(n):
-    plan = halving_doubling.all_reduce_plan(n)
+@pytest.mark.parametrize("near_first", [True, False])
+def test_halving_doubling(n, near_first):
+    plan = halving_doubling.all_reduce_plan(n, near_first)
     steps = n.bit_length() - 1
     p = 2**steps
     folds = n - p
@@ -91,6 +102,38 @@ def test_halving_doubling(n):
         else:
             expected = (core, 2 * steps)
         assert bytes_and_messages(plan, rank) == expected
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_recursive_doubling(n):
+    plan = recursive_doubling.all_reduce_plan(n)
+    steps = n.bit_length() - 1
+    folds = n - 2**steps
+    assert plan.rounds == steps + (2 if folds else 0)
+    for rank in range(n):
+        messages = steps if rank >= 2 * folds else 1 if rank % 2 else steps + 1
+        assert bytes_and_messages(plan, rank) == (messages * EVEN, messages)
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_all_to_all(n):
+    size = EVEN * n * n  # the grid of what all ranks put in
+    for plan, sent, messages in (
+        (full_mesh.all_to_all_plan(n), EVEN * (n - 1), n - 1),
+        (relay.all_to_all_plan(n), EVEN * n * (n - 1) // 2, n - 1),
+        (relay.all_to_all_plan(n, both_ways=True), EVEN * (n * n // 4), n // 2 * 2),
+    ):
+        assert {plan.sent(rank, size) for rank in range(n)} == {sent}
+        assert {sum(op.kind == "send" for op in row) for row in plan.rows} == {messages}
+    assert relay.all_to_all_plan(n).rounds == n - 1
+    assert relay.all_to_all_plan(n, both_ways=True).rounds == n // 2
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_one_shot(n):
+    plan = full_mesh.one_shot_plan(n)
+    assert plan.rounds == min(1, n - 1)
+    assert {bytes_and_messages(plan, rank) for rank in range(n)} == {((n - 1) * EVEN, n - 1)}
 
 
 @pytest.mark.parametrize("n", RANKS)

@@ -19,6 +19,8 @@ from parallel_lab.collectives import (
     halving_doubling,
     hierarchical,
     leaves,
+    recursive_doubling,
+    relay,
     ring,
     star,
     tree,
@@ -37,8 +39,11 @@ ALL_REDUCE = {
     "ring, posted one ahead": lambda n: ring.all_reduce_plan(n, ahead=1),
     "tree": tree.all_reduce_plan,
     "tree from the last": lambda n: tree.all_reduce_plan(n, root=n - 1),
+    "recursive_doubling": recursive_doubling.all_reduce_plan,
     "halving_doubling": halving_doubling.all_reduce_plan,
+    "halving_doubling, far first": lambda n: halving_doubling.all_reduce_plan(n, near_first=False),
     "full_mesh": full_mesh.all_reduce_plan,
+    "one shot": full_mesh.one_shot_plan,
     "star": star.all_reduce_plan,
     "star from the last": lambda n: star.all_reduce_plan(n, root=n - 1),
 }
@@ -52,9 +57,16 @@ def start(n, size=SIZE, seed=0):
 
 
 def replay(plan: ChunkPlan, held, seed=0):
-    """Carries `plan` out on `held`, an array a rank, in a random order that respects its needs; returns the arrays."""
+    """Carries `plan` out on `held`, an array for each rank, in a random order that respects its needs; returns them.
+
+    What is sent and added to in one round is added to later, as the executor does it: it lands in scratch until then.
+    """
     held, bounds, mail = [h.copy() for h in held], plan.bounds(len(held[0])), {}
     waiting = {op: set(plan.needs.get(op, ())) for op in plan}
+    for op in plan:
+        if op.kind == "recv_reduce":
+            same = (other for other in plan.rows[op.rank] if (other.part, other.round) == (op.part, op.round))
+            waiting[op].update(other for other in same if other.kind == "send")
     draw = random.Random(seed)
     while waiting:
         ready = [op for op, before in waiting.items() if not before]
@@ -175,6 +187,46 @@ def test_all_to_all_turns_rows_into_columns(n):
     assert all(sum(op.kind == "send" for op in row) == n - 1 for row in plan.rows)
 
 
+@pytest.mark.parametrize("n", RANKS)
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_a_relay_brings_each_block_as_far_as_it_has_to_go(n, both_ways):
+    plan = relay.all_to_all_plan(n, both_ways)
+    assert_sound(plan, n)
+    held = start(n, size=n * n * 2)  # row i is rank i's, by distance
+    for rank, result in enumerate(replay(plan, held)):
+        blocks = result.reshape(n, n, 2)
+        for peer in range(n):
+            distance = (rank - peer) % n
+            assert np.array_equal(blocks[peer, distance], held[peer].reshape(n, n, 2)[peer, distance])
+    for rank, row in enumerate(plan.rows):
+        assert {op.peer for op in row if op.kind == "send"} <= {(rank + 1) % n, (rank - 1) % n if both_ways else rank}
+
+
+@pytest.mark.parametrize(("nodes", "per_node"), [(2, 2), (2, 4), (4, 2), (8, 8)])
+def test_near_first_sends_to_other_nodes_what_a_hierarchy_sends(nodes, per_node):
+    def leaving(plan, rank, size=840 * 64):
+        bounds = plan.bounds(size)
+        there = [op.part for op in plan.rows[rank] if op.kind == "send" and op.peer // per_node != rank // per_node]
+        return sum(bounds[part][1] - bounds[part][0] for part in there)
+
+    n = nodes * per_node
+    near, far = (halving_doubling.all_reduce_plan(n, near_first) for near_first in (True, False))
+    across = {leaving(hierarchical.all_reduce_plan(nodes, per_node), rank) for rank in range(n)}
+    assert {leaving(near, rank) for rank in range(n)} == across
+    assert {leaving(far, rank) for rank in range(n)} == {per_node * each for each in across}
+    if n == 4:
+        assert [op.peer for op in near.rows[0] if op.kind == "send"] == [1, 2, 2, 1]
+        assert [op.peer for op in far.rows[0] if op.kind == "send"] == [2, 1, 1, 2]
+
+
+def test_the_swap_of_two_ranks_is_one_round():
+    plan = recursive_doubling.all_reduce_plan(2)
+    assert [[str(op) for op in row] for row in plan.rows] == [
+        ["0recv_reduce0<1", "0send0>1"],
+        ["0recv_reduce0<0", "0send0>0"],
+    ]
+
+
 def test_a_ring_posts_its_receives_before_it_waits_for_any():
     row = ring.all_reduce_plan(4).rows[1]
     kinds = [op.kind for op in row]
@@ -188,6 +240,7 @@ def test_scratch_is_bounded_by_the_rounds_posted_ahead(n):
     assert most_scratch(ring.all_reduce_plan(n, ahead=1), 0) == 3
     assert most_scratch(star.all_reduce_plan(n), 0) == 2
     assert most_scratch(tree.reduce_plan(n), 0) == 2
+    assert most_scratch(recursive_doubling.all_reduce_plan(n), 0) == 2
 
 
 def test_replay_notices_a_missing_need():

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from parallel_lab import collectives, launch
 
-FLAT = ["ring", "tree", "halving_doubling", "full_mesh", "star"]
+FLAT = ["ring", "tree", "recursive_doubling", "halving_doubling", "full_mesh", "star"]
 RANKS = range(1, 9)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8 / 256}
 
@@ -71,6 +71,9 @@ def compare_the_others(sizes, powers):
         given = [x.tensor_split(n) for x in gathered(x)]
         theirs = torch.cat([blocks[rank] for blocks in given])
         found["all_to_all", size] = worst(collectives.all_to_all(x), theirs)
+        for both_ways in (False, True):
+            relayed = collectives.all_to_all(x, algorithm="relay", both_ways=both_ways)
+            found["all_to_all", size, both_ways] = worst(relayed, theirs)
     return found
 
 
@@ -107,6 +110,21 @@ def hierarchy(shapes):
 @pytest.mark.parametrize(("n", "shapes"), [(4, [1, 2, 4]), (6, [2, 3])])
 def test_hierarchical_all_reduce(n, shapes):
     launch(hierarchy, shapes, ranks=n)
+
+
+def bits_of_all():
+    """Each algorithm's float32 sum, and that of halving-doubling with far partners first."""
+    found = {name: collectives.all_reduce(values(1003, torch.float32), algorithm=name) for name in FLAT}
+    far = found["far first"] = values(1003, torch.float32)
+    collectives.execute(collectives.halving_doubling.all_reduce_plan(dist.get_world_size(), near_first=False), far)
+    return found
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_all_ranks_have_the_same_bits(n):
+    results = launch(bits_of_all, ranks=n).results
+    for name, first in results[0].items():
+        assert all(torch.equal(found[name], first) for found in results), name
 
 
 def in_two_groups():

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import Deadlock, collectives, launch
-from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, ring, star, tree
+from parallel_lab.collectives import full_mesh, halving_doubling, hierarchical, recursive_doubling, ring, star, tree
 from parallel_lab.plan import check_plan
 
 
@@ -15,7 +15,9 @@ def run_plans(plans, size):
 
 
 def every_plan(n):
-    plans = [module.all_reduce_plan(n) for module in (ring, tree, halving_doubling, full_mesh, star)]
+    modules = (ring, tree, recursive_doubling, halving_doubling, full_mesh, star)
+    plans = [module.all_reduce_plan(n) for module in modules]
+    plans += [halving_doubling.all_reduce_plan(n, near_first=False), full_mesh.one_shot_plan(n)]
     plans += [ring.all_reduce_plan(n, pieces=3), ring.all_reduce_plan(n, pieces=2, ahead=0)]
     plans += [tree.broadcast_plan(n, n - 1), star.reduce_plan(n, n - 1), ring.broadcast_plan(n, 0, 4)]
     return plans + ([hierarchical.all_reduce_plan(2, n // 2)] if n % 2 == 0 else [])
@@ -90,7 +92,7 @@ def refusals():
 
 def test_refusals_say_what_is_wrong():
     expected = [
-        "expected one of ring, tree, halving_doubling, full_mesh, star, hierarchical",
+        "expected one of ring, tree, recursive_doubling, halving_doubling, full_mesh, star, hierarchical",
         "unknown algorithm 'full_mesh' for broadcast: expected one of ring, tree, star",
         "shape (4, 3) is not contiguous",
         "unknown op 'product': expected one of sum, mean, max",

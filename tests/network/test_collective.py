@@ -12,7 +12,10 @@ HAVE = {
     "full_mesh": ("all_reduce", "reduce_scatter", "all_gather", "all_to_all"),
     "tree": ("all_reduce", "broadcast", "reduce"),
     "star": ("all_reduce", "broadcast", "reduce"),
+    "recursive_doubling": ("all_reduce",),
     "halving_doubling": ("all_reduce", "reduce_scatter", "all_gather"),
+    "relay": ("all_to_all",),
+    "relay_both_ways": ("all_to_all",),
 }
 
 
@@ -23,8 +26,9 @@ def test_a_price_is_what_its_plan_costs(algorithm, kind, n):
         with pytest.raises(ValueError, match="power of two"):
             price(kind, n, 100, algorithm=algorithm)
         return
-    plan = plan_for(kind, algorithm, n)
-    size = 16 * 9 * 5 * 7 * 13
+    name, both_ways = algorithm.removesuffix("_both_ways"), algorithm.endswith("both_ways")
+    plan = plan_for(kind, name, n, *([both_ways] if name == "relay" else []))
+    size = 32 * 9 * 5 * 7 * 13
     # Of all_to_all a rank puts in `size`, and the plan's tensor is the grid of all that they put in.
     bounds = plan.bounds(size * n if kind == "all_to_all" else size)
     trace = simulate(plan, AlphaBeta.over(LINK, [stop - start for start, stop in bounds]))

@@ -87,3 +87,19 @@ def test_the_sum_and_the_trace(servers, pieces):
 def test_arguments():
     with pytest.raises(ValueError, match="pieces"):
         push_pull_plan(2, 1, 0)
+
+
+@pytest.mark.parametrize(("workers", "servers"), [(2, 1), (4, 1), (4, 2), (8, 8), (64, 7)])
+def test_the_bound_where_workers_serve_too(workers, servers):
+    """The best share of the bytes, found by trying, leaves the busiest link as much as the formula says."""
+    link, tries = Link(0.0, 1.0), 10**5
+    own = [share / tries / workers for share in range(tries + 1)]
+    busiest = min(max(1 + (workers - 2) * x, workers * (1 - workers * x) / servers) for x in own)
+    assert formulas.unified_bound_seconds(workers, servers, 1.0, link) == pytest.approx(busiest, rel=1e-3)
+    assert formulas.unified_bound_seconds(workers, 0, 1.0, link) == formulas.ring_seconds(workers, 1, link)
+    assert formulas.unified_bound_seconds(workers, workers, 1.0, link) == pytest.approx(1.0)
+
+
+def test_what_a_server_holds_and_what_rows_cost():
+    assert formulas.server_held_bytes(10, 2, workers=3) == 5 * 4 * (1 + 2 + 3)
+    assert formulas.rows_bytes(256, 32) == 256 * 8 + 2 * 256 * 128

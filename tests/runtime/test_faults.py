@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import parallel_lab
 from parallel_lab import Delay, Kill, RankFailed, launch
 from parallel_lab.runtime.kernel import forkserver, watch
 
@@ -29,6 +30,17 @@ def test_exception_on_one_rank(fails):
     )
     assert (error.rank, error.cause) == (1, "ValueError")
     assert set(error.failures) == {1}, "ranks that lost their peer did not fail of their own"
+
+
+def test_a_file_of_the_package_is_named_without_the_folder_that_the_package_stands_in(fails):
+    folder = os.path.dirname(os.path.dirname(parallel_lab.__file__))
+
+    def fn():
+        if dist.get_rank() == 1:
+            raise RuntimeError(f"At:\n  {folder}/parallel_lab/runtime/rank/work.py(111): _arrived")
+
+    error = fails(fn, RankFailed, r"(?m)^  parallel_lab/runtime/rank/work.py\(111\)")
+    assert folder not in str(error).partition("RuntimeError")[2]
 
 
 def test_the_report_has_what_an_exception_was_raised_from_and_the_members_of_a_group(fails):

@@ -80,6 +80,7 @@ OURS = {
     "tree": lambda x: collectives.all_reduce(x, algorithm="tree"),
     "star": lambda x: collectives.all_reduce(x, algorithm="star"),
     "full_mesh": lambda x: collectives.all_reduce(x, algorithm="full_mesh"),
+    "recursive_doubling": lambda x: collectives.all_reduce(x, algorithm="recursive_doubling"),
     "halving_doubling": lambda x: collectives.all_reduce(x, algorithm="halving_doubling"),
     "hierarchical": lambda x: collectives.all_reduce(x, algorithm="hierarchical", ranks_per_node=1),
     "broadcast": lambda x: collectives.broadcast(x),

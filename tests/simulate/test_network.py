@@ -2,7 +2,7 @@
 
 import pytest
 
-from parallel_lab.collectives import plan_for
+from parallel_lab.collectives import halving_doubling, plan_for
 from parallel_lab.data_parallel import ddp, zero3
 from parallel_lab.network import Link, ring_cost
 from parallel_lab.plan import SEND, Op, Plan, PlanError, recv, send
@@ -56,6 +56,36 @@ def test_what_a_gap_shortens(n):
     one_s = L + 300 / BETA
     assert took_s("ring") == pytest.approx(2 * (n - 1) * one_s), "each round of a ring waits for the one before"
     assert took_s("full_mesh", "all_gather") == pytest.approx((n - 2) * (G + 300 / BETA) + one_s)
+    assert took_s("full_mesh") == pytest.approx(2 * (n - 2) * (G + 300 / BETA) + 2 * one_s)
+    assert took_s("star") == pytest.approx(2 * (n - 2) * (G + 3 * n) + 2 * (L + 3 * n))
+
+
+@pytest.mark.parametrize("n", [2, 5, 8])
+def test_what_a_link_for_each_pair_shortens(n):
+    def took_s(kind, algorithm, *more):
+        plan = plan_for(kind, algorithm, n, *more)
+        part_bytes = [200 * (last - first) for first, last in plan.extents]
+        one_port, own = (AlphaBeta(L, BETA, part_bytes, own_links=own_links) for own_links in (False, True))
+        return simulate(plan, one_port).duration_s, simulate(plan, own).duration_s
+
+    one_s = L + 2
+    assert took_s("all_reduce", "full_mesh") == pytest.approx((2 * (n - 1) * one_s, 2 * min(n - 1, 1) * one_s))
+    assert took_s("all_reduce", "ring") == pytest.approx((2 * (n - 1) * one_s,) * 2)
+    # A block is two leaves. Both ways, half of what one port sends goes over each of the links to the neighbors.
+    way_s = n // 2 * L + n * n // 4 * 2
+    ports = 1 if n == 2 else 2
+    assert took_s("all_to_all", "relay", True) == pytest.approx((2 * way_s, 2 * way_s / ports))
+    assert took_s("all_to_all", "relay") == pytest.approx(((n - 1) * L + n * (n - 1) * 2,) * 2)
+
+
+def test_near_partners_first_are_a_hierarchy_with_fewer_rounds():
+    def took_s(plan):
+        part_bytes = [stop - start for start, stop in plan.bounds(64_000)]
+        return simulate(plan, Topology(8, FAST, SLOW, part_bytes)).duration_s
+
+    near, far = (took_s(halving_doubling.all_reduce_plan(64, near_first)) for near_first in (True, False))
+    assert near == pytest.approx(6 * (0.5 + 2.0) + 2 * (64_000 * 7 / 8 / 1000 + 8_000 * 7 / 8 / 100))
+    assert near < took_s(plan_for("all_reduce", "hierarchical", 8, 8)) < far
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])

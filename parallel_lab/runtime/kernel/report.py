@@ -16,6 +16,7 @@ from parallel_lab.runtime.rank.calls import Call, hidden
 from parallel_lab.runtime.rank.main import Failure
 
 _PLACE = re.compile(r"(\S*[/\\]\S+|<\S+>):(\d+)")
+_ABOVE = os.path.abspath(__file__).removesuffix(os.path.join("parallel_lab", "runtime", "kernel", "report.py"))
 _NO_MEMORY = re.compile(r"MemoryError|can't allocate memory|out of memory")
 QUIET_S, QUIET_SHARE = 1.0, 0.25  # so long, or for this share of the timeout, nothing was called: no more progress
 BUSY_SHARE = 0.1  # of a processor; to answer the kernel takes less
@@ -154,7 +155,8 @@ def _traceback(told: Failure) -> str:
         if more := len(list(same)) - 1:
             lines.append(f"  and the same {more} times more")
     members = [f"\nmember {n} of {told.type}:\n{_traceback(each)}" for n, each in enumerate(told.members, 1)]
-    text = "\n".join([*lines, told.text]) + "".join(members)
+    said = told.text.replace(_ABOVE, "")  # C++ errors name files of this package by their whole path
+    text = "\n".join([*lines, said]) + "".join(members)
     if not told.cause:
         return text
     led = "which led to:" if told.caused else "and while this was handled:"

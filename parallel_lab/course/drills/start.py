@@ -1,0 +1,71 @@
+"""Drills of chapter 00: what a step sends, how long it waits, how long a batch is."""
+
+from random import Random
+
+from parallel_lab.course.drills.engine import Drawn, drill
+from parallel_lab.network import Link, ring_cost
+
+
+@drill("step-bytes", chapter="00")
+def step_bytes(dice: Random) -> Drawn:
+    """What each rank sends in a step of data-parallel training."""
+    ranks, millions, item = dice.choice((2, 4, 8, 16)), dice.choice((10, 25, 110, 350)), dice.choice((2, 4))
+    size = millions * 10**6 * item
+    answer = ring_cost("all_reduce", ranks, size).sent_bytes / 1e6
+    kind = {2: "bfloat16", 4: "float32"}[item]
+    return Drawn(
+        question=f"{ranks} ranks train a model of {millions} million parameters data-parallel. Gradients are "
+        f"{kind}, and all-reduced by a ring in each step. How many MB does each rank send per step?",
+        answer=answer,
+        unit="MB",
+        steps=(
+            f"S = {millions} million · {item} bytes = {size / 1e6:g} MB.",
+            f"A ring sends 2 (n-1)/n S per rank: n - 1 = {ranks - 1} pieces of S/n to add up, as many to hand round.",
+            f"2 · {ranks - 1}/{ranks} · {size / 1e6:g} MB = {answer:,.5g} MB.",
+        ),
+    )
+
+
+@drill("latency-or-bytes", chapter="00")
+def latency_or_bytes(dice: Random) -> Drawn:
+    """How long a step's all-reduces take, one for each tensor."""
+    ranks, tensors, micros = dice.choice((4, 8, 16)), dice.choice((40, 100, 150, 300)), dice.choice((10, 20, 50))
+    size_mb, gbit = dice.choice((100, 200, 500)), dice.choice((100, 200, 400))
+    link = Link(micros * 1e-6, gbit * 1e9 / 8)
+    answer = 1e3 * tensors * ring_cost("all_reduce", ranks, size_mb * 1e6 / tensors).seconds(link)
+    rounds = tensors * 2 * (ranks - 1)
+    latency_ms = rounds * micros * 1e-3
+    bytes_ms = 2 * (ranks - 1) / ranks * size_mb / (gbit / 8)
+    return Drawn(
+        question=f"{ranks} ranks all-reduce {size_mb} MB of gradients by a ring, in {tensors} equal tensors one after "
+        f"another. A message takes {micros} µs and its bytes over {gbit} Gbit/s. How many ms does that take per step?",
+        answer=answer,
+        unit="ms",
+        steps=(
+            f"Messages one after another: {tensors} · 2 (n-1) = {tensors} · {2 * (ranks - 1)} = {rounds:,}.",
+            f"Latency: {rounds:,} · {micros} µs = {latency_ms:,.4g} ms.",
+            f"Bytes: 2 · {ranks - 1}/{ranks} · {size_mb} MB / {gbit / 8:g} GB/s = {bytes_ms:,.4g} ms.",
+            f"Together {answer:,.4g} ms.",
+        ),
+    )
+
+
+@drill("slow-rank", chapter="00")
+def slow_rank(dice: Random) -> Drawn:
+    """The speed that one slow rank leaves to a synchronous job."""
+    ranks, slower, ms = dice.choice((8, 64, 512, 2048)), dice.choice((10, 20, 25, 30, 50)), dice.choice((200, 400, 800))
+    share = dice.choice((0, 10, 20))
+    compute_ms = ms * (100 - share) / 100
+    answer = compute_ms * (1 + slower / 100) + ms - compute_ms
+    return Drawn(
+        question=f"A synchronous step on {ranks} equal ranks takes {ms} ms, of which {share} % is communication that "
+        f"nothing hides. One rank now computes {slower} % slower. How many ms does a step take?",
+        answer=answer,
+        unit="ms",
+        tolerance=0.01,
+        steps=(
+            f"Computing takes {compute_ms:g} ms of {ms}; communication the other {ms - compute_ms:g} ms.",
+            f"All wait for the slow rank, however many they are: {compute_ms:g} · {1 + slower / 100:g} ms.",
+            f"{compute_ms * (1 + slower / 100):g} + {ms - compute_ms:g} = {answer:g} ms.",
+        ),
+    )
