@@ -8,7 +8,6 @@ one need not be that of the other. In the task `rounds` the workers are equal, e
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -20,10 +19,13 @@ from parallel_lab.synchronization.virtual import Strategy
 
 SEEDS = range(100, 110)
 SMALL = GPTConfig(seq=16, layers=1, heads=2, width=16)
-MEAN, OUTER = {f"H={every} mean": LocalSteps(every) for every in (4, 16)}, {
-    f"H={every} {outer_lr} {momentum}": OuterSteps(every, outer_lr, momentum)
-    for every, outer_lr, momentum in ((4, 0.7, 0.9), (4, 0.3, 0.9), (16, 0.7, 0.9), (16, 0.3, 0.9), (16, 0.7, 0.5))
-}
+MEAN, OUTER = (
+    {f"H={every} mean": LocalSteps(every) for every in (4, 16)},
+    {
+        f"H={every} {outer_lr} {momentum}": OuterSteps(every, outer_lr, momentum)
+        for every, outer_lr, momentum in ((4, 0.7, 0.9), (4, 0.3, 0.9), (16, 0.7, 0.9), (16, 0.3, 0.9), (16, 0.7, 0.5))
+    },
+)
 ROUNDS = [(rate, MEAN | OUTER | {"every step": Synchronous()}) for rate in (0.002, 0.004, 0.008, 0.016, 0.032)]
 SERVED = ("synchronous", "asynchronous", "stale", "partial")
 
@@ -43,7 +45,9 @@ def text(rate: float) -> compare.Task:
     return compare.language(8, SMALL, torch.optim.AdamW, options={"lr": rate})
 
 
-def rows(name: str, task: compare.Task, rate: float, chosen: Mapping[str, Strategy], seed: int, **settings) -> list[str]:
+def rows(
+    name: str, task: compare.Task, rate: float, chosen: Mapping[str, Strategy], seed: int, **settings
+) -> list[str]:
     """For each strategy the loss at the end, and the last one before 72 simulated seconds."""
     found = []
     for strategy, (curve,) in compare.curves(task, chosen, [seed], **settings).items():

@@ -64,7 +64,10 @@ def digits(batch: int, optimizer_class: Callable[..., torch.optim.Optimizer] = t
 
 
 def language(
-    batch: int, config: GPTConfig, optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.SGD, **numbers: Any
+    batch: int,
+    config: GPTConfig,
+    optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
+    **numbers: Any,
 ) -> Task:
     """English text byte by byte, `batch` sequences for a gradient, and a GPT; each worker draws in its own order."""
 

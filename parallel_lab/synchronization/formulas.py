@@ -38,7 +38,7 @@ def largest_rate(staleness: int) -> float:
 
 
 def sent_per_step(ranks: int, size_bytes: float, every: int = 1) -> float:
-    """Bytes that each rank sends per step in a ring of `ranks`, where `size_bytes` are exchanged every `every` steps."""
+    """Bytes that each rank of a ring sends per step, where `size_bytes` are exchanged every `every` steps."""
     return 2 * (ranks - 1) / ranks * size_bytes / every
 
 

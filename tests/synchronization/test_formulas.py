@@ -32,7 +32,9 @@ def test_the_kth_of_four_exponential_times(place):
 
 @pytest.mark.parametrize("factor", [1.0, 3.0])
 def test_the_gain_of_asynchrony_is_that_of_the_schedules(factor):
-    seconds = [schedule(rule, slow_worker(4, factor), 4, updates=1200).seconds for rule in (Synchronous(), Asynchronous())]
+    seconds = [
+        schedule(rule, slow_worker(4, factor), 4, updates=1200).seconds for rule in (Synchronous(), Asynchronous())
+    ]
     assert seconds[0] / seconds[1] == pytest.approx(asynchronous_gain(4, factor), rel=0.01)
 
 

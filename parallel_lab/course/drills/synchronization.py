@@ -13,8 +13,8 @@ def asynchronous_gain(dice: Random) -> Drawn:
     n, factor = dice.choice((4, 8, 16, 32)), dice.choice((1.5, 2.0, 3.0, 4.0, 5.0))
     gain = formulas.asynchronous_gain(n, factor)
     return Drawn(
-        question=f"{n} workers; {n - 1} take 1 s per gradient, one takes {factor:g} s. How many times more gradients per "
-        "second does asynchronous training (ASP) compute than synchronous training (BSP)?",
+        question=f"{n} workers; {n - 1} take 1 s per gradient, one takes {factor:g} s. How many times more gradients "
+        "per second does asynchronous training (ASP) compute than synchronous training (BSP)?",
         answer=gain,
         steps=(
             f"BSP waits for the slowest: n / max t = {n} / {factor:g} = {n / factor:.4g} gradients per second.",
@@ -30,8 +30,8 @@ def slowest_of_many(dice: Random) -> Drawn:
     n, per = dice.choice((64, 256, 512, 1024, 2048)), dice.choice((1_000, 2_000, 5_000, 10_000))
     share = 100 * formulas.any_slow(n, 1 / per)
     return Drawn(
-        question=f"Each of {n:,} GPUs is slow in one step of {per:,}, each by itself. Of how many steps in a hundred is "
-        "at least one GPU slow, so that all wait? (in %)",
+        question=f"Each of {n:,} GPUs is slow in one step of {per:,}, each by itself. Of how many steps in a hundred "
+        "is at least one GPU slow, so that all wait? (in %)",
         answer=share,
         unit="%",
         steps=(
@@ -69,8 +69,9 @@ def centers_exchange(dice: Random) -> Drawn:
     size_gb = 2 * billions
     exchange_s = ring_cost("all_reduce", n, size_gb * 1e9).seconds(Link(bytes_per_s=gbit * 1e9 / 8))
     return Drawn(
-        question=f"{n} data centers train {billions} B parameters by local SGD: every {every} steps they average weights "
-        f"in bfloat16, by a ring over links of {gbit} Gbit/s. Nothing is hidden. How many seconds does that add per step?",
+        question=f"{n} data centers train {billions} B parameters by local SGD: every {every} steps they average "
+        f"weights in bfloat16, by a ring over links of {gbit} Gbit/s. Nothing is hidden. How many seconds does that "
+        "add per step?",
         answer=exchange_s / every,
         unit="s",
         steps=(
