@@ -8,9 +8,9 @@ update of its own, and answers each pull at once. By the time a gradient arrives
 
 Guarantee: none in general; for smooth losses it converges if the staleness is bounded and the learning rate is small
 enough for it (Lian et al. 2015, "Asynchronous Parallel Stochastic Gradient for Nonconvex Optimization", theorem 1).
-Staleness: n - 1 with n equally fast workers; a worker that is k times slower than the others sees about k (n - 1).
+Staleness: n - 1 with n equally fast workers; a worker that takes f times as long as the others sees about f (n - 1).
 Sharded: the batch, and over several servers weights and optimizer state. Replicated: weights on each worker.
-Bytes per step: P numbers up and P down for a worker; a server sends its shard to each worker.
+Bytes per step: N numbers up and N down for a worker; a server sends its shard to each worker.
 Memory: a worker holds weights and gradients; a server its shard of weights and optimizer state, and two buffers for
 each worker.
 A slow rank: nobody waits for it; its gradients are the stalest. With steps counted for each worker, it ends last.

@@ -4,17 +4,20 @@ A strategy that never waits makes more updates in the same time, from staler gra
 a matter of measurement, over several seeds, with a learning rate chosen for each strategy: one rate for all would
 favor whichever it happens to suit: an asynchronous update holds one gradient, a synchronous one the mean of n.
 
-    task = compare.language(batch=8, config=GPTConfig(seq=32, layers=2, heads=2, width=32))
+    task = compare.digits(batch=16, rates={"synchronous": 0.8, "asynchronous": 0.2})
     found = compare.curves(task, compare.strategies(4), seeds=range(5), slow=3.0)
     statistics.fmean(curve.losses[-1] for curve in found["synchronous"])
 
 Seeds are independent, so ranks may share them: each calls `curves` with its own, and `merge` joins what they found.
 """
 
+import csv
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
 from itertools import chain
 from typing import Any
 
@@ -22,6 +25,7 @@ import torch
 from torch import nn
 
 from parallel_lab.model.data import Batch, text, text_batches
+from parallel_lab.model.digits import digit_images
 from parallel_lab.model.gpt import GPTConfig
 from parallel_lab.model.reference import build
 from parallel_lab.synchronization import Asynchronous, LocalSteps, Mixed, OuterSteps, Partial, Stale, Synchronous
@@ -43,7 +47,28 @@ class Task:
     rates: Mapping[str, float] = field(default_factory=dict)  # of single strategies, instead of `options`; see `tuned`
 
 
-def language(batch: int, config: GPTConfig) -> Task:
+def digits(batch: int, optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.SGD, **numbers: Any) -> Task:
+    """Handwritten digits, `batch` for a gradient, and a net of 2,410 weights; each worker draws in its own order."""
+    images, labels = digit_images("train")
+
+    def batches(seed: int) -> Source:
+        def drawn(worker: int, workers: int) -> Iterator[Batch]:
+            dice = torch.Generator().manual_seed(workers * seed + worker)
+            while True:
+                picked = torch.randint(len(labels), (batch,), generator=dice)
+                yield images[picked], labels[picked]
+
+        return drawn
+
+    return Task(lambda seed: rounded((64, 32, 10), seed), batches, digit_images("test"), optimizer_class, **numbers)
+
+
+def language(
+    batch: int,
+    config: GPTConfig,
+    optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
+    **numbers: Any,
+) -> Task:
     """English text byte by byte, `batch` sequences for a gradient, and a GPT; each worker draws in its own order."""
 
     def batches(seed: int) -> Source:
@@ -51,7 +76,12 @@ def language(batch: int, config: GPTConfig) -> Task:
         return lambda worker, workers: text_batches(config.seq, batch, many, seed=workers * seed + worker)
 
     (validation,) = text_batches(config.seq, 32, 1, data=text("validation"))
-    return Task(lambda seed: build(config, seed), batches, validation, options={"lr": 0.3})
+    return Task(lambda seed: rounded(config, seed), batches, validation, optimizer_class, **numbers)
+
+
+def rounded(shape: GPTConfig | tuple[int, ...], seed: int) -> nn.Module:
+    """A model in float64 whose weights begin with few digits: every machine begins with the same bits."""
+    return build(shape, seed, torch.bfloat16).double()
 
 
 def strategies(workers: int) -> dict[str, Strategy]:
@@ -77,9 +107,12 @@ def curves(
     slow: float = 1.0,
     points: int = 12,
 ) -> Curves:
-    """Trains under each strategy from each seed; a step takes a second, of the last worker `slow` times as long."""
+    """Trains under each strategy from each seed until `updates` gradients were used.
+
+    A step takes a second, of the last worker `slow` times as long.
+    """
     step_s = slow_worker(workers, slow)
-    plans = {name: schedule(one, step_s, workers, updates) for name, one in chosen.items()}
+    plans = {name: schedule(one, step_s, workers, updates, count_dropped=False) for name, one in chosen.items()}
     found: Curves = {name: [] for name in chosen}
     for seed in seeds:
         for name, plan in plans.items():
@@ -89,18 +122,43 @@ def curves(
     return found
 
 
+@cache
+def tried(task: str, column: str = "loss") -> dict[str, dict[float, list[float]]]:
+    """For each strategy and learning rate the losses of ten seeds, as `benchmarks/learning_rates.py` found them.
+
+    Args:
+        task: A task of that script.
+        column: `loss`, at the end, or `loss_72s`, after 72 simulated seconds.
+    """
+    table = files("parallel_lab.synchronization").joinpath("rates.csv").read_text(encoding="utf-8")
+    found: dict[str, dict[float, list[float]]] = {}
+    for row in csv.DictReader(table.splitlines()):
+        if row["task"] == task:
+            found.setdefault(row["strategy"], {}).setdefault(float(row["rate"]), []).append(float(row[column]))
+    return {name: dict(sorted(some.items())) for name, some in found.items()}
+
+
+def best(task: str, column: str = "loss") -> dict[str, float]:
+    """For each strategy the rate with the lowest mean of `tried`, for `Task.rates`."""
+    return {name: _lowest(some) for name, some in tried(task, column).items()}
+
+
+def _lowest(losses: Mapping[float, Sequence[float]]) -> float:
+    means = {rate: statistics.fmean(some) for rate, some in losses.items()}
+    return min(means, key=lambda rate: means[rate] if math.isfinite(means[rate]) else math.inf)  # NaN: it blew up
+
+
 def tuned(
     task: Task, chosen: Mapping[str, Strategy], rates: Sequence[float], seeds: Iterable[int] = (100,), **settings
 ) -> dict[str, float]:
     """For each strategy the rate with the lowest mean loss at the end, for `Task.rates`; from seeds of its own."""
     seeds = list(seeds)
-    ends: dict[str, dict[float, float]] = {name: {} for name in chosen}
+    ends: dict[str, dict[float, list[float]]] = {name: {} for name in chosen}
     for rate in rates:
         trial = replace(task, options={**task.options, "lr": rate}, rates={})
         for name, found in curves(trial, chosen, seeds, **settings).items():
-            mean = statistics.fmean(curve.losses[-1] for curve in found)
-            ends[name][rate] = mean if math.isfinite(mean) else math.inf  # NaN: training blew up
-    return {name: min(means, key=lambda rate: means[rate]) for name, means in ends.items()}
+            ends[name][rate] = [curve.losses[-1] for curve in found]
+    return {name: _lowest(losses) for name, losses in ends.items()}
 
 
 def merge(parts: Iterable[Curves]) -> Curves:

@@ -7,17 +7,17 @@ Idea: as in local SGD, each rank trains alone for H inner steps. What the ranks 
 their mean. Its momentum carries the common direction of earlier rounds on, which lets H grow to hundreds of steps.
 
     delta = mean over ranks of (theta_old - theta)
-    m     = mu m + delta
-    theta = theta_old - lr (delta + mu m)          Nesterov; the paper takes lr = 0.7, mu = 0.9
+    v     = mu v + delta
+    theta = theta_old - lr (delta + mu v)          Nesterov; the paper takes lr = 0.7, mu = 0.9
 
 With lr = 1 and mu = 0 the outer step is the mean of the weights: local SGD.
 
 Guarantee: none proven; in the paper's runs with 8 workers and H = 500 it came close to synchronous training, and
 sent 500 times less.
 Staleness: 0 at a meeting; between meetings the ranks drift apart, by up to H steps.
-Sharded: the batch. Replicated: weights, theta_old and m (equal on all ranks), inner optimizer state (each its own).
-Bytes per step: 2 (n-1)/n (P + 1) / H numbers a rank.
-Memory per rank: that of one process, and 2 P numbers for theta_old and m.
+Sharded: the batch. Replicated: weights, theta_old and v (equal on all ranks), inner optimizer state (each its own).
+Bytes per step: 2 (n-1)/n (N + 1) / H numbers per rank.
+Memory per rank: that of one process, and 2 N numbers for theta_old and v.
 A slow rank: everyone waits for it once in H steps.
 """
 
@@ -35,10 +35,10 @@ from parallel_lab.synchronization.replicas import trained
 __all__ = ["DiLoCo", "OuterSteps", "outer_step", "plan"]
 
 
-def outer_step(theta: Tensor, m: Tensor, delta: Tensor, lr: float, mu: float) -> None:
-    """Nesterov's momentum in the form of `torch.optim.SGD(nesterov=True)`; `theta` and `m` become the new ones."""
-    m.mul_(mu).add_(delta)
-    theta.sub_(delta + mu * m, alpha=lr)
+def outer_step(theta: Tensor, v: Tensor, delta: Tensor, lr: float, mu: float) -> None:
+    """Nesterov's momentum in the form of `torch.optim.SGD(nesterov=True)`; `theta` and `v` become the new ones."""
+    v.mul_(mu).add_(delta)
+    theta.sub_(delta + mu * v, alpha=lr)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class DiLoCo(LocalSGD):
     rule: OuterSteps
 
     def _start(self) -> None:
-        # By parameter, from the first step that trains it on: theta_old, the weights of the last meeting, and m.
+        # By parameter, from the first step that trains it on: theta_old, the weights of the last meeting, and v.
         self.outer: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
         super()._start()
 
@@ -84,6 +84,6 @@ class DiLoCo(LocalSGD):
         return self.outer[parameter][0] - parameter
 
     def _received(self, parameter: nn.Parameter, mean: Tensor) -> None:
-        old, m = self.outer[parameter]
-        outer_step(old, m, mean.to(old.dtype), self.rule.outer_lr, self.rule.outer_momentum)
+        old, v = self.outer[parameter]
+        outer_step(old, v, mean.to(old.dtype), self.rule.outer_lr, self.rule.outer_momentum)
         parameter.copy_(old)

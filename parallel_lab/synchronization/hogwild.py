@@ -12,7 +12,7 @@ atomically, so an update can be lost in part where two ranks write at once; it w
 Staleness: about n - 1 with n equally fast ranks. A rank may even read weights that are half old and half new.
 Sharded: the batch. Shared: the weights, once for all ranks. Each rank's own: gradients, optimizer state.
 Bytes per step: 0 through the network; the memory bus carries them.
-Memory: P numbers for all ranks together, and gradients and optimizer state for each.
+Memory: N numbers for all ranks together, and gradients and optimizer state for each.
 A slow rank: nobody waits for it; its gradients are staler than the others'.
 
 A gradient is one rank's, not a mean over ranks: n ranks take n small steps where synchronous SGD takes one.
@@ -44,7 +44,7 @@ def plan(ranks: int, *, steps: int = 1, axis: str = "") -> Plan:
 def share_parameters(model: nn.Module, *, group: dist.ProcessGroup | None = None) -> Tensor:
     """Moves the trained parameters of `model` into memory that all ranks share, with rank 0's values.
 
-    Every rank calls it, and gets the flat shared tensor, (P,). From here on a write by one rank is read by all. Frozen
+    Every rank calls it, and gets the flat shared tensor, (N,). From here on a write by one rank is read by all. Frozen
     parameters and buffers stay each rank's own.
 
     Raises:
@@ -75,7 +75,7 @@ class HogwildSGD(Stepper):
         self.staleness: list[int] = []
         share_parameters(self.model, group=self.group)
         self._known = set(trained(self.model))  # a parameter that is thawed later is not shared
-        # One counter a rank, written by that rank alone: then no count can be lost, although nothing is locked.
+        # One counter per rank, written by that rank alone: then no count can be lost, although nothing is locked.
         self.applied = shared_zeros(dist.get_world_size(self.group), torch.int64, self.group)
         self.read = 0  # what the others had applied when this rank last read the weights
         self.model.register_forward_pre_hook(self._note_reading)

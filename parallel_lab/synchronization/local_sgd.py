@@ -13,7 +13,7 @@ root of the steps (Stich, section 2). With momentum or Adam, whose state stays e
 synchronous training.
 Staleness: 0 at a meeting; between meetings the ranks drift apart, by up to H steps.
 Sharded: the batch. Replicated: weights (equal after a meeting only), optimizer state (never equal).
-Bytes per step: 2 (n-1)/n (P + 1) / H numbers a rank.
+Bytes per step: 2 (n-1)/n (N + 1) / H numbers per rank.
 Memory per rank: that of one process, and one flat copy of the weights while they meet.
 A slow rank: everyone waits for it, but only at a meeting, so delays that come and go even out over H steps.
 

@@ -10,8 +10,8 @@ and all ranks take the same step. So n ranks take the step that one process take
 Guarantee: equal to one process, whatever the number of ranks (up to the order of sums).
 Staleness: 0.
 Sharded: the batch. Replicated: weights, gradients, optimizer state.
-Bytes per step: 2 (n-1)/n (P + 1) numbers a rank, P trained parameters and one count of samples. Through servers: as in
-`asynchronous`.
+Bytes per step: 2 (n-1)/n (N + 1) numbers per rank, N trained parameters and one count of samples. Through servers: as
+in `asynchronous`.
 Memory per rank: that of one process, and one flat copy of the gradients.
 A slow rank: everyone waits for it at every step; a step takes as long as on the slowest rank.
 

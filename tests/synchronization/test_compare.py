@@ -1,7 +1,12 @@
 """Comparing strategies over seeds, at equal samples and at equal simulated time."""
 
+import math
+from statistics import fmean
+
+import pytest
+
 from parallel_lab.model import GPTConfig, build, digit_batches, digit_images
-from parallel_lab.synchronization import Stale, compare
+from parallel_lab.synchronization import Stale, Synchronous, compare
 
 
 def digits():
@@ -38,3 +43,20 @@ def test_text_is_learnt_too():
     found = compare.curves(task, {"stale": Stale(1)}, [0], workers=2, updates=40, points=4)
     (curve,) = found["stale"]
     assert curve.losses[-1] < curve.losses[0] < 6.0
+
+
+@pytest.mark.parametrize("task", ["digits SGD", "digits AdamW", "text AdamW"])
+@pytest.mark.parametrize("column", ["loss", "loss_72s"])
+def test_the_table_of_rates_has_ten_seeds_and_no_best_rate_at_its_edge(task, column):
+    table, best = compare.tried(task, column), compare.best(task, column)
+    assert table.keys() == best.keys() == {"synchronous", "asynchronous", "stale", "partial"}
+    for name, some in table.items():
+        assert all(len(losses) == 10 and all(map(math.isfinite, losses)) for losses in some.values())
+        assert min(some) < best[name] < max(some)
+        assert fmean(some[best[name]]) == min(map(fmean, some.values()))
+
+
+def test_an_entry_of_the_table_is_found_again():
+    task = compare.digits(16, options={"lr": 0.8})
+    (curve,) = compare.curves(task, {"it": Synchronous()}, [100], slow=3.0, points=20)["it"]
+    assert curve.losses[-1] == pytest.approx(compare.tried("digits SGD")["synchronous"][0.8][0], abs=1e-3)

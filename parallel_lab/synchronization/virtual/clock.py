@@ -9,6 +9,7 @@ other. Events at the same moment happen in the order of the worker's index.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -59,13 +60,21 @@ class Schedule(Sequence[Update]):
 
 
 def schedule(
-    strategy: Strategy, step_s: StepSeconds, workers: int, updates: int, push_s: float = 0.0, pull_s: float = 0.0
+    strategy: Strategy,
+    step_s: StepSeconds,
+    workers: int,
+    updates: int,
+    push_s: float = 0.0,
+    pull_s: float = 0.0,
+    *,
+    count_dropped: bool = True,
 ) -> Schedule:
     """Lets `workers` workers compute `updates` gradients, all together, and says when each took effect.
 
     Under a server's rule a worker that becomes free takes the next gradient, so that fast workers compute more of them.
+    Without `count_dropped` all go on until `updates` gradients were *used*; what is under way then comes to nothing.
     Under `LocalSteps` each computes an equal number (the first ones one more where it does not divide), and a meeting
-    takes `push_s` and `pull_s`. `step_s` is a function (worker, its step), one number a worker, or one for all.
+    takes `push_s` and `pull_s`. `step_s` is a function (worker, its step), one number per worker, or one for all.
     """
     whole("workers", workers)
     whole("updates", updates)
@@ -75,7 +84,7 @@ def schedule(
     if not isinstance(strategy, Rule):
         raise TypeError(f"strategy={strategy!r}: expected a rule, such as Stale(bound=2), or LocalSteps(every=8)")
     strategy.check(workers, servers=1)
-    return Schedule(strategy, workers, tuple(_served(strategy, workers, updates, costs)), costs)
+    return Schedule(strategy, workers, tuple(_served(strategy, workers, updates, costs, count_dropped)), costs)
 
 
 def slow_worker(workers: int, factor: float = 3.0, step_s: float = 1.0) -> list[float]:
@@ -108,9 +117,10 @@ def _local(every: int, workers: int, updates: int, costs: Costs) -> list[Update]
     return found
 
 
-def _served(rule: Rule, workers: int, updates: int, costs: Costs) -> list[Update]:
+def _served(rule: Rule, workers: int, updates: int, costs: Costs, count_dropped: bool) -> list[Update]:
     """The pushes as they arrive, under the rule that a real server asks; who has no gradient left to compute leaves."""
-    now_s, left, waiting = 0.0, updates, list(range(workers))  # the workers that want to read, in the order of asking
+    left = updates if count_dropped else math.inf
+    now_s, waiting = 0.0, list(range(workers))  # the workers that want to read, in the order of asking
     arrivals: list[tuple[float, int, Update]] = []
     ledger = Ledger(rule, workers, lambda: now_s)
     while True:
@@ -129,6 +139,8 @@ def _served(rule: Rule, workers: int, updates: int, costs: Costs) -> list[Update
             return ledger.updates
         now_s, worker, push = heapq.heappop(arrivals)
         ledger.take(push)
+        if not count_dropped and sum(not update.dropped for update in ledger.updates) >= updates:
+            return ledger.updates
         waiting.append(worker)
 
 

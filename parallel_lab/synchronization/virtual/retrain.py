@@ -27,14 +27,14 @@ from parallel_lab.synchronization.replicas import trained
 from parallel_lab.synchronization.train import Source, own, weights
 from parallel_lab.synchronization.virtual.clock import Schedule
 
-Versions = Iterator[tuple[Update, Tensor]]  # of the shared weights: the last gradient in each, and the weights (P,)
+Versions = Iterator[tuple[Update, Tensor]]  # of the shared weights: the last gradient in each, and the weights (N,)
 
 
 @dataclass(frozen=True)
 class Curve:
     """Quality over samples and over time."""
 
-    samples: list[int]  # computed so far at each point, dropped ones included: they cost as much
+    samples: list[int]  # used so far at each point; those of dropped gradients taught nothing
     seconds: list[float]  # of virtual time at each point
     losses: list[float]  # on the held-out batch, or else the mean of the gradients' since the point before
     weights: Mapping[str, Tensor]  # at the end, by name as in `state_dict()`
@@ -51,15 +51,15 @@ class Gradients:
         self.samples = 0  # used so far
         self.losses: list[float] = []  # since the last point of the curve
 
-    def of(self, worker: int, at: Tensor) -> tuple[Tensor, float]:
-        """The gradient of the worker's next batch at the weights `at`, both (P,), and how much it counts in a mean."""
+    def of(self, worker: int, at: Tensor, *, dropped: bool = False) -> tuple[Tensor, float]:
+        """The gradient of the worker's next batch at the weights `at`, both (N,), and how much it counts in a mean."""
         batch = next(self.streams[worker], None)
         if batch is None:
             raise ValueError(f"worker {worker} has no batch left: give each worker as many as there are updates")
         vector_to_parameters(at, self.parameters)  # views of `at`, not copies
         self.model.zero_grad()
         value, weight = mean_loss(self.model, batch, self.loss)
-        self.samples += len(batch[0])
+        self.samples += 0 if dropped else len(batch[0])
         if weight:
             value.backward()
             self.losses.append(value.item())
@@ -129,7 +129,7 @@ def _served(schedule: Sequence[Update], gradients: Gradients, make: Make) -> Ver
     # What is dropped came after its `version`, which it found, and so is computed on the way to the next one.
     last_read = {update.read_version: update.version + update.dropped for update in schedule}
     for version, computed in groupby(schedule, key=lambda update: update.version + update.dropped):
-        found = [(update, gradients.of(update.worker, kept[update.read_version])) for update in computed]
+        found = [(u, gradients.of(u.worker, kept[u.read_version], dropped=u.dropped)) for u in computed]
         used = {update.worker: gradient for update, gradient in found if not update.dropped}
         if used:
             parameter.grad = mean_in_place([used[worker] for worker in sorted(used)])
