@@ -11,7 +11,7 @@ _NAMES = (
     *("training_framework", "bucketed_ddp"),
     *("asynchronous_sgd", "local_sgd"),
     *("parameter_server",),
-    *("sharded_optimizer", "gathered_layer"),
+    *("sharded_optimizer", "accumulated_step", "gathered_layer", "prefetched_step", "hybrid_sharding"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
