@@ -154,13 +154,13 @@ def in_nodes(outcome: Outcome) -> list:
     for node in range(n // per_node):
         weights, seen = make_weights(case["width"]), []
         members = outcome.inputs[node * per_node : (node + 1) * per_node] if case.get("alone") else outcome.inputs
-        for batch in range(case["counts"][0]):
+        for batch in range(case["steps"]):
             seen.append(weights)
             total = torch.stack([gradient_at(xs[batch], ys[batch], weights) for xs, ys in members]).sum(0)
             weights = weights - case["lr"] * total / case.get("divisor", len(members))
         right += [
             {
-                "its batches": list(range(case["counts"][0])),
+                "its batches": list(range(case["steps"])),
                 "the weights at its gradient": seen,
                 "the shard that it returned": shard,
             }

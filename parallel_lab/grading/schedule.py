@@ -3,6 +3,7 @@
 An all-gather is known by its size: no two layers of a graded chain are of one size.
 """
 
+from collections import Counter
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -90,14 +91,38 @@ def _beside(order: list[Event], letter: str, where: str) -> None:
             raise Wrong(f"{where}: {one.name} was over before {other.name} began: it hides behind nothing", LATE)
 
 
+@each_rank
+def runs_microbatches(outcome: Outcome, rank: int, where: str) -> None:
+    """In each step the model is called once per microbatch."""
+    expected = outcome.case["microbatches"]
+    for spans in stretches_of(outcome, rank, STEP):
+        if (called := sum(s.kind == "rows" for s in spans)) != expected:
+            seen = f"{where} called the model {called} times in a step; expected {expected}, once per microbatch"
+            raise Wrong(
+                seen, "A microbatch bounds the activations held at once; it goes forward and backward by itself."
+            )
+
+
+@each_rank
+def computes_once(outcome: Outcome, rank: int, where: str) -> None:
+    """In each step each layer computes forward once."""
+    for spans in stretches_of(outcome, rank, STEP):
+        for part, times in Counter(s.part for s in spans if s.kind == FORWARD).items():
+            if times > 1:
+                seen = f"{where}: layer {part} computed forward {times} times in a step"
+                raise Wrong(
+                    f"{seen}; expected once", "What would backward need, if it did not compute the layer again?"
+                )
+
+
 @grader
 def crosses(outcome: Outcome, what: str, most_bytes: float, advice: str) -> None:
-    """In each of `counts` steps, no node sends more than `most_bytes` to other nodes.
+    """In each of `steps` steps, no node sends more than `most_bytes` to other nodes.
 
     A collective goes round the ring of its group's members in their order, as `network.ring_cost` has it: what a rank
     sends leaves its node if its successor lies on another.
     """
-    steps, per_node = outcome.case["counts"][0], outcome.case["per_node"]
+    steps, per_node = outcome.case["steps"], outcome.case["per_node"]
     left = [0.0] * (outcome.ranks // per_node)
     for s in outcome.trace.spans:
         members = outcome.results[s.rank]["groups"].get(s.group, list(range(outcome.ranks)))

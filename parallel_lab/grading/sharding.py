@@ -3,7 +3,9 @@
 As in `drivers`, a driver gives learner code what it works on, and observes. Ranks import this module.
 """
 
+import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from parallel_lab.grading.drivers import LR, Held, copies, from_rank_0, mark, model_of, watched
 from parallel_lab.grading.rank_side import REDUCING, Case, change_first_arrival
-from parallel_lab.grading.workers import Gradient, make_weights
+from parallel_lab.grading.workers import Gradient, make_weights, regression
 from parallel_lab.runtime.rank.backend import LabGroup
 
 FORWARD, BACKWARD = "layer_forward", "layer_backward"  # what marks a layer's computing
@@ -89,7 +91,9 @@ class Layer:
 
 def chain(case: Case, note: Callable[[str, int], None] = lambda kind, part: None) -> list[Layer]:
     """The layers of a chain of `widths`."""
-    return [Layer(part, *sizes, note) for part, sizes in enumerate(zip(case["widths"], case["widths"][1:], strict=False))]
+    return [
+        Layer(part, *sizes, note) for part, sizes in enumerate(zip(case["widths"], case["widths"][1:], strict=False))
+    ]
 
 
 def shards_of(layers: list[Layer], weights: list[Tensor], ranks: int, rank: int) -> list[Tensor]:
@@ -103,7 +107,7 @@ def shards_of(layers: list[Layer], weights: list[Tensor], ranks: int, rank: int)
 
 def prefetch(fn: Callable, case: Case, xs, ys, weights) -> dict:
     """`fn(layers, shards, x, gradient_of_loss)` for each batch; the loss is half the sum of the squared errors."""
-    held, samples, outputs = Held(seen := {}), [], []
+    held, samples = Held(seen := {}), []
     limits = {moment: limit_bytes for moment, limit_bytes, *_ in case["limits"]}
 
     def note(kind: str, part: int = -1) -> None:
@@ -116,17 +120,24 @@ def prefetch(fn: Callable, case: Case, xs, ys, weights) -> dict:
     given_bytes = held.look()
     change_first_arrival(case)
     for step, (x, y) in enumerate(zip(xs, ys, strict=True)):
-
-        def gradient_of_loss(output: Tensor, y: Tensor = y) -> Tensor:
-            outputs.append(output.detach().clone())
-            return output - y
-
+        seen[f"step {step}: output"] = []
         mark("step")
-        parts = fn(layers, shards, x, gradient_of_loss)
+        parts = fn(layers, shards, x, functools.partial(_gradient_of_loss, seen, f"step {step}: output", y))
         mark("step_over")
-        seen[f"step {step}: output"], outputs = outputs, []
         seen[f"step {step}: its part of the gradient of layer"] = parts
     return seen | {"held": samples}
+
+
+def _gradient_of_loss(seen: dict, name: str, y: Tensor, output: Tensor) -> Tensor:
+    seen[name] = copies([output])
+    return output - y
+
+
+def batches_of_steps(case: Case, rank: int, generator: torch.Generator) -> tuple:
+    """This rank's own batches of a linear regression, one per step."""
+    return regression(
+        replace(case, settings=(*case.settings, ("counts", (case["steps"],) * case.ranks))), rank, generator
+    )
 
 
 def train_in_nodes(fn: Callable, case: Case, inputs: Tensor, targets: Tensor) -> dict:
@@ -143,7 +154,7 @@ def train_in_nodes(fn: Callable, case: Case, inputs: Tensor, targets: Tensor) ->
     LabGroup._collective = watched_way
     change_first_arrival(case, REDUCING)
     shard = make_weights(case["width"]).chunk(case["per_node"])[dist.get_rank() % case["per_node"]].clone()
-    result = fn(shard, gradient, case["counts"][0], case["lr"], case["per_node"])
+    result = fn(shard, gradient, case["steps"], case["lr"], case["per_node"])
     return {
         "its batches": gradient.batches,
         "the weights at its gradient": gradient.weights,

@@ -1,6 +1,6 @@
 """Chapter 06: gradient accumulation with sharded gradients (Rajbhandari et al. 2020, "ZeRO", sections 5.2 and 7.2)."""
 
-from parallel_lab.grading import drivers, expect, oracles, sharding
+from parallel_lab.grading import drivers, expect, oracles, schedule, sharding
 from parallel_lab.grading.exercise import Exercise, cases, on
 
 LAYERS, LAYER_BYTES = 6, (32 * 32 + 32) * 8
@@ -16,10 +16,11 @@ EACH = "One reduce-scatter of the gradients per microbatch, and one all-gather o
 
 def limits(between: int, backward: float, who: str, advice: str) -> tuple:
     """What a rank may hold beside parameters and batches, with some room for activations and losses."""
+    within = "its part and two layers' gradients are"
     return (
         ("between", between + 4000, "between two microbatches", who, advice),
-        ("layer_backward", backward + 4000, "in the backward of layer {}", "its part and two layers' gradients are", EARLY),
-    )  # fmt: skip
+        ("layer_backward", backward + 4000, "in the backward of layer {}", within, EARLY),
+    )
 
 
 WIDE = {"widths": (32,) * (LAYERS + 1), "batches": 2 * MICROBATCHES, "microbatches": MICROBATCHES}
@@ -42,28 +43,28 @@ EXERCISE = Exercise(
     drive=sharding.accumulate,
     expected=oracles.accumulated,
     settings={"widths": (5, 7, 3), "rows": (3,), "batches": 4, "microbatches": 2, "limits": (), "reduce_each": False},
-    always=(expect.equals({"parameter": MEAN, "gradient is left": "The next step begins without gradients."}),),
+    always=(
+        schedule.runs_microbatches(),
+        expect.equals({"parameter": MEAN, "gradient is left": "The next step begins without gradients."}),
+    ),
     tests={
         # Step 1
-        "Reduced once, two steps end where one process ends, at 1 to 4 ranks": (
-            on((1, 2, 3)) + on(4, **ONE)
-        ),
+        "Reduced once, two steps end where one process ends, at 1 to 4 ranks": (on((1, 2, 3)) + on(4, **ONE)),
         "A step sends 2 (n-1)/n of the parameters, however many microbatches it has": on(
-            4, scatters, travels(2, "one reduce-scatter and one all-gather send", ONCE), expect.holds("between"),
-            **ONE,
+            4, scatters, travels(2, "one reduce-scatter and one all-gather send", ONCE), expect.holds("between"), **ONE
         ),
         # Step 2
         "Reduced each time, two steps end there too": (
             on(cases("ranks reduce_each", (2, True), (3, True))) + on(4, **ALL)
         ),
         "Between two microbatches a rank holds 1/n of the gradients; m + 1 times (n-1)/n are sent": on(
-            4, expect.holds("between"), scatters,
-            travels(MICROBATCHES + 1, "four times (n-1)/n are", EACH, MICROBATCHES + 1),
+            4,
+            expect.holds("between"),
+            scatters,
+            travels(MICROBATCHES + 1, "three reduce-scatters and one all-gather send", EACH, MICROBATCHES + 1),
             **ALL,
         ),
         # Step 3
-        "Within backward a whole gradient is gone as soon as it is complete": on(
-            4, expect.holds(), **ALL
-        ),
+        "Within backward a whole gradient is gone as soon as it is complete": on(4, expect.holds(), **ALL),
     },
-)  # fmt: skip
+)

@@ -1,26 +1,34 @@
 """Chapter 06: gathers that run beside computing (Zhao et al. 2023, "PyTorch FSDP", section 3.3)."""
 
+from itertools import pairwise
+
 from parallel_lab.grading import drivers, expect, oracles, schedule, sharding
 from parallel_lab.grading.exercise import Exercise, changed_on, on
 from parallel_lab.network import Link
 
 WIDTHS = (24, 25, 26, 27, 28, 29, 30)  # six layers, no two of one size
-SIZES = [out * (width + 1) for width, out in zip(WIDTHS, WIDTHS[1:], strict=False)]
+SIZES = [out * (width + 1) for width, out in pairwise(WIDTHS)]
 SHARDS_BYTES, KEPT_BYTES = 8 * sum(SIZES) // 2, 8 * 4 * sum(WIDTHS) + 2000  # at 2 ranks; 4 rows
-TWO_BYTES = 8 * sum(SIZES[-2:])
+TWO_BYTES, LARGEST_BYTES = 8 * sum(SIZES[-2:]), 8 * SIZES[-1]
 OUTPUT = "Layer by layer: gather, compute with what came, and keep the layer's input for backward."
 PART = "The mean over ranks of the layer's gradient, and of it this rank's part; padding stays zero."
 AHEAD = "Just before a layer computes, the gather of the next one is issued: then it travels meanwhile."
 BACK = "Backward needs layers last first. The last one is still there: its gather would bring nothing new."
 BEHIND = "A layer's gradient can travel while the layer before it computes."
-FREED = "Layer i is done with: who still refers to its gathered parameters?"
+FREED = "Layer i is done with: who still refers to what was gathered, or to its whole gradient?"
 LIMITS = (
-    ("layer_forward", TWO_BYTES + KEPT_BYTES, "in the forward of layer {}", "two gathered layers and inputs are", FREED),
+    (
+        "layer_forward",
+        TWO_BYTES + KEPT_BYTES,
+        "in the forward of layer {}",
+        "two gathered layers and inputs are",
+        FREED,
+    ),
     (
         "layer_backward",
-        2 * TWO_BYTES + SHARDS_BYTES + KEPT_BYTES,
+        TWO_BYTES + LARGEST_BYTES + SHARDS_BYTES + KEPT_BYTES,
         "in the backward of layer {}",
-        "two layers, their gradients, the parts that are done, and inputs are",
+        "two gathered layers, one gradient, parts and inputs are",
         FREED,
     ),
 )
