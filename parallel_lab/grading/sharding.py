@@ -17,6 +17,7 @@ from parallel_lab.grading.rank_side import REDUCING, Case, change_first_arrival
 from parallel_lab.grading.workers import Gradient, make_weights, regression
 from parallel_lab.runtime.rank.backend import LabGroup
 
+LOOKS = 50  # at what is held, before it counts
 FORWARD, BACKWARD = "layer_forward", "layer_backward"  # what marks a layer's computing
 
 
@@ -25,7 +26,7 @@ def accumulate(fn: Callable, case: Case, xs, ys, weights) -> dict:
 
     The result's `held` has [moment, layer, bytes] of each look at what is held beside parameters and batches.
     """
-    held, samples, begun = Held(seen := {}), [], []
+    held, samples, begun = Held(seen := {}, LOOKS), [], []
     limits = {moment: limit_bytes for moment, limit_bytes, *_ in case["limits"]}
 
     def note(kind: str, part: int = -1) -> None:
@@ -107,7 +108,7 @@ def shards_of(layers: list[Layer], weights: list[Tensor], ranks: int, rank: int)
 
 def prefetch(fn: Callable, case: Case, xs, ys, weights) -> dict:
     """`fn(layers, shards, x, gradient_of_loss)` for each batch; the loss is half the sum of the squared errors."""
-    held, samples = Held(seen := {}), []
+    held, samples = Held(seen := {}, LOOKS), []
     limits = {moment: limit_bytes for moment, limit_bytes, *_ in case["limits"]}
 
     def note(kind: str, part: int = -1) -> None:

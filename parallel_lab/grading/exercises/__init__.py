@@ -10,7 +10,7 @@ _NAMES = (
     *("tree_broadcast", "ring_all_reduce", "all_to_all", "ring_shift"),
     *("training_framework", "bucketed_ddp"),
     *("asynchronous_sgd", "local_sgd"),
-    *("parameter_server",),
+    *("one_server", "parameter_server"),
     *("sharded_optimizer", "accumulated_step", "gathered_layer", "prefetched_step", "hybrid_sharding"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
