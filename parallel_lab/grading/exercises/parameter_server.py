@@ -10,7 +10,7 @@ HELD = cases(f"{NAMES} held", (1, (0, 3, 5, 5), 0, ((1, 1),)), (2, (0, 0, 7, 3),
 MOMENTUM = "At each push: velocity = momentum * velocity + gradient, then w -= lr * velocity."
 AHEAD = "It waited although it need not. A worker at clock c may go on while the slowest is at c - bound."
 BACK = "When must a server keep a pull waiting? Compare the puller's clock with the slowest worker's."
-PUSH = "Each server needs its slice of the gradient, once a batch."
+PUSH = "Each server needs its slice of the gradient, once per batch."
 PULL = "Whose pull is it? Only that worker gets the slice."
 arguments = ("servers", "counts", "bound", "lr", "momentum")
 fresh, exchanges = replay.reads_fresh(), replay.exchanges(PUSH, PULL)
@@ -26,7 +26,7 @@ EXERCISE = Exercise(
         # Step 1
         "With one and two servers, every push is one step on each server's slice": on(CASES),
         "Each server takes and holds its slice of the weights, and no more": on(CASES, replay.takes_its_slice()),
-        "A worker pushes a slice to its owner and pulls it from there, once a batch": on(CASES, exchanges),
+        "A worker pushes a slice to its owner and pulls it from there, once per batch": on(CASES, exchanges),
         # Step 2
         "What a worker pulls is never further behind than the bound": on(CASES, fresh),
         # What is wrong without a slow worker is said first: it costs no time.
