@@ -14,7 +14,7 @@ from . import (
     trace,
     view,
 )
-from .course import ask, case, check, hint, predict, quiz, show
+from .course import ask, case, check, drill, hint, predict, quiz, show, symbols
 from .runtime import (
     Deadlock,
     Delay,
@@ -52,6 +52,7 @@ __all__ = [
     "course",
     "data_parallel",
     "draw",
+    "drill",
     "hint",
     "launch",
     "model",
@@ -67,6 +68,7 @@ __all__ = [
     "show",
     "simulate",
     "span",
+    "symbols",
     "synchronization",
     "trace",
     "view",

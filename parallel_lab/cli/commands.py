@@ -20,6 +20,7 @@ COMMANDS = {  # by the names of their modules, with their lines in --help
     "hint": "Show the next hint for an exercise.",
     "solution": "Show how an exercise is solved, once you have tried.",
     "quiz": "Ask the self-check of a chapter.",
+    "drill": "Ask a problem with fresh numbers, then derive its answer.",
     "ask": "Ask an interview question, then show the answer.",
     "progress": "Show what is solved and what comes next.",
     "list": "List the chapters with their exercises and questions.",

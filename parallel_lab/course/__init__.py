@@ -11,7 +11,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "chapters": ["progress_table"],
         "checks": ["case", "check", "hint"],
         "listing": ["show"],
+        "practice": ["drill"],
         "questions": ["ask"],
         "quizzes": ["predict", "quiz"],
+        "terms": ["glossary", "symbols"],
     },
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parallel_lab.course import page, progress, workspace
+from parallel_lab.course.drills import PROBLEMS
 from parallel_lab.course.questions import card, index
 from parallel_lab.course.tasks import Task, tasks
 
@@ -90,7 +91,7 @@ def progress_table() -> page.Page:
 
 
 def totals() -> str:
-    """How much of what there is, is done: `4 of 12 exercises, 9 of 20 gaps, 3 of 7 self-checks, 12 of 33 cards`."""
+    """How much of what there is, is done: `4 of 12 exercises, 9 of 20 gaps, 3 of 7 self-checks, ...`."""
     entries, done, there = progress.read(), Counter(), Counter()
     for name, task in tasks().items():
         kind = "gaps" if task.gap else "exercises"
@@ -99,10 +100,13 @@ def totals() -> str:
     for name in quizzes():
         there["self-checks"] += 1
         done["self-checks"] += progress.solved(entries["quizzes"].get(name, {}))
+    for name in PROBLEMS:
+        there["drills"] += 1
+        done["drills"] += progress.solved(entries["drills"].get(name, {}))
     for question in index().values():
         there["cards"] += bool(card(question).status)
         done["cards"] += entries["cards"].get(question.id, {}).get("known") == "knew"
-    kinds = ("exercises", "gaps", "self-checks", "cards")
+    kinds = ("exercises", "gaps", "self-checks", "drills", "cards")
     return ", ".join(f"{done[kind]} of {there[kind]} {kind}" for kind in kinds if there[kind])
 
 
@@ -117,6 +121,7 @@ def _begun() -> Iterator[tuple[str, ...]]:
     for number in TITLES:
         named = [("exercises", "gap" if t.gap else "exercise", n) for n, t in tasks().items() if t.chapter == number]
         named += [("quizzes", "self-check", name) for name in quizzes() if name.startswith(number)]
+        named += [("drills", "drill", name) for name, one in PROBLEMS.items() if one.chapter == number]
         named += [("cards", "card", name) for name, question in index().items() if question.chapter == number]
         for group, kind, name in named:
             if entry := entries[group].get(name):

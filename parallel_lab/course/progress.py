@@ -22,7 +22,7 @@ from filelock import FileLock
 from parallel_lab.course import workspace
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = ("exercises", "quizzes", "predictions", "cards")
+KINDS = ("exercises", "quizzes", "predictions", "cards", "drills")
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
 
@@ -74,6 +74,11 @@ def record_prediction(name: str, guess: Any) -> str:
 def record_card(name: str, known: str) -> str:
     """Keeps how well the question of card `name` was answered, `knew`, `partly` or `missed`."""
     return _update("cards", name, lambda entry: entry | {"known": known, "when": _today()})
+
+
+def record_drill(name: str) -> str:
+    """Counts one right answer to drill `name`."""
+    return _update("drills", name, lambda entry: _scored(entry, 1.0) | {"right": entry.get("right", 0) + 1})
 
 
 def _scored(entry: Entry, share: float) -> Entry:

@@ -24,9 +24,12 @@ FOLDER = files("parallel_lab.course").joinpath("questions")
 SECTIONS = {
     "30 seconds": ("30-second answer", ""),
     "30 秒": ("30 秒回答", "zh"),
-    "Two minutes": ("2-minute answer, with numbers", ""),
+    "Two minutes": ("2-minute answer", ""),
+    "两分钟": ("两分钟回答", "zh"),
     "Follow-ups": ("What an interviewer asks next", ""),
+    "追问": ("面试官接着会问", "zh"),
     "Common mistake": ("The common mistake", ""),
+    "常见错误": ("常见错误", "zh"),
     "Weak answer": ("A weak answer", ""),
     "Strong answer": ("A strong answer", ""),
 }

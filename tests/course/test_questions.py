@@ -12,7 +12,7 @@ CARDS = [file for file in sorted(FOLDER.iterdir(), key=str) if file.name.endswit
 
 
 def test_index_holds_every_question():
-    assert len(index()) == 90
+    assert len(index()) == 120
     assert {q.kind for q in index().values()} == {"ask", "code", "topic"}
     assert all(q.ask and q.zh and len(q.chapter) == 2 for q in index().values())
     assert sum(bool(q.test) for q in index().values()) == 20
