@@ -152,7 +152,7 @@ def train_in_nodes(fn: Callable, case: Case, inputs: Tensor, targets: Tensor) ->
         groups[group.label] = list(group.ranks)
         return own_way(group, *arguments)
 
-    LabGroup._collective = watched_way
+    LabGroup._collective = watched_way  # pyright: ignore[reportAttributeAccessIssue]
     change_first_arrival(case, REDUCING)
     shard = make_weights(case["width"]).chunk(case["per_node"])[dist.get_rank() % case["per_node"]].clone()
     result = fn(shard, gradient, case["steps"], case["lr"], case["per_node"])
