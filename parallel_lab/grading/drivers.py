@@ -236,9 +236,9 @@ def copies(values: Iterable[Tensor | None]) -> list[Tensor | None]:
 class Held:
     """Measures the bytes of all tensors made from now on, whoever holds them, but for the copies in `seen`."""
 
-    def __init__(self, seen: dict) -> None:
+    def __init__(self, seen: dict, looks: int = LOOKS) -> None:
         gc.freeze()  # what lives now is not counted
-        self.seen, self.looks = seen, LOOKS
+        self.seen, self.looks = seen, looks
 
     def look(self, most: float = math.inf) -> int:
         """Bytes held now.

@@ -243,7 +243,8 @@ def fills_buckets(outcome: Outcome, rank: int, where: str, most_bytes: int, most
             seen = f"{where} sent {size(largest)} at once; a bucket has {size(most_bytes)}"
             raise Wrong(seen, "A bucket that waits for all gradients cannot start before backward has ended.")
         if len(sent) > most_calls:
-            seen = f"{where} called {len(sent)} collectives a step; buckets of {size(most_bytes)} make {most_calls - 1}"
+            make = f"buckets of {size(most_bytes)} make {most_calls - 1}"
+            seen = f"{where} called {len(sent)} collectives per step; {make}"
             raise Wrong(seen, "Each call costs its latency again: fill a bucket before you send it.")
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from parallel_lab.grading.drivers import LR, copies, model_of, stepped
 from parallel_lab.grading.lab import Outcome
+from parallel_lab.grading.sharding import chain, shards_of
 from parallel_lab.grading.workers import gradient_at, make_weights
 from parallel_lab.model import reference
 
@@ -104,3 +105,65 @@ def local_steps(outcome: Outcome) -> list:
         }
         for count, last, asked_at in zip(counts, weights, seen, strict=True)
     ]
+
+
+def accumulated(outcome: Outcome) -> list:
+    """Of `accumulate`: a step is one of SGD with the mean gradient of all microbatches of all ranks."""
+    case, right = outcome.case, {}
+    model, only, count = model_of(case, outcome.inputs[0][2]), case.get("only"), case["microbatches"]
+    ranks = outcome.inputs if only is None else outcome.inputs[only : only + 1]
+    for step in range(case["batches"] // count):
+        of_step = range(step * count, (step + 1) * count)
+        model.zero_grad()
+        torch.stack([F.mse_loss(model(xs[k]), ys[k]) for xs, ys, _ in ranks for k in of_step]).mean().backward()
+        torch.optim.SGD(model.parameters(), LR).step()
+        right[f"after step {step}: parameter"] = copies(model.parameters())
+        right[f"after step {step}: whether a gradient is left"] = False
+    return [right] * outcome.ranks
+
+
+def chained(outcome: Outcome) -> list:
+    """Of `prefetch`: each rank's outputs, and its part of the mean gradient of each layer."""
+    layers, n, only = chain(outcome.case), outcome.ranks, outcome.case.get("only")
+    weights, right = outcome.inputs[0][2], [{} for _ in range(n)]
+    for step in range(outcome.case["batches"]):
+        total = [torch.zeros(layer.size, dtype=weights[0].dtype) for layer in layers]
+        for rank, (xs, ys, _) in enumerate(outcome.inputs):
+            outputs = [xs[step]]
+            flats = shards_of(layers, weights, 1, 0)
+            for layer, flat in zip(layers, flats, strict=True):
+                outputs.append(layer.forward(flat, outputs[-1]))
+            right[rank][f"step {step}: output"] = [outputs[-1]]
+            of_output = outputs[-1] - ys[step]
+            for layer in reversed(layers):
+                of_output, of_flat = layer.backward(flats[layer.part], outputs[layer.part], of_output)
+                total[layer.part] += of_flat * (1 / n if only is None else rank == only)
+        for rank in range(n):
+            parts = [F.pad(flat, (0, -len(flat) % n)).chunk(n)[rank] for flat in total]
+            right[rank][f"step {step}: its part of the gradient of layer"] = parts
+    return right
+
+
+def in_nodes(outcome: Outcome) -> list:
+    """Of `train_in_nodes`: SGD with the mean gradient of all ranks.
+
+    `alone` is the usual mistake to take the mean of a node only, `divisor` another number to divide by.
+    """
+    case, n, per_node = outcome.case, outcome.ranks, outcome.case["per_node"]
+    right = []
+    for node in range(n // per_node):
+        weights, seen = make_weights(case["width"]), []
+        members = outcome.inputs[node * per_node : (node + 1) * per_node] if case.get("alone") else outcome.inputs
+        for batch in range(case["steps"]):
+            seen.append(weights)
+            total = torch.stack([gradient_at(xs[batch], ys[batch], weights) for xs, ys in members]).sum(0)
+            weights = weights - case["lr"] * total / case.get("divisor", len(members))
+        right += [
+            {
+                "its batches": list(range(case["steps"])),
+                "the weights at its gradient": seen,
+                "the shard that it returned": shard,
+            }
+            for shard in weights.chunk(per_node)
+        ]
+    return right

@@ -24,7 +24,16 @@ REDUCING = ("all_reduce", "reduce_scatter", "reduce", "all_gather", "all_to_all"
 ARRIVING = ("recv", *REDUCING, "broadcast", "scatter")
 MOST_RANKS = 64  # of a launch
 PROCESSOR_S = 20  # of one rank in one case; right answers take 1 s and less
-SHOWN = ("shape", "root", "servers", "counts", "every", "bound")  # settings that messages name
+SHOWN = (
+    "shape",
+    "root",
+    "servers",
+    "counts",
+    "every",
+    "bound",
+    "per_node",
+    "reduce_each",
+)  # settings that messages name
 
 
 @dataclass(frozen=True)

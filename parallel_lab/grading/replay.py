@@ -184,7 +184,7 @@ def takes_its_slice(outcome: Outcome, rank: int, where: str) -> None:
     for part in own:
         largest, total = result["held"]
         one = ITEM_BYTES * len(part) + HEADER_BYTES
-        many = one * (outcome.ranks - outcome.case["servers"] + 4)  # weights, velocity, two in use, a buffer a worker
+        many = one * (outcome.ranks - outcome.case["servers"] + 4)  # weights, velocity, two in use, a buffer per worker
         if largest > one or total > many:
             seen = f"{where} held tensors of {size(total)}, one of {size(largest)}"
             advice = "Weights, momentum, and a buffer for what arrives, and no view of more. What else is kept?"

@@ -188,7 +188,7 @@ def one_by_one(model, bucket_bytes):
 
 
 STEPS = [  # (an answer that ends the step, what the next step's check says)
-    (one_by_one, "at 2 ranks: rank 0 called 16 collectives a step; buckets of 10.0 kB make 4"),
+    (one_by_one, "at 2 ranks: rank 0 called 16 collectives per step; buckets of 10.0 kB make 4"),
     (after_backward, "every all_reduce was issued after the last layer's backward: nothing overlaps"),
 ]
 

@@ -47,6 +47,8 @@ class Apply(torch.autograd.Function):
 
 
 class Unit(nn.Module):
+    """A unit that runs its layer's forward again in backward."""
+
     def __init__(self, layer, gather=SOLUTION["gather"], reduce=scatter, shard=None, keep=False):
         super().__init__()
         self.shard = nn.Parameter(shard_of(layer).clone() if shard is None else shard)
@@ -112,16 +114,12 @@ def slice_of_the_whole(layer):
     return Unit(layer, shard=shard_of(layer))
 
 
-def layer_not_emptied(layer):
-    return Unit(layer, keep=True)
-
-
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (left_to_autograd, 4, "after forward and before backward holds"),
     (kept_until_backward, 4, "after forward and before backward holds"),
     (slice_of_the_whole, 2, "at 4 ranks: rank 0 between two steps holds"),
-    (layer_not_emptied, 2, "at 4 ranks: rank 0 between two steps holds"),
     (by_all_reduce, 3, "rank 0 called all_reduce"),
+    (Unit, 5, "at 4 ranks: rank 0: layer 0 computed forward 2 times in a step; expected once"),
     (even_sizes_only, 1, "shape '.4, -1.' is invalid for input of size 25"),
 ]
 
@@ -132,6 +130,8 @@ def test_cheat_fails_with_its_message(cheat, place, said):
 
 
 class Emptied(nn.Module):
+    """As FSDP does: what was gathered is a parameter of the graph, whose storage is emptied and filled again."""
+
     def __init__(self, layer):
         super().__init__()
         self.shard = nn.Parameter(shard_of(layer).clone())
@@ -188,6 +188,7 @@ def gathered_and_all_kept(layer):
 STEPS = [  # (an answer that ends the step, what the next step's check says)
     (gathered_and_all_kept, "at 4 ranks: rank 0 between two steps holds"),
     (left_to_autograd, "after forward and before backward holds"),
+    (Unit, "layer 0 computed forward 2 times in a step"),
 ]
 
 

@@ -1,5 +1,7 @@
 """Every exercise: its solution scores full marks, its stub none, and `exercises/` is what the command writes."""
 
+import ast
+
 import nbformat
 import pytest
 import torch.distributed as dist
@@ -29,6 +31,15 @@ def test_untouched_stub_scores_nothing(name):
 def test_exercises_are_what_the_command_writes(notebook):
     written = (ROOT / "exercises" / f"{notebook}.ipynb").read_bytes().decode()
     assert written == generate.generate(ROOT, notebook)
+
+
+@pytest.mark.parametrize("notebook", sorted({EXERCISES[name].notebook for name in LONGER}))
+def test_nothing_follows_what_a_learner_is_to_write(notebook):
+    cells = nbformat.read(ROOT / "exercises" / f"{notebook}.ipynb", as_version=4).cells
+    trees = [ast.parse(cell.source) for cell in cells if cell.cell_type == "code"]
+    for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        raises = [place for place, one in enumerate(node.body) if isinstance(one, ast.Raise)]
+        assert raises in ([], [len(node.body) - 1]), node.name
 
 
 def test_untouched_attempt_of_the_first_chapter_scores_nothing():

@@ -45,7 +45,7 @@ def builds_the_model(config, batch, kept):
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (tied_counted_twice, 0, "rank 0, GPTConfig.*: parameters is .*\n.*counts a tied output layer by itself"),
     (forward_alone, 2, "flops is .*\n.*That is forward alone"),
-    (six_n_d, 2, "flops is .*\n.*That is 6 N a token"),
+    (six_n_d, 2, "flops is .*\n.*That is 6 N per token"),
     (half_the_square, 3, "causal_flops is .*\n.*Token t sees t \\+ 1 tokens"),
     (the_formulas, 0, "the_formulas uses parallel_lab.model.formulas"),
     (builds_the_model, 1, "memory"),

@@ -10,8 +10,8 @@ _NAMES = (
     *("tree_broadcast", "ring_all_reduce", "all_to_all", "ring_shift"),
     *("training_framework", "bucketed_ddp"),
     *("asynchronous_sgd", "local_sgd"),
-    *("parameter_server",),
-    *("sharded_optimizer", "gathered_layer"),
+    *("one_server", "parameter_server"),
+    *("sharded_optimizer", "accumulated_step", "gathered_layer", "prefetched_step", "hybrid_sharding"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

@@ -21,7 +21,7 @@ EXERCISE = Exercise(
         "Each rank sends n - 1 blocks, one to each other rank, and nothing that its receiver throws away": on(
             (2, 3, 4),
             expect.sends("an all-to-all sends", lambda n: (n - 1) * BLOCK_BYTES, advice=WANTED),
-            expect.messages("an all-to-all sends", lambda n: n - 1, "One message a peer will do."),
+            expect.messages("an all-to-all sends", lambda n: n - 1, "One message per peer will do."),
             expect.peers(lambda n: n - 1, "Send each block straight to its owner."),
         ),
     },

@@ -3,7 +3,7 @@
 Rajbhandari et al. 2020, "ZeRO", section 5.3; Zhao et al. 2023, "PyTorch FSDP", section 3.2.
 """
 
-from parallel_lab.grading import drivers, expect, oracles
+from parallel_lab.grading import drivers, expect, oracles, schedule
 from parallel_lab.grading.exercise import Exercise, changed_on, on
 
 LAYERS, LAYER_BYTES = 5, (64 * 64 + 64) * 8
@@ -49,5 +49,7 @@ EXERCISE = Exercise(
         ),
         # Step 3
         "Within a step a rank holds a whole layer only while that layer computes": on(4, expect.holds(), **WIDE),
+        # Step 4
+        "The forward of each layer runs once per step": on(4, schedule.computes_once(), **WIDE),
     },
 )

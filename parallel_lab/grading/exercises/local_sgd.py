@@ -34,6 +34,6 @@ EXERCISE = Exercise(
         "Within a round nothing is sent and nobody waits; between two rounds all meet": on(
             EVEN + UNEVEN, expect.is_silent_within_rounds()
         ),
-        "A rank sends the weights once a round: 1/H of the bytes of synchronous SGD": on(EVEN + UNEVEN, rings),
+        "A rank sends the weights once per round: 1/H of the bytes of synchronous SGD": on(EVEN + UNEVEN, rings),
     },
 )

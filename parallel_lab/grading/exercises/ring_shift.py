@@ -20,7 +20,7 @@ EXERCISE = Exercise(
             (2, 3, 4),
             expect.forbids(advice=ORDER),
             expect.sends("a shift sends", lambda n: LENGTH * 8, advice="Each rank has one neighbor to serve."),
-            expect.messages("a shift sends", lambda n: 1, "One message a rank is enough."),
+            expect.messages("a shift sends", lambda n: 1, "One message per rank is enough."),
         )
         + changed_on(3),
     },

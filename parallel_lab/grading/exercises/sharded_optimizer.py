@@ -41,6 +41,6 @@ EXERCISE = Exercise(
             on(4, shapes=((2,), (1,))) + on(2)
         ),
         # Step 3
-        "Each rank sends (n-1)/n of the parameters a step, and they carry the data": on(BIG, gathers) + changed_on(2),
+        "Each rank sends (n-1)/n of the parameters per step, and they carry the data": on(BIG, gathers) + changed_on(2),
     },
 )

@@ -6,7 +6,7 @@ from parallel_lab.grading.exercise import Exercise, on
 TIED = "That counts a tied output layer by itself: it is the token embedding's weight."
 MATRICES = "That counts the matrices alone. What else has a parameter: tables, norms, biases?"
 FORWARD = "That is forward alone. How many products does backward need for each of forward?"
-NAPKIN = "That is 6 N a token, with all parameters for N: a lookup multiplies nothing, and attention is missing."
+NAPKIN = "That is 6 N per token, with all parameters for N: a lookup multiplies nothing, and attention is missing."
 HALF = "Token t sees t + 1 tokens, itself too: that is a little more than half of the square."
 
 # A usual mistake and what it comes to.

@@ -6,7 +6,7 @@ from parallel_lab.grading import expect
 from parallel_lab.grading.exercise import Exercise, changed_on, on
 from parallel_lab.grading.gaps.forms import function_gap, is_not
 
-STAGES = ((16, 0), (4, 12), (2, 14), (0, 16))  # bytes a parameter that are whole, and those cut by n
+STAGES = ((16, 0), (4, 12), (2, 14), (0, 16))  # bytes per parameter that are whole, and those cut by n
 LENGTH = 1200  # divides by 2, 3 and 4
 DIVIDE = "A reduce-scatter sums. What does the update divide by?"
 TWO = "A rank needs the mean of its own part only, and that is what a reduce-scatter leaves: half an all-reduce."
@@ -62,7 +62,7 @@ GAPS = (
         },
         mistakes={
             "That cuts all 16 bytes. Which of them are whole on each rank in this stage?": _without_limit,
-            "Stage 2 cuts the gradients as well, and keeps 2 bytes a parameter whole.": (
+            "Stage 2 cuts the gradients as well, and keeps 2 bytes per parameter whole.": (
                 lambda parameters, stage, memory_bytes: ranks_needed(
                     parameters, 1 if stage == 2 else stage, memory_bytes
                 )

@@ -4,7 +4,7 @@ from parallel_lab.grading.gaps.forms import function_gap
 
 
 def partial_seconds(times, k):
-    """How long steps take in which the first `k` gradients make the update; `times` has a list a step."""
+    """How long steps take in which the first `k` gradients make the update; `times` has one list per step."""
     return sum(sorted(step)[k - 1] for step in times)
 
 
