@@ -2,8 +2,9 @@
 
 Each rank has a block for every other. Exchanged directly (`full_mesh`), a block is sent once. Round a ring it is sent
 again by every rank on its way. One way round, the block for the rank d places to the right is sent d times; both ways
-round, it takes the shorter way. So the ring, which costs an all-reduce no more bytes than anything else, costs an
-all-to-all n/2 times as many one way, and n/4 times as many both ways. Only what can be added up on the way is cheap.
+round, it takes the shorter way. In an all-reduce a ring sends the fewest bytes possible; in an all-to-all it sends n/2
+times those of a direct exchange one way, and about n/4 times both ways. Nothing is added up on the way, so nothing
+gets less.
 
 With S the bytes that a rank puts in, in blocks of S/n:
 
