@@ -43,6 +43,3 @@ def problem(name: str, *, chapter: str) -> Callable[[Callable[[Random], Drawn]],
         return draw
 
     return register
-
-
-drill = problem

@@ -3,7 +3,7 @@
 from math import ceil
 from random import Random
 
-from parallel_lab.course.drills.engine import Drawn, drill
+from parallel_lab.course.drills.engine import Drawn, problem
 from parallel_lab.network import Link
 from parallel_lab.parameter_server import formulas
 from parallel_lab.synchronization import Stale
@@ -11,7 +11,7 @@ from parallel_lab.synchronization import Stale
 CARDS = {100: 12.5, 200: 25.0, 400: 50.0}  # Gbit/s, and GB/s each way
 
 
-@drill("server-step", chapter="05")
+@problem("server-step", chapter="05")
 def server_step(dice: Random) -> Drawn:
     """The time of a synchronous pull and push through k servers."""
     gbit, servers, groups = dice.choice(list(CARDS)), dice.choice((1, 2, 4, 8)), dice.choice((2, 3, 4, 8))
@@ -33,7 +33,7 @@ def server_step(dice: Random) -> Drawn:
     )
 
 
-@drill("overlapped-servers", chapter="05")
+@problem("overlapped-servers", chapter="05")
 def overlapped_servers(dice: Random) -> Drawn:
     """The bound of servers with overlapped push and pull, as a share of the ring's time."""
     workers = dice.choice((4, 8, 16, 32, 64))
@@ -59,7 +59,7 @@ def overlapped_servers(dice: Random) -> Drawn:
     )
 
 
-@drill("stale-bound", chapter="05")
+@problem("stale-bound", chapter="05")
 def stale_bound(dice: Random) -> Drawn:
     """The most updates that a gradient can miss under SSP."""
     workers, bound = dice.randint(3, 16), dice.randint(1, 6)
@@ -79,7 +79,7 @@ def stale_bound(dice: Random) -> Drawn:
     )
 
 
-@drill("shard-state", chapter="05")
+@problem("shard-state", chapter="05")
 def shard_state(dice: Random) -> Drawn:
     """What a server holds of a model trained with AdamW."""
     billions, servers = dice.choice((1, 7, 13, 70)), dice.choice((4, 8, 16, 32))

@@ -3,12 +3,12 @@
 from math import ceil
 from random import Random
 
-from parallel_lab.course.drills.engine import Drawn, drill
+from parallel_lab.course.drills.engine import Drawn, problem
 
 KEPT = {1: "2 + 2 + 12/n", 2: "2 + (2 + 12)/n", 3: "(2 + 2 + 12)/n"}
 
 
-@drill("zero-memory", chapter="06")
+@problem("zero-memory", chapter="06")
 def zero_memory(dice: Random) -> Drawn:
     """The model states of one rank under a ZeRO stage."""
     billions, stage, n = dice.choice((3, 7, 13, 20, 30)), dice.choice((1, 2, 3)), dice.choice((8, 16, 32, 64))
@@ -28,7 +28,7 @@ def zero_memory(dice: Random) -> Drawn:
     )
 
 
-@drill("zero-ranks", chapter="06")
+@problem("zero-ranks", chapter="06")
 def zero_ranks(dice: Random) -> Drawn:
     """The fewest ranks on which the model states fit."""
     billions, card_gb = dice.choice((30, 70, 110, 180, 405)), dice.choice((40, 80, 141))
@@ -49,7 +49,7 @@ def zero_ranks(dice: Random) -> Drawn:
     )
 
 
-@drill("zero-bytes", chapter="06")
+@problem("zero-bytes", chapter="06")
 def zero_bytes(dice: Random) -> Drawn:
     """The bytes that a rank of stage 3 sends per step, with gradient accumulation."""
     billions, n, m = dice.choice((1, 3, 7, 13)), dice.choice((8, 16, 64)), dice.choice((1, 2, 4, 8))
@@ -69,7 +69,7 @@ def zero_bytes(dice: Random) -> Drawn:
     )
 
 
-@drill("fsdp-tokens", chapter="06")
+@problem("fsdp-tokens", chapter="06")
 def fsdp_tokens(dice: Random) -> Drawn:
     """The tokens per GPU and step from which stage 3 can hide its communication."""
     teraflops, cards, gigabits = dice.choice((250, 400, 450)), dice.choice((1, 2, 4, 8)), dice.choice((100, 200, 400))

@@ -2,11 +2,11 @@
 
 from random import Random
 
-from parallel_lab.course.drills.engine import Drawn, drill
+from parallel_lab.course.drills.engine import Drawn, problem
 from parallel_lab.network import Link, ring_cost
 
 
-@drill("step-bytes", chapter="00")
+@problem("step-bytes", chapter="00")
 def step_bytes(dice: Random) -> Drawn:
     """What each rank sends in a step of data-parallel training."""
     ranks, millions, item = dice.choice((2, 4, 8, 16)), dice.choice((10, 25, 110, 350)), dice.choice((2, 4))
@@ -26,7 +26,7 @@ def step_bytes(dice: Random) -> Drawn:
     )
 
 
-@drill("latency-or-bytes", chapter="00")
+@problem("latency-or-bytes", chapter="00")
 def latency_or_bytes(dice: Random) -> Drawn:
     """How long a step's all-reduces take, one for each tensor."""
     ranks, tensors, micros = dice.choice((4, 8, 16)), dice.choice((40, 100, 150, 300)), dice.choice((10, 20, 50))
@@ -50,7 +50,7 @@ def latency_or_bytes(dice: Random) -> Drawn:
     )
 
 
-@drill("slow-rank", chapter="00")
+@problem("slow-rank", chapter="00")
 def slow_rank(dice: Random) -> Drawn:
     """The speed that one slow rank leaves to a synchronous job."""
     ranks, slower, ms = dice.choice((8, 64, 512, 2048)), dice.choice((10, 20, 25, 30, 50)), dice.choice((200, 400, 800))
