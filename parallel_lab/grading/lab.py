@@ -22,9 +22,12 @@ from parallel_lab.trace import Trace
 STILL_S = 8.0
 LONGEST_S = 900.0  # nothing comes near; a limit for what neither computes, nor waits, nor ends
 MEMORY_BYTES = 2 * 2**30
-_OURS = re.compile(r"^ +(?:rank_side|drivers|workers)\.py, line \d+, in .*\n.*\n", re.MULTILINE)
+_OURS = re.compile(r"^ +(?:rank_side|drivers|sharding|workers)\.py, line \d+, in .*\n.*\n", re.MULTILINE)
 RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run the case below by yourself."}
 NEVER_JOINED = "Every rank of the group must call a collective: does this call stand behind an `if`, or in a loop?"
+GROUPS = (
+    "new_group is a collective call as well: every rank makes every group, in the same order, also those of others."
+)
 NEVER_WAITED = "isend and irecv return at once: keep what they return, and wait() for it."
 NEVER_SENT = "For each receive one rank must send: count the messages of each rank, round by round."
 
@@ -103,6 +106,8 @@ class Lab:
 
 def _why_stuck(report: str) -> str:
     """The advice for what the ranks wait for; none where the report names the cause itself."""
+    if "new_group(" in report:
+        return GROUPS
     verdict = report.rpartition("What is wrong: ")[2]
     if " returned" not in verdict:
         return ""

@@ -81,7 +81,7 @@ def scatters_behind(outcome: Outcome, rank: int, where: str, advice: str) -> Non
 def _in_order(order: list[Event], expected: list[str], what: str, advice: str) -> None:
     seen = [event.name for event in order]
     if seen != expected:
-        raise Wrong(f"{what} is {' '.join(seen)}; expected {' '.join(expected)}", advice)
+        raise Wrong(f"{what} is {' '.join(seen) or 'empty'}; expected {' '.join(expected)}", advice)
 
 
 def _beside(order: list[Event], letter: str, where: str) -> None:

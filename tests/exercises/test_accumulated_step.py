@@ -79,12 +79,6 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (as_one_batch, 0, "rank 0 called the model 1 times in a step; expected 2, once per microbatch"),
     (by_all_reduce, 1, "rank 0 called all_reduce"),
     (always_reduced, 1, "rank 0 sent 101 kB in step 0, one reduce-scatter and one all-gather send 50.7 kB"),
-    (reduced_once, 3, "between two microbatches holds 50.*, 1/n of the gradients is 29.3 kB"),
-    (
-        reduced_after_backward,
-        4,
-        "in the backward of layer [12] holds 5.*, its part and two layers' gradients are 46.2 kB",
-    ),
 ]
 
 
@@ -115,7 +109,7 @@ def test_another_right_answer_passes():
 
 
 STEPS = [  # (an answer that ends the step, what the next step's check says)
-    (reduced_once, "between two microbatches holds"),
+    (reduced_once, "between two microbatches holds 50.*, 1/n of the gradients is 29.3 kB"),
     (
         reduced_after_backward,
         "in the backward of layer [12] holds 5.*, its part and two layers' gradients are 46.2 kB",

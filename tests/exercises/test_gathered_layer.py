@@ -115,11 +115,9 @@ def slice_of_the_whole(layer):
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
-    (left_to_autograd, 4, "after forward and before backward holds"),
     (kept_until_backward, 4, "after forward and before backward holds"),
     (slice_of_the_whole, 2, "at 4 ranks: rank 0 between two steps holds"),
     (by_all_reduce, 3, "rank 0 called all_reduce"),
-    (Unit, 5, "at 4 ranks: rank 0: layer 0 computed forward 2 times in a step; expected once"),
     (even_sizes_only, 1, "shape '.4, -1.' is invalid for input of size 25"),
 ]
 
@@ -188,7 +186,7 @@ def gathered_and_all_kept(layer):
 STEPS = [  # (an answer that ends the step, what the next step's check says)
     (gathered_and_all_kept, "at 4 ranks: rank 0 between two steps holds"),
     (left_to_autograd, "after forward and before backward holds"),
-    (Unit, "layer 0 computed forward 2 times in a step"),
+    (Unit, "at 4 ranks: rank 0: layer 0 computed forward 2 times in a step; expected once"),
 ]
 
 
