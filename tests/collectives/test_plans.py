@@ -211,7 +211,8 @@ def test_near_first_sends_to_other_nodes_what_a_hierarchy_sends(nodes, per_node)
 
     n = nodes * per_node
     near, far = (halving_doubling.all_reduce_plan(n, near_first) for near_first in (True, False))
-    across = {leaving(hierarchical.all_reduce_plan(nodes, per_node), rank) for rank in range(n)}
+    rings = hierarchical.all_reduce_plan(nodes, per_node)
+    across = {leaving(rings, rank) for rank in range(n)}
     assert {leaving(near, rank) for rank in range(n)} == across
     assert {leaving(far, rank) for rank in range(n)} == {per_node * each for each in across}
     if n == 4:
