@@ -123,3 +123,17 @@ def test_kinds_of_memory_are_seen_and_drawn_over_time():
     last = [s.bytes for s in run.trace.memory if s.rank == 1 and s.kind in ("unsharded", "buckets")][-2:]
     assert last == [0, 0] and run.trace.peak_bytes(0) > formulas.held_bytes("zero3", PSI, 2)
     assert "unsharded" in draw_memory(run).text and "buckets" in draw_memory(run).text
+
+
+def test_a_large_unit_is_whole_once_and_shards_are_seen_from_the_first_forward_pass_on():
+    def fn():
+        net = Zero3(nn.Sequential(nn.Embedding(600, 16), nn.Linear(16, 16), nn.Linear(16, 16)))
+        net(torch.arange(4)).sum().backward()
+        return [(s.kind, s.bytes) for s in recorder().samples]
+
+    large, small = 4 * 600 * 16, 4 * 16 * 17
+    for samples in launch(fn, ranks=2).results:
+        assert max(size for kind, size in samples if kind == "unsharded") == large + small
+        assert max(size for kind, size in samples if kind == "buckets") <= large + small
+        assert {size for kind, size in samples if kind == "parameters"} == {(large + 2 * small) // 2}
+        assert max(size for kind, size in samples if kind == "gradients") <= (large + 2 * small) // 2
