@@ -15,10 +15,11 @@ def train_step(model, optimizer, x, y, total):
     loss = nn.functional.cross_entropy(model(x), y, reduction="sum") / total  # every row counts 1/total, on any rank
     loss.backward()
     parameters = list(model.parameters())
-    flat = torch.cat([p.grad.flatten() for p in parameters] + [loss.detach().view(1)])
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]  # not used on this rank: zeros
+    flat = torch.cat([g.flatten() for g in gradients] + [loss.detach().view(1)])
     dist.all_reduce(flat)  # one message; a sum, because each rank has divided by the total already
     for p, mean in zip(parameters, flat[:-1].split([p.numel() for p in parameters]), strict=True):
-        p.grad.copy_(mean.view_as(p))
+        p.grad = mean.view_as(p)
     nn.utils.clip_grad_norm_(parameters, 1.0)  # after the all-reduce: the same norm on every rank
     optimizer.step()
     optimizer.zero_grad()
