@@ -96,6 +96,10 @@ def heatmap(
     collide = longest > 1 and longest * _CHARACTER_IN * len(columns) > width_in / across - 0.7
     for ax, (name, array) in zip(axes, arrays.items(), strict=True):
         ax.imshow(array, cmap=shades, norm=scale, aspect="auto", interpolation="nearest")
+        if max(array.shape) <= 16:  # lines, so that equal neighbors do not melt into one block
+            for draw, count in ((ax.axhline, len(rows)), (ax.axvline, len(columns))):
+                for edge in range(1, count):
+                    draw(edge - 0.5, color="#999999", linewidth=0.5)
         _label(ax, name, rows, columns, 6.5, turn=90 if collide else 0)
     _label_outer(axes, across, xlabel, ylabel)
     figure.colorbar(ScalarMappable(scale, shades), ax=axes, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)

@@ -47,8 +47,8 @@ def overlapped_servers(dice: Random) -> Drawn:
     busiest = workers / servers
     return Drawn(
         question=f"{workers} workers sum a long gradient through {servers} server{'s' * (servers > 1)} with links of "
-        "their own. Push and pull overlap perfectly, all links are equal and full-duplex, latency is nothing. At best, how many times as "
-        "long as a ring of the workers does that take?",
+        "their own. Push and pull overlap perfectly, all links are equal and full-duplex, latency is nothing. At best, "
+        "how many times as long as a ring of the workers does that take?",
         answer=answer,
         steps=(
             f"A worker sends S and takes in S. A server sends n S/k = {workers}/{servers} S = {busiest:g} S.",
