@@ -124,7 +124,7 @@ def curves(
 
 @cache
 def tried(task: str, column: str = "loss") -> dict[str, dict[float, list[float]]]:
-    """For each strategy and learning rate the losses of ten seeds, as `benchmarks/learning_rates.py` found them.
+    """For each strategy and learning rate the losses of ten seeds, as `tools/learning_rates.py` found them.
 
     Args:
         task: A task of that script.

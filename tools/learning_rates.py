@@ -1,6 +1,6 @@
 """The learning rate of each strategy: every rate on ten seeds, that no comparison of chapter 04 uses.
 
-    python benchmarks/learning_rates.py > parallel_lab/synchronization/rates.csv
+    python tools/learning_rates.py > parallel_lab/synchronization/rates.csv
 
 Four workers train in virtual time. In the tasks `digits` and `text` one of them takes three times as long as the
 others, and 240 gradients are used; the loss is taken at the end and after 72 simulated seconds, since the best rate of
