@@ -3,7 +3,7 @@
 import click
 
 from parallel_lab.course import page
-from parallel_lab.course.drills import PROBLEMS
+from parallel_lab.course.drills import problems
 from parallel_lab.course.practice import drill, solution
 
 
@@ -13,7 +13,7 @@ from parallel_lab.course.practice import drill, solution
 def command(name: str | None, times: int) -> None:
     """Ask drill NAME with fresh numbers; only Enter shows the solution. Without NAME, list the drills."""
     if name is None:
-        rows = [(one.chapter, one.name, one.title) for one in sorted(PROBLEMS.values(), key=lambda one: one.chapter)]
+        rows = [(one.chapter, one.name, one.title) for one in problems().values()]
         click.echo(page.table(("chapter", "drill", "asks for"), rows).text)
         return
     one = drill(name)

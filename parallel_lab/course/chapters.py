@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from parallel_lab.course import page, progress, workspace
-from parallel_lab.course.drills import PROBLEMS
+from parallel_lab.course.drills import listed
 from parallel_lab.course.questions import card, index
 from parallel_lab.course.tasks import Task, tasks
 
@@ -100,7 +100,7 @@ def totals() -> str:
     for name in quizzes():
         there["self-checks"] += 1
         done["self-checks"] += progress.solved(entries["quizzes"].get(name, {}))
-    for name in PROBLEMS:
+    for name in listed():
         there["drills"] += 1
         done["drills"] += progress.solved(entries["drills"].get(name, {}))
     for question in index().values():
@@ -121,7 +121,7 @@ def _begun() -> Iterator[tuple[str, ...]]:
     for number in TITLES:
         named = [("exercises", "gap" if t.gap else "exercise", n) for n, t in tasks().items() if t.chapter == number]
         named += [("quizzes", "self-check", name) for name in quizzes() if name.startswith(number)]
-        named += [("drills", "drill", name) for name, one in PROBLEMS.items() if one.chapter == number]
+        named += [("drills", "drill", name) for name, chapter in listed().items() if chapter == number]
         named += [("cards", "card", name) for name, question in index().items() if question.chapter == number]
         for group, kind, name in named:
             if entry := entries[group].get(name):

@@ -6,7 +6,7 @@ from typing import Any
 
 from parallel_lab.course import forms, page, progress
 from parallel_lab.course.asked import Number, heading
-from parallel_lab.course.drills import PROBLEMS
+from parallel_lab.course.drills import problems
 from parallel_lab.course.drills.engine import Drawn, Problem
 from parallel_lab.course.typed import named
 
@@ -89,4 +89,4 @@ def drill(name: str, seed: int | None = None) -> Drill:
     Raises:
         UnknownName: there is no such drill; this KeyError names the nearest ones.
     """
-    return Drill(named("drill", name, PROBLEMS), Random(seed))
+    return Drill(named("drill", name, problems()), Random(seed))

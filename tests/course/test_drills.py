@@ -9,7 +9,7 @@ import pytest
 from parallel_lab import drill
 from parallel_lab.course import practice, progress
 from parallel_lab.course.chapters import TITLES
-from parallel_lab.course.drills import PROBLEMS
+from parallel_lab.course.drills import listed, problems
 from parallel_lab.course.drills.engine import Drawn, Problem
 from parallel_lab.course.typed import UnknownName
 
@@ -21,9 +21,9 @@ def own_progress(tmp_path, monkeypatch):
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", listed())
 def test_a_drill_is_sound_with_whatever_numbers(name):
-    one = PROBLEMS[name]
+    one = problems()[name]
     assert one.chapter in TITLES and one.title and not one.title.endswith(".")
     questions = set()
     for seed in range(50):
@@ -39,7 +39,7 @@ def test_a_drill_is_sound_with_whatever_numbers(name):
 
 
 def test_every_chapter_with_drills_has_two_to_four():
-    chapters = [one.chapter for one in PROBLEMS.values()]
+    chapters = list(listed().values())
     assert {chapter: chapters.count(chapter) for chapter in chapters if not 2 <= chapters.count(chapter) <= 5} == {}
 
 
@@ -88,3 +88,7 @@ def test_the_page_has_a_question_and_no_answer():
 def test_an_unknown_drill_names_the_nearest():
     with pytest.raises(UnknownName, match="there is no drill 'nothing'"):
         drill("nothing")
+
+
+def test_the_list_that_loads_nothing_is_the_list_of_what_is_loaded():
+    assert listed() == {name: one.chapter for name, one in problems().items()}
