@@ -143,7 +143,9 @@ def layer_activation_bytes(width: int, heads: int, seq: int, batch: int = 1, rec
 def recomputed_flops(model_flops: float, attention_flops: float, recompute: Recompute) -> float:
     """What the hardware computes for `model_flops` of forward and backward, of which `attention_flops` are attention's.
 
-    Full recomputation does one more forward pass, a third more; selective does the forward pass of attention's core.
+    Full recomputation does at most one more forward pass, a third more (PyTorch's non-reentrant variant stops early);
+    selective does the forward pass of attention's core. Korthikanti et al. count its backward pass again as well: their
+    hardware and model FLOPs stand as 1 + s/6h, three times what this function adds.
     """
     again = {"none": 0.0, "selective": attention_flops / 3, "full": model_flops / 3}
     return model_flops + again[recompute]

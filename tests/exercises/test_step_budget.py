@@ -16,6 +16,17 @@ def tied_counted_twice(config, batch, kept):
     return right | {"parameters": right["parameters"] + config.tied * config.vocab * config.width}
 
 
+def without_the_last_norm(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"parameters": right["parameters"] - (1 + config.bias) * config.width}
+
+
+def twelve_h_squared(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    wrong = (8 - 2 * config.mlp_ratio) * config.layers * config.width**2
+    return right | {"parameters": right["parameters"] + wrong}
+
+
 def forward_alone(config, batch, kept):
     right = SOLUTION(config, batch, kept)
     return right | {"flops": right["flops"] // 3}
@@ -26,11 +37,23 @@ def six_n_d(config, batch, kept):
     return right | {"flops": 6 * right["parameters"] * batch * config.seq}
 
 
+def tables_multiply(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    tables = (config.vocab + config.seq) * config.width
+    return right | {"flops": right["flops"] + 6 * batch * config.seq * tables}
+
+
 def half_the_square(config, batch, kept):
     right = SOLUTION(config, batch, kept)
     return right | {
         "causal_flops": right["flops"] - 6 * config.layers * batch * config.seq**2 * config.width,
     }
+
+
+def half_the_square_rounded_down(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    unseen = config.seq**2 - config.seq**2 // 2
+    return right | {"causal_flops": right["flops"] - 12 * config.layers * batch * unseen * config.width}
 
 
 def the_formulas(config, batch, kept):
@@ -44,9 +67,13 @@ def builds_the_model(config, batch, kept):
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (tied_counted_twice, 0, "rank 0, GPTConfig.*: parameters is .*\n.*counts a tied output layer by itself"),
+    (without_the_last_norm, 0, "parameters is .*\n.*That leaves out a norm"),
+    (twelve_h_squared, 0, "parameters is .*\n.*That takes 12 h"),
     (forward_alone, 2, "flops is .*\n.*That is forward alone"),
     (six_n_d, 2, "flops is .*\n.*That is 6 N per token"),
+    (tables_multiply, 2, "flops is .*\n.*That multiplies with the tables"),
     (half_the_square, 3, "causal_flops is .*\n.*Token t sees t \\+ 1 tokens"),
+    (half_the_square_rounded_down, 3, "causal_flops is .*\n.*(Half of the square|Token t sees)"),
     (the_formulas, 0, "the_formulas uses parallel_lab.model.formulas"),
     (builds_the_model, 1, "memory"),
 ]
