@@ -6,8 +6,8 @@ port. A message holds the port of its sender on the way out and that of its rece
 `gap_s` says:
 
 - Without a gap a port is held until the message has arrived. The messages of one rank follow one another, and each
-  costs its whole latency. That is pessimistic for a rank that talks to many (a star, a full mesh): most of a latency
-  is wire, switch and software, where messages overlap.
+  costs its whole latency. That is pessimistic for a rank that talks to many (a star, a full mesh): much of a latency
+  is wire, switches and queues, where messages overlap.
 - With a gap g the port is held for g + S/W, so that the next message starts while this one is under way. Of messages
   back to back, the first arrives after alpha + S/W, and each of the others g + S/W later. This is LogP (Culler et al.,
   "LogP: Towards a Realistic Model of Parallel Computation", PPoPP 1993) with a time per byte for long messages, LogGP
