@@ -19,7 +19,7 @@ servers are never cheaper: 2 n S against 2 (n - 1) S.
 Workers' machines can serve as well, a part x of the bytes each. Such a machine sends S - x S of its gradient and the
 sums of its part to n - 1 others, S + (n - 2) x S in all; a server sends n y S of its part y; and n x + k y = 1. The
 busiest link carries least where both are equal: the fourth line. Without extra machines it is the ring's time, with n
-of them half of it, and each one more helps.
+of them S / W, half of it, and each one until then helps.
 
 For short messages the latency decides. A star of one server has n + 1 messages one after another, a ring 2 (n - 1), and
 other all-reduces have fewer than both: `all_reduce_seconds` is the fastest of those that `network.price` knows.
@@ -98,9 +98,13 @@ def bound_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> 
 
 
 def unified_bound_seconds(workers: int, servers: int, size_bytes: float, link: Link) -> float:
-    """A lower bound where the workers' machines serve too, and `servers` more: theorem 1 of Jiang et al. 2020."""
+    """A lower bound where the workers' machines serve too, and `servers` more: theorem 1 of Jiang et al. 2020.
+
+    With more servers than workers it is S / W: each worker sends its gradient.
+    """
     n, k = workers, servers
-    return 2 * link.latency_s + 2 * n * (n - 1) / (n * n + k * n - 2 * k) * size_bytes / link.bytes_per_s
+    busiest = 1.0 if k >= n else 2 * n * (n - 1) / (n * n + k * n - 2 * k)
+    return 2 * link.latency_s + busiest * size_bytes / link.bytes_per_s
 
 
 def ring_seconds(ranks: int, size_bytes: float, link: Link) -> float:

@@ -98,6 +98,7 @@ def test_the_bound_where_workers_serve_too(workers, servers):
     assert formulas.unified_bound_seconds(workers, servers, 1.0, link) == pytest.approx(busiest, rel=1e-3)
     assert formulas.unified_bound_seconds(workers, 0, 1.0, link) == formulas.ring_seconds(workers, 1, link)
     assert formulas.unified_bound_seconds(workers, workers, 1.0, link) == pytest.approx(1.0)
+    assert formulas.unified_bound_seconds(workers, 3 * workers, 1.0, link) == pytest.approx(1.0)
 
 
 def test_what_a_server_holds_and_what_rows_cost():
