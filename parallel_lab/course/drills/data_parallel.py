@@ -18,7 +18,8 @@ def tokens_to_hide(dice: Random) -> Drawn:
     ratio = flops * 1e12 / (gigabytes * 1e9)
     return Drawn(
         question=f"Each GPU reaches {flops} TFLOP/s, the ring all-reduce {gigabytes:g} GB/s, on many ranks. Gradients"
-        f" have {gradient} bytes per parameter. From how many tokens per GPU and step on is the exchange hidden?",
+        f" have {gradient} bytes per parameter, and there is no accumulation. From how many tokens per GPU and step on"
+        " is the exchange hidden?",
         answer=answer,
         unit="tokens",
         steps=(
@@ -58,18 +59,18 @@ def ranks_at_most(dice: Random) -> Drawn:
     flops, gigabytes = dice.choice((200, 400)), dice.choice((25, 50, 400))
     needed = tokens_that_hide(flops * 1e12, gigabytes * 1e9)
     by_tokens, by_rule = sequence * sequences, sequence * sequences / needed
-    answer = min(sequences, by_rule)
+    answer = min(sequences, int(by_rule))
     return Drawn(
         question=f"A batch of {sequences:,} sequences of {sequence:,} tokens. GPUs reach {flops} TFLOP/s, the"
         f" all-reduce {gigabytes} GB/s, gradients have 16 bits. How many data-parallel ranks at most, so that the"
-        " exchange hides and every rank has a sequence?",
+        " exchange hides and every rank has a sequence? A rank runs its share as one microbatch.",
         answer=answer,
         unit="ranks",
         steps=(
             f"The exchange hides from F/W = {needed:,.6g} tokens per rank on.",
             f"The batch has {sequences:,} · {sequence:,} = {by_tokens:,} tokens: {by_rule:,.6g} ranks by that rule.",
             f"It has {sequences:,} sequences, and a rank needs at least one.",
-            f"The smaller of {by_rule:,.6g} and {sequences:,} is {answer:,.6g} ranks.",
+            f"The smaller of {by_rule:,.6g} and {sequences:,}, rounded down, is {answer:,} ranks.",
         ),
     )
 
