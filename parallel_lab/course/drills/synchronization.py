@@ -31,7 +31,7 @@ def slowest_of_many(dice: Random) -> Drawn:
     share = 100 * formulas.any_slow(n, 1 / per)
     return Drawn(
         question=f"Each of {n:,} GPUs is slow in one step of {per:,}, each by itself. Of how many steps in a hundred "
-        "is at least one GPU slow, so that all wait? (in %)",
+        "is at least one GPU slow, so that all wait?",
         answer=share,
         unit="%",
         steps=(
