@@ -205,7 +205,8 @@ def offloaded(parameters: int, n: int, disk: bool = False) -> Offload:
     """Adam in mixed precision on the host: gradients of 2 bytes go down, new parameters of 2 bytes come up.
 
     ZeRO-Offload (Ren et al. 2021) with states that n ranks share. The 12 bytes of master copy and moments leave the
-    GPU. With `disk` they do not fit into the host's memory either, and are read and written each step (ZeRO-Infinity).
+    GPU. Gradients stay on the GPU until they are summed; the paper keeps them on the host as well, and frees 14 bytes.
+    With `disk` the 12 do not fit into the host's memory either, and are read and written each step (ZeRO-Infinity).
     """
     _check("zero3", n)
     share = parameters / n
