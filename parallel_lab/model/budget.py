@@ -132,7 +132,7 @@ def layer_activation_bytes(width: int, heads: int, seq: int, batch: int = 1, rec
 
     34 s b h + 5 a s^2 b without recomputation and without a fused attention; 34 s b h where the core of attention is
     computed again (or fused: FlashAttention keeps no scores); 2 s b h, the layer's input, where all of it is.
-    Their layer has a feed-forward part of 4h with GELU and dropout; a gated one differs by some per cent.
+    Their layer has a feed-forward part of 4h with GELU and dropout; a gated one differs, up to a fifth more unfused.
     """
     linear = seq * batch * width
     if recompute == "full":
