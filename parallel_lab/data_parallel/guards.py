@@ -254,7 +254,7 @@ def _depends(tensor: Tensor, parameters: Any) -> bool:
 
 
 class LearnedOrder:
-    """After the first averaged pass, buckets are cut in the order in which rank 0's gradients came (section 3.2.3).
+    """After the first averaged pass, buckets are cut in the order in which rank 0's gradients came (section 6.2.1).
 
     The reverse of the order of registration is a guess; this is what was seen. All ranks adopt it.
     """

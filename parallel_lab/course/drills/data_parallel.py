@@ -1,5 +1,6 @@
 """Drills of chapter 03: what hides, what a step takes, how many ranks a batch feeds, what a share weighs."""
 
+from math import ceil
 from random import Random
 
 from parallel_lab.course.drills.engine import Drawn, problem
@@ -58,19 +59,19 @@ def ranks_at_most(dice: Random) -> Drawn:
     sequence, sequences = dice.choice((2048, 4096, 8192)), dice.choice((512, 1024, 2048, 4096))
     flops, gigabytes = dice.choice((200, 400)), dice.choice((25, 50, 400))
     needed = tokens_that_hide(flops * 1e12, gigabytes * 1e9)
-    by_tokens, by_rule = sequence * sequences, sequence * sequences / needed
-    answer = min(sequences, int(by_rule))
+    own = ceil(needed / sequence)
+    answer = sequences // own
     return Drawn(
         question=f"A batch of {sequences:,} sequences of {sequence:,} tokens. GPUs reach {flops} TFLOP/s, the"
         f" all-reduce {gigabytes} GB/s, gradients have 16 bits. How many data-parallel ranks at most, so that the"
-        " exchange hides and every rank has a sequence? A rank runs its share as one microbatch.",
+        " exchange hides on every rank? A rank runs its share, whole sequences, as one microbatch.",
         answer=answer,
         unit="ranks",
         steps=(
             f"The exchange hides from F/W = {needed:,.6g} tokens per rank on.",
-            f"The batch has {sequences:,} · {sequence:,} = {by_tokens:,} tokens: {by_rule:,.6g} ranks by that rule.",
-            f"It has {sequences:,} sequences, and a rank needs at least one.",
-            f"The smaller of {by_rule:,.6g} and {sequences:,}, rounded down, is {answer:,} ranks.",
+            f"{needed:,.6g} / {sequence:,} = {needed / sequence:.3g} sequences; a rank has whole ones, so at least"
+            f" {own}.",
+            f"The batch has {sequences:,} sequences: {sequences:,} / {own} = {answer:,} ranks.",
         ),
     )
 
