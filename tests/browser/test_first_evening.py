@@ -52,6 +52,7 @@ def test_a_first_evening(course, tmp_path, theme):
         notebook.run("imports")
         guess(notebook)
         from_wrong_to_right(notebook)
+        drill(notebook)
         stop_a_run(notebook)
         page.keyboard.press("Escape")
         page.keyboard.press("ControlOrMeta+s")
@@ -62,8 +63,8 @@ def test_a_first_evening(course, tmp_path, theme):
 
 def guess(notebook: Notebook) -> None:
     """The question stands there without its answer; a guess is kept."""
-    notebook.run("predict-ring")
-    form = notebook.outputs("predict-ring").locator(".widget-vbox").first
+    notebook.run("predict-crossing")
+    form = notebook.outputs("predict-crossing").locator(".widget-vbox").first
     form.get_by_role("textbox").fill("5")
     form.get_by_role("button", name="Keep my guess").click()
     expect(form.get_by_role("status")).to_contain_text("You say 5")
@@ -89,6 +90,20 @@ def from_wrong_to_right(notebook: Notebook) -> None:
     expect(report).to_contain_text("solved")
     expect(report.get_by_role("link").last).to_be_visible()
     expect(report).to_contain_text("Next: ")
+
+
+def drill(notebook: Notebook) -> None:
+    """A wrong answer gets a hint and no solution; then it is derived, and other numbers come."""
+    notebook.run("drill-ring-bytes")
+    form = notebook.outputs("drill-ring-bytes").locator(".widget-vbox").first
+    form.get_by_role("textbox").fill("0.001")
+    form.get_by_role("button", name="Check").click()
+    expect(form.get_by_role("status").first).to_contain_text("Not yet")
+    expect(form).not_to_contain_text("All-gather")
+    form.get_by_role("button", name="Show the solution").click()
+    expect(form.get_by_role("status").last).to_contain_text("All-gather")
+    form.get_by_role("button", name="Other numbers").click()
+    expect(form.get_by_role("status")).to_have_count(0)
 
 
 def stop_a_run(notebook: Notebook) -> None:
