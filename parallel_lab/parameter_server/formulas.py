@@ -25,7 +25,7 @@ For short messages the latency decides. A star of one server has n + 1 messages 
 other all-reduces have fewer than both: `all_reduce_seconds` is the fastest of those that `network.price` knows.
 
 Li et al. 2014, section 2.2; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
-architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), section 2.
+architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), sections 2 and 4.1.
 """
 
 from collections.abc import Callable

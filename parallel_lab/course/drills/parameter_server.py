@@ -1,12 +1,10 @@
-"""Drills of chapter 05: the time through servers, how stale a gradient may be, what a server holds."""
+"""Drills of chapter 05: the time through servers, alone and beside a ring, and what a server holds."""
 
-from math import ceil
 from random import Random
 
 from parallel_lab.course.drills.engine import Drawn, problem
 from parallel_lab.network import Link
 from parallel_lab.parameter_server import formulas
-from parallel_lab.synchronization import Stale
 
 CARDS = {100: 12.5, 200: 25.0, 400: 50.0}  # Gbit/s, and GB/s each way
 
@@ -59,32 +57,12 @@ def overlapped_servers(dice: Random) -> Drawn:
     )
 
 
-@problem("stale-bound", chapter="05")
-def stale_bound(dice: Random) -> Drawn:
-    """The most updates that a gradient can miss under SSP."""
-    workers, bound = dice.randint(3, 16), dice.randint(1, 6)
-    answer = Stale(bound).staleness_bound(workers)
-    return Drawn(
-        question=f"SSP with {workers} workers; each push is an update, and a worker may pull while it is at most "
-        f"c = {bound} steps ahead of the slowest. Between my pull and my push, how many updates can there be at most?",
-        answer=answer,
-        unit="updates",
-        tolerance=0.001,
-        steps=(
-            f"When I pull, each other worker may be c = {bound} steps behind me.",
-            f"Before I push, it may come to {bound} steps ahead of me, pull there, and push once more.",
-            f"That is 2c + 1 = {2 * bound + 1} pushes of each of the n - 1 = {workers - 1} others.",
-            f"(n-1)(2c+1) = {workers - 1} · {2 * bound + 1} = {answer} updates.",
-        ),
-    )
-
-
 @problem("shard-state", chapter="05")
 def shard_state(dice: Random) -> Drawn:
     """What a server holds of a model trained with AdamW."""
     billions, servers = dice.choice((1, 7, 13, 70)), dice.choice((4, 8, 16, 32))
     answer = formulas.server_held_bytes(billions * 10**9, servers, workers=0) / 1e9
-    shard = ceil(1000 * billions / servers) / 1000
+    shard = billions / servers
     return Drawn(
         question=f"{servers} servers keep a model of {billions} billion parameters in float32, with the two moments of "
         "AdamW in float32. How many GB does each server hold, without gradients?",
