@@ -119,7 +119,7 @@ class Prediction(page.Shown):
             measured = asked.measured(value)
         except TypeError as error:
             raise TypeError(f'predict("{self.name}", measured): measured is {error}; it is {value!r}') from None
-        shown = f"the run measured {asked.words(measured)}"
+        shown = f"the cell shows {asked.words(measured)}"
         if self.guess is None:
             said = f"You wrote down no guess; {shown}: {asked.why}"
             return page.Page("Prediction", [page.paragraph(said)], "note")

@@ -31,22 +31,22 @@ def test_every_file_is_whole():
 @pytest.mark.parametrize(
     ("name", "given", "measured", "said", "look"),
     [
-        ("99-bytes", "600", 750.0, "You said 600 MB, the run measured 750 MB: 2 (n-1)/n S.", "bad"),
-        ("99-bytes", "0.76 GB", 750, "You said 760 MB, the run measured 750 MB: 2 (n-1)/n S.", "good"),
-        ("99-rank", "a", "rank 1", "You said “rank 0”, the run measured “rank 1”: it comes first.", "bad"),
-        ("99-rank", "b", 1, "You said “rank 1”, the run measured “rank 1”: it comes first.", "good"),
+        ("99-bytes", "600", 750.0, "You said 600 MB, the cell shows 750 MB: 2 (n-1)/n S.", "bad"),
+        ("99-bytes", "0.76 GB", 750, "You said 760 MB, the cell shows 750 MB: 2 (n-1)/n S.", "good"),
+        ("99-rank", "a", "rank 1", "You said “rank 0”, the cell shows “rank 1”: it comes first.", "bad"),
+        ("99-rank", "b", 1, "You said “rank 1”, the cell shows “rank 1”: it comes first.", "good"),
         (
             "99-order",
             "C, a; b",
             ["tree", "ring", "star"],
-            "You said ring, star, tree, the run measured tree, ring, star: six, four, six.",
+            "You said ring, star, tree, the cell shows tree, ring, star: six, four, six.",
             "bad",
         ),
         (
             "99-order",
             "b c a",
             ("tree", "ring", "star"),
-            "You said tree, ring, star, the run measured tree, ring, star: six, four, six.",
+            "You said tree, ring, star, the cell shows tree, ring, star: six, four, six.",
             "good",
         ),
     ],
@@ -61,7 +61,7 @@ def test_a_guess_is_kept_and_compared(name, given, measured, said, look):
 
 
 def test_without_a_guess_the_comparison_says_what_was_measured():
-    assert repr(predict("99-bytes", 750)) == "You wrote down no guess; the run measured 750 MB: 2 (n-1)/n S."
+    assert repr(predict("99-bytes", 750)) == "You wrote down no guess; the cell shows 750 MB: 2 (n-1)/n S."
 
 
 @pytest.mark.parametrize(
