@@ -56,7 +56,7 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor) -> f
 
 
 def turns() -> dict[str, float]:
-    """Median seconds a step of each kind."""
+    """Median seconds per step of each kind."""
     nets = {
         "ours": DDP(model()),
         "PyTorch": DistributedDataParallel(model()),

@@ -169,7 +169,7 @@ def machine(cuda: bool) -> str:
 
 
 def _nvidia_smi(query: str) -> str:
-    """What nvidia-smi says of each GPU, a line a GPU; asking makes no context on it."""
+    """What nvidia-smi says of each GPU, one line per GPU; asking makes no context on it."""
     if not shutil.which("nvidia-smi"):
         return ""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]

@@ -111,7 +111,7 @@ def totals() -> str:
 
 
 def quizzes() -> list[str]:
-    """The names of the self-checks, one a chapter."""
+    """The names of the self-checks, one per chapter."""
     return sorted(file.stem for file in Path(__file__).with_name("quizzes").glob("[0-9]*.yaml"))
 
 

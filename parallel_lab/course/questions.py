@@ -1,7 +1,7 @@
 """Question cards: `ask("E5")` shows an interview question; one answers, looks, and grades the own answer.
 
 `questions/index.yaml` lists every question; `questions/<id>.md` holds its card, written after `_TEMPLATE.md`: front
-matter (id, evidence, status) and one section a heading.
+matter (id, evidence, status) and one section per heading.
 """
 
 import re

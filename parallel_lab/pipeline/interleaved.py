@@ -1,4 +1,4 @@
-"""Interleaved 1F1B: several small stages a rank, so that the pipeline fills sooner.
+"""Interleaved 1F1B: several small stages per rank, so that the pipeline fills sooner.
 
 Narayanan et al. 2021, "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM", section 2.2.2.
 
@@ -6,7 +6,7 @@ The model is cut into p*v stages (the paper's model chunks), dealt out like card
 microbatch goes v times round the ranks. Filling the pipeline still takes p - 1 steps, but a step is now a chunk, 1/v as
 long, so the bubble shrinks by v. The price is v times as many messages and somewhat more activations.
 
-Layers are sharded, v chunks a rank; nothing is replicated. With equal chunks:
+Layers are sharded, v chunks per rank; nothing is replicated. With equal chunks:
 
     bubble                 (p - 1) / (v*m + p - 1) of the time
     activations held       min(2*(p - 1 - r) + (v - 1)*p + 1, v*m) chunks on rank r, each 1/v of a rank's layers;

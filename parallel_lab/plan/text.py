@@ -1,4 +1,4 @@
-"""A plan as text: `to_grid` writes one line a rank, `parse` reads such lines back.
+"""A plan as text: `to_grid` writes one line per rank, `parse` reads such lines back.
 
 rank 0:  0F0  0F1  0B0  0B1
 rank 1:  1F0  1B0  1F1  1B1
@@ -14,7 +14,7 @@ _GAP = "…"
 
 
 def to_grid(plan: Plan, mark: Op | Collection[Op] = (), around: int | None = None) -> str:
-    """One line a rank, its ops in issue order in aligned columns, the ops of `mark` in brackets: `[2F0]`.
+    """One line per rank, its ops in issue order in aligned columns, the ops of `mark` in brackets: `[2F0]`.
 
     With `around`, only the rows and columns at most that far from a marked op are shown, and `…` where some are left
     out.

@@ -12,6 +12,8 @@ from parallel_lab.course.questions import FOLDER
 from parallel_lab.course.terms import glossary, read
 
 ROOT = Path(__file__).resolve().parents[2]
+GRADING = ROOT / "parallel_lab/grading"
+NOTES = {path.name: path.read_text(encoding="utf-8") for path in sorted(GRADING.rglob("*.md"))}
 CARDS = {file.name: file.read_text(encoding="utf-8") for file in sorted(FOLDER.iterdir(), key=str) if file.is_file()}
 PROSE = {
     path.name: "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
@@ -38,13 +40,13 @@ def test_a_term_has_one_word_in_each_language():
     assert "显存" in repr(glossary())
 
 
-@pytest.mark.parametrize("name", [*CARDS, *(name for name in PROSE)])
+@pytest.mark.parametrize("name", [*CARDS, *PROSE])
 def test_terms_are_said_in_their_one_word(name):
-    text = CARDS.get(name) or PROSE[name]
+    text = (CARDS | PROSE)[name]
     refused = {word: row["zh"] for row in read("glossary") for word in row["not"]}
     assert {word: instead for word, instead in refused.items() if word in text} == {}
 
 
-@pytest.mark.parametrize("name", [*CARDS, *PROSE])
+@pytest.mark.parametrize("name", [*CARDS, *NOTES, *PROSE])
 def test_what_holds_for_each_one_is_said_with_per(name):
-    assert PER.findall(CARDS.get(name) or PROSE[name]) == []
+    assert PER.findall((CARDS | NOTES | PROSE)[name]) == []

@@ -6,7 +6,7 @@ from parallel_lab.collectives import ring
 from parallel_lab.data_parallel import formulas
 from parallel_lab.data_parallel.units import padded as padded_rows
 
-HELD = {  # bytes a parameter, in mixed precision and in float32
+HELD = {  # bytes per parameter, in mixed precision and in float32
     "ddp": (lambda n: 16, lambda n: 16),
     "zero1": (lambda n: 4 + 12 / n, lambda n: 8 + 8 / n),
     "zero2": (lambda n: 2 + 14 / n, lambda n: 4 + 12 / n),

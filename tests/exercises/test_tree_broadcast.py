@@ -29,7 +29,7 @@ def chain(tensor, root=0):
 
 
 def nearest_last(tensor, root=0):
-    """A tree with few messages a rank, which serves the leaf first: one round too many at 4 ranks."""
+    """A tree with few messages per rank, which serves the leaf first: one round too many at 4 ranks."""
     n, rank, _, _ = neighbors()
     place, sends = (rank - root) % n, {0: (1, 2), 2: (3,), 3: (4, 5)}
     before = {to: place for place, to_all in sends.items() for to in to_all}

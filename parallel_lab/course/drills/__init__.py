@@ -1,4 +1,4 @@
-"""The drills, a module a chapter, computed by the package's formulas, which load torch. `practice.drill` asks them."""
+"""The drills, one module per chapter, computed by the package's formulas, which load torch. `practice.drill` asks them."""
 
 import re
 from functools import cache

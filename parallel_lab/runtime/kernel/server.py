@@ -5,7 +5,7 @@ torch again in each rank. The standard library's fork server would run the learn
 (`pytest` and scripts without a guard included), so this one is our own: it forks on request and knows nothing else.
 
 It is started by `forkserver.py` with one end of a socket. A request is the folder of a launch with descriptors
-attached: the launch's own socket, then two sockets a rank, for talk and for what it prints. The kernel closes the
+attached: the launch's own socket, then two sockets per rank, for talk and for what it prints. The kernel closes the
 launch's socket to end the ranks. When the kernel is gone all sockets close, so nothing outlives the notebook.
 """
 
