@@ -1,4 +1,4 @@
-"""The drills, one module per chapter, computed by the package's formulas, which load torch. `practice.drill` asks them."""
+"""The drills, one module per chapter. They compute with the package's formulas, which load torch; `practice` asks them."""
 
 import re
 from functools import cache
