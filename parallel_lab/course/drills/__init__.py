@@ -1,4 +1,4 @@
-"""The drills, one module per chapter. They compute with the package's formulas, which load torch; `practice` asks them."""
+"""The drills, one module per chapter. They compute with the package's formulas, which load torch."""
 
 import re
 from functools import cache
