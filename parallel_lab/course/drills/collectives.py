@@ -51,7 +51,7 @@ def ring_time(dice: Random) -> Drawn:
 @problem("bus-bandwidth", chapter="02")
 def measured_bandwidth(dice: Random) -> Drawn:
     """The bus bandwidth of a measured all-reduce, as nccl-tests print it."""
-    n, size_gb, time_ms = dice.choice((2, 4, 8, 16)), dice.choice((1, 2, 4, 8)), dice.choice((4, 5, 8, 10, 12))
+    n, size_gb, time_ms = dice.choice((2, 4, 8, 16)), dice.choice((1, 2, 4, 8)), dice.choice((5, 6, 8, 10, 12))
     time_ms *= size_gb
     algorithm_gb = size_gb / time_ms * 1e3
     bus_gb = bus_bandwidth("all_reduce", n, size_gb, time_ms / 1e3)
