@@ -59,7 +59,7 @@ def slow_rank(dice: Random) -> Drawn:
     answer = compute_ms * (1 + slower / 100) + ms - compute_ms
     return Drawn(
         question=f"A synchronous step on {ranks} equal ranks takes {ms} ms, of which {share} % is communication that "
-        f"nothing hides. One rank now computes {slower} % slower. How many ms does a step take?",
+        f"nothing hides. On one rank computing now takes {slower} % longer. How many ms does a step take?",
         answer=answer,
         unit="ms",
         tolerance=0.01,
