@@ -76,8 +76,8 @@ def fsdp_tokens(dice: Random) -> Drawn:
     bytes_per_s = cards * gigabits * 1e9 / 8
     tokens = teraflops * 1e12 / bytes_per_s
     return Drawn(
-        question=f"FSDP in bfloat16 over many nodes with {cards} card{'s' * (cards > 1)} of {gigabits} Gbit/s each,"
-        f" {teraflops} TFLOP/s per GPU. From how many tokens per GPU and step can it hide (a bound)?",
+        question=f"FSDP in bfloat16, gradients too, over many nodes with {cards} card{'s' * (cards > 1)} of {gigabits}"
+        f" Gbit/s each, {teraflops} TFLOP/s per GPU. From how many tokens per GPU and step can it hide (a bound)?",
         answer=tokens,
         unit="tokens",
         steps=(
