@@ -1,8 +1,8 @@
 """What happened, real or simulated: spans of time on the lanes of each rank, and the bytes held over time.
 
 Conventions, used everywhere in the course: bytes and messages are counted at the rank that *sends* them. A built-in
-collective of PyTorch is one span, and is charged what a ring sends per rank, an all-to-all its direct messages (`network.ring_cost`).
-Times are seconds since the trace began; on one machine all ranks read the same monotonic clock.
+collective of PyTorch is one span, and is charged what a ring sends per rank, an all-to-all its direct messages
+(`network.ring_cost`). Times are seconds since the trace began; on one machine all ranks read the same monotonic clock.
 """
 
 import math
