@@ -22,9 +22,9 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise training_framework": 10.0,
     "exercise step_budget": 12.0,
     "exercises": 30.0,  # the gaps among them
-    "01_language_models_and_why_parallel": 100.0,
-    "03_data_parallel": 60.0,
-    "04_gradient_synchronization": 90.0,
+    "01_language_models_and_why_parallel": 60.0,
+    "03_data_parallel": 50.0,
+    "04_gradient_synchronization": 80.0,
     "cli": 40.0,  # an update is tried on a clone of the whole course
     "parameter_server": 60.0,
     "techniques": 25.0,  # the tests over all techniques
