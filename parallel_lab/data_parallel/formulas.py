@@ -19,24 +19,9 @@ from collections.abc import Iterable
 from math import ceil
 from typing import NamedTuple
 
+from parallel_lab.model.budget import LAYOUTS
+
 TECHNIQUES = ("ddp", "zero1", "zero2", "zero3")
-
-
-class Layout(NamedTuple):
-    """Bytes per parameter under Adam."""
-
-    weight: int  # the copy that computes
-    gradient: int
-    optimizer: int  # what only the optimizer reads: moments, and a master copy where there is one
-
-
-LAYOUTS = {
-    "float32": Layout(4, 4, 8),
-    "mixed": Layout(2, 2, 12),  # DeepSpeed: gradients in 16 bits
-    "main gradients": Layout(2, 4, 12),  # Megatron with bfloat16: gradients are summed in float32
-    "copied gradients": Layout(2, 2, 16),  # Megatron with float16: the optimizer has a float32 copy of them
-}
-"""16, 16, 18 and 20 bytes. FSDP2 shards "float32", and computes with gathered copies of 2 bytes."""
 
 
 class Moves(NamedTuple):

@@ -195,14 +195,7 @@ def train_layers(fn: Callable, case: Case, xs, ys, weights) -> dict:
 
     The result's `held` has [moment, layer, bytes] of each look at what is held.
     """
-    held, samples = Held(seen := {}), []
-    limits = {moment: limit_bytes for moment, limit_bytes, *_ in case["limits"]}
-
-    def note(kind: str, part: int = -1) -> None:
-        mark(kind, part)
-        if kind in limits:
-            samples.append([kind, part, held.look(limits[kind])])
-
+    note = Moments(case, seen := {})
     model = watched(model_of(case, from_rank_0(weights)), note)
     for place in range(0, len(model), 2):  # nobody but what `fn` returned holds the layer afterwards
         model[place] = fn(model[place])
@@ -225,7 +218,7 @@ def train_layers(fn: Callable, case: Case, xs, ys, weights) -> dict:
             p.grad = None
         seen[f"step {step}: the updated shard of layer"] = copies(shards)
         output = x.grad = None
-    return seen | {"held": samples}
+    return seen | {"held": note.samples}
 
 
 def copies(values: Iterable[Tensor | None]) -> list[Tensor | None]:
@@ -254,6 +247,28 @@ class Held:
             time.sleep(0.002)
         self.looks = max(self.looks // 2, 10)
         return held_bytes
+
+
+class Moments:
+    """Marks the moments of a driver, and looks at what is held in those that the case has `limits` for.
+
+    `samples` has [moment, layer, bytes] of each look; what is held at `begin` does not count.
+    """
+
+    def __init__(self, case: Case, seen: dict, looks: int = LOOKS) -> None:
+        self.held, self.samples, self.given_bytes = Held(seen, looks), [], 0
+        self.limits = {moment: limit_bytes for moment, limit_bytes, *_ in case["limits"]}
+
+    def begin(self) -> None:
+        """What is held now was given."""
+        self.given_bytes = self.held.look()
+
+    def __call__(self, kind: str, part: int = -1) -> None:
+        """Marks a moment, of a layer where it has one."""
+        mark(kind, part)
+        if kind in self.limits:
+            held_bytes = self.held.look(self.limits[kind] + self.given_bytes)
+            self.samples.append([kind, part, held_bytes - self.given_bytes])
 
 
 def from_rank_0(tensors: Sequence[Tensor]) -> list[Tensor]:

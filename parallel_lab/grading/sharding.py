@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parallel_lab.grading.drivers import LR, Held, copies, from_rank_0, mark, model_of, watched
+from parallel_lab.grading.drivers import LR, Moments, copies, from_rank_0, mark, model_of, watched
 from parallel_lab.grading.rank_side import REDUCING, Case, change_first_arrival
 from parallel_lab.grading.workers import Gradient, make_weights, regression
 from parallel_lab.runtime.rank.backend import LabGroup
@@ -26,13 +26,7 @@ def accumulate(fn: Callable, case: Case, xs, ys, weights) -> dict:
 
     The result's `held` has [moment, layer, bytes] of each look at what is held beside parameters and batches.
     """
-    held, samples, begun = Held(seen := {}, LOOKS), [], []
-    limits = {moment: limit_bytes for moment, limit_bytes, *_ in case["limits"]}
-
-    def note(kind: str, part: int = -1) -> None:
-        mark(kind, part)
-        if kind in limits:
-            samples.append([kind, part, held.look(limits[kind] + given_bytes) - given_bytes])
+    note, begun = Moments(case, seen := {}, LOOKS), []
 
     def begins(*_: Any) -> None:
         begun.append(1)
@@ -41,7 +35,7 @@ def accumulate(fn: Callable, case: Case, xs, ys, weights) -> dict:
 
     model = watched(model_of(case, from_rank_0(weights)), note)
     model.register_forward_pre_hook(begins)
-    given_bytes = held.look()
+    note.begin()
     change_first_arrival(case, REDUCING)
     for step in range(case["batches"] // case["microbatches"]):
         of_step = slice(step * case["microbatches"], (step + 1) * case["microbatches"])
@@ -51,7 +45,7 @@ def accumulate(fn: Callable, case: Case, xs, ys, weights) -> dict:
         seen[f"after step {step}: parameter"] = copies(model.parameters())
         seen[f"after step {step}: whether a gradient is left"] = any(_left(p) for p in model.parameters())
         model.zero_grad()
-    return seen | {"held": samples}
+    return seen | {"held": note.samples}
 
 
 def _left(parameter: nn.Parameter) -> bool:
@@ -108,17 +102,10 @@ def shards_of(layers: list[Layer], weights: list[Tensor], ranks: int, rank: int)
 
 def prefetch(fn: Callable, case: Case, xs, ys, weights) -> dict:
     """`fn(layers, shards, x, gradient_of_loss)` for each batch; the loss is half the sum of the squared errors."""
-    held, samples = Held(seen := {}, LOOKS), []
-    limits = {moment: limit_bytes for moment, limit_bytes, *_ in case["limits"]}
-
-    def note(kind: str, part: int = -1) -> None:
-        mark(kind, part)
-        if kind in limits:
-            samples.append([kind, part, held.look(limits[kind] + given_bytes) - given_bytes])
-
+    note = Moments(case, seen := {}, LOOKS)
     layers = chain(case, note)
     shards = shards_of(layers, from_rank_0(weights), dist.get_world_size(), dist.get_rank())
-    given_bytes = held.look()
+    note.begin()
     change_first_arrival(case)
     for step, (x, y) in enumerate(zip(xs, ys, strict=True)):
         seen[f"step {step}: output"] = []
@@ -126,7 +113,7 @@ def prefetch(fn: Callable, case: Case, xs, ys, weights) -> dict:
         parts = fn(layers, shards, x, functools.partial(_gradient_of_loss, seen, f"step {step}: output", y))
         mark("step_over")
         seen[f"step {step}: its part of the gradient of layer"] = parts
-    return seen | {"held": samples}
+    return seen | {"held": note.samples}
 
 
 def _gradient_of_loss(seen: dict, name: str, y: Tensor, output: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ section 4.1 and appendix B (MFU and HFU); the Megatron Core user guide, "Distrib
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -118,13 +118,21 @@ MIXTRAL_8X7B = Shape(
 )
 
 
-def adam_bytes_per_parameter(gradients: tuple[int, ...] = (2,)) -> int:
-    """Bytes per parameter of Adam in mixed precision: 2, its gradients, and 12 of float32 copy and moments.
+class Layout(NamedTuple):
+    """Bytes per parameter under Adam."""
 
-    `gradients` has the bytes of each gradient that is kept: `(2,)` gives 16, the ZeRO paper's; `(4,)` gives 18,
-    gradients kept and summed in float32 only; `(2, 4)` gives 20, a float32 gradient beside the 16-bit one.
-    """
-    return 2 + sum(gradients) + 4 + 4 + 4
+    weight: int  # the copy that computes
+    gradient: int
+    optimizer: int  # what only the optimizer reads: moments, and a master copy where there is one
+
+
+LAYOUTS = {
+    "float32": Layout(4, 4, 8),
+    "mixed": Layout(2, 2, 12),  # DeepSpeed: gradients in 16 bits
+    "main gradients": Layout(2, 4, 12),  # Megatron with bfloat16: gradients are summed in float32
+    "copied gradients": Layout(2, 2, 16),  # Megatron with float16: the optimizer has a float32 copy of them
+}
+"""16, 16, 18 and 20 bytes. FSDP2 shards "float32", and computes with gathered copies of 2 bytes."""
 
 
 def layer_activation_bytes(width: int, heads: int, seq: int, batch: int = 1, recompute: Recompute = "none") -> int:

@@ -1,24 +1,16 @@
 """What waiting, staleness and seldom exchange cost, in closed form.
 
-Letters of the course: n ranks, N parameters, S bytes exchanged, W bandwidth, H steps between exchanges, tau staleness,
-T seconds of a step.
+Letters of the course: n ranks, H steps between exchanges, tau staleness, T seconds of a step.
 
-    chance that a step is slow           1 - (1 - p)^n           one rank is slow with chance p, by itself
     the k-th of n exponential times      H_n - H_(n-k)           H_n = 1 + 1/2 + ... + 1/n, mean 1 (order statistics)
     throughput of ASP over BSP           f (n - 1) / n + 1 / n   one worker takes f times as long as the others
     largest stable rate on a parabola    2 sin(pi / (2 (2 tau + 1)))   in units of 1 / curvature; 2 without staleness
-    bytes per rank per step              2 (n - 1) / n S / H
     share of time that computes          H T / (H T + what of the exchange is not hidden)
 
 The rate is the condition of Levin & May 1976 ("A note on difference-delay equations"), for a fixed staleness.
 """
 
 from math import pi, sin
-
-
-def any_slow(ranks: int, chance: float) -> float:
-    """The chance that at least one of `ranks` is slow in a step, where each is slow with `chance`, by itself."""
-    return 1 - (1 - chance) ** ranks
 
 
 def expected_place(ranks: int, place: int | None = None) -> float:
@@ -35,11 +27,6 @@ def asynchronous_gain(ranks: int, factor: float) -> float:
 def largest_rate(staleness: int) -> float:
     """The largest stable learning rate on a parabola of curvature 1 where every gradient is so stale."""
     return 2 * sin(pi / (2 * (2 * staleness + 1)))
-
-
-def sent_per_step(ranks: int, size_bytes: float, every: int = 1) -> float:
-    """Bytes that each rank of a ring sends per step, where `size_bytes` are exchanged every `every` steps."""
-    return 2 * (ranks - 1) / ranks * size_bytes / every
 
 
 def computing(step_s: float, exchange_s: float, every: int = 1, hidden_s: float = 0.0) -> float:

@@ -53,7 +53,8 @@ def test_grouped_queries_shrink_the_cache():
 
 
 def test_bytes_of_adam_are_those_of_megatrons_guide():
-    assert [budget.adam_bytes_per_parameter(kept) for kept in ((2,), (4,), (2, 4))] == [16, 18, 20]
+    kinds = ("float32", "mixed", "main gradients", "copied gradients")
+    assert [sum(budget.LAYOUTS[kind]) for kind in kinds] == [16, 16, 18, 20]
 
 
 def test_activations_of_gpt3_are_korthikantis():

@@ -7,20 +7,12 @@ import pytest
 
 from parallel_lab.synchronization import Asynchronous, Partial, Synchronous
 from parallel_lab.synchronization.formulas import (
-    any_slow,
     asynchronous_gain,
     computing,
     expected_place,
     largest_rate,
-    sent_per_step,
 )
 from parallel_lab.synchronization.virtual import schedule, slow_worker
-
-
-def test_how_often_one_of_many_is_slow():
-    dice = Random(0)
-    steps = [any(dice.random() < 0.05 for _ in range(20)) for _ in range(20_000)]
-    assert fmean(steps) == pytest.approx(any_slow(20, 0.05), abs=0.01)
 
 
 @pytest.mark.parametrize("place", [1, 3, 4])
@@ -50,7 +42,6 @@ def test_the_largest_rate_divides_what_converges_from_what_does_not(staleness):
 
 
 def test_seldom_exchange_costs_less_and_hides():
-    assert sent_per_step(4, 100.0) == 150.0 and sent_per_step(4, 100.0, every=10) == 15.0
     assert computing(1.0, 1.0) == 0.5 and computing(1.0, 1.0, every=9) == 0.9
     assert computing(1.0, 1.0, every=9, hidden_s=2.0) == 1.0
 

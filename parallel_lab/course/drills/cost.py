@@ -33,14 +33,15 @@ def gpu_days(dice: Random) -> Drawn:
 def state_bytes(dice: Random) -> Drawn:
     """The bytes of state of a model in training."""
     billions, ranks = dice.choice((1.5, 7, 8, 13, 34, 70, 180, 405)), dice.choice((1, 8, 64, 256, 512))
-    name, kept = dice.choice(
+    name, layout = dice.choice(
         (
-            ("16-bit gradients only", (2,)),
-            ("float32 gradients only", (4,)),
-            ("16-bit gradients and a float32 copy of them", (2, 4)),
+            ("16-bit gradients only", "mixed"),
+            ("float32 gradients only", "main gradients"),
+            ("16-bit gradients and a float32 copy of them", "copied gradients"),
         )
     )
-    each = budget.adam_bytes_per_parameter(kept)
+    weight, gradient, optimizer = budget.LAYOUTS[layout]
+    each = weight + gradient + optimizer
     whole = each * billions
     cut = f", all of it cut over {ranks} ranks" if ranks > 1 else ""
     ask = "How many GB are held per rank?" if ranks > 1 else "How many GB are held?"
@@ -51,8 +52,8 @@ def state_bytes(dice: Random) -> Drawn:
         answer=whole / ranks,
         unit="GB",
         steps=(
-            f"Per parameter: weight 2, gradients {' + '.join(map(str, kept))}, float32 copy 4, mean 4, square 4:"
-            f" {each} bytes.",
+            f"Per parameter: weight {weight}, gradient {gradient}, optimizer {optimizer} (in float32: the weight,"
+            f" mean, square{', the gradient' * (optimizer == 16)}): {each} bytes.",
             f"{each} · {billions:g}e9 bytes are {whole:,.4g} GB.",
             f"{whole:,.4g} GB{last}.",
         ),

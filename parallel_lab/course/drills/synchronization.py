@@ -3,6 +3,7 @@
 from random import Random
 
 from parallel_lab.course.drills.engine import Drawn, problem
+from parallel_lab.model import budget
 from parallel_lab.network import Link, ring_cost
 from parallel_lab.synchronization import Stale, formulas
 
@@ -28,7 +29,7 @@ def asynchronous_gain(dice: Random) -> Drawn:
 def slowest_of_many(dice: Random) -> Drawn:
     """How often a step is slow because one of many ranks is."""
     n, per = dice.choice((64, 256, 512, 1024, 2048)), dice.choice((1_000, 2_000, 5_000, 10_000))
-    share = 100 * formulas.any_slow(n, 1 / per)
+    share = 100 * budget.some_of(n, 1 / per)
     return Drawn(
         question=f"Each of {n:,} GPUs is slow in one step of {per:,}, each by itself. Of how many steps in a hundred "
         "is at least one GPU slow, so that all wait?",

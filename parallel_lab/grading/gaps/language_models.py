@@ -3,6 +3,7 @@
 import math
 
 from parallel_lab.grading.gaps.forms import function_gap
+from parallel_lab.model import budget
 
 
 def bytes_per_parameter(mixed, moments):
@@ -18,7 +19,7 @@ def gpus_needed(parameters, tokens, days, flops_per_s, memory_bytes):
 
 def save_interval_s(save_s, mtbf_h, machines):
     """Young's interval between checkpoints of a job that any of its machines can end."""
-    return math.sqrt(2 * save_s * mtbf_h * 3600 / machines)
+    return budget.save_interval_s(save_s, mtbf_h * 3600 / machines)
 
 
 def _time_only(parameters, tokens, days, flops_per_s, memory_bytes):
