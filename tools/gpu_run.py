@@ -30,7 +30,12 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 470.0  # of the whole run
 GRACE_S = 10.0  # from Ctrl-C to the end
 RANKS = 4  # that a chapter runs at a time: a core each
-QUIET = {"MPLBACKEND": "Agg", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+QUIET = {
+    "MPLBACKEND": "Agg",
+    "OMP_NUM_THREADS": "1",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
 LAUNCH_TIMES = """
 import time
 import torch

@@ -28,7 +28,11 @@ from parallel_lab.runtime import rank_device
 
 
 class MadeOn(TorchFunctionMode):
-    """While it is active, a tensor that is made without a word on its device is made on the CPU and put on `device`."""
+    """While it is active, a tensor that is made without a word on its device is made on the CPU and put on `device`.
+
+    Not so one in pinned memory, which is host memory by its nature. What was made before, and is indexed by a tensor on
+    `device`, goes there too.
+    """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -36,8 +40,10 @@ class MadeOn(TorchFunctionMode):
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if function is torch.Tensor.__getitem__ and isinstance(args[1], torch.Tensor) and args[1].is_cuda:
+            args = args[0].to(args[1].device), args[1]
         made = function(*args, **kwargs)
-        if function in _device_constructors() and kwargs.get("device") is None:
+        if function in _device_constructors() and kwargs.get("device") is None and not kwargs.get("pin_memory"):
             return made.detach().to(self.device).requires_grad_(made.requires_grad)
         return made
 

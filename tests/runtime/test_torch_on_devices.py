@@ -43,6 +43,14 @@ def fsdp2():
     return gradients(fully_shard(model, mesh=make_mesh(dp=2)))
 
 
+def fsdp2_of_its_own_mesh():
+    """PyTorch chooses each rank's device."""
+    model = net()
+    for layer in model:
+        fully_shard(layer)
+    return gradients(fully_shard(model))
+
+
 def tensor_parallel():
     plan = {"0": ColwiseParallel(), "1": RowwiseParallel()}
     return [parallelize_module(net().to(rank_device()), make_mesh(tp=2), plan)(rows().to(rank_device())) + 0]
@@ -66,10 +74,11 @@ def alone():
     [
         (ddp, alone),
         (fsdp2, alone),
+        (fsdp2_of_its_own_mesh, alone),
         (tensor_parallel, lambda: [net()(rows())]),
         (pipeline, lambda: [net()(rows(4))]),
     ],
-    ids=["DDP", "FSDP2", "tensor parallel", "pipelining"],
+    ids=["DDP", "FSDP2", "FSDP2 of its own mesh", "tensor parallel", "pipelining"],
 )
 def test_it_ends_where_one_process_ends(program, expected, device):
     for found, right in zip(launch(program, ranks=2, device=device)[1], expected(), strict=True):

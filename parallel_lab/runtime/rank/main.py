@@ -197,8 +197,11 @@ def _take_over_output(output: int) -> None:
 
 def _prepare(rank: int, job: Job) -> None:
     os.environ.clear()
-    os.environ.update(job.environment, RANK=str(rank), WORLD_SIZE=str(job.ranks), LOCAL_RANK=str(rank))
-    os.environ["PARALLEL_LAB_DEVICE"] = str(job.device.of(rank))
+    device = job.device.of(rank)
+    # Programs, and PyTorch's device mesh, take the GPU of this number.
+    local = rank if device.index is None else device.index
+    os.environ.update(job.environment, RANK=str(rank), WORLD_SIZE=str(job.ranks), LOCAL_RANK=str(local))
+    os.environ["PARALLEL_LAB_DEVICE"] = str(device)
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(name, "lo0" if sys.platform == "darwin" else "lo")
     os.chdir(job.directory)
@@ -211,7 +214,7 @@ def _prepare(rank: int, job: Job) -> None:
     numpy.random.seed(job.seed)
     torch.manual_seed(job.seed)
     if job.device.kind == "cuda":
-        _take_gpu(job.device.of(rank), at_once=job.device.backend == "nccl" or job.memory_bytes is not None)
+        _take_gpu(device, at_once=job.device.backend == "nccl" or job.memory_bytes is not None)
     if job.memory_bytes is not None:
         limit_memory(job.memory_bytes)
     start_recorder(rank, job.began_s, job.record)
