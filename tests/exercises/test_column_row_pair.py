@@ -21,7 +21,7 @@ class Parts(nn.Module):
         super().__init__()
         n, rank = dist.get_world_size(), dist.get_rank()
         cut = [(up.weight, 0), (up.bias, 0), (down.weight, 1)]
-        for name, (tensor, dim) in zip(("u", "ub", "d"), cut):
+        for name, (tensor, dim) in zip(("u", "ub", "d"), cut, strict=True):
             self.register_parameter(name, nn.Parameter(copy(tensor.detach().chunk(n, dim)[rank])))
         self.db = nn.Parameter(down.bias.detach().clone())
         self.run = forward

@@ -1,4 +1,4 @@
-"""`vocab_loss`: gathered logits, own maxima, targets of others, overflow, and two gradients that are n times too large."""
+"""`vocab_loss`: gathered logits, own maxima, targets of others, overflow, and a gradient that is n times too large."""
 
 import pytest
 import torch
