@@ -20,7 +20,8 @@ SCATTER = (
 GATHERS = "Backward is forward reversed: a gather becomes a reduce-scatter, and a reduce-scatter a gather."
 GONE = "What is cut must be copied: a slice keeps the whole tensor alive. Who else refers to the block's own weights?"
 SMALL = 6 * WIDTH * 8  # bytes of the parameters that every rank has
-PARTS_BYTES = (4 * WIDTH + 2 * HIDDEN) * WIDTH * 8 // 4 + (3 * WIDTH + HIDDEN) * 8 // 4 + SMALL + 6000  # at 4 ranks, and what a step leaves
+CUT_BYTES = ((4 * WIDTH + 2 * HIDDEN) * WIDTH + 3 * WIDTH + HIDDEN) * 8  # matrices, and the biases of their rows
+PARTS_BYTES = CUT_BYTES // 4 + SMALL + 6000  # at 4 ranks, and what a step leaves
 LIMITS = (("step", PARTS_BYTES, "between two steps", "its parts are", GONE),)
 
 
