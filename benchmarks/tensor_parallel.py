@@ -61,14 +61,14 @@ def ours(sequence: bool) -> Step:
     return step
 
 
-def best_plan(sequence: bool) -> dict:
+def best_plan(sequence: bool, layers: int = CONFIG.layers) -> dict:
     """PyTorch's styles of a GPT: two collectives a block and direction."""
     between = Shard(1) if sequence else Replicate()
     plan = {
         "embedding.tokens": RowwiseParallel(input_layouts=Replicate(), output_layouts=between),
         "head.linear": ColwiseParallel(input_layouts=between, output_layouts=Shard(-1), use_local_output=False),
     }
-    for i in range(CONFIG.layers):
+    for i in range(layers):
         attention, feed_forward = f"blocks.{i}.attention", f"blocks.{i}.feed_forward"
         plan[attention] = PrepareModuleInput(input_layouts=(between, None), desired_input_layouts=(Replicate(), None))
         plan[feed_forward] = PrepareModuleInput(input_layouts=between, desired_input_layouts=Replicate())
