@@ -238,18 +238,15 @@ def _ring_plan(n: int, scatters: int, phase: str, axis: str) -> Plan:
         before: tuple[Op, ...] = ()  # the product and the arrival of the turn before
         for turn in range(n):
             part = (rank - turn - scatters) % n
-            product = Op(rank, "product", part, axis="", phase=phase)
-            needs[product] = before[1:] if not scatters else ()
-            both: list[Op] = []
+            product, both = Op(rank, "product", part, phase=phase), []
+            needs[product] = () if scatters else before[1:]
             if 0 <= turn - scatters < n - 1:
                 names = {"axis": axis, "phase": phase, "round": turn - scatters}
                 leaves = Op(rank, "send", (part + scatters) % n, 0, (rank + 1) % n, SEND, **names)
                 comes = Op(rank, kind, (part + scatters - 1) % n, 0, (rank - 1) % n, RECV, **names)
                 both = [comes, leaves] if rank % 2 else [leaves, comes]
-                needs |= dict.fromkeys(both, before)
-                before = product, comes
-            else:
-                before = (product,)
+            needs |= dict.fromkeys(both, before)
+            before = (product, *[op for op in both if op.kind == kind])
             ops += [*both, product]
     return Plan.of(ops, needs)
 
