@@ -1,4 +1,4 @@
-"""Rows of passes, and what each pass waits for. Shared by all schedules, which differ only in the order of their rows."""
+"""Rows of passes, and what each pass waits for. All schedules share it; they differ only in the order of their rows."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
