@@ -12,6 +12,7 @@ from parallel_lab.pipeline.placement import stages_of
 from parallel_lab.pipeline.stage import Stage, as_tuple
 from parallel_lab.plan import Plan
 
+AVERAGING = ("require_backward_grad_sync", "set_requires_gradient_sync")  # what torch's DDP and FSDP2 have
 IGNORED = -100  # a target that is not counted, as in torch.nn.functional.cross_entropy
 
 
@@ -34,9 +35,14 @@ def of_this_rank(plan: Plan, stages: Any, group: dist.ProcessGroup) -> dict[int,
         text = f"rank {rank}: the plan has the stages {expected} on this rank, and got modules for {sorted(stages)}"
         raise ValueError(f"{text}. Pass {{stage: module}}; pipeline.stages_of(plan, rank) says which")
     for stage, module in stages.items():
-        if not isinstance(module, nn.Module | Stage):
+        module = module.module if isinstance(module, Stage) else module
+        if not isinstance(module, nn.Module):
+            text = f"rank {rank}: stage {stage} is {type(module).__name__}, expected a torch.nn.Module or a Stage"
+            raise TypeError(text)
+        if any(hasattr(module, name) for name in AVERAGING) and not hasattr(module, "expect_backward"):
             raise TypeError(
-                f"rank {rank}: stage {stage} is {type(module).__name__}, expected a torch.nn.Module or a Stage"
+                f"rank {rank}: stage {stage} is a {type(module).__name__} of PyTorch, which does not know which backward"
+                " pass is the last of a step. Wrap it by DDP, Zero2 or Zero3 of parallel_lab.data_parallel"
             )
     return {s: each if isinstance(each, Stage) else Stage(each) for s, each in stages.items()}
 
