@@ -69,18 +69,18 @@ def number_of_terms(targets: Iterable[Any], count: float | None) -> float:
         ValueError: there are none, or `count` is not above 0.
         TypeError: a target is no tensor, so that somebody else must count.
     """
-    if count is None:
-        for target in targets:
-            if not isinstance(target, Tensor | None):
-                raise TypeError(
-                    f"a target is {type(target).__name__}, not a tensor: say how many terms there are, count=..."
-                )
-        count = sum(_terms(target) for target in targets if target is not None)
-    if not number("count", count) > 0:
-        raise ValueError(
-            f"count is {count}: no microbatch has a target that counts, so there is no mean of their losses"
-        )
-    return float(count)
+    if count is not None:
+        if not number("count", count) > 0:
+            raise ValueError(f"count={count}: expected how many terms the loss has, a number above 0")
+        return float(count)
+    for target in targets:
+        if not isinstance(target, Tensor | None):
+            text = f"a target is {type(target).__name__}, not a tensor: say how many terms there are, count=..."
+            raise TypeError(text)
+    terms = sum(_terms(target) for target in targets if target is not None)
+    if not terms:
+        raise ValueError("no microbatch has a target that counts, so there is no mean of their losses")
+    return float(terms)
 
 
 def _terms(target: Tensor) -> int:
