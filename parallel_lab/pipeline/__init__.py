@@ -1,4 +1,9 @@
-"""Pipeline schedules as plans, the messages between their ranks, and where to cut a model. No torch."""
+"""Pipeline parallelism: schedules as plans, the messages between ranks, where to cut a model, and what carries it out.
+
+The schedules need no torch. What runs them is lazy: torch is loaded when `step` or `Stage` is first used.
+"""
+
+import lazy_loader
 
 from parallel_lab.pipeline.dualpipe_v import dualpipe_v
 from parallel_lab.pipeline.gpipe import gpipe
@@ -11,6 +16,9 @@ from parallel_lab.pipeline.partition import partition
 from parallel_lab.pipeline.placement import placement, stages_of
 from parallel_lab.pipeline.zb_v import zb_v
 from parallel_lab.pipeline.zero_bubble import zb_h1, zb_h2
+
+_LAZY = {"execute": ["forget", "step"], "stage": ["Stage"], "tied": ["sum_tied", "tie"]}
+__getattr__, *_ = lazy_loader.attach(__name__, submod_attrs=_LAZY)
 
 __all__ = [
     "dualpipe_v",
@@ -28,3 +36,7 @@ __all__ = [
     "zb_h2",
     "zb_v",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for names in _LAZY.values() for name in names)])
