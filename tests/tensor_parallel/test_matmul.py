@@ -1,6 +1,8 @@
 """Distributed products: right at any sizes, with the words of the closed form, never below the lower bound."""
 
+import gc
 import re
+from contextlib import contextmanager
 from math import prod
 
 import pytest
@@ -23,6 +25,7 @@ from parallel_lab.tensor_parallel.matmul_formulas import (
 )
 from parallel_lab.tensor_parallel.matmul_plan import plan
 from parallel_lab.trace import Trace, recorder
+from parallel_lab.trace.memory import storages
 
 pytestmark = pytest.mark.usefixtures("by_value")
 SQUARE, ODD, TALL, FLAT = (24, 24, 24), (7, 5, 9), (96, 8, 8), (32, 4, 32)
@@ -157,6 +160,38 @@ def test_the_plan_sends_the_closed_form_too(name, grid, sizes):
     words = message_words(sizes, grid, name)
     simulated = simulate(plan(name, *grid), AlphaBeta.over(Link(1e-6, 1e9), words, compute_s=1e-6))
     assert {simulated.bytes_sent(rank) for rank in range(prod(grid))} == {matmul_words(sizes, grid)}
+
+
+def most_held(cases):
+    """The most words that this rank held when a product was over, in each case; blocks are its own, not views."""
+    found, own_span = {}, matmul.span
+    for name, grid, sizes in cases:
+        mesh = matmul.grid(*grid)
+        own = matmul.cut(*matrices(*sizes), mesh)
+        gc.freeze()  # what lives now is not counted
+        most = found[name, grid] = [0]
+
+        @contextmanager
+        def looking(*what, most=most, own=own, **names):
+            with own_span(*what, **names):
+                yield
+            gc.collect()
+            new = [each for each in gc.get_objects() if type(each) is torch.Tensor]
+            most[0] = max(most[0], sum(storages([*own, *new]).values()) // 8)
+
+        matmul.span = looking
+        getattr(matmul, name)(*own, mesh)
+    return found
+
+
+def test_a_rank_holds_what_the_closed_form_says():
+    cases = [(name, grid, (96, 48, 96)) for name, grid in GRIDS[8]]
+    for held in launch(most_held, cases, ranks=8, timeout=120).results:
+        for name, grid, sizes in cases:
+            most = held_words(sizes, grid, name)
+            # On an axis of one rank, a panel that has not to travel is a view of the block.
+            least = most if name == "one_d" or min(grid[:2]) > 1 else most - 1000
+            assert least <= held[name, grid][0] <= most, (name, grid)
 
 
 def test_more_layers_send_less_and_hold_more():
