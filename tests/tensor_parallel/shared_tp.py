@@ -1,4 +1,4 @@
-"""What these tests share: models whose biases and norms are far from their first values, groups, and whole gradients."""
+"""What these tests share: models whose biases and norms are far from zero, groups, and whole gradients."""
 
 import torch
 import torch.distributed as dist
@@ -46,3 +46,12 @@ def whole_gradients(model, group):
 def apart(some, others):
     assert some.keys() == others.keys()
     return max((some[name] - others[name]).abs().max().item() for name in others)
+
+
+def message(fn, *args, **options):
+    """What `fn` refuses with on this rank; empty where it does not."""
+    try:
+        fn(*args, **options)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from shared_tp import GPT2, LLAMA, whole_model, worlds
+from torch.utils.checkpoint import checkpoint
 
 from parallel_lab import launch
 from parallel_lab.model import formulas as whole
@@ -42,7 +43,7 @@ def step(config, group, sequence, steps=1):
 
 
 def test_bytes_sent_and_held_are_the_closed_forms():
-    """At 1, 2 and 4 ranks, both ways, in float64; where n does not divide the sequence, activations have padding too."""
+    """At 1, 2 and 4 ranks, both ways, in float64; where n does not divide the sequence, it is padded."""
 
     def fn():
         found, groups = {}, dict(worlds(1, 2, 4))
@@ -90,7 +91,7 @@ def test_the_closed_forms_in_numbers_of_b_s_h():
 @pytest.mark.parametrize("sequence", [False, True])
 def test_a_recorded_step_is_the_plan(sequence):
     """Kind, number, pass and phase of every collective, in order; the second step has the next number."""
-    spans = [result for result in launch(lambda: step(GPT2, dist.group.WORLD, sequence, 2)[0], ranks=3).results]
+    spans = launch(lambda: step(GPT2, dist.group.WORLD, sequence, 2)[0], ranks=3).results
     recorded = Trace(3, tuple(s for each in spans for s in each)).plan()
     check_plan(recorded)
     steps = [plan(GPT2.layers, 3, sequence, mb=mb, partial=sequence) for mb in range(2)]
@@ -105,13 +106,12 @@ def test_a_plan_of_nothing_is_refused():
 
 
 def test_recomputed_collectives_have_a_phase_of_their_own():
-    """A step under `torch.utils.checkpoint` is a plan all the same, with the forward collectives of blocks once more."""
+    """A step under `torch.utils.checkpoint` is a plan, with the forward collectives of blocks once more."""
 
     def fn():
         model = tensor_parallel(whole_model(GPT2))
         for block in model.blocks:
-            again = torch.utils.checkpoint.checkpoint
-            block.forward = lambda *args, f=block.forward: again(f, *args, use_reentrant=False)
+            block.forward = lambda *args, f=block.forward: checkpoint(f, *args, use_reentrant=False)
         before, tokens = len(recorder().spans), torch.arange(8).view(1, -1)
         vocab_cross_entropy(model(tokens), tokens, vocab=GPT2.vocab).backward()
         return recorder().spans[before:]
