@@ -42,17 +42,8 @@ def split_steps(fn: Callable, case: Case, *inputs: list[Tensor]) -> dict:
     """
     note, made = Moments(case, seen := {}), defaultdict(list)
     xs, ys, weights = (from_rank_0(tensors) for tensors in inputs)
-
-    def make_layer(i: int) -> nn.Module:
-        """Layer `i` with its initial weights, from `widths[i]` to `widths[i + 1]` features, float64."""
-        linear = nn.Linear(*case["widths"][i : i + 2], dtype=torch.float64, device=weights[0].device)
-        linear.weight.data, linear.bias.data = (weights[place].clone() for place in (2 * i, 2 * i + 1))
-        layer = nn.Sequential(linear, nn.Tanh())
-        made[i].append(ref(layer))
-        return layer
-
     note.begin()
-    step = fn(make_layer, case["widths"], case["cut"])
+    step = fn(_maker(case, weights, made), case["widths"], case["cut"])
     if not callable(step):
         raise TypeError(f"split_network returned {name(step)}: expected the function step(x, y)")
     change_first_arrival(case)
@@ -68,6 +59,20 @@ def split_steps(fn: Callable, case: Case, *inputs: list[Tensor]) -> dict:
                 seen |= {f"step {k}: layer {i}'s gradient of {kind}": grad for kind, grad in found.items()}
         loss = found = None  # so that nothing of ours is held in the next step
     return seen | {"held": note.samples}
+
+
+def _maker(case: Case, weights: list[Tensor], made: dict[int, list[ref]]) -> Callable[[int], nn.Module]:
+    """What makes layers, and notes in `made` which, without keeping them alive."""
+
+    def make_layer(i: int) -> nn.Module:
+        """Layer `i` with its initial weights, from `widths[i]` to `widths[i + 1]` features, float64."""
+        linear = nn.Linear(*case["widths"][i : i + 2], dtype=torch.float64, device=weights[0].device)
+        linear.weight.data, linear.bias.data = (weights[place].clone() for place in (2 * i, 2 * i + 1))
+        layer = nn.Sequential(linear, nn.Tanh())
+        made[i].append(ref(layer))
+        return layer
+
+    return make_layer
 
 
 def _take_gradients(made: list[ref], lr: float) -> dict[str, Tensor | None]:

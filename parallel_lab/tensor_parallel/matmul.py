@@ -152,7 +152,9 @@ def cut(a: Tensor, b: Tensor, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
     a, b = pad(a, (0, inner - a.shape[1], 0, rows - len(a))), pad(b, (0, cols - b.shape[1], 0, inner - len(b)))
     mine_of_a = a.chunk(i)[row].chunk(k * j, 1)[layer * j + column]
     mine_of_b = b.chunk(k * i)[layer * i + row].chunk(j, 1)[column]
-    return mine_of_a.contiguous(), mine_of_b.contiguous()
+    return mine_of_a.clone(memory_format=torch.contiguous_format), mine_of_b.clone(
+        memory_format=torch.contiguous_format
+    )
 
 
 def join(c: Tensor, mesh: DeviceMesh, rows: int, cols: int) -> Tensor:

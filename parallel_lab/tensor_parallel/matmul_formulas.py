@@ -53,17 +53,17 @@ def message_words(sizes: Sequence[int], grid: Sequence[int], algorithm: str = "t
 
 
 def held_words(sizes: Sequence[int], grid: Sequence[int], algorithm: str = "three_d") -> int:
-    """Words that a rank holds at most: its shares of A and B, what it has gathered of them, and its block of C.
+    """Words that a rank holds at most in a product: its shares of A and B, what has come of them, and its block of C.
 
-    `summa` and `two_five_d` hold one panel of each matrix, of the width of a step; `one_d` and `three_d` hold the whole
-    blocks. C's share is cut out of the block when that is summed.
+    `summa` and `two_five_d` have a panel of each matrix, of the width of a step, `three_d` has the whole blocks, and
+    `one_d` the whole of B. The sum over layers, afterwards, works on a copy of C's block.
     """
     rows, inner, cols = padded(sizes, grid)
     i, j, k = grid
-    steps = lcm(i, j) if _in_panels(algorithm) else 1
+    width = inner // k // (lcm(i, j) if _in_panels(algorithm) else 1)
     own = (rows * inner + inner * cols) // (i * j * k)
-    width = inner // k // steps
-    return own + (rows // i * width) * (j > 1) + (width * cols // j) * (i > 1) + rows * cols // (i * j)
+    of_a = 0 if algorithm == "one_d" else rows // i * width
+    return own + of_a + width * (cols // j) + rows // i * (cols // j)
 
 
 def lower_bound(sizes: Sequence[int], ranks: int) -> float:

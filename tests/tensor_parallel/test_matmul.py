@@ -1,6 +1,8 @@
 """Distributed products: right at any sizes, with the words of the closed form, never below the lower bound."""
 
+import gc
 import re
+from contextlib import contextmanager
 from math import prod
 
 import pytest
@@ -9,6 +11,7 @@ import torch.distributed as dist
 
 from parallel_lab import Link, RankFailed, launch
 from parallel_lab.plan import check_plan
+from parallel_lab.runtime import rank_device
 from parallel_lab.simulate import AlphaBeta, simulate
 from parallel_lab.tensor_parallel import matmul
 from parallel_lab.tensor_parallel.matmul_formulas import (
@@ -22,6 +25,7 @@ from parallel_lab.tensor_parallel.matmul_formulas import (
 )
 from parallel_lab.tensor_parallel.matmul_plan import plan
 from parallel_lab.trace import Trace, recorder
+from parallel_lab.trace.memory import storages
 
 pytestmark = pytest.mark.usefixtures("by_value")
 SQUARE, ODD, TALL, FLAT = (24, 24, 24), (7, 5, 9), (96, 8, 8), (32, 4, 32)
@@ -44,7 +48,8 @@ GRIDS = {
 
 def matrices(rows, inner, cols, dtype=torch.float64):
     dice = torch.Generator().manual_seed(rows + inner + cols)
-    return torch.randn(rows, inner, dtype=dtype, generator=dice), torch.randn(inner, cols, dtype=dtype, generator=dice)
+    shapes = (rows, inner), (inner, cols)
+    return [torch.randn(shape, dtype=dtype, generator=dice).to(rank_device()) for shape in shapes]
 
 
 def product(name, grid, sizes):
@@ -63,11 +68,14 @@ def products(cases):
     return {case: product(*case) for case in cases}
 
 
-@pytest.mark.parametrize("ranks", GRIDS)
-def test_is_the_product_and_sends_the_closed_form(ranks):
+ON_A_GPU = pytest.param(4, "cuda", marks=pytest.mark.gpu)
+
+
+@pytest.mark.parametrize(("ranks", "device"), [*((ranks, "cpu") for ranks in GRIDS), ON_A_GPU])
+def test_is_the_product_and_sends_the_closed_form(ranks, device):
     """Sizes that no grid divides are padded, and the closed form is that of the padded sizes."""
     cases = [(name, grid, sizes) for name, grid in GRIDS[ranks] for sizes in (SQUARE, ODD)]
-    results = launch(products, cases, ranks=ranks).results
+    results = launch(products, cases, ranks=ranks, device=device).results
     for case in cases:
         _, grid, sizes = case
         apart, sent, _ = zip(*(result[case] for result in results), strict=True)
@@ -152,6 +160,38 @@ def test_the_plan_sends_the_closed_form_too(name, grid, sizes):
     words = message_words(sizes, grid, name)
     simulated = simulate(plan(name, *grid), AlphaBeta.over(Link(1e-6, 1e9), words, compute_s=1e-6))
     assert {simulated.bytes_sent(rank) for rank in range(prod(grid))} == {matmul_words(sizes, grid)}
+
+
+def most_held(cases):
+    """The most words that this rank held when a product was over, in each case; blocks are its own, not views."""
+    found, own_span = {}, matmul.span
+    for name, grid, sizes in cases:
+        mesh = matmul.grid(*grid)
+        own = matmul.cut(*matrices(*sizes), mesh)
+        gc.freeze()  # what lives now is not counted
+        most = found[name, grid] = [0]
+
+        @contextmanager
+        def looking(*what, most=most, own=own, **names):
+            with own_span(*what, **names):
+                yield
+            gc.collect()
+            new = [each for each in gc.get_objects() if type(each) is torch.Tensor]
+            most[0] = max(most[0], sum(storages([*own, *new]).values()) // 8)
+
+        matmul.span = looking
+        getattr(matmul, name)(*own, mesh)
+    return found
+
+
+def test_a_rank_holds_what_the_closed_form_says():
+    cases = [(name, grid, (96, 48, 96)) for name, grid in GRIDS[8]]
+    for held in launch(most_held, cases, ranks=8, timeout=120).results:
+        for name, grid, sizes in cases:
+            most = held_words(sizes, grid, name)
+            # On an axis of one rank, a panel that has not to travel is a view of the block.
+            least = most if name == "one_d" or min(grid[:2]) > 1 else most - 1000
+            assert least <= held[name, grid][0] <= most, (name, grid)
 
 
 def test_more_layers_send_less_and_hold_more():

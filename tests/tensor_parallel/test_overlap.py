@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from parallel_lab import Link, launch
 from parallel_lab.collectives.autograd import all_gather_reduce_scatter, reduce_scatter_all_gather
 from parallel_lab.plan import check_plan
+from parallel_lab.runtime import rank_device
 from parallel_lab.simulate import AlphaBeta, simulate
 from parallel_lab.tensor_parallel import overlap
 from parallel_lab.trace import Trace, recorder, tag
@@ -20,7 +21,8 @@ TOLERANCE = 1e-12
 
 
 def number(seed, *shape):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    made = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return made.to(rank_device())
 
 
 def whole_shape(dim, length):
@@ -65,10 +67,11 @@ def compared(name):
     return found
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("name", ["all_gather_linear", "linear_reduce_scatter"])
-def test_is_the_plain_pair_with_the_same_bytes(name):
+def test_is_the_plain_pair_with_the_same_bytes(name, device):
     """Forward and backward, along either dim, in parts of uneven length."""
-    results = launch(compared, name, ranks=4, timeout=120).results
+    results = launch(compared, name, ranks=4, device=device, timeout=120).results
     assert [len(found) for found in results] == [20, 15, 10, 5]
     for n, dim, length, apart, sent, expected in (case for found in results for case in found):
         assert apart < TOLERANCE and sent == expected, (n, dim, length, apart, sent, expected)
