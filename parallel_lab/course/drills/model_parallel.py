@@ -21,7 +21,7 @@ def cut_bytes(dice: Random) -> Drawn:
         answer=copied_gb / cut_gb,
         unit="times",
         steps=(
-            f"The cut: an activation there and a gradient back, 2 · {tokens:,} · {width:,} · 2 bytes = {cut_gb:.4g} GB.",
+            f"The cut: an activation there, a gradient back, 2 · {tokens:,} · {width:,} · 2 bytes = {cut_gb:.4g} GB.",
             f"The ring: 2 (n - 1)/n · 2N = 2 · {n - 1}/{n} · {2 * billions} GB = {copied_gb:.4g} GB.",
             f"{copied_gb:.4g} / {cut_gb:.4g} = {copied_gb / cut_gb:,.0f}.",
         ),

@@ -77,9 +77,7 @@ GAPS = (
         },
         mistakes={
             "That counts layers. The stages are to cost the same, not to have as many layers.": _equal_counts,
-            "Filling one stage after the other up to the mean does not look ahead. Try the cuts, or halve the answer.": (
-                _greedy
-            ),
+            "Filling one stage after the other up to the mean does not look ahead. Compare all last cuts.": _greedy,
         },
     ),
 )
