@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from parallel_lab.grading.drivers import LR, copies, model_of, stepped
 from parallel_lab.grading.lab import Outcome
 from parallel_lab.grading.sharding import chain, shards_of
+from parallel_lab.grading.split import layers_of
 from parallel_lab.grading.workers import gradient_at, make_weights
 from parallel_lab.model import reference
 
@@ -166,4 +167,26 @@ def in_nodes(outcome: Outcome) -> list:
             }
             for shard in weights.chunk(per_node)
         ]
+    return right
+
+
+def split_over_two(outcome: Outcome) -> list:
+    """Of `split_steps`: SGD in one process; each rank has the gradients of its own layers, rank 1 the loss."""
+    case, (xs, ys, weights) = outcome.case, outcome.inputs[0]
+    parameters = [nn.Parameter(weight.clone()) for weight in weights]
+    right: list[dict] = [{}, {}]
+    for k, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+            x = torch.tanh(F.linear(x, weight, bias))
+        loss = F.mse_loss(x, y)
+        right[1][f"step {k}: its loss"] = loss.item()
+        if case.get("graded") == "loss":
+            continue
+        gradients = torch.autograd.grad(loss, parameters)
+        for rank, own in enumerate(right):
+            for i in layers_of(case, rank):
+                own[f"step {k}: layer {i}'s gradient of weight"] = gradients[2 * i]
+                own[f"step {k}: layer {i}'s gradient of bias"] = gradients[2 * i + 1]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.data.sub_(gradient, alpha=LR)
     return right

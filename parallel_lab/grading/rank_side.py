@@ -32,6 +32,7 @@ SHOWN = (
     "every",
     "bound",
     "per_node",
+    "cut",
     "reduce_each",
 )  # settings that messages name
 

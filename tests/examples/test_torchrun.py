@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,15 @@ def torchrun(script, ranks, *arguments):
     return [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
 
 
-def one_process(optimizer_class, batches, **rule):
-    """The loss of each batch, of the same training in one process."""
+def digit_net(*widths):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)).double()
+    layers = [each for sizes in pairwise(widths) for each in (nn.ReLU(), nn.Linear(*sizes))]
+    return nn.Sequential(*layers[1:]).double()
+
+
+def one_process(optimizer_class, batches, widths=(64, 128, 10), **rule):
+    """The loss of each batch, of the same training in one process."""
+    net = digit_net(*widths)
     optimizer = optimizer_class(net.parameters(), **rule)
     for rows in batches:
         loss = nn.functional.cross_entropy(net(IMAGES[rows] / 16), LABELS[rows])
@@ -59,6 +65,13 @@ def test_ddp_resumes_on_another_number_of_ranks(tmp_path):
     assert [len(losses) for losses in found] == [20, 20, 2]
     expected = list(one_process(torch.optim.AdamW, epochs(2, 1728, 48)[:42], lr=3e-3))
     assert [loss for losses in found for loss in losses] == pytest.approx(expected, abs=2e-9)
+
+
+def test_model_parallel():
+    """Its last batch of an epoch is smaller, and the norm that it clips by is that of both ranks' layers."""
+    batches = epochs(5, 1797, 50)
+    expected = list(one_process(torch.optim.SGD, batches, widths=(64, 96, 128, 10), lr=0.1, momentum=0.9))
+    assert torchrun("model_parallel.py", 2) == pytest.approx(expected[35::36], abs=2e-9)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
