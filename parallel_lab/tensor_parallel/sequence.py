@@ -1,9 +1,9 @@
-"""Sequence parallelism: between the cut parts, where every rank would compute the same, each has its part of the tokens.
+"""Sequence parallelism: between the cut parts, where all ranks would compute the same, each has its part of the tokens.
 
-Korthikanti et al. 2022, "Reducing activation recomputation in large transformer models", section 4.2. An all-reduce is a
-reduce-scatter and an all-gather. Tensor parallelism does both at once and then has n copies of norms, dropouts and
+Korthikanti et al. 2022, "Reducing activation recomputation in large transformer models", section 4.2. An all-reduce is
+a reduce-scatter and an all-gather. Tensor parallelism does both at once and then has n copies of norms, dropouts and
 residuals; here rank r keeps the r-th part of the sequence in between. So a cut part is entered through an all-gather
-(backward: a reduce-scatter) and left through a reduce-scatter (backward: an all-gather): g-bar and g of the paper.
+(backward: a reduce-scatter) and left through a reduce-scatter (backward: an all-gather): g and g-bar of the paper.
 
     sharded                beside the weights, every activation: 1/n of the tokens between the parts
     replicated             norms, the biases of row linears, positions
@@ -11,10 +11,10 @@ residuals; here rank r keeps the r-th part of the sequence in between. So a cut 
                            way; once a step 2 (n-1)/n of the replicated parameters' gradients
     held per rank          activations / n, but for the gathered inputs of the cut parts
 
-What is replicated sees only this rank's tokens, so its gradient is a part: `sum_replicated_gradients` adds them up, once
-a step, and adds what copies of key-value heads have. It is a sum and no mean. Those are the norms and the biases of row
-linears. Positions are not among them: they are added before the sum over ranks, on one rank, and the gradient of what
-was summed is whole on all.
+What is replicated sees only this rank's tokens, so its gradient is a part: `sum_replicated_gradients` adds the parts
+up, once a step, and the gradients of copied key-value heads with them. It is a sum and no mean. Those are the norms and
+the biases of row linears. Positions are not among them: they are added before the sum over ranks, on one rank, and the
+gradient of what was summed is whole on all.
 
 A sequence that n does not divide is padded with zeros at the end, which causal attention does not look at.
 """
@@ -65,8 +65,8 @@ class ShardedEmbedding(nn.Module):
 
     def __init__(self, embedding: Any, group: dist.ProcessGroup) -> None:
         super().__init__()
-        self.group, self.longest = group, getattr(embedding, "longest", None) or embedding.positions.num_embeddings
-        self.tokens, self.positions = VocabEmbedding(embedding.tokens, leave=scattered, group=group), embedding.positions
+        self.group, self.longest, self.positions = group, embedding.longest, embedding.positions
+        self.tokens = VocabEmbedding(embedding.tokens, leave=scattered, group=group)
         self.dropout = ShardedDropout(embedding.dropout.p, group)
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -113,14 +113,15 @@ def mark_partial(module: nn.Module, group: dist.ProcessGroup) -> None:
     module.partial_over = group  # pyright: ignore[reportArgumentType] (no parameter, a note)
 
 
-def partial_parameters(model: nn.Module) -> Iterator[tuple[dist.ProcessGroup, nn.Parameter]]:
-    """The parameters whose gradients are parts, each with the group over which they add up."""
+def partial_parameters(model: nn.Module) -> Iterator[tuple[dist.ProcessGroup, int, nn.Parameter]]:
+    """The parameters whose gradients are parts: over which group they add up, and over how many neighbors in it."""
     for module in model.modules():
-        if (group := getattr(module, "partial_over", None)) is not None:
-            cut = getattr(module, "cuts", {})
-            yield from ((group, p) for name, p in module.named_parameters(recurse=False) if name not in cut)
-        if (group := getattr(module, "copies_group", None)) is not None:
-            yield from ((group, p) for p in module.parameters(recurse=False))
+        cut, group = getattr(module, "cuts", {}), getattr(module, "partial_over", None)
+        for name, p in module.named_parameters(recurse=False):
+            if name in cut and cut[name].copies > 1:
+                yield module.group, cut[name].copies, p  # pyright: ignore[reportReturnType] (a cut module has it)
+            elif name not in cut and group is not None:
+                yield group, group.size(), p
 
 
 @torch.no_grad()
@@ -131,12 +132,30 @@ def sum_replicated_gradients(model: nn.Module, group: Group = None) -> None:
     nothing where there is nothing to add up. `group` restricts it to what adds up over that group.
     """
     parts: dict[tuple, list[Tensor]] = defaultdict(list)
-    for over, p in partial_parameters(model):
+    for over, ranks, p in partial_parameters(model):
         if p.grad is not None and group in (None, over):
-            parts[over, p.grad.dtype].append(p.grad)
-    for (over, _), grads in parts.items():
+            parts[over, ranks, p.grad.dtype].append(p.grad)
+    for (over, ranks, _), grads in parts.items():
         flat = torch.cat([grad.reshape(-1) for grad in grads])
         with named(over, "step"):
-            dist.all_reduce(flat, group=over)
+            if ranks == over.size():
+                dist.all_reduce(flat, group=over)
+            else:
+                flat = _sum_of_copies(flat, ranks, over)
         for grad, total in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(total.view_as(grad))
+
+
+def _sum_of_copies(flat: Tensor, copies: int, group: dist.ProcessGroup) -> Tensor:
+    """The sum of `flat` over this rank's `copies` neighbors: each sums a part of it and hands that to the others.
+
+    Others of the group have neighbors of their own, so that no group of some of its ranks is needed.
+    """
+    first, length = group.rank() // copies * copies, -(-flat.numel() // copies)
+    splits = [length if 0 <= rank - first < copies else 0 for rank in range(group.size())]
+    given = F.pad(flat, (0, copies * length - flat.numel()))
+    taken = torch.empty_like(given)
+    dist.all_to_all_single(taken, given, splits, splits, group=group)
+    mine = taken.view(copies, length).sum(0)
+    dist.all_to_all_single(taken, mine.repeat(copies), splits, splits, group=group)
+    return taken[: flat.numel()]
