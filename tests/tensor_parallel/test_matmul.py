@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from parallel_lab import Link, RankFailed, launch
 from parallel_lab.plan import check_plan
+from parallel_lab.runtime import rank_device
 from parallel_lab.simulate import AlphaBeta, simulate
 from parallel_lab.tensor_parallel import matmul
 from parallel_lab.tensor_parallel.matmul_formulas import (
@@ -44,7 +45,8 @@ GRIDS = {
 
 def matrices(rows, inner, cols, dtype=torch.float64):
     dice = torch.Generator().manual_seed(rows + inner + cols)
-    return torch.randn(rows, inner, dtype=dtype, generator=dice), torch.randn(inner, cols, dtype=dtype, generator=dice)
+    shapes = (rows, inner), (inner, cols)
+    return [torch.randn(shape, dtype=dtype, generator=dice).to(rank_device()) for shape in shapes]
 
 
 def product(name, grid, sizes):
@@ -63,11 +65,14 @@ def products(cases):
     return {case: product(*case) for case in cases}
 
 
-@pytest.mark.parametrize("ranks", GRIDS)
-def test_is_the_product_and_sends_the_closed_form(ranks):
+ON_A_GPU = pytest.param(4, "cuda", marks=pytest.mark.gpu)
+
+
+@pytest.mark.parametrize(("ranks", "device"), [*((ranks, "cpu") for ranks in GRIDS), ON_A_GPU])
+def test_is_the_product_and_sends_the_closed_form(ranks, device):
     """Sizes that no grid divides are padded, and the closed form is that of the padded sizes."""
     cases = [(name, grid, sizes) for name, grid in GRIDS[ranks] for sizes in (SQUARE, ODD)]
-    results = launch(products, cases, ranks=ranks).results
+    results = launch(products, cases, ranks=ranks, device=device).results
     for case in cases:
         _, grid, sizes = case
         apart, sent, _ = zip(*(result[case] for result in results), strict=True)

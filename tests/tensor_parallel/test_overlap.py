@@ -10,9 +10,10 @@ from torch.nn.functional import linear
 from parallel_lab import Link, launch
 from parallel_lab.collectives.autograd import all_gather_reduce_scatter, reduce_scatter_all_gather
 from parallel_lab.plan import check_plan
+from parallel_lab.runtime import rank_device
 from parallel_lab.simulate import AlphaBeta, simulate
 from parallel_lab.tensor_parallel import overlap
-from parallel_lab.trace import Trace, recorder
+from parallel_lab.trace import Trace, recorder, tag
 
 pytestmark = pytest.mark.usefixtures("by_value")
 CUTS = [(0, 8), (1, 8), (0, 7), (1, 5), (0, 3)]  # the dim that is cut, and its length; of 3, at 4 ranks one has none
@@ -20,7 +21,8 @@ TOLERANCE = 1e-12
 
 
 def number(seed, *shape):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    made = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return made.to(rank_device())
 
 
 def whole_shape(dim, length):
@@ -65,10 +67,11 @@ def compared(name):
     return found
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("name", ["all_gather_linear", "linear_reduce_scatter"])
-def test_is_the_plain_pair_with_the_same_bytes(name):
+def test_is_the_plain_pair_with_the_same_bytes(name, device):
     """Forward and backward, along either dim, in parts of uneven length."""
-    results = launch(compared, name, ranks=4, timeout=120).results
+    results = launch(compared, name, ranks=4, device=device, timeout=120).results
     assert [len(found) for found in results] == [20, 15, 10, 5]
     for n, dim, length, apart, sent, expected in (case for found in results for case in found):
         assert apart < TOLERANCE and sent == expected, (n, dim, length, apart, sent, expected)
@@ -99,6 +102,25 @@ def test_a_feed_forward_of_both_is_that_of_one_process():
     assert max(launch(one_process, ranks=4).results) < TOLERANCE
 
 
+def three_layers():
+    x = number(1, 8, 6)
+    for layer in range(3):
+        h = overlap.all_gather_linear(x, number(layer, 6, 6).requires_grad_())
+        with tag(mb=layer + 1):
+            x = overlap.linear_reduce_scatter(h, number(layer, 6, 6))
+    x.sum().backward()
+    return recorder().spans
+
+
+def test_a_run_of_several_layers_is_a_plan():
+    """Every message and product stands once, and a tag's microbatch is also that of the backward pass."""
+    spans = tuple(span for spans in launch(three_layers, ranks=2).results for span in spans)
+    check_plan(Trace(2, spans).plan())
+    found = [span for span in spans if span.rank == 0]
+    assert len(found) == 6 * 2 * (2 + 2)
+    assert {span.mb for span in found if span.phase.startswith("backward")} == {0, 1, 2, 3}
+
+
 def one_layer(layer, name):
     group, rank = dist.group.WORLD, dist.get_rank()
     x = number(rank, 8, 6).requires_grad_()
@@ -115,7 +137,7 @@ def test_a_run_is_its_plan_and_overlaps(name):
     """Over a link of a quarter of a second, each product but one begins while a message is under way."""
     n = 3
     results = launch(one_layer, overlapped, name, ranks=n, link=Link(latency_s=0.25)).results
-    trace = Trace(n, tuple(span for spans in results for span in spans))
+    trace = Trace(n, tuple(span._replace(phase=span.phase.split(".")[0]) for spans in results for span in spans))
     plans = {"forward": overlap.all_gather_plan, "backward": overlap.reduce_scatter_plan}
     if name == "linear_reduce_scatter":
         plans = {"forward": overlap.reduce_scatter_plan, "backward": overlap.all_gather_plan}
