@@ -18,7 +18,7 @@ TITLES = {
     "04": "Synchronous, asynchronous, and between",
     "05": "Parameter servers",
     "06": "ZeRO and FSDP: sharding what data parallelism copies",
-    "07": "Model parallelism: splitting tensors",
+    "07": "Model parallelism: cutting the model over ranks",
     "08": "Making model parallelism fast",
     "09": "Pipeline parallelism",
     "10": "Long contexts and many experts",

@@ -4,6 +4,7 @@ from parallel_lab.grading.gaps import (
     collectives,
     data_parallel,
     language_models,
+    model_parallel,
     parameter_server,
     sharded,
     synchronization,
@@ -16,4 +17,5 @@ GAPS = (
     *synchronization.GAPS,
     *parameter_server.GAPS,
     *sharded.GAPS,
+    *model_parallel.GAPS,
 )
