@@ -7,6 +7,7 @@ from parallel_lab.grading.gaps import (
     parameter_server,
     sharded,
     synchronization,
+    tensor_parallel,
 )
 
 GAPS = (
@@ -16,4 +17,5 @@ GAPS = (
     *synchronization.GAPS,
     *parameter_server.GAPS,
     *sharded.GAPS,
+    *tensor_parallel.GAPS,
 )
