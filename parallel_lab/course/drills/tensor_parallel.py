@@ -15,8 +15,8 @@ def tensor_bytes(dice: Random) -> Drawn:
     activation = 2 * tokens * width
     sent = 8 * (n - 1) / n * activation * layers
     return Drawn(
-        question=f"Tensor parallelism on {n} ranks: {layers} blocks of width {width:,}, microbatches of {tokens:,} tokens,"
-        " bfloat16. How many GB does a rank send per microbatch in the blocks, forward and backward, nothing recomputed?",
+        question=f"Tensor parallelism on {n} ranks: {layers} blocks of width {width:,}, {tokens:,} tokens per microbatch,"
+        " bfloat16, no recomputation. How many GB does a rank send per microbatch in the blocks, both passes?",
         answer=sent / 1e9,
         unit="GB",
         steps=(
@@ -80,13 +80,13 @@ def vocabulary_loss(dice: Random) -> Drawn:
     n = dice.choice((2, 4, 8))
     gathered, loss = ((n - 1) / n * count * tokens * 4 for count in (vocab, 6))
     return Drawn(
-        question=f"{tokens:,} tokens, a vocabulary of {vocab:,} cut over {n} ranks, float32. How many KiB does a rank send"
-        " for the loss, forward and backward, if the logits are never gathered?",
+        question=f"{tokens:,} tokens, a vocabulary of {vocab:,} cut over {n} ranks, float32. How many KiB does a rank"
+        " send for the loss, forward and backward, if the logits are never gathered?",
         answer=loss / KIB,
         unit="KiB",
         steps=(
             "Three all-reduces of one number per token: the maximum, the sum of exponentials, the target's logit.",
-            f"3 · 2 (n - 1)/n · T · 4 bytes = 6 · {n - 1}/{n} · {tokens:,} · 4 = {loss / KIB:,.4g} KiB; backward nothing.",
+            f"3 · 2 (n - 1)/n · T · 4 bytes = 6 · {n - 1}/{n} · {tokens:,} · 4 = {loss / KIB:,.4g} KiB; backward none.",
             f"Gathering the logits would send (n - 1)/n · T V · 4 bytes = {gathered / KIB / 1024:,.4g} MiB: V/6 ="
             f" {vocab / 6:,.0f} times as much.",
         ),
