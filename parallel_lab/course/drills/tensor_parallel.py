@@ -15,8 +15,8 @@ def tensor_bytes(dice: Random) -> Drawn:
     activation = 2 * tokens * width
     sent = 8 * (n - 1) / n * activation * layers
     return Drawn(
-        question=f"Tensor parallelism on {n} ranks: {layers} blocks of width {width:,}, {tokens:,} tokens per microbatch,"
-        " bfloat16, no recomputation. How many GB does a rank send per microbatch in the blocks, both passes?",
+        question=f"{n} tensor-parallel ranks, {layers} blocks of width {width:,}, microbatches of {tokens:,} tokens"
+        " in bfloat16, no recomputation. How many GB does a rank send per microbatch in the blocks?",
         answer=sent / 1e9,
         unit="GB",
         steps=(
