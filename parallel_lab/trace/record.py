@@ -127,14 +127,15 @@ class Recorder:
     def complete(self, index: int, wait_s: float = 0.0, end_s: float | None = None) -> None:
         """Closes the span at `index`; `wait_s` is how long the rank's thread waited for it.
 
-        `end_s` is a moment of the monotonic clock, where the end was not now.
+        `end_s` is a moment of the monotonic clock, where the end was not now. A message that was here before its
+        receive was asked for ends when that begins.
         """
         if index == NOT_KEPT:
             return
         if index in self._marks:
             self._marks[index].append(self.stopwatch.mark())
         end_s = self.now() if end_s is None else end_s - self.began_s
-        self.spans[index] = self.spans[index]._replace(end_s=end_s)
+        self.spans[index] = self.spans[index]._replace(end_s=max(end_s, self.spans[index].start_s))
         self.waited(index, wait_s)
 
     def waited(self, index: int, wait_s: float) -> None:

@@ -51,6 +51,13 @@ def test_nested_spans_stand_in_the_order_of_issue(keeper):
     assert outer.start_s <= inner.start_s <= inner.end_s <= outer.end_s
 
 
+def test_no_span_ends_before_it_begins(keeper):
+    """On an emulated link a message may have been due before its receive was asked for."""
+    index = keeper.issue("recv", start_s=2.0, peer=1)
+    keeper.complete(index, wait_s=0.5, end_s=keeper.began_s + 1.25)
+    assert (keeper.spans[index].start_s, keeper.spans[index].end_s, keeper.spans[index].wait_s) == (2.0, 2.0, 0.0)
+
+
 def test_no_wait_is_longer_than_its_span(keeper):
     """A busy machine wakes the thread late, up to 13 ms after what it waited for was there."""
     index = keeper.issue("all_reduce", start_s=1.0, group="")

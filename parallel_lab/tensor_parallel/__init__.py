@@ -1,0 +1,1 @@
+"""Tensor parallelism: layers and matrix products whose operands are cut over ranks."""
