@@ -1,0 +1,78 @@
+"""Attention and feed-forward cut by heads and by hidden columns: two column linears or three, and one row linear.
+
+Shoeybi et al. 2019, "Megatron-LM", section 3, figure 3: a head needs nothing of another head until the output layer, so
+rank r of n has the a/n heads from r a/n on, with their columns of query, key and value and their rows of the output
+layer. The feed-forward part is the same with hidden columns for heads; SwiGLU's gate and up are cut alike.
+In grouped-query attention (Ainslie et al. 2023, "GQA", section 2.2) k < a key-value heads serve the a query heads. Up to
+k ranks share these. With more, n = c k, each key-value head is held by c neighbors, whose query heads are those that
+it serves. Each of them has a part of its gradient, so the copies must be summed.
+
+    sharded                query, key, value, out, gate, up and down, and what these return
+    replicated             the input and the output of each part, b s h numbers; key and value, c times, where n > k
+    sent per rank          2 (n-1)/n S forward and 2 (n-1)/n S backward, for each of the two parts; c copies send once a
+                           step 2 (c-1)/c of the gradients of key and value
+
+f enters a part once, not once for query, key and value each, so that their three gradients travel as one.
+"""
+
+from weakref import WeakKeyDictionary
+
+import torch.distributed as dist
+
+from parallel_lab.model.gpt import Attention, FeedForward
+from parallel_lab.tensor_parallel.linear import ColumnLinear, Crossing, RowLinear, divided, entered_by
+
+
+def check_heads(attention: Attention, n: int) -> int:
+    """How many ranks hold the same key-value head; 1 if each has its own.
+
+    Raises:
+        ValueError: n does not divide the heads, or neither of n and the key-value heads divides the other.
+    """
+    heads, kv_heads = (each.out_features // attention.head_width for each in (attention.query, attention.key))
+    divided("heads", heads, n)
+    if kv_heads % n and n % kv_heads:
+        why = f"{kv_heads} key-value heads neither divide by {n} ranks nor the ranks by them"
+        raise ValueError(f"{why}: nothing was cut. Choose a divisor or a multiple of {kv_heads}")
+    return max(1, n // kv_heads)
+
+
+_copies: WeakKeyDictionary[dist.ProcessGroup, dict[int, dist.ProcessGroup]] = WeakKeyDictionary()
+
+
+def group_of_copies(group: dist.ProcessGroup, copies: int) -> dist.ProcessGroup:
+    """The neighbors that hold the same part as this rank, as a group; made once."""
+    made = _copies.setdefault(group, {})
+    if copies not in made:
+        first, ranks = group.rank() // copies * copies, dist.get_process_group_ranks(group)
+        mine = ranks[first : first + copies]
+        made[copies] = dist.new_group(mine, use_local_synchronization=True, group_desc="copies")  # pyright: ignore[reportArgumentType]
+    return made[copies]
+
+
+def cut_attention(attention: Attention, group: dist.ProcessGroup, enter: Crossing, leave: Crossing) -> None:
+    """Leaves this rank's heads, in place; attention counts the heads that its linears return.
+
+    Raises:
+        ValueError: as `check_heads`.
+    """
+    copies = check_heads(attention, group.size())
+    for name, each in (("query", 1), ("key", copies), ("value", copies)):
+        column = ColumnLinear(getattr(attention, name), copies=each, enter=None, group=group)
+        column.copies_group = group_of_copies(group, each) if each > 1 else None
+        setattr(attention, name, column)
+    attention.out = RowLinear(attention.out, leave=leave, group=group)  # pyright: ignore[reportAttributeAccessIssue]
+    entered_by(attention, enter, group)
+
+
+def cut_feed_forward(part: FeedForward, group: dist.ProcessGroup, enter: Crossing, leave: Crossing) -> None:
+    """Leaves this rank's hidden columns, in place.
+
+    Raises:
+        ValueError: the hidden columns do not divide.
+    """
+    for name in ("up", "gate"):
+        if (linear := getattr(part, name, None)) is not None:
+            setattr(part, name, ColumnLinear(linear, enter=None, group=group))
+    part.down = RowLinear(part.down, leave=leave, group=group)  # pyright: ignore[reportAttributeAccessIssue]
+    entered_by(part, enter, group)
