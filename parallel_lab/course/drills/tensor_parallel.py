@@ -86,8 +86,8 @@ def vocabulary_loss(dice: Random) -> Drawn:
         unit="KiB",
         steps=(
             "Three all-reduces of one number per token: the maximum, the sum of exponentials, the target's logit.",
-            f"3 · 2 (n - 1)/n · T · 4 bytes = 6 · {n - 1}/{n} · {tokens:,} · 4 = {loss / KIB:,.4g} KiB; backward none.",
-            f"Gathering the logits would send (n - 1)/n · T V · 4 bytes = {gathered / KIB / 1024:,.4g} MiB: V/6 ="
+            f"3 · 2 (n - 1)/n · t · 4 bytes = 6 · {n - 1}/{n} · {tokens:,} · 4 = {loss / KIB:,.4g} KiB; backward none.",
+            f"Gathering the logits would send (n - 1)/n · t V · 4 bytes = {gathered / KIB / 1024:,.4g} MiB: V/6 ="
             f" {vocab / 6:,.0f} times as much.",
         ),
     )
