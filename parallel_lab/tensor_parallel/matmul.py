@@ -97,9 +97,7 @@ def _panel(block: Tensor, step: int, steps: int, group: dist.ProcessGroup, matri
     owner, place = divmod(step, steps // group.size())
     width = len(block) * group.size() // steps
     mine = block[place * width : (place + 1) * width]
-    panel = (
-        mine.contiguous() if group.rank() == owner else torch.empty_like(mine, memory_format=torch.contiguous_format)
-    )
+    panel = mine.contiguous() if group.rank() == owner else mine.new_empty(mine.shape)
     with tag(phase=matrix, part=step):
         return broadcast(panel, owner, group, "ring")
 
@@ -202,12 +200,12 @@ def _agree_on(a: Tensor, b: Tensor) -> None:
     facts = f"A of {_said(a)} and B of {_said(b)} in {a.dtype} and {b.dtype}"
     everyone: list = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, facts)
-    usual, problem = mode(everyone), None
+    usual, problem = mode(everyone), ""
     if facts != usual:
         problem = f"has {facts}, most ranks have {usual}: give every rank the same whole matrices"
     elif a.dim() != 2 or b.dim() != 2 or a.shape[1] != len(b) or a.dtype != b.dtype:
         problem = f"has {facts}: expected (rows, inner) and (inner, cols) in one dtype"
-    agree(problem and ValueError(f"rank {dist.get_rank()} {problem}"), member(None), a.device)
+    agree(ValueError(f"rank {dist.get_rank()} {problem}") if problem else None, member(None), a.device)
 
 
 def _said(matrix: Tensor) -> str:

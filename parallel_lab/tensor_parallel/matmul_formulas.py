@@ -11,7 +11,7 @@ arXiv 2205.13407, theorem 3 (the constants, for any sizes).
 
 from collections.abc import Sequence
 from itertools import product
-from math import ceil, lcm, prod
+from math import ceil, lcm
 
 ALGORITHMS = ("one_d", "summa", "two_five_d", "three_d")
 
@@ -96,7 +96,7 @@ def best_grid(sizes: Sequence[int], ranks: int) -> tuple[int, int, int]:
     if ranks < 1:
         raise ValueError(f"ranks={ranks}: expected at least 1")
     divisors = [each for each in range(1, ranks + 1) if ranks % each == 0]
-    grids = [grid for grid in product(divisors, repeat=3) if prod(grid) == ranks]
+    grids = [(i, j, k) for i, j, k in product(divisors, repeat=3) if i * j * k == ranks]
     return min(grids, key=lambda grid: (matmul_words(sizes, grid), grid[2], -grid[0]))
 
 

@@ -29,29 +29,29 @@ def plan(algorithm: str, i: int = 1, j: int = 1, k: int = 1) -> Plan:
         raise ValueError(f"algorithm {algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
     if min(i, j, k) < 1 or (algorithm == "one_d" and j * k > 1) or (algorithm == "summa" and k > 1):
         raise ValueError(f"{algorithm} on {i} x {j} x {k}: sizes are at least 1; one_d has j=k=1, and summa has k=1")
-    ops: list[Op] = []
-    needs: dict[Op, tuple[Op, ...]] = {}
+    needs: dict[Op, tuple[Op, ...]] = {}  # in the order of issue
     arrived: dict[int, list[Op]] = {rank: [] for rank in range(i * j * k)}  # what the next product needs
     products: dict[int, list[Op]] = {rank: [] for rank in arrived}
     for phase, axis, one_ring, step in _stages(algorithm, i, j, k):
         if one_ring is None:
             for rank, before in arrived.items():
-                ops.append(Op(rank, "product", step))
-                needs[ops[-1]], arrived[rank] = tuple(before), []
-                products[rank].append(ops[-1])
+                products[rank].append(Op(rank, "product", step))
+                needs[products[rank][-1]] = tuple(before)
+            arrived = {rank: [] for rank in arrived}
             continue
-        for ranks in _lines(axis, i, j, k):
-            moved = {op: _moved(op, ranks, axis, phase) for op in one_ring}
-            ops += moved.values()
-            needs |= {moved[op]: tuple(moved[before] for before in one_ring.needs.get(op, ())) for op in moved}
-            for op in moved.values():
-                if op.kind in RECEIVING:
-                    arrived[op.rank].append(op)
-                elif phase == "C":
-                    needs[op] = (*needs[op], *products[op.rank])
-    return Plan.of(
-        ops, {op: tuple(dict.fromkeys(b for b in before if b.rank == op.rank)) for op, before in needs.items()}
-    )
+        for op, before in _lines_of(one_ring, _lines(axis, i, j, k), axis, phase):
+            needs[op] = (*before, *products[op.rank]) if op.kind == "send" and phase == "C" else before
+            if op.kind in RECEIVING:
+                arrived[op.rank].append(op)
+    return Plan.of(needs, needs)
+
+
+def _lines_of(one_ring: ChunkPlan, lines: list[range], axis: str, phase: str) -> Iterator[tuple[Op, tuple[Op, ...]]]:
+    """The ops of one ring on each line of ranks, and what each needs of its own rank."""
+    for ranks in lines:
+        moved = {op: _moved(op, ranks, axis, phase) for op in one_ring}
+        for op, name in moved.items():
+            yield name, tuple(moved[before] for before in one_ring.needs.get(op, ()) if before.rank == op.rank)
 
 
 def _stages(algorithm: str, i: int, j: int, k: int) -> Iterator[Stage]:

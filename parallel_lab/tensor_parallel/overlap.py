@@ -97,7 +97,7 @@ class _GatherLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         whole, weight = ctx.saved_tensors
         dim, lengths, group = ctx.cut
         of_weight = torch.zeros_like(weight)
@@ -123,7 +123,7 @@ class _LinearScatter(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         dim, lengths, group = ctx.cut
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
