@@ -75,7 +75,7 @@ def sequence_memory(dice: Random) -> Drawn:
 
 @problem("vocabulary-loss", chapter="08")
 def vocabulary_loss(dice: Random) -> Drawn:
-    """What gathering the logits would send, against the loss over a cut vocabulary."""
+    """The bytes that the loss over a cut vocabulary sends."""
     vocab, tokens = dice.choice((32_000, 50_304, 128_256, 152_064)), dice.choice((4096, 8192, 16_384))
     n = dice.choice((2, 4, 8))
     gathered, loss = ((n - 1) / n * count * tokens * 4 for count in (vocab, 6))
@@ -86,8 +86,8 @@ def vocabulary_loss(dice: Random) -> Drawn:
         unit="KiB",
         steps=(
             "Three all-reduces of one number per token: the maximum, the sum of exponentials, the target's logit.",
-            f"3 · 2 (n - 1)/n · t · 4 bytes = 6 · {n - 1}/{n} · {tokens:,} · 4 = {loss / KIB:,.4g} KiB; backward none.",
             f"Gathering the logits would send (n - 1)/n · t V · 4 bytes = {gathered / KIB / 1024:,.4g} MiB: V/6 ="
             f" {vocab / 6:,.0f} times as much.",
+            f"3 · 2 (n - 1)/n · t · 4 bytes = 6 · {n - 1}/{n} · {tokens:,} · 4 = {loss / KIB:,.4g} KiB; backward none.",
         ),
     )
