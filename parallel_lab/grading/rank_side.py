@@ -33,6 +33,7 @@ SHOWN = (
     "bound",
     "per_node",
     "reduce_each",
+    "vocab",
 )  # settings that messages name
 
 

@@ -12,6 +12,7 @@ _NAMES = (
     *("asynchronous_sgd", "local_sgd"),
     *("one_server", "parameter_server"),
     *("sharded_optimizer", "accumulated_step", "gathered_layer", "prefetched_step", "hybrid_sharding"),
+    *("column_row_pair", "vocab_loss", "sequence_block"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
