@@ -15,8 +15,6 @@ it serves. Each of them has a part of its gradient, so the copies must be summed
 f enters a part once, not once for query, key and value each, so that their three gradients travel as one.
 """
 
-from weakref import WeakKeyDictionary
-
 import torch.distributed as dist
 
 from parallel_lab.model.gpt import Attention, FeedForward
@@ -37,19 +35,6 @@ def check_heads(attention: Attention, n: int) -> int:
     return max(1, n // kv_heads)
 
 
-_copies: WeakKeyDictionary[dist.ProcessGroup, dict[int, dist.ProcessGroup]] = WeakKeyDictionary()
-
-
-def group_of_copies(group: dist.ProcessGroup, copies: int) -> dist.ProcessGroup:
-    """The neighbors that hold the same part as this rank, as a group; made once."""
-    made = _copies.setdefault(group, {})
-    if copies not in made:
-        first, ranks = group.rank() // copies * copies, dist.get_process_group_ranks(group)
-        mine = ranks[first : first + copies]
-        made[copies] = dist.new_group(mine, use_local_synchronization=True, group_desc="copies")  # pyright: ignore[reportArgumentType]
-    return made[copies]
-
-
 def cut_attention(attention: Attention, group: dist.ProcessGroup, enter: Crossing, leave: Crossing) -> None:
     """Leaves this rank's heads, in place; attention counts the heads that its linears return.
 
@@ -59,7 +44,6 @@ def cut_attention(attention: Attention, group: dist.ProcessGroup, enter: Crossin
     copies = check_heads(attention, group.size())
     for name, each in (("query", 1), ("key", copies), ("value", copies)):
         column = ColumnLinear(getattr(attention, name), copies=each, enter=None, group=group)
-        column.copies_group = group_of_copies(group, each) if each > 1 else None
         setattr(attention, name, column)
     attention.out = RowLinear(attention.out, leave=leave, group=group)  # pyright: ignore[reportAttributeAccessIssue]
     entered_by(attention, enter, group)

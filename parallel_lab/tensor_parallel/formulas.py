@@ -26,40 +26,39 @@ def column_bytes(activation_bytes: int, n: int, gathered_bytes: int = 0) -> Pass
 
     `activation_bytes` are those of the input.
     """
-    share = _share(n)
-    return Passes(share * gathered_bytes, 2 * share * activation_bytes)
+    return Passes(_part(gathered_bytes, n), 2 * _part(activation_bytes, n))
 
 
 def row_bytes(activation_bytes: int, n: int) -> Passes:
     """A row linear, whose output of `activation_bytes` is summed."""
-    return Passes(2 * _share(n) * activation_bytes, 0)
+    return Passes(2 * _part(activation_bytes, n), 0)
 
 
 def block_bytes(activation_bytes: int, n: int) -> Passes:
     """A block: two all-reduces each way, or as many all-gathers and reduce-scatters: 4 (n-1)/n S each way."""
-    return Passes(*[4 * _share(n) * activation_bytes] * 2)
+    return Passes(*[4 * _part(activation_bytes, n)] * 2)
 
 
 def embedding_bytes(activation_bytes: int, n: int, sequence: bool = False) -> Passes:
     """The embedding: an all-reduce forward; with `sequence` a reduce-scatter, and an all-gather backward."""
-    share = _share(n) * activation_bytes
+    share = _part(activation_bytes, n)
     return Passes(share, share) if sequence else Passes(2 * share, 0)
 
 
 def head_bytes(activation_bytes: int, n: int, sequence: bool = False) -> Passes:
     """The output layer: its input's gradient is all-reduced; with `sequence` an all-gather and a reduce-scatter."""
-    share = _share(n) * activation_bytes
+    share = _part(activation_bytes, n)
     return Passes(share, share) if sequence else Passes(0, 2 * share)
 
 
 def loss_bytes(tokens: int, n: int, dtype_bytes: int = 4) -> float:
     """The loss: three all-reduces of a number a token, in two calls: 6 (n-1)/n T e, all forward."""
-    return 6 * _share(n) * tokens * dtype_bytes
+    return 6 * _part(tokens * dtype_bytes, n)
 
 
 def gathered_logits_bytes(tokens: int, vocab: int, n: int, dtype_bytes: int = 4) -> float:
     """What gathering the logits would send instead: (n-1)/n T V e, V/6 times as much."""
-    return _share(n) * tokens * vocab * dtype_bytes
+    return _part(tokens * vocab * dtype_bytes, n)
 
 
 def replicated_numbers(config: GPTConfig) -> int:
@@ -78,10 +77,10 @@ def copies(config: GPTConfig, n: int) -> int:
 
 
 def copied_numbers(config: GPTConfig, n: int) -> int:
-    """The numbers of copied key-value heads on one rank; 0 where n is not above their number."""
-    if copies(config, n) == 1:
-        return 0
-    return 2 * config.layers * config.head_width * (config.width + config.bias)
+    """The numbers of copied key-value heads on one rank, padded to a multiple of the copies; 0 where none is copied."""
+    held = copies(config, n)
+    numbers = 2 * config.layers * config.head_width * (config.width + config.bias)
+    return -(-numbers // held) * held if held > 1 else 0
 
 
 def step_bytes(config: GPTConfig, batch: int, n: int, sequence: bool = False, dtype_bytes: int = 4) -> float:
@@ -90,9 +89,9 @@ def step_bytes(config: GPTConfig, batch: int, n: int, sequence: bool = False, dt
     activation_bytes = batch * padded * config.width * dtype_bytes
     parts = [block_bytes(activation_bytes, n)] * config.layers
     parts += [embedding_bytes(activation_bytes, n, sequence), head_bytes(activation_bytes, n, sequence)]
-    once = 2 * _share(n) * replicated_numbers(config) if sequence else 0
-    once += 2 * _share(copies(config, n)) * copied_numbers(config, n)
-    return sum(map(sum, parts)) + loss_bytes(batch * config.seq, n, dtype_bytes) + once * dtype_bytes
+    once = 2 * _part(replicated_numbers(config) * dtype_bytes, n) if sequence else 0
+    once += 2 * _part(copied_numbers(config, n) * dtype_bytes, copies(config, n))
+    return sum(map(sum, parts)) + loss_bytes(batch * config.seq, n, dtype_bytes) + once
 
 
 def parameters(config: GPTConfig, n: int) -> int:
@@ -109,11 +108,12 @@ def parameters(config: GPTConfig, n: int) -> int:
 def block_activation_bytes(
     config: GPTConfig, batch: int, n: int, sequence: bool = False, dtype_bytes: int = 4
 ) -> float:
-    """Bytes that autograd keeps on one rank for one block, without dropout; the account of `model.formulas`, cut.
+    """Bytes that autograd keeps on one rank for one block, where n divides s; the account of `model.formulas`, cut.
 
-    In numbers of b s h, with learned positions, GELU and r = 4: 4 + 12/n, the inputs of both norms and of both parts
-    whole, all else cut; with `sequence` 2 + 14/n, since only the gathered inputs of both parts are whole. Beside it
-    what the norms note for each token (cut with `sequence`), and the log-sum-exp of each token and head (cut).
+    In numbers of b s h, with as many key-value heads as heads, GELU and r = 4: 4 + 12/n, the inputs of both norms and
+    of both parts whole, all else cut; with `sequence` 2 + 14/n, since only the gathered inputs of both parts are whole.
+    Beside it what norms note for each token (cut with `sequence`), the log-sum-exp of each token and head (cut), and
+    two dropout masks: whole, as the CPU keeps them, or with `sequence` cut and of one byte.
 
     Korthikanti's 10 + 24/t and 34/t bytes (equations 2 and 4) are the same with two bytes a number and masks of one
     byte; for 34/t the gathered inputs are not kept but gathered again.
@@ -124,31 +124,42 @@ def block_activation_bytes(
     inside = 2 * config.width / n + 2 * kv + hidden  # query and what attention gives, key and value, hidden columns
     numbers = tokens * (2 * config.width + inside)
     turns = config.seq * config.head_width if config.positions == "rotary" else 0
-    statistics = max(4, dtype_bytes) * tokens * config.heads / n
-    return dtype_bytes * (numbers + turns) + statistics + 2 * norm_bytes(config, tokens, n if sequence else 1, dtype_bytes)
-
-
-def norm_bytes(config: GPTConfig, tokens: int, n: int, dtype_bytes: int = 4) -> float:
-    """What a norm of an n-th of the tokens keeps: its input, and what it notes for each token."""
-    if config.norm == "layer":
-        return dtype_bytes * tokens * (config.width + 2) / n
-    return max(4, dtype_bytes) * tokens * (2 * config.width + 1) / n
+    log_sum_exp = max(4, dtype_bytes) * tokens * config.heads / n  # never below float32
+    between = _norm_bytes(config, tokens, n, sequence, dtype_bytes) + _mask_bytes(config, tokens, n, sequence, dtype_bytes)
+    return dtype_bytes * (numbers + turns) + log_sum_exp + 2 * between
 
 
 def activation_bytes(config: GPTConfig, batch: int, n: int, sequence: bool = False, dtype_bytes: int = 4) -> float:
-    """Bytes that autograd keeps on one rank for a step's forward pass and loss: blocks, head, and V/n numbers a token.
+    """Bytes that autograd keeps on rank 0 for a step's forward pass and loss, parameters left out.
 
-    Beyond the blocks: the last norm's share, the whole input of the output layer, the softmax of this rank's logits;
-    of each target its place, and two truth values: whether it is another rank's, and whether it counts.
+    Beyond the blocks: what the last norm keeps, the whole input of the output layer, and the softmax of this rank's
+    logits, V/n numbers a token (rank 0 has as many tokens as any). Each token and each target keeps its place in the
+    table; the token whether it is foreign, the target that and whether it counts; and the loss keeps how many count.
     """
     tokens = batch * config.seq
-    head = dtype_bytes * tokens * (config.width + config.vocab / n) + norm_bytes(
-        config, tokens, n if sequence else 1, dtype_bytes
-    )
-    return config.layers * block_activation_bytes(config, batch, n, sequence, dtype_bytes) + head
+    head = dtype_bytes * tokens * (config.width - (-config.vocab // n))
+    between = _norm_bytes(config, tokens, n, sequence, dtype_bytes) + _mask_bytes(config, tokens, n, sequence, dtype_bytes)
+    places = tokens * (2 * TOKEN_BYTES + 3) + TOKEN_BYTES
+    blocks = config.layers * block_activation_bytes(config, batch, n, sequence, dtype_bytes)
+    return blocks + head + between + places
 
 
-def _share(n: int) -> float:
+def _norm_bytes(config: GPTConfig, tokens: int, n: int, sequence: bool, dtype_bytes: int) -> float:
+    """What a norm keeps: its input, and what it notes for each token; with `sequence` of an n-th of them."""
+    tokens_here = tokens / n if sequence else tokens
+    if config.norm == "layer":
+        return dtype_bytes * tokens_here * (config.width + 2)
+    return max(4, dtype_bytes) * tokens_here * (2 * config.width + 1)
+
+
+def _mask_bytes(config: GPTConfig, tokens: int, n: int, sequence: bool, dtype_bytes: int) -> float:
+    if not config.dropout:
+        return 0
+    return tokens * config.width / n if sequence else tokens * config.width * dtype_bytes
+
+
+def _part(size_bytes: int, n: int) -> float:
+    """(n-1)/n of it."""
     if n < 1:
         raise ValueError(f"n={n}: expected at least 1 rank")
-    return (n - 1) / n
+    return size_bytes * (n - 1) / n

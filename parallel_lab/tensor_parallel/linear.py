@@ -107,7 +107,7 @@ class ColumnLinear(CutLinear):
         group: whose ranks share the layer; by default all.
 
     Raises:
-        ValueError: the output does not divide into the parts.
+        ValueError: the output does not divide into the parts, or copies are to be gathered.
     """
 
     @keyword_only()
@@ -122,6 +122,8 @@ class ColumnLinear(CutLinear):
     ) -> None:
         parts = divided("ranks in a group", member(group).size(), copies)
         divided("columns of the output", linear.out_features, parts)
+        if gather and copies > 1:
+            raise ValueError(f"gather=True needs ranks with a part each, and {copies} copies hold the same")
         cut = Cut(0, linear.out_features, parts, copies)
         super().__init__(linear, {"weight": cut, "bias": cut}, group)
         self.gather, self.enter = gather, enter

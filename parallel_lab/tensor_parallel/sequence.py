@@ -113,14 +113,15 @@ def mark_partial(module: nn.Module, group: dist.ProcessGroup) -> None:
     module.partial_over = group  # pyright: ignore[reportArgumentType] (no parameter, a note)
 
 
-def partial_parameters(model: nn.Module) -> Iterator[tuple[dist.ProcessGroup, nn.Parameter]]:
-    """The parameters whose gradients are parts, each with the group over which they add up."""
+def partial_parameters(model: nn.Module) -> Iterator[tuple[dist.ProcessGroup, int, nn.Parameter]]:
+    """The parameters whose gradients are parts: over which group they add up, and over how many neighbors in it."""
     for module in model.modules():
-        if (group := getattr(module, "partial_over", None)) is not None:
-            cut = getattr(module, "cuts", {})
-            yield from ((group, p) for name, p in module.named_parameters(recurse=False) if name not in cut)
-        if (group := getattr(module, "copies_group", None)) is not None:
-            yield from ((group, p) for p in module.parameters(recurse=False))
+        cut, group = getattr(module, "cuts", {}), getattr(module, "partial_over", None)
+        for name, p in module.named_parameters(recurse=False):
+            if name in cut and cut[name].copies > 1:
+                yield module.group, cut[name].copies, p  # pyright: ignore[reportReturnType] (a cut module has it)
+            elif name not in cut and group is not None:
+                yield group, group.size(), p
 
 
 @torch.no_grad()
@@ -131,12 +132,30 @@ def sum_replicated_gradients(model: nn.Module, group: Group = None) -> None:
     nothing where there is nothing to add up. `group` restricts it to what adds up over that group.
     """
     parts: dict[tuple, list[Tensor]] = defaultdict(list)
-    for over, p in partial_parameters(model):
+    for over, ranks, p in partial_parameters(model):
         if p.grad is not None and group in (None, over):
-            parts[over, p.grad.dtype].append(p.grad)
-    for (over, _), grads in parts.items():
+            parts[over, ranks, p.grad.dtype].append(p.grad)
+    for (over, ranks, _), grads in parts.items():
         flat = torch.cat([grad.reshape(-1) for grad in grads])
         with named(over, "step"):
-            dist.all_reduce(flat, group=over)
+            if ranks == over.size():
+                dist.all_reduce(flat, group=over)
+            else:
+                flat = _sum_of_copies(flat, ranks, over)
         for grad, total in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(total.view_as(grad))
+
+
+def _sum_of_copies(flat: Tensor, copies: int, group: dist.ProcessGroup) -> Tensor:
+    """The sum of `flat` over this rank's `copies` neighbors: each sums a part of it and hands that to the others.
+
+    Others of the group have neighbors of their own, so that no group of some of its ranks is needed.
+    """
+    first, length = group.rank() // copies * copies, -(-flat.numel() // copies)
+    splits = [length if 0 <= rank - first < copies else 0 for rank in range(group.size())]
+    given = F.pad(flat, (0, copies * length - flat.numel()))
+    taken = torch.empty_like(given)
+    dist.all_to_all_single(taken, given, splits, splits, group=group)
+    mine = taken.view(copies, length).sum(0)
+    dist.all_to_all_single(taken, mine.repeat(copies), splits, splits, group=group)
+    return taken[: flat.numel()]

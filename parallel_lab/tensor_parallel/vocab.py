@@ -59,7 +59,8 @@ class VocabEmbedding(nn.Module):
     def __init__(self, embedding: nn.Embedding, *, leave: Crossing = g, group: Group = None) -> None:
         super().__init__()
         options = ("padding_idx", "max_norm", "scale_grad_by_freq", "sparse")
-        if found := [name for name in options if getattr(embedding, name) not in (None, False)]:
+        values = [(name, getattr(embedding, name)) for name in options]
+        if found := [name for name, value in values if value is not None and value is not False]:
             raise ValueError(f"an embedding with {', '.join(found)} cannot be cut by tokens: nothing was cut")
         self.group, self.leave, self.vocab = member(group), leave, embedding.num_embeddings
         self.cuts = {"weight": Cut(0, self.vocab, self.group.size())}
