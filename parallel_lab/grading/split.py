@@ -93,8 +93,7 @@ def _trained(part: nn.Module, case: Case, xs, of_outputs, names: list[str], note
             break
         mark(BACKWARD[0])
         output.backward(of_output)
-        if hasattr(part, "after_backward"):
-            part.after_backward()
+        getattr(part, "after_backward", lambda: None)()
         mark(BACKWARD[1])
         note("step_over")
         seen[f"step {step}: the gradient of the input"] = x.grad

@@ -104,7 +104,11 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (takes_its_own, 1, "step 0: the gradient of the input: element .*\n.*their gradient is the sum of what n ranks"),
     (summing(()), 2, "gradient of attention_norm.weight: element .*\n.*summed over the ranks"),
     (summing(NORMS), 2, "gradient of attention.out.bias: element .*\n.*summed over the ranks, not averaged"),
-    (summing((*NORMS, *BIASES), lambda total: total / dist.get_world_size()), 2, "attention_norm.weight: .* 0.5 times"),
+    (
+        summing((*NORMS, *BIASES), lambda total: total / dist.get_world_size()),
+        2,
+        "attention_norm.weight: .* 0.25 times",
+    ),
     (row_with(sums_all), 3, r"rank \d sent .* in the forward of step 0, two gathers and two reduce-scatters send"),
 ]
 

@@ -64,7 +64,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (loss_of(of_target=nearest), 0, "at 2 ranks: a target counted on ranks that do not have it"),
     (loss_of(add=of_torch.all_reduce), 1, "gradient of its logits: element .*; every element is 2 times"),
     (loss_of(largest=none), 2, r"the loss: element 0 is (inf|nan), expected .*\n.*exp\(1000\) is infinite"),
-    (gathers, 3, r"rank 0 sent .* in the forward of step 0, three numbers a token send 1,728 B\n.*All logits stay"),
+    (gathers, 3, r"rank 0 sent .* in the forward of step 0, three numbers per token send 1,728 B\n.*All logits stay"),
     (loss_of(counted=False), 4, "at 2 ranks: the mean was over all targets, ignored ones too"),
 ]
 
@@ -102,4 +102,4 @@ def test_another_right_answer_passes():
 
 def test_answer_of_a_step_passes_it_and_fails_the_next():
     assert_ends_a_step(NAME, 1, loss_of(add=of_torch.all_reduce), "every element is 2 times")
-    assert_ends_a_step(NAME, 2, gathers, "three numbers a token send")
+    assert_ends_a_step(NAME, 2, gathers, "three numbers per token send")

@@ -13,7 +13,7 @@ PART = "A rank's gradient is that of its own rows of up and columns of down; the
 ONCE = "One all-reduce of the output, and one of the input's gradient; the hidden layer stays where it is."
 PARTS_BYTES = (HIDDEN // 4 * (2 * WIDTH + 1) + WIDTH) * 8 + 6000  # at 4 ranks, and what a step leaves
 GONE = "What is cut must be copied: a slice keeps the whole tensor alive. Who else refers to up and down?"
-LIMITS = (("step", PARTS_BYTES, "between two steps", "its parts are", GONE),)
+WIDE = {"limits": (("step", PARTS_BYTES, "between two steps", "its parts are", GONE),)}
 S = ROWS * WIDTH * 8  # bytes of the output
 travels = expect.sends(
     "two all-reduces send", lambda n: 4 * (n - 1) / n * S, advice=ONCE, slack=100, between=expect.STEP
@@ -29,11 +29,13 @@ EXERCISE = Exercise(
     settings={"shape": (ROWS, WIDTH), "width": WIDTH, "hidden": HIDDEN, "steps": STEPS, "limits": ()},
     tests={
         # Step 1
-        "The output is that of one process, at 1 to 4 ranks": on((2, 1, 3, 4), twice, right, forward=True),
+        "The output is that of one process, at 2 and 3 ranks": on((2, 3), twice, right, forward=True),
         # Step 2
-        "The layer below gets its whole gradient, and two steps are those of one process": on((2, 3, 4, 1), right),
+        "The layer below gets its whole gradient, and two steps are those of one process, at 1, 2 and 4 ranks": (
+            on((2, 1), right) + on(4, right, **WIDE)
+        ),
         # Step 3
-        "A step sends two all-reduces, and they carry the data": on(4, travels) + on(3, travels) + changed_on(2),
-        "A rank holds 1/n of the weights": on(4, expect.holds(), limits=LIMITS),
+        "A step sends two all-reduces, and they carry the data": on(4, travels, **WIDE) + changed_on(2),
+        "A rank holds 1/n of the weights": on(4, expect.holds(), **WIDE),
     },
 )

@@ -11,7 +11,7 @@ COUNT = "The mean is over the targets that count: how many are not -100?"
 OWN = "softmax minus one-hot, of the own columns; each rank has the whole loss, and what follows it is the same on all."
 FINITE = "exp(1000) is infinite: subtract the largest logit of the row first, over all ranks."
 THREE = (
-    "Largest logit, sum of exponentials, logit of the target: three numbers a token. All logits stay where they are."
+    "Largest logit, sum of exponentials, logit of the target: three numbers per token. All logits stay where they are."
 )
 NOTHING = "When forward is over each rank has all that the gradient of its columns needs."
 E = TOKENS * 8  # bytes of a number per token
@@ -23,7 +23,7 @@ def mistake(words: str, setting: str, advice: str):
 
 
 forward = expect.sends(
-    "three numbers a token send",
+    "three numbers per token send",
     lambda n: 6 * (n - 1) / n * E,
     lambda n: 2 * (n - 1) / n * E,
     advice=THREE,
@@ -44,13 +44,13 @@ EXERCISE = Exercise(
     settings={"tokens": TOKENS, "vocab": VOCAB, "size": 1.0},
     tests={
         # Step 1
-        "The loss is that of one process, at 1 to 4 ranks": on((2, 1, 3, 4), maximum, unmasked, right, forward=True),
+        "The loss is that of one process, at 1 to 3 ranks": on((2, 1, 3), maximum, unmasked, right, forward=True),
         # Step 2
-        "Each rank has the gradient of its own logits": on((2, 3, 4), right),
-        "Logits a thousand times as large give a finite loss": on(3, expect.equals(FINITE), size=1000.0),
+        "Each rank has the gradient of its own logits": on((2, 4), right),
+        "Logits a thousand times as large give a finite loss": on(2, expect.equals(FINITE), size=1000.0),
         # Step 3
-        "Three numbers a token travel in forward, and nothing in backward": (
-            on(4, forward, backward) + on(2, forward, backward) + changed_on(3)
+        "Three numbers per token travel in forward, and nothing in backward": (
+            on(4, forward, backward) + on(2, forward, backward) + changed_on(2)
         ),
         "Ignored targets do not count; any vocabulary does, also of fewer tokens than ranks": (
             on(2, counted, right, ignored=True)
