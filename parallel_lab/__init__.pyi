@@ -11,6 +11,7 @@ from . import (
     runtime,
     simulate,
     synchronization,
+    tensor_parallel,
     trace,
     view,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "span",
     "symbols",
     "synchronization",
+    "tensor_parallel",
     "trace",
     "view",
 ]

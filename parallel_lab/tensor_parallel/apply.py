@@ -1,8 +1,8 @@
 """A whole GPT cut over the ranks of a group, in place: what each rank keeps, and what a step sends.
 
-Shoeybi et al. 2019, "Megatron-LM", section 3; with `sequence`, Korthikanti et al. 2022, "Reducing activation recomputation",
-section 4.2.2. The parts are `linear`, `attention`, `vocab` and `sequence`; this file puts them into a model, and
-refuses, before anything is cut, what cannot be cut.
+Shoeybi et al. 2019, "Megatron-LM", section 3; with `sequence`, Korthikanti et al. 2022, "Reducing activation
+recomputation in large transformer models", section 4.2.2. The parts are `linear`, `attention`, `vocab` and `sequence`;
+this file puts them into a model, and refuses, before anything is cut, what cannot be cut.
 
     sharded                all matrices, and the biases of column linears; with `sequence` also the activations between
     replicated             norms, positions, biases of row linears; tokens, targets, the loss
@@ -13,11 +13,12 @@ S is the bytes of one activation, b s h numbers. Every rank reads the same batch
 """
 
 import hashlib
+import itertools
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
@@ -31,7 +32,9 @@ from parallel_lab.tensor_parallel.sequence import ShardedDropout, ShardedEmbeddi
 from parallel_lab.tensor_parallel.vocab import VocabEmbedding, VocabHead
 
 
-def plan(layers: int, ranks: int, sequence: bool = False, *, mb: int = 0, partial: bool = False, axis: str = "") -> Plan:
+def plan(
+    layers: int, ranks: int, sequence: bool = False, *, mb: int = 0, partial: bool = False, axis: str = ""
+) -> Plan:
     """The collectives of one step: forward through embedding, blocks and head, the loss, and backward.
 
     The part of an op says the how many-th of its kind it is, in its pass and phase. A collective needs the one before
@@ -53,7 +56,7 @@ def plan(layers: int, ranks: int, sequence: bool = False, *, mb: int = 0, partia
     for phase, kind in steps:
         part = count[phase, kind] = count.get((phase, kind), -1) + 1
         rows.append([Op(rank, kind, part, mb, lane=SEND, axis=axis, phase=phase) for rank in range(ranks)])
-    needs = {op: before for before, row in zip(rows, rows[1:], strict=False) for op in row}
+    needs = {op: before for before, row in itertools.pairwise(rows) for op in row}
     return Plan.of([op for row in rows for op in row], needs, ranks=ranks)
 
 
@@ -84,24 +87,24 @@ def tensor_parallel(model: GPT, *, sequence: bool = False, group: Group = None) 
     broadcast_tensors(model.parameters(), group)
     enter, leave = (gathered, scattered) if sequence else (f, g)
     tied = model.head.linear.weight is model.embedding.tokens.weight
-    replace: Any = setattr
+    cut: Any = model  # its modules become others
     if sequence:
-        replace(model, "embedding", ShardedEmbedding(model.embedding, group))
+        cut.embedding = ShardedEmbedding(cut.embedding, group)
     else:
-        model.embedding.tokens = VocabEmbedding(model.embedding.tokens, group=group)  # pyright: ignore[reportAttributeAccessIssue]
-    for block in model.blocks:
+        cut.embedding.tokens = VocabEmbedding(cut.embedding.tokens, group=group)
+    for block in cut.blocks:
         cut_attention(block.attention, group, enter, leave)
         cut_feed_forward(block.feed_forward, group, enter, leave)
-    replace(model.head, "linear", VocabHead(model.head.linear, enter=enter, group=group))
+    cut.head.linear = VocabHead(cut.head.linear, enter=enter, group=group)
     if tied:
-        model.head.linear.weight = model.embedding.tokens.weight
+        cut.head.linear.weight = cut.embedding.tokens.weight
     if sequence:
         _shard_between(model, group)
     model.register_forward_pre_hook(lambda *_: next_pass(group), prepend=True)
     return model
 
 
-def _shard_between(model: GPT, group: dist.ProcessGroup) -> None:
+def _shard_between(model: Any, group: dist.ProcessGroup) -> None:
     """What lies between the cut parts sees this rank's tokens only."""
     for block in model.blocks:
         for part in (block.attention, block.feed_forward):
@@ -115,10 +118,11 @@ def _shard_between(model: GPT, group: dist.ProcessGroup) -> None:
 def _check(model: Any, group: dist.ProcessGroup, sequence: bool) -> None:
     """Raises what `tensor_parallel` says, on the rank that it is about."""
     if not isinstance(model, GPT):
-        raise TypeError(f"tensor_parallel cuts a GPT, and this is a {type(model).__name__}: use ColumnLinear, RowLinear")
+        raise TypeError(f"tensor_parallel cuts a GPT, and this is a {type(model).__name__}")
     if any(isinstance(module, CutLinear) for module in model.modules()):
         raise ValueError("this model was cut before: build a whole one, and cut that")
-    for block in model.blocks:
+    blocks: Any = model.blocks
+    for block in blocks:
         check_heads(block.attention, group.size())
         divided("hidden columns", block.feed_forward.up.out_features, group.size())
     settings: dict[str, object] = {"sequence": sequence}

@@ -125,7 +125,7 @@ def block_activation_bytes(
     numbers = tokens * (2 * config.width + inside)
     turns = config.seq * config.head_width if config.positions == "rotary" else 0
     log_sum_exp = max(4, dtype_bytes) * tokens * config.heads / n  # never below float32
-    between = _norm_bytes(config, tokens, n, sequence, dtype_bytes) + _mask_bytes(config, tokens, n, sequence, dtype_bytes)
+    between = _between_bytes(config, tokens, n, sequence, dtype_bytes)
     return dtype_bytes * (numbers + turns) + log_sum_exp + 2 * between
 
 
@@ -138,24 +138,19 @@ def activation_bytes(config: GPTConfig, batch: int, n: int, sequence: bool = Fal
     """
     tokens = batch * config.seq
     head = dtype_bytes * tokens * (config.width - (-config.vocab // n))
-    between = _norm_bytes(config, tokens, n, sequence, dtype_bytes) + _mask_bytes(config, tokens, n, sequence, dtype_bytes)
+    between = _between_bytes(config, tokens, n, sequence, dtype_bytes)
     places = tokens * (2 * TOKEN_BYTES + 3) + TOKEN_BYTES
     blocks = config.layers * block_activation_bytes(config, batch, n, sequence, dtype_bytes)
     return blocks + head + between + places
 
 
-def _norm_bytes(config: GPTConfig, tokens: int, n: int, sequence: bool, dtype_bytes: int) -> float:
-    """What a norm keeps: its input, and what it notes for each token; with `sequence` of an n-th of them."""
-    tokens_here = tokens / n if sequence else tokens
+def _between_bytes(config: GPTConfig, tokens: int, n: int, sequence: bool, dtype_bytes: int) -> float:
+    """What a norm keeps, its input and what it notes for each token, and a dropout mask; with `sequence` an n-th."""
+    here = tokens / n if sequence else tokens
+    mask = here * config.width * (1 if sequence else dtype_bytes) if config.dropout else 0
     if config.norm == "layer":
-        return dtype_bytes * tokens_here * (config.width + 2)
-    return max(4, dtype_bytes) * tokens_here * (2 * config.width + 1)
-
-
-def _mask_bytes(config: GPTConfig, tokens: int, n: int, sequence: bool, dtype_bytes: int) -> float:
-    if not config.dropout:
-        return 0
-    return tokens * config.width / n if sequence else tokens * config.width * dtype_bytes
+        return dtype_bytes * here * (config.width + 2) + mask
+    return max(4, dtype_bytes) * here * (2 * config.width + 1) + mask
 
 
 def _part(size_bytes: int, n: int) -> float:

@@ -81,6 +81,9 @@ def entered_by(module: nn.Module, enter: Crossing, group: Group) -> None:
 class CutLinear(nn.Module):
     """What column and row linear share: this rank's part of the parameters of `linear`, under their old names."""
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear, cuts: dict[str, Cut], group: Group) -> None:
         super().__init__()
         self.group, self.cuts = member(group), cuts

@@ -1,9 +1,9 @@
-"""Sequence parallelism: between the cut parts, where every rank would compute the same, each has its part of the tokens.
+"""Sequence parallelism: between the cut parts, where all ranks would compute the same, each has its part of the tokens.
 
-Korthikanti et al. 2022, "Reducing activation recomputation in large transformer models", section 4.2. An all-reduce is a
-reduce-scatter and an all-gather. Tensor parallelism does both at once and then has n copies of norms, dropouts and
+Korthikanti et al. 2022, "Reducing activation recomputation in large transformer models", section 4.2. An all-reduce is
+a reduce-scatter and an all-gather. Tensor parallelism does both at once and then has n copies of norms, dropouts and
 residuals; here rank r keeps the r-th part of the sequence in between. So a cut part is entered through an all-gather
-(backward: a reduce-scatter) and left through a reduce-scatter (backward: an all-gather): g-bar and g of the paper.
+(backward: a reduce-scatter) and left through a reduce-scatter (backward: an all-gather): g and g-bar of the paper.
 
     sharded                beside the weights, every activation: 1/n of the tokens between the parts
     replicated             norms, the biases of row linears, positions
@@ -11,10 +11,10 @@ residuals; here rank r keeps the r-th part of the sequence in between. So a cut 
                            way; once a step 2 (n-1)/n of the replicated parameters' gradients
     held per rank          activations / n, but for the gathered inputs of the cut parts
 
-What is replicated sees only this rank's tokens, so its gradient is a part: `sum_replicated_gradients` adds them up, once
-a step, and adds what copies of key-value heads have. It is a sum and no mean. Those are the norms and the biases of row
-linears. Positions are not among them: they are added before the sum over ranks, on one rank, and the gradient of what
-was summed is whole on all.
+What is replicated sees only this rank's tokens, so its gradient is a part: `sum_replicated_gradients` adds the parts
+up, once a step, and the gradients of copied key-value heads with them. It is a sum and no mean. Those are the norms and
+the biases of row linears. Positions are not among them: they are added before the sum over ranks, on one rank, and the
+gradient of what was summed is whole on all.
 
 A sequence that n does not divide is padded with zeros at the end, which causal attention does not look at.
 """
@@ -65,8 +65,8 @@ class ShardedEmbedding(nn.Module):
 
     def __init__(self, embedding: Any, group: dist.ProcessGroup) -> None:
         super().__init__()
-        self.group, self.longest = group, getattr(embedding, "longest", None) or embedding.positions.num_embeddings
-        self.tokens, self.positions = VocabEmbedding(embedding.tokens, leave=scattered, group=group), embedding.positions
+        self.group, self.longest, self.positions = group, embedding.longest, embedding.positions
+        self.tokens = VocabEmbedding(embedding.tokens, leave=scattered, group=group)
         self.dropout = ShardedDropout(embedding.dropout.p, group)
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:

@@ -60,7 +60,7 @@ def _difference(mine: Mapping[str, Tensor], state: Mapping[str, Tensor], found: 
         if name in found:
             shape[found[name].dim] = found[name].size
         if name not in state:
-            return ValueError(f"the checkpoint lacks {name} {tuple(shape)}, which this model has: it is of another model")
+            return ValueError(f"the checkpoint lacks {name} {tuple(shape)}: it is of another model")
         if list(state[name].shape) != shape:
             there = tuple(state[name].shape)
             return ValueError(f"{name} is {there} in the checkpoint and {tuple(shape)} in this model, whole")

@@ -40,7 +40,7 @@ def own_tokens(vocab: int, group: dist.ProcessGroup) -> range:
 def _require_inside(what: str, tokens: Tensor, vocab: int) -> None:
     if tokens.numel() and bool(((tokens < 0) | (tokens >= vocab)).any()):
         low, high = int(tokens.min()), int(tokens.max())
-        raise ValueError(f"{what} go from {low} to {high}: expected tokens from 0 to {vocab - 1}, as vocab={vocab} says")
+        raise ValueError(f"{what} go from {low} to {high}: vocab={vocab}, so expected 0 to {vocab - 1}")
 
 
 class VocabEmbedding(nn.Module):
@@ -89,6 +89,9 @@ class VocabHead(CutLinear):
     `weight` is padded to equal parts and may be that of a `VocabEmbedding`: then assign it.
     """
 
+    weight: Tensor  # (ceil(V/n), width)
+    bias: Tensor | None
+
     @keyword_only()
     def __init__(self, linear: nn.Linear, *, enter: Crossing = f, group: Group = None) -> None:
         cut = Cut(0, linear.out_features, member(group).size())
@@ -125,8 +128,9 @@ class _Loss(torch.autograd.Function):
         if smoothing:  # every token is the target, by an equal share
             wanted = (1 - smoothing) * wanted + smoothing / vocab * shifted.sum(-1)
         share = shifted.exp_()
-        total, wanted = both = torch.stack([share.sum(-1), wanted])
+        both = torch.stack([share.sum(-1), wanted])
         dist.all_reduce(both, group=group)
+        total, wanted = both
         share /= total.unsqueeze(-1)  # the softmax of all logits, this rank's part of it
         ctx.save_for_backward(share, place, foreign)
         ctx.smoothing, ctx.vocab = smoothing, vocab

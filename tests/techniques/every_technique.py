@@ -19,8 +19,14 @@ from parallel_lab.synchronization import (
     Synchronous,
     train,
 )
+from parallel_lab.tensor_parallel import (
+    full_state_dict,
+    sum_replicated_gradients,
+    tensor_parallel,
+    vocab_cross_entropy,
+)
 
-CONFIG = model.GPTConfig(seq=8, layers=2, heads=2, width=12)
+CONFIG = model.GPTConfig(seq=8, layers=2, heads=12, width=12)  # 12 heads are cut over 1, 2, 3 and 4 ranks
 BATCHES = list(text_batches(8, 12, 3))
 ADAMW = {"lr": 1e-2, "weight_decay": 0.1}
 
@@ -75,6 +81,23 @@ def zero3(group):
     return wrapped.full_state_dict()
 
 
+def cut(sequence):
+    """Tensor parallelism: every rank has a part of every matrix, and reads the whole batch."""
+
+    def run(group):
+        gpt = tensor_parallel(build(), sequence=sequence, group=group)
+        optimizer = torch.optim.AdamW(gpt.parameters(), **ADAMW)
+        for inputs, targets in BATCHES:
+            optimizer.zero_grad()
+            logits = gpt(inputs.to(rank_device()))
+            vocab_cross_entropy(logits, targets.to(rank_device()), vocab=CONFIG.vocab, group=group).backward()
+            sum_replicated_gradients(gpt)
+            optimizer.step()
+        return full_state_dict(gpt, group)
+
+    return run
+
+
 def strategy(rule, **options):
     def run(group):
         return train(rule, build(), BATCHES, torch.optim.SGD, group=group, lr=0.1, **options).weights
@@ -99,6 +122,7 @@ def stepper(make):
 
 
 ADAM_LIKE = {"average_gradients": averaged, "DDP": ddp, "Zero1": zero1, "Zero2": zero2, "Zero3": zero3}
+ADAM_LIKE |= {"tensor_parallel": cut(sequence=False), "sequence parallel": cut(sequence=True)}
 SGD_LIKE = {
     "Synchronous": strategy(Synchronous()),
     "a parameter server": strategy(Synchronous(), servers=1),

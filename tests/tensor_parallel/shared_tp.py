@@ -1,4 +1,4 @@
-"""What these tests share: models whose biases and norms are far from their first values, groups, and whole gradients."""
+"""What these tests share: models whose biases and norms are far from zero, groups, and whole gradients."""
 
 import torch
 import torch.distributed as dist

@@ -64,7 +64,7 @@ def test_masks_agree_over_tp_and_differ_over_dp():
 
 
 def test_masks_are_those_of_one_process():
-    """Without sequence parallelism the ranks draw what one process draws, so that gradients agree, recomputed or not."""
+    """Without sequence parallelism the ranks draw what one process draws, so gradients agree, recomputed or not."""
 
     def fn(recomputed):
         batches = list(text_batches(CONFIG.seq, 4, 1))

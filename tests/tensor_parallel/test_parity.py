@@ -57,7 +57,7 @@ def distances(found, right):
 
 
 def test_ends_where_one_process_ends():
-    """One launch of four ranks holds all cases and worlds; both with activations whole and with the sequence sharded."""
+    """One launch of four ranks holds all cases and worlds, with activations whole and with the sequence sharded."""
 
     def fn():
         found, groups = {}, dict(worlds(1, 2, 3, 4))

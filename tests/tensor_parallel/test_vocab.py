@@ -177,7 +177,7 @@ def test_gathered_logits_and_other_nonsense_are_refused():
     loss = lambda *args, **options: refused(lambda: vocab_cross_entropy(*args, **{"vocab": 12, **options}))  # noqa: E731
     assert "12 logits a token, and 6 of 12 tokens are its own: these are the gathered ones" in loss(logits, targets)
     assert "do not fit targets" in loss(mine, targets[:, 1:])
-    assert "targets go from 0 to 12: expected tokens from 0 to 11" in loss(mine, targets + (targets == 11))
+    assert "targets go from 0 to 12: vocab=12, so expected 0 to 11" in loss(mine, targets + (targets == 11))
     assert "label_smoothing=1.5" in loss(mine, targets, label_smoothing=1.5)
     assert "reduction='avg'" in loss(mine, targets, reduction="avg")
     embed = nn.Embedding(12, 4)
