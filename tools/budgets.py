@@ -19,6 +19,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise prefetched_step": 8.0,
     "exercise parameter_server": 8.0,
     "exercise sharded_optimizer": 10.0,
+    "exercise sequence_block": 10.0,
     "exercise training_framework": 10.0,
     "exercise step_budget": 12.0,
     "exercises": 30.0,  # the gaps among them

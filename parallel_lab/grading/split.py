@@ -98,10 +98,16 @@ def _trained(part: nn.Module, case: Case, xs, of_outputs, names: list[str], note
         note("step_over")
         seen[f"step {step}: the gradient of the input"] = x.grad
         seen |= _named(f"step {step}: its part of the gradient of", names, [p.grad for p in parameters])
-        torch.optim.SGD(parameters, LR).step()
-        for p in parameters:
-            p.grad = None
+        step_down(parameters)
     return seen | _named("at the end: its part of", names, copies(parameters)) | {"held": note.samples}
+
+
+def step_down(parameters: Iterable[nn.Parameter]) -> None:
+    """A step of SGD; torch's own loads a second's worth of modules in each rank."""
+    for p in parameters:
+        if p.grad is not None:
+            p.data -= LR * p.grad
+        p.grad = None
 
 
 def _named(what: str, names: list[str], tensors: Iterable[Tensor | None]) -> dict:

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parallel_lab.grading.drivers import LR
 from parallel_lab.grading.lab import Outcome
-from parallel_lab.grading.split import IGNORED, REPLICATED, Pair, cut, model_of
+from parallel_lab.grading.split import IGNORED, REPLICATED, Pair, cut, model_of, step_down
 from parallel_lab.model.gpt import Block
 
 
@@ -22,7 +21,6 @@ def _steps(outcome: Outcome, xs: list[Tensor], of_outputs: list[Tensor], run: Ca
     model = model_of(case, outcome.inputs[0][2])
     for step, (x, of_output) in enumerate(zip(xs, of_outputs, strict=True)):
         x = x.clone().requires_grad_()
-        model.zero_grad()
         output = run(model, x)
         output.backward(of_output)
         for rank, own in enumerate(right):
@@ -34,7 +32,7 @@ def _steps(outcome: Outcome, xs: list[Tensor], of_outputs: list[Tensor], run: Ca
                 own[f"step {step}: its part of the gradient of {name}"] = cut(name, cast(Tensor, p.grad), n, rank)
         if case.get("forward"):
             return right
-        torch.optim.SGD(model.parameters(), LR).step()
+        step_down(model.parameters())
     for rank, own in enumerate(right):
         own |= {
             f"at the end: its part of {name}": cut(name, p.detach(), n, rank) for name, p in model.named_parameters()

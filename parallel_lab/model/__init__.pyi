@@ -6,6 +6,7 @@ from .formulas import activation_bytes, block_activation_bytes, flops_per_token,
 from .gpt import GPT, Attention, Block, Embedding, FeedForward, Head, causal_attention, loss
 from .mlp import MLP
 from .reference import Reference, build, train
+from .rotary import rotate
 
 __all__ = [
     "GPT",
@@ -29,6 +30,7 @@ __all__ = [
     "loss",
     "matmul_parameters",
     "parameter_count",
+    "rotate",
     "shard_sizes",
     "share",
     "text",
