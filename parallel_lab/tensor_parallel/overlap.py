@@ -18,7 +18,7 @@ partial sum can be computed just before it is added to what arrives and sent on.
 computing nothing. `all_gather_plan` and `reduce_scatter_plan` are what a run records and the simulator times.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,12 +27,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from parallel_lab.agree.arguments import whole
-from parallel_lab.plan import COMPUTE, RECV, SEND, Op, Plan
 from parallel_lab.runtime.group import member
-from parallel_lab.trace import span, tag
+from parallel_lab.tensor_parallel.overlap_plan import all_gather_plan, reduce_scatter_plan, seconds
+from parallel_lab.trace import recorder, span, tag
+
+__all__ = ["all_gather_linear", "all_gather_plan", "linear_reduce_scatter", "reduce_scatter_plan", "seconds"]
 
 Group = dist.ProcessGroup | None
+Names = dict[str, Any]  # of spans and messages: mb and phase
 
 
 def all_gather_linear(
@@ -86,13 +88,13 @@ def linear_reduce_scatter(x: Tensor, weight: Tensor, *, dim: int = 0, group: Gro
 class _GatherLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dim: int, lengths: list[int], group: dist.ProcessGroup) -> Tensor:
+        ctx.cut, ctx.names = (dim, lengths, group), recorder().names
         whole = x.new_empty(_shape(x, dim, sum(lengths)))
         y = x.new_empty((*whole.shape[:-1], len(weight)))
-        for part, arrived in _gathered(x, dim, lengths, group, "forward"):
+        for part, arrived in _gathered(x, dim, lengths, group, _named(group, "forward")):
             _at(whole, dim, lengths, part).copy_(arrived)
             _at(y, dim, lengths, part).copy_(linear(arrived, weight))
         ctx.save_for_backward(whole, weight)
-        ctx.cut = dim, lengths, group
         return y
 
     @staticmethod
@@ -107,19 +109,25 @@ class _GatherLinear(torch.autograd.Function):
             of_weight.add_(_outer(grad, _at(whole, dim, lengths, part)))
             return grad @ weight
 
-        return _scattered(part_of_x, dim, lengths, group, "backward"), of_weight, None, None, None
+        return (
+            _scattered(part_of_x, dim, lengths, group, _named(group, "backward", ctx.names)),
+            of_weight,
+            None,
+            None,
+            None,
+        )
 
 
 class _LinearScatter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dim: int, lengths: list[int], group: dist.ProcessGroup) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.cut = dim, lengths, group
+        ctx.cut, ctx.names = (dim, lengths, group), recorder().names
 
         def part_of_y(part: int) -> Tensor:
             return linear(_at(x, dim, lengths, part), weight)
 
-        return _scattered(part_of_y, dim, lengths, group, "forward")
+        return _scattered(part_of_y, dim, lengths, group, _named(group, "forward"))
 
     @staticmethod
     @once_differentiable
@@ -127,14 +135,15 @@ class _LinearScatter(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dim, lengths, group = ctx.cut
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
-        for part, arrived in _gathered(grads[0], dim, lengths, group, "backward"):
+        names = _named(group, "backward", ctx.names)
+        for part, arrived in _gathered(grads[0], dim, lengths, group, names):
             _at(of_x, dim, lengths, part).copy_(arrived @ weight)
             of_weight.add_(_outer(arrived, _at(x, dim, lengths, part)))
         return of_x, of_weight, None, None, None
 
 
 def _gathered(
-    mine: Tensor, dim: int, lengths: list[int], group: dist.ProcessGroup, phase: str
+    mine: Tensor, dim: int, lengths: list[int], group: dist.ProcessGroup, names: Names
 ) -> Iterator[tuple[int, Tensor]]:
     """The parts of all ranks as they arrive, this rank's first: (whose, the part). The next one travels meanwhile."""
     n, held = group.size(), mine.contiguous()
@@ -143,8 +152,8 @@ def _gathered(
         coming, works = held, []
         if turn < n - 1:
             coming = mine.new_empty(_shape(mine, dim, lengths[part - 1]))
-            works = _pass_on(held, part, coming, "recv", turn, group, phase)
-        with span("product", part=part, phase=phase):
+            works = _pass_on(held, part, coming, "recv", turn, group, names)
+        with span("product", part=part, **names):
             yield part, held  # the caller multiplies here
         for work in works:
             work.wait()
@@ -152,7 +161,7 @@ def _gathered(
 
 
 def _scattered(
-    product: Callable[[int], Tensor], dim: int, lengths: list[int], group: dist.ProcessGroup, phase: str
+    product: Callable[[int], Tensor], dim: int, lengths: list[int], group: dist.ProcessGroup, names: Names
 ) -> Tensor:
     """This rank's part of the sum of all ranks' products. While one sum travels, the next product is computed."""
     n, held = group.size(), torch.empty(0)
@@ -161,8 +170,8 @@ def _scattered(
         coming, works = held, []
         if turn:
             coming = held.new_empty(_shape(held, dim, lengths[part]))
-            works = _pass_on(held, (part + 1) % n, coming, "recv_reduce", turn - 1, group, phase)
-        with span("product", part=part, phase=phase):
+            works = _pass_on(held, (part + 1) % n, coming, "recv_reduce", turn - 1, group, names)
+        with span("product", part=part, **names):
             mine = product(part)
         for work in works:
             work.wait()
@@ -171,23 +180,28 @@ def _scattered(
 
 
 def _pass_on(
-    held: Tensor, part: int, coming: Tensor, kind: str, turn: int, group: dist.ProcessGroup, phase: str
+    held: Tensor, part: int, coming: Tensor, kind: str, turn: int, group: dist.ProcessGroup, names: Names
 ) -> list[dist.Work]:
     """Starts to send `part` to the right and to receive the part before it from the left; empty ones are not sent.
 
     Every second rank receives first: NCCL carries out what two ranks have for each other one after another.
     """
-    n, rank = group.size(), group.rank()
-    names = {"phase": phase, "round": turn}
-    works = []
+    n, rank, works = group.size(), group.rank(), []
     for sends in (False, True) if rank % 2 else (True, False):
         if sends and held.numel():
-            with tag(part=part, **names):
+            with tag(part=part, round=turn, **names):
                 works.append(dist.isend(held, group=group, group_dst=(rank + 1) % n))
         elif not sends and coming.numel():
-            with tag(part=(part - 1) % n, kind=kind, **names):
+            with tag(part=(part - 1) % n, kind=kind, round=turn, **names):
                 works.append(dist.irecv(coming, group=group, group_src=(rank - 1) % n))
     return [work for work in works if work is not None]
+
+
+def _named(group: dist.ProcessGroup, phase: str, outer: Mapping[str, Any] | None = None) -> Names:
+    """What the trace calls the messages and products of one pass; of the same names, the second gets a number."""
+    with tag(**{**recorder().names, **(outer or {}), "phase": phase}):
+        inside = recorder().names_inside(getattr(group, "axis", group.group_name))
+        return {"mb": recorder().names.get("mb", 0), "phase": phase, **inside}
 
 
 def _lengths(x: Tensor, weight: Tensor, dim: int, length: int, group: dist.ProcessGroup) -> list[int]:
@@ -214,65 +228,3 @@ def _shape(like: Tensor, dim: int, length: int) -> list[int]:
 def _outer(grad: Tensor, x: Tensor) -> Tensor:
     """The gradient of a weight (out, in), from those of outputs (..., out) and the inputs (..., in)."""
     return grad.flatten(0, -2).T @ x.flatten(0, -2)
-
-
-def all_gather_plan(n: int, *, phase: str = "forward", axis: str = "", overlap: bool = True) -> Plan:
-    """The forward pass of `all_gather_linear` and the backward pass of `linear_reduce_scatter`, on n ranks.
-
-    A product's part is the rank whose part it multiplies. Without `overlap` an `all_gather` goes before one product.
-    """
-    stages = [("all_gather", SEND), ("product", COMPUTE)]
-    return _ring_plan(n, 0, phase, axis) if overlap else _plain_plan(n, stages, phase, axis)
-
-
-def reduce_scatter_plan(n: int, *, phase: str = "forward", axis: str = "", overlap: bool = True) -> Plan:
-    """The forward pass of `linear_reduce_scatter` and the backward pass of `all_gather_linear`, on n ranks."""
-    stages = [("product", COMPUTE), ("reduce_scatter", SEND)]
-    return _ring_plan(n, 1, phase, axis) if overlap else _plain_plan(n, stages, phase, axis)
-
-
-def _ring_plan(n: int, scatters: int, phase: str, axis: str) -> Plan:
-    """A turn has a message each way (none in the first, or in the last) and a product, which run side by side."""
-    ops, needs, kind = [], {}, "recv_reduce" if scatters else "recv"
-    for rank in range(whole("n", n)):
-        before: tuple[Op, ...] = ()  # the product and the arrival of the turn before
-        for turn in range(n):
-            part = (rank - turn - scatters) % n
-            product = Op(rank, "product", part, axis="", phase=phase)
-            needs[product] = before[1:] if not scatters else ()
-            both: list[Op] = []
-            if 0 <= turn - scatters < n - 1:
-                names = {"axis": axis, "phase": phase, "round": turn - scatters}
-                leaves = Op(rank, "send", (part + scatters) % n, 0, (rank + 1) % n, SEND, **names)
-                comes = Op(rank, kind, (part + scatters - 1) % n, 0, (rank - 1) % n, RECV, **names)
-                both = [comes, leaves] if rank % 2 else [leaves, comes]
-                needs |= dict.fromkeys(both, before)
-                before = product, comes
-            else:
-                before = (product,)
-            ops += [*both, product]
-    return Plan.of(ops, needs)
-
-
-def _plain_plan(n: int, stages: list[tuple[str, str]], phase: str, axis: str) -> Plan:
-    """Two stages, one after the other on every rank."""
-    both = [
-        [Op(rank, kind, 0, 0, -1, lane, axis if lane == SEND else "", phase) for kind, lane in stages]
-        for rank in range(whole("n", n))
-    ]
-    return Plan.of([op for pair in both for op in pair], {second: (first,) for first, second in both})
-
-
-def seconds(n: int, product_s: float, message_s: float, *, overlap: bool = True, loss: float = 0.0) -> float:
-    """Seconds of one pass: a product of `product_s` in all, and n - 1 messages of `message_s`, one after another.
-
-    Plain they follow one another: (n-1) c + T. With overlap a part takes p = (1 + loss) T/n, and one part stands alone:
-    p + (n-1) max(c, p). `loss` is what n small products take longer than a large one, and what communication costs
-    computing (cores, memory bandwidth); measure it. If messages are hidden (c <= p), overlap pays while
-    (n-1) c > loss T: what is hidden must be more than what small products lose. If they are not, it pays while
-    1 + loss < n.
-    """
-    if not overlap:
-        return (n - 1) * message_s + product_s
-    part_s = (1 + loss) * product_s / whole("n", n)
-    return part_s + (n - 1) * max(message_s, part_s)
