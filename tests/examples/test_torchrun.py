@@ -28,11 +28,15 @@ def torchrun(script, ranks, *arguments):
     return [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
 
 
+def digit_net(*widths):
+    torch.manual_seed(0)
+    layers = [each for sizes in pairwise(widths) for each in (nn.ReLU(), nn.Linear(*sizes))]
+    return nn.Sequential(*layers[1:]).double()
+
+
 def one_process(optimizer_class, batches, widths=(64, 128, 10), **rule):
     """The loss of each batch, of the same training in one process."""
-    torch.manual_seed(0)
-    layers = [part for pair in pairwise(widths) for part in (nn.Linear(*pair), nn.ReLU())]
-    net = nn.Sequential(*layers[:-1]).double()
+    net = digit_net(*widths)
     optimizer = optimizer_class(net.parameters(), **rule)
     for rows in batches:
         loss = nn.functional.cross_entropy(net(IMAGES[rows] / 16), LABELS[rows])
@@ -55,19 +59,19 @@ def test_by_hand(ranks):
     assert torchrun("ddp_by_hand.py", ranks) == pytest.approx(expected[28::29], abs=2e-9)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_tensor_parallel(ranks):
+    """128 columns on 3 ranks are 43, 43 and 42."""
+    expected = list(one_process(torch.optim.SGD, epochs(1, 1750, 50), widths=(64, 64, 128, 10), lr=0.1, momentum=0.9))
+    assert torchrun("tensor_parallel.py", ranks) == pytest.approx(expected[4::5], abs=2e-9)
+
+
 def test_ddp_resumes_on_another_number_of_ranks(tmp_path):
     """20 steps on 2 ranks, 20 more, past the end of the epoch, on 3, and the last two on 1."""
     found = [torchrun("ddp.py", ranks, steps, tmp_path / "saved.pt") for ranks, steps in [(2, 20), (3, 40), (1, 42)]]
     assert [len(losses) for losses in found] == [20, 20, 2]
     expected = list(one_process(torch.optim.AdamW, epochs(2, 1728, 48)[:42], lr=3e-3))
     assert [loss for losses in found for loss in losses] == pytest.approx(expected, abs=2e-9)
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_tensor_parallel(ranks):
-    """128 columns on 3 ranks are 43, 43 and 42."""
-    expected = list(one_process(torch.optim.SGD, epochs(1, 1750, 50), widths=(64, 64, 128, 10), lr=0.1, momentum=0.9))
-    assert torchrun("tensor_parallel.py", ranks) == pytest.approx(expected[4::5], abs=2e-9)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
