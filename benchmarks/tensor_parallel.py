@@ -33,7 +33,7 @@ from parallel_lab.runtime import make_mesh, rank_device
 from parallel_lab.tensor_parallel import sum_replicated_gradients, tensor_parallel, vocab_cross_entropy
 
 CONFIG = model.GPTConfig(vocab=4096, seq=256, layers=3, heads=8, width=512, tied=False, positions="rotary")
-BATCH, TURNS, WARM_UP = 4, 15, 3
+BATCH, TURNS, WARM_UP = 2, 15, 3
 MOST = 1.0
 
 Step = Callable[[], float]

@@ -46,3 +46,12 @@ def whole_gradients(model, group):
 def apart(some, others):
     assert some.keys() == others.keys()
     return max((some[name] - others[name]).abs().max().item() for name in others)
+
+
+def message(fn, *args, **options):
+    """What `fn` refuses with on this rank; empty where it does not."""
+    try:
+        fn(*args, **options)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""
