@@ -19,7 +19,7 @@ TITLES = {
     "05": "Parameter servers",
     "06": "ZeRO and FSDP: sharding what data parallelism copies",
     "07": "Model parallelism: cutting the model over ranks",
-    "08": "Making model parallelism fast",
+    "08": "Tensor parallelism, and making it fast",
     "09": "Pipeline parallelism",
     "10": "Long contexts and many experts",
     "11": "Hybrid parallelism",

@@ -59,6 +59,13 @@ def test_by_hand(ranks):
     assert torchrun("ddp_by_hand.py", ranks) == pytest.approx(expected[28::29], abs=2e-9)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_tensor_parallel(ranks):
+    """128 columns on 3 ranks are 43, 43 and 42."""
+    expected = list(one_process(torch.optim.SGD, epochs(1, 1750, 50), widths=(64, 64, 128, 10), lr=0.1, momentum=0.9))
+    assert torchrun("tensor_parallel.py", ranks) == pytest.approx(expected[4::5], abs=2e-9)
+
+
 def test_ddp_resumes_on_another_number_of_ranks(tmp_path):
     """20 steps on 2 ranks, 20 more, past the end of the epoch, on 3, and the last two on 1."""
     found = [torchrun("ddp.py", ranks, steps, tmp_path / "saved.pt") for ranks, steps in [(2, 20), (3, 40), (1, 42)]]

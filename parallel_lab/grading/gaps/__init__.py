@@ -8,6 +8,7 @@ from parallel_lab.grading.gaps import (
     parameter_server,
     sharded,
     synchronization,
+    tensor_parallel,
 )
 
 GAPS = (
@@ -18,4 +19,5 @@ GAPS = (
     *parameter_server.GAPS,
     *sharded.GAPS,
     *model_parallel.GAPS,
+    *tensor_parallel.GAPS,
 )

@@ -1,0 +1,93 @@
+"""Drills of chapter 08: bytes, time and memory of tensor and sequence parallelism, the loss over a cut vocabulary."""
+
+from random import Random
+
+from parallel_lab.course.drills.engine import Drawn, problem
+
+KIB = 2**10
+
+
+@problem("tensor-bytes", chapter="08")
+def tensor_bytes(dice: Random) -> Drawn:
+    """The bytes that a rank sends for all blocks of a step."""
+    layers, width = dice.choice(((32, 4096), (40, 5120), (80, 8192)))
+    tokens, n = dice.choice((2048, 4096, 8192)), dice.choice((2, 4, 8))
+    activation = 2 * tokens * width
+    sent = 8 * (n - 1) / n * activation * layers
+    return Drawn(
+        question=f"{n} tensor-parallel ranks, {layers} blocks of width {width:,}, microbatches of {tokens:,} tokens"
+        " in bfloat16, no recomputation. How many GB does a rank send per microbatch in the blocks?",
+        answer=sent / 1e9,
+        unit="GB",
+        steps=(
+            f"One activation: S = {tokens:,} · {width:,} · 2 bytes = {activation / 1e6:,.1f} MB.",
+            "A block has 2 all-reduces forward (g) and 2 backward (f); each sends 2 (n - 1)/n S.",
+            f"Per block 8 (n - 1)/n S = 8 · {n - 1}/{n} · {activation / 1e6:,.1f} MB ="
+            f" {sent / layers / 1e9:.4g} GB; times {layers}: {sent / 1e9:,.4g} GB.",
+        ),
+    )
+
+
+@problem("tensor-share", chapter="08")
+def tensor_share(dice: Random) -> Drawn:
+    """The seconds of sending for each second of computing in a block."""
+    width, n = dice.choice((4096, 8192, 12_288, 16_384)), dice.choice((4, 8, 16))
+    teraflops, gigabytes = dice.choice((300, 400, 600)), dice.choice((50, 300, 450))
+    computing = 72 * width**2 / n / (teraflops * 1e12)
+    sending = 16 * (n - 1) / n * width / (gigabytes * 1e9)
+    ratio = sending / computing
+    return Drawn(
+        question=f"A GPT block (12 h² weights, attention's own products left out), h = {width:,}, on {n} ranks at"
+        f" {teraflops} TFLOP/s each over links of {gigabytes} GB/s, bfloat16, nothing overlapped. How many seconds of"
+        " sending come to one second of computing?",
+        answer=ratio,
+        steps=(
+            f"Computing per token: 6 · 12 h² / (n F) = 72 · {width:,}² / ({n} · {teraflops}e12) = {computing:.3g} s.",
+            f"Sending per token: 8 (n - 1)/n · 2h bytes / W = 16 · {n - 1}/{n} · {width:,} / {gigabytes}e9 ="
+            f" {sending:.3g} s.",
+            f"The ratio is 2 (n - 1) F / (9 h W) = {ratio:.3g}: the number of tokens drops out, and n stands above.",
+        ),
+    )
+
+
+@problem("sequence-memory", chapter="08")
+def sequence_memory(dice: Random) -> Drawn:
+    """What a block keeps of its activations under sequence parallelism, and without it."""
+    width, tokens = dice.choice((4096, 8192, 12_288)), dice.choice((2048, 4096, 8192))
+    n, layers = dice.choice((2, 4, 8)), dice.choice((32, 80, 96))
+    unit = tokens * width * layers
+    tensor, sequence = (10 + 24 / n) * unit, 34 / n * unit
+    return Drawn(
+        question=f"Korthikanti et al. count 34 bytes per token and unit of width that a block keeps (bfloat16, flash"
+        f" attention), {layers} blocks, h = {width:,}, {tokens:,} tokens, {n} ranks. How many GB per rank does sequence"
+        " parallelism save over tensor parallelism alone?",
+        answer=(tensor - sequence) / 1e9,
+        unit="GB",
+        steps=(
+            f"Tensor parallelism: 10 bytes stay whole (norms, inputs, dropout masks), 24 are cut: 10 + 24/{n}"
+            f" = {10 + 24 / n:.4g}.",
+            f"With sequence parallelism all 34 are cut: 34/{n} = {34 / n:.4g}.",
+            f"The difference is 10 (n - 1)/n = {10 * (n - 1) / n:.4g} bytes; times {tokens:,} · {width:,} · {layers}"
+            f" = {(tensor - sequence) / 1e9:,.4g} GB.",
+        ),
+    )
+
+
+@problem("vocabulary-loss", chapter="08")
+def vocabulary_loss(dice: Random) -> Drawn:
+    """The bytes that the loss over a cut vocabulary sends."""
+    vocab, tokens = dice.choice((32_000, 50_304, 128_256, 152_064)), dice.choice((4096, 8192, 16_384))
+    n = dice.choice((2, 4, 8))
+    gathered, loss = ((n - 1) / n * count * tokens * 4 for count in (vocab, 6))
+    return Drawn(
+        question=f"{tokens:,} tokens, a vocabulary of {vocab:,} cut over {n} ranks, float32. How many KiB does a rank"
+        " send for the loss, forward and backward, if the logits are never gathered?",
+        answer=loss / KIB,
+        unit="KiB",
+        steps=(
+            "Three all-reduces of one number per token: the maximum, the sum of exponentials, the target's logit.",
+            f"Gathering the logits would send (n - 1)/n · t V · 4 bytes = {gathered / KIB / 1024:,.4g} MiB: V/6 ="
+            f" {vocab / 6:,.0f} times as much.",
+            f"3 · 2 (n - 1)/n · t · 4 bytes = 6 · {n - 1}/{n} · {tokens:,} · 4 = {loss / KIB:,.4g} KiB; backward none.",
+        ),
+    )
