@@ -42,8 +42,8 @@ class _Pair(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        names = ctx.names and {**ctx.names, "phase": "backward"}
-        with tag(**names):
+        phase = ctx.names.get("phase", "forward").replace("forward", "backward")
+        with tag(**(ctx.names and {**ctx.names, "phase": phase})):
             return ctx.back(grads[0]), None, None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
@@ -20,13 +21,15 @@ def next_pass(group: dist.ProcessGroup) -> None:
 
 @contextmanager
 def named(group: dist.ProcessGroup | None, phase: str = "forward") -> Iterator[None]:
-    """Collectives inside carry the number of the pass as `mb`, unless a tag around has one, and the phase.
+    """The one collective inside carries the number of the pass as `mb`, unless a tag around has one, and the phase.
 
-    What activation recomputation repeats has the phase `recompute`. In the backward pass the pairs of `collectives`
-    keep the names of their forward pass.
+    What activation recomputation repeats has the phase `recompute`. Where a tag around names a part, a stage of a
+    pipeline, say, the phase counts the collectives of that part. In the backward pass the pairs of `collectives` keep
+    the names of their forward pass.
     """
-    mb = {"mb": max(0, _number.get(member(group), 0))}
+    group, around = member(group), recorder().names
     if phase == "forward" and recorder().in_backward():
         phase = "recompute"
-    with tag(**{**mb, **recorder().names, "phase": phase}):
+    names: dict[str, Any] = {"mb": _number.get(group, 0), **around, "phase": phase}
+    with tag(**names), tag(**(recorder().names_inside(getattr(group, "axis", "")) if "part" in around else {})):
         yield

@@ -137,11 +137,11 @@ def sum_replicated_gradients(model: nn.Module, group: Group = None) -> None:
             parts[over, ranks, p.grad.dtype].append(p.grad)
     for (over, ranks, _), grads in parts.items():
         flat = torch.cat([grad.reshape(-1) for grad in grads])
-        with named(over, "step"):
-            if ranks == over.size():
+        if ranks == over.size():
+            with named(over, "step"):
                 dist.all_reduce(flat, group=over)
-            else:
-                flat = _sum_of_copies(flat, ranks, over)
+        else:
+            flat = _sum_of_copies(flat, ranks, over)
         for grad, total in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(total.view_as(grad))
 
@@ -155,7 +155,9 @@ def _sum_of_copies(flat: Tensor, copies: int, group: dist.ProcessGroup) -> Tenso
     splits = [length if 0 <= rank - first < copies else 0 for rank in range(group.size())]
     given = F.pad(flat, (0, copies * length - flat.numel()))
     taken = torch.empty_like(given)
-    dist.all_to_all_single(taken, given, splits, splits, group=group)
+    with named(group, "step"):
+        dist.all_to_all_single(taken, given, splits, splits, group=group)
     mine = taken.view(copies, length).sum(0)
-    dist.all_to_all_single(taken, mine.repeat(copies), splits, splits, group=group)
+    with named(group, "step"):
+        dist.all_to_all_single(taken, mine.repeat(copies), splits, splits, group=group)
     return taken[: flat.numel()]

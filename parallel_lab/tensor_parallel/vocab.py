@@ -120,7 +120,8 @@ class _Loss(torch.autograd.Function):
         own = own_tokens(vocab, group)
         place, foreign = _places(targets, own)
         top = logits.amax(-1) if len(own) else logits.new_full(targets.shape, -torch.inf)
-        dist.all_reduce(top, dist.ReduceOp.MAX, group)
+        with named(group, "loss"):
+            dist.all_reduce(top, dist.ReduceOp.MAX, group)
         shifted = logits - top.unsqueeze(-1)  # (T, own)
         wanted = shifted.new_zeros(targets.shape)
         if len(own):
@@ -129,7 +130,8 @@ class _Loss(torch.autograd.Function):
             wanted = (1 - smoothing) * wanted + smoothing / vocab * shifted.sum(-1)
         share = shifted.exp_()
         both = torch.stack([share.sum(-1), wanted])
-        dist.all_reduce(both, group=group)
+        with named(group, "loss"):
+            dist.all_reduce(both, group=group)
         total, wanted = both
         share /= total.unsqueeze(-1)  # the softmax of all logits, this rank's part of it
         ctx.save_for_backward(share, place, foreign)
@@ -179,8 +181,7 @@ def vocab_cross_entropy(
     _require_inside("targets", targets, vocab)
     logits = logits[..., : len(own)]
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    with named(group, "loss"):
-        losses = _Loss.apply(logits, targets, vocab, label_smoothing, group)
+    losses = _Loss.apply(logits, targets, vocab, label_smoothing, group)
     losses = losses.masked_fill(ignored, 0)
     if reduction == "none":
         return losses

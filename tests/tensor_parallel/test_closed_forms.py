@@ -13,7 +13,7 @@ from parallel_lab import launch
 from parallel_lab.model import formulas as whole
 from parallel_lab.plan import check_plan
 from parallel_lab.tensor_parallel import formulas, plan, sum_replicated_gradients, tensor_parallel, vocab_cross_entropy
-from parallel_lab.trace import Trace, recorder
+from parallel_lab.trace import Trace, recorder, tag
 from parallel_lab.trace.memory import SavedTensors, held_bytes
 
 BATCH = 3
@@ -98,6 +98,24 @@ def test_a_recorded_step_is_the_plan(sequence):
     for each in steps:
         check_plan(each)
     assert recorded.rows == tuple(first + second for first, second in zip(*(s.rows for s in steps), strict=True))
+
+
+def test_a_stage_s_collectives_are_told_apart():
+    """An executor names stage and microbatch; what it sends there is a plan, each collective with its own name."""
+
+    def fn():
+        model, tokens = tensor_parallel(whole_model(GPT2)), torch.arange(8).view(1, -1)
+        before = len(recorder().spans)
+        for mb in (4, 5):
+            with tag(part=1, mb=mb):
+                loss = vocab_cross_entropy(model(tokens), tokens, vocab=GPT2.vocab)
+            loss.backward()
+        return recorder().spans[before:]
+
+    results = launch(fn, ranks=2).results
+    check_plan(Trace(2, tuple(s for each in results for s in each)).plan())
+    assert {(s.part, s.mb) for s in results[0]} == {(1, 4), (1, 5)}
+    assert {s.phase.partition("/")[0] for s in results[0]} == {"forward", "loss", "backward"}
 
 
 def test_a_plan_of_nothing_is_refused():
