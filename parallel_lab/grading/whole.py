@@ -1,4 +1,4 @@
-"""What one process gives where `split` cuts over ranks: the outputs, gradients and weights expected in chapter 08.
+"""What one process gives where `cutting` cuts over ranks: the outputs, gradients and weights expected in chapter 08.
 
 A setting of a case that names a usual mistake gives what that mistake gives.
 """
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from parallel_lab.grading.cutting import IGNORED, REPLICATED, Pair, cut, model_of, step_down
 from parallel_lab.grading.lab import Outcome
-from parallel_lab.grading.split import IGNORED, REPLICATED, Pair, cut, model_of, step_down
 from parallel_lab.model.gpt import Block
 
 

@@ -105,7 +105,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """(batch, seq, width) in and out; `positions` (seq,) as in `GPT.forward`."""
-        x = x + self.attention(self.attention_norm(x), positions)  # (batch, seq, width)
+        x = x + self.attention(self.attention_norm(x), **_where(positions))  # (batch, seq, width)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -171,7 +171,7 @@ class GPT(nn.Module):
         """`positions` (seq,): where the tokens stand, for a rank that holds a part of the sequence only."""
         x = self.embedding(tokens, positions)  # (batch, seq, width)
         for block in self.blocks:
-            x = block(x, positions)
+            x = block(x, **_where(positions))
         return self.head(x)  # (batch, seq, vocab)
 
     def layers(self) -> list[nn.Module]:
@@ -187,6 +187,11 @@ class GPT(nn.Module):
                 # 2 * layers branches are added up, so each is shrunk to keep the sum's variance (GPT-2, section 2.3).
                 adds = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
                 nn.init.normal_(parameter, std=INIT_STD / (2 * self.config.layers) ** 0.5 if adds else INIT_STD)
+
+
+def _where(positions: Tensor | None) -> dict[str, Tensor]:
+    """Nothing where no positions are given: what stands in a block's or an attention's place may take `x` alone."""
+    return {} if positions is None else {"positions": positions}
 
 
 def loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -243,6 +243,12 @@ def test_rotary_positions_place_a_part_of_the_sequence():
     assert not any("position" in name for name in model.state_dict())
 
 
+def test_what_takes_a_block_or_an_attention_away_need_not_know_positions():
+    model, tokens = build(GPTConfig()), some_tokens(GPTConfig())
+    model.blocks[0], model.blocks[1].attention = nn.Identity(), nn.Identity()
+    assert model(tokens).shape == (*tokens.shape, 256)
+
+
 def test_dropout_is_drawn_in_training_only():
     model, tokens = build(GPTConfig(dropout=0.5)), some_tokens(GPTConfig())
     assert not torch.equal(model(tokens), model(tokens))

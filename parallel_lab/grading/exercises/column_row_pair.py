@@ -1,6 +1,6 @@
 """Chapter 08: a linear cut by columns and one by rows, and what stands before and behind them (Shoeybi et al. 2019)."""
 
-from parallel_lab.grading import expect, split, whole
+from parallel_lab.grading import cutting, expect, whole
 from parallel_lab.grading.exercise import Exercise, changed_on, on
 
 ROWS, WIDTH, HIDDEN, STEPS = 8, 32, 96, 2
@@ -23,8 +23,8 @@ right = expect.equals({"the output": SUMMED, "of the input": BELOW, "": PART})
 
 EXERCISE = Exercise(
     name="column_row_pair",
-    given=split.batches,
-    drive=split.cut_pair,
+    given=cutting.batches,
+    drive=cutting.cut_pair,
     expected=whole.whole_pair,
     settings={"shape": (ROWS, WIDTH), "width": WIDTH, "hidden": HIDDEN, "steps": STEPS, "limits": ()},
     tests={

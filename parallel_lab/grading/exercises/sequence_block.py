@@ -1,6 +1,6 @@
 """Chapter 08: a block whose norms and sums work on a part of the sequence (Korthikanti et al. 2022, section 4.2.2)."""
 
-from parallel_lab.grading import expect, split, whole
+from parallel_lab.grading import cutting, expect, whole
 from parallel_lab.grading.exercise import Exercise, changed_on, on
 
 BATCH, SHARE, WIDTH, HEADS, HIDDEN, STEPS = 2, 3, 24, 12, 48, 2
@@ -35,7 +35,7 @@ forward = expect.sends(
     lambda n: 4 * whole_bytes(n),
     advice=SCATTER,
     slack=100,
-    between=split.FORWARD,
+    between=cutting.FORWARD,
 )
 backward = expect.sends(
     "as many, a second gather for the weights' gradients, and the sum of what all have send",
@@ -43,16 +43,16 @@ backward = expect.sends(
     lambda n: 4 * whole_bytes(n) + 2 * (n - 1) / n * SMALL,
     advice=GATHERS,
     slack=100,
-    between=split.BACKWARD,
+    between=cutting.BACKWARD,
 )
 twice = expect.unlike("step 0: the output", {"biases came in once per rank": {"bias_each": True}}, BIAS)
-of_whole = dict.fromkeys(split.REPLICATED, WHOLE)
+of_whole = dict.fromkeys(cutting.REPLICATED, WHOLE)
 right = expect.equals({"the output": WHERE, "of the input": BELOW} | of_whole | {"": PART})
 
 EXERCISE = Exercise(
     name="sequence_block",
-    given=split.batches,
-    drive=split.cut_block,
+    given=cutting.batches,
+    drive=cutting.cut_block,
     expected=whole.whole_block,
     settings={
         "shape": (BATCH, SHARE, WIDTH),

@@ -1,6 +1,6 @@
 """Chapter 08: cross-entropy over a vocabulary that is cut over the ranks (Shoeybi et al. 2019, section 3)."""
 
-from parallel_lab.grading import expect, split, whole
+from parallel_lab.grading import cutting, expect, whole
 from parallel_lab.grading.exercise import Exercise, cases, changed_on, on
 
 TOKENS, VOCAB = 48, 96
@@ -28,9 +28,9 @@ forward = expect.sends(
     lambda n: 2 * (n - 1) / n * E,
     advice=THREE,
     slack=100,
-    between=split.FORWARD,
+    between=cutting.FORWARD,
 )
-backward = expect.sends("the gradient of the logits needs", lambda n: 0, advice=NOTHING, between=split.BACKWARD)
+backward = expect.sends("the gradient of the logits needs", lambda n: 0, advice=NOTHING, between=cutting.BACKWARD)
 right = expect.equals({"the loss": ADD, "logits": OWN})
 maximum = mistake("each rank subtracted the largest of its own logits", "own_maximum", MAXIMUM)
 unmasked = mistake("a target counted on ranks that do not have it", "unmasked", MASK)
@@ -38,8 +38,8 @@ counted = mistake("the mean was over all targets, ignored ones too", "counted", 
 
 EXERCISE = Exercise(
     name="vocab_loss",
-    given=split.logits_and_targets,
-    drive=split.lose,
+    given=cutting.logits_and_targets,
+    drive=cutting.lose,
     expected=whole.whole_loss,
     settings={"tokens": TOKENS, "vocab": VOCAB, "size": 1.0},
     tests={
