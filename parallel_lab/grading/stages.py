@@ -1,86 +1,67 @@
-"""Inside a rank in chapter 07: a network of which each of two ranks makes its own layers, and trains them.
+"""Inside a rank in the last task of chapter 09: a stage of a pipeline each; and what one process would have come to.
 
 As in `drivers`, a driver gives learner code what it works on, and observes. Ranks import this module.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
-from itertools import pairwise
-from weakref import ref
 
 import torch
-import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parallel_lab.grading.drivers import LR, Moments, from_rank_0
-from parallel_lab.grading.rank_side import Case, change_first_arrival, name
+from parallel_lab.grading.drivers import copies, from_rank_0
+from parallel_lab.grading.lab import Outcome
+from parallel_lab.grading.rank_side import Case, change_first_arrival
+from parallel_lab.trace.memory import SavedTensors
+
+WIDTH = 5
+LOSS, GRADIENT, AFTER = "the loss", "the gradient of parameter", "after the call: parameter"
+HELD = "the most microbatches held at once"
 
 
-def uneven_batches(case: Case, rank: int, generator: torch.Generator) -> tuple:
-    """Inputs and targets of `rows[k]` rows in batch k, and a weight and a bias for each layer; rank 0's count."""
-    widths = case["widths"]
+def stage_data(case: Case, rank: int, generator: torch.Generator) -> tuple:
+    """Microbatches of `sizes` rows and their targets, both in float64, and the weights of this rank's stage."""
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    xs, ys = ([drawn(rows, width) for rows in case["rows"]] for width in (widths[0], widths[-1]))
-    sizes = list(pairwise(widths))
-    weights = [each for width, out in sizes for each in (drawn(out, width) / width**0.5, drawn(out))]
-    return xs, ys, weights
+    inputs, targets = ([drawn(size, WIDTH) for size in case["sizes"]] for _ in range(2))
+    return inputs, targets, [drawn(WIDTH, WIDTH) / WIDTH**0.5, drawn(WIDTH)]
 
 
-def layers_of(case: Case, rank: int) -> range:
-    """The numbers of the layers that `rank` has."""
-    return range(case["cut"]) if rank == 0 else range(case["cut"], len(case["widths"]) - 1)
+def stage_of(weights: list[Tensor]) -> nn.Module:
+    """A linear and a tanh, with copies of `weights`."""
+    stage = nn.Sequential(nn.Linear(WIDTH, WIDTH, dtype=torch.float64), nn.Tanh())
+    for parameter, weight in zip(stage.parameters(), weights, strict=True):
+        parameter.data = weight.clone()
+    return stage
 
 
-def split_steps(fn: Callable, case: Case, *inputs: list[Tensor]) -> dict:
-    """`fn(make_layer, widths, cut)` returns `step(x, y)`, which runs once for each batch; SGD follows each.
-
-    The result's `held` has [moment, layer, bytes] of what is held before a step. With `graded="loss"` no gradient is
-    looked at, and nothing is updated.
-    """
-    note, made = Moments(case, seen := {}), defaultdict(list)
-    xs, ys, weights = (from_rank_0(tensors) for tensors in inputs)
-    note.begin()
-    step = fn(_maker(case, weights, made), case["widths"], case["cut"])
-    if not callable(step):
-        raise TypeError(f"split_network returned {name(step)}: expected the function step(x, y)")
+def run_stage(fn: Callable, case: Case, inputs: list, targets: list, weights: list) -> dict:
+    """`fn(row, stage, inputs, targets)`, with rank 0's data on every rank; what it left."""
+    inputs, targets = from_rank_0(inputs), from_rank_0(targets)
+    stage, row = stage_of(weights), list(case["rows"][torch.distributed.get_rank()])
     change_first_arrival(case)
-    for k, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        note("step")
-        loss = step(x, y)
-        note("step_over")
-        if dist.get_rank():
-            seen[f"step {k}: its loss"] = loss.item() if isinstance(loss, Tensor) and loss.numel() == 1 else loss
-        for i in layers_of(case, dist.get_rank()):
-            found = _take_gradients(made[i], 0.0 if case.get("graded") == "loss" else LR)
-            if case.get("graded") != "loss":
-                seen |= {f"step {k}: layer {i}'s gradient of {kind}": grad for kind, grad in found.items()}
-        loss = found = None  # so that nothing of ours is held in the next step
-    return seen | {"held": note.samples}
+    with SavedTensors(stage) as saved:
+        loss = fn(row, stage, inputs, targets)
+    one_bytes = 2 * inputs[0].nbytes  # what linear and tanh save of a microbatch
+    return {
+        LOSS: float(loss) if isinstance(loss, Tensor) and loss.numel() == 1 else loss,
+        GRADIENT: copies(p.grad for p in stage.parameters()),
+        AFTER: copies(stage.parameters()),
+        HELD: saved.peak_bytes // one_bytes,
+    }
 
 
-def _maker(case: Case, weights: list[Tensor], made: dict[int, list[ref]]) -> Callable[[int], nn.Module]:
-    """What makes layers, and notes in `made` which, without keeping them alive."""
-
-    def make_layer(i: int) -> nn.Module:
-        """Layer `i` with its initial weights, from `widths[i]` to `widths[i + 1]` features, float64."""
-        linear = nn.Linear(*case["widths"][i : i + 2], dtype=torch.float64, device=weights[0].device)
-        linear.weight.data, linear.bias.data = (weights[place].clone() for place in (2 * i, 2 * i + 1))
-        layer = nn.Sequential(linear, nn.Tanh())
-        made[i].append(ref(layer))
-        return layer
-
-    return make_layer
-
-
-def _take_gradients(made: list[ref], lr: float) -> dict[str, Tensor | None]:
-    """The gradients of the copy of a layer that has some; each copy that is alive is updated, and loses its own."""
-    found: dict[str, Tensor | None] = {"weight": None, "bias": None}
-    for layer in filter(None, (each() for each in made)):
-        for kind, parameter in zip(found, layer.parameters(), strict=True):
-            if parameter.grad is not None:
-                found[kind], parameter.grad = parameter.grad.clone(), None
-                parameter.data.sub_(found[kind], alpha=lr)
-    return found
+def one_process(outcome: Outcome) -> list[dict]:
+    """Of `run_stage`: all stages in a chain, with the whole batch."""
+    stages = [stage_of(weights) for _, _, weights in outcome.inputs]
+    inputs, targets, _ = outcome.inputs[0]
+    loss = F.mse_loss(nn.Sequential(*stages)(torch.cat(inputs)), torch.cat(targets))
+    loss.backward()
+    right = [
+        {LOSS: loss.item(), GRADIENT: copies(p.grad for p in stage.parameters()), AFTER: copies(stage.parameters())}
+        for stage in stages
+    ]
+    holds = outcome.case.get("holds")
+    return [{**each, HELD: held} for each, held in zip(right, holds, strict=True)] if holds else right

@@ -14,7 +14,7 @@ _NAMES = (
     *("sharded_optimizer", "accumulated_step", "gathered_layer", "prefetched_step", "hybrid_sharding"),
     *("split_network",),
     *("column_row_pair", "vocab_loss", "sequence_block"),
-    *("schedule_1f1b", "schedule_zb_h1"),
+    *("schedule_1f1b", "schedule_zb_h1", "pipeline_executor"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

@@ -1,6 +1,6 @@
 """Chapter 07: a network cut over two ranks, forward and backward (Narayanan et al. 2021, "PTD-P", section 2.2)."""
 
-from parallel_lab.grading import expect, oracles, stages
+from parallel_lab.grading import expect, halves, oracles
 from parallel_lab.grading.exercise import Exercise, cases, changed_on, on
 
 LAYERS, WIDTH = 6, 64
@@ -17,8 +17,8 @@ ONCE = "The gradient has the shape of what was sent. What else travels is not ne
 
 EXERCISE = Exercise(
     name="split_network",
-    given=stages.uneven_batches,
-    drive=stages.split_steps,
+    given=halves.uneven_batches,
+    drive=halves.split_steps,
     expected=oracles.split_over_two,
     settings={"widths": (5, 7, 2, 3, 4), "rows": (3, 2), "cut": 2, "limits": ()},
     tests={
