@@ -1,9 +1,25 @@
-"""What the passes of a pipeline wait for. Shared by all schedules, which differ only in the order of their rows."""
+"""Rows of passes, and what each pass waits for. All schedules share it; they differ only in the order of their rows."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 from parallel_lab.plan import Op, Plan
+
+
+def numbered(rank: int, order: Iterable[tuple[str, int]], m: int) -> list[Op]:
+    """The row of `rank` whose passes come in `order`, each a kind and a stage.
+
+    A pass takes the next microbatch of its kind and stage; a B takes it for both its halves, I and W. Microbatches
+    beyond `m` are left out: the order of the others stands, and whatever they wait for is still there.
+    """
+    row, taken = [], Counter()
+    for kind, stage in order:
+        halves = "IW" if kind == "B" else kind
+        mb = taken[halves[0], stage]
+        taken.update((half, stage) for half in halves)
+        if mb < m:
+            row.append(Op(rank, kind, stage, mb))
+    return row
 
 
 def with_needs(rows: Sequence[Sequence[Op]]) -> Plan:
@@ -31,6 +47,17 @@ def with_needs(rows: Sequence[Sequence[Op]]) -> Plan:
         if kind == "W":
             needs[op].append(Op(rank, "I", stage, mb))
     return Plan(plan.rows, {op: tuple(before) for op, before in needs.items()})
+
+
+def repeated(plan: Plan, steps: int) -> Plan:
+    """`steps` steps of `plan` with no barrier between them: a rank begins the next one when its own row is over.
+
+    Microbatches are counted on, from the first of the first step. A rank changes its weights when its last gradient is
+    there, which is before its next forward; what all ranks must know first, such as a global norm, would be a barrier.
+    """
+    require_positive(steps=steps)
+    m = 1 + max((op.mb for op in plan), default=0)
+    return with_needs([[op._replace(mb=op.mb + step * m) for step in range(steps) for op in row] for row in plan.rows])
 
 
 def require_positive(**sizes: int) -> None:

@@ -119,18 +119,20 @@ class Trace:
         """Seconds of the rank's own window in which nothing ran on `lane`.
 
         Of several steps with no barrier between them, the window holds them all. That is where zero-bubble schedules
-        gain: a rank may begin its next step while others end the last one, which `bubble` of one step cannot see.
+        gain: a rank may begin its next step while others end the last one, which `bubble()` of one step cannot see.
         """
         return self.window_s(rank, lane) - self.busy_s(rank, lane)
 
-    def bubble_rate(self) -> float:
-        """The idle share of the longest own window: (cost - m (F + I + W)) / cost of Qi et al. 2024, "Zero bubble"."""
-        longest = max(range(self.ranks), key=self.window_s)
-        window_s = self.window_s(longest)
-        return self.idle_s(longest) / window_s if window_s else 0.0
+    def bubble(self, *, own: bool = False) -> float:
+        """The share of all ranks' time in which nothing was computed: 1 - busy / (ranks x duration), from 0 to 1.
 
-    def bubble(self) -> float:
-        """The share of all ranks' time in which nothing was computed: 1 - busy / (ranks x duration), from 0 to 1."""
+        With `own` it is the idle share of the longest window that a rank has of its own, from its first start to its
+        last end: the rate (cost - m (F + I + W)) / cost of Qi et al. 2024, "Zero Bubble Pipeline Parallelism". It leaves
+        out what a rank waits before its first pass, which in a row of steps without barrier it waits only once.
+        """
+        if own:
+            longest = max(range(self.ranks), key=self.window_s, default=0)
+            return self.idle_s(longest) / (self.window_s(longest) or 1.0)
         if not self.duration_s:
             return 0.0
         busy_s = sum(self.busy_s(rank) for rank in range(self.ranks))

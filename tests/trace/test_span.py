@@ -88,7 +88,7 @@ def test_a_rank_s_own_window_begins_and_ends_with_its_own_work():
     assert [trace.window_s(rank) for rank in (0, 1)] == [4, 4]
     assert [trace.idle_s(rank) for rank in (0, 1)] == [0, 1]
     assert (trace.window_s(1, SEND), trace.idle_s(1, SEND)) == (9, 0)
-    assert trace.bubble_rate() == 0 and Trace(1, (work(0, 1, 2), work(0, 4, 5))).bubble_rate() == 1 / 2
+    assert trace.bubble(own=True) == 0 and Trace(1, (work(0, 1, 2), work(0, 4, 5))).bubble(own=True) == 1 / 2
 
 
 class Unit(CostModel):
@@ -112,12 +112,12 @@ def test_the_own_windows_of_several_steps_show_what_a_zero_bubble_schedule_gains
     trace = simulate(steps(one_f_one_b(p, m).rows, count, m), Unit())
     for rank in range(p):  # each step costs every rank (p - 1) forwards and backwards; the first begins late
         assert trace.idle_s(rank) == 3 * (count * (p - 1) - rank)
-    assert trace.bubble_rate() == pytest.approx((p - 1) / (m + p - 1))
+    assert trace.bubble(own=True) == pytest.approx((p - 1) / (m + p - 1))
     rows = [[Op(r, word[0], r, int(word[1:])) for word in text.split()] for r, text in enumerate(ZERO_BUBBLE)]
     trace = simulate(steps(rows, count, 4), Unit())
     assert [trace.idle_s(rank) for rank in (0, 1)] == [0, 0]
     assert trace.duration_s == count * 12 + 1, "the start of the last rank, once and not in every step"
-    assert trace.bubble_rate() == 0 < trace.bubble()
+    assert trace.bubble(own=True) == 0 < trace.bubble()
 
 
 def test_bytes_and_messages_of_an_axis():
