@@ -76,9 +76,9 @@ def pipeline_message(dice: Random) -> Drawn:
     message_ms = 1e3 * sent / (gigabits * 1e9 / 8)
     forward_ms = 1e3 * 2 * billions * 1e9 / p * t / (teraflops * 1e12)
     return Drawn(
-        question=f"{billions} billion parameters, h = {h:,}, p = {p} stages of one GPU each. Microbatches of {t:,} tokens"
-        f" in bfloat16, one card of {gigabits} Gbit/s per GPU, {teraflops} TFLOP/s. One message takes how many per cent"
-        " of a stage's forward pass?",
+        question=f"{billions} billion parameters, h = {h:,}, p = {p} stages of one GPU each. Microbatches of {t:,}"
+        f" tokens in bfloat16, one card of {gigabits} Gbit/s per GPU, {teraflops} TFLOP/s. How many per cent of"
+        " a stage's forward pass does one message take?",
         answer=100 * message_ms / forward_ms,
         unit="%",
         steps=(

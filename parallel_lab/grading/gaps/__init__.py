@@ -5,6 +5,7 @@ from parallel_lab.grading.gaps import (
     data_parallel,
     language_models,
     parameter_server,
+    pipeline,
     sharded,
     synchronization,
 )
@@ -16,4 +17,5 @@ GAPS = (
     *synchronization.GAPS,
     *parameter_server.GAPS,
     *sharded.GAPS,
+    *pipeline.GAPS,
 )
