@@ -12,7 +12,7 @@ Layers are sharded, v chunks per rank; nothing is replicated. With equal chunks:
     activations held       min(2*(p - 1 - r) + (v - 1)*p + 1, v*m) chunks on rank r, each 1/v of a rank's layers;
                            on rank 0 that is 1 + (p - 1)/(p*v) times what 1F1B holds, once m is at least 2p
                            (Korthikanti et al. 2022, "Reducing Activation Recomputation")
-    sent per microbatch    2 (p*v - 1) messages by all ranks: an activation and a gradient over each cut. That is 2v by a
+    sent per microbatch    2 (p*v - 1) messages by all ranks, an activation and a gradient over each cut: 2v by each
                            rank, but 2v - 1 by the first and by the last, where the model begins and ends
 """
 

@@ -10,10 +10,10 @@ is under way; H2 runs twice as many forwards ahead and lags twice as far, which 
 Layers are sharded over the stages; nothing is replicated. With equal stages, F, I and W the seconds of the passes, M_B
 the activations of a microbatch and M_W what W needs of them (all of them, where I can give back nothing):
 
-    idle in one step       H1 (p-1) max(F, I, F+I-W) from m = p on, where 1F1B has (p-1) (F+I+W); H2 the same one step
-                           long, since the last stage cannot begin before (p-1) F
-    own window             idle between a rank's first and last pass: H1 (p-1) max(I, F+I-W); H2, from m = 2p-1 on,
-                           (p-1) max(0, I-F, F+I-2W): none with equal passes. It shows in a row of steps without barrier
+    idle in one step       H1 (p-1) max(F, I, F+I-W) from m = p on, where 1F1B has (p-1) (F+I+W); H2, from m = 2p-1
+                           on, (p-1) max(F, I-F, F+I-2W): with equal passes no less, for the last rank begins late
+    own window             idle between a rank's first and last pass, which is what counts in a row of steps without
+                           barrier: H1 (p-1) max(I, F+I-W), H2 (p-1) max(0, I-F, F+I-2W), none with equal passes
     activations held       on rank r, H1 (p-r) M_B + r M_W, H2 (2p-2r-1) M_B + 2r M_W
     sent per microbatch    one activation to the next stage, one gradient to the stage before, as in 1F1B
 """

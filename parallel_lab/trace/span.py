@@ -127,8 +127,8 @@ class Trace:
         """The share of all ranks' time in which nothing was computed: 1 - busy / (ranks x duration), from 0 to 1.
 
         With `own` it is the idle share of the longest window that a rank has of its own, from its first start to its
-        last end: the rate (cost - m (F + I + W)) / cost of Qi et al. 2024, "Zero Bubble Pipeline Parallelism". It leaves
-        out what a rank waits before its first pass, which in a row of steps without barrier it waits only once.
+        last end: the rate (cost - m (F + I + W)) / cost of Qi et al. 2024, "Zero Bubble Pipeline Parallelism". This
+        leaves out what a rank waits before its first pass, which it does once in a row of steps without barrier.
         """
         if own:
             longest = max(range(self.ranks), key=self.window_s, default=0)
