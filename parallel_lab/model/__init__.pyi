@@ -1,8 +1,9 @@
 # The one list of names: lazy_loader reads it at run time, type checkers and editors before.
+from .config import GPTConfig
 from .data import Batch, Batches, shard_sizes, share, text, text_batches, tokenize
 from .digits import digit_batches, digit_images
 from .formulas import activation_bytes, block_activation_bytes, flops_per_token, matmul_parameters, parameter_count
-from .gpt import GPT, Attention, Block, Embedding, FeedForward, GPTConfig, Head, causal_attention, loss
+from .gpt import GPT, Attention, Block, Embedding, FeedForward, Head, causal_attention, loss
 from .mlp import MLP
 from .reference import Reference, build, train
 

@@ -1,9 +1,9 @@
 """What training or serving a large model costs, before anything runs: parameters, bytes, FLOPs, hours, dollars.
 
-`Shape` counts a decoder of the kind that is trained today (Llama, Mistral, Qwen): RMS norms, no biases, a gated
-feed-forward part of three matrices (SwiGLU), key heads that several query heads share (grouped-query attention), and
-optionally experts. `formulas` counts the course's own GPT to the byte; these are the formulas for what no rank here can
-build, and the tests hold them against published counts.
+`Shape` is the `GPTConfig` of a decoder of the kind that is trained today (Llama, Mistral, Qwen): RMS norms, no biases,
+a gated feed-forward part of three matrices (SwiGLU), key heads that several query heads share (grouped-query
+attention), and optionally experts. `formulas` counts it as it counts the course's own GPT; what no rank here can build
+is built on the meta device, which holds no numbers, and the tests hold both against published counts.
 
 Letters: N parameters, D tokens of the whole training, F FLOP/s that a GPU reaches, G GPUs, h width, s tokens per
 sequence, b sequences, a heads, L layers, V vocabulary.
@@ -15,8 +15,11 @@ section 4.1 and appendix B (MFU and HFU); the Megatron Core user guide, "Distrib
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
+
+from parallel_lab.model import formulas
+from parallel_lab.model.config import GPTConfig
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -25,97 +28,78 @@ SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The shape of a decoder of Llama's kind, with or without experts.
+class Shape(GPTConfig):
+    """The shape of a decoder of Llama's kind, with or without experts: a `GPTConfig` with other defaults.
+
+    `GPT` builds those without experts.
 
     Attributes:
-        layers, width, heads: L, h and a; a head is `width / heads` wide.
-        hidden: the width of the feed-forward part, or of one expert.
-        vocab: V, the tokens of the vocabulary.
-        kv_heads: key and value heads; fewer than `heads` in grouped-query attention. By default as many.
         experts, active_experts: feed-forward parts per layer, and how many of them a token goes through.
-        tied: whether the output layer uses the embedding's weight.
 
     Raises:
-        ValueError: heads do not divide the width, key heads do not divide the heads, or too many experts are active.
+        ValueError: as `GPTConfig`, or too many experts are active.
     """
 
-    layers: int
-    width: int
-    heads: int
-    hidden: int
-    vocab: int
-    kv_heads: int = 0
+    tied: bool = False
+    bias: bool = False
+    positions: Literal["learned", "rotary"] = "rotary"
+    gated: bool = True
+    norm: Literal["layer", "rms"] = "rms"
     experts: int = 1
     active_experts: int = 1
-    tied: bool = False
 
     def __post_init__(self) -> None:
-        if not self.kv_heads:
-            object.__setattr__(self, "kv_heads", self.heads)
-        if self.width % self.heads or self.heads % self.kv_heads:
-            raise ValueError(f"a width of {self.width}, {self.heads} heads and {self.kv_heads} key heads do not divide")
+        super().__post_init__()
         if not 1 <= self.active_experts <= self.experts:
             raise ValueError(f"{self.active_experts} active experts of {self.experts}")
 
     @property
-    def kv_width(self) -> int:
-        """The width of all key heads together, and of all value heads."""
-        return self.width // self.heads * self.kv_heads
-
-    @property
-    def attention_parameters(self) -> int:
-        """Query and output h x h each, key and value h x kv_width each, of one layer."""
-        return 2 * self.width * (self.width + self.kv_width)
-
-    @property
     def expert_parameters(self) -> int:
         """Gate, up and down of one feed-forward part: 3 h x hidden."""
-        return 3 * self.width * self.hidden
+        return formulas.feed_forward_parameters(self)
 
     @property
     def parameters(self) -> int:
         """N: all numbers that are trained."""
-        return self._count(self.experts, tables=1 if self.tied else 2)
+        return formulas.parameter_count(self) + self._more(self.experts)
 
     @property
     def active_parameters(self) -> int:
         """The parameters that one token uses; fewer than `parameters` where there are experts."""
-        return self._count(self.active_experts, tables=1 if self.tied else 2)
+        return formulas.parameter_count(self) + self._more(self.active_experts)
 
     @property
     def matmul_parameters(self) -> int:
         """The weights that a token is multiplied with: without the embedding, which is looked up, and the norms."""
-        router = self.width * self.experts if self.experts > 1 else 0
-        per_layer = self.attention_parameters + self.active_experts * self.expert_parameters + router
-        return self.layers * per_layer + self.vocab * self.width
+        return formulas.matmul_parameters(self) + self._more(self.active_experts)
 
-    def flops_per_token(self, seq: int, causal: bool = False) -> float:
+    def flops_per_token(self, seq: int, causal: bool = False) -> int:
         """FLOPs of forward and backward for one token of a sequence of `seq`: 6 N + 12 L h s, of what is multiplied.
 
         `causal` counts the pairs of tokens that see each other, s (s + 1) / 2 of s^2; papers mostly count the square.
         """
-        seen = (seq + 1) / 2 if causal else seq
-        return 6 * self.matmul_parameters + 12 * self.layers * self.width * seen
+        dense = formulas.flops_per_token(replace(self, seq=seq), causal)
+        return dense + 6 * self._more(self.active_experts)
 
     def kv_bytes_per_token(self, number_bytes: float = 2) -> float:
         """Bytes of the cache of keys and values for one token of one sequence."""
         return 2 * self.layers * self.kv_width * number_bytes
 
-    def _count(self, experts: int, tables: int) -> int:
+    def _more(self, experts: int) -> int:
+        """What `experts` of them have beyond the one that the formulas count, and the router that chooses."""
         router = self.width * self.experts if self.experts > 1 else 0
-        per_layer = self.attention_parameters + experts * self.expert_parameters + router + 2 * self.width
-        return self.layers * per_layer + self.width + tables * self.vocab * self.width
+        return self.layers * ((experts - 1) * self.expert_parameters + router)
 
 
-LLAMA2_7B = Shape(layers=32, width=4096, heads=32, hidden=11_008, vocab=32_000)
-LLAMA2_70B = Shape(layers=80, width=8192, heads=64, hidden=28_672, vocab=32_000, kv_heads=8)
-LLAMA3_8B = Shape(layers=32, width=4096, heads=32, hidden=14_336, vocab=128_256, kv_heads=8)
-LLAMA3_70B = Shape(layers=80, width=8192, heads=64, hidden=28_672, vocab=128_256, kv_heads=8)
-LLAMA3_405B = Shape(layers=126, width=16_384, heads=128, hidden=53_248, vocab=128_256, kv_heads=8)
-MIXTRAL_8X7B = Shape(
-    layers=32, width=4096, heads=32, hidden=14_336, vocab=32_000, kv_heads=8, experts=8, active_experts=2
+LLAMA2_7B = Shape(vocab=32_000, seq=4096, layers=32, heads=32, width=4096, hidden=11_008)
+LLAMA2_70B = replace(LLAMA2_7B, layers=80, heads=64, kv_heads=8, width=8192, hidden=28_672)
+LLAMA3_8B = Shape(
+    vocab=128_256, seq=8192, layers=32, heads=32, kv_heads=8, width=4096, hidden=14_336, rotary_base=500_000
 )
+LLAMA3_70B = replace(LLAMA3_8B, layers=80, heads=64, width=8192, hidden=28_672)
+LLAMA3_405B = replace(LLAMA3_8B, layers=126, heads=128, width=16_384, hidden=53_248)
+MIXTRAL_8X7B = replace(LLAMA3_8B, vocab=32_000, seq=32_768, rotary_base=1e6, experts=8, active_experts=2)
+"""`seq` is the context of pre-training; Mixtral's is the one that its paper gives."""
 
 
 class Layout(NamedTuple):

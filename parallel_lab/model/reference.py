@@ -14,8 +14,9 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
+from parallel_lab.model.config import GPTConfig
 from parallel_lab.model.data import Batch
-from parallel_lab.model.gpt import GPT, GPTConfig
+from parallel_lab.model.gpt import GPT
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.mlp import MLP
 

@@ -1,8 +1,12 @@
 """The budget of large models: published parameter counts, bytes, hours."""
 
-import pytest
+import subprocess
+import sys
 
-from parallel_lab.model import budget
+import pytest
+import torch
+
+from parallel_lab.model import GPT, budget, parameter_count
 from parallel_lab.model.budget import Shape
 
 PUBLISHED = {  # total and active parameters, from the model cards and papers
@@ -23,6 +27,28 @@ def test_parameters_are_those_that_were_published(name):
     assert shape.active_parameters == pytest.approx(active or total, rel=0.01)
 
 
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("LLAMA")])
+def test_the_llamas_are_built_from_the_options_of_the_gpt(name):
+    shape = getattr(budget, name)
+    with torch.device("meta"):
+        model = GPT(shape)
+    assert sum(p.numel() for p in model.parameters()) == parameter_count(shape) == PUBLISHED[name][0]
+
+
+def test_a_mixture_of_experts_is_counted_and_not_built():
+    with pytest.raises(ValueError, match="this shape has experts"):
+        GPT(budget.MIXTRAL_8X7B)
+
+
+def test_the_budget_is_counted_without_torch():
+    code = (
+        "import sys; from parallel_lab.model.budget import LLAMA2_7B;"
+        "LLAMA2_7B.parameters; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_experts_cost_memory_and_only_the_active_ones_arithmetic():
     dense = Shape(layers=4, width=256, heads=4, hidden=512, vocab=1000)
     sparse = Shape(layers=4, width=256, heads=4, hidden=512, vocab=1000, experts=8, active_experts=1)
@@ -40,7 +66,7 @@ def test_flops_count_the_square_or_what_a_causal_mask_leaves():
 
 
 def test_a_shape_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="do not divide"):
+    with pytest.raises(ValueError, match="does not divide into 4 heads"):
         Shape(layers=1, width=10, heads=4, hidden=10, vocab=10)
     with pytest.raises(ValueError, match="active experts"):
         Shape(layers=1, width=8, heads=4, hidden=10, vocab=10, experts=2, active_experts=3)
