@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd import Variable
 from torch.distributed import distributed_c10d
 from torch.futures import Future
+from torch.utils._pytree import tree_flatten as tree_flatten
+from torch.utils._pytree import tree_unflatten as tree_unflatten
 
 # Methods of ProcessGroup that torch 2.13 renamed. 2.11 knows the old names alone, and C++ still calls them.
 RENAMED = {

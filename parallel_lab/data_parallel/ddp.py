@@ -186,6 +186,11 @@ class DDP(Wrapped):
         self.guard.after_forward(self, output)
         return output
 
+    def expect_backward(self, *, averages: bool) -> None:
+        """As in `Wrapped`; a forward pass need not come before."""
+        super().expect_backward(averages=averages)
+        self.state, self.averages = "armed", averages
+
     join = joined  # for ranks with different numbers of batches
 
     def _reached(self, *_: object) -> None:

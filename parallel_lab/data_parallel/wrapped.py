@@ -40,6 +40,13 @@ class Wrapped(NotCopied, nn.Module):
         finally:
             self.sync = before
 
+    def expect_backward(self, *, averages: bool) -> None:
+        """The next backward pass, of whichever forward, averages, or adds up on this rank as in `no_sync`.
+
+        A pipeline says so, whose forwards are long over when gradients are complete.
+        """
+        self.sync = averages
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the model on this rank's share of the batch."""
         return self.module(*args, **kwargs)

@@ -1,4 +1,9 @@
-"""Pipeline schedules as plans, the messages between their ranks, and where to cut a model. No torch."""
+"""Pipeline parallelism: schedules as plans, the messages between ranks, where to cut a model, and what carries it out.
+
+The schedules need no torch. What runs them is lazy: torch is loaded when `step` or `Stage` is first used.
+"""
+
+import lazy_loader
 
 from parallel_lab.pipeline.dualpipe_v import dualpipe_v
 from parallel_lab.pipeline.gpipe import gpipe
@@ -12,8 +17,13 @@ from parallel_lab.pipeline.placement import placement, stages_of
 from parallel_lab.pipeline.zb_v import zb_v
 from parallel_lab.pipeline.zero_bubble import zb_h1, zb_h2
 
+_LAZY = {"execute": ["forget", "step"], "stage": ["Stage"], "tied": ["sum_tied", "tie"]}
+__getattr__, _, _lazy_names = lazy_loader.attach(__name__, submod_attrs=_LAZY)
+
 __all__ = [
+    "Stage",
     "dualpipe_v",
+    "forget",
     "gpipe",
     "interleaved",
     "looped_bfs",
@@ -22,9 +32,16 @@ __all__ = [
     "placement",
     "repeated",
     "stages_of",
+    "step",
+    "sum_tied",
+    "tie",
     "with_messages",
     "with_needs",
     "zb_h1",
     "zb_h2",
     "zb_v",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

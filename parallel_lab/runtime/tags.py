@@ -22,3 +22,8 @@ def collective(number: int) -> int:
 def parameter_server(shard: int) -> int:
     """The tag of the messages about one shard of a parameter server."""
     return FIRST_OF_LAB + COLLECTIVES + shard
+
+
+def pipeline(number: int) -> int:
+    """The tag of message `number` of a pipeline's step, told apart by their order if 2**15 apart."""
+    return FIRST_OF_LAB + COLLECTIVES + 2**15 + number % 2**15
