@@ -9,8 +9,6 @@ the authors of zero bubble divide by the work alone, which makes (p-1)/m of 1F1B
 for I + W where Zero Bubble's B is our I.
 """
 
-from fractions import Fraction
-
 SCHEDULES = ("gpipe", "one_f_one_b", "interleaved", "looped_bfs", "zb_h1", "zb_h2", "zb_v", "dualpipe_v")
 _LOOPED, _V_SHAPED = ("interleaved", "looped_bfs"), ("zb_v", "dualpipe_v")
 
@@ -22,7 +20,8 @@ def idle_s(
 
     Args:
         schedule: One of `SCHEDULES`.
-        p, m: Ranks and microbatches.
+        p: Ranks.
+        m: Microbatches.
         v: Chunks on a rank, for `interleaved` and `looped_bfs`.
         passes: The seconds F, I and W.
         own: Within the longest window that a rank has of its own, as `Trace.bubble(own=True)` counts.
@@ -60,9 +59,7 @@ def bubble(schedule: str, p: int, m: int, **options) -> float:
     return idle / (m * sum(options.get("passes", (1, 1, 1))) + idle)
 
 
-def peak_activations(
-    schedule: str, p: int, m: int, rank: int, *, v: int = 1, weight_share: float | Fraction = 1
-) -> float | Fraction:
+def peak_activations(schedule: str, p: int, m: int, rank: int, *, v: int = 1, weight_share: float = 1) -> float:
     """The most that `rank` holds at once, in microbatches through all its chunks.
 
     What a chunk's forward leaves behind is one v-th of it. It depends on the order of the passes alone, and not on
@@ -70,7 +67,9 @@ def peak_activations(
 
     Args:
         schedule: One of `SCHEDULES`.
-        p, m, rank: Ranks, microbatches, and which rank.
+        p: Ranks.
+        m: Microbatches.
+        rank: Which rank.
         v: Chunks on a rank, for `interleaved` and `looped_bfs`.
         weight_share: M_W / M_B, the share that W still needs when I is over, for H1 and H2; 1 if I frees nothing.
 
@@ -88,10 +87,10 @@ def peak_activations(
         case "one_f_one_b":
             return ahead
         case "interleaved":
-            return Fraction(min(2 * (p - 1 - rank) + (v - 1) * p + 1, v * m), v)
+            return min(2 * (p - 1 - rank) + (v - 1) * p + 1, v * m) / v
         case "zb_h1" | "zb_h2":
             return ahead + min(laps * rank, m - ahead) * weight_share
-    return Fraction(min(2 * p + (schedule == "dualpipe_v"), m + 1 + rank, 2 * m), 2)
+    return min(2 * p + (schedule == "dualpipe_v"), m + 1 + rank, 2 * m) / 2
 
 
 def messages(schedule: str, p: int, *, v: int = 1, rank: int | None = None) -> int:
