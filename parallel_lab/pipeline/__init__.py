@@ -18,12 +18,10 @@ from parallel_lab.pipeline.zb_v import zb_v
 from parallel_lab.pipeline.zero_bubble import zb_h1, zb_h2
 
 _LAZY = {"execute": ["forget", "step"], "stage": ["Stage"], "tied": ["sum_tied", "tie"]}
-__getattr__, _, _lazy_names = lazy_loader.attach(__name__, submod_attrs=_LAZY)
+__getattr__, *_ = lazy_loader.attach(__name__, submod_attrs=_LAZY)
 
 __all__ = [
-    "Stage",
     "dualpipe_v",
-    "forget",
     "gpipe",
     "interleaved",
     "looped_bfs",
@@ -32,9 +30,6 @@ __all__ = [
     "placement",
     "repeated",
     "stages_of",
-    "step",
-    "sum_tied",
-    "tie",
     "with_messages",
     "with_needs",
     "zb_h1",
@@ -44,4 +39,4 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, *(name for names in _LAZY.values() for name in names)])

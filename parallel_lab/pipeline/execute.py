@@ -1,8 +1,8 @@
 """The one executor: carries out any pipeline plan with the stages of this rank.
 
-A rank walks its row. Before a pass it waits for what the pass needs, activations or gradients; after it, it hands on what
-the pass made. That is the whole control flow: GPipe, 1F1B, interleaved, zero-bubble and V-shaped schedules differ in
-their rows alone. What a pass does stands in `stage.py`, how tensors cross from rank to rank in `transport.py`.
+A rank walks its row. Before a pass it waits for what the pass needs, activations or gradients; after it, it hands on
+what the pass made. That is the whole control flow: GPipe, 1F1B, interleaved, zero-bubble and V-shaped schedules differ
+in their rows alone. What a pass does stands in `stage.py`, how tensors cross from rank to rank in `transport.py`.
 
     sharded                the layers: each rank has its stages, their gradients and their optimizer's state
     replicated             the loss
@@ -151,17 +151,19 @@ class _Step:
         arrived = self.transport.take(cut, stage.device) if cut else []
         stage.averages(op in self.program.ends)
         with span(NAMES[op.kind], part=op.part, mb=self.known.microbatches + op.mb):
-            if op.kind == "F":
-                made = self._forward(stage, op, arrived if op.part else as_tuple(self.inputs[op.mb]))
-            elif op.kind == "W":
-                stage.backward_weight(op.mb)
-            else:
-                backward = stage.backward if op.kind == "B" else stage.backward_input
-                made = backward(op.mb, arrived if op.part < self.last else self.seeds.pop(op.mb))
+            made = self._carry_out(stage, op, arrived)
         if op.kind == "F" and op.part < self.last:
             self.transport.put(Cut(FORWARD, op.part, op.mb), made)
         elif op.kind in "BI" and op.part:
             self.transport.put(Cut(BACKWARD, op.part - 1, op.mb), made)
+
+    def _carry_out(self, stage: Stage, op: Op, arrived: Sequence[Tensor]) -> Sequence[Tensor]:
+        if op.kind == "F":
+            return self._forward(stage, op, arrived if op.part else as_tuple(self.inputs[op.mb]))
+        if op.kind == "W":
+            return stage.backward_weight(op.mb)
+        backward = stage.backward if op.kind == "B" else stage.backward_input
+        return backward(op.mb, arrived if op.part < self.last else self.seeds.pop(op.mb))
 
     def _forward(self, stage: Stage, op: Op, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         split = (op.part, op.mb) in self.program.split

@@ -8,9 +8,8 @@ computes both at once. So each module that holds matrices gets a graph of its ow
 kept ones at once, in one backward pass, so that whoever listens to the parameters (DDP, Zero3) hears of each once.
 
 No product is computed twice and no forward is run again. I frees what the stage saved outside these modules; until W
-stay the input of each and the gradient of its output. Parameters of one dimension (norms, biases beside them), and those
-of modules that have children or are used without being called, get their gradients in I: they cost little, or cannot be
-told apart from outside.
+stay the input of each and the gradient of its output. Modules without a matrix (norms), with children, or whose
+weights are used without a call, get their gradients in I: they cost little, or cannot be told apart from outside.
 """
 
 from collections.abc import Callable, Iterable, Iterator

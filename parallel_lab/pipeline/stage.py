@@ -89,7 +89,7 @@ class Stage:
         flight = self.flights[mb] = Flight(leaves, run, split)
         if self.recompute:
             flight.dice = _dice(self.device)
-            with torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None):  # the graph, without memory
+            with torch.autograd.graph.saved_tensors_hooks(lambda _: None, _nothing):  # a graph without memory
                 outputs = run()
         else:
             outputs = self._with_graph(flight)
@@ -109,9 +109,10 @@ class Stage:
         flight.leaves, flight.roots = (), []
         return found
 
-    def backward_weight(self, mb: int) -> None:
-        """W: adds the gradients of the weights to `.grad`."""
+    def backward_weight(self, mb: int) -> list[Tensor]:
+        """W: adds the gradients of the weights to `.grad`. It makes nothing for anybody else."""
         backward_weights(self.flights.pop(mb).kept)
+        return []
 
     def _with_graph(self, flight: Flight) -> Tensors:
         """Runs the forward, and keeps where the graph ends: not the outputs, which live as long as they travel."""
@@ -142,6 +143,10 @@ class Stage:
 def as_tuple(value: Any) -> tuple[Any, ...]:
     """A tensor as a tuple of one; tuples and lists as tuples."""
     return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _nothing(_: None) -> Tensor:
+    raise AssertionError("the graph of this forward pass was only looked at")
 
 
 def _dice(device: torch.device) -> list[Tensor]:

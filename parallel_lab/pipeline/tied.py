@@ -1,24 +1,23 @@
 """A weight that stands in two stages, as the embedding does that is also the output layer.
 
-Each stage has a copy, and each copy gets the gradient of its own use. The weight's gradient is the sum, on every copy:
-the copies then take equal steps, if they start equal and their optimizers are alike. Sent per step: an all-reduce of the
-weight over the ranks that have a copy, beside the messages of the pipeline.
+Each stage has a copy, and each copy gets the gradient of its own use. The weight's gradient is the sum, on every
+copy: the copies then take equal steps, if they start equal and their optimizers are alike. Sent per step: an all-reduce
+of the weight over the ranks that have a copy, beside the messages of the pipeline.
 """
 
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
-from parallel_lab.runtime.device import rank_device
 from parallel_lab.runtime.group import member
 from parallel_lab.trace import tag
 
 
 @dataclass
 class Tied:
-    """A tied weight: this rank's `copies` of it, and the group of the ranks that have one (None where this has none)."""
+    """A tied weight: this rank's `copies`, and the group of the ranks that have some, if these are several."""
 
     copies: list[nn.Parameter]
     group: dist.ProcessGroup | None
@@ -27,8 +26,8 @@ class Tied:
 def tie(*copies: nn.Parameter, group: dist.ProcessGroup | None = None) -> Tied:
     """Ties the copies of a weight on all ranks of the pipeline; they start equal, from those of the first rank.
 
-    Every rank of `group` calls it, with as many copies as it has, also none. Two stages of one rank may as well share one
-    parameter: autograd adds up its two uses, and it counts as one copy.
+    Every rank of `group` calls it, with as many copies as it has, also none. Two stages of one rank may as well share
+    one parameter: autograd adds up its two uses, and it counts as one copy.
 
     Raises:
         ValueError: fewer than two copies in all, or copies of different shapes.

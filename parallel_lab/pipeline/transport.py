@@ -49,9 +49,9 @@ Forms = dict[tuple[int, int], list[Form]]
 class Transport:
     """The messages of one rank in one step.
 
-    `ranks` has the rank of each stage, and `over` for each message to this rank those of this rank that its sender must
-    have taken before it sent that. `forms` is kept from step to step. `first` is how many microbatches there were in the
-    steps before, for the trace.
+    `ranks` has the rank of each stage, and `over` for each message to this rank those of this rank that its sender
+    must have taken before it sent that. `forms` is kept from step to step. `first` is how many microbatches there were
+    in the steps before, for the trace.
     """
 
     def __init__(
