@@ -9,6 +9,7 @@ ops: hashing an op costs more than an addition, so it is done once, and the simu
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 
 from parallel_lab.plan.op import RECEIVING, Op, Plan
@@ -48,8 +49,8 @@ class Waits:
         Raises:
             PlanError: an op stands in another rank's row, or twice, or it waits for one that is in no row.
         """
-        ops = list(plan)
-        number = {op: i for i, op in enumerate(ops)}
+        ops = list(chain.from_iterable(plan.rows))
+        number = dict(zip(ops, range(len(ops)), strict=True))
         if len(number) < len(ops):
             op, times = Counter(ops).most_common(1)[0]
             raise PlanError(f"{say(op)} stands {times} times, and a step is done once\n{show(plan, [op])}")
@@ -61,27 +62,29 @@ class Waits:
     def _add_lanes(self, port: Callable[[Op], str]) -> None:
         for rank, row in enumerate(self.plan.rows):
             last: dict[str, int] = {}
-            for op in row:
+            for i, (op, name) in enumerate(zip(row, map(port, row), strict=True), len(self.ahead)):
                 if op.rank != rank:
                     raise PlanError(f"{say(op)} stands in the row of rank {rank}\n{show(self.plan, [op])}")
-                name, i = port(op), len(self.ahead)
                 self.ahead.append(last.get(name, -1))
                 last[name] = i
 
     def _add_needs(self, number: dict[Op, int]) -> None:
-        needs = self.plan.needs
+        needs, place, have_needs = self.plan.needs, number.__getitem__, 0
         for i, op in enumerate(self.ops):
             try:
-                self.before[i] = tuple(map(number.__getitem__, needs.get(op, ())))
+                if (before := needs.get(op)) is not None:
+                    have_needs += 1
+                    self.before[i] = tuple(map(place, before))
                 if op.kind in RECEIVING:
-                    sender = self.sender[i] = number[op.sender()]
+                    sender = self.sender[i] = place(op.sender())
                     if sender not in self.before[i]:
                         self.before[i] = (*self.before[i], sender)
             except KeyError as absent:
                 text = f"rank {op.rank} waits at {op} for {say(absent.args[0])}, which is in no row"
                 raise PlanError(f"{text}\n{show(self.plan, [op])}") from None
-        if stray := needs.keys() - number.keys():
-            raise PlanError(f"needs are given for {say(min(stray))}, which is in no row\n{show(self.plan, [])}")
+        if have_needs < len(needs):
+            stray = min(needs.keys() - number.keys())
+            raise PlanError(f"needs are given for {say(stray)}, which is in no row\n{show(self.plan, [])}")
 
     def order(self) -> list[int]:
         """The ops in an order in which they can be done: depth first, each after all that it waits for.

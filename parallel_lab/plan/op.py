@@ -79,7 +79,8 @@ class Op(NamedTuple):
 
     def sender(self) -> "Op":
         """For a receiving op, the op of the peer whose message it takes."""
-        return self._replace(rank=self.peer, kind="send", peer=self.rank, lane=SEND)
+        rank, _, part, mb, peer, _, axis, phase, round = self
+        return Op(peer, "send", part, mb, rank, SEND, axis, phase, round)
 
 
 def send(rank: int, peer: int, part: int, mb: int = 0, *, round: int = 0) -> Op:

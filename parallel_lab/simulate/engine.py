@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from parallel_lab.network import COLLECTIVES, CostModel
+from parallel_lab.network.cost import COMMUNICATION
 from parallel_lab.plan import RECEIVING, Op, Plan
 from parallel_lab.plan.check import Waits, say
 from parallel_lab.trace import Sample, Span, Trace
@@ -81,7 +82,10 @@ def _meetings(waits: Waits, cost: CostModel) -> tuple[Meetings, Sequence[tuple[i
 
 def _seconds(ops: Sequence[Op], meetings: Meetings, cost: CostModel) -> tuple[list[float], list[float]]:
     """How long each op takes once it may start, and how long it holds its port."""
-    seconds, occupied = _priced(ops, meetings, cost.seconds), _priced(ops, meetings, cost.occupancy_s)
+    seconds = _priced(ops, meetings, cost.seconds)
+    if type(cost).occupancy_s is CostModel.occupancy_s:
+        return seconds, seconds
+    occupied = _priced(ops, meetings, cost.occupancy_s)
     for i, op in enumerate(ops):
         if op.kind in RECEIVING:
             seconds[i] = occupied[i]  # it is on its way since its send; here it only comes in
@@ -130,10 +134,14 @@ def _times(
 
 def _spans(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: CostModel) -> Iterator[Span]:
     """What each op did; bytes and messages are counted where they leave."""
-    for op, start, end, size in zip(ops, start_s, end_s, map(cost.bytes, ops), strict=True):
+    for op, start, end in zip(ops, start_s, end_s, strict=True):
         rank, kind, part, mb, peer, lane, axis, phase, round_ = op
-        sent_bytes, messages = (size, 1) if kind == "send" else (0, 0)
-        if kind in COLLECTIVES:
+        size = sent_bytes = messages = 0
+        if kind in COMMUNICATION:
+            size = cost.bytes(op)
+        if kind == "send":
+            sent_bytes, messages = size, 1
+        elif kind in COLLECTIVES:
             sent_bytes, messages, *_ = cost.price(op)
         where = (part, mb, peer, lane, size, sent_bytes, messages, 0.0, "", "", axis, phase, round_)
         yield Span._make((rank, kind, start, end, *where))  # half the time of Span(...)

@@ -39,9 +39,10 @@ class PassCost(CostModel):
 
     def seconds(self, op: Op) -> float:
         """Seconds of a pass or a message."""
-        if op.kind not in self._seconds:
+        number = self._seconds.get(op.kind)
+        if number is None:
             raise ValueError(f"PassCost prices F, B, I, W and messages, not {op}")
-        return value(self._seconds[op.kind], op)
+        return number if isinstance(number, float) else value(number, op)
 
     def bytes(self, op: Op) -> int:
         """Bytes of a message; 0 for a pass."""
@@ -49,10 +50,11 @@ class PassCost(CostModel):
 
     def held(self, op: Op) -> int:
         """Bytes of activations that F takes (positive), and that B, or I and W, give back (negative)."""
-        if op.kind not in NAMES:
+        kind = op.kind
+        if kind not in NAMES:
             return 0
         whole = value(self.activation_bytes, op)
-        if op.kind in ("F", "B"):
-            return whole if op.kind == "F" else -whole
+        if kind == "F" or kind == "B":
+            return whole if kind == "F" else -whole
         kept = whole if self.weight_bytes is None else value(self.weight_bytes, op)
         return -kept if op.kind == "W" else kept - whole
