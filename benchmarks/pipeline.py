@@ -29,7 +29,8 @@ from parallel_lab.plan import Op, Plan
 from parallel_lab.simulate import PassCost, simulate
 from parallel_lab.trace import Span, Trace
 
-STEPS, SKIP = 40, 4
+STEPS, SKIP = 20, 2
+RUNS = 5
 M = 8
 MOST = 1.0
 CONFIG = GPTConfig(vocab=64, seq=64, width=128, heads=4, layers=2)
@@ -104,5 +105,114 @@ def compare() -> bool:
     return good
 
 
+class Pause(torch.autograd.Function):
+    """What it gets, and a pause of some seconds where a gradient passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seconds: float) -> Tensor:
+        """`x`."""
+        ctx.seconds = seconds
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The gradient, later."""
+        time.sleep(ctx.seconds)
+        return gradient, None
+
+
+class Sleeper(nn.Module):
+    """A matrix that is never used: F, I and W each take `seconds`, and no processor."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.weight, self.seconds = nn.Parameter(torch.zeros(1, 1)), seconds
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`, after a pause."""
+        time.sleep(self.seconds)
+        return Pause.apply(x, self.seconds) + Pause.apply(self.weight, self.seconds)
+
+
+class Entry(nn.Module):
+    """Gives the first stage an input that wants a gradient, so that its I takes as long as that of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`."""
+        return x + self.shift
+
+
+def sleep(name: str, seconds: float, steps: int) -> None:
+    """Steps of stages that sleep, one barrier before each."""
+    rank, plan = dist.get_rank(), PLANS[name](dist.get_world_size())
+    stages = len(pipeline.placement(plan))
+    of_a_pass = seconds * dist.get_world_size() / stages
+    mine = {s: nn.Sequential(*[Entry()] * (s == 0), Sleeper(of_a_pass)) for s in pipeline.stages_of(plan, rank)}
+    inputs = list(torch.zeros(M, 4, 1024))
+    for _ in range(steps):
+        dist.barrier()
+        pipeline.step(plan, mine, inputs, inputs, lambda y, _: y.sum(), count=1)
+
+
+def passes_of(trace: Trace, number: int) -> Trace:
+    """The passes of step `number` alone."""
+    inside = range(number * M, (number + 1) * M)
+    return Trace(trace.ranks, tuple(s for s in trace.spans if s.kind in "FBIW" and s.mb in inside))
+
+
+def message_s(trace: Trace, plan: Plan, number: int) -> float:
+    """Seconds from the end of a pass to the begin of one on another rank that waited for it and for nothing else."""
+    spans: dict[Op, Span] = {s.op._replace(mb=s.mb - number * M): s for s in trace.spans}
+    found = []
+    for row in plan.rows:
+        for ahead, op in zip((None, *row[:-1]), row, strict=True):
+            made_s = [spans[need].end_s for need in plan.needs.get(op, ()) if need.rank != op.rank]
+            if made_s and (ahead is None or spans[ahead].end_s < made_s[0]):
+                found.append(spans[op].start_s - made_s[0])
+    return statistics.median(found)
+
+
+def bubbles() -> bool:
+    """Prints the bubbles; whether they are within the limit."""
+    good = True
+    print("\n| schedule | F, ms | message, ms | bubble at c = 0 | simulated | measured | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    for name in PLANS:
+        for seconds in (5e-3, 20e-3):
+            run = launch(sleep, name, seconds, RUNS + 1, ranks=4, timeout=600)
+            plan = PLANS[name](4)
+            unit_s = seconds * 4 / len(pipeline.placement(plan))
+            steps = [passes_of(run.trace, number) for number in range(1, RUNS + 1)]
+            c = statistics.median(message_s(trace, plan, 1 + k) for k, trace in enumerate(steps))
+            measured = statistics.median(trace.bubble() for trace in steps)
+            ideal = _bubble(plan, PassCost(unit_s, 2 * unit_s, unit_s, unit_s))
+            simulated = statistics.median(_bubble(plan, measured_cost(trace, 1 + k, c)) for k, trace in enumerate(steps))
+            ratio = measured / simulated
+            print(f"| {name} | {1000 * seconds:.0f} | {1000 * c:.2f} | {ideal:.3f} | {simulated:.3f} | {measured:.3f} | {ratio:.2f} |", flush=True)
+            good &= abs(ratio - 1) <= 0.1 or abs(measured - simulated) <= 0.02
+    return good
+
+
+def measured_cost(trace: Trace, number: int, message_s: float) -> PassCost:
+    """Each pass as long as it was in step `number`, and messages of so many seconds."""
+    taken_s = {s.op._replace(mb=s.mb - number * M): s.end_s - s.start_s for s in trace.spans}
+    return PassCost(*[taken_s.__getitem__] * 4, message_s=message_s)
+
+
+def _bubble(plan: Plan, cost: PassCost) -> float:
+    trace = simulate(pipeline.with_messages(plan), cost)
+    return Trace(trace.ranks, tuple(s for s in trace.spans if s.kind in "FBIW")).bubble()
+
+
+def main() -> None:
+    """Measures and prints both tables; exits with 1 where a limit is missed."""
+    results = [compare(), bubbles()]
+    sys.exit(not all(results))
+
+
 if __name__ == "__main__":
-    compare()
+    main()

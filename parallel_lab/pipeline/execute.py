@@ -117,7 +117,8 @@ class _Step:
         row = self.program.row
         for op, following in zip(row, (*row[1:], None), strict=True):
             self._post(op)
-            self._post(following)  # so that its message travels while this pass computes
+            if not self.transport.new:
+                self._post(following)  # so that its message travels while this pass computes
             with _said(op, self.group.rank()):
                 self._pass(op)
         self.transport.close()

@@ -93,7 +93,7 @@ class Transport:
         if self.new and cut.way == FORWARD:
             header = torch.empty(HEADER, dtype=torch.int64)
             self.coming[cut] = [(self._receive(cut, 0, header, "header"), header)]
-        else:
+        elif (cut.stage, cut.mb) in self.forms:  # of a gradient not, if what it is of has not been computed yet
             self._open(cut, device)
 
     def take(self, cut: Cut, device: torch.device) -> list[Tensor]:
