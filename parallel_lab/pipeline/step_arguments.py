@@ -12,6 +12,7 @@ from parallel_lab.pipeline.placement import stages_of
 from parallel_lab.pipeline.stage import Stage, as_tuple
 from parallel_lab.plan import Plan
 
+AVERAGING = ("require_backward_grad_sync", "set_requires_gradient_sync")  # what torch's DDP and FSDP2 have
 IGNORED = -100  # a target that is not counted, as in torch.nn.functional.cross_entropy
 
 
@@ -34,9 +35,14 @@ def of_this_rank(plan: Plan, stages: Any, group: dist.ProcessGroup) -> dict[int,
         text = f"rank {rank}: the plan has the stages {expected} on this rank, and got modules for {sorted(stages)}"
         raise ValueError(f"{text}. Pass {{stage: module}}; pipeline.stages_of(plan, rank) says which")
     for stage, module in stages.items():
-        if not isinstance(module, nn.Module | Stage):
+        module = module.module if isinstance(module, Stage) else module
+        if not isinstance(module, nn.Module):
+            text = f"rank {rank}: stage {stage} is {type(module).__name__}, expected a torch.nn.Module or a Stage"
+            raise TypeError(text)
+        if any(hasattr(module, name) for name in AVERAGING) and not hasattr(module, "expect_backward"):
             raise TypeError(
-                f"rank {rank}: stage {stage} is {type(module).__name__}, expected a torch.nn.Module or a Stage"
+                f"rank {rank}: stage {stage} is a {type(module).__name__} of PyTorch, which does not know which backward"
+                " pass is the last of a step. Wrap it by DDP, Zero2 or Zero3 of parallel_lab.data_parallel"
             )
     return {s: each if isinstance(each, Stage) else Stage(each) for s, each in stages.items()}
 
@@ -63,18 +69,18 @@ def number_of_terms(targets: Iterable[Any], count: float | None) -> float:
         ValueError: there are none, or `count` is not above 0.
         TypeError: a target is no tensor, so that somebody else must count.
     """
-    if count is None:
-        for target in targets:
-            if not isinstance(target, Tensor | None):
-                raise TypeError(
-                    f"a target is {type(target).__name__}, not a tensor: say how many terms there are, count=..."
-                )
-        count = sum(_terms(target) for target in targets if target is not None)
-    if not number("count", count) > 0:
-        raise ValueError(
-            f"count is {count}: no microbatch has a target that counts, so there is no mean of their losses"
-        )
-    return float(count)
+    if count is not None:
+        if not number("count", count) > 0:
+            raise ValueError(f"count={count}: expected how many terms the loss has, a number above 0")
+        return float(count)
+    for target in targets:
+        if not isinstance(target, Tensor | None):
+            text = f"a target is {type(target).__name__}, not a tensor: say how many terms there are, count=..."
+            raise TypeError(text)
+    terms = sum(_terms(target) for target in targets if target is not None)
+    if not terms:
+        raise ValueError("no microbatch has a target that counts, so there is no mean of their losses")
+    return float(terms)
 
 
 def _terms(target: Tensor) -> int:
