@@ -190,9 +190,14 @@ def bubbles() -> bool:
             c = statistics.median(message_s(trace, plan, 1 + k) for k, trace in enumerate(steps))
             measured = statistics.median(trace.bubble() for trace in steps)
             ideal = _bubble(plan, PassCost(unit_s, 2 * unit_s, unit_s, unit_s))
-            simulated = statistics.median(_bubble(plan, measured_cost(trace, 1 + k, c)) for k, trace in enumerate(steps))
+            simulated = statistics.median(
+                _bubble(plan, measured_cost(trace, 1 + k, c)) for k, trace in enumerate(steps)
+            )
             ratio = measured / simulated
-            print(f"| {name} | {1000 * seconds:.0f} | {1000 * c:.2f} | {ideal:.3f} | {simulated:.3f} | {measured:.3f} | {ratio:.2f} |", flush=True)
+            print(
+                f"| {name} | {1000 * seconds:.0f} | {1000 * c:.2f} | {ideal:.3f} | {simulated:.3f} | {measured:.3f} | {ratio:.2f} |",
+                flush=True,
+            )
             good &= abs(ratio - 1) <= 0.1 or abs(measured - simulated) <= 0.02
     return good
 

@@ -5,7 +5,7 @@ import sys
 import cloudpickle
 import pytest
 import torch
-from pipes import SCHEDULES, alone, chain, data, gap, microbatches_of, own, squares
+from chains import SCHEDULES, alone, chain, data, gap, microbatches_of, own, squares
 
 from parallel_lab import launch, pipeline
 from parallel_lab.pipeline import Stage, step, sum_tied, tie

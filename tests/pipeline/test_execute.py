@@ -7,7 +7,7 @@ import cloudpickle
 import pytest
 import torch
 import torch.distributed as dist
-from pipes import SCHEDULES, alone, chain, clear, data, gap, microbatches_of, own, squares
+from chains import SCHEDULES, alone, chain, clear, data, gap, microbatches_of, own, squares
 
 from parallel_lab import launch, pipeline
 from parallel_lab.pipeline import repeated, step, with_messages
@@ -54,7 +54,9 @@ def several_steps():
     modules = chain(4)
     reference = chain(4)
     mine = own(plan, modules)
-    optimizers = [torch.optim.AdamW([p for each in some for p in each.parameters()]) for some in (mine.values(), reference)]
+    optimizers = [
+        torch.optim.AdamW([p for each in some for p in each.parameters()]) for some in (mine.values(), reference)
+    ]
     losses = []
     for number, rows in enumerate([(1, 2, 3), (4, 1), (4, 1), (1, 2, 3)]):
         inputs, targets = data(3, seed=number, rows=rows)
@@ -67,7 +69,9 @@ def several_steps():
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-    weights = [(p - q).abs().max().item() for s in mine for p, q in zip(mine[s].parameters(), reference[s].parameters())]
+    weights = [
+        (p - q).abs().max().item() for s in mine for p, q in zip(mine[s].parameters(), reference[s].parameters())
+    ]
     return losses, max(weights)
 
 
@@ -119,7 +123,9 @@ def test_what_is_recorded_is_the_plan_with_its_messages(name):
     assert lanes(recorded) == lanes(plan)
     check_plan(recorded)
     others = {(op.kind, op.phase) for op in trace.plan()} - {(op.kind, op.phase) for op in ours}
-    assert others == {(kind, phase) for kind in ("send", "recv") for phase in ("setup", "header")} | {("broadcast", "loss")}
+    assert others == {(kind, phase) for kind in ("send", "recv") for phase in ("setup", "header")} | {
+        ("broadcast", "loss")
+    }
 
 
 def waits_for_each_other():

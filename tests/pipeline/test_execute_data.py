@@ -6,7 +6,7 @@ import cloudpickle
 import pytest
 import torch
 import torch.distributed as dist
-from pipes import SCHEDULES, alone, chain, data, gap, own, squares
+from chains import SCHEDULES, alone, chain, data, gap, own, squares
 from torch import nn
 
 from parallel_lab import launch, pipeline
@@ -189,4 +189,3 @@ def tied(name, shared):
 @pytest.mark.parametrize(("name", "shared"), [("one_f_one_b", False), ("zb_h1", False), ("zb_v", True)])
 def test_a_tied_embedding_is_summed_over_its_copies(name, shared):
     assert max(launch(tied, name, shared, ranks=2)) < 1e-10
-

@@ -5,7 +5,7 @@ import sys
 import cloudpickle
 import pytest
 import torch
-from pipes import SCHEDULES, alone, chain, data, gap, microbatches_of, own, squares
+from chains import SCHEDULES, alone, chain, data, gap, microbatches_of, own, squares
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import ScheduleInterleavedZeroBubble
 from torch.nn.parallel import DistributedDataParallel
@@ -54,7 +54,9 @@ def trained(kind, names, recompute):
         stages = {s: Stage(module, recompute=recompute) for s, (module, _) in parts.items()}
         theirs = sgd([p for module in reference for p in module.parameters()])
         for number in range(STEPS):
-            shares = [data(microbatches_of(plan), seed=10 * number + share, rows=(1 + share, 2, 3)) for share in range(2)]
+            shares = [
+                data(microbatches_of(plan), seed=10 * number + share, rows=(1 + share, 2, 3)) for share in range(2)
+            ]
             terms = sum(t.numel() for _, targets in shares for t in targets)
             step(plan, stages, *shares[dp.rank()], squares, count=terms / 2, group=pp)
             _, graded = alone(reference, [x for xs, _ in shares for x in xs], [t for _, ts in shares for t in ts])
@@ -64,7 +66,10 @@ def trained(kind, names, recompute):
             for _, optimizer in [*parts.values(), (None, theirs)]:
                 optimizer.step()
                 optimizer.zero_grad()
-        whole = {s: module.full_state_dict() if kind == "zero3" else modules[s].state_dict() for s, (module, _) in parts.items()}
+        whole = {
+            s: module.full_state_dict() if kind == "zero3" else modules[s].state_dict()
+            for s, (module, _) in parts.items()
+        }
         found[name] = max(
             float((whole[s][key] - value).abs().max()) for s in mine for key, value in reference[s].state_dict().items()
         )
@@ -109,7 +114,9 @@ def refused():
 
 
 def test_pytorch_s_ddp_around_a_stage_is_refused():
-    with pytest.raises(RankFailed, match="rank 0: stage 0 is a DistributedDataParallel of PyTorch, which does not know"):
+    with pytest.raises(
+        RankFailed, match="rank 0: stage 0 is a DistributedDataParallel of PyTorch, which does not know"
+    ):
         launch(refused, ranks=1)
 
 

@@ -6,7 +6,7 @@ import cloudpickle
 import pytest
 import torch
 import torch.distributed as dist
-from pipes import SCHEDULES, WIDTH, chain, data, own, squares
+from chains import SCHEDULES, WIDTH, chain, data, own, squares
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

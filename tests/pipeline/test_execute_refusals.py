@@ -7,7 +7,7 @@ import cloudpickle
 import pytest
 import torch
 import torch.distributed as dist
-from pipes import SCHEDULES, WIDTH, chain, data, own, squares
+from chains import SCHEDULES, WIDTH, chain, data, own, squares
 from torch import nn
 
 from parallel_lab import RankFailed, launch, pipeline
@@ -21,7 +21,14 @@ def run(plan, change=lambda given: None, steps=1):
     """Steps of `plan`, with `change` to what is given before the last."""
     modules = chain(len(pipeline.placement(plan)))
     inputs, targets = data(4)
-    given = {"plan": plan, "stages": own(plan, modules), "inputs": inputs, "targets": targets, "loss": squares, "count": None}
+    given = {
+        "plan": plan,
+        "stages": own(plan, modules),
+        "inputs": inputs,
+        "targets": targets,
+        "loss": squares,
+        "count": None,
+    }
     for number in range(steps):
         if number == steps - 1:
             change(given)
@@ -43,16 +50,40 @@ def on(rank, change):
 @pytest.mark.parametrize(
     ("rank", "name", "value", "cause", "message"),
     [
-        (0, "inputs", torch.ones(4, WIDTH), "TypeError", r"microbatches is Tensor: expected a list .* batch.tensor_split\(4\)"),
+        (
+            0,
+            "inputs",
+            torch.ones(4, WIDTH),
+            "TypeError",
+            r"microbatches is Tensor: expected a list .* batch.tensor_split\(4\)",
+        ),
         (0, "inputs", None, "TypeError", "microbatches is NoneType: expected a list"),
-        (0, "inputs", [1, 2, 3], "ValueError", "3 microbatches, and the plan has 4 microbatches: expected one for each"),
+        (
+            0,
+            "inputs",
+            [1, 2, 3],
+            "ValueError",
+            "3 microbatches, and the plan has 4 microbatches: expected one for each",
+        ),
         (1, "targets", [1, 2, 3], "ValueError", "3 targets, and the plan has 4 microbatches"),
         (1, "targets", [(1, 2)] * 4, "TypeError", "a target is tuple, not a tensor: say how many terms there are"),
         (1, "targets", [torch.tensor([-100])] * 4, "ValueError", "no microbatch has a target that counts"),
         (1, "count", -1, "ValueError", "count=-1: expected a finite number"),
         (1, "loss", lambda y, t: y - t, "TypeError", r"loss_fn returned a tensor of shape \(1, 6\): expected the sum"),
-        (1, "loss", lambda y, t: 1.0, "TypeError", "loss_fn returned float: expected the sum of the losses, one number"),
-        (1, "stages", {0: nn.Identity()}, "ValueError", r"rank 1: the plan has the stages \[1\] on this rank, and got .*\[0\]"),
+        (
+            1,
+            "loss",
+            lambda y, t: 1.0,
+            "TypeError",
+            "loss_fn returned float: expected the sum of the losses, one number",
+        ),
+        (
+            1,
+            "stages",
+            {0: nn.Identity()},
+            "ValueError",
+            r"rank 1: the plan has the stages \[1\] on this rank, and got .*\[0\]",
+        ),
         (1, "stages", {1: squares}, "TypeError", "rank 1: stage 1 is function, expected a torch.nn.Module or a Stage"),
     ],
 )

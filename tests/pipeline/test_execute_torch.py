@@ -5,7 +5,7 @@ import sys
 import cloudpickle
 import torch
 import torch.distributed as dist
-from pipes import SCHEDULES, chain, data, own, squares
+from chains import SCHEDULES, chain, data, own, squares
 from torch.distributed.pipelining import PipelineStage, schedules
 
 from parallel_lab import launch, pipeline
@@ -39,7 +39,9 @@ def both():
         for _ in range(2):
             step(plan, ours, inputs, targets, squares, count=1)
             schedule.step(*[torch.cat(inputs)] * first, **({"target": torch.cat(targets)} if last else {}))
-        pairs = [(a.grad, b.grad) for s in ours for a, b in zip(ours[s].parameters(), theirs[s].parameters(), strict=True)]
+        pairs = [
+            (a.grad, b.grad) for s in ours for a, b in zip(ours[s].parameters(), theirs[s].parameters(), strict=True)
+        ]
         found[name] = max(float((a - b).abs().max()) for a, b in pairs)
     return found
 

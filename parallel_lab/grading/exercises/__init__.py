@@ -12,7 +12,7 @@ _NAMES = (
     *("asynchronous_sgd", "local_sgd"),
     *("one_server", "parameter_server"),
     *("sharded_optimizer", "accumulated_step", "gathered_layer", "prefetched_step", "hybrid_sharding"),
-    *("schedule_1f1b", "schedule_zb_h1"),
+    *("schedule_1f1b", "schedule_zb_h1", "pipeline_executor"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

@@ -69,7 +69,9 @@ def alone(modules, inputs, targets, loss_fn=squares, count=None):
 
 def gap(mine, modules, scale=1.0):
     """The largest difference of a gradient from that of one process."""
-    pairs = ((a, b) for s, module in mine.items() for a, b in zip(module.parameters(), modules[s].parameters(), strict=True))
+    pairs = (
+        (a, b) for s, module in mine.items() for a, b in zip(module.parameters(), modules[s].parameters(), strict=True)
+    )
     none = lambda p: torch.zeros_like(p) if p.grad is None else p.grad  # noqa: E731
     return max((float((none(a) - scale * none(b)).abs().max()) for a, b in pairs), default=0.0)
 
