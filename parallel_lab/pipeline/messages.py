@@ -6,7 +6,10 @@ pass that uses it. Both run on lanes of their own, so a rank computes on while i
 those that it needs.
 """
 
-from parallel_lab.plan import RECV, SEND, Op, Plan
+from itertools import accumulate
+
+from parallel_lab.plan import RECV, SEND, Needs, Op, Plan, Rows, collector_paused
+from parallel_lab.plan.check import Waits
 
 
 def with_messages(plan: Plan) -> Plan:
@@ -15,25 +18,47 @@ def with_messages(plan: Plan) -> Plan:
     The `part` of a message is the stage before the cut: activations are the output of that stage, gradients those of
     its output, and `phase` tells `forward` from `backward`. So a number for each part is one for each cut, as in
     `PassCost(message_s=[...])`. A pass needs its receive now, and no longer the pass on the other rank.
+
+    Raises:
+        PlanError: A pass needs one that is in no row.
     """
-    sends: dict[Op, list[Op]] = {}  # by the pass that makes what they carry
-    receives: dict[Op, list[Op]] = {}  # by the pass that uses it
-    needs = dict(plan.needs)
-    for op, before in plan.needs.items():
-        for need in before:
-            if need.rank != op.rank:
-                sent, received = _message(need, op)
-                sends.setdefault(need, []).append(sent)
-                receives.setdefault(op, []).append(received)
-                needs[op] = tuple(received if one is need else one for one in needs[op])
-                needs[sent], needs[received] = (need,), (sent,)
-    rows = [[each for op in row for each in (*receives.get(op, ()), op, *sends.get(op, ()))] for row in plan.rows]
-    return Plan(tuple(map(tuple, rows)), needs)
+    with collector_paused():
+        waits = Waits.of(plan)
+        ops, before = waits.ops, waits.before
+        comes = [[n for n in needs if ops[n].rank != op.rank] for op, needs in zip(ops, before, strict=True)]
+        goes: list[list[int]] = [[] for _ in ops]  # to which passes of other ranks; `comes` is from which
+        for i, crossing in enumerate(comes):
+            for need in crossing:
+                goes[need].append(i)
+        # Where a pass comes to stand, behind its receives; the needs are written with these numbers.
+        ends = list(accumulate(len(here) + 1 + len(there) for here, there in zip(comes, goes, strict=True)))
+        place = [end - 1 - len(there) for end, there in zip(ends, goes, strict=True)]
+        lowered: list[Op] = []
+        needs: list[tuple[int, ...]] = []
+        for i, (op, here) in enumerate(zip(ops, comes, strict=True)):
+            first = len(lowered)
+            for need in here:
+                lowered.append(_message(RECV, ops[need], op))
+                needs.append((place[need] + 1 + goes[need].index(i),))
+            lowered.append(op)
+            needs.append(tuple([first + here.index(need) if need in here else place[need] for need in before[i]]))
+            for to in goes[i]:
+                lowered.append(_message(SEND, op, ops[to]))
+                needs.append((place[i],))
+        rows = _cut(lowered, plan.ranks)
+        return Plan(rows, Needs(rows, needs))
 
 
-def _message(made: Op, used: Op) -> tuple[Op, Op]:
-    """The send and the receive that carry what the pass `made` made to the pass `used`."""
+def _message(lane: str, made: Op, used: Op) -> Op:
+    """One end of the message that carries what the pass `made` made to the pass `used`."""
     phase = "forward" if made.kind == "F" else "backward"
-    part, mb = min(made.part, used.part), made.mb
-    sent = Op(made.rank, "send", part, mb, used.rank, SEND, "", phase)
-    return sent, Op(used.rank, "recv", part, mb, made.rank, RECV, "", phase)
+    rank, peer = (made.rank, used.rank) if lane == SEND else (used.rank, made.rank)
+    return Op(rank, lane, min(made.part, used.part), made.mb, peer, lane, "", phase)
+
+
+def _cut(ops: list[Op], ranks: int) -> Rows:
+    """The rows of `ops`, which stand rank after rank."""
+    rows: list[list[Op]] = [[] for _ in range(ranks)]
+    for op in ops:
+        rows[op.rank].append(op)
+    return tuple(map(tuple, rows))

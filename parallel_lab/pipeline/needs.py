@@ -1,9 +1,11 @@
 """Rows of passes, and what each pass waits for. All schedules share it; they differ only in the order of their rows."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 
-from parallel_lab.plan import Op, Plan
+from parallel_lab.plan import Needs, Op, Plan
+
+_Key = tuple[int, str, int, int]  # rank, kind, stage and microbatch of a pass
 
 
 def numbered(rank: int, order: Iterable[tuple[str, int]], m: int) -> list[Op]:
@@ -30,23 +32,32 @@ def with_needs(rows: Sequence[Sequence[Op]]) -> Plan:
     weights, needs its own I. The stages are the parts 0 to the highest in `rows`, wherever they live; a need that is in
     no row stays a need, so that `check_plan` can name it.
     """
-    plan = Plan(tuple(tuple(row) for row in rows))
+    plan = Plan(tuple(map(tuple, rows)))
+    number = {op[:4]: i for i, op in enumerate(plan)}  # of rank, kind, stage and microbatch
     owner = {op.part: op.rank for op in plan}
-    split = {(op.part, op.mb) for op in plan if op.kind == "I"}
     last = max(owner, default=0)
-    needs: dict[Op, list[Op]] = defaultdict(list)
-    for op in plan:
-        rank, kind, stage, mb = op[:4]
-        if kind == "F" and stage > 0:
-            needs[op].append(Op(owner.get(stage - 1, stage - 1), "F", stage - 1, mb))
-        if kind in ("B", "I"):
-            needs[op].append(Op(rank, "F", stage, mb))
-            if stage < last:
-                first = "I" if (stage + 1, mb) in split else "B"
-                needs[op].append(Op(owner.get(stage + 1, stage + 1), first, stage + 1, mb))
-        if kind == "W":
-            needs[op].append(Op(rank, "I", stage, mb))
-    return Plan(plan.rows, {op: tuple(before) for op, before in needs.items()})
+    needs = [_needs_of(op, owner, last, number) for op in plan]
+    try:
+        return Plan(plan.rows, Needs(plan.rows, [tuple(map(number.__getitem__, each)) for each in needs]))
+    except KeyError:  # it stands in no row, and so has no number
+        named = (tuple(Op(*need) for need in each) for each in needs)
+        return Plan(plan.rows, {op: before for op, before in zip(plan, named, strict=True) if before})
+
+
+def _needs_of(op: Op, owner: Mapping[int, int], last: int, number: Container[_Key]) -> list[_Key]:
+    rank, kind, stage, mb = op[:4]
+    if kind == "W":
+        return [(rank, "I", stage, mb)]
+    if kind == "F":
+        return [(owner.get(stage - 1, stage - 1), "F", stage - 1, mb)] if stage > 0 else []
+    if kind not in ("B", "I"):
+        return []
+    needs = [(rank, "F", stage, mb)]
+    if stage < last:
+        after = owner.get(stage + 1, stage + 1)
+        half = (after, "I", stage + 1, mb)
+        needs.append(half if half in number else (after, "B", stage + 1, mb))
+    return needs
 
 
 def repeated(plan: Plan, steps: int) -> Plan:

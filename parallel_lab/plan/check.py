@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
 
-from parallel_lab.plan.op import RECEIVING, Op, Plan
+from parallel_lab.plan.op import RECEIVING, Needs, Op, Plan
 from parallel_lab.plan.text import to_grid
 
 _SMALL = 16  # a plan with no more rows and columns than this is shown whole
@@ -69,22 +69,28 @@ class Waits:
                 last[name] = i
 
     def _add_needs(self, number: dict[Op, int]) -> None:
-        needs, place, have_needs = self.plan.needs, number.__getitem__, 0
+        needs, place = self.plan.needs, number.__getitem__
+        if isinstance(needs, Needs) and needs.rows is self.plan.rows:
+            self.before[:], needs = needs.before, {}
         for i, op in enumerate(self.ops):
             try:
-                if (before := needs.get(op)) is not None:
-                    have_needs += 1
+                if needs and (before := needs.get(op)):
                     self.before[i] = tuple(map(place, before))
                 if op.kind in RECEIVING:
-                    sender = self.sender[i] = place(op.sender())
-                    if sender not in self.before[i]:
-                        self.before[i] = (*self.before[i], sender)
+                    self._add_sender(i, op.sender(), number)
             except KeyError as absent:
                 text = f"rank {op.rank} waits at {op} for {say(absent.args[0])}, which is in no row"
                 raise PlanError(f"{text}\n{show(self.plan, [op])}") from None
-        if have_needs < len(needs):
-            stray = min(needs.keys() - number.keys())
-            raise PlanError(f"needs are given for {say(stray)}, which is in no row\n{show(self.plan, [])}")
+        if stray := needs.keys() - number.keys():
+            raise PlanError(f"needs are given for {say(min(stray))}, which is in no row\n{show(self.plan, [])}")
+
+    def _add_sender(self, i: int, sender: Op, number: dict[Op, int]) -> None:
+        for need in self.before[i]:
+            if self.ops[need] == sender:
+                self.sender[i] = need
+                return
+        self.sender[i] = number[sender]
+        self.before[i] = (*self.before[i], self.sender[i])
 
     def order(self) -> list[int]:
         """The ops in an order in which they can be done: depth first, each after all that it waits for.

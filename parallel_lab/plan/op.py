@@ -9,9 +9,13 @@ Each rank has lanes that work side by side: `compute`, `send` and `recv` (a full
 rank run one after another, in row order; ops of different lanes wait for each other only through `needs`.
 """
 
+import gc
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 COMPUTE, SEND, RECV = "compute", "send", "recv"
@@ -93,6 +97,39 @@ def recv(rank: int, peer: int, part: int, mb: int = 0, *, round: int = 0, reduce
     return Op(rank, "recv_reduce" if reduce else "recv", part, mb, peer, RECV, round=round)
 
 
+Rows = tuple[tuple["Op", ...], ...]
+
+
+class Needs(Mapping[Op, tuple[Op, ...]]):
+    """Needs by number, for large plans: hashing an op costs more than an addition.
+
+    To everybody it is the mapping from an op to those that it needs, which is made when it is first asked for. Whoever
+    walks a whole plan takes `before`.
+
+    Attributes:
+        rows: the rows of the plan.
+        before: for each op, with ops numbered rank after rank in row order, the numbers of those that it needs.
+    """
+
+    def __init__(self, rows: Rows, before: list[tuple[int, ...]]) -> None:
+        self.rows, self.before = rows, before
+
+    @cached_property
+    def _by_op(self) -> dict[Op, tuple[Op, ...]]:
+        ops = list(chain.from_iterable(self.rows))
+        pairs = zip(ops, self.before, strict=True)
+        return {op: tuple(ops[need] for need in before) for op, before in pairs if before}
+
+    def __getitem__(self, op: Op) -> tuple[Op, ...]:
+        return self._by_op[op]
+
+    def __iter__(self) -> Iterator[Op]:
+        return iter(self._by_op)
+
+    def __len__(self) -> int:
+        return len(self._by_op)
+
+
 @dataclass(frozen=True)
 class Plan:
     """A row of ops per rank, and what each op needs before it can start.
@@ -103,7 +140,7 @@ class Plan:
             op always needs its sender; `Plan.of` adds that.
     """
 
-    rows: tuple[tuple[Op, ...], ...]
+    rows: Rows
     needs: Mapping[Op, tuple[Op, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -133,3 +170,21 @@ class Plan:
     def __iter__(self):
         for row in self.rows:
             yield from row
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Puts off the search for reference cycles: plans and traces have none, and it doubles the time of large ones.
+
+    What was made meanwhile then counts as old, so that it is not searched at once.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on and not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()  # into the oldest generation
+        if was_on:
+            gc.enable()
