@@ -41,8 +41,8 @@ def of_this_rank(plan: Plan, stages: Any, group: dist.ProcessGroup) -> dict[int,
             raise TypeError(text)
         if any(hasattr(module, name) for name in AVERAGING) and not hasattr(module, "expect_backward"):
             raise TypeError(
-                f"rank {rank}: stage {stage} is a {type(module).__name__} of PyTorch, which does not know which backward"
-                " pass is the last of a step. Wrap it by DDP, Zero2 or Zero3 of parallel_lab.data_parallel"
+                f"rank {rank}: stage {stage} is a {type(module).__name__} of PyTorch, which does not know which"
+                " backward pass is the last of a step. Wrap it by DDP, Zero2 or Zero3 of parallel_lab.data_parallel"
             )
     return {s: each if isinstance(each, Stage) else Stage(each) for s, each in stages.items()}
 

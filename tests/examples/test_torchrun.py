@@ -61,6 +61,24 @@ def test_ddp_resumes_on_another_number_of_ranks(tmp_path):
     assert [loss for losses in found for loss in losses] == pytest.approx(expected, abs=2e-9)
 
 
+def chain():
+    """The losses of the layers of pipeline.py in one process, a batch at a time."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.ReLU()) for _ in range(5)], nn.Linear(64, 10)).double()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for rows in torch.arange(60 * 48).remainder(1728).split(48):
+        loss = nn.functional.cross_entropy(net(IMAGES[rows] / 16), LABELS[rows])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        yield loss.item()
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 4])
+def test_pipeline(ranks):
+    assert torchrun("pipeline.py", ranks) == pytest.approx(list(chain()), abs=2e-9)
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_is_short_and_plain(script):
     text = script.read_text(encoding="utf-8")

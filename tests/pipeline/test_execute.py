@@ -11,7 +11,7 @@ from chains import SCHEDULES, alone, chain, clear, data, gap, microbatches_of, o
 
 from parallel_lab import launch, pipeline
 from parallel_lab.pipeline import repeated, step, with_messages
-from parallel_lab.plan import Plan, check_plan
+from parallel_lab.plan import Plan, check_plan, parse
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -70,7 +70,9 @@ def several_steps():
             optimizer.step()
             optimizer.zero_grad()
     weights = [
-        (p - q).abs().max().item() for s in mine for p, q in zip(mine[s].parameters(), reference[s].parameters())
+        (p - q).abs().max().item()
+        for s in mine
+        for p, q in zip(mine[s].parameters(), reference[s].parameters(), strict=True)
     ]
     return losses, max(weights)
 
@@ -119,7 +121,7 @@ def test_what_is_recorded_is_the_plan_with_its_messages(name):
     trace = launch(two_steps, name, 4, ranks=4).trace
     plan = with_messages(repeated(SCHEDULES[name](4, 4), 2))
     ours = [op for op in trace.plan() if op.phase in ("", "forward", "backward")]
-    recorded = Plan.of(ours, {op: before for op, before in plan.needs.items()}, ranks=4)
+    recorded = Plan.of(ours, plan.needs, ranks=4)
     assert lanes(recorded) == lanes(plan)
     check_plan(recorded)
     others = {(op.kind, op.phase) for op in trace.plan()} - {(op.kind, op.phase) for op in ours}
@@ -145,18 +147,12 @@ def test_messages_above_the_socket_buffer():
 def own_order():
     """A schedule of one's own: backwards last first, and stage 1 on rank 0."""
     rows = "1F0 1F1 1B1 1B0\n0F0 0F1 0B1 0B0"
-    plan = pipeline.with_needs([[op._replace(rank=r) for op in row] for r, row in enumerate(_parsed(rows))])
+    plan = pipeline.with_needs([[op._replace(rank=r) for op in row] for r, row in enumerate(parse(rows).rows)])
     modules = chain(2)
     mine, (inputs, targets) = own(plan, modules), data(2)
     expected, reference = alone(modules, inputs, targets)
     loss = step(plan, mine, inputs, targets, squares)
     return abs(loss.item() - expected), gap(mine, reference)
-
-
-def _parsed(text):
-    from parallel_lab.plan import parse  # noqa: PLC0415
-
-    return parse(text).rows
 
 
 def test_a_schedule_of_ones_own():

@@ -1,6 +1,7 @@
 """What may cross from stage to stage, what a loss may be, and weights that stand in two stages."""
 
 import sys
+from itertools import pairwise
 
 import cloudpickle
 import pytest
@@ -19,7 +20,7 @@ NAMES = ["one_f_one_b", "zb_h1", "zb_v"]
 
 
 class First(nn.Module):
-    """Tokens in; out come values of another width, a skip that wants a gradient, whole numbers, and a detached tensor."""
+    """Tokens in; out come values of another width, a skip with a gradient, whole numbers, and a detached tensor."""
 
     def __init__(self):
         super().__init__()
@@ -156,7 +157,7 @@ def tied(name, shared):
     def parts(model):
         layers = list(model.layers())
         cuts = [0, *[len(layers) * s // stages for s in range(1, stages)], len(layers)]
-        return [nn.Sequential(*layers[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [nn.Sequential(*layers[a:b]) for a, b in pairwise(cuts)]
 
     torch.manual_seed(dist.get_rank())  # copies start unequal
     own_model, reference = GPT(config).double(), GPT(config).double()

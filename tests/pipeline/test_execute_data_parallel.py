@@ -1,4 +1,4 @@
-"""DDP, Zero1, Zero2 and Zero3 around a stage, on 2 x 2 ranks, for every schedule; and what PyTorch's own DDP makes of it."""
+"""DDP, Zero1, Zero2 and Zero3 around a stage, on 2 x 2 ranks, for every schedule; and what PyTorch makes of it."""
 
 import sys
 

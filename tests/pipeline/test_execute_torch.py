@@ -1,4 +1,4 @@
-"""The executor against `torch.distributed.pipelining`: the same gradients, from each schedule that PyTorch has as well."""
+"""The executor against `torch.distributed.pipelining`: the same gradients, from each schedule that PyTorch has too."""
 
 import sys
 
