@@ -10,7 +10,7 @@ for I + W where Zero Bubble's B is our I.
 """
 
 SCHEDULES = ("gpipe", "one_f_one_b", "interleaved", "looped_bfs", "zb_h1", "zb_h2", "zb_v", "dualpipe_v")
-_LOOPED, _V_SHAPED = ("interleaved", "looped_bfs"), ("zb_v", "dualpipe_v")
+_V_SHAPED = ("zb_v", "dualpipe_v")  # two chunks on each rank, whatever v
 
 
 def idle_s(

@@ -99,13 +99,14 @@ class Waits:
             PlanError: some ops wait for each other in a circle.
         """
         order: list[int] = []
+        ahead, before = self.ahead, self.before
         done = [False] * len(self.ops) + [True]  # the last is for those with none ahead
         for first in range(len(self.ops)):
             here, path = first, {}  # what each on the way here waits for
             while not done[first]:
-                need = self.ahead[here]
+                need = ahead[here]
                 if done[need]:
-                    for need in self.before[here]:
+                    for need in before[here]:
                         if not done[need]:
                             break
                     else:
