@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_lab.grading.drivers import LR, copies, model_of, stepped
+from parallel_lab.grading.halves import layers_of
 from parallel_lab.grading.lab import Outcome
 from parallel_lab.grading.sharding import chain, shards_of
-from parallel_lab.grading.halves import layers_of
 from parallel_lab.grading.workers import gradient_at, make_weights
 from parallel_lab.model import reference
 

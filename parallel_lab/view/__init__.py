@@ -5,6 +5,7 @@ from parallel_lab.view.drawing import Drawing
 from parallel_lab.view.memory import draw_memory
 from parallel_lab.view.plots import bars, lines
 from parallel_lab.view.sheets import draw_mesh, grid, heatmap
+from parallel_lab.view.sliders import sliders
 from parallel_lab.view.text import summary
 from parallel_lab.view.timeline import Timeline, draw
 from parallel_lab.view.topology import topology
@@ -21,6 +22,7 @@ __all__ = [
     "heatmap",
     "lines",
     "save_chrome",
+    "sliders",
     "summary",
     "topology",
 ]

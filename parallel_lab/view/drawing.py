@@ -32,7 +32,7 @@ from parallel_lab.view.style import INK, looks, settings, shorten
 
 WIDTH_IN = 9.0  # of a picture with several panels
 DPI = 144  # drawn at one and a half times the size at which it is shown, for dense screens
-_CSS_DPI = 96
+CSS_DPI = 96  # at which a picture is shown
 _COLORS = 40
 FOLDED = "The numbers in text"  # what opens the summary
 _TEXT_STYLE = "margin: 0; white-space: pre; overflow-x: auto; font-family: var(--jp-code-font-family, monospace)"
@@ -82,7 +82,7 @@ class Drawing:
         return self.text
 
     def _ipython_display_(self) -> None:
-        width, height = (int(side * _CSS_DPI) for side in self.figure.get_size_inches())
+        width, height = (int(side * CSS_DPI) for side in self.figure.get_size_inches())
         data = {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.alt}
         # Some readers look for `alt` under the mime type, others beside it.
         metadata = {"alt": self.alt, "image/png": {"alt": self.alt, "width": width, "height": height}}

@@ -6,6 +6,7 @@ from parallel_lab.grading.gaps import (
     language_models,
     model_parallel,
     parameter_server,
+    pipeline,
     sharded,
     synchronization,
     tensor_parallel,
@@ -20,4 +21,5 @@ GAPS = (
     *sharded.GAPS,
     *model_parallel.GAPS,
     *tensor_parallel.GAPS,
+    *pipeline.GAPS,
 )

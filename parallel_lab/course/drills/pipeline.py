@@ -1,0 +1,89 @@
+"""Drills of chapter 09: bubble, microbatches, activations and messages of a pipeline."""
+
+from math import ceil
+from random import Random
+
+from parallel_lab.course.drills.engine import Drawn, problem
+
+
+@problem("pipeline-bubble", chapter="09")
+def pipeline_bubble(dice: Random) -> Drawn:
+    """The share of a step in which a rank stands idle."""
+    p, v, rounds = dice.choice((4, 8, 16)), dice.choice((1, 1, 2, 4)), dice.choice((1, 2, 4, 8))
+    m = rounds * p
+    idle = (p - 1) / (v * m + p - 1)
+    kind = "1F1B" if v == 1 else f"interleaved 1F1B with v = {v} chunks per rank"
+    return Drawn(
+        question=f"{kind}, p = {p} ranks, m = {m} microbatches, equal stages, messages cost nothing. Which share of the"
+        " *step* is bubble?",
+        answer=100 * idle,
+        unit="%",
+        steps=(
+            f"In chunks of 1/v of a rank's layers: work v·m = {v * m}, idle p - 1 = {p - 1}.",
+            f"Idle / work, the papers' number: {p - 1}/{v * m} = {(p - 1) / (v * m):.1%}.",
+            f"Idle / step: {p - 1}/({v * m} + {p - 1}) = {idle:.1%}.",
+        ),
+    )
+
+
+@problem("pipeline-microbatches", chapter="09")
+def pipeline_microbatches(dice: Random) -> Drawn:
+    """The fewest microbatches for a bubble that one accepts, and what they ask of the batch."""
+    p, v, percent = dice.choice((4, 8, 16)), dice.choice((1, 2, 4)), dice.choice((5, 10, 20))
+    needed = (p - 1) * 100 / (percent * v)
+    m = ceil(needed / p) * p
+    return Drawn(
+        question=f"Interleaved 1F1B with p = {p} ranks and v = {v} chunks per rank (v = 1 is 1F1B). Idle time may be"
+        f" {percent} % of the *work* at most, and m must be a multiple of p. How many microbatches are needed?",
+        answer=m,
+        unit="microbatches",
+        tolerance=0.001,
+        steps=(
+            f"Idle / work = (p - 1)/(v·m) <= {percent / 100:g}.",
+            f"m >= {p - 1}/({v} · {percent / 100:g}) = {needed:.4g}.",
+            f"Rounded up to a multiple of {p}: {m}.",
+        ),
+    )
+
+
+@problem("pipeline-activations", chapter="09")
+def pipeline_activations(dice: Random) -> Drawn:
+    """The activations that one rank of a schedule holds at its peak."""
+    p, gb = dice.choice((4, 8, 16)), dice.choice((0.5, 1, 2))
+    r, m = dice.randrange(p), p * dice.choice((2, 4, 8))
+    kind, held, rule = dice.choice(
+        (
+            ("GPipe", m, "m: nothing is freed before the last forward"),
+            ("1F1B", p - r, "min(p - r, m): p - 1 - r run ahead, and one is in work"),
+            ("ZB-H2", 2 * p - 1, "min(2p - 1, m), where nothing is freed before W"),
+        )
+    )
+    return Drawn(
+        question=f"{kind}, p = {p}, m = {m}. One microbatch leaves {gb:g} GB of activations on a rank. How many GB does"
+        f" rank {r} (counted from 0) hold at its peak?",
+        answer=held * gb,
+        unit="GB",
+        steps=(f"{kind} holds {rule}.", f"Here {held} microbatches.", f"{held} · {gb:g} = {held * gb:g} GB."),
+    )
+
+
+@problem("pipeline-message", chapter="09")
+def pipeline_message(dice: Random) -> Drawn:
+    """The time of one message against the time of a stage's forward pass."""
+    (billions, h), p = dice.choice(((7, 4096), (13, 5120))), dice.choice((4, 8))
+    t, gigabits, teraflops = dice.choice((4096, 8192)), dice.choice((100, 200, 400)), 400
+    sent = 2 * t * h
+    message_ms = 1e3 * sent / (gigabits * 1e9 / 8)
+    forward_ms = 1e3 * 2 * billions * 1e9 / p * t / (teraflops * 1e12)
+    return Drawn(
+        question=f"{billions} billion parameters, h = {h:,}, p = {p} stages of one GPU each. Microbatches of {t:,}"
+        f" tokens in bfloat16, one card of {gigabits} Gbit/s per GPU, {teraflops} TFLOP/s. How many per cent of"
+        " a stage's forward pass does one message take?",
+        answer=100 * message_ms / forward_ms,
+        unit="%",
+        steps=(
+            f"Message: 2·t·h = 2 · {t:,} · {h:,} = {sent / 1e6:,.4g} MB; at {gigabits / 8:g} GB/s {message_ms:.4g} ms.",
+            f"Forward: 2·N/p·t = 2 · {billions}e9/{p} · {t:,} FLOPs; at {teraflops} TFLOP/s {forward_ms:,.4g} ms.",
+            f"{message_ms:.4g} / {forward_ms:,.4g} = {message_ms / forward_ms:.2%}; t cancels.",
+        ),
+    )
