@@ -125,15 +125,14 @@ def _spans(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: Co
     new = partial(tuple.__new__, Span)  # half the time of Span(...)
     for op, start, end in zip(ops, start_s, end_s, strict=True):
         rank, kind, part, mb, peer, lane, axis, phase, round_ = op
-        size = sent_bytes = messages = 0
+        size = sent = count = 0
         if kind in COMMUNICATION:
             size = cost.bytes(op)
             if kind == "send":
-                sent_bytes, messages = size, 1
+                sent, count = size, 1
             elif kind in COLLECTIVES:
-                sent_bytes, messages, *_ = cost.price(op)
-        measured = size, sent_bytes, messages, 0.0, "", ""
-        yield new((rank, kind, start, end, part, mb, peer, lane, *measured, axis, phase, round_))
+                sent, count, *_ = cost.price(op)
+        yield new((rank, kind, start, end, part, mb, peer, lane, size, sent, count, 0.0, "", "", axis, phase, round_))
 
 
 def _memory(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: CostModel) -> tuple[Sample, ...]:
