@@ -10,7 +10,7 @@ Bubble: 4 ranks cannot compute at once on 2 cores, so stages sleep: F, I and W f
 activation of 16 KiB. The simulation has the passes of the plan, each as long as it was in that run, and messages of c
 seconds, where c is measured in the same run: how long after the end of the pass that made a tensor the pass that waited
 for it began. Compared is the share of all ranks' time in which nothing was computed (`Trace.bubble`); what the plan
-says for equal passes and c = 0 stands beside it. A busy machine wakes ranks late, which is in the measured bubble alone.
+says for equal passes and c = 0 stands beside it. A busy machine wakes ranks late, which only the measured bubble has.
 """
 
 import statistics
