@@ -9,7 +9,7 @@ KIB = 2**10
 
 @problem("tensor-bytes", chapter="08")
 def tensor_bytes(dice: Random) -> Drawn:
-    """The bytes that a rank sends for all blocks of a step."""
+    """The bytes that a rank sends in all blocks, per microbatch."""
     layers, width = dice.choice(((32, 4096), (40, 5120), (80, 8192)))
     tokens, n = dice.choice((2048, 4096, 8192)), dice.choice((2, 4, 8))
     activation = 2 * tokens * width
@@ -59,8 +59,8 @@ def sequence_memory(dice: Random) -> Drawn:
     tensor, sequence = (10 + 24 / n) * unit, 34 / n * unit
     return Drawn(
         question=f"Korthikanti et al. count 34 bytes per token and unit of width that a block keeps (bfloat16, flash"
-        f" attention), {layers} blocks, h = {width:,}, {tokens:,} tokens, {n} ranks. How many GB per rank does sequence"
-        " parallelism save over tensor parallelism alone?",
+        f" attention; what is gathered is not kept), {layers} blocks, h = {width:,}, {tokens:,} tokens, {n} ranks."
+        " How many GB per rank does sequence parallelism save over tensor parallelism alone?",
         answer=(tensor - sequence) / 1e9,
         unit="GB",
         steps=(
