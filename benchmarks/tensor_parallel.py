@@ -71,8 +71,8 @@ def best_plan(sequence: bool, layers: int = CONFIG.layers) -> dict:
     }
     for i in range(layers):
         attention, feed_forward = f"blocks.{i}.attention", f"blocks.{i}.feed_forward"
-        plan[attention] = PrepareModuleInput(input_layouts=(between, None), desired_input_layouts=(Replicate(), None))
-        plan[feed_forward] = PrepareModuleInput(input_layouts=between, desired_input_layouts=Replicate())
+        for part in (attention, feed_forward):
+            plan[part] = PrepareModuleInput(input_layouts=between, desired_input_layouts=Replicate())
         plan |= {f"{attention}.{name}": ColwiseParallel() for name in ("query", "key", "value")}
         plan[f"{feed_forward}.up"] = ColwiseParallel()
         plan |= {name: RowwiseParallel(output_layouts=between) for name in (f"{attention}.out", f"{feed_forward}.down")}

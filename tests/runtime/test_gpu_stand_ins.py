@@ -221,3 +221,11 @@ def test_code_keeps_its_file(monkeypatch):
     monkeypatch.setitem(cloudpickle.Pickler._dispatch_table, CodeType, nameless)  # as cloudpickle 3.1.3 does
     outer = pickle.loads(wire.dumps(lambda: lambda: 7))
     assert outer.__code__.co_filename == outer().__code__.co_filename == __file__
+
+
+def test_what_was_staged_arrives_in_a_tensor_that_wants_a_gradient_too():
+    taken = torch.zeros(3, requires_grad=True)
+    ([staged],), back = stage.to_host("recv", ([taken],))
+    staged.fill_(2)
+    back()
+    assert taken.tolist() == [2.0] * 3 and taken.is_leaf

@@ -94,7 +94,7 @@ def to_host(kind: str, arguments: tuple) -> tuple[tuple, Callable[[], None]]:
 
     def back() -> None:
         for tensor, copy in arrived:
-            tensor.copy_(copy)
+            tensor.detach().copy_(copy)  # as a backend writes: past autograd
         arrived.clear()
 
     return staged, back
@@ -109,6 +109,6 @@ def to_one_tensor(arguments: tuple) -> tuple[tuple, Callable[[], None]]:
 
     def back() -> None:
         for tensor, part in zip(outputs, taken.split(cuts), strict=True):
-            tensor.copy_(part.view(tensor.shape))
+            tensor.detach().copy_(part.view(tensor.shape))
 
     return (taken, given, cuts, [tensor.numel() for tensor in inputs], *rest), back
