@@ -16,8 +16,8 @@ def cut_bytes(dice: Random) -> Drawn:
     copied_gb = price("all_reduce", n, 2 * billions * 1e9).sent_bytes / 1e9
     return Drawn(
         question=f"{billions} billion parameters, width {width:,}, bfloat16. A step of {tokens:,} tokens crosses a cut"
-        f" by layers, forward and back. How many times more does a rank of data parallelism over {n} ranks send for its"
-        " gradients (16 bits, a ring) than one cut moves both ways?",
+        f" by layers, forward and back. How many times as many bytes as the cut moves both ways does a rank of data"
+        f" parallelism over {n} ranks send for its gradients (16 bits, a ring)?",
         answer=copied_gb / cut_gb,
         unit="times",
         steps=(
@@ -63,7 +63,8 @@ def ways_to_fit(dice: Random) -> Drawn:
         steps=(
             f"States: {per_parameter} · {billions} = {per_parameter * billions:,} GB.",
             f"Room per GPU: {share:g} · {card_gb} = {room_gb:g} GB.",
-            f"{per_parameter * billions:,} / {room_gb:g}, rounded up: {ways}. In practice the next power of two.",
+            f"{per_parameter * billions:,} / {room_gb:g}, rounded up: {ways}."
+            " In practice the next product of tensor and pipeline ways that divide heads and layers.",
         ),
     )
 
