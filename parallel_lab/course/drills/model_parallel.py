@@ -34,13 +34,13 @@ def pipeline_speedup(dice: Random) -> Drawn:
     p, m = dice.choice((2, 4, 8, 16)), dice.choice((1, 4, 8, 16, 32))
     faster = m * p / (m + p - 1)
     return Drawn(
-        question=f"A model is cut into {p} equal stages; a step has {m} microbatch{'es' * (m > 1)}; messages are free."
-        " How many times as fast as one rank is it?",
+        question=f"A model is cut into {p} equal stages; a step has {m} microbatch{'es' * (m > 1)} under 1F1B; messages"
+        " are free. How many times as fast as one rank is it?",
         answer=faster,
         unit="times",
         steps=(
             f"One rank needs T. A stage needs T/(p m) = T/{p * m} per microbatch.",
-            f"The last stage ends after m + p - 1 = {m + p - 1} of these.",
+            f"The step ends after m + p - 1 = {m + p - 1} of these: m, and p - 1 to fill and drain.",
             f"T / (T · {m + p - 1}/{p * m}) = {p * m}/{m + p - 1} = {faster:.4g}.",
         ),
     )
