@@ -16,8 +16,8 @@ def cut_bytes(dice: Random) -> Drawn:
     copied_gb = price("all_reduce", n, 2 * billions * 1e9).sent_bytes / 1e9
     return Drawn(
         question=f"{billions} billion parameters, width {width:,}, bfloat16. A step of {tokens:,} tokens crosses a cut"
-        f" by layers, forward and back. How many times more does a rank of data parallelism over {n} ranks send for its"
-        " gradients (16 bits, a ring) than one cut moves both ways?",
+        f" by layers, forward and back. How many times as many bytes as the cut moves both ways does a rank of data"
+        f" parallelism over {n} ranks send for its gradients (16 bits, a ring)?",
         answer=copied_gb / cut_gb,
         unit="times",
         steps=(
@@ -34,13 +34,13 @@ def pipeline_speedup(dice: Random) -> Drawn:
     p, m = dice.choice((2, 4, 8, 16)), dice.choice((1, 4, 8, 16, 32))
     faster = m * p / (m + p - 1)
     return Drawn(
-        question=f"A model is cut into {p} equal stages; a step has {m} microbatch{'es' * (m > 1)}; messages are free."
-        " How many times as fast as one rank is it?",
+        question=f"A model is cut into {p} equal stages; a step has {m} microbatch{'es' * (m > 1)} under 1F1B; messages"
+        " are free. How many times as fast as one rank is it?",
         answer=faster,
         unit="times",
         steps=(
             f"One rank needs T. A stage needs T/(p m) = T/{p * m} per microbatch.",
-            f"The last stage ends after m + p - 1 = {m + p - 1} of these.",
+            f"The step ends after m + p - 1 = {m + p - 1} of these: m, and p - 1 to fill and drain.",
             f"T / (T · {m + p - 1}/{p * m}) = {p * m}/{m + p - 1} = {faster:.4g}.",
         ),
     )
@@ -63,7 +63,8 @@ def ways_to_fit(dice: Random) -> Drawn:
         steps=(
             f"States: {per_parameter} · {billions} = {per_parameter * billions:,} GB.",
             f"Room per GPU: {share:g} · {card_gb} = {room_gb:g} GB.",
-            f"{per_parameter * billions:,} / {room_gb:g}, rounded up: {ways}. In practice the next power of two.",
+            f"{per_parameter * billions:,} / {room_gb:g}, rounded up: {ways}."
+            " In practice the next product of tensor and pipeline ways that divide heads and layers.",
         ),
     )
 
