@@ -28,7 +28,7 @@ def pipeline_bubble(dice: Random) -> Drawn:
 
 @problem("pipeline-microbatches", chapter="09")
 def pipeline_microbatches(dice: Random) -> Drawn:
-    """The fewest microbatches for a bubble that one accepts, and what they ask of the batch."""
+    """The fewest microbatches for a bubble that one accepts."""
     p, v, percent = dice.choice((4, 8, 16)), dice.choice((1, 2, 4)), dice.choice((5, 10, 20))
     needed = (p - 1) * 100 / (percent * v)
     m = ceil(needed / p) * p
