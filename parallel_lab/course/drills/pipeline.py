@@ -28,7 +28,7 @@ def pipeline_bubble(dice: Random) -> Drawn:
 
 @problem("pipeline-microbatches", chapter="09")
 def pipeline_microbatches(dice: Random) -> Drawn:
-    """The fewest microbatches for a bubble that one accepts, and what they ask of the batch."""
+    """The fewest microbatches for a bubble that one accepts."""
     p, v, percent = dice.choice((4, 8, 16)), dice.choice((1, 2, 4)), dice.choice((5, 10, 20))
     needed = (p - 1) * 100 / (percent * v)
     m = ceil(needed / p) * p
@@ -55,12 +55,12 @@ def pipeline_activations(dice: Random) -> Drawn:
         (
             ("GPipe", m, "m: nothing is freed before the last forward"),
             ("1F1B", p - r, "min(p - r, m): p - 1 - r run ahead, and one is in work"),
-            ("ZB-H2", 2 * p - 1, "min(2p - 1, m), where nothing is freed before W"),
+            ("ZB-H2", 2 * p - 1, "min(2p - 1, m), as nothing is freed before W"),
         )
     )
     return Drawn(
-        question=f"{kind}, p = {p}, m = {m}. One microbatch leaves {gb:g} GB of activations on a rank. How many GB does"
-        f" rank {r} (counted from 0) hold at its peak?",
+        question=f"{kind}, p = {p}, m = {m}. One microbatch leaves {gb:g} GB of activations on a rank, freed when its"
+        f" whole backward pass is over. How many GB does rank {r} (counted from 0) hold at its peak?",
         answer=held * gb,
         unit="GB",
         steps=(f"{kind} holds {rule}.", f"Here {held} microbatches.", f"{held} · {gb:g} = {held * gb:g} GB."),
