@@ -30,9 +30,9 @@ def test_a_test_belongs_to_a_room(nodeid, room):
 
 
 def test_a_room_over_budget_and_slack_is_marked_and_fails():
-    used = {"pipeline": 40 * budgets.SLACK + 1, "synchronization": 41.0, "exercise ring_shift": 1.0}
+    used = {"collectives": 40 * budgets.SLACK + 1, "synchronization": 41.0, "exercise ring_shift": 1.0}
     spent = used | {budgets.BETWEEN: 1000.0}
-    assert budgets.over(spent) == ["pipeline"]
+    assert budgets.over(spent) == ["collectives"]
     marks = {line[:36].strip(): line for line in budgets.table(spent).splitlines()}
     assert "OVER" in marks["pipeline"] and "slack" in marks["synchronization"] and "  6" in marks["exercise ring_shift"]
 
