@@ -14,8 +14,7 @@ Layers are sharded, two chunks per rank; nothing is replicated. At F = I = W, B 
     activations held       2p + 1 chunks, each half of a rank's layers, on every rank
     sent per microbatch    4 (p - 1) messages by all ranks; at the turn nothing is sent
 
-The report counts (p/2 - 1) (F&B + B - 3W) for DualPipe, whose p stages each live on two ranks; F&B is a pair and B both
-halves.
+The report counts (PP/2 - 1) (F&B + B - 3W): its PP stages are the 2p chunks here, F&B is a pair and B both halves.
 """
 
 from parallel_lab.pipeline.needs import numbered, require_positive, with_needs
