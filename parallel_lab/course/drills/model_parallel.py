@@ -69,8 +69,8 @@ def ways_to_fit(dice: Random) -> Drawn:
     )
 
 
-@problem("tensor-share", chapter="07")
-def tensor_share(dice: Random) -> Drawn:
+@problem("tensor-time", chapter="07")
+def tensor_time(dice: Random) -> Drawn:
     """The share of a block's time that the all-reduces of tensor parallelism take."""
     width, n = dice.choice((4096, 8192, 12_288)), dice.choice((2, 4, 8))
     gigabytes, teraflops = dice.choice((50, 225, 450)), dice.choice((200, 400))
