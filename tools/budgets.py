@@ -33,7 +33,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "cli": 40.0,  # an update is tried on a clone of the whole course
     "parameter_server": 60.0,
     "techniques": 25.0,  # the tests over all techniques
-    "examples": 120.0,  # torchrun loads torch anew in each rank
+    "examples": 150.0,  # torchrun loads torch anew in each rank
     "course": 40.0,
     "grading": 40.0,
     "tools": 40.0,

@@ -4,7 +4,7 @@ Times are multiples of 1/6, so that sums are exact up to the last digits: 1e-9 a
 """
 
 import pytest
-from kit import V_SHAPED, chunks, cost, plan_of, sizes
+from sweeps import V_SHAPED, chunks, cost, plan_of, sizes
 
 from parallel_lab.pipeline import formulas, repeated, with_messages
 from parallel_lab.plan import check_plan

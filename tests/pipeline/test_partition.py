@@ -4,7 +4,7 @@ from itertools import combinations, pairwise
 from random import Random
 
 import pytest
-from kit import plan_of, sizes
+from sweeps import plan_of, sizes
 
 from parallel_lab.pipeline import one_f_one_b, partition, placement, repeated, stages_of, with_messages, with_needs
 from parallel_lab.plan import Op, check_plan, parse

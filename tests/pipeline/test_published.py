@@ -1,6 +1,6 @@
 """Table 5 of Zero Bubble from the times of its table 6: schedule, messages and simulator together."""
 
-from kit import plan_of
+from sweeps import plan_of
 
 from parallel_lab.pipeline import with_messages
 from parallel_lab.pipeline.published import zero_bubble_table

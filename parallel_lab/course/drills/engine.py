@@ -35,9 +35,15 @@ PROBLEMS: dict[str, Problem] = {}
 
 
 def problem(name: str, *, chapter: str) -> Callable[[Callable[[Random], Drawn]], Callable[[Random], Drawn]]:
-    """Registers the function below as drill `name`; the first line of its docstring says what is asked for."""
+    """Registers the function below as drill `name`; the first line of its docstring says what is asked for.
+
+    Raises:
+        ValueError: another function has that name.
+    """
 
     def register(draw: Callable[[Random], Drawn]) -> Callable[[Random], Drawn]:
+        if name in PROBLEMS and PROBLEMS[name].draw.__module__ != draw.__module__:
+            raise ValueError(f"two drills are called {name}: in {PROBLEMS[name].draw.__module__} and {draw.__module__}")
         title = (draw.__doc__ or name).strip().splitlines()[0].rstrip(".")
         PROBLEMS[name] = Problem(name, chapter, title, draw)
         return draw
