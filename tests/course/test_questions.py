@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from parallel_lab.course import progress
+from parallel_lab.course import page, progress
 from parallel_lab.course.questions import FOLDER, SECTIONS, Card, ask, card, index, parse, record
 from parallel_lab.course.typed import UnknownName
 
@@ -120,3 +120,8 @@ def test_a_grade_is_one_of_three(own_progress):
     with pytest.raises(ValueError, match="'good' is none of knew, partly, missed"):
         record("E5", "good")
     assert progress.read()["cards"] == {"E5": {"known": "knew", "when": progress.read()["cards"]["E5"]["when"]}}
+
+
+def test_chinese_items_stay_items_and_lines_are_joined():
+    html = page.markdown("一行，\n接着写：\n\n- 第一项。\n- 第二项，\n  接着写。\n").html
+    assert html.count("<li>") == 2 and "一行，接着写" in html
