@@ -203,14 +203,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu.md", help="the table (build/gpu.md)")
     parser.add_argument("--cpu", action="store_true", help="hide the GPU and run on the CPU what can run there")
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="SECONDS", help="for all sections together")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="only the sections whose name has one of these words")
     options = parser.parse_args()
     if options.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.update(QUIET)
     cuda, out = torch.cuda.is_available(), options.out.resolve()
+    words = options.only or [""]
+    chosen = [section for section in sections(cuda) if any(word in section.name for word in words)]
+    if not chosen:
+        parser.error(f"no section is named so; there are: {'; '.join(section.name for section in sections(cuda))}")
     print(about := machine(cuda), flush=True)
     try:
-        rows = run_all(sections(cuda), options.limit, out.parent / "gpu_logs")
+        rows = run_all(chosen, options.limit, out.parent / "gpu_logs")
     except KeyboardInterrupt:
         print("\nstopped; no table was written", file=sys.stderr)
         return 130
