@@ -101,7 +101,7 @@ def backward_weights(kept: Kept) -> None:
     """W: adds the gradients of all weights in `kept` to their `.grad`, and frees what was kept for that."""
     edges = [edge for those, _, _ in kept for edge in those]
     gradients = [gradient for _, known, _ in kept for gradient in known]
-    leaves = {key: leaf for _, _, weights in kept for w in weights for key, leaf in _leaves(w)}
+    leaves: dict[Any, Any] = {key: leaf for _, _, weights in kept for w in weights for key, leaf in _leaves(w)}
     kept.clear()
     if edges:
         torch.autograd.backward(edges, gradients, inputs=list(leaves.values()))
