@@ -77,7 +77,8 @@ class MixtureOfExperts(nn.Module):
         mixed = torch.zeros_like(tokens)
         for number, expert in enumerate(self.experts.children()):
             which, place = (chosen == number).nonzero(as_tuple=True)
-            mixed = mixed.index_add(0, which, weights[which, place].unsqueeze(-1) * expert(tokens[which]))
+            outputs = weights[which, place].unsqueeze(-1) * expert(tokens[which])
+            mixed = mixed.index_add(0, which, outputs.to(mixed.dtype))
         return mixed
 
     def _count(self, chosen: Tensor) -> None:
