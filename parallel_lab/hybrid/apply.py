@@ -139,7 +139,7 @@ def _checked(model: Any, mesh: DeviceMesh | None, layout: Layout, zero: int, sha
     if capacity_factor is not None and model.config.experts == 1:
         raise ValueError(f"capacity_factor={capacity_factor} is for experts, and this model has none")
     if sequence and model.config.experts > 1:
-        raise ValueError("sequence=True has a part of the tokens between cut parts, and experts need all: choose one")
+        raise ValueError("sequence=True leaves a rank a part of the tokens, and experts need all: choose one")
     if zero not in (0, 1, 3):
         raise ValueError(f"zero={zero!r}: expected 0, 1 or 3")
     if shards is not None and (zero != 3 or layout.data % whole("shards", shards)):
