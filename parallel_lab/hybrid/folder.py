@@ -129,3 +129,16 @@ def read(file: Path, size: int | None = None) -> Any:
     except Exception as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"{file} cannot be read ({first}): it is damaged. Load another checkpoint") from error
+
+
+def find(directory: str | os.PathLike) -> Path:
+    """`directory`, where it is itself a checkpoint, or the newest one in it.
+
+    Raises:
+        FileNotFoundError: neither.
+    """
+    where = Path(directory)
+    found = where if (where / INDEX).is_file() else latest(where)
+    if found is None:
+        raise FileNotFoundError(f"there is no complete checkpoint in {where}. Was it saved there, on this machine?")
+    return found
