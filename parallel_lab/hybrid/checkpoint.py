@@ -1,7 +1,7 @@
 """Checkpoints that any layout writes and any other reads: weights, moments, step, data position and random state.
 
-The form is that of `data_parallel.checkpoint`: a rank saves what it alone answers for, named by the parameter and by the
-elements of the *whole* parameter, so nobody who loads has to know how it was cut (`pieces.py`). `folder.py` has the
+The form is that of `data_parallel.checkpoint`: a rank saves what it alone answers for, named by the parameter and by
+the elements of the *whole* parameter, so nobody who loads has to know how it was cut (`pieces.py`). `folder.py` has the
 files, and sees to it that a checkpoint is there in full or not at all; `contents.py` has what stands in them.
 
     rank-00000.pt    what a rank answers for, weights and moments; the states of its random generators
@@ -12,8 +12,8 @@ files, and sees to it that a checkpoint is there in full or not at all; `content
     sent                         a table of the pieces; with zero=1 also the gather of the parameters, after loading
 
 Random states are of ranks, not of the model. The same layout gives each rank its own back, and training goes on as if
-it had not stopped, bit by bit. In another layout no state is a rank's own: generators then start from a seed made of the
-run's seed and the step, the same at every such load, and dropout draws other masks than it would have drawn.
+it had not stopped, bit by bit. In another layout no state is a rank's own: generators then start from a seed made of
+the run's seed and the step, the same at every such load, and dropout draws other masks than it would have drawn.
 """
 
 import dataclasses

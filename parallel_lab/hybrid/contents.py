@@ -1,8 +1,8 @@
 """What stands in the files of a checkpoint: what a rank writes, the index of all, and how a rank finds its pieces.
 
 A rank's file has, by parameter, its elements under "" and what the optimizer holds of them by key: a vector, or one
-value for the whole piece (a count of steps). The index has, by parameter, the shape of the whole, and for each piece the
-rank whose file has it and its `Place`.
+value for the whole piece (a count of steps). The index has, by parameter, the shape of the whole, and for each piece
+the rank whose file has it and its `Place`.
 """
 
 import dataclasses
