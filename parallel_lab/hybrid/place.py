@@ -23,7 +23,7 @@ class Absent(RuntimeError):
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """What torch reads to find its rank, from what torchrun or `srun` has set; for a process alone a world of 1."""
+    """What is missing of what torch reads to find its rank: from `srun`'s names, or for a process alone, a world of 1."""
     if "RANK" in environment and "WORLD_SIZE" in environment:
         found = {"LOCAL_RANK": "0"}
     elif "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:
