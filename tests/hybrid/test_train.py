@@ -12,7 +12,7 @@ from parallel_lab import launch
 from parallel_lab.hybrid import place
 from parallel_lab.hybrid.options import EXAMPLES, PRESETS, Wrong, config_of, layout_of, parse, parser
 from parallel_lab.hybrid.progress import Bar, Pace, peak_flops, table
-from parallel_lab.hybrid.train import main
+from parallel_lab.hybrid.train import _explain, main
 from parallel_lab.model import build, loss, train
 from parallel_lab.model.data import text_batches
 from parallel_lab.model.formulas import flops_per_token, parameter_count
@@ -183,6 +183,27 @@ def test_ranks_that_do_not_meet_say_who_is_missing(monkeypatch, free_port):
     monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
     with pytest.raises(place.Absent, match=r"rank 0: the host 'no-such-host.invalid' is not known here"):
         place.meet(0.5)
+
+
+def test_a_rank_says_that_another_is_lost_and_others_are_silent(monkeypatch, capsys, tmp_path):
+    for local, told in (("0", 1), ("1", 0)):
+        for name, value in {"RANK": f"1{local}", "LOCAL_RANK": local}.items():
+            monkeypatch.setenv(name, value)
+        lost = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:5")
+        assert _explain(None, lost, parse(["--out", str(tmp_path)])) == 1
+        shown = capsys.readouterr().err
+        assert shown.count("rank 10 lost another rank, and ends") == told and "Traceback" not in shown
+
+
+def test_ranks_with_the_same_to_say_say_it_once(monkeypatch, capsys):
+    store = torch.distributed.HashStore()
+    for rank in "210":
+        monkeypatch.setenv("RANK", rank)
+        assert _explain(store, Wrong("the axes do not fit"), None) == 2
+    assert _explain(store, KeyError("a bug"), None) == 1
+    shown = capsys.readouterr().err
+    assert shown.count("the axes do not fit") == 1 and shown.startswith("rank 2: the axes")
+    assert "KeyError: 'a bug'" in shown
 
 
 @pytest.fixture
