@@ -1,6 +1,6 @@
 """Checkpoints of laid out models: any layout reads any other, bit by bit, and nothing that goes wrong loses one."""
 
-import itertools
+import dataclasses
 import os
 import signal
 
@@ -16,6 +16,8 @@ from parallel_lab.model.gpt import GPT
 from parallel_lab.runtime import Kill, RankFailed
 
 CONFIG = GPTConfig(vocab=257, seq=8, layers=2, heads=4, kv_heads=2, width=16)  # 257: the last part is padded
+SHAPES = {name: parameter.shape for name, parameter in GPT(CONFIG).named_parameters()}
+KEYS = "", "exp_avg", "exp_avg_sq"
 BATCHES = list(text_batches(8, 4, 6))
 
 
@@ -30,18 +32,122 @@ def steps(parallel, first, last):
 
 def whole(parallel):
     """Weights and moments of the whole model, put together without the code of checkpoints; the same on all ranks."""
-    found = {}
-    mine = {each.name: each for each in held(parallel) if each.answers and each.numbers}
-    shapes = [None] * dist.get_world_size()
-    dist.all_gather_object(shapes, {name: each.shape for name, each in mine.items()})
-    for name, shape in sorted({name: shape for rows in shapes for name, shape in rows.items()}.items()):
-        for key in ("", "exp_avg", "exp_avg_sq"):
-            tensor = torch.zeros(shape)
-            if name in mine:
-                values = mine[name].state[key] if key else mine[name].stepped.detach()
-                mine[name].write(tensor, values)
-            dist.all_reduce(tensor)  # all other ranks have zeros
-            found[name, key] = tensor
-        if name in mine:
-            found[name, "step"] = mine[name].state["step"].clone()
-    return found
+    found = {(name, key): torch.zeros(shape) for name, shape in SHAPES.items() for key in KEYS}
+    for each in held(parallel):
+        if each.answers and each.numbers:
+            for key in KEYS:
+                each.write(found[each.name, key], each.state[key] if key else each.stepped.detach())
+    flat = torch.cat([tensor.view(-1) for tensor in found.values()])
+    dist.all_reduce(flat)  # all other ranks have zeros
+    parts = flat.split([tensor.numel() for tensor in found.values()])
+    return {key: part.view_as(tensor) for (key, tensor), part in zip(found.items(), parts, strict=True)}
+
+
+def has(parallel, expected, step):
+    """Whether this rank holds its part of `expected`, bit by bit: what it steps, the moments, the count, the whole."""
+    for each in held(parallel):
+        for key in KEYS if each.numbers else ():
+            mine = each.state[key] if key else each.stepped.detach()
+            if not torch.equal(mine.reshape(-1), each.read(expected[each.name, key])):
+                return False
+        if parallel.zero < 3:
+            part = each.cut.part(expected[each.name, ""], each.tp) if each.cut else expected[each.name, ""]
+            if not torch.equal(each.parameter.detach(), part):
+                return False
+    return all(each.state["step"].item() == step for each in held(parallel) if each.numbers)
+
+
+FOUR = [
+    (Layout(pp=2, tp=2), {"zero": 0, "microbatches": 2}),
+    (Layout(dp=2, tp=2), {"zero": 1}),
+    (Layout(dp=4), {"zero": 3}),
+    (Layout(pp=2, dp=2), {"zero": 1, "schedule": "interleaved", "microbatches": 2}),
+    (Layout(tp=4), {"zero": 0, "sequence": True}),  # two key-value heads: each has two copies
+    (Layout(dp=4), {"zero": 3, "shards": 2}),
+    (Layout(pp=4), {"zero": 1, "schedule": "gpipe"}),
+]
+
+
+def test_any_layout_reads_what_any_other_has_saved(tmp_path):
+    """Each of the layouts writes, and each of the others reads: weights, moments, step and data, and the next steps."""
+
+    def fn():
+        first = laid_out(FOUR[0][0], **FOUR[0][1])
+        steps(first, 0, 2)
+        expected, saved = whole(first), [checkpoint.save(first, tmp_path / "0", step=2, data={"batch": 2})]
+        losses = steps(first, 2, 4)
+        for number, (layout, settings) in enumerate(FOUR[1:], 1):
+            made = laid_out(layout, apart=True, **settings)  # other weights than those that were saved
+            assert checkpoint.load(made, saved[-1].parent) == checkpoint.Progress(2, {"batch": 2}, same_layout=False)
+            assert has(made, expected, 2), (layout, settings)
+            saved.append(checkpoint.save(made, tmp_path / str(number), step=2, data={"batch": 2}))
+            assert steps(made, 2, 4) == pytest.approx(losses, rel=1e-6), (layout, settings)
+        for number, (layout, settings) in enumerate(FOUR):
+            made = laid_out(layout, apart=True, **settings)
+            for other in (number, number + 2, number + 4):
+                checkpoint.load(made, saved[other % len(FOUR)])
+                assert has(made, expected, 2), (layout, settings, other)
+                steps(made, 4, 5)  # away from it
+
+    launch(fn, ranks=4)
+
+
+def test_eight_ranks_and_one_process(tmp_path):
+    """From 2 x 2 x 2 to one process and back; a shard of one process holds the model as it is."""
+
+    def eight(directory, expected=None):
+        made = laid_out(Layout(pp=2, dp=2, tp=2), microbatches=2, apart=True)
+        if expected is not None:
+            assert checkpoint.load(made, directory).step == 5
+            assert has(made, expected, 5)
+            return steps(made, 5, 6)
+        steps(made, 0, 2)
+        checkpoint.save(made, directory, step=2)
+        return whole(made), steps(made, 2, 5), whole(made)
+
+    def one(directory, expected):
+        made = laid_out(Layout(), zero=0)
+        assert not checkpoint.load(made, directory).same_layout
+        assert has(made, expected, 2)
+        losses = steps(made, 2, 5)
+        checkpoint.save(made, directory, step=5)
+        return losses, whole(made), steps(made, 5, 6)
+
+    saved, losses, ended = launch(eight, tmp_path, ranks=8)[0]
+    alone, expected, following = launch(one, tmp_path, saved, ranks=1)[0]
+    assert alone == pytest.approx(losses, rel=1e-6)
+    for key, value in expected.items():
+        torch.testing.assert_close(value, ended[key], rtol=0, atol=1e-4)  # three steps of Adam in another order of sums
+    assert launch(eight, tmp_path, expected, ranks=8)[0] == pytest.approx(following, rel=1e-6)
+
+
+def test_the_same_layout_goes_on_bit_by_bit(tmp_path):
+    """Dropout, moments and weights: in a new process the losses are those of the run that never stopped."""
+    config = dataclasses.replace(CONFIG, dropout=0.2)
+    layout = Layout(pp=2, dp=2)
+
+    def run(first, last, resume=False):
+        made = laid_out(layout, config, microbatches=2, apart=resume)
+        progress = checkpoint.load(made, tmp_path) if resume else None
+        assert not resume or progress == checkpoint.Progress(2, [2], same_layout=True)
+        losses = steps(made, first, 2)
+        if not resume:
+            checkpoint.save(made, tmp_path, step=2, data=[2])
+        return losses + steps(made, 2, last), whole(made), torch.get_rng_state()
+
+    def elsewhere():
+        """Another layout: the same losses at every load, and other masks on ranks that read other tokens."""
+        made, found = laid_out(Layout(dp=4), config), []
+        for _ in range(2):
+            assert not checkpoint.load(made, tmp_path).same_layout
+            drawn = torch.get_rng_state()
+            found.append((steps(made, 2, 4), drawn))
+        assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
+        return found[0][1]
+
+    through, resumed = launch(run, 0, 4, ranks=4), launch(run, 2, 4, resume=True, ranks=4)
+    for (losses, weights, random), (again, found, drawn) in zip(through, resumed, strict=True):
+        assert losses[2:] == again, "bit by bit"
+        assert all(torch.equal(weights[key], found[key]) for key in weights) and torch.equal(random, drawn)
+    states = launch(elsewhere, ranks=4).results
+    assert len({bytes(state.numpy()) for state in states}) == 4
