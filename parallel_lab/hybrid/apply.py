@@ -16,18 +16,20 @@ Every rank builds the whole model, so it has to fit a machine's memory once.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from parallel_lab.agree.arguments import check_rate, keyword_only, whole
+from parallel_lab.agree.arguments import check_rate, keyword_only, number, whole
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
+from parallel_lab.context_parallel import context_parallel
 from parallel_lab.data_parallel import Zero1, Zero3
+from parallel_lab.expert_parallel import expert_parallel, share_sequences
 from parallel_lab.hybrid.layout import AXES, Layout, group_of
-from parallel_lab.hybrid.parallel import Parallel
+from parallel_lab.hybrid.parallel import Parallel, Several
 from parallel_lab.hybrid.stages import Part, schedule_of, stages_of, tie
 from parallel_lab.model.gpt import GPT
 from parallel_lab.pipeline import placement
@@ -49,9 +51,10 @@ def parallelize(
     shards: int | None = None,
     schedule: str | Callable[[int, int], Plan] = "1f1b",
     microbatches: int = 1,
-    context: str = "ring",
+    context: Literal["ring", "ulysses"] = "ring",
     sequence: bool = False,
     capacity_factor: float | None = None,
+    bias_rate: float = 0.0,
     recompute: bool = False,
     clip: float | None = 1.0,
     seed: int = 0,
@@ -75,6 +78,7 @@ def parallelize(
         context: how attention crosses cp: `ring` or `ulysses`.
         sequence: shard the activations between the cut parts of tp along the sequence.
         capacity_factor: of experts; None drops no token.
+        bias_rate: by how much a step moves the bias that balances experts, see `expert_parallel.update_bias`.
         recompute: keep only the inputs of stages, and compute activations again.
         clip: the largest global norm of the gradients; None leaves them.
         seed: of dropout.
@@ -84,8 +88,8 @@ def parallelize(
         TypeError: the model is no GPT, or an argument is of the wrong type.
         ValueError: the layout cannot train the model, or ranks have different models or settings. Nothing was cut.
     """
-    where: Any = (layout, zero, shards, schedule, microbatches, context, sequence, clip, optimizer_kwargs)
-    plan = _agreed(lambda: _checked(model, mesh, *where))
+    rest: Any = (schedule, microbatches, context, sequence, capacity_factor, bias_rate, clip, optimizer_kwargs)
+    plan = _agreed(lambda: _checked(model, mesh, layout, zero, shards, *rest))
     mesh = mesh or layout.mesh()
     groups = layout.groups(mesh)
     _start_equal(model, layout=layout, zero=zero, schedule=str(schedule), microbatches=microbatches, sequence=sequence)
@@ -93,11 +97,18 @@ def parallelize(
 
     if layout.tp > 1:
         tensor_parallel(model, sequence=sequence, group=groups["tp"])
+    if layout.cp > 1:
+        context_parallel(model, method=context, group=groups["cp"])
+        share_sequences(model, group=groups["cp"])
+    if layout.ep > 1 or capacity_factor is not None:
+        expert_parallel(model, capacity_factor=capacity_factor, group=groups["ep"])
     stages = stages_of(model, plan, groups["pp"].rank())
     tied = tie(model.config, stages, plan, groups["pp"])
     shards = shards or layout.data
     sharded = _sharded(stages, layout, groups["dp_cp"], shards) if zero == 3 else stages
-    made = Parallel(layout, mesh, groups, model.config, sharded, plan, zero, shards, tied, clip, recompute, context)
+    made = Parallel(
+        layout, mesh, groups, model.config, sharded, plan, zero, shards, tied, clip, recompute, context, bias_rate
+    )
     made.optimizer = _optimizer(made, optimizer, optimizer_kwargs)
     return made
 
@@ -117,13 +128,18 @@ def _agreed(find: Callable[[], Plan]) -> Plan:
 
 def _checked(model: Any, mesh: DeviceMesh | None, layout: Layout, zero: int, shards: int | None, *rest: Any) -> Plan:
     """The plan of the pipeline, once the arguments make sense."""
-    schedule, microbatches, context, sequence, clip, optimizer_kwargs = rest
+    schedule, microbatches, context, sequence, capacity_factor, bias_rate, clip, optimizer_kwargs = rest
     if not isinstance(model, GPT):
         raise TypeError(f"parallelize lays out a GPT, and this is a {type(model).__name__}")
     plan = schedule_of(schedule, layout.pp, whole("microbatches", microbatches))
     stages = len(placement(plan))
     layout.check(model.config, dist.get_world_size(), microbatches=microbatches, stages=stages, context=context)
     check_rate(optimizer_kwargs)
+    number("bias_rate", bias_rate)
+    if capacity_factor is not None and model.config.experts == 1:
+        raise ValueError(f"capacity_factor={capacity_factor} is for experts, and this model has none")
+    if sequence and model.config.experts > 1:
+        raise ValueError("sequence=True leaves a rank a part of the tokens, and experts need all: choose one")
     if zero not in (0, 1, 3):
         raise ValueError(f"zero={zero!r}: expected 0, 1 or 3")
     if shards is not None and (zero != 3 or layout.data % whole("shards", shards)):
@@ -168,7 +184,11 @@ def _copies_and_shards(layout: Layout, shards: int) -> DeviceMesh:
 
 def _optimizer(made: Parallel, optimizer: Callable[..., torch.optim.Optimizer], settings: dict[str, Any]) -> Any:
     """What steps this rank's parameters: with zero=1 each data rank its part of them."""
-    named = list(made.named_parameters().items())
-    if made.zero != 1 or made.layout.data == 1:
-        return optimizer([p for _, p in named], **settings)
-    return Zero1(named, optimizer, check_finite=False, group=made.groups["dp_cp"], **settings)
+    optimizers = []
+    for axis, named in made.by_replicas().items():
+        group = made.groups[axis]
+        if made.zero == 1 and group.size() > 1:
+            optimizers.append(Zero1(named.items(), optimizer, check_finite=False, group=group, **settings))
+        else:
+            optimizers.append(optimizer(list(named.values()), **settings))
+    return optimizers[0] if len(optimizers) == 1 else Several(optimizers)

@@ -1,5 +1,6 @@
 """A model that is laid out: what `parallelize` makes, and everything else in this folder takes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,30 @@ from parallel_lab.model.config import GPTConfig
 from parallel_lab.pipeline.stage import Stage
 from parallel_lab.pipeline.tied import Tied
 from parallel_lab.plan import Plan
+
+EXPERT = re.compile(r"\.experts\.(\d+)\.")  # in the name of a parameter of an expert, and its number
+
+
+class Several:
+    """Optimizers that step together: that of the experts, which other ranks share, and that of all else."""
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.optimizers = optimizers
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Those of all: a schedule of learning rates writes into them."""
+        return [group for each in self.optimizers for group in each.param_groups]
+
+    def step(self) -> None:
+        """One step of each."""
+        for each in self.optimizers:
+            each.step()
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for each in self.optimizers:
+            each.zero_grad()
 
 
 @dataclass(eq=False)
@@ -34,6 +59,7 @@ class Parallel:
         clip: The largest global norm of the gradients.
         recompute: Whether activations are computed again in the backward pass.
         context: How attention crosses the ranks of cp.
+        bias_rate: By how much a step moves the bias that balances experts.
         optimizer: What steps the parameters.
     """
 
@@ -49,6 +75,7 @@ class Parallel:
     clip: float | None
     recompute: bool
     context: str
+    bias_rate: float
     optimizer: Any = None
 
     @cached_property
@@ -82,3 +109,11 @@ class Parallel:
             for name, parameter in module.named_parameters():
                 found.setdefault(parameter, name)
         return {name: parameter for parameter, name in found.items()}
+
+    def by_replicas(self) -> dict[str, dict[str, nn.Parameter]]:
+        """The same by the axis along which they are replicated: `edp` for experts that ep has cut, else `dp_cp`."""
+        found: dict[str, dict[str, nn.Parameter]] = {}
+        for name, parameter in self.named_parameters().items():
+            cut = self.layout.ep > 1 and EXPERT.search(name)
+            found.setdefault("edp" if cut else "dp_cp", {})[name] = parameter
+        return found

@@ -13,21 +13,22 @@ the piece into a checkpoint. So the pieces of all ranks that answer are the mode
 `sum(h.numbers for h in held(parallel) if h.answers)` over all ranks is `parameter_count(config)`.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from parallel_lab.data_parallel import Zero1, Zero3
-from parallel_lab.hybrid.parallel import Parallel
+from parallel_lab.hybrid.parallel import EXPERT, Parallel
 from parallel_lab.tensor_parallel.linear import Cut
 from parallel_lab.tensor_parallel.state import cuts
 
 FIRST, COPY = "embedding.tokens.weight", "head.linear.weight"  # of a tied weight
-EXPERT = re.compile(r"\.experts\.(\d+)\.")
+
+_known: "WeakKeyDictionary[Parallel, list[Held]]" = WeakKeyDictionary()  # it does not change
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +108,16 @@ class Held:
 
 def held(parallel: Parallel) -> list[Held]:
     """What this rank holds, in the order of its stages."""
+    if parallel not in _known:
+        _known[parallel] = list(_look(parallel))
+    return _known[parallel]
+
+
+def _look(parallel: Parallel) -> Iterator[Held]:
     names = parallel.named_parameters()
     found = {name: cut for module in parallel.modules() for name, cut in cuts(module).items()}
     pieces = _pieces(parallel)
-    return [_held(parallel, name, p, found.get(name), *pieces[p]) for name, p in names.items()]
+    yield from (_held(parallel, name, p, found.get(name), *pieces[p]) for name, p in names.items())
 
 
 def _held(parallel: Parallel, name: str, p: nn.Parameter, cut: Cut | None, *piece: Any) -> Held:
@@ -140,7 +147,7 @@ def _first(parallel: Parallel, axis: str, cut: Cut | None) -> bool:
     place = parallel.place
     if axis == "tp" and cut is not None:
         return place["tp"] % cut.copies == 0
-    if axis == "dp_cp" and parallel.zero == 3:  # neighbors share, the runs of them are copies
+    if axis in ("dp_cp", "edp") and parallel.zero == 3:  # neighbors share, the runs of them are copies
         return place["dp_cp"] < parallel.shards
     return axis == "pp" or place[axis] == 0
 

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from parallel_lab import pipeline
 from parallel_lab.agree.same_model import partition
+from parallel_lab.context_parallel import positions, shard_sequence
+from parallel_lab.expert_parallel import mixtures, update_bias
 from parallel_lab.hybrid.norm import clip, global_norm
 from parallel_lab.hybrid.parallel import Parallel
-from parallel_lab.hybrid.parameters import EXPERT
 from parallel_lab.hybrid.stages import loss_sum
 from parallel_lab.model.weighted import IGNORED
 from parallel_lab.tensor_parallel import sum_replicated_gradients
@@ -68,11 +69,15 @@ def train_step(parallel: Parallel, tokens: Tensor, targets: Tensor) -> Outcome:
     with span("update", phase="step"):
         parallel.optimizer.step()
     parallel.optimizer.zero_grad()
+    if parallel.bias_rate:
+        for module in parallel.modules():
+            update_bias(module, rate=parallel.bias_rate, group=parallel.groups["dp_cp"])
     return Outcome(loss, norm)
 
 
 def gradients(parallel: Parallel, tokens: Tensor, targets: Tensor, count: int) -> Tensor:
     """Leaves in `.grad` this rank's part of the gradient of the mean loss, and returns that loss."""
+    _prepare(parallel, *tokens.shape)
     inputs, wanted = share(parallel, tokens), share(parallel, targets)
     loss = pipeline.step(
         parallel.plan,
@@ -96,8 +101,19 @@ def gradients(parallel: Parallel, tokens: Tensor, targets: Tensor, count: int) -
 
 def share(parallel: Parallel, batch: Tensor) -> list[Tensor]:
     """This rank's microbatches of a global batch (batch, seq): its rows along dp, its columns along cp."""
-    rows = batch.tensor_split(parallel.layout.dp)[parallel.place["dp"]]
-    return list(rows.to(parallel.device, non_blocking=True).tensor_split(parallel.microbatches))
+    mine = batch.tensor_split(parallel.layout.dp)[parallel.place["dp"]]
+    if parallel.layout.cp > 1:
+        mine = shard_sequence(mine, group=parallel.groups["cp"])
+    return list(mine.to(parallel.device, non_blocking=True).tensor_split(parallel.microbatches))
+
+
+def _prepare(parallel: Parallel, batch: int, seq: int) -> None:
+    """What layers must know of the global batch: where tokens stand, and how many sequences a mean is over."""
+    for module in parallel.modules():
+        if parallel.layout.cp > 1:
+            module.positions = positions(seq, group=parallel.groups["cp"])  # pyright: ignore[reportAttributeAccessIssue]
+        for mixture in mixtures(module):
+            mixture.auxiliary_sequences = batch / parallel.layout.data  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @torch.no_grad()
@@ -105,10 +121,8 @@ def average_over_data(parallel: Parallel) -> None:
     """Replaces each gradient by its sum over the ranks that hold the parameter, divided by dp x cp."""
     if parallel.layout.data == 1 or parallel.zero == 3:  # Zero3 has done it, in the backward pass
         return
-    named = list(parallel.named_parameters().items())
-    experts = [p for name, p in named if EXPERT.search(name)]
-    others = [p for name, p in named if not EXPERT.search(name)]
-    sums = [*_sums(others, parallel.groups["dp_cp"]), *_sums(experts, parallel.groups["edp"])]
+    replicas = parallel.by_replicas().items()
+    sums = [each for axis, named in replicas for each in _sums(list(named.values()), parallel.groups[axis])]
     for work, flat, grads in sums:
         if work:
             work.wait()

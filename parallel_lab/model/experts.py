@@ -108,7 +108,7 @@ def top(scores: Tensor, k: int) -> Tensor:
 
     `torch.topk` promises no order of equal ones.
     """
-    return scores.sort(-1, descending=True, stable=True).indices[..., :k]
+    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
 
 
 def counted(chosen: Tensor, experts: int) -> Tensor:
