@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+from collections import Counter
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from parallel_lab.model.gpt import GPT
 from parallel_lab.runtime import Kill, RankFailed
 
 CONFIG = GPTConfig(vocab=257, seq=8, layers=2, heads=4, kv_heads=2, width=16)  # 257: the last part is padded
-SHAPES = {name: parameter.shape for name, parameter in GPT(CONFIG).named_parameters()}
+EXPERTS = dataclasses.replace(CONFIG, experts=4, active_experts=2, mlp_ratio=1)
 KEYS = "", "exp_avg", "exp_avg_sq"
 BATCHES = list(text_batches(8, 4, 6))
 
@@ -30,9 +31,14 @@ def steps(parallel, first, last):
     return [train_step(parallel, *BATCHES[k]).loss.item() for k in range(first, last)]
 
 
+def shapes(parallel):
+    with torch.device("meta"):
+        return [(name, parameter.shape) for name, parameter in GPT(parallel.config).named_parameters()]
+
+
 def whole(parallel):
     """Weights and moments of the whole model, put together without the code of checkpoints; the same on all ranks."""
-    found = {(name, key): torch.zeros(shape) for name, shape in SHAPES.items() for key in KEYS}
+    found = {(name, key): torch.zeros(shape) for name, shape in shapes(parallel) for key in KEYS}
     for each in held(parallel):
         if each.answers and each.numbers:
             for key in KEYS:
@@ -88,6 +94,36 @@ def test_any_layout_reads_what_any_other_has_saved(tmp_path):
                 checkpoint.load(made, saved[other % len(FOUR)])
                 assert has(made, expected, 2), (layout, settings, other)
                 steps(made, 4, 5)  # away from it
+
+    launch(fn, ranks=4)
+
+
+def test_experts_and_contexts(tmp_path):
+    """Experts are saved by their numbers, wherever they are, with the bias that balances them."""
+    layouts = [
+        (Layout(dp=2, tp=2, ep=2), {"zero": 1}),
+        (Layout(dp=4), {"zero": 3}),
+        (Layout(pp=2, dp=2, ep=2), {"zero": 0, "microbatches": 2}),
+        (Layout(cp=4, ep=4), {"zero": 1}),
+        (Layout(pp=2, cp=2), {"zero": 3}),
+    ]
+
+    def fn():
+        losses, expected, biases = None, None, None
+        for number, (layout, settings) in enumerate(layouts):
+            made = laid_out(layout, EXPERTS, apart=True, bias_rate=0.01, **settings)
+            if number:
+                checkpoint.load(made, tmp_path)
+                assert has(made, expected, 2), layout
+            else:
+                steps(made, 0, 2)
+                expected = whole(made)
+                biases = {name: b.clone() for name, b in made.modules()[0].named_buffers() if name.endswith("bias")}
+            checkpoint.save(made, tmp_path, step=2)
+            here = {name: b for each in made.modules() for name, b in each.named_buffers() if name.endswith("bias")}
+            assert all(torch.equal(biases[name], b) and b.any() for name, b in here.items()), layout
+            losses = losses or steps(made, 2, 4)
+            assert number == 0 or steps(made, 2, 4) == pytest.approx(losses, rel=1e-5), layout
 
     launch(fn, ranks=4)
 
@@ -151,3 +187,64 @@ def test_the_same_layout_goes_on_bit_by_bit(tmp_path):
         assert all(torch.equal(weights[key], found[key]) for key in weights) and torch.equal(random, drawn)
     states = launch(elsewhere, ranks=4).results
     assert len({bytes(state.numpy()) for state in states}) == 4
+
+
+# What goes wrong.
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory):
+    """A folder with one checkpoint, of step 1 on two ranks; and what it holds."""
+
+    def fn(directory):
+        made = laid_out(Layout(dp=2))
+        steps(made, 0, 1)
+        checkpoint.save(made, directory, step=1, data="one")
+        return whole(made)
+
+    directory = tmp_path_factory.mktemp("older")
+    return directory, launch(fn, directory, ranks=2)[0]
+
+
+def test_a_rank_that_dies_while_a_checkpoint_is_written(older):
+    """At the worst moments, and at its messages: the others are told, the older checkpoint serves, the next is whole."""
+    directory, expected = older
+
+    def dies(moment):
+        made = laid_out(Layout(dp=2), zero=0)
+        write, rename = folder.write, os.rename
+
+        def die(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def half(file, content):
+            if file.name != (folder.shard(1) if "shard" in moment else folder.INDEX):
+                return write(file, content)
+            if "half" in moment:
+                os.truncate(file, write(file, content) // 2)
+            return die()
+
+        folder.write = half if "index" in moment or "shard" in moment else write
+        os.rename = die if moment == "before it is seen" else rename
+        checkpoint.save(made, directory, step=2)
+
+    def after():
+        made = laid_out(Layout(pp=2), apart=True)
+        assert checkpoint.load(made, directory).data == "one" and has(made, expected, 1)
+        steps(made, 1, 2)
+        checkpoint.save(made, directory, step=2)
+
+    def names():
+        return sorted(each.name for each in directory.iterdir() if each.name != ".saving")
+
+    run = launch(lambda: laid_out(Layout(dp=2), zero=0) and None, ranks=2)
+    before = Counter(span.kind for span in run.trace.spans if span.rank == 1)
+    messages = [("all_reduce", 1), ("all_gather", 0), ("all_gather", 3)]  # of a save's first two agreements
+    faults = [[Kill(1, kind, before[kind] + k)] for kind, k in messages]
+    for moment in ("half a shard", "before the index", "half an index", "before it is seen", *faults):
+        with pytest.raises(RankFailed, match="killed"):
+            launch(dies, str(moment), ranks=2, faults=moment if isinstance(moment, list) else ())
+        assert checkpoint.latest(directory).name == "000001-step-1"
+        assert names()[-1] == "000001-step-1" and len(names()) <= 2, "the living rank 0 tidies up, a dead one cannot"
+    launch(after, ranks=2)
+    assert names() == ["000001-step-1", "000002-step-2"]
