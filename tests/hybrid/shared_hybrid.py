@@ -53,7 +53,9 @@ def alone(config):
 
 def far(pieces, right, of):
     """How far the pieces of this rank are from those of whole tensors."""
-    gaps = [(h.read(right[h.name]).view(-1)[: h.numbers] - of(h).detach().reshape(-1)[: h.numbers]).abs() for h in pieces]
+    gaps = [
+        (h.read(right[h.name]).view(-1)[: h.numbers] - of(h).detach().reshape(-1)[: h.numbers]).abs() for h in pieces
+    ]
     return max((float(gap.max()) for gap in gaps if gap.numel()), default=0.0)
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 from collections import Counter
+from fractions import Fraction
 
 import pytest
 import torch
@@ -206,8 +208,110 @@ def older(tmp_path_factory):
     return directory, launch(fn, directory, ranks=2)[0]
 
 
+def refused(action, *args, **options):
+    """What this rank is told; one that refuses joins the others, who wait for it."""
+    try:
+        action(*args, **options)
+    except (TypeError, ValueError, OSError) as error:
+        if "cannot go on" not in str(error):
+            dist.barrier()
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def test_what_cannot_be_loaded_is_refused_by_the_rank_that_needs_it(older, tmp_path):
+    directory, expected = older
+    kinds = ("missing", "cut", "damaged", "index", "empty")
+    for kind in kinds[:-1]:
+        shutil.copytree(directory / "000001-step-1", tmp_path / kind)
+    (tmp_path / "empty").mkdir()
+    shard = folder.shard(1)
+    (tmp_path / "missing" / shard).unlink()
+    os.truncate(tmp_path / "cut" / shard, 100)
+    for file in (tmp_path / "damaged" / shard, tmp_path / "index" / folder.INDEX):
+        file.write_bytes(bytes(file.stat().st_size))
+
+    def fn():
+        made = laid_out(Layout(dp=2))
+        steps(made, 0, 2)
+        before, told = whole(made), {kind: refused(checkpoint.load, made, tmp_path / kind) for kind in kinds}
+        for kind, config in (("heads", {"heads": 2}), ("layers", {"layers": 3}), ("rotary", {"positions": "rotary"})):
+            other = laid_out(Layout(dp=2), dataclasses.replace(CONFIG, **config))
+            told[kind] = refused(checkpoint.load, other, directory)
+        told["optimizer"] = refused(checkpoint.load, laid_out(Layout(dp=2), optimizer=torch.optim.Adam), directory)
+        assert has(made, before, 2), "nothing was changed"
+        checkpoint.load(made, directory)
+        assert has(made, expected, 1)
+        return told
+
+    first, second = launch(fn, ranks=2).results
+    on_rank_1 = {
+        "missing": f"ValueError: rank 1 cannot load: {shard} is missing from the checkpoint {tmp_path / 'missing'}",
+        "cut": f"ValueError: rank 1 cannot load: {tmp_path / 'cut' / shard} has 100 bytes, and had ",
+        "damaged": f"ValueError: rank 1 cannot load: {tmp_path / 'damaged' / shard} cannot be read",
+    }
+    for kind, text in on_rank_1.items():
+        assert second[kind].startswith(text)
+        assert first[kind].startswith("ValueError: rank 0 cannot go on: another rank refused")
+    assert first["empty"].startswith("FileNotFoundError: rank 0 cannot load: there is no complete checkpoint in")
+    for told in (first, second):
+        assert f"{folder.INDEX} cannot be read" in told["index"]
+        assert "is of another model: heads is 4 in its model and 2 in this one" in told["heads"]
+        assert "layers is 2 in its model and 3 in this one" in told["layers"]
+        assert "positions is learned in its model and rotary in this one" in told["rotary"]
+        assert "is of AdamW, and here is Adam: load it with the same class of optimizer" in told["optimizer"]
+
+
+def test_what_cannot_be_saved_is_refused_and_nothing_is_lost(older, tmp_path):
+    directory, _ = older
+    (tmp_path / "file").write_text("")
+
+    def fn():
+        made = laid_out(Layout(dp=2))
+        save, write = checkpoint.save, folder.write
+        told = {
+            "two": refused(save, made, directory, step=2),  # the test's own process saves into it
+            "file": refused(save, made, tmp_path / "file", step=2),
+            "data": refused(save, made, tmp_path, step=2, data={"at": Fraction(1, 2)}),
+            "step": refused(save, made, tmp_path, step=-1),
+            "keep": refused(save, made, tmp_path, step=1, keep=0.5),
+        }
+
+        def full(file, content):
+            if file.name == folder.shard(1):
+                file.write_text("a part")
+                raise OSError(28, "No space left on device")
+            return write(file, content)
+
+        folder.write = full
+        told["full"] = refused(save, made, tmp_path, step=2)
+        folder.write = write
+        for step in range(2, 6):
+            save(made, tmp_path, step=step, keep=1)
+        return told
+
+    with folder.writing(directory):
+        first, second = launch(fn, ranks=2).results
+    assert f"rank 0 cannot save step 2 into {directory}: another run is saving into" in first["two"]
+    assert first["file"].startswith(f"OSError: rank 0 cannot save step 2 into {tmp_path / 'file'}: [Errno 17]")
+    assert "data is made of numbers, words, tensors, and lists and dicts of these, got {'at': Fraction" in first["data"]
+    assert second["full"] == f"OSError: rank 1 cannot save step 2 into {tmp_path}: [Errno 28] No space left on device"
+    assert "rank 0 cannot go on: another rank refused" in first["full"]
+    assert "step=-1: expected at least 0" in first["step"] and "keep=0.5 (float)" in second["keep"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".saving", "000003-step-4", "000004-step-5", "file"]
+    assert checkpoint.latest(tmp_path).name == "000004-step-5" and checkpoint.latest(directory)
+
+
+def test_what_a_checkpoint_holds_in_words(older):
+    text = checkpoint.describe(older[0])
+    assert text.startswith("00000")
+    assert "10,288 parameters after 1 steps, saved by 2 ranks, pp=1 dp=2 cp=1 tp=1 ep=1" in text
+    assert "data: 'one'" in text and "AdamW, lr 0.01" in text
+    assert "5,144 elements of" in text and "each with step, exp_avg, exp_avg_sq" in text
+
+
 def test_a_rank_that_dies_while_a_checkpoint_is_written(older):
-    """At the worst moments, and at its messages: the others are told, the older checkpoint serves, the next is whole."""
+    """At the worst moments, and at its messages: the older checkpoint serves, and the next one is whole."""
     directory, expected = older
 
     def dies(moment):
