@@ -170,7 +170,10 @@ def _start_equal(model: GPT, **settings: object) -> None:
 def _sharded(stages: dict[int, Part], layout: Layout, data: dist.ProcessGroup, shards: int) -> dict[int, Zero3]:
     """The stages, of whose parameters each of `shards` neighboring data ranks keeps its rows."""
     group = data if shards == layout.data else _copies_and_shards(layout, shards)
-    return {number: Zero3(part, units=part.blocks.values(), group=group) for number, part in stages.items()}
+    return {
+        number: Zero3(part, units=part.blocks.values(), check_finite=False, group=group)
+        for number, part in stages.items()
+    }
 
 
 def _copies_and_shards(layout: Layout, shards: int) -> DeviceMesh:
