@@ -42,7 +42,7 @@ from parallel_lab.model.data import text_batches
 LAYOUT, M, BATCH = Layout(pp=2, dp=2, tp=2), 4, 16
 CONFIG = GPTConfig(vocab=256, seq=64, width=128, heads=4, layers=4, tied=False)
 STEPS, SKIP, MOST = 16, 3, 1.0
-ADAM = {"lr": 1e-3, "weight_decay": 0.1}
+ADAM: Any = {"lr": 1e-3, "weight_decay": 0.1}
 
 
 class Theirs:
