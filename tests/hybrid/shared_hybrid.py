@@ -54,9 +54,8 @@ def alone(config):
 
 def far(pieces, right, of):
     """How far the pieces of this rank are from those of whole tensors."""
-    gaps = [
-        (h.read(right[h.name]).view(-1)[: h.numbers] - of(h).detach().cpu().reshape(-1)[: h.numbers]).abs() for h in pieces
-    ]
+    pairs = [(h.read(right[h.name])[: h.numbers], of(h).detach().cpu().reshape(-1)[: h.numbers]) for h in pieces]
+    gaps = [(one - other).abs() for one, other in pairs]
     return max((float(gap.max()) for gap in gaps if gap.numel()), default=0.0)
 
 
