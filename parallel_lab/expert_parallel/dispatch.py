@@ -49,7 +49,8 @@ class RemoteExperts:
         group: dist.ProcessGroup,
     ) -> None:
         self.experts, self.placement, self.group = experts, placement, group
-        self.capacity_factor, self.drop = capacity_factor, drop
+        self.capacity_factor = capacity_factor
+        self.drop: Drop = drop
         order = [number for numbers in placement for number in numbers]  # rank after rank
         self.place = [order.index(number) for number in range(len(order))]
 
@@ -65,7 +66,7 @@ class RemoteExperts:
         outputs = self.compute(self.exchange("dispatch", rows, given, taken), arriving)
         returned = self.exchange("combine", outputs, taken, given)
         mine = returned.new_zeros(chosen.numel(), tokens.shape[1]).index_copy(0, way.kept, returned[way.row])
-        return (weights.unsqueeze(-1) * mine.view(*chosen.shape, -1)).sum(1).to(tokens.dtype)
+        return (weights.unsqueeze(-1) * mine.view(*chosen.shape, tokens.shape[1])).sum(1).to(tokens.dtype)
 
     @property
     def sizes(self) -> list[int]:
