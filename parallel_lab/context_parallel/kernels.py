@@ -37,6 +37,7 @@ def attend_backward(
     if name == ON_CUDA:
         unused = torch.empty(0, dtype=torch.uint64, device=query.device)  # the state of dropout, of which there is none
         lengths = (None, None, query.shape[2], key.shape[2])
+        tensors = (*tensors[:-1], lse.contiguous())  # of a part of the rows it is not, and the kernel takes it as if
         return getattr(torch.ops.aten, f"{name}_backward")(*tensors, *lengths, 0.0, causal, unused, unused)
     return softmax.attention_backward(*tensors, _triangle(query, key) if causal else None)
 
