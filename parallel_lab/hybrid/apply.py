@@ -92,7 +92,14 @@ def parallelize(
     plan = _agreed(lambda: _checked(model, mesh, layout, zero, shards, *rest))
     mesh = mesh or layout.mesh()
     groups = layout.groups(mesh)
-    _start_equal(model, layout=layout, zero=zero, schedule=str(schedule), microbatches=microbatches, sequence=sequence)
+    _start_equal(
+        model,
+        layout=layout,
+        zero=zero,
+        schedule=getattr(schedule, "__name__", schedule),
+        microbatches=microbatches,
+        sequence=sequence,
+    )
     torch.manual_seed(seed_for(mesh, ["pp", "dp", "cp"], seed=seed))
 
     if layout.tp > 1:
@@ -106,9 +113,8 @@ def parallelize(
     tied = tie(model.config, stages, plan, groups["pp"])
     shards = shards or layout.data
     sharded = _sharded(stages, layout, groups["dp_cp"], shards) if zero == 3 else stages
-    made = Parallel(
-        layout, mesh, groups, model.config, sharded, plan, zero, shards, tied, clip, recompute, context, bias_rate
-    )
+    settings = zero, shards, tied, clip, recompute, context, sequence, bias_rate
+    made = Parallel(layout, mesh, groups, model.config, sharded, plan, *settings)
     made.optimizer = _optimizer(made, optimizer, optimizer_kwargs)
     return made
 
@@ -170,7 +176,10 @@ def _start_equal(model: GPT, **settings: object) -> None:
 def _sharded(stages: dict[int, Part], layout: Layout, data: dist.ProcessGroup, shards: int) -> dict[int, Zero3]:
     """The stages, of whose parameters each of `shards` neighboring data ranks keeps its rows."""
     group = data if shards == layout.data else _copies_and_shards(layout, shards)
-    return {number: Zero3(part, units=part.blocks.values(), group=group) for number, part in stages.items()}
+    return {
+        number: Zero3(part, units=part.blocks.values(), check_finite=False, group=group)
+        for number, part in stages.items()
+    }
 
 
 def _copies_and_shards(layout: Layout, shards: int) -> DeviceMesh:

@@ -27,7 +27,7 @@ from parallel_lab.hybrid.parallel import Parallel
 from parallel_lab.hybrid.stages import loss_sum
 from parallel_lab.model.weighted import IGNORED
 from parallel_lab.tensor_parallel import sum_replicated_gradients
-from parallel_lab.trace import span, tag
+from parallel_lab.trace import tag
 
 BUCKET_BYTES = 25 * 2**20  # so much travels in one message
 
@@ -59,19 +59,17 @@ def train_step(parallel: Parallel, tokens: Tensor, targets: Tensor) -> Outcome:
     count = _checked(parallel, tokens, targets)
     loss = gradients(parallel, tokens, targets, count)
     norm = global_norm(parallel)
-    if not norm.isfinite():
+    if not norm.isfinite():  # on all ranks alike
         parallel.optimizer.zero_grad()
         raise ValueError(
             f"rank {dist.get_rank()}: the global norm of the gradients is {norm.item()}; no weight was changed. Lower"
             " the learning rate, or look at the batch"
         )
     clip(parallel, norm)
-    with span("update", phase="step"):
-        parallel.optimizer.step()
+    parallel.optimizer.step()
     parallel.optimizer.zero_grad()
-    if parallel.bias_rate:
-        for module in parallel.modules():
-            update_bias(module, rate=parallel.bias_rate, group=parallel.groups["dp_cp"])
+    balance(parallel)
+    parallel.steps += 1
     return Outcome(loss, norm)
 
 
@@ -88,14 +86,16 @@ def gradients(parallel: Parallel, tokens: Tensor, targets: Tensor, count: int) -
         count=count / parallel.layout.data,  # what follows is a mean over the data ranks
         group=parallel.groups["pp"],
     )
-    for module in parallel.modules():
-        sum_replicated_gradients(module)
-    pipeline.sum_tied(parallel.tied)
-    average_over_data(parallel)
-    if parallel.layout.data > 1:
-        with tag(phase="loss"):
-            dist.all_reduce(loss, group=parallel.groups["dp_cp"])
-        loss /= parallel.layout.data
+    with tag(mb=parallel.steps):
+        for part, module in enumerate(parallel.modules()):
+            with tag(part=part):
+                sum_replicated_gradients(module)
+        pipeline.sum_tied(parallel.tied)
+        average_over_data(parallel)
+        if parallel.layout.data > 1:
+            with tag(phase="loss"):
+                dist.all_reduce(loss, group=parallel.groups["dp_cp"])
+            loss /= parallel.layout.data
     return loss
 
 
@@ -131,6 +131,13 @@ def average_over_data(parallel: Parallel) -> None:
             grad.copy_(mean.view_as(grad))
 
 
+def balance(parallel: Parallel) -> None:
+    """Moves the biases of experts by the load of the global batch, once a step."""
+    for part, module in enumerate(parallel.modules() if parallel.bias_rate else ()):
+        with tag(part=part, mb=parallel.steps):
+            update_bias(module, rate=parallel.bias_rate, group=parallel.groups["dp_cp"])
+
+
 def _sums(parameters: list[nn.Parameter], group: dist.ProcessGroup) -> list[Sum]:
     """Starts to add up the gradients over `group`, several in one message."""
     for p in parameters:
@@ -158,6 +165,9 @@ def _checked(parallel: Parallel, tokens: Tensor, targets: Tensor) -> int:
         raise ValueError(f"a sequence of {seq} tokens, where this model has positions for {parallel.config.seq}")
     sizes = {"seq": seq, "batch": batch, "microbatches": parallel.microbatches, "context": parallel.context}
     layout.check(parallel.config, layout.world, stages=len(pipeline.placement(parallel.plan)), **sizes)
+    if parallel.sequence and layout.cp > 1 and seq // layout.cp % layout.tp:
+        text = f"a sequence of {seq} tokens over cp={layout.cp} does not divide by tp={layout.tp}"
+        raise ValueError(f"{text}, whose ranks share it (sequence=True). Pad it")
     count = int((targets != IGNORED).sum())
     if not count:
         raise ValueError(f"rank {rank}: no target of the global batch counts, so there is no mean of their losses")
