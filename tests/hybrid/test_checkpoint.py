@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from fractions import Fraction
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -206,6 +207,33 @@ def older(tmp_path_factory):
 
     directory = tmp_path_factory.mktemp("older")
     return directory, launch(fn, directory, ranks=2)[0]
+
+
+def test_a_rank_reads_what_it_needs_and_no_more(older, tmp_path):
+    """Of the files those with its pieces; of a file the pages with its elements."""
+    directory, _ = older
+
+    def fn():
+        made, opened = laid_out(Layout(pp=2), zero=0), []
+        read = folder.read
+        folder.read = lambda file, *rest: opened.append(file.name) or read(file, *rest)
+        checkpoint.load(made, directory)
+        before = opened.copy()
+        checkpoint.save(made, tmp_path, step=1)
+        checkpoint.load(made, tmp_path)
+        return before, opened[len(before) :]
+
+    other, own = zip(*launch(fn, ranks=2).results, strict=True)
+    shards = [folder.shard(rank) for rank in range(2)]
+    assert [set(names) for names in other] == [{folder.INDEX, *shards}] * 2  # the flat vector is cut in the middle
+    assert set(own[0]) == {folder.INDEX, shards[0]}
+    assert set(own[1]) == {folder.INDEX, *shards}  # its head is tied to the embedding
+
+    size = folder.write(tmp_path / "large", {"a": torch.ones(2**23), "b": torch.ones(2**23)})  # 64 MiB
+    before = psutil.Process().memory_info().rss
+    found = folder.read(tmp_path / "large", size)
+    assert found["b"][: 2**18].sum() == 2**18
+    assert psutil.Process().memory_info().rss - before < 2**24
 
 
 def refused(action, *args, **options):
