@@ -15,13 +15,12 @@ ours with zero=3 drops each block after use: less memory, more messages.
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
@@ -43,7 +42,7 @@ from parallel_lab.model.data import text_batches
 LAYOUT, M, BATCH = Layout(pp=2, dp=2, tp=2), 4, 16
 CONFIG = GPTConfig(vocab=256, seq=64, width=128, heads=4, layers=4, tied=False)
 STEPS, SKIP, MOST = 16, 3, 1.0
-ADAM = {"lr": 1e-3, "weight_decay": 0.1}
+ADAM: Any = {"lr": 1e-3, "weight_decay": 0.1}
 
 
 class Theirs:
@@ -58,9 +57,10 @@ class Theirs:
         self.optimizer = torch.optim.AdamW(part.parameters(), foreach=False, **ADAM)
         stage = PipelineStage(part, number, LAYOUT.pp, torch.device("cpu"), group=mesh["pp"].get_group())
         count = BATCH * CONFIG.seq / LAYOUT.dp
-        loss: Callable[..., Tensor] = lambda y, t: (
-            F.cross_entropy(y.flatten(0, 1), t.flatten(), reduction="sum") / count
-        )
+
+        def loss(logits: Tensor, wanted: Tensor) -> Tensor:
+            return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum") / count
+
         self.schedule = Schedule1F1B(stage, M, loss_fn=loss, scale_grads=False)
 
     def step(self, tokens: Tensor, targets: Tensor) -> float:

@@ -1,6 +1,7 @@
 """What these tests share: models, the oracle's run, and a run on a layout that is held against it."""
 
 import dataclasses
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,7 @@ LLAMA = dataclasses.replace(
     GPT2, gated=True, norm="rms", positions="rotary", tied=False, bias=False, hidden=36, kv_heads=6
 )
 EXPERTS = dataclasses.replace(GPT2, experts=4, active_experts=2, mlp_ratio=1)
-ADAM = {"lr": 1e-2, "weight_decay": 0.1}
+ADAM: Any = {"lr": 1e-2, "weight_decay": 0.1}
 BATCH, STEPS = 8, 3
 
 
@@ -53,9 +54,8 @@ def alone(config):
 
 def far(pieces, right, of):
     """How far the pieces of this rank are from those of whole tensors."""
-    gaps = [
-        (h.read(right[h.name]).view(-1)[: h.numbers] - of(h).detach().reshape(-1)[: h.numbers]).abs() for h in pieces
-    ]
+    pairs = [(h.read(right[h.name])[: h.numbers], of(h).detach().cpu().reshape(-1)[: h.numbers]) for h in pieces]
+    gaps = [(one - other).abs() for one, other in pairs]
     return max((float(gap.max()) for gap in gaps if gap.numel()), default=0.0)
 
 
@@ -70,7 +70,7 @@ def distances(config, right, layout, **options):
     off = max(abs(a - b) for a, b in zip(losses, right.losses, strict=True))
     gradient = far(pieces, right.gradients, lambda h: h.gradient)
     expected = torch.stack([g.square().sum() for g in right.gradients.values()]).sum().sqrt()
-    norm = abs(float(global_norm(made) - expected))
+    norm = abs(float(global_norm(made)) - float(expected))
     clip(made, expected)
     made.optimizer.step()
     weights = far(pieces, right.weights, lambda h: h.stepped)
