@@ -92,7 +92,14 @@ def parallelize(
     plan = _agreed(lambda: _checked(model, mesh, layout, zero, shards, *rest))
     mesh = mesh or layout.mesh()
     groups = layout.groups(mesh)
-    _start_equal(model, layout=layout, zero=zero, schedule=str(schedule), microbatches=microbatches, sequence=sequence)
+    _start_equal(
+        model,
+        layout=layout,
+        zero=zero,
+        schedule=getattr(schedule, "__name__", schedule),
+        microbatches=microbatches,
+        sequence=sequence,
+    )
     torch.manual_seed(seed_for(mesh, ["pp", "dp", "cp"], seed=seed))
 
     if layout.tp > 1:
@@ -106,9 +113,8 @@ def parallelize(
     tied = tie(model.config, stages, plan, groups["pp"])
     shards = shards or layout.data
     sharded = _sharded(stages, layout, groups["dp_cp"], shards) if zero == 3 else stages
-    made = Parallel(
-        layout, mesh, groups, model.config, sharded, plan, zero, shards, tied, clip, recompute, context, bias_rate
-    )
+    settings = zero, shards, tied, clip, recompute, context, sequence, bias_rate
+    made = Parallel(layout, mesh, groups, model.config, sharded, plan, *settings)
     made.optimizer = _optimizer(made, optimizer, optimizer_kwargs)
     return made
 

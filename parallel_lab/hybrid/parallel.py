@@ -61,6 +61,7 @@ class Parallel:
         clip: The largest global norm of the gradients.
         recompute: Whether activations are computed again in the backward pass.
         context: How attention crosses the ranks of cp.
+        sequence: Whether activations are sharded over tp between the cut parts.
         bias_rate: By how much a step moves the bias that balances experts.
         optimizer: What steps the parameters.
         steps: How many steps there have been; it names what a trace records.
@@ -78,6 +79,7 @@ class Parallel:
     clip: float | None
     recompute: bool
     context: str
+    sequence: bool
     bias_rate: float
     optimizer: Any = None
     steps: int = 0
