@@ -112,8 +112,7 @@ def load(parallel: Parallel, directory: str | PathLike) -> Progress:
     """
     rank, why = dist.get_rank(), "cannot load"
     with tag(phase="checkpoint"):
-        where = Path(_gathered(_agreed(lambda: str(folder.find(directory)) if rank == 0 else "", why))[0])
-
+        where = Path(_gathered(_agreed(lambda: "" if rank else str(folder.find(directory)), why))[0])
         here = {name: each for rows in _gathered(contents.whole_parameters(parallel)) for name, each in rows.items()}
 
         def look() -> tuple[contents.Reader, dict[str, torch.Tensor]]:
@@ -177,7 +176,7 @@ def _agreed(action: Callable[[], T], why: str, undo: Callable[[], object] | None
     try:
         result = action()
     except Exception as error:
-        kind = type(error) if isinstance(error, FileNotFoundError | ValueError) else OSError
+        kind = next((each for each in (FileNotFoundError, ValueError) if isinstance(error, each)), OSError)
         problem = kind(f"rank {dist.get_rank()} {why}: {error}")
         problem.__cause__ = error
     agree(problem, member(None), rank_device(), undo)
