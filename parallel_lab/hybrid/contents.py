@@ -21,6 +21,7 @@ from parallel_lab.hybrid.pieces import Place, Shared, shared
 from parallel_lab.model.config import GPTConfig
 
 MAY_CHANGE = "dropout", "seq"  # of a config: the same weights serve another
+HOW = "foreach", "fused", "capturable", "differentiable"  # how an optimizer computes, on this machine
 
 
 def shard(parallel: Parallel) -> dict[str, Any]:
@@ -90,8 +91,8 @@ def _groups(parallel: Parallel) -> list[dict[str, Any]]:
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of a group."""
-    return {key: value for key, value in group.items() if key not in ("params", "param_names")}
+    """The hyperparameters of a group, that is, what it computes."""
+    return {key: value for key, value in group.items() if key not in ("params", "param_names", *HOW)}
 
 
 def _buffers(parallel: Parallel) -> dict[str, Tensor]:
@@ -149,8 +150,8 @@ class Reader:
         if elements != mine.elements:
             text = f"{mine.elements - elements} of {mine.elements} elements of {each.name} are in none of its shards"
             raise ValueError(f"{self.where} is not complete: {text}. Load another checkpoint")
-        settings = self.index["settings"][saved["settings"]]
-        return Found(each, rows, bool(settings.get("fused") or settings.get("capturable")))
+        group = next((g for g in _groups(self.parallel) if any(p is each.parameter for p in g["params"])), {})
+        return Found(each, rows, bool(group.get("fused") or group.get("capturable")))
 
     def _settings(self, names: Mapping[Tensor, str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Each group of this rank's optimizers, and the hyperparameters that its parameters were saved with."""

@@ -68,7 +68,7 @@ def has(parallel, expected, step):
 
 FOUR = [
     (Layout(pp=2, tp=2), {"zero": 0, "microbatches": 2}),
-    (Layout(dp=2, tp=2), {"zero": 1}),
+    (Layout(dp=2, tp=2), {"zero": 1, "fused": True}),  # how it computes is each run's own
     (Layout(dp=4), {"zero": 3}),
     (Layout(pp=2, dp=2), {"zero": 1, "schedule": "interleaved", "microbatches": 2}),
     (Layout(tp=4), {"zero": 0, "sequence": True}),  # two key-value heads: each has two copies
@@ -91,6 +91,7 @@ def test_any_layout_reads_what_any_other_has_saved(tmp_path):
             progress = checkpoint.load(made[-1], saved[-1].parent)
             assert progress == checkpoint.Progress(2, {"batch": 2}, same_layout=layout == FOUR[number - 1][0])
             assert has(made[-1], expected, 2), (layout, settings)
+            assert all(g["fused"] == settings.get("fused") for g in made[-1].optimizer.param_groups)
             saved.append(checkpoint.save(made[-1], tmp_path / str(number), step=2, data={"batch": 2}))
             assert steps(made[-1], 2, 4) == pytest.approx(losses, rel=1e-6), (layout, settings)
         for number, each in enumerate(made):  # each is two steps away by now
