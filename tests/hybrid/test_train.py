@@ -18,7 +18,7 @@ from parallel_lab.model.data import text_batches
 from parallel_lab.model.formulas import flops_per_token, parameter_count
 from parallel_lab.trace.record import recorder
 
-SMALL = "--layers 2 --heads 2 --width 16 --seq 8 --batch 8 --dropout 0.1 --log-every 2".split()
+SMALL = "--layers 2 --heads 2 --width 16 --seq 8 --batch 8 --dropout 0.1 --log-every 2".split()  # noqa: SIM905
 
 
 def command(folder, line):
@@ -149,7 +149,9 @@ def test_help_says_everything(capsys):
     shown = capsys.readouterr().out
     assert "examples:" in shown and "exit codes:" in shown
     assert all(name in shown for action in parser()._actions for name in action.option_strings)
-    assert parameter_count(PRESETS["gpt2-124m"]) // 10**6 == 124 and parameter_count(PRESETS["gpt2-355m"]) // 10**6 == 354
+    assert (
+        parameter_count(PRESETS["gpt2-124m"]) // 10**6 == 124 and parameter_count(PRESETS["gpt2-355m"]) // 10**6 == 354
+    )
 
 
 SLURM = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "7", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
@@ -168,7 +170,12 @@ def test_a_rank_finds_its_place():
     torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
     assert place.variables(SLURM | torchrun) == {"LOCAL_RANK": "1"}, "torchrun under Slurm: what is set stays"
     assert place.tasks("2(x3),1") == [2, 2, 2, 1]
-    assert [place.first_host(text) for text in ("a", "a-1,b", "n[1,3]-x,c", "n[004-010]")] == ["a", "a-1", "n1-x", "n004"]
+    assert [place.first_host(text) for text in ("a", "a-1,b", "n[1,3]-x,c", "n[004-010]")] == [
+        "a",
+        "a-1",
+        "n1-x",
+        "n004",
+    ]
 
 
 def test_ranks_that_do_not_meet_say_who_is_missing(monkeypatch, free_port):

@@ -8,7 +8,7 @@ import torch
 from parallel_lab import launch
 from parallel_lab.hybrid.train import main
 
-SMALL = "--layers 2 --heads 4 --width 64 --seq 32 --batch 8 --log-every 1 --lr 0.01".split()
+SMALL = "--layers 2 --heads 4 --width 64 --seq 32 --batch 8 --log-every 1 --lr 0.01".split()  # noqa: SIM905
 
 
 def shown(device, folder, line, ranks=1):

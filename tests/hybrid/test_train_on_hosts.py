@@ -18,7 +18,7 @@ from parallel_lab.hybrid.train import main
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 COMMAND = ["-m", "parallel_lab.hybrid.train"]
-SMALL = "--layers 2 --heads 2 --width 16 --seq 8 --batch 8 --dropout 0.1 --log-every 1".split()
+SMALL = "--layers 2 --heads 2 --width 16 --seq 8 --batch 8 --dropout 0.1 --log-every 1".split()  # noqa: SIM905
 PATIENCE_S = 300.0
 pytestmark = pytest.mark.timeout(600)  # a rank loads torch for some seconds, and on a busy machine for many
 
@@ -109,7 +109,13 @@ def test_two_hosts(tmp_path):
         assert "step 3 of 3" in shown + silent
         told = weights(shown + silent)
         command = [sys.executable, *COMMAND, "--rendezvous-timeout", "2"]
-        place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": first.address, "MASTER_PORT": "29400"}
+        place = {
+            "RANK": "1",
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": first.address,
+            "MASTER_PORT": "29400",
+        }
         with started(second.inside(*command), logs[1], place) as lonely:
             text, code = ended(lonely, logs[1])
     assert code == 1 and f"rank 1: {first.address}:29400 does not answer within 2 s. Is rank 0 running there" in text
