@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from parallel_lab import compat
 from parallel_lab.agree.problem import agree
 from parallel_lab.hybrid import place
 from parallel_lab.hybrid.apply import parallelize
@@ -61,10 +62,11 @@ class Run:
         o = self.options
         _agreed(lambda: _writable(o.out) if self.first else None)
         names = "zero", "schedule", "microbatches", "context", "sequence", "recompute", "clip", "seed", "lr"
-        settings = {name: getattr(o, name) for name in names}
-        fused = {"fused": True} if self.device.type == "cuda" else {}
+        settings: dict[str, Any] = {name: getattr(o, name) for name in names}
+        if self.device.type == "cuda":
+            settings["fused"] = True
         try:
-            return parallelize(build(self.config, o.seed), self.layout, **settings, **fused)
+            return parallelize(build(self.config, o.seed), self.layout, **settings)
         except ValueError as error:
             raise Wrong(str(error)) from None
 
@@ -256,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _meet_and_train(options: argparse.Namespace | None, problem: Wrong | None, timeout_s: float) -> int:
-    store: dist.Store | None = None
+    store: compat.Store | None = None
     try:
         store = place.join(timeout_s)
         recorder().enabled = False  # bytes are counted all the same, and a run may be long
@@ -272,7 +274,7 @@ def _meet_and_train(options: argparse.Namespace | None, problem: Wrong | None, t
         return _explain(store, error, options)
 
 
-def _explain(store: dist.Store | None, error: Exception, options: argparse.Namespace | None) -> int:
+def _explain(store: compat.Store | None, error: Exception, options: argparse.Namespace | None) -> int:
     """Says in a sentence what ended this rank; where another rank has failed, that it has."""
     if (isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)) or "cannot go on" in str(error):
         if int(os.environ["LOCAL_RANK"]) == 0:
@@ -285,7 +287,7 @@ def _explain(store: dist.Store | None, error: Exception, options: argparse.Names
     return _tell(store, "".join(traceback.format_exception(error)), FAILED)
 
 
-def _tell(store: dist.Store | None, text: str, code: int) -> int:
+def _tell(store: compat.Store | None, text: str, code: int) -> int:
     """Prints `text`, on one rank where several have the same to say, and returns `code`; the others wait for it."""
     rank, what = os.environ["RANK"], re.sub(r"^rank \d+:? ", "", text)
     key = f"said {hashlib.sha256(what.encode()).hexdigest()}"

@@ -149,9 +149,7 @@ def test_help_says_everything(capsys):
     shown = capsys.readouterr().out
     assert "examples:" in shown and "exit codes:" in shown
     assert all(name in shown for action in parser()._actions for name in action.option_strings)
-    assert (
-        parameter_count(PRESETS["gpt2-124m"]) // 10**6 == 124 and parameter_count(PRESETS["gpt2-355m"]) // 10**6 == 354
-    )
+    assert [parameter_count(PRESETS[f"gpt2-{size}"]) // 10**6 for size in ("124m", "355m")] == [124, 354]
 
 
 SLURM = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "7", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
@@ -170,12 +168,8 @@ def test_a_rank_finds_its_place():
     torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
     assert place.variables(SLURM | torchrun) == {"LOCAL_RANK": "1"}, "torchrun under Slurm: what is set stays"
     assert place.tasks("2(x3),1") == [2, 2, 2, 1]
-    assert [place.first_host(text) for text in ("a", "a-1,b", "n[1,3]-x,c", "n[004-010]")] == [
-        "a",
-        "a-1",
-        "n1-x",
-        "n004",
-    ]
+    firsts = {"a": "a", "a-1,b": "a-1", "n[1,3]-x,c": "n1-x", "n[004-010]": "n004"}
+    assert {text: place.first_host(text) for text in firsts} == firsts
 
 
 def test_ranks_that_do_not_meet_say_who_is_missing(monkeypatch, free_port):
