@@ -10,12 +10,14 @@ from slurm import free_ports
 
 from parallel_lab import launch
 from parallel_lab.hybrid import place
+from parallel_lab.hybrid.failures import explain
 from parallel_lab.hybrid.options import EXAMPLES, PRESETS, Wrong, config_of, layout_of, parse, parser
 from parallel_lab.hybrid.progress import Bar, Pace, peak_flops, table
-from parallel_lab.hybrid.train import _explain, main
+from parallel_lab.hybrid.train import main
 from parallel_lab.model import build, loss, train
 from parallel_lab.model.data import text_batches
 from parallel_lab.model.formulas import flops_per_token, parameter_count
+from parallel_lab.runtime.torchrun import address_towards
 from parallel_lab.trace.record import recorder
 
 SMALL = "--layers 2 --heads 2 --width 16 --seq 8 --batch 8 --dropout 0.1 --log-every 2".split()  # noqa: SIM905
@@ -90,7 +92,7 @@ def test_bytes_by_axis_are_those_of_the_trace(tmp_path):
 
 def test_mfu_where_the_peak_is_named(tmp_path):
     shown = run(tmp_path, "--steps 4 --peak-tflops 0.001", 1).output[0]
-    speed, share = re.search(r"4 steps in .*, ([\d,]+) tokens/s  MFU ([\d.]+) %", shown).groups()
+    speed, share = re.search(r"4 steps in .*, ([\d,]+) tokens/s  MFU ([\d.]+) %, checkpoints included", shown).groups()
     config = config_of(parse(SMALL))
     assert float(share) == pytest.approx(100 * flops_per_token(config) * float(speed.replace(",", "")) / 1e9, rel=0.02)
 
@@ -191,20 +193,24 @@ def test_a_rank_says_that_another_is_lost_and_others_are_silent(monkeypatch, cap
         for name, value in {"RANK": f"1{local}", "LOCAL_RANK": local}.items():
             monkeypatch.setenv(name, value)
         lost = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:5")
-        assert _explain(None, lost, parse(["--out", str(tmp_path)])) == 1
+        assert explain(None, lost, parse(["--out", str(tmp_path)])) == 1
         shown = capsys.readouterr().err
-        assert shown.count("rank 10 lost another rank, and ends") == told and "Traceback" not in shown
+        assert shown.count("rank 10 lost another rank (") == told and "Traceback" not in shown
 
 
 def test_ranks_with_the_same_to_say_say_it_once(monkeypatch, capsys):
     store = torch.distributed.HashStore()
     for rank in "210":
         monkeypatch.setenv("RANK", rank)
-        assert _explain(store, Wrong("the axes do not fit"), None) == 2
-    assert _explain(store, KeyError("a bug"), None) == 1
+        assert explain(store, Wrong("the axes do not fit"), None) == 2
+    assert explain(store, KeyError("a bug"), None) == 1
     shown = capsys.readouterr().err
     assert shown.count("the axes do not fit") == 1 and shown.startswith("rank 2: the axes")
     assert "KeyError: 'a bug'" in shown
+
+
+def test_the_address_on_the_way_to_another_host():
+    assert address_towards("127.0.0.1") == "127.0.0.1" and address_towards("no-such-host.invalid") == ""
 
 
 @pytest.fixture
