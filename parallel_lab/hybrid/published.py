@@ -12,13 +12,14 @@ the gradients over the data ranks. A pass takes the time of its products, FLOPs 
 inside it: for each layer and way two all-reduces over the tensor ranks, and under context parallelism a gather of keys
 and values, or its reverse. All ranks of an axis do the same, so one stands for each stage.
 
-What goes in: shape, batch, layout, microbatch, chunks, and the FLOPs that the source counts; of the machine its peak and
-its links; and `share`, fitted on one row, which then predicts nothing. What comes out, `tflops`, is simulated. Left out
-are norms, GELU and dropout (they count into `share`), the optimizer's step, the loading of data. And one share for all
-rows says that products of all sizes run equally well, which is where most of the difference between models comes from.
-How far off it comes out (tests/hybrid/test_published.py): of ten models, fitted on the smallest, up to a third below
-what was measured; with `between`, 4 % for the six models between the two fitted; of one model in twenty layouts 7 % at
-the most and 3.6 % on average; of Llama 3 on twice the GPUs 1 %, and 10 % at sixteen times the context.
+What goes in: shape, batch, layout, microbatch, chunks, and the FLOPs that the source counts; of the machine its peak
+and its links; and `share`, fitted on one row, which then predicts nothing. What comes out, `tflops`, is simulated. Left
+out are norms, GELU and dropout (they count into `share`), the optimizer's step and the loading of data. And one share
+for all rows says that products of all sizes run equally well, which is where most of the difference between models
+comes from. How far off it comes out (tests/hybrid/test_published.py): of ten models, fitted on the smallest, up to a
+third below what was measured; with `between`, within 4 % for the models between the two that are fitted, and 7 % below
+for the largest; of one model in twenty layouts 7 % at the most, 3.6 % on average; of Llama 3 on twice the GPUs 1 %, and
+10 % at sixteen times the context.
 
 Sources:
     megatron: Narayanan et al. 2021 (arXiv 2104.04473), table 1, A100 with 80 GB. Microbatches, chunks and who hides the
@@ -44,7 +45,7 @@ from parallel_lab.model.budget import Shape
 from parallel_lab.model.formulas import feed_forward_parameters
 from parallel_lab.network import CostModel, Link, price
 from parallel_lab.network.cost import MESSAGES
-from parallel_lab.pipeline import dualpipe_v, interleaved, one_f_one_b, with_messages, with_needs
+from parallel_lab.pipeline import interleaved, one_f_one_b, with_messages, with_needs
 from parallel_lab.plan import Op, Plan
 from parallel_lab.simulate import PassCost, simulate
 from parallel_lab.trace import Trace
@@ -77,7 +78,7 @@ MACHINES = {
     "H100": Machine(989e12, Link(6e-6, 343e9), Link(5e-6, 50e9)),  # 0.76 of NVLink 4; 400 Gbit/s (section 3.3.1)
     "H800": Machine(1979e12, Link(6e-6, 160e9), Link(5e-6, 50e9)),  # peak in 8 bits; DeepSeek-V3, section 3.2.2
 }
-"""The latencies between nodes are assumed, and so is that NVLink 4 reaches the same share of its 450 GB/s as NVLink 3."""
+"""Assumed are the latencies between nodes, and that NVLink 4 reaches the same share of its 450 GB/s as NVLink 3."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Run:
 
     @property
     def causal(self) -> bool:
-        """Whether only the pairs of tokens that see each other count: in Megatron's equation 3 all do; Llama's is not given."""
+        """Whether only pairs of tokens that see each other count. In Megatron's equation 3 all do; Llama's is not given."""
         return self.table == "llama3"
 
     @property
