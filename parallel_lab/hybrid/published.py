@@ -147,7 +147,7 @@ class Run:
 
     @property
     def causal(self) -> bool:
-        """Whether only pairs of tokens that see each other count. In Megatron's equation 3 all do; Llama's is not given."""
+        """Whether only pairs of tokens that see each other count. In Megatron's equation 3 all do; Llama gives none."""
         return self.table == "llama3"
 
     @property

@@ -5,14 +5,14 @@
     replay(share, hidden=False).gpu_hours / 180_000  # what the run would cost if computing waited for each exchange
 
 DeepSeek-AI 2024, "DeepSeek-V3 Technical Report" (arXiv 2412.19437): 2,048 H800; 37 B parameters a token; 61 layers of
-width 7,168, all but three with experts (section 4.2); batches of 15,360 sequences of 4,096; 16 pipeline ranks; 64 expert
-ranks on 8 nodes, and a token goes to at most 4 of them; dispatched in 8 bits, combined in 16 (section 3.3.3); 180,000
-GPU hours for 1e12 tokens (section 1).
+width 7,168, all but three with experts (section 4.2); batches of 15,360 sequences of 4,096; 16 pipeline ranks; 64
+expert ranks on 8 nodes, and a token goes to at most 4 of them; dispatched in 8 bits, combined in 16 (section 3.3.3);
+180,000 GPU hours for 1e12 tokens (section 1).
 
-Only the total is published, and `share` is fitted to it, so the total is not predicted. Predicted are what it would cost
-not to hide the exchange, and the ratio of exchange to computing. Section 3.2.1 calls that ratio about 1:1, and forward
-it comes out below a half here: the fitted computing is all that the run did besides, at a sixth of the peak of 8 bits,
-and the link has its full bandwidth. With products at twice the share the ratio would be twice as large.
+Only the total is published, and `share` is fitted to it, so the total is not predicted. Predicted are what it would
+cost not to hide the exchange, and the ratio of exchange to computing. Section 3.2.1 calls that ratio about 1:1, and
+forward it comes out below a half here: the fitted computing is all that the run did besides, at a sixth of the peak of
+8 bits, and the link has its full bandwidth. With products at twice the share the ratio would be twice as large.
 
 Assumed: a microbatch is one sequence; chunks are equal, 1/32 of the model; a token's 4 nodes are drawn evenly, so that
 3.5 of them are others; attention's scores are left out; the sum of gradients is hidden. The schedule is DualPipeV, in
