@@ -181,7 +181,7 @@ def whole_gradients(case: Case, rank: int, generator: torch.Generator) -> tuple:
 
 
 def norm_of_all(fn: Callable, case: Case, gradients: list[Tensor]) -> dict:
-    """`fn(held, at)` with this rank's parts of rank 0's gradients; beside them stands a frozen parameter without one."""
+    """`fn(held, at)` with this rank's parts of rank 0's gradients, and a frozen parameter that has none."""
     sizes = sizes_of(case["layout"])
     at, weights = place(dist.get_rank(), sizes), model_of(sizes)
     held = {"frozen.weight": {"gradient": None, "cut": False, "tied": False, "expert": False}}

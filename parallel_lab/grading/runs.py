@@ -38,8 +38,8 @@ class Fault(NamedTuple):
     """What is planted in a step: its kind, and in what.
 
     `partial`: not summed over tp. `averaged`: summed and divided by its ranks. `alone`: not averaged over dp, on one
-    stage. `untied`: copies not added up. `undivided`: not divided by the microbatches, on one stage. `twice`: divided by
-    the data ranks twice. `none`: nothing.
+    stage. `untied`: copies not added up. `undivided`: not divided by the microbatches, on one stage. `twice`: divided
+    by the data ranks twice. `none`: nothing.
     """
 
     kind: str
@@ -130,11 +130,11 @@ def _scattered(x: Tensor, group: Any) -> Tensor:
 def _groups() -> dict[str, Any]:
     """This rank's groups of pp, dp and tp."""
     ranks, mine = torch.arange(8).view(2, 2, 2), {}
-    for axis, name_ in enumerate(("pp", "dp", "tp")):
-        for row in ranks.movedim(axis, -1).reshape(-1, 2).tolist():
+    for dim, axis in enumerate(("pp", "dp", "tp")):
+        for row in ranks.movedim(dim, -1).reshape(-1, 2).tolist():
             group = dist.new_group(row)
             if dist.get_rank() in row:
-                mine[name_] = group
+                mine[axis] = group
     return mine
 
 
@@ -157,8 +157,8 @@ def _cut(model: GPT, at: dict[str, int], group: Any) -> GPT:
     return model
 
 
-def _local_gradients(model: GPT, tokens: Tensor, at: dict[str, int], tp: Any) -> dict[str, Tensor]:
-    """Forward and backward of all microbatches: what autograd leaves on this rank, by name, without key.bias's noise."""
+def _local_gradients(model: GPT, tokens: Tensor, at: dict[str, int]) -> dict[str, Tensor]:
+    """Forward and backward of all microbatches, one after another: what autograd leaves on this rank, by name."""
     peer = dist.get_rank() + (4 if at["pp"] == 0 else -4)
     for rows in tokens:
         rows = rows.chunk(SIZES["dp"])[at["dp"]]
@@ -218,7 +218,7 @@ def show_steps(fn: Callable, case: Case, tokens: Tensor, weights: list[Tensor], 
     coordinates, groups = place(dist.get_rank(), SIZES), _groups()
     at = {axis: coordinates[axis] for axis in ("pp", "dp", "tp")}
     right = _right(_whole(weights), tokens, at)
-    local = _local_gradients(_cut(_whole(weights), at, groups["tp"]), tokens, at, groups["tp"])
+    local = _local_gradients(_cut(_whole(weights), at, groups["tp"]), tokens, at)
     found = []
     for fault in planted(numbers):
         gradients = _put_together(local, fault, at, groups)

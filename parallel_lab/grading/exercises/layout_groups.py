@@ -10,8 +10,8 @@ INNER = "Ranks of tp are neighbors: count like digits, the last axis fastest. Ho
 OUTER = "A step along an axis skips all ranks of the axes inside it: its stride is the product of their sizes."
 DATA = "These ranks read different tokens: same stage, same rank of tp, all of dp and of cp."
 SHARE = (
-    "ep is no factor of the world. List the dp x cp ranks of a stage and a rank of tp, dp slowest: each ep neighbors in "
-    "that list share the experts."
+    "ep is no factor of the world. List the dp x cp ranks of a stage and a rank of tp, dp slowest: each ep neighbors "
+    "in that list share the experts."
 )
 SAME = "The same experts stand at the same place of each run of ep data ranks: dp x cp / ep ranks have them."
 ALL = "new_group is a collective call: every rank makes every group, in one order, also those that it is not in."

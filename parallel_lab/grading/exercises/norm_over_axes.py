@@ -5,7 +5,7 @@ from parallel_lab.grading.exercise import Exercise, cases, changed_on, on
 
 TP = "A norm's weight is whole on each rank of tp: which one of them counts it?"
 DP = "Gradients were averaged: all data ranks have the same. Which one of them counts?"
-STAGE = "The norm is over the whole model, and the same on all ranks: clipping would scale each stage by its own number."
+STAGE = "The norm is over the whole model, the same on all ranks: else clipping scales each stage by its own number."
 TIED = "The first and the last stage have a copy of the tied weight, with equal gradients: it is one parameter."
 EXPERTS = "Ranks of ep have different experts, ranks of edp the same: an expert is no copy because dp_cp is not 0."
 ONCE = "Count each number of the model on one rank alone; then one sum over all ranks is all."
@@ -38,9 +38,8 @@ EXERCISE = Exercise(
     device="cpu",
     tests={
         # Step 1
-        "Cut and copied parameters of one stage, over tp, dp and cp": on(INSIDE, *not_a("tp", "dp")) + changed_on(
-            2, layout=(1, 1, 1, 2, 1)
-        ),
+        "Cut and copied parameters of one stage, over tp, dp and cp": on(INSIDE, *not_a("tp", "dp"))
+        + changed_on(2, layout=(1, 1, 1, 2, 1)),
         # Step 2
         "One norm for all stages, where a tied weight stands in two": on(STAGES, *not_a("stage", "tied")),
         # Step 3

@@ -4,8 +4,8 @@ from parallel_lab.grading import runs
 from parallel_lab.grading.exercise import Exercise, on
 
 NOISE = (
-    "Sums in another order differ in their last digits, and the gradient of key.bias is zero but for them: compare with "
-    "the largest gradient of the model."
+    "Sums in another order differ in their last digits, and the gradient of key.bias is zero but for them: compare "
+    "with the largest gradient of the model."
 )
 ALL = "A rank sees its own stage: what is wrong on others must be known to all. Every rank joins in, wrong or not."
 PARTS = "Put the gradients of the ranks that differ along one axis together: along which are they right then?"
