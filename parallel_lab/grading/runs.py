@@ -219,9 +219,9 @@ def show_steps(fn: Callable, case: Case, tokens: Tensor, weights: list[Tensor], 
     at = {axis: coordinates[axis] for axis in ("pp", "dp", "tp")}
     right = _right(_whole(weights), tokens, at)
     local = _local_gradients(_cut(_whole(weights), at, groups["tp"]), tokens, at)
+    steps = [_put_together(local, fault, at, groups) for fault in planted(numbers)]
     found = []
-    for fault in planted(numbers):
-        gradients = _put_together(local, fault, at, groups)
+    for gradients in steps:
         answer = fn(gradients, {each: gradient.clone() for each, gradient in right.items()}, dict(at))
         if type(answer) is not dict:
             raise TypeError(f"expected a dict with parameters, factor and axis, and got {name(answer)}")
@@ -241,5 +241,5 @@ def finds(outcome: Outcome, rank: int, where: str, item: str, advice: dict[str, 
         got, right = outcome.results[rank][step].get(item), outcome.expected[rank][step][item]
         got = float(got) if type(got) is int and item == "factor" else got
         if differ(got, right):
-            shown = f"{got:g}" if type(got) is float else got if type(got) in (str, list) else name(got)
-            raise Wrong(f"{where}: step {step}: {item} is {shown!r}; expected {right!r}", advice.get(fault.kind, ""))
+            shown = f"{got:.7}" if type(got) is float else repr(got) if type(got) in (str, list) else name(got)
+            raise Wrong(f"{where}: step {step}: {item} is {shown}; expected {right!r}", advice.get(fault.kind, ""))

@@ -10,12 +10,12 @@ NOISE = (
 ALL = "A rank sees its own stage: what is wrong on others must be known to all. Every rank joins in, wrong or not."
 PARTS = "Put the gradients of the ranks that differ along one axis together: along which are they right then?"
 FIRST = "Half of it on both ranks of tp also adds up to the right one: ask for a constant factor first."
-ZEROS = "Rows of an embedding that no token reads are zero, and 0/0 is no factor: g = f r, in the least squares sense."
+RATIO = "What was divided too often or not at all? Every element of the gradient then is the same multiple."
 MEAN = "Over tp and pp gradients are summed; over dp they are averaged."
 COPIES = "Both stages have a copy of the embedding's weight, under one name: its gradient is the sum over pp."
 WHERE = "Of the ranks where it is wrong: the factor is that of those, and the stage that is right does not count."
 NAMES = dict.fromkeys(("partial", "averaged", "alone", "untied", "undivided", "twice"), ALL) | {"none": NOISE}
-FACTOR = {"none": NOISE, "averaged": ZEROS, "twice": ZEROS, "undivided": f"{ZEROS} {WHERE}"}
+FACTOR = {"none": NOISE, "averaged": RATIO, "twice": RATIO, "undivided": WHERE}
 AXIS = {"averaged": FIRST, "twice": FIRST, "undivided": FIRST, "partial": PARTS, "alone": MEAN, "untied": COPIES}
 
 EXERCISE = Exercise(
