@@ -26,7 +26,7 @@ EXERCISE = Exercise(
     device="cpu",
     tests={
         # Step 1
-        "Every rank names the parameters that are wrong, in nine steps": on(8, runs.finds("parameters", NAMES)),
+        "Every rank names the parameters that are wrong, in seven steps": on(8, runs.finds("parameters", NAMES)),
         # Step 2
         "Where a gradient is a multiple of the right one, by how much": on(8, runs.finds("factor", FACTOR)),
         # Step 3
