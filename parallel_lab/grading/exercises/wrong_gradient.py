@@ -1,6 +1,6 @@
 """Chapter 11: which gradient of a 2 x 2 x 2 run is wrong, by which factor, or over which axis (questions C12, F19)."""
 
-from parallel_lab.grading import runs
+from parallel_lab.grading import runs, small_gpt
 from parallel_lab.grading.exercise import Exercise, on
 
 NOISE = (
@@ -20,7 +20,7 @@ AXIS = {"averaged": FIRST, "twice": FIRST, "undivided": FIRST, "partial": PARTS,
 
 EXERCISE = Exercise(
     name="wrong_gradient",
-    given=runs.batches,
+    given=small_gpt.batches,
     drive=runs.show_steps,
     expected=runs.to_be_found,
     device="cpu",
