@@ -17,6 +17,7 @@ _NAMES = (
     *("schedule_1f1b", "schedule_zb_h1", "pipeline_executor"),
     *("expert_dispatch",),
     *("ring_attention",),
+    *("layout_groups", "wrong_gradient", "norm_over_axes"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
