@@ -82,8 +82,10 @@ def attend(fn: Callable, case: Case, query: Tensor, key: Tensor, value: Tensor, 
 
 
 def whole(outcome: Outcome) -> list:
-    """What one process has, cut. With `every_diagonal` each block is masked as a rank's own; with `averaged` means of
-    blocks count the same, whatever their scores.
+    """What one process has, cut.
+
+    Settings that are usual mistakes: `every_diagonal`, each block is masked as a rank's own; `averaged`, the means of
+    the blocks count the same, whatever their scores.
     """
     case, n = outcome.case, outcome.ranks
     query, key, value, of_out = (torch.cat(parts, 2) for parts in zip(*outcome.inputs, strict=True))

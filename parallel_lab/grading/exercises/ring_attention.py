@@ -8,15 +8,17 @@ from parallel_lab.grading.exercise import Exercise, changed_on, on
 SHAPE, LARGE = (2, 2, 6, 4), (2, 4, 32, 16)  # batch, heads, tokens of a rank, width of a head
 LARGE_TENSOR = prod(LARGE) * 8
 WHERE = "A shard of an earlier rank is seen whole, a later one not at all, one's own from the diagonal down."
-NOTHING = "A query that sees no key of a block has a mean of NaN and a log-sum-exp of -inf: its weight is 0, or skip it."
+NOTHING = (
+    "A query that sees no key of a block has a mean of NaN and a log-sum-exp of -inf: its weight is 0, or skip it."
+)
 WEIGHTS = "A block counts by the sum of its weights: exp(lse of the block - lse of both)."
 OVERFLOW = "exp of a log-sum-exp overflows above 709. Subtract the larger first, or use torch.logaddexp and sigmoid."
 GONE = "What was attended to is passed on and let go: no rank needs all keys and values at once."
 SEEN = "Each key is seen by queries of several ranks: its gradient is the sum of what all of them say."
 WHOLE = "Is the lse the one of all blocks? With a block's own, each block's weights add up to 1."
-TWO = f"two shards of keys and values, {4 * LARGE_TENSOR / 1024:.0f} KiB, and three tensors like the query are"
+TWO = "two shards of keys and values, and three tensors like the query, are"
 SUMS = "Keys and values go round again, and with them the sum of their gradients: 2 (n-1) shards, or one more."
-HOLDS = {"shape": LARGE, "limits": ((contexts.BLOCK, 7 * LARGE_TENSOR + 8192, "as a block begins,", TWO, GONE),)}
+HOLDS = {"shape": LARGE, "limits": ((contexts.BLOCK, 7 * LARGE_TENSOR + 8192, "at the beginning of a block", TWO, GONE),)}
 
 
 def shard_bytes(shape: tuple[int, ...] = SHAPE) -> int:
@@ -39,9 +41,10 @@ goes_back = expect.sends(
     slack=100,
     between=contexts.BACKWARD,
 )
-mistakes = expect.unlike(
-    contexts.OUTPUT, {"every block was masked from its diagonal down": {"every_diagonal": True}}, WHERE
-), expect.unlike(contexts.OUTPUT, {"the means of the blocks count the same": {"averaged": True}}, WEIGHTS)
+mistakes = (
+    expect.unlike(contexts.OUTPUT, {"every block was masked from its diagonal down": {"every_diagonal": True}}, WHERE),
+    expect.unlike(contexts.OUTPUT, {"the means of the blocks count the same": {"averaged": True}}, WEIGHTS),
+)
 right = expect.equals({contexts.OUTPUT: WHERE, "query": WHOLE, "key": SEEN, "value": SEEN})
 
 EXERCISE = Exercise(
