@@ -18,7 +18,8 @@ SEEN = "Each key is seen by queries of several ranks: its gradient is the sum of
 WHOLE = "Is the lse the one of all blocks? With a block's own, each block's weights add up to 1."
 TWO = "two shards of keys and values, and three tensors like the query, are"
 SUMS = "Keys and values go round again, and with them the sum of their gradients: 2 (n-1) shards, or one more."
-HOLDS = {"shape": LARGE, "limits": ((contexts.BLOCK, 7 * LARGE_TENSOR + 8192, "at the beginning of a block", TWO, GONE),)}
+MOST_BYTES = 7 * LARGE_TENSOR + 8192
+HOLDS = {"shape": LARGE, "limits": ((contexts.BLOCK, MOST_BYTES, "at the beginning of a block", TWO, GONE),)}
 
 
 def shard_bytes(shape: tuple[int, ...] = SHAPE) -> int:
