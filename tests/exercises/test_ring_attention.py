@@ -131,3 +131,4 @@ def test_answer_of_a_step_passes_it_and_fails_the_next():
     assert_ends_a_step(NAME, 1, forward_with(overflows), "are NaN or infinite\n.*exp of a log-sum-exp overflows")
     assert_ends_a_step(NAME, 2, gathers, "at the beginning of a block holds")
     assert_ends_a_step(NAME, 3, OwnPart.apply, "its part of the gradient of key: element")
+    assert_ends_a_step(NAME, 4, SumOfAll.apply, "a ring of shards and one of their gradients send")
