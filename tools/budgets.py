@@ -25,6 +25,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise parameter_server": 8.0,
     "exercise sharded_optimizer": 10.0,
     "exercise sequence_block": 10.0,
+    "exercise expert_dispatch": 12.0,
     "exercise split_network": 8.0,
     "exercise pipeline_executor": 10.0,
     "exercise training_framework": 10.0,
