@@ -60,7 +60,7 @@ class RemoteExperts:
         place = torch.tensor(self.place, device=chosen.device)
         way = route(place[chosen], weights, len(place), self.limit(tokens, chosen), self.drop)
         arriving = self.arriving(way)
-        given = torch.stack([part.sum() for part in way.counts.split(self.sizes)]).tolist()
+        given = [int(part.sum()) for part in way.counts.split(self.sizes)]
         taken = arriving.sum(1).tolist()
         rows = F.pad(tokens, (0, 0, 0, 1)).index_select(0, way.source // chosen.shape[1])  # one past the end: zeros
         outputs = self.compute(self.exchange("dispatch", rows, given, taken), arriving)
