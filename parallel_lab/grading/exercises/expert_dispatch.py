@@ -16,6 +16,7 @@ STAYS = "A dropped choice adds zero, and the weights of the others stay as they 
 ONLY = "A row goes to the rank of its expert, and to nobody else: counts first, then splits of just that size."
 
 gradients = {"the output": ORDER, "of the router": ROUTER, "of its tokens": THERE_AND_BACK, "": THERE_AND_BACK}
+idle = gradients | {"": NOTHING}
 shared = expect.unlike("the output", {"a capacity was one for all ranks together": {"shared": True}}, SOURCE)
 
 EXERCISE = Exercise(
@@ -30,19 +31,17 @@ EXERCISE = Exercise(
             (2, 1, 3), expect.equals(ORDER), forward=True
         ),
         # Step 2
-        "Gradients of router, tokens and experts are those of one process": on((2, 4), expect.equals(gradients)),
-        "Experts that nobody chose and ranks without tokens take part": (
-            on(3, expect.equals(gradients | {"": NOTHING}), crowded=2, k=1)
-            + on(3, expect.equals(gradients | {"": NOTHING}), crowded=6, k=1)
-            + on(cases("ranks rows", (3, (5, 0, 4))), expect.equals(gradients | {"": NOTHING}))
+        "Gradients of router, tokens and experts are those of one process": on(3, expect.equals(gradients)),
+        "Experts that nobody chose and ranks without tokens take part": on(
+            cases("ranks rows crowded k", (2, (12, 7), 2, 1), (3, (5, 0, 4), 6, 1)), expect.equals(idle)
         ),
         # Step 3
         "With a capacity each rank drops the last of its own choices": on(
-            (3, 1), shared, expect.equals(gradients | {"the output": STAYS}), capacity=3
+            3, shared, expect.equals(gradients | {"the output": STAYS}), capacity=3
         ),
         # Step 4
         "Rows travel to their experts' ranks and back, and nowhere else": on(
-            (4, 2), expect.equals(gradients), experts.travels(ONLY)
+            4, expect.equals(gradients), experts.travels(ONLY)
         ),
     },
 )
