@@ -20,6 +20,7 @@ one.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -44,6 +45,10 @@ class Link:
         if not (self.latency_s >= 0 and self.bytes_per_s > 0 and (self.gap_s is None or self.gap_s >= 0)):
             raise ValueError(f"{self}: a link has latency_s >= 0, bytes_per_s > 0 and gap_s >= 0 (or None)")
 
+    def among(self, ranks: Iterable[int]) -> "Link":
+        """The link between `ranks`: this one, whoever they are."""
+        return self
+
     def seconds(self, size_bytes: float) -> float:
         """The time from the start of a message of `size_bytes` to its arrival."""
         return self.latency_s + size_bytes / self.bytes_per_s
@@ -51,3 +56,32 @@ class Link:
     def occupancy_s(self, size_bytes: float) -> float:
         """How long a message of `size_bytes` holds the port of its sender, and that of its receiver."""
         return (self.latency_s if self.gap_s is None else self.gap_s) + size_bytes / self.bytes_per_s
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Two kinds of link for `launch`: ranks r and s share a node if r // ranks_per_node == s // ranks_per_node.
+
+    A rank has a port for each kind, as in the simulator's `Topology`. A collective takes the link `between` nodes if
+    its group does not lie in one node: its ring is as slow as its slowest link.
+
+    Args:
+        ranks_per_node: how many neighboring ranks are a node.
+        inside: the link inside a node.
+        between: the link of each rank to ranks of other nodes.
+
+    Raises:
+        ValueError: A node has no rank.
+    """
+
+    ranks_per_node: int
+    inside: Link
+    between: Link
+
+    def __post_init__(self) -> None:
+        if self.ranks_per_node < 1:
+            raise ValueError(f"ranks_per_node={self.ranks_per_node}: a node has at least one rank")
+
+    def among(self, ranks: Iterable[int]) -> Link:
+        """The link that a message between two ranks or a collective among `ranks` takes."""
+        return self.inside if len({rank // self.ranks_per_node for rank in ranks}) == 1 else self.between

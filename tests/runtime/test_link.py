@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from parallel_lab import Link, launch
+from parallel_lab.network import Nodes
 from parallel_lab.runtime import ring_cost
 from parallel_lab.runtime.rank.emulate import ROUNDING_S, WayIn
 
@@ -134,3 +135,38 @@ def test_messages_come_in_by_arrival(arrivals, delivered):
     way = WayIn()
     assert [way.book(due, seconds) for due, seconds in arrivals] == pytest.approx(delivered)
     assert way.free_s == pytest.approx(max(delivered))
+
+
+def test_nodes_have_a_fast_link_inside_and_a_slow_one_between_each_with_a_port_of_its_own():
+    """Rank 0 sends to 1, in its node, and to 2, at the same time; then collectives of both kinds."""
+    slow = Link(latency_s=0.02, bytes_per_s=100e6)
+
+    def fn():
+        x, rank = torch.ones(SIZE_BYTES // 4), dist.get_rank()
+        halves = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+        across = [dist.new_group([0, 2]), dist.new_group([1, 3])]
+        if rank == 0:
+            for work in [dist.isend(x, dst=2), dist.isend(x, dst=1)]:
+                work.wait()
+        elif rank < 3:
+            dist.recv(x, src=0)
+        dist.barrier()
+        for group in (halves[rank // 2], across[rank % 2]):
+            dist.all_reduce(x, group=group)
+
+    run = launch(fn, ranks=4, link=Nodes(2, inside=LINK, between=slow))
+    far, near = (s for s in run.trace.of(0) if s.kind == "send")
+    assert far.end_s == pytest.approx(far.start_s + slow.seconds(SIZE_BYTES), abs=1e-6)
+    assert near.end_s == pytest.approx(near.start_s + ONE_S, abs=1e-6)
+    inside, across = (s for s in run.trace.of(0) if s.kind == "all_reduce")
+    ring = ring_cost("all_reduce", 2, SIZE_BYTES)
+    assert inside.end_s - inside.start_s > ring.seconds(LINK) - 1e-6
+    assert across.end_s - across.start_s > ring.seconds(slow) - 1e-6
+    alone = launch(lambda: dist.all_reduce(torch.ones(SIZE_BYTES // 4)), ranks=2, link=Nodes(2, LINK, slow))
+    (span,) = alone.trace.of(0)
+    assert span.end_s == pytest.approx(max(s.start_s for s in alone.trace.spans) + ring.seconds(LINK), abs=1e-6)
+
+
+def test_a_node_has_ranks():
+    with pytest.raises(ValueError, match="a node has at least one rank"):
+        Nodes(0, LINK, LINK)

@@ -10,13 +10,13 @@ first agree on the moment the last of them joined, and on the time of the slowes
 import bisect
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
 from torch.futures import Future
 
-from parallel_lab.network import Link
+from parallel_lab.network import Link, Nodes
 from parallel_lab.runtime.rank.waiting import OwnFuture, Turns, clock
 
 ROUNDING_S = 1e-6  # gaps are sums of floating-point moments
@@ -76,7 +76,7 @@ class WayIn:
 
 
 class Emulator:
-    """The emulated link of one rank: when its way out and its way in are free again."""
+    """The emulated link of one kind of one rank: when its way out and its way in are free again."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -132,3 +132,18 @@ class Emulator:
                 self.out_free_s = late.due_s = max(joined_s, self.out_free_s, self.way_in.free_s) + seconds
                 self.way_in.book(late.due_s, seconds)
                 self.deliveries.add(late, late.deliver)
+
+
+class Emulators:
+    """The emulated links of one rank: a port of its own for each kind."""
+
+    def __init__(self, link: Link | Nodes) -> None:
+        self.link = link
+        self.kinds: dict[Link, Emulator] = {}
+
+    def among(self, ranks: Iterable[int]) -> Emulator:
+        """What holds back a message between two ranks, or a collective among `ranks`."""
+        link = self.link.among(ranks)
+        if link not in self.kinds:
+            self.kinds[link] = Emulator(link)
+        return self.kinds[link]
