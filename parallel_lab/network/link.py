@@ -60,28 +60,28 @@ class Link:
 
 @dataclass(frozen=True)
 class Nodes:
-    """Two kinds of link for `launch`: ranks r and s share a node if r // ranks_per_node == s // ranks_per_node.
+    """Two kinds of link for `launch`, which says on which node each rank is: `Nodes((0, 0, 1, 1), fast, slow)`.
 
     A rank has a port for each kind, as in the simulator's `Topology`. A collective takes the link `between` nodes if
     its group does not lie in one node: its ring is as slow as its slowest link.
 
     Args:
-        ranks_per_node: how many neighboring ranks are a node.
+        node_of: the node of each rank, in the order of ranks.
         inside: the link inside a node.
         between: the link of each rank to ranks of other nodes.
-
-    Raises:
-        ValueError: A node has no rank.
     """
 
-    ranks_per_node: int
+    node_of: tuple[int, ...]
     inside: Link
     between: Link
 
-    def __post_init__(self) -> None:
-        if self.ranks_per_node < 1:
-            raise ValueError(f"ranks_per_node={self.ranks_per_node}: a node has at least one rank")
-
     def among(self, ranks: Iterable[int]) -> Link:
-        """The link that a message between two ranks or a collective among `ranks` takes."""
-        return self.inside if len({rank // self.ranks_per_node for rank in ranks}) == 1 else self.between
+        """The link that a message between two ranks or a collective among `ranks` takes.
+
+        Raises:
+            ValueError: a rank has no node.
+        """
+        ranks = tuple(ranks)
+        if max(ranks) >= len(self.node_of):
+            raise ValueError(f"node_of names the nodes of {len(self.node_of)} ranks, and there is a rank {max(ranks)}")
+        return self.inside if len({self.node_of[rank] for rank in ranks}) == 1 else self.between

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from parallel_lab import Link, launch
+from parallel_lab import LaunchError, Link, launch
 from parallel_lab.network import Nodes
 from parallel_lab.runtime import ring_cost
 from parallel_lab.runtime.rank.emulate import ROUNDING_S, WayIn
@@ -154,7 +154,7 @@ def test_nodes_have_a_fast_link_inside_and_a_slow_one_between_each_with_a_port_o
         for group in (halves[rank // 2], across[rank % 2]):
             dist.all_reduce(x, group=group)
 
-    run = launch(fn, ranks=4, link=Nodes(2, inside=LINK, between=slow))
+    run = launch(fn, ranks=4, link=Nodes((0, 0, 1, 1), inside=LINK, between=slow))
     far, near = (s for s in run.trace.of(0) if s.kind == "send")
     assert far.end_s == pytest.approx(far.start_s + slow.seconds(SIZE_BYTES), abs=1e-6)
     assert near.end_s == pytest.approx(near.start_s + ONE_S, abs=1e-6)
@@ -162,11 +162,13 @@ def test_nodes_have_a_fast_link_inside_and_a_slow_one_between_each_with_a_port_o
     ring = ring_cost("all_reduce", 2, SIZE_BYTES)
     assert inside.end_s - inside.start_s > ring.seconds(LINK) - 1e-6
     assert across.end_s - across.start_s > ring.seconds(slow) - 1e-6
-    alone = launch(lambda: dist.all_reduce(torch.ones(SIZE_BYTES // 4)), ranks=2, link=Nodes(2, LINK, slow))
+    alone = launch(lambda: dist.all_reduce(torch.ones(SIZE_BYTES // 4)), ranks=2, link=Nodes((0, 0), LINK, slow))
     (span,) = alone.trace.of(0)
     assert span.end_s == pytest.approx(max(s.start_s for s in alone.trace.spans) + ring.seconds(LINK), abs=1e-6)
 
 
-def test_a_node_has_ranks():
-    with pytest.raises(ValueError, match="a node has at least one rank"):
-        Nodes(0, LINK, LINK)
+def test_each_rank_has_a_node():
+    with pytest.raises(ValueError, match="node_of names the nodes of 2 ranks, and there is a rank 2"):
+        Nodes((0, 0), LINK, LINK).among((0, 2))
+    with pytest.raises(LaunchError, match="node_of names the nodes of 2 ranks, and there is a rank 2"):
+        launch(lambda: dist.barrier(), ranks=3, link=Nodes((0, 0), LINK, LINK))

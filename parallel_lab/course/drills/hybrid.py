@@ -69,7 +69,7 @@ def hybrid_memory(dice: Random) -> Drawn:
     billions, pp = dice.choice(((70, 2), (70, 4), (175, 8), (405, 16)))
     tp, dp, cp = 8, dice.choice((8, 16, 64)), dice.choice((1, 2))
     share = billions / (pp * tp)
-    held = held_bytes("zero1", share, dp * cp, layout="main gradients")
+    held = share * held_bytes("zero1", 1, dp * cp, layout="main gradients")
     return Drawn(
         question=f"{billions} billion parameters on pp {pp} x dp {dp} x cp {cp} x tp {tp}, ZeRO-1 over dp and cp:"
         " weights of 2 bytes and gradients of 4 are whole, 12 bytes of master copy and moments are sharded. How many"
