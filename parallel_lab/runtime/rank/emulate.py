@@ -140,10 +140,12 @@ class Emulators:
     def __init__(self, link: Link | Nodes) -> None:
         self.link = link
         self.kinds: dict[Link, Emulator] = {}
+        self._lock = threading.Lock()
 
     def among(self, ranks: Iterable[int]) -> Emulator:
         """What holds back a message between two ranks, or a collective among `ranks`."""
         link = self.link.among(ranks)
-        if link not in self.kinds:
-            self.kinds[link] = Emulator(link)
-        return self.kinds[link]
+        with self._lock:
+            if link not in self.kinds:
+                self.kinds[link] = Emulator(link)
+            return self.kinds[link]
