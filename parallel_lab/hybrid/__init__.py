@@ -4,6 +4,7 @@ import lazy_loader
 
 _LAZY = {
     "apply": ["parallelize"],
+    "checkpoint": ["Progress", "describe", "latest", "load", "save"],
     "layout": ["Layout"],
     "norm": ["clip", "global_norm"],
     "parallel": ["Parallel"],
