@@ -137,6 +137,27 @@ def test_messages_come_in_by_arrival(arrivals, delivered):
     assert way.free_s == pytest.approx(max(delivered))
 
 
+def test_a_collective_does_not_wait_for_one_of_another_group_that_somebody_has_not_joined_yet():
+    """Rank 1 waits for rank 2 before it joins rank 0 in what rank 0 has begun; rank 0 meets rank 2 in between."""
+
+    def fn():
+        x, rank = torch.ones(1), dist.get_rank()
+        pairs = {pair: dist.new_group(list(pair)) for pair in ((0, 1), (0, 2), (1, 2))}
+        if rank == 0:
+            first = dist.all_reduce(x, group=pairs[0, 1], async_op=True)
+            dist.all_reduce(torch.ones(1), group=pairs[0, 2])
+            first.wait()
+        elif rank == 1:
+            dist.all_reduce(torch.ones(1), group=pairs[1, 2])
+            dist.all_reduce(x, group=pairs[0, 1])
+        else:
+            dist.all_reduce(torch.ones(1), group=pairs[0, 2])
+            dist.all_reduce(torch.ones(1), group=pairs[1, 2])
+        return x.item()
+
+    assert launch(fn, ranks=3, link=LINK).results == [2, 2, 1]
+
+
 def test_nodes_have_a_fast_link_inside_and_a_slow_one_between_each_with_a_port_of_its_own():
     """Rank 0 sends to 1, in its node, and to 2, at the same time; then collectives of both kinds."""
     slow = Link(latency_s=0.02, bytes_per_s=100e6)

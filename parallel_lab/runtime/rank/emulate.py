@@ -32,6 +32,7 @@ class LateFuture(OwnFuture):
 
     def __init__(self, inner: dist.ProcessGroup, asked_s: float, seconds: float) -> None:
         super().__init__()
+        self.inner = inner
         self.header = torch.tensor([asked_s, seconds], dtype=torch.float64)
         options = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
@@ -124,10 +125,17 @@ class Emulator:
         return late
 
     def _advance(self, _: Future) -> None:
-        """Gives each collective its turn on the link, in the order of issue: the backend's threads may overtake."""
+        """Gives each collective its turn on the link, those of a group in the order of issue: threads may overtake.
+
+        One of another group need not wait for it: its ranks may have to be done before the first can be joined.
+        """
         with self._lock:
-            while self.pending and self.pending[0].arrived():
-                late = self.pending.popleft()
+            blocked = set()
+            for late in list(self.pending):
+                if late.inner in blocked or not late.arrived():
+                    blocked.add(late.inner)
+                    continue
+                self.pending.remove(late)
                 joined_s, seconds = late.header.tolist()
                 self.out_free_s = late.due_s = max(joined_s, self.out_free_s, self.way_in.free_s) + seconds
                 self.way_in.book(late.due_s, seconds)
