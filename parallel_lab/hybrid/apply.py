@@ -139,7 +139,7 @@ def _checked(model: Any, mesh: DeviceMesh | None, layout: Layout, zero: int, sha
     if capacity_factor is not None and model.config.experts == 1:
         raise ValueError(f"capacity_factor={capacity_factor} is for experts, and this model has none")
     if sequence and model.config.experts > 1:
-        raise ValueError("sequence=True has a part of the tokens between cut parts, and experts need all: choose one")
+        raise ValueError("sequence=True leaves a rank a part of the tokens, and experts need all: choose one")
     if zero not in (0, 1, 3):
         raise ValueError(f"zero={zero!r}: expected 0, 1 or 3")
     if shards is not None and (zero != 3 or layout.data % whole("shards", shards)):
@@ -170,7 +170,10 @@ def _start_equal(model: GPT, **settings: object) -> None:
 def _sharded(stages: dict[int, Part], layout: Layout, data: dist.ProcessGroup, shards: int) -> dict[int, Zero3]:
     """The stages, of whose parameters each of `shards` neighboring data ranks keeps its rows."""
     group = data if shards == layout.data else _copies_and_shards(layout, shards)
-    return {number: Zero3(part, units=part.blocks.values(), group=group) for number, part in stages.items()}
+    return {
+        number: Zero3(part, units=part.blocks.values(), check_finite=False, group=group)
+        for number, part in stages.items()
+    }
 
 
 def _copies_and_shards(layout: Layout, shards: int) -> DeviceMesh:

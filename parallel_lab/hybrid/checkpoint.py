@@ -77,7 +77,10 @@ def save(parallel: Parallel, directory: str | PathLike, *, step: int, data: Any 
     with ExitStack() as stack, tag(phase="checkpoint"):  # rank 0's stack has the lock, and removes what is unfinished
 
         def begin() -> str:
-            return str(stack.enter_context(folder.writing(directory))) if rank == 0 else ""
+            if rank:
+                return ""
+            folder.check_readable("data", data)
+            return str(stack.enter_context(folder.writing(directory)))
 
         def write() -> tuple[int, Any]:
             shard = contents.shard(parallel) | {"random": _random_state(parallel.device)}
@@ -88,7 +91,6 @@ def save(parallel: Parallel, directory: str | PathLike, *, step: int, data: Any 
                 return ""
             index = contents.index(parallel, tables) | {"bytes": sizes, "step": step, "data": data}
             folder.write(partial / folder.INDEX, index | {"seed": torch.initial_seed()})
-            folder.read(partial / folder.INDEX)  # `data` may be what can be written, and not read
             return str(folder.publish(partial, step, keep))
 
         partial = Path(_gathered(_agreed(begin, why, stack.close))[0])

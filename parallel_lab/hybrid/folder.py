@@ -11,6 +11,7 @@ visible, all at once. So whoever dies at whatever moment leaves the older checkp
 with each checkpoint, also where a run was taken back to an older step. The lock ends with the process that has it.
 """
 
+import io
 import os
 import re
 import shutil
@@ -75,12 +76,30 @@ def writing(directory: str | os.PathLike) -> Iterator[Path]:
         raise ValueError(f"{text}. Nothing was written") from None
 
 
+def check_readable(name: str, content: Any) -> None:
+    """Refuses what `write` would write and `read` would not read.
+
+    Raises:
+        ValueError: there is something of another kind in it than numbers, words and tensors.
+    """
+    memory = io.BytesIO()
+    try:
+        torch.save(content, memory)
+        torch.load(io.BytesIO(memory.getvalue()), weights_only=True)
+    except Exception as error:
+        text = f"{name} is made of numbers, words, tensors, and lists and dicts of these, got {content!r}"
+        raise ValueError(f"{text}: a file with other things in it could not be loaded safely") from error
+
+
 def write(file: Path, content: Any) -> int:
     """Writes what `torch.load(weights_only=True)` reads, and returns its bytes once they are on the disk.
 
     Raises:
         OSError: the file cannot be written.
     """
+    if not file.parent.is_dir():
+        text = f"{file.parent} is not there: ranks on several machines need a folder that all of them see"
+        raise FileNotFoundError(text)
     with open(file, "xb") as to:
         torch.save(content, to)
         to.flush()
@@ -120,7 +139,8 @@ def read(file: Path, size: int | None = None) -> Any:
         ValueError: it is missing, not as long as it was, or no such file; the message says which.
     """
     if not file.is_file():
-        raise ValueError(f"{file.name} is missing from the checkpoint {file.parent}: bring it back, or load another")
+        text = f"{file.name} is missing from the checkpoint {file.parent}, as this machine sees it"
+        raise ValueError(f"{text}: bring it back, or load another")
     if size is not None and file.stat().st_size != size:
         text = f"{file} has {file.stat().st_size:,} bytes, and had {size:,} when it was saved"
         raise ValueError(f"{text}: it was cut off or changed. Bring it back, or load another checkpoint")

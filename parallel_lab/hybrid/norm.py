@@ -27,7 +27,7 @@ def global_norm(parallel: Parallel) -> Tensor:
     norm = get_total_norm([gradient for gradient in mine if gradient is not None and gradient.numel()])
     squares = norm.to(parallel.device, torch.float64).square()
     if parallel.layout.world > 1:
-        with tag(phase="norm"):
+        with tag(mb=parallel.steps, phase="norm"):
             dist.all_reduce(squares)
     return squares.sqrt()
 
@@ -36,4 +36,6 @@ def global_norm(parallel: Parallel) -> Tensor:
 def clip(parallel: Parallel, norm: Tensor) -> None:
     """Scales all gradients of this rank by clip / norm, where the norm is above `parallel.clip`."""
     if parallel.clip is not None:
-        clip_grads_with_norm_(parallel.named_parameters().values(), parallel.clip, norm.float())
+        parameters = list(parallel.named_parameters().values())
+        wide = torch.promote_types(parameters[0].dtype, torch.float32)
+        clip_grads_with_norm_(parameters, parallel.clip, norm.to(wide))

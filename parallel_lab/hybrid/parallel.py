@@ -16,6 +16,7 @@ from parallel_lab.model.config import GPTConfig
 from parallel_lab.pipeline.stage import Stage
 from parallel_lab.pipeline.tied import Tied
 from parallel_lab.plan import Plan
+from parallel_lab.trace import tag
 
 EXPERT = re.compile(r"\.experts\.(\d+)\.")  # in the name of a parameter of an expert, and its number
 
@@ -33,8 +34,9 @@ class Several:
 
     def step(self) -> None:
         """One step of each."""
-        for each in self.optimizers:
-            each.step()
+        for part, each in enumerate(self.optimizers):
+            with tag(part=part):
+                each.step()
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
@@ -61,6 +63,7 @@ class Parallel:
         context: How attention crosses the ranks of cp.
         bias_rate: By how much a step moves the bias that balances experts.
         optimizer: What steps the parameters.
+        steps: How many steps there have been; it names what a trace records.
     """
 
     layout: Layout
@@ -77,6 +80,7 @@ class Parallel:
     context: str
     bias_rate: float
     optimizer: Any = None
+    steps: int = 0
 
     @cached_property
     def place(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ from parallel_lab.hybrid.parallel import Parallel
 from parallel_lab.hybrid.stages import loss_sum
 from parallel_lab.model.weighted import IGNORED
 from parallel_lab.tensor_parallel import sum_replicated_gradients
-from parallel_lab.trace import span, tag
+from parallel_lab.trace import tag
 
 BUCKET_BYTES = 25 * 2**20  # so much travels in one message
 
@@ -59,19 +59,17 @@ def train_step(parallel: Parallel, tokens: Tensor, targets: Tensor) -> Outcome:
     count = _checked(parallel, tokens, targets)
     loss = gradients(parallel, tokens, targets, count)
     norm = global_norm(parallel)
-    if not norm.isfinite():
+    if not norm.isfinite():  # on all ranks alike
         parallel.optimizer.zero_grad()
         raise ValueError(
             f"rank {dist.get_rank()}: the global norm of the gradients is {norm.item()}; no weight was changed. Lower"
             " the learning rate, or look at the batch"
         )
     clip(parallel, norm)
-    with span("update", phase="step"):
-        parallel.optimizer.step()
+    parallel.optimizer.step()
     parallel.optimizer.zero_grad()
-    if parallel.bias_rate:
-        for module in parallel.modules():
-            update_bias(module, rate=parallel.bias_rate, group=parallel.groups["dp_cp"])
+    balance(parallel)
+    parallel.steps += 1
     return Outcome(loss, norm)
 
 
@@ -88,14 +86,16 @@ def gradients(parallel: Parallel, tokens: Tensor, targets: Tensor, count: int) -
         count=count / parallel.layout.data,  # what follows is a mean over the data ranks
         group=parallel.groups["pp"],
     )
-    for module in parallel.modules():
-        sum_replicated_gradients(module)
-    pipeline.sum_tied(parallel.tied)
-    average_over_data(parallel)
-    if parallel.layout.data > 1:
-        with tag(phase="loss"):
-            dist.all_reduce(loss, group=parallel.groups["dp_cp"])
-        loss /= parallel.layout.data
+    with tag(mb=parallel.steps):
+        for part, module in enumerate(parallel.modules()):
+            with tag(part=part):
+                sum_replicated_gradients(module)
+        pipeline.sum_tied(parallel.tied)
+        average_over_data(parallel)
+        if parallel.layout.data > 1:
+            with tag(phase="loss"):
+                dist.all_reduce(loss, group=parallel.groups["dp_cp"])
+            loss /= parallel.layout.data
     return loss
 
 
@@ -129,6 +129,13 @@ def average_over_data(parallel: Parallel) -> None:
         flat /= parallel.layout.data
         for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(mean.view_as(grad))
+
+
+def balance(parallel: Parallel) -> None:
+    """Moves the biases of experts by the load of the global batch, once a step."""
+    for part, module in enumerate(parallel.modules() if parallel.bias_rate else ()):
+        with tag(part=part, mb=parallel.steps):
+            update_bias(module, rate=parallel.bias_rate, group=parallel.groups["dp_cp"])
 
 
 def _sums(parameters: list[nn.Parameter], group: dist.ProcessGroup) -> list[Sum]:

@@ -127,7 +127,7 @@ def _check(model: Any, group: dist.ProcessGroup, sequence: bool) -> None:
     for block in blocks:
         check_heads(block.attention, group.size())
         if sequence and isinstance(block.feed_forward, MixtureOfExperts):
-            raise ValueError("sequence=True has a part of the tokens between cut parts, and experts need all: choose one")
+            raise ValueError("sequence=True leaves a rank a part of the tokens, and experts need all: choose one")
         for part in _feed_forwards(block):
             divided("hidden columns", part.up.out_features, group.size())
     settings: dict[str, object] = {"sequence": sequence}
