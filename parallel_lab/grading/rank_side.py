@@ -35,6 +35,7 @@ SHOWN = (
     "cut",
     "reduce_each",
     "vocab",
+    "layout",
 )  # settings that messages name
 
 
