@@ -1,6 +1,7 @@
 # The one list of names: lazy_loader reads it at run time, type checkers and editors before.
 from . import (
     collectives,
+    context_parallel,
     course,
     data_parallel,
     expert_parallel,
@@ -52,6 +53,7 @@ __all__ = [
     "case",
     "check",
     "collectives",
+    "context_parallel",
     "course",
     "data_parallel",
     "draw",

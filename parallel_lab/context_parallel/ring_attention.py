@@ -146,7 +146,12 @@ class _Ring:
 
 
 def _named(group: dist.ProcessGroup, phase: str, outer: Mapping[str, Any] | None = None) -> Names:
-    """What the trace calls the messages and blocks of one pass; of the same names, the second gets a number."""
+    """What the trace calls the messages and blocks of one pass; of the same names, the second gets a number.
+
+    What activation recomputation repeats has the phase `recompute`.
+    """
+    if phase == "forward" and recorder().in_backward():
+        phase = "recompute"
     with tag(**{**recorder().names, **(outer or {}), "phase": phase}):
         inside = recorder().names_inside(getattr(group, "axis", group.group_name))
         return {"mb": recorder().names.get("mb", 0), "phase": phase, **inside}

@@ -82,7 +82,8 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, to_heads: bool, zigzag: bool, group: dist.ProcessGroup) -> Tensor:
         ctx.how, ctx.names = (to_heads, zigzag, group), recorder().names
-        return _exchanged(x, to_heads, zigzag, group, "forward")
+        phase = "recompute" if recorder().in_backward() else "forward"
+        return _exchanged(x, to_heads, zigzag, group, phase)
 
     @staticmethod
     @once_differentiable

@@ -1,4 +1,4 @@
-"""Expert parallelism: the experts of a mixture cut over ranks, to which the tokens travel and from which they return."""
+"""Expert parallelism: experts cut over ranks, to which tokens travel and from which they return."""
 
 from parallel_lab.expert_parallel import formulas
 from parallel_lab.expert_parallel.apply import expert_parallel, expert_parameters, plan, reduce_gradients

@@ -1,26 +1,28 @@
 """The experts of a model cut over the ranks of a group, in place; and how their gradients are divided.
 
-Lepikhin et al. 2020, "GShard", section 3; Rajbhandari et al. 2022, "DeepSpeed-MoE", section 4, for groups of ranks that
-hold the same experts. Expert parallelism takes no ranks of its own: it cuts experts over ranks that read different parts
-of the batch. `dispatch` has what each layer sends; this file puts it into a model and refuses, before anything is cut,
-what cannot be cut.
+Lepikhin et al. 2020, "GShard", section 3; Singh et al. 2023, "A hybrid tensor-expert-data parallelism approach", for
+experts that several ranks hold. Expert parallelism takes no ranks of its own: it cuts experts over ranks that read
+different parts of the batch. `dispatch` has what each layer sends; this file puts it into a model and refuses, before
+anything is cut, what cannot be cut.
 
     sharded                experts and the batch
     replicated             everything else
     sent per rank          what `dispatch` says, a layer; once a step the mean of what is replicated, 2 (n-1)/n of it
     held per rank          E/n experts of each mixture, with gradients and moments, and all other parameters
 
-**Gradients.** An expert's gradient gathers what the tokens of *all* n ranks say, since they came to it: nothing is left
-to add up, while all other gradients are of this rank's tokens alone. So where every rank's loss is the mean over its own
+**Gradients.** An expert's gradient has what the tokens of *all* n ranks say, since they came to it: nothing is left to
+add up, while all other gradients are of this rank's tokens alone. So where every rank's loss is the mean over its own
 tokens, and the mean over ranks is meant, replicated gradients are added up and divided by n, and those of experts are
-divided by n only. Averaging them over the ranks that hold the same experts instead (of which there is one, say) leaves
-them n times too large, and Adam hides it. Where the loss is already a part of the global one (a sum over this rank's
-targets, divided by the number of targets in the whole batch), nothing is divided: replicated gradients are added up over
-all ranks, experts' over those that hold the same ones. `reduce_gradients` does either. n counts every rank that has
-tokens of its own, dp x cp of them, however many share one set of experts.
+divided by n only. Averaging them over the ranks that hold the same experts instead (there may be one) leaves them n
+times too large, and Adam hides it. Where the loss is already a part of the global one (a sum over this rank's targets,
+divided by the number of targets in the whole batch), nothing is divided: replicated gradients are added up over all
+ranks, experts' over those that hold the same ones. `reduce_gradients` does either. n counts every rank that has tokens
+of its own, dp x cp of them, however many share one set of experts.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -55,7 +57,7 @@ def plan(layers: int, ranks: int, *, mb: int = 0, reduced: bool = False, axis: s
     steps = [(kind, part, phase) for phase, kinds in ways for part in range(layers) for kind in kinds]
     steps += [("all_reduce", 0, "step")] * reduced
     rows = [[Op(rank, kind, part, mb, -1, SEND, axis, phase) for rank in range(ranks)] for kind, part, phase in steps]
-    needs = {op: before for before, row in zip(rows, rows[1:], strict=False) for op in row}
+    needs = {op: before for before, row in itertools.pairwise(rows) for op in row}
     return Plan.of([op for row in rows for op in row], needs, ranks=ranks)
 
 
@@ -71,8 +73,8 @@ def expert_parallel(
     """Cuts each `MixtureOfExperts` of `model` in place, and returns it: this rank keeps its experts of each.
 
     The model is called with this rank's tokens, as many as it likes. Parameters keep the names of the whole model,
-    `blocks.0.feed_forward.experts.5.up.weight` on the rank that has expert 5. All are cut from rank 0's values. Make the
-    optimizer afterwards, and call `reduce_gradients` after backward.
+    `blocks.0.feed_forward.experts.5.up.weight` on the rank that has expert 5. All are cut from rank 0's values. Make
+    the optimizer afterwards, and call `reduce_gradients` after backward.
 
     Args:
         model: a whole model, built in the same way on every rank, on its device.
@@ -84,7 +86,7 @@ def expert_parallel(
         group: whose ranks share the experts; by default all.
 
     Raises:
-        ValueError: there are no experts, or they were cut before; n does not divide them; an argument makes no sense, or
+        ValueError: there are no experts, or they were cut before; n does not divide them; an argument makes no sense;
             ranks have different models or settings. Nothing was cut on any rank.
     """
     group = member(group)
@@ -131,7 +133,7 @@ def reduce_gradients(model: nn.Module, *, mean: bool = True, replicas: Group = N
             p.grad /= group.size()
 
 
-def _sum(parameters, group: dist.ProcessGroup) -> None:
+def _sum(parameters: Iterable[nn.Parameter], group: dist.ProcessGroup) -> None:
     """Adds up gradients over the group, those of a dtype in one message."""
     trained = [p for p in parameters if p.requires_grad]
     for dtype in dict.fromkeys(p.dtype for p in trained):
@@ -146,29 +148,26 @@ def _sum(parameters, group: dist.ProcessGroup) -> None:
             grad.copy_(total.view_as(grad))
 
 
-def _problem(model, capacity_factor, drop, placement, n: int) -> ValueError | None:
+def _problem(model: nn.Module, factor: float | None, drop: str, placement: Any, n: int) -> ValueError | None:
     """What cannot be cut, in a sentence."""
     found = mixtures(model)
     if not found:
         return ValueError(f"this {type(model).__name__} has no experts: nothing was cut. Set experts in its config")
     if any(isinstance(mixture.mix, RemoteExperts) for mixture in found):
         return ValueError("the experts of this model were cut before: build a whole one, and cut that")
-    if capacity_factor is not None and not 0 < capacity_factor < float("inf"):
-        return ValueError(f"capacity_factor={capacity_factor!r}: expected a number above 0, or None to drop nothing")
+    if factor is not None and not 0 < factor < float("inf"):
+        return ValueError(f"capacity_factor={factor!r}: expected a number above 0, or None to drop nothing")
     if drop not in ("position", "score"):
         return ValueError(f"drop={drop!r}: expected position or score")
-    for mixture in found:
-        experts = len(mixture.bias)
-        if placement is None and experts % n:
-            return ValueError(
-                f"{experts} experts do not divide by {n} ranks: nothing was cut. Choose a divisor of {experts}, or say"
-                " with placement which rank has which"
-            )
-        if placement is not None and (
-            len(placement) != n or not all(placement) or sorted(sum(map(list, placement), [])) != list(range(experts))
-        ):
-            return ValueError(
-                f"placement={placement}: expected {n} lists, one a rank and none empty, in which each of the"
-                f" {experts} experts stands once"
-            )
-    return None
+    return next(filter(None, (_misplaced(len(mixture.bias), placement, n) for mixture in found)), None)
+
+
+def _misplaced(experts: int, placement: Any, n: int) -> ValueError | None:
+    if placement is None:
+        why = f"{experts} experts do not divide by {n} ranks: nothing was cut. Choose a divisor of {experts}"
+        return ValueError(f"{why}, or say with placement which rank has which") if experts % n else None
+    placed = sorted(number for numbers in placement for number in numbers)
+    if len(placement) == n and all(map(len, placement)) and placed == list(range(experts)):
+        return None
+    each = f"expected {n} lists, one a rank and none empty, in which each of the {experts} experts stands once"
+    return ValueError(f"placement={placement}: {each}. Nothing was cut")

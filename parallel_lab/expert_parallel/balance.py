@@ -6,8 +6,8 @@ Graham 1969, "Bounds on multiprocessing timing anomalies", for the greedy rule o
 
 An expert that got more than the mean gets a smaller bias, one that got less a larger one, by the same small step. What
 counts is the load of the *global* batch: ranks that follow their own counts would soon choose by different biases, and
-no error would tell. Once a step, one all-reduce of E numbers a layer; the loss needs no message, unless ranks hold parts
-of the same sequences.
+no error would tell. Once a step, one all-reduce of E numbers a layer; the loss needs no message, unless ranks hold
+parts of the same sequences.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def update_bias(model: nn.Module, *, rate: float, group: dist.ProcessGroup | Non
     with named(group, "step"), tag(kind="load"):
         dist.all_reduce(loads, group=group)
     for mixture, load in zip(found, loads, strict=True):
-        mixture.bias += rate * torch.sign(load.sum() - len(load) * load)
+        mixture.bias += rate * torch.sign(load.sum() - len(load) * load).to(mixture.bias.dtype)
         mixture.load.zero_()
 
 
@@ -77,8 +77,8 @@ def placement(load: Sequence[float] | Tensor, ranks: int) -> list[list[int]]:
     """The experts of each rank, such that the most loaded rank has little: the heaviest expert first, to the lightest.
 
     No rank gets more than E/ranks experts, rounded up, so that memory stays equal. The greedy rule is not the best one:
-    without that limit it is within 4/3 of the best (Graham 1969). Equal loads go to the expert, and to the rank, with the
-    lower number.
+    without that limit it is within 4/3 of the best (Graham 1969). Of equal experts, and of equal ranks, the one with
+    the lower number comes first.
 
     Args:
         load: what each of the E experts has to do, as the sum of `MixtureOfExperts.load` over the ranks.

@@ -3,7 +3,7 @@
 n ranks share E experts, T tokens a rank, K choices a token, h width, e bytes a number, f the capacity factor. Bytes are
 those that one rank sends. Where the load matters it is a matrix: `load[r][e]` is how many tokens of rank r chose e.
 
-Sources: Lepikhin et al. 2020, "GShard", sections 2.2 and 3; Rajbhandari et al. 2022, "DeepSpeed-MoE", section 5.
+Source: Lepikhin et al. 2020, "GShard", sections 2.2 and 3.
 """
 
 from collections.abc import Sequence

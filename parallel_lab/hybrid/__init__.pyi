@@ -1,4 +1,5 @@
 # The one list of names: lazy_loader reads it at run time, type checkers and editors before.
+from . import formulas
 from .apply import parallelize
 from .checkpoint import Progress, describe, latest, load, save
 from .layout import Layout
@@ -16,6 +17,7 @@ __all__ = [
     "answered",
     "clip",
     "describe",
+    "formulas",
     "global_norm",
     "held",
     "latest",

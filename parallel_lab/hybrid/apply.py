@@ -22,17 +22,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from parallel_lab.agree.arguments import check_rate, keyword_only, number, whole
-from parallel_lab.agree.problem import agree
+from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.context_parallel import context_parallel
-from parallel_lab.data_parallel import Zero1, Zero3
 from parallel_lab.expert_parallel import expert_parallel, share_sequences
-from parallel_lab.hybrid.layout import AXES, Layout, group_of
-from parallel_lab.hybrid.parallel import Parallel, Several
-from parallel_lab.hybrid.stages import Part, schedule_of, stages_of, tie
+from parallel_lab.hybrid.data import shard_optimizer, shard_stages
+from parallel_lab.hybrid.layout import Layout
+from parallel_lab.hybrid.parallel import Parallel
+from parallel_lab.hybrid.settings import Settings
+from parallel_lab.hybrid.stages import stages_of, tie
 from parallel_lab.model.gpt import GPT
-from parallel_lab.pipeline import placement
 from parallel_lab.plan import Plan
 from parallel_lab.runtime import rank_device, seed_for
 from parallel_lab.runtime.group import member
@@ -88,11 +87,22 @@ def parallelize(
         TypeError: the model is no GPT, or an argument is of the wrong type.
         ValueError: the layout cannot train the model, or ranks have different models or settings. Nothing was cut.
     """
-    rest: Any = (schedule, microbatches, context, sequence, capacity_factor, bias_rate, clip, optimizer_kwargs)
-    plan = _agreed(lambda: _checked(model, mesh, layout, zero, shards, *rest))
+    settings = Settings(
+        zero=zero,
+        shards=layout.data if shards is None else shards,
+        schedule=schedule,
+        microbatches=microbatches,
+        context=context,
+        sequence=sequence,
+        capacity_factor=capacity_factor,
+        bias_rate=bias_rate,
+        recompute=recompute,
+        clip=clip,
+    )
+    plan = settings.checked_plan(model, layout, mesh, optimizer_kwargs)
     mesh = mesh or layout.mesh()
     groups = layout.groups(mesh)
-    _start_equal(model, layout=layout, zero=zero, schedule=str(schedule), microbatches=microbatches, sequence=sequence)
+    start_equal(model, layout=layout, lr=optimizer_kwargs.get("lr"), **settings.agreed())
     torch.manual_seed(seed_for(mesh, ["pp", "dp", "cp"], seed=seed))
 
     if layout.tp > 1:
@@ -102,96 +112,19 @@ def parallelize(
         share_sequences(model, group=groups["cp"])
     if layout.ep > 1 or capacity_factor is not None:
         expert_parallel(model, capacity_factor=capacity_factor, group=groups["ep"])
-    stages = stages_of(model, plan, groups["pp"].rank())
-    tied = tie(model.config, stages, plan, groups["pp"])
-    shards = shards or layout.data
-    sharded = _sharded(stages, layout, groups["dp_cp"], shards) if zero == 3 else stages
-    made = Parallel(
-        layout, mesh, groups, model.config, sharded, plan, zero, shards, tied, clip, recompute, context, bias_rate
-    )
-    made.optimizer = _optimizer(made, optimizer, optimizer_kwargs)
+    parts = stages_of(model, plan, groups["pp"].rank())
+    tied = tie(model.config, parts, plan, groups["pp"])
+    stages = shard_stages(parts, layout, groups, zero=zero, shards=settings.shards)
+    where: Any = {"layout": layout, "mesh": mesh, "groups": groups, "config": model.config}
+    made = Parallel(stages=stages, plan=plan, tied=tied, **where, **vars(settings))
+    made.optimizer = shard_optimizer(made, optimizer, optimizer_kwargs)
     return made
 
 
-def _agreed(find: Callable[[], Plan]) -> Plan:
-    """What `find` returns; where it raises on some rank, all ranks stop, before anything is cut."""
-    problem, found = None, None
-    try:
-        found = find()
-    except (TypeError, ValueError) as error:
-        problem = error
-    with tag(phase="setup"):
-        agree(problem, member(None), rank_device())
-    assert found is not None
-    return found
-
-
-def _checked(model: Any, mesh: DeviceMesh | None, layout: Layout, zero: int, shards: int | None, *rest: Any) -> Plan:
-    """The plan of the pipeline, once the arguments make sense."""
-    schedule, microbatches, context, sequence, capacity_factor, bias_rate, clip, optimizer_kwargs = rest
-    if not isinstance(model, GPT):
-        raise TypeError(f"parallelize lays out a GPT, and this is a {type(model).__name__}")
-    plan = schedule_of(schedule, layout.pp, whole("microbatches", microbatches))
-    stages = len(placement(plan))
-    layout.check(model.config, dist.get_world_size(), microbatches=microbatches, stages=stages, context=context)
-    check_rate(optimizer_kwargs)
-    number("bias_rate", bias_rate)
-    if capacity_factor is not None and model.config.experts == 1:
-        raise ValueError(f"capacity_factor={capacity_factor} is for experts, and this model has none")
-    if sequence and model.config.experts > 1:
-        raise ValueError("sequence=True leaves a rank a part of the tokens, and experts need all: choose one")
-    if zero not in (0, 1, 3):
-        raise ValueError(f"zero={zero!r}: expected 0, 1 or 3")
-    if shards is not None and (zero != 3 or layout.data % whole("shards", shards)):
-        raise ValueError(f"shards={shards} is for zero=3, and divides the {layout.data} data ranks")
-    if zero == 3 and layout.ep > 1:
-        raise ValueError(f"zero=3 shards a stage over all data ranks, and ep={layout.ep} cuts these: zero=1 or ep=1")
-    if zero == 3 and model.config.tied and stages > layout.pp > 1:
-        raise ValueError("zero=3 cannot share a tied weight between two stages of a rank: untie it, or zero=1")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip={clip!r}: expected a number above 0, or None")
-    if sequence and layout.tp == 1:
-        raise ValueError("sequence=True shards activations over tp, and tp=1")
-    expected = tuple(getattr(layout, axis) for axis in AXES)
-    if mesh is not None and (mesh.mesh_dim_names != AXES or tuple(mesh.shape) != expected):
-        raise ValueError(f"the mesh is {mesh}: expected {dict(zip(AXES, expected, strict=True))}, as layout.mesh()")
-    return plan
-
-
-def _start_equal(model: GPT, **settings: object) -> None:
-    """All ranks have the same model, and start from rank 0's values."""
+def start_equal(model: GPT, **settings: object) -> None:
+    """All ranks have the same model and settings, and start from rank 0's values."""
     model.to(rank_device())
     if dist.get_world_size() > 1:
         with tag(phase="setup"):
             check_same_model(model, member(None), **settings)
             broadcast_tensors([*model.parameters(), *model.buffers()], member(None))
-
-
-def _sharded(stages: dict[int, Part], layout: Layout, data: dist.ProcessGroup, shards: int) -> dict[int, Zero3]:
-    """The stages, of whose parameters each of `shards` neighboring data ranks keeps its rows."""
-    group = data if shards == layout.data else _copies_and_shards(layout, shards)
-    return {
-        number: Zero3(part, units=part.blocks.values(), check_finite=False, group=group)
-        for number, part in stages.items()
-    }
-
-
-def _copies_and_shards(layout: Layout, shards: int) -> DeviceMesh:
-    """The data ranks of this rank's stage as a mesh of two axes: those with copies, and those that share one."""
-    tables = [torch.tensor(row).view(-1, shards) for row in layout.rows("dp_cp")]
-    copies = group_of([row for table in tables for row in table.T.tolist()], "copies")
-    share = group_of([row for table in tables for row in table.tolist()], "shards")
-    mine = next(table for table in tables if dist.get_rank() in table)
-    return DeviceMesh.from_group([copies, share], rank_device().type, mine, mesh_dim_names=("copies", "shards"))
-
-
-def _optimizer(made: Parallel, optimizer: Callable[..., torch.optim.Optimizer], settings: dict[str, Any]) -> Any:
-    """What steps this rank's parameters: with zero=1 each data rank its part of them."""
-    optimizers = []
-    for axis, named in made.by_replicas().items():
-        group = made.groups[axis]
-        if made.zero == 1 and group.size() > 1:
-            optimizers.append(Zero1(named.items(), optimizer, check_finite=False, group=group, **settings))
-        else:
-            optimizers.append(optimizer(list(named.values()), **settings))
-    return optimizers[0] if len(optimizers) == 1 else Several(optimizers)

@@ -153,20 +153,22 @@ class Layout:
                 f"{config.layers} blocks, an embedding and a head make at most {layers} stages, and pp={self.pp} needs"
                 f" {stages}"
             )
-        heads, kv_heads = config.heads, config.kv_heads or config.heads
-        if heads % self.tp:
-            raise ValueError(f"{heads} heads do not divide by tp={self.tp}. Choose a divisor of {heads}")
-        if config.hidden_width % self.tp:
-            raise ValueError(f"{config.hidden_width} hidden columns do not divide by tp={self.tp}")
-        if kv_heads % self.tp and self.tp % kv_heads:
-            raise ValueError(f"{kv_heads} key-value heads neither divide by tp={self.tp} nor tp by them")
-        self._check_experts(getattr(config, "experts", 1))
-        self._check_context(heads // self.tp, max(1, kv_heads // self.tp), seq, context)
+        self._check_tensors(config.heads, config.kv_heads or config.heads, config.hidden_width)
+        self._check_experts(config.experts)
+        self._check_context(config, seq, context)
         if batch is not None and batch < self.dp * microbatches:
             raise ValueError(
                 f"a batch of {batch} sequences, and dp={self.dp} times {microbatches} microbatches need one each:"
                 f" at least {self.dp * microbatches}"
             )
+
+    def _check_tensors(self, heads: int, kv_heads: int, hidden: int) -> None:
+        if heads % self.tp:
+            raise ValueError(f"{heads} heads do not divide by tp={self.tp}. Choose a divisor of {heads}")
+        if hidden % self.tp:
+            raise ValueError(f"{hidden} hidden columns do not divide by tp={self.tp}. Choose a divisor of {hidden}")
+        if kv_heads % self.tp and self.tp % kv_heads:
+            raise ValueError(f"{kv_heads} key-value heads neither divide by tp={self.tp} nor tp by them")
 
     def _check_experts(self, experts: int) -> None:
         if self.ep > 1 and experts % self.ep:
@@ -174,7 +176,7 @@ class Layout:
                 raise ValueError(f"ep={self.ep}, and this model has no experts: ep=1")
             raise ValueError(f"{experts} experts do not divide by ep={self.ep}. Choose a divisor of {experts}")
 
-    def _check_context(self, heads: int, kv_heads: int, seq: int | None, context: str) -> None:
+    def _check_context(self, config: GPTConfig, seq: int | None, context: str) -> None:
         if context not in ("ring", "ulysses"):
             raise ValueError(f"context={context!r}: expected ring or ulysses")
         if self.cp == 1:
@@ -182,10 +184,11 @@ class Layout:
         parts = 2 * self.cp  # each rank has an early part and a late one
         if seq is not None and seq % parts:
             raise ValueError(f"a sequence of {seq} tokens does not divide into 2 cp = {parts} parts. Pad it")
-        if context == "ulysses" and (heads % self.cp or kv_heads % self.cp):
+        heads, kv_heads = config.heads // self.tp, max(1, (config.kv_heads or config.heads) // self.tp)
+        if context == "ulysses" and (heads % self.cp or (kv_heads % self.cp and self.cp % kv_heads)):
             raise ValueError(
                 f"ulysses gives each of cp={self.cp} ranks whole heads, and a tp rank has {heads} and {kv_heads}"
-                " key-value heads. Choose a divisor of both, or context='ring'"
+                " key-value heads: these do not divide. Choose context='ring', which cuts no heads"
             )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from parallel_lab.hybrid.layout import Layout
+from parallel_lab.hybrid.settings import Settings
 from parallel_lab.model.config import GPTConfig
 from parallel_lab.pipeline.stage import Stage
 from parallel_lab.pipeline.tied import Tied
@@ -44,9 +45,9 @@ class Several:
             each.zero_grad()
 
 
-@dataclass(eq=False)
-class Parallel:
-    """This rank's part of a GPT, and how to step it.
+@dataclass(eq=False, kw_only=True)
+class Parallel(Settings):
+    """This rank's part of a GPT, and how to step it; beside what stands here it has what `parallelize` was given.
 
     Attributes:
         layout: How many ranks each axis has.
@@ -55,13 +56,7 @@ class Parallel:
         config: Of the whole model.
         stages: This rank's modules, by the number of their stage. Parameters have their names in the whole GPT.
         plan: The schedule of the pipeline.
-        zero: What the data ranks shard: 0 nothing, 1 the optimizer's state, 3 parameters and gradients as well.
-        shards: How many data ranks share a parameter, where zero is 3; the others have copies.
         tied: The weight that stands in two stages.
-        clip: The largest global norm of the gradients.
-        recompute: Whether activations are computed again in the backward pass.
-        context: How attention crosses the ranks of cp.
-        bias_rate: By how much a step moves the bias that balances experts.
         optimizer: What steps the parameters.
         steps: How many steps there have been; it names what a trace records.
     """
@@ -72,13 +67,7 @@ class Parallel:
     config: GPTConfig
     stages: Mapping[int, nn.Module]
     plan: Plan
-    zero: int
-    shards: int
     tied: Tied
-    clip: float | None
-    recompute: bool
-    context: str
-    bias_rate: float
     optimizer: Any = None
     steps: int = 0
 
@@ -91,11 +80,6 @@ class Parallel:
     def runs(self) -> dict[int, Stage]:
         """The stages as the pipeline's executor takes them."""
         return {number: Stage(module, recompute=self.recompute) for number, module in self.stages.items()}
-
-    @property
-    def microbatches(self) -> int:
-        """How many microbatches a step has."""
-        return 1 + max(op.mb for op in self.plan)
 
     @property
     def device(self) -> torch.device:

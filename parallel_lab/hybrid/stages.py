@@ -71,14 +71,15 @@ class Part(nn.Module):
 
 def stages_of(gpt: GPT, plan: Plan, rank: int) -> dict[int, Part]:
     """The stages of `rank` in a pipeline that is run by `plan`."""
-    count = len(pipeline.placement(plan))
-    layers = pipeline.partition(_costs(gpt.config), count)
+    layers = layers_of(gpt.config, len(pipeline.placement(plan)))
     return {number: Part(gpt, layers[number]) for number in pipeline.stages_of(plan, rank)}
 
 
-def _costs(config: GPTConfig) -> list[float]:
+def layers_of(config: GPTConfig, stages: int) -> list[range]:
+    """The layers of each stage: 0 is the embedding, then come the blocks, and the head."""
     head = config.vocab * config.width
-    return [0.0, *[(matmul_parameters(config) - head) / config.layers] * config.layers, float(head)]
+    block = (matmul_parameters(config) - head) / config.layers
+    return pipeline.partition([0.0, *[block] * config.layers, float(head)], stages)
 
 
 def tie(config: GPTConfig, stages: Mapping[int, Part], plan: Plan, group: dist.ProcessGroup) -> Tied:

@@ -165,6 +165,9 @@ def _checked(parallel: Parallel, tokens: Tensor, targets: Tensor) -> int:
         raise ValueError(f"a sequence of {seq} tokens, where this model has positions for {parallel.config.seq}")
     sizes = {"seq": seq, "batch": batch, "microbatches": parallel.microbatches, "context": parallel.context}
     layout.check(parallel.config, layout.world, stages=len(pipeline.placement(parallel.plan)), **sizes)
+    if parallel.sequence and layout.cp > 1 and seq // layout.cp % layout.tp:
+        text = f"a sequence of {seq} tokens over cp={layout.cp} does not divide by tp={layout.tp}"
+        raise ValueError(f"{text}, whose ranks share it (sequence=True). Pad it")
     count = int((targets != IGNORED).sum())
     if not count:
         raise ValueError(f"rank {rank}: no target of the global batch counts, so there is no mean of their losses")

@@ -3,17 +3,18 @@
 Shazeer et al. 2017, "Outrageously large neural networks", section 2; with the weights of Jiang et al. 2024, "Mixtral of
 experts", section 2.1. The router gives each token a score for each expert, s = softmax(x W_r). The token goes through
 the K experts with the largest scores, and their outputs are added up, weighted by those K scores divided by their sum:
-only chosen experts compute, so that parameters grow and FLOPs a token do not.
+only chosen experts compute, so that parameters grow and FLOPs a token do not. With K = 1 the weight is the score itself
+(Fedus et al. 2021, "Switch Transformers", equation 2): divided by itself it would give the router no gradient.
 
 Nothing is dropped: an expert takes as many tokens as choose it. Equal scores go to the expert with the lower number, so
 that every rank and every device chooses alike. Two means against experts that all or none of the tokens choose:
 
 - `bias`, one number an expert, is added to the scores for the choice alone, and never reaches the weights (Wang et al.
-  2024, "Auxiliary-loss-free load balancing"; DeepSeek-AI 2024, "DeepSeek-V3", equation 16). Who moves it stands outside.
-- the sequence-wise loss of DeepSeek-V3, section 2.1.2, equations 17 to 20: E / (K s) sum_e c_e P_e of each sequence of s
-  tokens, c_e of which have e among their K largest scores and give it the mean score P_e; then the mean over sequences.
-  It is 1 where all is equal. A mean over sequences is the same however a batch is cut into microbatches and ranks;
-  the product of means over a whole batch would not be.
+  2024, "Auxiliary-loss-free load balancing"; DeepSeek-AI 2024, "DeepSeek-V3", equation 16). It is moved from outside.
+- the sequence-wise loss of DeepSeek-V3, section 2.1.2, equations 17 to 20: E / (K s) sum_e c_e P_e of each sequence of
+  s tokens, of which c_e have e among their K largest scores, and P_e is the mean score of e; then the mean over
+  sequences. It is 1 where all is equal. A mean over sequences is the same however a batch is cut into microbatches and
+  ranks; a product of means over the whole batch would not be.
 """
 
 from collections.abc import Callable
@@ -67,7 +68,9 @@ class MixtureOfExperts(nn.Module):
         scores = self.router(x).softmax(-1)  # (batch, seq, E)
         chosen = top(scores + self.bias, self.active)  # (batch, seq, K)
         weights = scores.gather(-1, chosen)
-        weights = self._balanced(weights / weights.sum(-1, keepdim=True), scores)
+        if self.active > 1:
+            weights = weights / weights.sum(-1, keepdim=True)
+        weights = self._balanced(weights, scores)
         self._count(chosen)
         tokens = self.mix(x.flatten(0, 1), chosen.flatten(0, 1), weights.flatten(0, 1))  # (batch * seq, width)
         return tokens.view_as(x)

@@ -16,8 +16,9 @@ from parallel_lab.hybrid import Layout
 PADDED = dataclasses.replace(GPT2, vocab=257)  # its last part is padded along tp
 CASES = {
     1: [
-        (GPT2, Layout(), {"zero": zero, "schedule": schedule, "recompute": schedule == "gpipe"})
-        for zero, schedule in ((1, "1f1b"), (0, "gpipe"), (3, "1f1b"))
+        (GPT2, Layout(), {"zero": 1}),
+        (GPT2, Layout(), {"zero": 0, "recompute": True}),
+        (EXPERTS, Layout(), {"zero": 3}),
     ],
     2: [
         (PADDED, Layout(tp=2), {"sequence": True}),
@@ -39,7 +40,9 @@ CASES = {
         (EXPERTS, Layout(dp=4, ep=2), {"zero": 1}),
         (EXPERTS, Layout(dp=2, cp=2, ep=4), {"zero": 1}),
         (EXPERTS, Layout(pp=2, dp=2, ep=2), {"zero": 0, "schedule": "dualpipe_v", "microbatches": 4}),
-        (EXPERTS, Layout(dp=2, tp=2, ep=2), {}),
+        (EXPERTS, Layout(dp=2, tp=2, ep=2), {"capacity_factor": 16.0}),
+        (dataclasses.replace(GPT2, seq=11), Layout(pp=2, tp=2), {"sequence": True}),
+        (LLAMA, Layout(pp=2, cp=2), {"zero": 3, "recompute": True}),
     ],
     8: [
         (GPT2, Layout(pp=2, dp=2, cp=1, tp=2), {"zero": 1}),

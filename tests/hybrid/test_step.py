@@ -109,7 +109,7 @@ def refusals():
         lambda: parallelize(nn.Linear(2, 2), two),  # type: ignore[arg-type]
         lambda: parallelize(whole_model(GPT2), Layout(dp=3)),
         lambda: parallelize(whole_model(GPT2), two, zero=2),
-        lambda: parallelize(whole_model(GPT2), two, zero=1, shards=2),
+        lambda: parallelize(whole_model(GPT2), two, zero=1, shards=1),
         lambda: parallelize(whole_model(EXPERTS), Layout(dp=2, ep=2), zero=3),
         lambda: parallelize(whole_model(GPT2), two, schedule="2f2b"),
         lambda: parallelize(whole_model(GPT2), two, sequence=True),
@@ -142,7 +142,7 @@ SENTENCES = [
     "parallelize lays out a GPT, and this is a Linear",
     "pp=1 x dp=3 x cp=1 x tp=1 makes 3 ranks, and there are 2",
     "zero=2: expected 0, 1 or 3",
-    "shards=2 is for zero=3",
+    "shards=1 is for zero=3",
     "zero=3 shards a stage over all data ranks, and ep=2 cuts these",
     "schedule='2f2b': expected one of gpipe, 1f1b",
     "sequence=True shards activations over tp, and tp=1",

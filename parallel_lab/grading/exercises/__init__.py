@@ -15,6 +15,8 @@ _NAMES = (
     *("split_network",),
     *("column_row_pair", "vocab_loss", "sequence_block"),
     *("schedule_1f1b", "schedule_zb_h1", "pipeline_executor"),
+    *("expert_dispatch",),
+    *("ring_attention",),
     *("layout_groups", "wrong_gradient", "norm_over_axes"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
