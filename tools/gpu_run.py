@@ -103,6 +103,7 @@ def sections(cuda: bool) -> list[Section]:
         ),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
         tests("layouts of all axes end where one process ends", 90, "hybrid/test_devices.py"),
+        tests("checkpoints from any device and layout to any other", 60, "hybrid/test_checkpoint_devices.py"),
         tests("PyTorch's DDP, FSDP2, tensor parallel, pipelining", 90, "runtime/test_torch_on_devices.py"),
         tests("fault reports", 90, "runtime/test_faults_on_devices.py"),
         *(Section(f"benchmark: {name}", ("benchmarks/gpu.py", name), 60) for name in ("ddp", "zero3", "all_reduce")),

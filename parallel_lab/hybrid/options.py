@@ -31,7 +31,7 @@ EXAMPLES = """examples:
   eight ranks of one machine; torchrun starts them again where one dies, and they go on from the last checkpoint
     torchrun --nproc-per-node 8 --max-restarts 3 -m parallel_lab.hybrid.train --pp 2 --dp 2 --tp 2 --steps 100
   a GPT-2 of 124 M parameters in bfloat16 on 8 GPUs, its optimizer sharded
-    torchrun --nproc-per-node 8 -m parallel_lab.hybrid.train --preset gpt2-124m --dtype bfloat16 --batch 128 --steps 1000
+    torchrun --nproc-per-node 8 -m parallel_lab.hybrid.train --preset gpt2-124m --dtype bfloat16 --batch 128
   two machines: the same line on both; 10.0.0.1 is an address of the first
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint 10.0.0.1:29400 --rdzv-id run1 \\
         -m parallel_lab.hybrid.train --pp 2 --dp 4 --tp 2 --out /shared/run1
@@ -104,7 +104,7 @@ def _add_run(group) -> None:
     group.add_argument("--out", type=Path, default=Path("build/train"), help="folder of the checkpoints (build/train)")
     group.add_argument("--save-every", type=_count, default=50, metavar="STEPS", help="a checkpoint each (50)")
     group.add_argument("--log-every", type=_count, default=10, metavar="STEPS", help="look at the loss (10)")
-    group.add_argument("--peak-tflops", type=_positive, metavar="TFLOPS", help="of a card, for MFU; known of some cards")
+    group.add_argument("--peak-tflops", type=_positive, metavar="TFLOPS", help="of a card, for MFU; some are known")
     group.add_argument(
         "--rendezvous-timeout", type=_positive, default=300.0, metavar="SECONDS", help="to wait for other ranks (300)"
     )

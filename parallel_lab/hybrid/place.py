@@ -23,7 +23,7 @@ class Absent(RuntimeError):
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """What torch reads to find its rank, from what torchrun or `srun` has set; for a process alone a world of 1."""
+    """What torch reads to find its rank and nobody has set: from `srun`'s names, or for a process alone a world of 1."""
     if "RANK" in environment and "WORLD_SIZE" in environment:
         found = {"LOCAL_RANK": "0"}
     elif "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:
@@ -71,8 +71,8 @@ def meet(timeout_s: float) -> dist.Store:
         serves = rank == 0 and not agent
         tcp = dist.TCPStore(host, port, ranks, serves, patience, wait_for_workers=False, multi_tenant=True)
     except OSError as error:
-        advice = "name the first host by its address: MASTER_ADDR=192.0.2.1"
-        raise Absent(f"rank {rank}: the host {host!r} is not known here ({error.strerror or error}); {advice}") from None
+        text = f"rank {rank}: the host {host!r} is not known here ({error.strerror or error})"
+        raise Absent(f"{text}; name the first host by its address: MASTER_ADDR=192.0.2.1") from None
     except dist.DistError as error:
         if rank == 0 and not agent:
             first = str(error).splitlines()[0]

@@ -12,6 +12,7 @@ run goes on bit by bit, and an end by Ctrl-C on which all ranks agree. In bfloat
 import argparse
 import hashlib
 import os
+import re
 import signal
 import sys
 import time
@@ -59,21 +60,13 @@ class Run:
     def _laid_out(self) -> Parallel:
         o = self.options
         _agreed(lambda: _writable(o.out) if self.first else None)
-        faster = {"fused": True} if self.device.type == "cuda" else {}
-        return parallelize(
-            build(self.config, o.seed),
-            self.layout,
-            zero=o.zero,
-            schedule=o.schedule,
-            microbatches=o.microbatches,
-            context=o.context,
-            sequence=o.sequence,
-            recompute=o.recompute,
-            clip=o.clip,
-            seed=o.seed,
-            lr=o.lr,
-            **faster,
-        )
+        names = "zero", "schedule", "microbatches", "context", "sequence", "recompute", "clip", "seed", "lr"
+        settings = {name: getattr(o, name) for name in names}
+        fused = {"fused": True} if self.device.type == "cuda" else {}
+        try:
+            return parallelize(build(self.config, o.seed), self.layout, **settings, **fused)
+        except ValueError as error:
+            raise Wrong(str(error)) from None
 
     def resume(self) -> str:
         """Goes on from the latest checkpoint in --out, where there is one, and says so."""
@@ -106,8 +99,10 @@ class Run:
         self.done += 1
         return outcome
 
-    def save(self) -> None:
-        """Writes a checkpoint."""
+    def save(self, outcome: Outcome) -> None:
+        """Writes a checkpoint; not of a run whose last step came to nothing."""
+        if not outcome.norm.isfinite():
+            raise ValueError(f"the norm of step {self.done} is {outcome.norm.item()}: nothing was saved. Lower --lr")
         save(self.parallel, self.options.out, step=self.done, data=self.data())
 
 
@@ -135,7 +130,7 @@ def train(options: argparse.Namespace) -> int:
 
 def _loop(run: Run, bar: Bar, pressed: Callable[[], bool]) -> bool:
     """Takes the steps, with a look and a checkpoint every so often; whether Ctrl-C ended it."""
-    o, saved, stopped = run.options, run.done, False
+    o, stopped = run.options, False
     peak = peak_flops(run.device, run.dtype, o.peak_tflops)
     world = run.layout.world
     pace = Pace(o.batch * run.config.seq, flops_per_token(run.config), peak and peak * world)
@@ -147,14 +142,11 @@ def _loop(run: Run, bar: Bar, pressed: Callable[[], bool]) -> bool:
         stopped = stop()
         last = stopped or run.done == o.steps
         if last or run.done % o.log_every == 0 or run.done == began + 1:
-            facts = f"loss {float(outcome.loss):.4f}", f"norm {float(outcome.norm):.3f}", pace.lately()
-            bar.show(run.done, *facts)
+            bar.show(run.done, f"loss {outcome.loss.item():.4f}", f"norm {outcome.norm.item():.3f}", pace.lately())
         if last or run.done % o.save_every == 0:
-            run.save()
-            saved = run.done
+            run.save(outcome)
         if stopped:
             break
-    assert saved == run.done
     sent = Counter(recorder().sent_by_axis)
     sent.subtract(before)
     steps = run.done - began
@@ -282,25 +274,22 @@ def _meet_and_train(options: argparse.Namespace | None, problem: Wrong | None, t
 
 def _explain(store: dist.Store | None, error: Exception, options: argparse.Namespace | None) -> int:
     """Says in a sentence what ended this rank; where another rank has failed, that it has."""
-    if isinstance(error, RuntimeError) and any(word in str(error) for word in LOST) or "cannot go on" in str(error):
+    if (isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)) or "cannot go on" in str(error):
         if int(os.environ["LOCAL_RANK"]) == 0:
             found = latest(options.out) if options else None
             after = f"; the last checkpoint is {found}" if found else ""
             print(f"rank {os.environ['RANK']} lost another rank, and ends{after}", file=sys.stderr, flush=True)
         return FAILED
     if isinstance(error, Wrong | OSError | ValueError):
-        return _tell(store, str(error), FAILED if isinstance(error, OSError) else WRONG)
+        return _tell(store, str(error), WRONG if isinstance(error, Wrong) else FAILED)
     return _tell(store, "".join(traceback.format_exception(error)), FAILED)
 
 
 def _tell(store: dist.Store | None, text: str, code: int) -> int:
     """Prints `text`, on one rank where several have the same to say, and returns `code`; the others wait for it."""
-    rank = os.environ["RANK"]
-    key = f"said {hashlib.sha256(text.encode()).hexdigest()}"
-    if store is None:
-        mine = os.environ["LOCAL_RANK"] == "0"
-    else:
-        mine = store.add(key, 1) == 1
+    rank, what = os.environ["RANK"], re.sub(r"^rank \d+:? ", "", text)
+    key = f"said {hashlib.sha256(what.encode()).hexdigest()}"
+    mine = os.environ["LOCAL_RANK"] == "0" if store is None else store.add(key, 1) == 1
     if mine:
         print(text if text.startswith(f"rank {rank}") else f"rank {rank}: {text}", file=sys.stderr, flush=True)
         if store is not None:

@@ -57,7 +57,7 @@ def join(store: dist.Store, rank: int, ranks: int) -> None:
     chosen, here = local_device(), rank_device()
     if here.type == "cuda":
         torch.cuda.set_device(here)
-    host = _own_address(store, rank, ranks) if ranks > int(os.environ.get("LOCAL_WORLD_SIZE", ranks)) else None
+    host = _own_address(store, rank, ranks) if ranks > int(os.environ.get("LOCAL_WORLD_SIZE", 1)) else None
     backend.door = backend.Door(chosen.backend, host)
     dist.init_process_group("lab", store=compat.PrefixStore("default_pg", store), rank=rank, world_size=ranks)
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "srun")
-NODES = ("plab-a", "plab-b")
+HOST = socket.gethostname()
+NODES = (HOST, f"{HOST}-2")  # the ranks meet at the first by its name, which must be known here
 PATIENCE_S = 60.0
 CONFIG = """
 ClusterName=plab
@@ -61,7 +62,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     key.write_bytes(secrets.token_bytes(64))
     key.chmod(0o400)
     (folder / "state").mkdir()
-    text = CONFIG.format(host=socket.gethostname(), folder=folder, ports=free_ports(3), nodes=NODES)
+    text = CONFIG.format(host=HOST, folder=folder, ports=free_ports(3), nodes=NODES)
     (folder / "slurm.conf").write_text(text, encoding="utf-8")
     environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
     files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
