@@ -66,9 +66,11 @@ def layouts(case: Case, rank: int, generator: torch.Generator) -> tuple:
 def make_groups(fn: Callable, case: Case) -> Any:
     """`fn(rank, sizes, new_group)`: of each rank of the `layouts`, where `new_group` only notes what is asked of it.
 
-    With a `layout` it is called on real ranks, with `dist.new_group`, and what counts is whom a rank hears then.
+    With a `layout` it is called on real ranks, with `dist.new_group`, and what counts is whom a rank hears then. It is
+    not where the ranks would wait for ever in it.
     """
     if layout := case.get("layout"):
+        _require_alike(_on_rank(fn, dist.get_rank(), sizes_of(layout)).made)
         groups = fn(dist.get_rank(), sizes_of(layout), dist.new_group)
         return {f"whom it hears in its group of {axis}": _heard(groups[axis]) for axis in (*AXES, *CUT_AGAIN)}
     return [_recorded(fn, sizes_of(layout)) for layout in case["layouts"]]
@@ -92,6 +94,17 @@ def _on_rank(fn: Callable, rank: int, sizes: Sizes) -> Made:
     if type(returned) is not dict:
         raise TypeError(f"expected a dict of what new_group returned, by axis, and got {words(returned)}")
     return Made({axis: handles.get(id(one), (None, [-1]))[1] for axis, one in returned.items()}, made)
+
+
+def _require_alike(made: list[list[int]]) -> None:
+    all_made: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(all_made, made)
+    for rank, other in enumerate(all_made):
+        if other != all_made[0]:
+            raise RuntimeError(
+                f"with dist.new_group the ranks would wait for each other for ever: rank {rank} does not make the same"
+                " groups in the same order as rank 0"
+            )
 
 
 def _heard(group: Any) -> list[int]:

@@ -21,7 +21,7 @@ which, as in DualPipe, forwards and backwards of two chunks meet on each rank.
 
 from dataclasses import dataclass
 
-from parallel_lab.hybrid.published import MACHINES
+from parallel_lab.hybrid.machines import MACHINES
 from parallel_lab.pipeline import dualpipe_v, with_messages
 from parallel_lab.simulate import PassCost, simulate
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from parallel_lab.hybrid import published_experts
-from parallel_lab.hybrid.published import NVLINK3, Machine, between, fitted, replay, runs, step_plan
+from parallel_lab.hybrid.machines import NVLINK3, Machine
+from parallel_lab.hybrid.published import between, fitted, replay, runs, step_plan
 from parallel_lab.network import Link, price
 from parallel_lab.plan import check_plan
 
