@@ -7,13 +7,14 @@ all ask here, so that a collective has one price in the whole course.
 from parallel_lab.network.bandwidth import bus_bandwidth, bus_factor, seconds_at
 from parallel_lab.network.collective import COLLECTIVES, Price, exchange_cost, price, ring_cost
 from parallel_lab.network.cost import AlphaBeta, CostModel, Topology
-from parallel_lab.network.link import Link
+from parallel_lab.network.link import Link, Nodes
 
 __all__ = [
     "COLLECTIVES",
     "AlphaBeta",
     "CostModel",
     "Link",
+    "Nodes",
     "Price",
     "Topology",
     "bus_bandwidth",

@@ -20,6 +20,7 @@ one.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -44,6 +45,10 @@ class Link:
         if not (self.latency_s >= 0 and self.bytes_per_s > 0 and (self.gap_s is None or self.gap_s >= 0)):
             raise ValueError(f"{self}: a link has latency_s >= 0, bytes_per_s > 0 and gap_s >= 0 (or None)")
 
+    def among(self, ranks: Iterable[int]) -> "Link":
+        """The link between `ranks`: this one, whoever they are."""
+        return self
+
     def seconds(self, size_bytes: float) -> float:
         """The time from the start of a message of `size_bytes` to its arrival."""
         return self.latency_s + size_bytes / self.bytes_per_s
@@ -51,3 +56,32 @@ class Link:
     def occupancy_s(self, size_bytes: float) -> float:
         """How long a message of `size_bytes` holds the port of its sender, and that of its receiver."""
         return (self.latency_s if self.gap_s is None else self.gap_s) + size_bytes / self.bytes_per_s
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Two kinds of link for `launch`, which says on which node each rank is: `Nodes((0, 0, 1, 1), fast, slow)`.
+
+    A rank has a port for each kind, as in the simulator's `Topology`. A collective takes the link `between` nodes if
+    its group does not lie in one node: its ring is as slow as its slowest link.
+
+    Args:
+        node_of: the node of each rank, in the order of ranks.
+        inside: the link inside a node.
+        between: the link of each rank to ranks of other nodes.
+    """
+
+    node_of: tuple[int, ...]
+    inside: Link
+    between: Link
+
+    def among(self, ranks: Iterable[int]) -> Link:
+        """The link that a message between two ranks or a collective among `ranks` takes.
+
+        Raises:
+            ValueError: a rank has no node.
+        """
+        ranks = tuple(ranks)
+        if max(ranks) >= len(self.node_of):
+            raise ValueError(f"node_of names the nodes of {len(self.node_of)} ranks, and there is a rank {max(ranks)}")
+        return self.inside if len({self.node_of[rank] for rank in ranks}) == 1 else self.between

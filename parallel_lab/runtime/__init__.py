@@ -3,7 +3,7 @@
 `kernel` holds what runs beside the notebook, with a drawing of who talks to whom. `rank` holds what runs in each rank.
 """
 
-from parallel_lab.network import Link, ring_cost
+from parallel_lab.network import Link, Nodes, ring_cost
 from parallel_lab.runtime.device import Device, choose_device, rank_device
 from parallel_lab.runtime.errors import Deadlock, LaunchError, Mismatch, RankFailed, Stopped, TimedOut
 from parallel_lab.runtime.kernel.forkserver import restart
@@ -21,6 +21,7 @@ __all__ = [
     "LaunchError",
     "Link",
     "Mismatch",
+    "Nodes",
     "RankFailed",
     "Run",
     "Stopped",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-from parallel_lab.network import Link
+from parallel_lab.network import Link, Nodes
 from parallel_lab.runtime import torchrun, wire
 from parallel_lab.runtime.device import choose_device
 from parallel_lab.runtime.errors import LaunchError, Mismatch, Stopped
@@ -37,7 +37,7 @@ class Run:
     trace: Trace  # the spans and memory of all ranks
     output: list[str]  # what each rank printed
     failures: dict[int, str] = field(default_factory=dict)  # how each rank that may fail ended early
-    link: Link | None = None  # the emulated one
+    link: Link | Nodes | None = None  # the emulated one
 
     def __getitem__(self, rank: int) -> Any:
         return self.results[rank]
@@ -56,7 +56,7 @@ def launch(
     fn: Callable[..., Any],
     *args: Any,
     ranks: int = 4,
-    link: Link | None = None,
+    link: Link | Nodes | None = None,
     faults: Sequence[Fault] = (),
     timeout: float = 60.0,
     still_s: float = math.inf,
@@ -79,7 +79,7 @@ def launch(
         fn: what each rank runs.
         *args: the arguments of `fn`.
         ranks: how many, 1 to 64.
-        link: an emulated slower network.
+        link: an emulated slower network; `Nodes` has one link inside nodes and one between them.
         faults: `Kill`, `Delay`, `Drop`: what goes wrong.
         timeout: seconds until ranks that have not finished are ended; infinity for no limit.
         still_s: seconds until ranks are ended that neither compute nor call anything; a busy machine is no matter.

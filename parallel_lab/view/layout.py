@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from parallel_lab.network import Link
+from parallel_lab.network import Link, Nodes
 from parallel_lab.plan import COMPUTE, LANES, NAMES, RECEIVING, RECV, SEND, Plan
 from parallel_lab.plan.check import Waits
 from parallel_lab.trace import Span, Trace
@@ -89,7 +89,7 @@ class Layout:
         return self.end_s - self.start_s
 
 
-def lay_out(trace: Trace, columns: int, link: Link | None = None) -> Layout:
+def lay_out(trace: Trace, columns: int, link: Link | Nodes | None = None) -> Layout:
     """Places the spans of `trace` for a drawing `columns` pixels wide; spans below a pixel are merged by kind.
 
     Over `link` a message moves for the last `link.seconds` of its span.
@@ -106,7 +106,7 @@ def lay_out(trace: Trace, columns: int, link: Link | None = None) -> Layout:
             s = trace.spans[i]
             moves_s = s.start_s
             if link and (s.kind == "send" or s.kind in RECEIVING):
-                moves_s = max(moves_s, s.end_s - link.seconds(s.bytes))
+                moves_s = max(moves_s, s.end_s - link.among((s.rank, s.peer)).seconds(s.bytes))
             boxes.append(Box(rank, lane, s.kind, row, s.start_s, s.end_s, labels[i], 1, i, moves_s))
     boxes = _crowded(boxes, slack_s)
     in_order = {lane: rows[lane] for lane in sorted(rows, key=lane_order)} or {COMPUTE: 1}

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from parallel_lab.network import Link
+from parallel_lab.network import Link, Nodes
 from parallel_lab.plan import COMPUTE, NAMES
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
@@ -52,7 +52,9 @@ _LOWEST = 0.36  # but not below this share of their height
 class Timeline(Drawing):
     """The picture of a trace; see `Drawing` for what it shows in a notebook."""
 
-    def __init__(self, source, title: str | None, names: Sequence[str] | None = None, link: Link | None = None) -> None:
+    def __init__(
+        self, source, title: str | None, names: Sequence[str] | None = None, link: Link | Nodes | None = None
+    ) -> None:
         self.trace, self.slots = trace_of(source)  # for a plan, its ops in unit slots
         figure = _figure(self.trace, self.slots, title, band_names(self.trace, names), link)
         shown = alt_text(self.trace, self.trace.simulated, self.slots)
@@ -68,7 +70,9 @@ class Timeline(Drawing):
         save_chrome(self.trace, path)
 
 
-def draw(source, *, title: str | None = None, names: Sequence[str] | None = None, link: Link | None = None) -> Timeline:
+def draw(
+    source, *, title: str | None = None, names: Sequence[str] | None = None, link: Link | Nodes | None = None
+) -> Timeline:
     """Draws what each rank did, or shall do, over time: one band per rank, computing above communicating.
 
     `source` is a run, a `Trace`, or a `Plan`, which is drawn in slots of equal length. Where memory was sampled, a
@@ -88,7 +92,7 @@ def draw(source, *, title: str | None = None, names: Sequence[str] | None = None
 
 
 @settings()
-def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str], link: Link | None) -> Figure:
+def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str], link: Link | Nodes | None) -> Figure:
     layout = lay_out(trace, int(_COLUMNS_PER_IN * WIDTH_IN), link)
     memory = bool(trace.memory)
     bands = _Bands(layout, memory)

@@ -66,6 +66,13 @@ def test_tensor_parallel(ranks):
     assert torchrun("tensor_parallel.py", ranks) == pytest.approx(expected[4::5], abs=2e-9)
 
 
+@pytest.mark.parametrize(("ranks", "tp"), [(4, 2), (3, 1), (3, 3)])
+def test_hybrid(ranks, tp):
+    """Of 50 rows, three replicas have 17, 17 and 16; one shape of the mesh is all tensor, and one all data."""
+    expected = list(one_process(torch.optim.SGD, epochs(1, 1750, 50), widths=(64, 64, 128, 10), lr=0.1, momentum=0.9))
+    assert torchrun("hybrid.py", ranks, tp) == pytest.approx(expected[4::5], abs=2e-9)
+
+
 def test_ddp_resumes_on_another_number_of_ranks(tmp_path):
     """20 steps on 2 ranks, 20 more, past the end of the epoch, on 3, and the last two on 1."""
     found = [torchrun("ddp.py", ranks, steps, tmp_path / "saved.pt") for ranks, steps in [(2, 20), (3, 40), (1, 42)]]

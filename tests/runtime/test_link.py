@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from parallel_lab import Link, launch
+from parallel_lab import LaunchError, Link, launch
+from parallel_lab.network import Nodes
 from parallel_lab.runtime import ring_cost
 from parallel_lab.runtime.rank.emulate import ROUNDING_S, WayIn
 
@@ -134,3 +135,61 @@ def test_messages_come_in_by_arrival(arrivals, delivered):
     way = WayIn()
     assert [way.book(due, seconds) for due, seconds in arrivals] == pytest.approx(delivered)
     assert way.free_s == pytest.approx(max(delivered))
+
+
+def test_a_collective_does_not_wait_for_one_of_another_group_that_somebody_has_not_joined_yet():
+    """Rank 1 waits for rank 2 before it joins rank 0 in what rank 0 has begun; rank 0 meets rank 2 in between."""
+
+    def fn():
+        x, rank = torch.ones(1), dist.get_rank()
+        pairs = {pair: dist.new_group(list(pair)) for pair in ((0, 1), (0, 2), (1, 2))}
+        if rank == 0:
+            first = dist.all_reduce(x, group=pairs[0, 1], async_op=True)
+            dist.all_reduce(torch.ones(1), group=pairs[0, 2])
+            first.wait()
+        elif rank == 1:
+            dist.all_reduce(torch.ones(1), group=pairs[1, 2])
+            dist.all_reduce(x, group=pairs[0, 1])
+        else:
+            dist.all_reduce(torch.ones(1), group=pairs[0, 2])
+            dist.all_reduce(torch.ones(1), group=pairs[1, 2])
+        return x.item()
+
+    assert launch(fn, ranks=3, link=LINK).results == [2, 2, 1]
+
+
+def test_nodes_have_a_fast_link_inside_and_a_slow_one_between_each_with_a_port_of_its_own():
+    """Rank 0 sends to 1, in its node, and to 2, at the same time; then collectives of both kinds."""
+    slow = Link(latency_s=0.02, bytes_per_s=100e6)
+
+    def fn():
+        x, rank = torch.ones(SIZE_BYTES // 4), dist.get_rank()
+        halves = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+        across = [dist.new_group([0, 2]), dist.new_group([1, 3])]
+        if rank == 0:
+            for work in [dist.isend(x, dst=2), dist.isend(x, dst=1)]:
+                work.wait()
+        elif rank < 3:
+            dist.recv(x, src=0)
+        dist.barrier()
+        for group in (halves[rank // 2], across[rank % 2]):
+            dist.all_reduce(x, group=group)
+
+    run = launch(fn, ranks=4, link=Nodes((0, 0, 1, 1), inside=LINK, between=slow))
+    far, near = (s for s in run.trace.of(0) if s.kind == "send")
+    assert far.end_s == pytest.approx(far.start_s + slow.seconds(SIZE_BYTES), abs=1e-6)
+    assert near.end_s == pytest.approx(near.start_s + ONE_S, abs=1e-6)
+    inside, across = (s for s in run.trace.of(0) if s.kind == "all_reduce")
+    ring = ring_cost("all_reduce", 2, SIZE_BYTES)
+    assert inside.end_s - inside.start_s > ring.seconds(LINK) - 1e-6
+    assert across.end_s - across.start_s > ring.seconds(slow) - 1e-6
+    alone = launch(lambda: dist.all_reduce(torch.ones(SIZE_BYTES // 4)), ranks=2, link=Nodes((0, 0), LINK, slow))
+    (span,) = alone.trace.of(0)
+    assert span.end_s == pytest.approx(max(s.start_s for s in alone.trace.spans) + ring.seconds(LINK), abs=1e-6)
+
+
+def test_each_rank_has_a_node():
+    with pytest.raises(ValueError, match="node_of names the nodes of 2 ranks, and there is a rank 2"):
+        Nodes((0, 0), LINK, LINK).among((0, 2))
+    with pytest.raises(LaunchError, match="node_of names the nodes of 2 ranks, and there is a rank 2"):
+        launch(lambda: dist.barrier(), ranks=3, link=Nodes((0, 0), LINK, LINK))

@@ -3,6 +3,7 @@
 from parallel_lab.grading.gaps import (
     collectives,
     data_parallel,
+    hybrid,
     language_models,
     model_parallel,
     parameter_server,
@@ -22,4 +23,5 @@ GAPS = (
     *model_parallel.GAPS,
     *tensor_parallel.GAPS,
     *pipeline.GAPS,
+    *hybrid.GAPS,
 )

@@ -105,11 +105,17 @@ def _carried(watch: Watch, states: Mapping[int, State]) -> str:
     """How long the longest call in which a rank waits takes over the emulated link, with the arithmetic."""
     if not (link := watch.link):
         return ""
-    found = [(*_over(link, call), call) for call in (state.waiting for state in states.values()) if call]
+    waits = [(rank, state.waiting) for rank, state in states.items()]
+    found = [(*_over(link.among(_meeting(rank, call)), call), call) for rank, call in waits if call]
     seconds, sum_, call = max(found, key=lambda each: each[0], default=(0.0, "", None))
     if call is None or seconds < LONG_SHARE * (time.monotonic() - watch.began_s):
         return ""
     return f"Over this link one {call.kind} of {call.bytes:,} bytes needs {sum_} = {seconds:,.4g} s"
+
+
+def _meeting(rank: int, call: Call) -> tuple[int, ...]:
+    """The ranks between which the bytes of a call of `rank` move."""
+    return call.ranks if call.collective or call.peer < 0 else (rank, call.peer)
 
 
 def _over(link: Link, call: Call) -> tuple[float, str]:

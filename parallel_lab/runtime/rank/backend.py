@@ -18,7 +18,7 @@ from parallel_lab import compat
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.runtime.rank import gpu, stage
 from parallel_lab.runtime.rank.calls import DROPPED, ISSUED, Call, CallLog, learner_line, name_of
-from parallel_lab.runtime.rank.emulate import Emulator, LateFuture
+from parallel_lab.runtime.rank.emulate import Emulators, LateFuture
 from parallel_lab.runtime.rank.faults import Injector
 from parallel_lab.runtime.rank.waiting import Liveness
 from parallel_lab.runtime.rank.work import CollectiveWork, MessageWork, future_of
@@ -56,7 +56,7 @@ class Door:
     host: str | None = None
     calls: CallLog = field(default_factory=CallLog)
     injector: Injector = field(default_factory=lambda: Injector(-1, ()))
-    emulator: Emulator | None = None
+    emulator: Emulators | None = None
     liveness: Liveness = field(default_factory=Liveness)
 
 
@@ -145,9 +145,10 @@ class LabGroup(dist.ProcessGroup):
         """What says, once a message is here, when an emulated link would have delivered it."""
         if not door.emulator:
             return float
+        emulator = door.emulator.among((self.ranks[self.rank()], self.ranks[other]))
         if kind == "send":
-            return door.emulator.send(self.headers, asked_s, size, other, tag)
-        return door.emulator.receive(self.headers, size, other, tag)
+            return emulator.send(self.headers, asked_s, size, other, tag)
+        return emulator.receive(self.headers, size, other, tag)
 
     def all_gather_by(self, start: Callable[[], dist.Work], flat: torch.Tensor, shard: torch.Tensor) -> dist.Work:
         """An all-gather of `shard` into `flat` that `start` carries out in its own way, see `runtime/gather.py`."""
@@ -178,13 +179,13 @@ class LabGroup(dist.ProcessGroup):
         if dropped:
             return compat.done_work(outputs)
 
-        late = None
-        if door.emulator:
-            late = LateFuture(self.inner, asked_s, max(each.seconds(door.emulator.link) for each in (cost, *others)))
+        late, emulator = None, door.emulator and door.emulator.among(self.ranks)
+        if emulator:
+            late = LateFuture(self.inner, asked_s, max(each.seconds(emulator.link) for each in (cost, *others)))
         work = own_way() if own_way else getattr(self.inner, method)(*arguments, **options)
         over = future_of(work, on_nccl=on_gpu and door.backend == "nccl")
-        if door.emulator and late:
-            over = door.emulator.hold_back(late, over)
+        if emulator and late:
+            over = emulator.hold_back(late, over)
         return CollectiveWork(work, call, recorder(), index, over, back, None if back is _nothing else outputs)
 
     def _begin(self, kind: str, facts: tuple[int, int, int, str, str], **fields) -> tuple[float, Call, int]:

@@ -10,13 +10,13 @@ first agree on the moment the last of them joined, and on the time of the slowes
 import bisect
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed as dist
 from torch.futures import Future
 
-from parallel_lab.network import Link
+from parallel_lab.network import Link, Nodes
 from parallel_lab.runtime.rank.waiting import OwnFuture, Turns, clock
 
 ROUNDING_S = 1e-6  # gaps are sums of floating-point moments
@@ -32,6 +32,7 @@ class LateFuture(OwnFuture):
 
     def __init__(self, inner: dist.ProcessGroup, asked_s: float, seconds: float) -> None:
         super().__init__()
+        self.inner = inner
         self.header = torch.tensor([asked_s, seconds], dtype=torch.float64)
         options = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
@@ -76,7 +77,7 @@ class WayIn:
 
 
 class Emulator:
-    """The emulated link of one rank: when its way out and its way in are free again."""
+    """The emulated link of one kind of one rank: when its way out and its way in are free again."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -124,11 +125,35 @@ class Emulator:
         return late
 
     def _advance(self, _: Future) -> None:
-        """Gives each collective its turn on the link, in the order of issue: the backend's threads may overtake."""
+        """Gives each collective its turn on the link, those of a group in the order of issue: threads may overtake.
+
+        One of another group need not wait for it: its ranks may have to be done before the first can be joined.
+        """
         with self._lock:
-            while self.pending and self.pending[0].arrived():
-                late = self.pending.popleft()
+            blocked = set()
+            for late in list(self.pending):
+                if late.inner in blocked or not late.arrived():
+                    blocked.add(late.inner)
+                    continue
+                self.pending.remove(late)
                 joined_s, seconds = late.header.tolist()
                 self.out_free_s = late.due_s = max(joined_s, self.out_free_s, self.way_in.free_s) + seconds
                 self.way_in.book(late.due_s, seconds)
                 self.deliveries.add(late, late.deliver)
+
+
+class Emulators:
+    """The emulated links of one rank: a port of its own for each kind."""
+
+    def __init__(self, link: Link | Nodes) -> None:
+        self.link = link
+        self.kinds: dict[Link, Emulator] = {}
+        self._lock = threading.Lock()
+
+    def among(self, ranks: Iterable[int]) -> Emulator:
+        """What holds back a message between two ranks, or a collective among `ranks`."""
+        link = self.link.among(ranks)
+        with self._lock:
+            if link not in self.kinds:
+                self.kinds[link] = Emulator(link)
+            return self.kinds[link]

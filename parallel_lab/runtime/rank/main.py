@@ -22,12 +22,12 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import compat
-from parallel_lab.network import Link
+from parallel_lab.network import Link, Nodes
 from parallel_lab.runtime import wire
 from parallel_lab.runtime.device import Device
 from parallel_lab.runtime.rank import backend
 from parallel_lab.runtime.rank.calls import CallLog, learner_line
-from parallel_lab.runtime.rank.emulate import Emulator
+from parallel_lab.runtime.rank.emulate import Emulators
 from parallel_lab.runtime.rank.faults import Fault, Injector
 from parallel_lab.runtime.rank.gpu import start_recorder
 from parallel_lab.runtime.rank.waiting import Liveness
@@ -88,7 +88,7 @@ class Job:
     payload: bytes  # (fn, args, kwargs), pickled by value
     ranks: int
     seed: int
-    link: Link | None
+    link: Link | Nodes | None
     faults: tuple[Fault, ...]
     device: Device
     memory_bytes: int | None
@@ -219,7 +219,7 @@ def _prepare(rank: int, job: Job) -> None:
         limit_memory(job.memory_bytes)
     start_recorder(rank, job.began_s, job.record)
     log = CallLog(os.path.join(job.folder, f"calls{rank}"))
-    emulator = Emulator(job.link) if job.link else None
+    emulator = Emulators(job.link) if job.link else None
     faults, liveness = Injector(rank, job.faults), Liveness(job.may_fail)
     backend.door = backend.Door(job.device.backend, "127.0.0.1", log, faults, emulator, liveness)
 
