@@ -2,6 +2,7 @@
 
 from parallel_lab.grading.gaps import (
     collectives,
+    contexts,
     data_parallel,
     language_models,
     model_parallel,
@@ -22,4 +23,5 @@ GAPS = (
     *model_parallel.GAPS,
     *tensor_parallel.GAPS,
     *pipeline.GAPS,
+    *contexts.GAPS,
 )
