@@ -1,6 +1,7 @@
 # The one list of names: lazy_loader reads it at run time, type checkers and editors before.
 from . import (
     collectives,
+    context_parallel,
     course,
     data_parallel,
     model,
@@ -50,6 +51,7 @@ __all__ = [
     "case",
     "check",
     "collectives",
+    "context_parallel",
     "course",
     "data_parallel",
     "draw",

@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TECHNIQUES = ("collectives", "data_parallel", "synchronization", "parameter_server", "pipeline", "tensor_parallel")
+TECHNIQUES = (
+    "collectives",
+    "data_parallel",
+    "synchronization",
+    "parameter_server",
+    "pipeline",
+    "tensor_parallel",
+    "context_parallel",
+)
 TECHNIQUE_S, EXERCISE_S, NOTEBOOK_S = 40.0, 6.0, 40.0
 # A processor that other programs share does less in a second: caches are cold, and two threads may share one core.
 SLACK = 2.0
