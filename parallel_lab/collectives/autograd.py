@@ -93,6 +93,15 @@ def all_gather_split(
     return _Pair.apply(x, there, lambda grad: _part(grad, dim, group))
 
 
+def exchange(x: Tensor, given: list[int], taken: list[int], group: Group = None) -> Tensor:
+    """Rows to the ranks that they are for: `given[r]` of x (rows, ...) go to rank r, `taken[r]` of the result are its.
+
+    The gradient goes the way back, `taken[r]` rows to rank r. Ranks with nothing to give or take call it all the same.
+    """
+    there, back = (partial(_exchange, given=a, taken=b, group=group) for a, b in ((given, taken), (taken, given)))
+    return _Pair.apply(x, there, back)
+
+
 def _same(x: Tensor) -> Tensor:
     return x.view_as(x)
 
@@ -122,6 +131,12 @@ def _scatter(x: Tensor, dim: int, group: Group, built_in: bool = False) -> Tenso
     mine = torch.empty_like(parts[0])
     flat.reduce_scatter(mine.view(-1), parts.view(-1), group).wait()
     return mine
+
+
+def _exchange(x: Tensor, given: list[int], taken: list[int], group: Group) -> Tensor:
+    arrived = x.new_empty(sum(taken), *x.shape[1:])
+    dist.all_to_all_single(arrived, x.contiguous(), taken, given, group=group)
+    return arrived
 
 
 def _part(x: Tensor, dim: int, group: Group) -> Tensor:

@@ -2,8 +2,10 @@
 from .config import GPTConfig
 from .data import Batch, Batches, shard_sizes, share, text, text_batches, tokenize
 from .digits import digit_batches, digit_images
+from .experts import MixtureOfExperts
+from .feed_forward import FeedForward
 from .formulas import activation_bytes, block_activation_bytes, flops_per_token, matmul_parameters, parameter_count
-from .gpt import GPT, Attention, Block, Embedding, FeedForward, Head, causal_attention, loss
+from .gpt import GPT, Attention, Block, Embedding, Head, causal_attention, loss
 from .mlp import MLP
 from .reference import Reference, build, train
 from .rotary import rotate
@@ -19,6 +21,7 @@ __all__ = [
     "FeedForward",
     "GPTConfig",
     "Head",
+    "MixtureOfExperts",
     "Reference",
     "activation_bytes",
     "block_activation_bytes",

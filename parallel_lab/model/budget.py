@@ -29,29 +29,13 @@ SECONDS_PER_DAY = 86_400
 
 @dataclass(frozen=True)
 class Shape(GPTConfig):
-    """The shape of a decoder of Llama's kind, with or without experts: a `GPTConfig` with other defaults.
-
-    `GPT` builds those without experts.
-
-    Attributes:
-        experts, active_experts: feed-forward parts per layer, and how many of them a token goes through.
-
-    Raises:
-        ValueError: as `GPTConfig`, or too many experts are active.
-    """
+    """The shape of a decoder of Llama's kind, with or without experts: a `GPTConfig` with other defaults."""
 
     tied: bool = False
     bias: bool = False
     positions: Literal["learned", "rotary"] = "rotary"
     gated: bool = True
     norm: Literal["layer", "rms"] = "rms"
-    experts: int = 1
-    active_experts: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.active_experts <= self.experts:
-            raise ValueError(f"{self.active_experts} active experts of {self.experts}")
 
     @property
     def expert_parameters(self) -> int:
@@ -61,34 +45,29 @@ class Shape(GPTConfig):
     @property
     def parameters(self) -> int:
         """N: all numbers that are trained."""
-        return formulas.parameter_count(self) + self._more(self.experts)
+        return formulas.parameter_count(self)
 
     @property
     def active_parameters(self) -> int:
         """The parameters that one token uses; fewer than `parameters` where there are experts."""
-        return formulas.parameter_count(self) + self._more(self.active_experts)
+        idle = self.layers * (self.experts - self.active_experts)
+        return self.parameters - idle * self.expert_parameters
 
     @property
     def matmul_parameters(self) -> int:
         """The weights that a token is multiplied with: without the embedding, which is looked up, and the norms."""
-        return formulas.matmul_parameters(self) + self._more(self.active_experts)
+        return formulas.matmul_parameters(self)
 
     def flops_per_token(self, seq: int, causal: bool = False) -> int:
         """FLOPs of forward and backward for one token of a sequence of `seq`: 6 N + 12 L h s, of what is multiplied.
 
         `causal` counts the pairs of tokens that see each other, s (s + 1) / 2 of s^2; papers mostly count the square.
         """
-        dense = formulas.flops_per_token(replace(self, seq=seq), causal)
-        return dense + 6 * self._more(self.active_experts)
+        return formulas.flops_per_token(replace(self, seq=seq), causal)
 
     def kv_bytes_per_token(self, number_bytes: float = 2) -> float:
         """Bytes of the cache of keys and values for one token of one sequence."""
         return 2 * self.layers * self.kv_width * number_bytes
-
-    def _more(self, experts: int) -> int:
-        """What `experts` of them have beyond the one that the formulas count, and the router that chooses."""
-        router = self.width * self.experts if self.experts > 1 else 0
-        return self.layers * ((experts - 1) * self.expert_parameters + router)
 
 
 LLAMA2_7B = Shape(vocab=32_000, seq=4096, layers=32, heads=32, width=4096, hidden=11_008)

@@ -1,7 +1,8 @@
 """The shape of a `GPT`, by itself: `formulas` and `budget` count from it without loading torch.
 
 Sources of the options: Ainslie et al. 2023, "GQA"; Su et al. 2021, "RoFormer"; Shazeer 2020, "GLU variants improve
-Transformer"; Zhang and Sennrich 2019, "Root mean square layer normalization". Llama 2 and 3 have all four.
+Transformer"; Zhang and Sennrich 2019, "Root mean square layer normalization"; Llama 2 and 3 have all four. Jiang et al.
+2024, "Mixtral of experts".
 """
 
 from dataclasses import dataclass
@@ -30,10 +31,13 @@ class GPTConfig:
         gated: whether the feed-forward part is SwiGLU (Shazeer 2020), of three matrices.
         norm: "layer", or "rms" (Zhang and Sennrich 2019), which has no mean and no bias.
         rotary_base: the slowest of the rotary turns takes about `2 pi rotary_base` tokens.
+        experts: feed-forward parts a block; with more than one a router chooses among them.
+        active_experts: how many of them a token goes through.
 
     Raises:
         ValueError: a size is below 1, heads do not divide width, key-value heads do not divide heads, a rotary head's
-            width is odd, dropout is not in [0, 1), or `positions` or `norm` is unknown.
+            width is odd, dropout is not in [0, 1), more experts are active than there are, or `positions` or `norm` is
+            unknown.
     """
 
     vocab: int = 256
@@ -51,9 +55,12 @@ class GPTConfig:
     gated: bool = False
     norm: Literal["layer", "rms"] = "layer"
     rotary_base: float = 10_000.0
+    experts: int = 1
+    active_experts: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("vocab", "seq", "layers", "heads", "width", "mlp_ratio", "kv_heads", "hidden", "rotary_base"):
+        sizes = ("vocab", "seq", "layers", "heads", "width", "mlp_ratio", "kv_heads", "hidden", "rotary_base")
+        for name in (*sizes, "experts", "active_experts"):
             size = getattr(self, name)
             if size is not None and size < 1:
                 raise ValueError(f"{name} is {size}: expected at least 1")
@@ -61,6 +68,8 @@ class GPTConfig:
             raise ValueError(f"a width of {self.width} does not divide into {self.heads} heads")
         if self.heads % (self.kv_heads or 1):
             raise ValueError(f"{self.heads} heads do not divide among {self.kv_heads} key-value heads")
+        if self.active_experts > self.experts:
+            raise ValueError(f"{self.active_experts} active experts of {self.experts}: a token goes through each once")
         for name, known in (("positions", ("learned", "rotary")), ("norm", ("layer", "rms"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: expected {' or '.join(known)}")

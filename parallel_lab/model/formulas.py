@@ -16,16 +16,20 @@ TOKEN_BYTES = 8  # int64
 def matmul_parameters(config: GPTConfig) -> int:
     """The weights that a token is multiplied with: L (2 h (h + k) + 2 h f) + V h; 3 h f where gated.
 
+    Of E experts those are the K active ones, K times 2 h f, and the router, h E.
+
     With k = h and f = r h the first term is L (4 + 2r) h^2, Kaplan's N without embeddings (section 2.1, equation 2.1,
     where r = 4 gives 12 L h^2). V h is the output layer; it multiplies whether or not it is tied. Looking up an
     embedding multiplies nothing.
     """
     attention = 2 * config.width * (config.width + config.kv_width)
-    return config.layers * (attention + feed_forward_parameters(config)) + config.vocab * config.width
+    router = config.width * config.experts if config.experts > 1 else 0
+    block = attention + router + config.active_experts * feed_forward_parameters(config)
+    return config.layers * block + config.vocab * config.width
 
 
 def feed_forward_parameters(config: GPTConfig) -> int:
-    """The weights of one block's feed-forward part: 2 h f, and 3 h f where gated."""
+    """The weights of one feed-forward part, of which a block has one or E experts: 2 h f, and 3 h f where gated."""
     return (3 if config.gated else 2) * config.width * config.hidden_width
 
 
@@ -34,11 +38,12 @@ def parameter_count(config: GPTConfig) -> int:
     h = config.width
     tables = config.vocab * h + (config.seq * h if config.positions == "learned" else 0)
     norms = (2 * config.layers + 1) * h
-    # Query, out and down add h each, key and value k, up and gate f. A layer norm has a bias for each weight.
-    block = 3 * h + 2 * config.kv_width + (2 if config.gated else 1) * config.hidden_width
+    # Query and out add h each, key and value k, an expert h and f, or 2 f. A layer norm has a bias for each weight.
+    block = 2 * h + 2 * config.kv_width + config.experts * (h + (2 if config.gated else 1) * config.hidden_width)
     biases = config.layers * block + (norms if config.norm == "layer" else 0) if config.bias else 0
     shared = config.vocab * h if config.tied else 0
-    return tables + matmul_parameters(config) + norms + biases - shared
+    idle = config.layers * (config.experts - config.active_experts) * feed_forward_parameters(config)
+    return tables + matmul_parameters(config) + idle + norms + biases - shared
 
 
 def flops_per_token(config: GPTConfig, causal: bool = False) -> int:
@@ -65,9 +70,16 @@ def block_activation_bytes(config: GPTConfig, batch: int, dtype_bytes: int = 4) 
     positions a cosine and a sine for each place and pair of a head. With k = h and f = r h that is 8 + 2r in units of
     b s h.
 
+    Of experts it depends on how they are run, and is not counted here.
+
+    Raises:
+        ValueError: the block has experts.
+
     Korthikanti's 34 s b h bytes (equation 1, two bytes per number, r = 4) are these 16 b s h numbers and two dropout
     masks of one byte; their 5 a b s^2 bytes for the attention scores are what the fused kernel does away with.
     """
+    if config.experts > 1:
+        raise ValueError(f"{config.experts} experts: what autograd keeps of them is measured, and not counted here")
     tokens = batch * config.seq
     hidden = (4 if config.gated else 2) * config.hidden_width
     numbers = tokens * (4 * config.width + 2 * config.kv_width + hidden) + 2 * _mask(config, tokens)

@@ -2,7 +2,8 @@
 
 The architecture is GPT-2's (Radford et al. 2019, section 2.3): learned positions, pre-norm blocks, GELU, and an output
 layer that can share its weight with the token embedding (Press and Wolf 2017). Options make it Llama's (Touvron et al.
-2023): grouped-query attention, rotary positions, SwiGLU and RMS norms. It is cut where parallel training cuts:
+2023): grouped-query attention, rotary positions, SwiGLU and RMS norms; or Mixtral's, with experts. It is cut where
+parallel training cuts:
 
 - `GPT.layers()` is a chain of modules with one input and one output each, so that a pipeline stage is a slice of it;
 - query, key and value are separate linears whose rows stand head by head, so that a contiguous slice of rows is a set
@@ -11,11 +12,14 @@ layer that can share its weight with the token embedding (Press and Wolf 2017). 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_lab.model.config import GPTConfig
+from parallel_lab.model.experts import MixtureOfExperts
+from parallel_lab.model.feed_forward import FeedForward
 from parallel_lab.model.rotary import rotate
 
 INIT_STD = 0.02  # GPT-2's
@@ -37,6 +41,11 @@ def new_norm(config: GPTConfig) -> nn.Module:
     if config.norm == "rms":
         return nn.RMSNorm(config.width, eps=NORM_EPSILON)
     return nn.LayerNorm(config.width, eps=NORM_EPSILON, bias=config.bias)
+
+
+def new_feed_forward(config: GPTConfig) -> Any:
+    """A `FeedForward`, or a `MixtureOfExperts` of several."""
+    return MixtureOfExperts(config) if config.experts > 1 else FeedForward(config)
 
 
 class Attention(nn.Module):
@@ -72,27 +81,6 @@ class Attention(nn.Module):
         return x.unflatten(-1, (-1, self.head_width))  # (batch, seq, heads, head_width)
 
 
-class FeedForward(nn.Module):
-    """Two linears on each token alone, with a GELU between: (batch, seq, width) to the same.
-
-    Gated, it is SwiGLU: a third linear `gate`, whose SiLU multiplies what `up` returns (Shazeer 2020, equation 6).
-    """
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        hidden = config.hidden_width
-        self.up = nn.Linear(config.width, hidden, bias=config.bias)
-        self.gate = nn.Linear(config.width, hidden, bias=config.bias) if config.gated else None
-        self.down = nn.Linear(hidden, config.width, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, seq, width) in and out; each position by itself."""
-        up = self.up(x)  # (batch, seq, hidden)
-        hidden = F.gelu(up) if self.gate is None else F.silu(self.gate(x)) * up
-        return self.dropout(self.down(hidden))  # (batch, seq, width)
-
-
 class Block(nn.Module):
     """Attention, then feed-forward, each added to its input and each normalizing what it reads (pre-norm)."""
 
@@ -101,7 +89,7 @@ class Block(nn.Module):
         self.attention_norm = new_norm(config)
         self.attention = Attention(config)
         self.feed_forward_norm = new_norm(config)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = new_feed_forward(config)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """(batch, seq, width) in and out; `positions` (seq,) as in `GPT.forward`."""
@@ -149,16 +137,10 @@ class Head(nn.Module):
 
 
 class GPT(nn.Module):
-    """Tokens (batch, seq), int64, to logits (batch, seq, vocab). The weights come from torch's random generator.
-
-    Raises:
-        ValueError: the config is a `budget.Shape` with experts, which are counted and not built.
-    """
+    """Tokens (batch, seq), int64, to logits (batch, seq, vocab). The weights come from torch's random generator."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        if getattr(config, "experts", 1) > 1:
-            raise ValueError("this shape has experts: `budget` counts them, and `GPT` cannot build them")
         self.config = config
         self.embedding = Embedding(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -185,7 +167,7 @@ class GPT(nn.Module):
                 nn.init.zeros_(parameter)
             elif parameter.dim() > 1:
                 # 2 * layers branches are added up, so each is shrunk to keep the sum's variance (GPT-2, section 2.3).
-                adds = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
+                adds = name.endswith(("attention.out.weight", ".down.weight"))
                 nn.init.normal_(parameter, std=INIT_STD / (2 * self.config.layers) ** 0.5 if adds else INIT_STD)
 
 

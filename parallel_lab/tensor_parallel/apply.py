@@ -22,12 +22,12 @@ from torch import Tensor
 
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
+from parallel_lab.collectives.passes import next_pass
 from parallel_lab.model.gpt import GPT
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
 from parallel_lab.tensor_parallel.attention import check_heads, cut_attention, cut_feed_forward
 from parallel_lab.tensor_parallel.linear import CutLinear, Group, divided, f, g
-from parallel_lab.tensor_parallel.passes import next_pass
 from parallel_lab.tensor_parallel.sequence import ShardedDropout, ShardedEmbedding, gathered, mark_partial, scattered
 from parallel_lab.tensor_parallel.vocab import VocabEmbedding, VocabHead
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.collectives import autograd
+from parallel_lab.collectives.passes import named
 from parallel_lab.runtime.group import member
-from parallel_lab.tensor_parallel.passes import named
 
 Group = dist.ProcessGroup | None
 Crossing = Callable[[Tensor, Group], Tensor]  # a collective at the border of the cut part, with its conjugate

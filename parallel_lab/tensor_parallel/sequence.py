@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_lab.collectives import autograd
+from parallel_lab.collectives.passes import named
 from parallel_lab.tensor_parallel.linear import Group
-from parallel_lab.tensor_parallel.passes import named
 from parallel_lab.tensor_parallel.vocab import VocabEmbedding
 
 SEQUENCE = 1  # the dim of (batch, seq, width) that is sharded

@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_lab.agree.arguments import keyword_only
+from parallel_lab.collectives.passes import named
 from parallel_lab.runtime.group import member
 from parallel_lab.tensor_parallel.linear import Crossing, Cut, CutLinear, Group, f, g
-from parallel_lab.tensor_parallel.passes import named
 
 
 def own_tokens(vocab: int, group: dist.ProcessGroup) -> range:

@@ -1,0 +1,61 @@
+"""From choices to rows: where in what a rank sends each choice of each token stands, and which choices are dropped.
+
+Lepikhin et al. 2020, "GShard", section 2.2 and algorithm 1; Fedus et al. 2021, "Switch Transformers", section 2.2, for
+capacity; Gale et al. 2022, "MegaBlocks", section 1, for what is dropless. T tokens with K choices each are A = T K
+choices. Rows stand expert after expert, and an expert's rows in the order of the choices: token after token, and of one
+token the larger score first. So the rows for one rank lie side by side, and nothing depends on the order of atomics.
+
+Dropless, an expert has as many rows as choose it. With capacity it has C rows, whatever the load: rows that nobody
+fills are zeros, and choices beyond C are dropped. C counts per expert and per *source*: each rank decides for its own
+tokens, without asking. So what is dropped depends on how the batch is cut, as a limit over all ranks' tokens would not.
+A dropped choice adds nothing to its token, whose other weights stay as they were; the residual stream carries it on.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from parallel_lab.model.experts import counted, top
+
+Drop = Literal["position", "score"]
+
+
+class Route(NamedTuple):
+    """Which row each choice has in what its rank sends.
+
+    Attributes:
+        kept: the choices that have a row, ascending; choice t K + j is the j-th of token t. int64 (A,) if dropless.
+        row: the row of each of these.
+        counts: the rows of each expert, int64 (E,).
+    """
+
+    kept: Tensor
+    row: Tensor
+    counts: Tensor
+
+
+def route(chosen: Tensor, weights: Tensor, experts: int, capacity: int | None = None, drop: Drop = "position") -> Route:
+    """The route of choices (T, K) among `experts`, and of their weights (T, K).
+
+    With a capacity an expert's rows go to those choices that come first: by position in the batch, or by score, where
+    of equal scores the first counts. Ranks have the same choices kept on every device.
+    """
+    expert, loads = chosen.flatten(), counted(chosen, experts)
+    order = (
+        top(weights.flatten(), expert.numel()) if drop == "score" else torch.arange(len(expert), device=chosen.device)
+    )
+    order = order[expert[order].argsort(stable=True)]  # expert after expert
+    first = loads.cumsum(0) - loads
+    nth = torch.empty_like(order)
+    nth[order] = torch.arange(len(order), device=order.device) - first[expert[order]]  # so many of its expert before it
+    if capacity is None:
+        return Route(torch.arange(len(expert), device=order.device), first[expert] + nth, loads)
+    kept = (nth < capacity).nonzero().flatten()
+    return Route(kept, expert[kept] * capacity + nth[kept], torch.full_like(loads, capacity))
+
+
+def capacity(tokens: int, experts: int, active: int, factor: float) -> int:
+    """C: `factor` times what an expert gets of one rank's `tokens` where all get alike, rounded up."""
+    return math.ceil(factor * active * tokens / experts)
