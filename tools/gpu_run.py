@@ -97,6 +97,9 @@ def sections(cuda: bool) -> list[Section]:
         tests("techniques end where one process ends; each records a plan", 120, "techniques"),
         tests("every collective, torch's and ours, to the last bit", 60, "collectives/test_devices.py"),
         tests("tensor parallel: parity, dropout, recomputation", 60, "tensor_parallel/test_devices.py"),
+        tests(
+            "context parallel: ring attention and Ulysses, in 64 and in 16 bits", 60, "context_parallel/test_devices.py"
+        ),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
         tests("PyTorch's DDP, FSDP2, tensor parallel, pipelining", 90, "runtime/test_torch_on_devices.py"),
         tests("fault reports", 90, "runtime/test_faults_on_devices.py"),

@@ -89,10 +89,10 @@ def _problem(model: Any, attentions: list[Attention], method: str, group: dist.P
 
 def _refuse_without_positions(module: nn.Module, args: tuple, kwargs: dict) -> None:
     """Numbering from 0 on every rank would train a model of another order of words."""
-    if len(args) < 2 and kwargs.get("positions") is None:
+    if (args[1] if len(args) > 1 else kwargs.get("positions")) is None:
         raise ValueError(
-            f"a {type(module).__name__} under context parallelism was called without positions, and this rank's tokens"
-            " do not stand at 0, 1, 2: call model(shard_sequence(tokens), positions(tokens.shape[1]))"
+            f"under context parallelism {type(module).__name__} was called without positions, and this rank's tokens do"
+            " not stand at 0, 1, 2: call model(shard_sequence(tokens), positions(tokens.shape[1]))"
         )
 
 

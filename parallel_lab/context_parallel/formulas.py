@@ -60,18 +60,24 @@ def visible_pairs(seq: int, rank: int, n: int, *, causal: bool = True, zigzag: b
     Causal, the r-th rank of neighbors has r B^2 + B (B+1)/2 with B = s/n, the last one 2 - 1/n times the mean where s
     is large; a zig-zag gives each s (s+1) / 2n. A block on the diagonal counts its lower triangle.
     """
-    length, pairs = _divided(seq, 2 * n if zigzag and n > 1 else n) * (2 if zigzag and n > 1 else 1), 0
-    for owner in range(n):
-        if part := block(rank, owner, length, causal=causal, zigzag=zigzag and n > 1):
-            rows, keys = (each.stop - each.start for each in (part.rows, part.keys))
-            pairs += rows * (rows + 1) // 2 if part.causal else rows * keys
-    return pairs
+    halves = 2 if zigzag and n > 1 else 1
+    length = _divided(seq, halves * n) * halves
+    return sum(block_pairs(rank, owner, length, causal=causal, zigzag=halves > 1) for owner in range(n))
+
+
+def block_pairs(rank: int, owner: int, length: int, *, causal: bool = True, zigzag: bool = True) -> int:
+    """The same of one block: the `length` queries of `rank`, and as many keys of `owner`."""
+    part = block(rank, owner, length, causal=causal, zigzag=zigzag)
+    if part is None:
+        return 0
+    rows, keys = (each.stop - each.start for each in (part.rows, part.keys))
+    return rows * (rows + 1) // 2 if part.causal else rows * keys
 
 
 def slowest_over_mean(seq: int, n: int, *, zigzag: bool = True) -> float:
     """How many times the mean work the busiest rank has, in causal attention: 1 for a zig-zag, up to 2 - 1/n without.
 
-    It compares sums over the turns. Ranks that wait for each other in each turn lose more.
+    It is also what the ring takes longer, if messages are free: the last rank has a whole block in each turn.
     """
     work = [visible_pairs(seq, rank, n, zigzag=zigzag) for rank in range(n)]
     return max(work) * n / sum(work)

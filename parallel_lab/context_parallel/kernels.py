@@ -5,6 +5,8 @@ PyTorch's fused kernels keep no scores: they walk over the keys in tiles (Dao et
 take, and what a later PyTorch may no longer have, goes through the plain formula of `softmax`, which holds the scores.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,9 +23,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> tuple[Ten
     """
     name = _fused(query, key)
     if name == ON_CPU:
-        return getattr(torch.ops.aten, name)(query, key, value, 0.0, causal)
+        return operator(name)(query, key, value, 0.0, causal)
     if name == ON_CUDA:
-        return getattr(torch.ops.aten, name)(query, key, value, 0.0, causal)[:2]
+        return operator(name)(query, key, value, 0.0, causal)[:2]
     return softmax.attention(query, key, value, _triangle(query, key) if causal else None)
 
 
@@ -33,13 +35,18 @@ def attend_backward(
     """This block's part of the gradients of query, key and value; `out` and `lse` are those over all blocks."""
     name, tensors = _fused(query, key), (grad, query, key, value, out, lse)
     if name == ON_CPU:
-        return getattr(torch.ops.aten, f"{name}_backward")(*tensors, 0.0, causal)
+        return operator(f"{name}_backward")(*tensors, 0.0, causal)
     if name == ON_CUDA:
         unused = torch.empty(0, dtype=torch.uint64, device=query.device)  # the state of dropout, of which there is none
         lengths = (None, None, query.shape[2], key.shape[2])
         tensors = (*tensors[:-1], lse.contiguous())  # of a part of the rows it is not, and the kernel takes it as if
-        return getattr(torch.ops.aten, f"{name}_backward")(*tensors, *lengths, 0.0, causal, unused, unused)
+        return operator(f"{name}_backward")(*tensors, *lengths, 0.0, causal, unused, unused)
     return softmax.attention_backward(*tensors, _triangle(query, key) if causal else None)
+
+
+def operator(name: str) -> Callable:
+    """PyTorch's operator of that name."""
+    return getattr(torch.ops.aten, name)
 
 
 def _fused(query: Tensor, key: Tensor) -> str:

@@ -19,10 +19,11 @@ def ring_plan(n: int, *, causal: bool = True, zigzag: bool = True, phase: str = 
     for rank in range(whole("n", n)):
         shard: tuple[Op, ...] = ()  # the message that brought the shard of this turn
         total: tuple[Op, ...] = ()  # and the sum of its gradients
+        work: list[Op] = []  # the block of the turn before: the buffer that it read is received into next
         for turn in range(n + backward):
             owner = (rank - turn) % n
             both = _both(rank, n, owner, turn, "recv", axis, phase) if turn < n - 1 else []
-            needs |= dict.fromkeys(both, shard)
+            needs |= dict.fromkeys(both, (*shard, *work))
             ops += both
             work = []
             if (turn or not backward) and block(rank, owner, 2, causal=causal, zigzag=zigzag):

@@ -173,7 +173,7 @@ def test_a_rank_has_an_early_and_a_late_chunk():
     assert by_case[4, True, 1] == [3, 4, 5, 18, 19, 20] and by_case[4, True, 3] == list(range(9, 15))
     assert by_case[4, False, 1] == list(range(6, 12)) and by_case[1, True, 0] == list(range(24))
     for n, zigzag in {case[:2] for case in by_case}:
-        assert sorted(sum((by_case[n, zigzag, rank] for rank in range(n)), [])) == list(range(24))
+        assert sorted(place for rank in range(n) for place in by_case[n, zigzag, rank]) == list(range(24))
 
 
 def early_and_late():

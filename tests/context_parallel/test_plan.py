@@ -7,10 +7,10 @@ from shared_cp import cut, drawn
 
 from parallel_lab import Link, launch
 from parallel_lab.context_parallel import plans, ring_attention, ulysses
-from parallel_lab.context_parallel.formulas import ring_bytes, shard_bytes
+from parallel_lab.context_parallel.formulas import block_pairs, ring_bytes, shard_bytes, visible_pairs
 from parallel_lab.plan import check_plan
 from parallel_lab.runtime import make_mesh
-from parallel_lab.simulate import simulate
+from parallel_lab.simulate import AlphaBeta, simulate
 from parallel_lab.trace import Trace, recorder, tag
 
 pytestmark = pytest.mark.usefixtures("by_value")
@@ -54,8 +54,8 @@ def test_a_run_is_its_plan(n):
 
 
 def test_plans_are_carried_out_by_the_simulator():
-    """A zig-zag is over when its n blocks are; neighbors wait for the last rank. Backward a rank sends 2 (n-1) times."""
-    n = 4
+    """With free messages a ring takes as long as its busiest rank computes; with slow ones, as long as these take."""
+    n, length = 4, 6
     for phase, messages in (("forward", n - 1), ("backward", 2 * (n - 1))):
         for zigzag in (True, False):
             plan = plans.ring_plan(n, zigzag=zigzag, phase=phase)
@@ -63,7 +63,11 @@ def test_plans_are_carried_out_by_the_simulator():
             assert [sum(op.kind == "send" for op in row) for row in plan.rows] == [messages] * n
             blocks = [sum(op.kind == "attention" for op in row) for row in plan.rows]
             assert blocks == ([n] * n if zigzag else [1, 2, 3, 4])
-            assert simulate(plan).spans
+            pairs = lambda op, zigzag=zigzag: block_pairs(op.rank, op.part, length, zigzag=zigzag)  # noqa: E731
+            busiest = max(visible_pairs(n * length, rank, n, zigzag=zigzag) for rank in range(n))
+            assert simulate(plan, AlphaBeta(0.0, float("inf"), 0, pairs)).duration_s == busiest
+            waits = 1000 * messages  # shards and sums take the same link
+            assert waits <= simulate(plan, AlphaBeta(1000.0, float("inf"), 0, pairs)).duration_s < waits + 2 * busiest
     with pytest.raises(ValueError, match="n=0"):
         plans.ring_plan(0)
     shard = shard_bytes(1, 8, 1, 4, 4)

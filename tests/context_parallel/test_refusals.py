@@ -33,7 +33,7 @@ def said():
     found["a sequence of 8 does not divide into 3 chunks, one for each rank (zigzag=False): pad it to 9"] = message(
         shard_sequence, torch.zeros(1, 8), zigzag=False, group=groups[3]
     )
-    found["(2, 4, 6): expected (batch, heads, seq/n, head_width) of each"] = message(ring_attention, x[..., 0], x, x)
+    found["(2, 4, 6, 3): expected (batch, heads, seq/n, head_width) of each"] = message(ring_attention, x[..., 0], x, x)
     found["key (2, 4, 5, 3), value (2, 4, 6, 3): all must have"] = message(ring_attention, x, narrow, x)
     found[f"rank {rank}: 4 query heads do not divide among 3 key-value heads"] = message(ulysses, x, x[:, :3], x[:, :3])
     found["must have one dtype"] = message(ring_attention, x, x.double(), x.double())
@@ -55,8 +55,8 @@ def said():
     tokens = torch.zeros(1, 8, dtype=torch.int64)
     for kind in ("learned", "rotary"):
         shared = context_parallel(made(positions=kind))
-        expected = "a Embedding under" if kind == "learned" else "a Attention under"
-        found[f"{expected} context parallelism was called without positions"] = message(shared, tokens)
+        name = "Embedding" if kind == "learned" else "Attention"
+        found[f"under context parallelism {name} was called without positions"] = message(shared, tokens)
     found["the attention of this model was replaced before"] = message(context_parallel, shared)
     return found
 
