@@ -6,13 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TECHNIQUES = (
-    "collectives",
-    "data_parallel",
-    "synchronization",
-    "parameter_server",
-    "pipeline",
-    "tensor_parallel",
-    "context_parallel",
+    *("collectives", "data_parallel", "synchronization", "parameter_server", "pipeline", "tensor_parallel"),
+    *("context_parallel", "expert_parallel"),
 )
 TECHNIQUE_S, EXERCISE_S, NOTEBOOK_S = 40.0, 6.0, 40.0
 # A processor that other programs share does less in a second: caches are cold, and two threads may share one core.
@@ -30,6 +25,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise parameter_server": 8.0,
     "exercise sharded_optimizer": 10.0,
     "exercise sequence_block": 10.0,
+    "exercise expert_dispatch": 12.0,
     "exercise split_network": 8.0,
     "exercise pipeline_executor": 10.0,
     "exercise training_framework": 10.0,

@@ -100,6 +100,7 @@ def sections(cuda: bool) -> list[Section]:
         tests(
             "context parallel: ring attention and Ulysses, in 64 and in 16 bits", 60, "context_parallel/test_devices.py"
         ),
+        tests("expert parallel: parity, ties, capacity, recomputation", 60, "expert_parallel/test_devices.py"),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
         tests("PyTorch's DDP, FSDP2, tensor parallel, pipelining", 90, "runtime/test_torch_on_devices.py"),
         tests("fault reports", 90, "runtime/test_faults_on_devices.py"),

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_lab.collectives import autograd
@@ -61,11 +62,10 @@ class RemoteExperts:
         arriving = self.arriving(way)
         given = [int(part.sum()) for part in way.counts.split(self.sizes)]
         taken = arriving.sum(1).tolist()
-        rows = tokens.new_zeros(sum(given), tokens.shape[1])
-        rows = rows.index_copy(0, way.row, tokens[way.kept // chosen.shape[1]])
+        rows = F.pad(tokens, (0, 0, 0, 1)).index_select(0, way.source // chosen.shape[1])  # one past the end: zeros
         outputs = self.compute(self.exchange("dispatch", rows, given, taken), arriving)
         returned = self.exchange("combine", outputs, taken, given)
-        mine = returned.new_zeros(chosen.numel(), tokens.shape[1]).index_copy(0, way.kept, returned[way.row])
+        mine = returned.new_zeros(chosen.numel() + 1, tokens.shape[1]).index_copy_(0, way.source, returned)[:-1]
         return (weights.unsqueeze(-1) * mine.view(*chosen.shape, tokens.shape[1])).sum(1).to(tokens.dtype)
 
     @property
@@ -105,6 +105,6 @@ class RemoteExperts:
         ranks, own = arriving.shape
         expert = torch.arange(own, device=rows.device).repeat(ranks).repeat_interleave(arriving.flatten())
         order = expert.argsort(stable=True)
-        parts = rows[order].split(arriving.sum(0).tolist())
+        parts = rows.index_select(0, order).split(arriving.sum(0).tolist())
         outputs = torch.cat([expert(part) for expert, part in zip(self.experts.values(), parts, strict=True)])
-        return torch.zeros_like(outputs).index_copy(0, order, outputs)
+        return torch.empty_like(outputs).index_copy_(0, order, outputs)

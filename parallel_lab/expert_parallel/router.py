@@ -23,16 +23,14 @@ Drop = Literal["position", "score"]
 
 
 class Route(NamedTuple):
-    """Which row each choice has in what its rank sends.
+    """What a rank sends, row after row.
 
     Attributes:
-        kept: the choices that have a row, ascending; choice t K + j is the j-th of token t. int64 (A,) if dropless.
-        row: the row of each of these.
+        source: for each row the choice that it is for, t K + j for the j-th of token t; A for a row of zeros. int64.
         counts: the rows of each expert, int64 (E,).
     """
 
-    kept: Tensor
-    row: Tensor
+    source: Tensor
     counts: Tensor
 
 
@@ -40,20 +38,20 @@ def route(chosen: Tensor, weights: Tensor, experts: int, capacity: int | None = 
     """The route of choices (T, K) among `experts`, and of their weights (T, K).
 
     With a capacity an expert's rows go to those choices that come first: by position in the batch, or by score, where
-    of equal scores the first counts. Ranks have the same choices kept on every device.
+    of equal scores the first counts. The same choices are kept on every device.
     """
     expert, loads = chosen.flatten(), counted(chosen, experts)
-    order = (
-        top(weights.flatten(), expert.numel()) if drop == "score" else torch.arange(len(expert), device=chosen.device)
-    )
+    choices = torch.arange(expert.numel(), device=expert.device)
+    order = top(weights.flatten(), expert.numel()) if drop == "score" else choices
     order = order[expert[order].argsort(stable=True)]  # expert after expert
-    first = loads.cumsum(0) - loads
-    nth = torch.empty_like(order)
-    nth[order] = torch.arange(len(order), device=order.device) - first[expert[order]]  # so many of its expert before it
     if capacity is None:
-        return Route(torch.arange(len(expert), device=order.device), first[expert] + nth, loads)
-    kept = (nth < capacity).nonzero().flatten()
-    return Route(kept, expert[kept] * capacity + nth[kept], torch.full_like(loads, capacity))
+        return Route(order, loads)
+    of_row = expert[order]
+    nth = choices - (loads.cumsum(0) - loads)[of_row]  # how many of the same expert stand before
+    kept = nth < capacity
+    source = torch.full((experts * capacity,), expert.numel(), device=expert.device)
+    source[of_row[kept] * capacity + nth[kept]] = order[kept]
+    return Route(source, torch.full_like(loads, capacity))
 
 
 def capacity(tokens: int, experts: int, active: int, factor: float) -> int:

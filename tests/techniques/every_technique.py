@@ -1,10 +1,14 @@
 """Every technique on one small model, as a function of the group that it runs on: what these tests share."""
 
+from dataclasses import replace
+
 import torch
 
+from parallel_lab import expert_parallel as experts
 from parallel_lab import model
 from parallel_lab.context_parallel import context_parallel, positions, sequence_loss, shard_sequence
 from parallel_lab.data_parallel import DDP, Zero1, Zero2, Zero3, average_gradients
+from parallel_lab.expert_parallel import expert_parallel
 from parallel_lab.model.data import share, text_batches
 from parallel_lab.runtime import rank_device
 from parallel_lab.synchronization import (
@@ -29,12 +33,13 @@ from parallel_lab.tensor_parallel import (
 from parallel_lab.trace import tag
 
 CONFIG = model.GPTConfig(seq=8, layers=2, heads=12, width=12)  # 12 heads are cut over 1, 2, 3 and 4 ranks
+MIXTURE = replace(CONFIG, experts=12, active_experts=2)
 BATCHES = list(text_batches(8, 12, 3))
 ADAMW = {"lr": 1e-2, "weight_decay": 0.1}
 
 
-def build():
-    return model.build(CONFIG, dtype=torch.float64).to(rank_device())
+def build(config=CONFIG):
+    return model.build(config, dtype=torch.float64).to(rank_device())
 
 
 def mine(group):
@@ -119,6 +124,14 @@ def shared(method):
     return run
 
 
+def mixture(group):
+    """Every rank has some of the experts, and its share of each batch."""
+    gpt = expert_parallel(build(MIXTURE), group=group)
+    optimizer = torch.optim.AdamW(gpt.parameters(), **ADAMW)
+    steps(group, gpt, gpt, optimizer, lambda mb: experts.reduce_gradients(gpt, group=group))
+    return experts.full_state_dict(gpt, group)
+
+
 def strategy(rule, **options):
     def run(group):
         return train(rule, build(), BATCHES, torch.optim.SGD, group=group, lr=0.1, **options).weights
@@ -145,6 +158,8 @@ def stepper(make):
 ADAM_LIKE = {"average_gradients": averaged, "DDP": ddp, "Zero1": zero1, "Zero2": zero2, "Zero3": zero3}
 ADAM_LIKE |= {"tensor_parallel": cut(sequence=False), "sequence parallel": cut(sequence=True)}
 ADAM_LIKE |= {"ring attention": shared("ring"), "Ulysses": shared("ulysses")}
+ADAM_LIKE |= {"expert_parallel": mixture}
+CONFIGS = {"expert_parallel": MIXTURE}  # those that are trained on another model
 SGD_LIKE = {
     "Synchronous": strategy(Synchronous()),
     "a parameter server": strategy(Synchronous(), servers=1),
