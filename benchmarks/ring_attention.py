@@ -2,7 +2,7 @@
 
     python benchmarks/ring_attention.py [--ranks 2 4]
 
-Causal attention of 4,096 tokens, 8 heads 64 wide, in zig-zag order on both sides, so that both compute the same blocks
+Causal attention of 2,048 tokens, 8 heads 64 wide, in zig-zag order on both sides, so that both compute the same blocks
 with the same kernel of the device: float32 on the CPU, bfloat16 on a GPU. PyTorch's ring is that behind its public
 `context_parallel`, which has no rule for the CPU's kernel; forward and backward are called as its autograd would. It
 runs as it does by default, where one all-gather brings all keys and values, and with keys and values passed on by an
@@ -23,7 +23,7 @@ from parallel_lab import launch
 from parallel_lab.context_parallel import kernels, ring_attention, shard_sequence
 from parallel_lab.runtime import rank_device
 
-SEQ, HEADS, WIDTH, BATCH = 4096, 8, 64, 1
+SEQ, HEADS, WIDTH, BATCH = 2048, 8, 64, 1
 TURNS, WARM_UP = 15, 3
 MOST = 1.0
 ROTATIONS = ("alltoall", "allgather")

@@ -72,8 +72,8 @@ class _RingAttention(torch.autograd.Function):
                 shards.pass_on(owner, turn, names)  # while this rank computes with it
             if part := seen(owner):
                 with span("attention", part=owner, **names):
-                    keys = shards.held[..., part.keys, :]
-                    merged.add(*attend(query[..., part.rows, :], *keys, part.causal), part.rows)
+                    k, v = shards.held[..., part.keys, :]
+                    merged.add(*attend(query[..., part.rows, :], k, v, part.causal), part.rows)
             shards.arrive()
         mean, lse = merged.both()
         out = mean.to(query.dtype)
@@ -94,20 +94,29 @@ class _RingAttention(torch.autograd.Function):
             if turn < n - 1:
                 shards.pass_on(owner, turn, names)
             if turn:
-                part, made = ctx.seen(owner), ()
+                part, made = ctx.seen(owner), None
                 if part:
-                    keys = shards.held[..., part.keys, :] if turn < n else (key, value)
-                    rows = [each[..., part.rows, :] for each in (grad, query, out)]
+                    k, v = shards.held if turn < n else (key, value)
                     with span("attention", part=owner, **names):
-                        made = attend_backward(*rows[:2], *keys, rows[2], lse[..., part.rows], part.causal)
+                        made = _of_block(part, k, v, grad, query, out, lse)
                     of_query[..., part.rows, :] += made[0]
-                sums.arrive()
-                for held, more in zip(sums.held, made[1:], strict=False):
-                    held[..., part.keys, :] += more
+                sums.arrive()  # what the ranks said that this shard came by before
+                if made:
+                    for held, more in zip(sums.held, made[1:], strict=True):
+                        held[..., part.keys, :] += more
                 if turn < n:
                     sums.pass_on(owner, turn, names | {"phase": names["phase"] + "/sum"})
             shards.arrive()
         return of_query.to(query.dtype), *sums.held.to(key.dtype), None, None
+
+
+def _of_block(
+    part: Block, key: Tensor, value: Tensor, grad: Tensor, query: Tensor, out: Tensor, lse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of these rows of the query and of these keys and values, as far as this block makes them."""
+    of_out, q, o = (each[..., part.rows, :] for each in (grad, query, out))
+    k, v = (each[..., part.keys, :] for each in (key, value))
+    return attend_backward(of_out, q, k, v, o, lse[..., part.rows], part.causal)
 
 
 class _Ring:

@@ -14,6 +14,7 @@ from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.rank_side import Case, change_first_arrival
 
 FORWARD, BACKWARD = ("the forward pass", "forward_over"), ("the backward pass", "backward_over")
+LOOKS = 20  # at what is held, before it counts
 OUTPUT, GRADIENT, BLOCK = "its part of the output", "its part of the gradient of", "block"
 
 
@@ -58,7 +59,7 @@ def attend(fn: Callable, case: Case, query: Tensor, key: Tensor, value: Tensor, 
     leaves = {"query": query, "key": key, "value": value}
     for leaf in leaves.values():
         leaf.requires_grad_(not case.get("forward"))
-    note = Moments(case, seen := {})
+    note = Moments(case, seen := {}, LOOKS)
 
     def noted(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
         note(BLOCK)

@@ -114,7 +114,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (forward_with(seen=diagonal_everywhere), 0, "at 2 ranks: every block was masked from its diagonal down"),
     (forward_with(seen=masks_all), 0, "rank 0: 96 of 96 elements of the output are NaN .*\n.*sees no key of a block"),
     (averages, 0, "at 2 ranks: the means of the blocks count the same"),
-    (gathers, 3, r"at the beginning of a block holds .* kB, two shards .*\n.*no rank needs all keys and values at once"),
+    (gathers, 3, r"the beginning of a block holds .* kB, two shards .*\n.*no rank needs all keys and values at once"),
     (OwnPart.apply, 4, "its part of the gradient of key: element .*\n.*the sum of what all of them say"),
     (SumOfAll.apply, 5, "sent .* in the backward pass 0, a ring of shards and one of their gradients send"),
 ]
@@ -131,3 +131,4 @@ def test_answer_of_a_step_passes_it_and_fails_the_next():
     assert_ends_a_step(NAME, 1, forward_with(overflows), "are NaN or infinite\n.*exp of a log-sum-exp overflows")
     assert_ends_a_step(NAME, 2, gathers, "at the beginning of a block holds")
     assert_ends_a_step(NAME, 3, OwnPart.apply, "its part of the gradient of key: element")
+    assert_ends_a_step(NAME, 4, SumOfAll.apply, "a ring of shards and one of their gradients send")
