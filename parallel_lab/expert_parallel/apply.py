@@ -13,11 +13,11 @@ anything is cut, what cannot be cut.
 **Gradients.** An expert's gradient has what the tokens of *all* n ranks say, since they came to it: nothing is left to
 add up, while all other gradients are of this rank's tokens alone. So where every rank's loss is the mean over its own
 tokens, and the mean over ranks is meant, replicated gradients are added up and divided by n, and those of experts are
-divided by n only. Averaging them over the ranks that hold the same experts instead (there may be one) leaves them n
-times too large, and Adam hides it. Where the loss is already a part of the global one (a sum over this rank's targets,
-divided by the number of targets in the whole batch), nothing is divided: replicated gradients are added up over all
-ranks, experts' over those that hold the same ones. `reduce_gradients` does either. n counts every rank that has tokens
-of its own, dp x cp of them, however many share one set of experts.
+divided by n only. Averaging them over the m ranks that hold the same experts instead leaves them n/m times too large,
+and Adam hides it. Where the loss is already a part of the global one (a sum over this rank's targets, divided by the
+number of targets in the whole batch), nothing is divided: replicated gradients are added up over all ranks, experts'
+over those that hold the same ones. `reduce_gradients` does either. n counts every rank that has tokens of its own,
+dp x cp of them, however many share one set of experts.
 """
 
 import itertools
@@ -74,7 +74,7 @@ def expert_parallel(
 
     The model is called with this rank's tokens, as many as it likes. Parameters keep the names of the whole model,
     `blocks.0.feed_forward.experts.5.up.weight` on the rank that has expert 5. All are cut from rank 0's values. Make
-    the optimizer afterwards, and call `reduce_gradients` after backward.
+    the optimizer afterwards, and call `reduce_gradients` after backward; DDP would refuse ranks with other parameters.
 
     Args:
         model: a whole model, built in the same way on every rank, on its device.

@@ -2,8 +2,8 @@
 
 Lepikhin et al. 2020, "GShard", section 2.2 and algorithm 1; Fedus et al. 2021, "Switch Transformers", section 2.2, for
 capacity; Gale et al. 2022, "MegaBlocks", section 1, for what is dropless. T tokens with K choices each are A = T K
-choices. Rows stand expert after expert, and an expert's rows in the order of the choices: token after token, and of one
-token the larger score first. So the rows for one rank lie side by side, and nothing depends on the order of atomics.
+choices. Rows stand expert after expert, and an expert's rows in the order of its tokens. So the rows for one rank lie
+side by side, and nothing depends on which thread came first.
 
 Dropless, an expert has as many rows as choose it. With capacity it has C rows, whatever the load: rows that nobody
 fills are zeros, and choices beyond C are dropped. C counts per expert and per *source*: each rank decides for its own

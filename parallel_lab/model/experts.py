@@ -60,7 +60,7 @@ class MixtureOfExperts(nn.Module):
         self.counts = torch.zeros(config.experts, dtype=torch.int64)
         self.auxiliary = torch.zeros(())
         self.auxiliary_weight = 0.0
-        self.auxiliary_sequences: int | None = None
+        self.auxiliary_sequences: float | None = None
         self.over_sequence: Callable[[Tensor], Tensor] = _alone
 
     def forward(self, x: Tensor) -> Tensor:

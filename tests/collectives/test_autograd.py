@@ -94,6 +94,18 @@ def all_gather_split():
     same(gradient(x, loss(y, weights[0])), share(gradient(whole, loss(whole, weights[0])), rank, n))
 
 
+def exchange():
+    """Rank r gives r + p rows to rank p, and backward takes them back; nobody gives anything to rank 0."""
+    n, rank, _ = world()
+    given = [[0 if p == 0 else r + p for p in range(n)] for r in range(n)]
+    xs = [number(r, sum(given[r]), 3).requires_grad_() for r in range(n)]
+    parts = [torch.cat([xs[r].split(given[r])[p] for r in range(n)]) for p in range(n)]
+    y = autograd.exchange(xs[rank], given[rank], [given[r][rank] for r in range(n)])
+    same(y, parts[rank])
+    total = sum(((p + 1) * part.sin().sum() for p, part in enumerate(parts)), torch.zeros(()))
+    same(gradient(xs[rank], (rank + 1) * y.sin().sum()), gradient(xs[rank], total))
+
+
 def all_pairs():
     identity_all_reduce()
     all_reduce_identity()
@@ -101,6 +113,7 @@ def all_pairs():
     reduce_scatter_all_gather()
     split_all_gather()
     all_gather_split()
+    exchange()
 
 
 def two_layers(sequence_parallel):

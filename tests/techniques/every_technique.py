@@ -8,7 +8,7 @@ from parallel_lab import expert_parallel as experts
 from parallel_lab import model
 from parallel_lab.context_parallel import context_parallel, positions, sequence_loss, shard_sequence
 from parallel_lab.data_parallel import DDP, Zero1, Zero2, Zero3, average_gradients
-from parallel_lab.expert_parallel import expert_parallel
+from parallel_lab.expert_parallel import RemoteExperts
 from parallel_lab.model.data import share, text_batches
 from parallel_lab.runtime import rank_device
 from parallel_lab.synchronization import (
@@ -126,7 +126,8 @@ def shared(method):
 
 def mixture(group):
     """Every rank has some of the experts, and its share of each batch."""
-    gpt = expert_parallel(build(MIXTURE), group=group)
+    gpt = experts.expert_parallel(build(MIXTURE), group=group)
+    assert all(isinstance(each.mix, RemoteExperts) for each in experts.mixtures(gpt))
     optimizer = torch.optim.AdamW(gpt.parameters(), **ADAMW)
     steps(group, gpt, gpt, optimizer, lambda mb: experts.reduce_gradients(gpt, group=group))
     return experts.full_state_dict(gpt, group)
@@ -158,8 +159,8 @@ def stepper(make):
 ADAM_LIKE = {"average_gradients": averaged, "DDP": ddp, "Zero1": zero1, "Zero2": zero2, "Zero3": zero3}
 ADAM_LIKE |= {"tensor_parallel": cut(sequence=False), "sequence parallel": cut(sequence=True)}
 ADAM_LIKE |= {"ring attention": shared("ring"), "Ulysses": shared("ulysses")}
-ADAM_LIKE |= {"expert_parallel": mixture}
-CONFIGS = {"expert_parallel": MIXTURE}  # those that are trained on another model
+ADAM_LIKE |= {"RemoteExperts": mixture}
+CONFIGS = {"RemoteExperts": MIXTURE}  # those that are trained on another model
 SGD_LIKE = {
     "Synchronous": strategy(Synchronous()),
     "a parameter server": strategy(Synchronous(), servers=1),
