@@ -106,6 +106,55 @@ def test_pipeline(ranks):
     assert torchrun("pipeline.py", ranks) == pytest.approx(list(chain()), abs=2e-9)
 
 
+def pixel_by_pixel():
+    """The losses of context_parallel.py in one process: whole sequences, and PyTorch's own attention."""
+    pixels, places = IMAGES.long(), torch.arange(64)
+    targets = torch.cat((pixels[:, 1:], torch.full((len(pixels), 1), -100)), dim=1)
+    torch.manual_seed(0)
+    net = nn.ModuleList((nn.Embedding(17, 32), nn.Embedding(64, 32), nn.Linear(32, 96), nn.Linear(32, 17))).double()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    for rows in torch.arange(960).split(48):
+        x = net[0](pixels[rows]) + net[1](places)
+        mixed = nn.functional.scaled_dot_product_attention(*net[2](x).chunk(3, -1), is_causal=True)
+        loss = nn.functional.cross_entropy(net[3](x + mixed).flatten(0, 1), targets[rows].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_context_parallel(ranks):
+    assert torchrun("context_parallel.py", ranks) == pytest.approx(list(pixel_by_pixel()), abs=2e-9)
+
+
+def mixture(x, router, experts):
+    """All rows through all experts, weighted by zero where a row has not chosen them: gradients are zeros, not None."""
+    scores, chosen = router(x).topk(2)
+    weights = torch.zeros(len(x), 4, dtype=x.dtype).scatter(1, chosen, scores.softmax(-1))
+    return sum(weights[:, [number]] * expert(x) for number, expert in enumerate(experts))
+
+
+def whole_mixture():
+    """The losses of expert_parallel.py in one process, with nothing sorted and nothing sent."""
+    torch.manual_seed(0)
+    first, router, last = whole = nn.ModuleList(nn.Linear(64, out) for out in (64, 4, 10)).double()
+    experts = nn.ModuleList(nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64)) for _ in range(4)).double()
+    optimizer = torch.optim.SGD([*whole.parameters(), *experts.parameters()], lr=0.1, momentum=0.9)
+    for rows in torch.arange(960).split(48):
+        x = first(IMAGES[rows] / 16).relu()
+        loss = nn.functional.cross_entropy(last(x + mixture(x, router, experts)), LABELS[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_expert_parallel(ranks):
+    assert torchrun("expert_parallel.py", ranks) == pytest.approx(list(whole_mixture()), abs=2e-9)
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_is_short_and_plain(script):
     text = script.read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from parallel_lab.grading.gaps import (
     collectives,
+    contexts,
     data_parallel,
     hybrid,
     language_models,
@@ -23,5 +24,6 @@ GAPS = (
     *model_parallel.GAPS,
     *tensor_parallel.GAPS,
     *pipeline.GAPS,
+    *contexts.GAPS,
     *hybrid.GAPS,
 )
