@@ -6,8 +6,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TECHNIQUES = (
-    *("collectives", "data_parallel", "synchronization", "parameter_server", "pipeline", "tensor_parallel"),
-    *("expert_parallel",),
+    "collectives",
+    "data_parallel",
+    "synchronization",
+    "parameter_server",
+    "pipeline",
+    "tensor_parallel",
+    "hybrid",
+    "expert_parallel",
+    "context_parallel",
 )
 TECHNIQUE_S, EXERCISE_S, NOTEBOOK_S = 40.0, 6.0, 40.0
 # A processor that other programs share does less in a second: caches are cold, and two threads may share one core.
@@ -16,6 +23,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     # What these cost today, techniques with their lines traced; the aim is 40 s a room or notebook, 6 s an exercise.
     "data_parallel": 110.0,
     "pipeline": 75.0,  # eight plans, and the executor with each
+    "hybrid": 60.0,  # every axis, and launches of 8 ranks
     "tensor_parallel": 60.0,  # with the matrix products
     "runtime": 75.0,
     "exercise bucketed_ddp": 9.0,

@@ -98,7 +98,11 @@ def sections(cuda: bool) -> list[Section]:
         tests("every collective, torch's and ours, to the last bit", 60, "collectives/test_devices.py"),
         tests("tensor parallel: parity, dropout, recomputation", 60, "tensor_parallel/test_devices.py"),
         tests("expert parallel: parity, ties, capacity, recomputation", 60, "expert_parallel/test_devices.py"),
+        tests(
+            "context parallel: ring attention and Ulysses, in 64 and in 16 bits", 60, "context_parallel/test_devices.py"
+        ),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
+        tests("layouts of all axes end where one process ends", 90, "hybrid/test_devices.py"),
         tests("PyTorch's DDP, FSDP2, tensor parallel, pipelining", 90, "runtime/test_torch_on_devices.py"),
         tests("fault reports", 90, "runtime/test_faults_on_devices.py"),
         *(Section(f"benchmark: {name}", ("benchmarks/gpu.py", name), 60) for name in ("ddp", "zero3", "all_reduce")),

@@ -42,11 +42,12 @@ def tie(*copies: nn.Parameter, group: dist.ProcessGroup | None = None) -> Tied:
                 f"rank {group.rank()}: a tied weight has the same shape in all stages, got {sorted(found)}"
             )
         holders = [rank for rank, each in enumerate(shapes) if each]
-        ranks = [dist.get_global_rank(group, rank) for rank in holders]
+        ranks = [dist.get_global_rank(group, rank) for rank in holders] if mine else [dist.get_rank()]
+        options = {"use_local_synchronization": True, "group_desc": "tied"}
+        # Such a group's name counts the groups of its process, so ranks without a copy make one as well.
+        own = dist.new_group(ranks, **options) if len(holders) > 1 else None
         if not mine:
             return Tied([], None)
-        options = {"use_local_synchronization": True, "group_desc": "tied"}
-        own = dist.new_group(ranks, **options) if len(ranks) > 1 else None
         tied = Tied(mine, own if isinstance(own, dist.ProcessGroup) else None)
         with torch.no_grad():
             if tied.group:

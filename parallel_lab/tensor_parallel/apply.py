@@ -23,6 +23,7 @@ from torch import Tensor
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
 from parallel_lab.collectives.passes import next_pass
+from parallel_lab.model.experts import MixtureOfExperts
 from parallel_lab.model.gpt import GPT
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
@@ -94,7 +95,8 @@ def tensor_parallel(model: GPT, *, sequence: bool = False, group: Group = None) 
         cut.embedding.tokens = VocabEmbedding(cut.embedding.tokens, group=group)
     for block in cut.blocks:
         cut_attention(block.attention, group, enter, leave)
-        cut_feed_forward(block.feed_forward, group, enter, leave)
+        for part in _feed_forwards(block):
+            cut_feed_forward(part, group, enter, leave)
     cut.head.linear = VocabHead(cut.head.linear, enter=enter, group=group)
     if tied:
         cut.head.linear.weight = cut.embedding.tokens.weight
@@ -124,11 +126,20 @@ def _check(model: Any, group: dist.ProcessGroup, sequence: bool) -> None:
     blocks: Any = model.blocks
     for block in blocks:
         check_heads(block.attention, group.size())
-        divided("hidden columns", block.feed_forward.up.out_features, group.size())
+        if sequence and isinstance(block.feed_forward, MixtureOfExperts):
+            raise ValueError("sequence=True leaves a rank a part of the tokens, and experts need all: choose one")
+        for part in _feed_forwards(block):
+            divided("hidden columns", part.up.out_features, group.size())
     settings: dict[str, object] = {"sequence": sequence}
     if model.config.dropout:
         settings["the state of torch's random generator"] = _generator_state(next(model.parameters()))
     check_same_model(model, group, **settings)
+
+
+def _feed_forwards(block: Any) -> list[Any]:
+    """The feed-forward parts of a block: one, or those of its experts, each cut alike; the router is replicated."""
+    part = block.feed_forward
+    return list(part.experts.children()) if isinstance(part, MixtureOfExperts) else [part]
 
 
 def _generator_state(like: Tensor) -> str:

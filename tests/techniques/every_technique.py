@@ -6,6 +6,7 @@ import torch
 
 from parallel_lab import expert_parallel as experts
 from parallel_lab import model
+from parallel_lab.context_parallel import context_parallel, positions, sequence_loss, shard_sequence
 from parallel_lab.data_parallel import DDP, Zero1, Zero2, Zero3, average_gradients
 from parallel_lab.expert_parallel import RemoteExperts
 from parallel_lab.model.data import share, text_batches
@@ -29,6 +30,7 @@ from parallel_lab.tensor_parallel import (
     tensor_parallel,
     vocab_cross_entropy,
 )
+from parallel_lab.trace import tag
 
 CONFIG = model.GPTConfig(seq=8, layers=2, heads=12, width=12)  # 12 heads are cut over 1, 2, 3 and 4 ranks
 MIXTURE = replace(CONFIG, experts=12, active_experts=2)
@@ -112,6 +114,25 @@ def mixture(group):
     return experts.full_state_dict(gpt, group)
 
 
+def shared(method):
+    """Context parallelism: every rank has a part of each sequence; what two chunks a rank do not divide is left out."""
+
+    def run(group):
+        gpt = context_parallel(build(), method=method, group=group)
+        seq = CONFIG.seq - CONFIG.seq % (2 * group.size())
+        optimizer = torch.optim.AdamW(gpt.parameters(), **ADAMW)
+        for mb, (inputs, targets) in enumerate(BATCHES):
+            optimizer.zero_grad()
+            part, target = (shard_sequence(x[:, :seq].to(rank_device()), group=group) for x in (inputs, targets))
+            with tag(mb=mb):
+                sequence_loss(gpt(part, positions(seq, group=group)), target, group=group).backward()
+            average_gradients(gpt, mb=mb, group=group)
+            optimizer.step()
+        return gpt.state_dict()
+
+    return run
+
+
 def strategy(rule, **options):
     def run(group):
         return train(rule, build(), BATCHES, torch.optim.SGD, group=group, lr=0.1, **options).weights
@@ -139,6 +160,7 @@ ADAM_LIKE = {"average_gradients": averaged, "DDP": ddp, "Zero1": zero1, "Zero2":
 ADAM_LIKE |= {"tensor_parallel": cut(sequence=False), "sequence parallel": cut(sequence=True)}
 ADAM_LIKE |= {"RemoteExperts": mixture}
 CONFIGS = {"RemoteExperts": MIXTURE}  # those that are trained on another model
+ADAM_LIKE |= {"ring attention": shared("ring"), "Ulysses": shared("ulysses")}
 SGD_LIKE = {
     "Synchronous": strategy(Synchronous()),
     "a parameter server": strategy(Synchronous(), servers=1),

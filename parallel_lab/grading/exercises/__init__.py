@@ -16,6 +16,7 @@ _NAMES = (
     *("column_row_pair", "vocab_loss", "sequence_block"),
     *("schedule_1f1b", "schedule_zb_h1", "pipeline_executor"),
     *("expert_dispatch",),
+    *("ring_attention",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

@@ -1,0 +1,162 @@
+"""Checkpoints that any layout writes and any other reads: weights, moments, step, data position and random state.
+
+The form is that of `data_parallel.checkpoint`: a rank saves what it alone answers for, named by the parameter and by
+the elements of the *whole* parameter, so nobody who loads has to know how it was cut (`pieces.py`). `folder.py` has the
+files, and sees to it that a checkpoint is there in full or not at all; `contents.py` has what stands in them.
+
+    rank-00000.pt    what a rank answers for, weights and moments; the states of its random generators
+    index.pt         where each piece of each parameter is; how long each file is; what is one for all ranks
+
+    written per rank and save    what it answers for: over all ranks each number once, 12 bytes a parameter with Adam
+    read per rank and load       what it holds, from the files that have some of it, and no more: they are mapped
+    sent                         a table of the pieces; with zero=1 also the gather of the parameters, after loading
+
+Random states are of ranks, not of the model. The same layout gives each rank its own back, and training goes on as if
+it had not stopped, bit by bit. In another layout no state is a rank's own: generators then start from a seed made of
+the run's seed and the step, the same at every such load, and dropout draws other masks than it would have drawn.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from parallel_lab.agree.arguments import keyword_only, whole
+from parallel_lab.agree.problem import agree
+from parallel_lab.hybrid import contents, folder
+from parallel_lab.hybrid.contents import describe as describe
+from parallel_lab.hybrid.folder import latest as latest
+from parallel_lab.hybrid.parallel import Parallel
+from parallel_lab.hybrid.parameters import refresh
+from parallel_lab.runtime import rank_device, seed_for
+from parallel_lab.runtime.group import member
+from parallel_lab.trace import tag
+
+T = TypeVar("T")
+DRAW_APART = "pp", "dp", "cp"  # axes along which dropout masks differ; those of tp are copies
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run had come.
+
+    Attributes:
+        step: As it was saved.
+        data: As it was saved.
+        same_layout: Whether each rank got its own random state back; if not, it was made from seed and step.
+    """
+
+    step: int
+    data: Any
+    same_layout: bool
+
+
+@keyword_only()
+def save(parallel: Parallel, directory: str | PathLike, *, step: int, data: Any = None, keep: int = 2) -> Path:
+    """Writes a checkpoint into `directory`, which all ranks see, and returns its folder. All ranks call it.
+
+    Args:
+        parallel: what `parallelize` made.
+        directory: the folder of this run's checkpoints; it is made.
+        step: how many steps were taken.
+        data: where the run stands in its data: numbers, words, tensors, lists and dicts of these. Rank 0's is saved.
+        keep: how many older checkpoints remain beside this one.
+
+    Raises:
+        TypeError: `step` or `keep` is no whole number.
+        ValueError: `data` has something else in it, the optimizer looks at whole tensors, or another run saves here.
+        OSError: a file cannot be written. In any of these cases the older checkpoints are as they were.
+    """
+    whole("step", step, 0), whole("keep", keep, 0)
+    rank, why = dist.get_rank(), f"cannot save step {step} into {directory}"
+    with ExitStack() as stack, tag(phase="checkpoint"):  # rank 0's stack has the lock, and removes what is unfinished
+
+        def begin() -> str:
+            if rank:
+                return ""
+            folder.check_readable("data", data)
+            return str(stack.enter_context(folder.writing(directory)))
+
+        def write() -> tuple[int, Any]:
+            shard = contents.shard(parallel) | {"random": _random_state(parallel.device)}
+            return folder.write(partial / folder.shard(rank), shard), contents.table(parallel)
+
+        def publish() -> str:
+            if rank:
+                return ""
+            index = contents.index(parallel, tables) | {"bytes": sizes, "step": step, "data": data}
+            folder.write(partial / folder.INDEX, index | {"seed": torch.initial_seed()})
+            return str(folder.publish(partial, step, keep))
+
+        partial = Path(_gathered(_agreed(begin, why, stack.close))[0])
+        sizes, tables = zip(*_gathered(_agreed(write, why, stack.close)), strict=True)
+        return Path(_gathered(_agreed(publish, why, stack.close))[0])
+
+
+def load(parallel: Parallel, directory: str | PathLike) -> Progress:
+    """Takes over the newest complete checkpoint of `directory`, or the one that `directory` is. All ranks call it.
+
+    It reads, into this layout, what any layout has saved of the same model and class of optimizer.
+
+    Raises:
+        FileNotFoundError: there is no complete checkpoint.
+        ValueError: a shard is missing or damaged, or the checkpoint is of another model or optimizer. The message names
+            the file, or the first difference. Nothing was changed on any rank.
+    """
+    rank, why = dist.get_rank(), "cannot load"
+    with tag(phase="checkpoint"):
+        where = Path(_gathered(_agreed(lambda: str(folder.find(directory)) if rank == 0 else "", why))[0])
+
+        here = {name: each for rows in _gathered(contents.whole_parameters(parallel)) for name, each in rows.items()}
+
+        def look() -> tuple[contents.Reader, dict[str, torch.Tensor]]:
+            reader = contents.Reader(parallel, where, here)
+            same = reader.index["layout"] == dataclasses.asdict(parallel.layout)
+            return reader, reader.shard(rank)["random"] if same else {}
+
+        reader, random = _agreed(look, why)
+        reader.copy()
+        refresh(parallel)
+    index = reader.index
+    _set_random_state(parallel, random, index["seed"] + index["step"])
+    return Progress(index["step"], index["data"], bool(random))
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's generators on this rank, by kind of device."""
+    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def _set_random_state(parallel: Parallel, states: dict[str, torch.Tensor], seed: int) -> None:
+    """Gives the generators these states, and those that have none a start made of `seed` and the rank's place."""
+    torch.manual_seed(seed_for(parallel.mesh, DRAW_APART, seed=seed))
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"].clone())
+    if "cuda" in states and parallel.device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"].clone(), parallel.device)
+
+
+def _agreed(action: Callable[[], T], why: str, undo: Callable[[], object] | None = None) -> T:
+    """What `action` returns here, once it has gone well on all ranks; otherwise all first call `undo`."""
+    problem, result = None, None
+    try:
+        result = action()
+    except Exception as error:
+        kind = type(error) if isinstance(error, FileNotFoundError | ValueError) else OSError
+        problem = kind(f"rank {dist.get_rank()} {why}: {error}")
+        problem.__cause__ = error
+    agree(problem, member(None), rank_device(), undo)
+    return result  # pyright: ignore[reportReturnType]
+
+
+def _gathered(mine: T) -> list[T]:
+    """What all ranks have, in their order."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    return everyone
