@@ -110,6 +110,7 @@ def sections(cuda: bool) -> list[Section]:
         *(Section(f"benchmark: {name}", ("benchmarks/gpu.py", name), 60) for name in ("ddp", "zero3", "all_reduce")),
         Section("benchmark: the training command, 124 M parameters", ("benchmarks/train.py",), 120),
         Section("benchmark: tensor parallel", ("benchmarks/tensor_parallel.py", "--ranks", "2"), 90),
+        Section("benchmark: ring attention", ("benchmarks/ring_attention.py", "--ranks", "2"), 60),
         *(chapter(number, "--on-gpu") for number in chapters),
         *(chapter(number) for number in chapters),
     ]
