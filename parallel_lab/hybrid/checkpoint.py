@@ -19,6 +19,7 @@ the run's seed and the step, the same at every such load, and dropout draws othe
 import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
+from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,13 +30,13 @@ import torch.distributed as dist
 from parallel_lab.agree.arguments import keyword_only, whole
 from parallel_lab.agree.problem import agree
 from parallel_lab.hybrid import contents, folder
-from parallel_lab.hybrid.contents import describe as describe
 from parallel_lab.hybrid.folder import latest as latest
 from parallel_lab.hybrid.parallel import Parallel
 from parallel_lab.hybrid.parameters import refresh
 from parallel_lab.runtime import rank_device, seed_for
 from parallel_lab.runtime.group import member
 from parallel_lab.trace import tag
+from parallel_lab.trace.units import format_bytes
 
 T = TypeVar("T")
 DRAW_APART = "pp", "dp", "cp"  # axes along which dropout masks differ; those of tp are copies
@@ -72,7 +73,8 @@ def save(parallel: Parallel, directory: str | PathLike, *, step: int, data: Any 
         ValueError: `data` has something else in it, the optimizer looks at whole tensors, or another run saves here.
         OSError: a file cannot be written. In any of these cases the older checkpoints are as they were.
     """
-    whole("step", step, 0), whole("keep", keep, 0)
+    whole("step", step, 0)
+    whole("keep", keep, 0)
     rank, why = dist.get_rank(), f"cannot save step {step} into {directory}"
     with ExitStack() as stack, tag(phase="checkpoint"):  # rank 0's stack has the lock, and removes what is unfinished
 
@@ -110,8 +112,7 @@ def load(parallel: Parallel, directory: str | PathLike) -> Progress:
     """
     rank, why = dist.get_rank(), "cannot load"
     with tag(phase="checkpoint"):
-        where = Path(_gathered(_agreed(lambda: str(folder.find(directory)) if rank == 0 else "", why))[0])
-
+        where = Path(_gathered(_agreed(lambda: "" if rank else str(folder.find(directory)), why))[0])
         here = {name: each for rows in _gathered(contents.whole_parameters(parallel)) for name, each in rows.items()}
 
         def look() -> tuple[contents.Reader, dict[str, torch.Tensor]]:
@@ -125,6 +126,33 @@ def load(parallel: Parallel, directory: str | PathLike) -> Progress:
     index = reader.index
     _set_random_state(parallel, random, index["seed"] + index["step"])
     return Progress(index["step"], index["data"], bool(random))
+
+
+def describe(directory: str | PathLike) -> str:
+    """What the newest checkpoint of `directory` holds, or the one that it is, in words; no elements are read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a file is missing or damaged.
+    """
+    where = folder.find(directory)
+    index = folder.read(where / folder.INDEX)
+    layout = " ".join(f"{axis}={size}" for axis, size in index["layout"].items())
+    parameters = sum(prod(each["shape"]) for each in index["parameters"].values())
+    lines = [
+        f"{where.name}: {parameters:,} parameters after {index['step']:,} steps, saved by {len(index['bytes'])} ranks,"
+        f" {layout}",
+        f"data: {index['data']!r}; seed: {index['seed']}; optimizer: {index['optimizer']}, "
+        + "; ".join(f"lr {each.get('lr')}" for each in index["settings"]),
+    ]
+    for rank, size in enumerate(index["bytes"]):
+        values = folder.read(where / folder.shard(rank), size)["values"]
+        elements = sum(each[""].numel() for each in values.values())
+        keys = dict.fromkeys(key for each in values.values() for key in each if key)
+        beside = f", each with {', '.join(keys)}" if keys else ""
+        what = f"{elements:,} elements of {len(values)} parameters{beside}" if values else "a random state"
+        lines.append(f"{folder.shard(rank)}  {format_bytes(size):>8}  {what}")
+    return "\n".join(lines)
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
@@ -148,7 +176,7 @@ def _agreed(action: Callable[[], T], why: str, undo: Callable[[], object] | None
     try:
         result = action()
     except Exception as error:
-        kind = type(error) if isinstance(error, FileNotFoundError | ValueError) else OSError
+        kind = next((each for each in (FileNotFoundError, ValueError) if isinstance(error, each)), OSError)
         problem = kind(f"rank {dist.get_rank()} {why}: {error}")
         problem.__cause__ = error
     agree(problem, member(None), rank_device(), undo)

@@ -6,9 +6,7 @@ the rank whose file has it and its `Place`.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +19,9 @@ from parallel_lab.hybrid.parallel import Parallel
 from parallel_lab.hybrid.parameters import Held, answered, held, optimizers_of
 from parallel_lab.hybrid.pieces import Place, Shared, shared
 from parallel_lab.model.config import GPTConfig
-from parallel_lab.trace.units import format_bytes
 
 MAY_CHANGE = "dropout", "seq"  # of a config: the same weights serve another
+HOW = "foreach", "fused", "capturable", "differentiable"  # how an optimizer computes, on this machine
 
 
 def shard(parallel: Parallel) -> dict[str, Any]:
@@ -57,8 +55,8 @@ def index(parallel: Parallel, tables: Sequence[dict[str, Any]]) -> dict[str, Any
         for name, (shape, dtype, place, group) in each["parameters"].items():
             if group not in settings:
                 settings.append(group)
-            entry = {"shape": shape, "dtype": dtype, "settings": settings.index(group), "pieces": []}
-            parameters.setdefault(name, entry)["pieces"].append((rank, place))
+            entry = {"shape": shape, "dtype": dtype, "settings": settings.index(group), "pieces": {}}
+            parameters.setdefault(name, entry)["pieces"].setdefault(place, rank)
     return {
         "layout": dataclasses.asdict(parallel.layout),
         "model": dataclasses.asdict(parallel.config),
@@ -93,8 +91,8 @@ def _groups(parallel: Parallel) -> list[dict[str, Any]]:
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyperparameters of a group."""
-    return {key: value for key, value in group.items() if key not in ("params", "param_names")}
+    """The hyperparameters of a group, that is, what it computes."""
+    return {key: value for key, value in group.items() if key not in ("params", "param_names", *HOW)}
 
 
 def _buffers(parallel: Parallel) -> dict[str, Tensor]:
@@ -145,15 +143,15 @@ class Reader:
     def _find(self, each: Held) -> Found:
         saved, mine = self.index["parameters"][each.name], _place(each)
         rows, elements = [], 0
-        for rank, place in saved["pieces"]:
+        for place, rank in saved["pieces"].items():
             if parts := shared(mine, Place(*place), each.shape.numel()):
                 rows.append((parts, self.shard(rank)["values"][each.name]))
                 elements += sum(part.elements for part in parts)
         if elements != mine.elements:
             text = f"{mine.elements - elements} of {mine.elements} elements of {each.name} are in none of its shards"
             raise ValueError(f"{self.where} is not complete: {text}. Load another checkpoint")
-        settings = self.index["settings"][saved["settings"]]
-        return Found(each, rows, bool(settings.get("fused") or settings.get("capturable")))
+        group = next((g for g in _groups(self.parallel) if any(p is each.parameter for p in g["params"])), {})
+        return Found(each, rows, bool(group.get("fused") or group.get("capturable")))
 
     def _settings(self, names: Mapping[Tensor, str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Each group of this rank's optimizers, and the hyperparameters that its parameters were saved with."""
@@ -216,30 +214,3 @@ def _difference(index: dict[str, Any], config: GPTConfig, here: Mapping[str, tup
             return f"{name} is {there} there and {shape} {dtype} here"
     extra = next((name for name in saved if name not in here), "")
     return f"it has the parameter {extra} {saved[extra]['shape']}, which this model lacks" if extra else ""
-
-
-def describe(directory: str | os.PathLike) -> str:
-    """What the newest checkpoint of `directory` holds, or the one that it is, in words; no elements are read.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: a file is missing or damaged.
-    """
-    where = folder.find(directory)
-    index = folder.read(where / folder.INDEX)
-    layout = " ".join(f"{axis}={size}" for axis, size in index["layout"].items())
-    parameters = sum(prod(each["shape"]) for each in index["parameters"].values())
-    lines = [
-        f"{where.name}: {parameters:,} parameters after {index['step']:,} steps, saved by {len(index['bytes'])} ranks,"
-        f" {layout}",
-        f"data: {index['data']!r}; seed: {index['seed']}; optimizer: {index['optimizer']}, "
-        + "; ".join(f"lr {each.get('lr')}" for each in index["settings"]),
-    ]
-    for rank, size in enumerate(index["bytes"]):
-        values = folder.read(where / folder.shard(rank), size)["values"]
-        elements = sum(each[""].numel() for each in values.values())
-        keys = dict.fromkeys(key for each in values.values() for key in each if key)
-        beside = f", each with {', '.join(keys)}" if keys else ""
-        what = f"{elements:,} elements of {len(values)} parameters{beside}" if values else "a random state"
-        lines.append(f"{folder.shard(rank)}  {format_bytes(size):>8}  {what}")
-    return "\n".join(lines)

@@ -131,6 +131,8 @@ def _to_disk(folder: Path) -> None:
 def read(file: Path, size: int | None = None) -> Any:
     """What `write` has written, without its tensors' elements: these are read when they are looked at.
 
+    A file that lost its end or its directory is noticed, an element that was changed in its place is not.
+
     Args:
         file: its path.
         size: how many bytes it had, where that is known.
@@ -147,7 +149,7 @@ def read(file: Path, size: int | None = None) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        first = str(error).strip().splitlines()[0]
+        first = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{file} cannot be read ({first}): it is damaged. Load another checkpoint") from error
 
 

@@ -22,6 +22,7 @@ from parallel_lab import pipeline
 from parallel_lab.agree.same_model import partition
 from parallel_lab.context_parallel import positions, shard_sequence
 from parallel_lab.expert_parallel import mixtures, update_bias
+from parallel_lab.hybrid.guard import require_finite
 from parallel_lab.hybrid.norm import clip, global_norm
 from parallel_lab.hybrid.parallel import Parallel
 from parallel_lab.hybrid.stages import loss_sum
@@ -54,17 +55,12 @@ def train_step(parallel: Parallel, tokens: Tensor, targets: Tensor) -> Outcome:
 
     Raises:
         ValueError: the batch or the sequence does not divide as the layout needs it, no target counts, or the norm is
-            not finite; no weight was changed.
+            not finite (where the optimizer is fused, that of the step before); no weight was changed.
     """
     count = _checked(parallel, tokens, targets)
     loss = gradients(parallel, tokens, targets, count)
     norm = global_norm(parallel)
-    if not norm.isfinite():  # on all ranks alike
-        parallel.optimizer.zero_grad()
-        raise ValueError(
-            f"rank {dist.get_rank()}: the global norm of the gradients is {norm.item()}; no weight was changed. Lower"
-            " the learning rate, or look at the batch"
-        )
+    require_finite(parallel, norm)
     clip(parallel, norm)
     parallel.optimizer.step()
     parallel.optimizer.zero_grad()

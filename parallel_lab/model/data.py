@@ -86,12 +86,20 @@ def share(batch: int, rank: int, world: int) -> slice:
 
 
 def text_batches(
-    seq: int, batch: int, steps: int, rank: int = 0, world: int = 1, seed: int = 0, data: Tensor | None = None
+    seq: int,
+    batch: int,
+    steps: int,
+    rank: int = 0,
+    world: int = 1,
+    seed: int = 0,
+    data: Tensor | None = None,
+    start: int = 0,
 ) -> Batches:
     """Rank's share of `steps` global batches of text: (tokens, targets), each int64 (share, seq).
 
     Each sequence starts at a random position that `seed` decides; its targets are the bytes one further on. `data` is
-    a 1-d tensor of tokens, `text("train")` by default.
+    a 1-d tensor of tokens, `text("train")` by default. With `start` the first so many batches are left out, as a run
+    that goes on from there wants it.
 
     Raises:
         ValueError: `data` is too short, or a rank would get no sequence.
@@ -103,6 +111,8 @@ def text_batches(
 
     def draw() -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed)
+        for _ in range(start):
+            torch.randint(len(tokens) - seq, (batch,), generator=generator)
         while True:
             # All ranks draw all starts, so that the generator stands at the same place whatever the world size.
             starts = torch.randint(len(tokens) - seq, (batch,), generator=generator)[mine]

@@ -1,6 +1,7 @@
 """The same function under torchrun, across hosts: the ranks exist already, so `launch` joins them and runs it here."""
 
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -36,10 +37,6 @@ def run_here(make_run: Callable[..., Any], call: Callable[[], Any], seed: int, t
 
 def _join(timeout_s: float) -> None:
     """Meets the other ranks within `timeout_s`; the group itself keeps torch's own patience."""
-    chosen, here = local_device(), rank_device()
-    if here.type == "cuda":
-        torch.cuda.set_device(here)
-    backend.door = backend.Door(chosen.backend)
     try:
         store, rank, ranks = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
     except Exception as error:
@@ -48,5 +45,41 @@ def _join(timeout_s: float) -> None:
             "TORCHELASTIC_RUN_ID says that torchrun started this process, but its ranks did not meet at "
             f"{where} within {timeout_s:g} s. Where the variable was left behind: del os.environ['TORCHELASTIC_RUN_ID']"
         ) from error
-    store = compat.PrefixStore("default_pg", store)
-    dist.init_process_group("lab", store=store, rank=rank, world_size=ranks)
+    join(store, rank, ranks)
+
+
+def join(store: compat.Store, rank: int, ranks: int) -> None:
+    """Makes the lab's group the default one, once the ranks have met at `store`.
+
+    Where the ranks stand on several hosts, gloo listens on the address by which this one reaches the others: what the
+    host's own name means is often an address of the loopback.
+    """
+    chosen, here = local_device(), rank_device()
+    if here.type == "cuda":
+        torch.cuda.set_device(here)
+    host = _own_address(store, rank, ranks) if ranks > int(os.environ.get("LOCAL_WORLD_SIZE", 1)) else None
+    backend.door = backend.Door(chosen.backend, host)
+    dist.init_process_group("lab", store=compat.PrefixStore("default_pg", store), rank=rank, world_size=ranks)
+
+
+def _own_address(store: compat.Store, rank: int, ranks: int) -> str | None:
+    """The address of this host on the way to the first rank; of the first rank's host, on the way to any other."""
+    mine = address_towards(os.environ.get("MASTER_ADDR", ""))
+    store.set(f"address {rank}", mine)
+    if not mine.startswith("127.") and mine != "::1":
+        return mine or None
+    others = (store.get(f"address {other}").decode() for other in range(ranks))
+    there = next((each for each in others if not each.startswith("127.") and each not in ("", "::1")), "")
+    return address_towards(there) or mine or None
+
+
+def address_towards(host: str) -> str:
+    """The address of this machine from which packets to `host` leave; empty where no way leads there."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(address)  # sends nothing
+                return probe.getsockname()[0]
+    except OSError:
+        pass
+    return ""

@@ -11,6 +11,7 @@ Recording is switched off by `launch(record=False)`, by `PARALLEL_LAB_RECORD=0` 
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Recorder:
     spans: list[Span] = field(default_factory=list)  # a slot is reserved at the issue and filled in at the end
     samples: list[Sample] = field(default_factory=list)  # bytes held over time
     sent_bytes: int = 0  # what has left this rank since the beginning, whether or not it was recorded
+    sent_by_axis: Counter[str] = field(default_factory=Counter)  # the same by axis of the mesh; "" is the default group
     report: Callable[[str, int, int | None], None] | None = None  # takes (label, done, total) of `progress`
     stopwatch: Any = None  # tells when a GPU begins and ends what is queued between two lines (`runtime.rank.gpu`)
     in_backward: Callable[[], bool] = bool  # whether a backward pass runs on this thread
@@ -78,7 +80,9 @@ class Recorder:
         two ranks arrive in order, so the k-th send pairs with the k-th receive.
         """
         with self._lock:  # the index belongs to this span, whatever other threads issue
-            self.sent_bytes += fields.get("sent_bytes", 0)
+            if sent := fields.get("sent_bytes", 0):
+                self.sent_bytes += sent
+                self.sent_by_axis[fields.get("axis", "")] += sent
             if not self.enabled or self._is_full(self.spans):
                 return NOT_KEPT
             start_s = fields.setdefault("start_s", self.now())

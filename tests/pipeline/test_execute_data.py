@@ -190,3 +190,15 @@ def tied(name, shared):
 @pytest.mark.parametrize(("name", "shared"), [("one_f_one_b", False), ("zb_h1", False), ("zb_v", True)])
 def test_a_tied_embedding_is_summed_over_its_copies(name, shared):
     assert max(launch(tied, name, shared, ranks=2)) < 1e-10
+
+
+def test_ties_in_pipelines_of_different_ranks_one_after_another():
+    """A rank between the two copies is in no group of theirs, and still finds the next group that it is in."""
+
+    def fn():
+        outer = tie(*[nn.Parameter(torch.ones(2))] * (dist.get_rank() != 1))
+        pairs = [dist.new_group([0, 1]), dist.new_group([2])]
+        inner = tie(nn.Parameter(torch.ones(2)), group=pairs[dist.get_rank() == 2]) if dist.get_rank() < 2 else None
+        return outer.group is not None, inner and inner.group.size()
+
+    assert launch(fn, ranks=3, timeout=30).results == [(True, 2), (False, 2), (True, None)]

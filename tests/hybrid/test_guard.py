@@ -1,0 +1,37 @@
+"""A step whose gradient is not finite changes nothing, at once or, with a fused optimizer, told one step later."""
+
+import pytest
+import torch
+from shared_hybrid import GPT2, batches, whole_model
+
+from parallel_lab import launch
+from parallel_lab.hybrid import Layout, parallelize, train_step
+
+
+def broken(fused):
+    """What the steps after a weight was broken raise, and whether weights and state were as they were."""
+    made = parallelize(whole_model(GPT2).float(), Layout(), lr=1e-2, fused=fused)
+    first, second, third = batches(GPT2)
+    train_step(made, *first)
+    before = {name: p.detach().clone() for name, p in made.named_parameters().items()}
+    state = [each["step"].item() for each in made.optimizer.state.values()]
+    norm = made.stages[0].head.norm.weight
+    norm.data[0], told = float("inf"), []
+    for batch in (second, third):
+        try:
+            train_step(made, *batch)
+            told.append("")
+        except ValueError as error:
+            told.append(str(error))
+    norm.data[0] = before["head.norm.weight"][0]
+    same = all(torch.equal(p, before[name]) for name, p in made.named_parameters().items())
+    steps = [each["step"].item() for each in made.optimizer.state.values()]
+    after = train_step(made, *third)
+    return told, same and steps == state, after.norm.isfinite().item()
+
+
+@pytest.mark.parametrize("fused, said", [(None, [True, True]), (True, [False, True])])
+def test_no_weight_is_changed(fused, said):
+    told, same, goes_on = launch(broken, fused, ranks=1)[0]
+    assert same and goes_on
+    assert [text.startswith("rank 0: the global norm of the gradients is nan") for text in told] == said
