@@ -115,6 +115,7 @@ def join(timeout_s: float) -> compat.Store:
     rank, ranks = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     try:
         torchrun.join(store, rank, ranks)
+        dist.barrier()  # the first rank has the store: it must not end while others still look for each other there
     except RuntimeError as error:
         first = str(error).splitlines()[0]
         raise Absent(

@@ -152,8 +152,8 @@ def _loop(run: Run, bar: Bar, pressed: Callable[[], bool]) -> bool:
     sent = Counter(recorder().sent_by_axis)
     sent.subtract(before)
     steps = run.done - began
-    speed = pace.overall()
-    bar.say(f"{steps} steps in {format_seconds(time.perf_counter() - began_s)}{f', {speed}, checkpoints included' if speed else ''}")
+    took, speed = format_seconds(time.perf_counter() - began_s), pace.overall()
+    bar.say(f"{steps} steps in {took}, checkpoints included{', ' if speed else ''}{speed}")
     bar.say(_traffic(run, sent, steps))
     bar.say(f"weights {fingerprint(run.parallel)}")
     return stopped
