@@ -29,7 +29,7 @@ def steps(made, first, last):
 
 def saved(directory, dropout=0.0):
     """A run that saves after two steps and goes on: the losses of the next two."""
-    made = laid_out(Layout(pp=2, dp=2), dropout, microbatches=2)
+    made = laid_out(Layout(pp=2, dp=2), dropout, microbatches=2, fused=True)
     steps(made, 0, 2)
     checkpoint.save(made, directory, step=2)
     return steps(made, 2, 4)
@@ -44,18 +44,17 @@ def loaded(directory, layout, dropout=0.0, **settings):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_run_goes_on_as_if_it_had_not_stopped(device, tmp_path):
-    """Bit by bit with dropout, whose masks are drawn on the device; in other layouts without, as close as sums are."""
+    """Bit by bit with dropout, whose masks are drawn on the device; in another layout without, as close as sums are."""
 
     def fn():
         through = saved(tmp_path / "dropout", 0.2)
-        again = loaded(tmp_path / "dropout", Layout(pp=2, dp=2), 0.2, microbatches=2)
+        again = loaded(tmp_path / "dropout", Layout(pp=2, dp=2), 0.2, microbatches=2, fused=True)
         plain = saved(tmp_path / "plain")
-        others = [(Layout(dp=2, tp=2), {}), (Layout(dp=4), {"zero": 3}), (Layout(tp=4), {"zero": 0})]
-        return through, again, plain, [loaded(tmp_path / "plain", layout, **each) for layout, each in others]
+        return through, again, plain, loaded(tmp_path / "plain", Layout(dp=2, tp=2))
 
-    through, again, plain, others = launch(fn, ranks=4, device=device)[0]
+    through, again, plain, other = launch(fn, ranks=4, device=device)[0]
     assert again == (True, through, device)
-    assert others == [(False, pytest.approx(plain, rel=1e-5), device)] * 3
+    assert other == (False, pytest.approx(plain, rel=1e-5), device)
 
 
 @pytest.mark.gpu
