@@ -23,7 +23,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     # What these cost today, techniques with their lines traced; the aim is 40 s a room or notebook, 6 s an exercise.
     "data_parallel": 110.0,
     "pipeline": 75.0,  # eight plans, and the executor with each
-    "hybrid": 60.0,  # every axis, and launches of 8 ranks
+    "hybrid": 180.0,  # every axis, and launches of 8 ranks; torchrun and srun load torch anew in each rank
     "tensor_parallel": 60.0,  # with the matrix products
     "runtime": 75.0,
     "exercise bucketed_ddp": 9.0,

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from parallel_lab import compat
 from parallel_lab.runtime import torchrun
 
 FIRST_PORT, PORTS = 20_000, 10_000  # of the steps of Slurm's jobs
@@ -23,7 +24,10 @@ class Absent(RuntimeError):
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """What torch reads to find its rank and nobody has set: from `srun`'s names, or for a process alone a world of 1."""
+    """What torch reads to find its rank and nobody has set: from `srun`'s names, or of a world of 1.
+
+    What is set already is left as it is.
+    """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         found = {"LOCAL_RANK": "0"}
     elif "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:
@@ -54,7 +58,7 @@ def first_host(text: str) -> str:
     return "".join(each or "" for each in found.groups()) if found else text
 
 
-def meet(timeout_s: float) -> dist.Store:
+def meet(timeout_s: float) -> compat.Store:
     """A store that all ranks share, once all of them are there.
 
     Raises:
@@ -62,14 +66,14 @@ def meet(timeout_s: float) -> dist.Store:
     """
     rank, ranks = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     if ranks == 1:
-        return dist.HashStore()
+        return compat.HashStore()
     host, port = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", 0))
     where, patience = f"{host}:{port}", timedelta(seconds=timeout_s)
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         socket.getaddrinfo(host, port)
         serves = rank == 0 and not agent
-        tcp = dist.TCPStore(host, port, ranks, serves, patience, wait_for_workers=False, multi_tenant=True)
+        tcp = compat.TCPStore(host, port, ranks, serves, patience, wait_for_workers=False, multi_tenant=True)
     except OSError as error:
         text = f"rank {rank}: the host {host!r} is not known here ({error.strerror or error})"
         raise Absent(f"{text}; name the first host by its address: MASTER_ADDR=192.0.2.1") from None
@@ -81,13 +85,13 @@ def meet(timeout_s: float) -> dist.Store:
             f"rank {rank}: {where} does not answer within {timeout_s:g} s. Is rank 0 running there, is the port open"
             " between the hosts, and is MASTER_ADDR an address by which this host reaches it?"
         ) from None
-    store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp)
+    store = compat.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp)
     store.set(f"here {rank}", socket.gethostname())
     _wait_for_all(store, rank, ranks, where, patience)
     return store
 
 
-def _wait_for_all(store: dist.Store, rank: int, ranks: int, where: str, patience: timedelta) -> None:
+def _wait_for_all(store: compat.Store, rank: int, ranks: int, where: str, patience: timedelta) -> None:
     keys = [f"here {other}" for other in range(ranks)]
     try:
         store.wait(keys, patience)
@@ -101,7 +105,7 @@ def _wait_for_all(store: dist.Store, rank: int, ranks: int, where: str, patience
         ) from None
 
 
-def join(timeout_s: float) -> dist.Store:
+def join(timeout_s: float) -> compat.Store:
     """Meets the other ranks and makes the lab's group the default one.
 
     Raises:
@@ -111,6 +115,7 @@ def join(timeout_s: float) -> dist.Store:
     rank, ranks = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
     try:
         torchrun.join(store, rank, ranks)
+        dist.barrier()  # the first rank has the store: it must not end while others still look for each other there
     except RuntimeError as error:
         first = str(error).splitlines()[0]
         raise Absent(

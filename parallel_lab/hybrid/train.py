@@ -12,23 +12,25 @@ run goes on bit by bit, and an end by Ctrl-C on which all ranks agree. In bfloat
 import argparse
 import hashlib
 import os
-import re
 import signal
+import socket
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from parallel_lab import compat
 from parallel_lab.agree.problem import agree
 from parallel_lab.hybrid import place
 from parallel_lab.hybrid.apply import parallelize
 from parallel_lab.hybrid.checkpoint import latest, load, save
+from parallel_lab.hybrid.failures import DONE, FAILED, STOPPED, WRONG, explain, tell
 from parallel_lab.hybrid.options import DTYPES, Wrong, config_of, layout_of, parse
 from parallel_lab.hybrid.parallel import Parallel
 from parallel_lab.hybrid.progress import Bar, Pace, peak_flops, table
@@ -40,10 +42,6 @@ from parallel_lab.runtime import rank_device
 from parallel_lab.runtime.group import member
 from parallel_lab.trace.record import recorder
 from parallel_lab.trace.units import format_bytes, format_seconds
-
-DONE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
-LOST = ("gloo", "Connection closed by peer", "Connection reset", "NCCL", "another rank refused")  # of other ranks
-PATIENCE_S = 5.0  # for a message of another rank
 
 
 class Run:
@@ -60,17 +58,21 @@ class Run:
     def _laid_out(self) -> Parallel:
         o = self.options
         _agreed(lambda: _writable(o.out) if self.first else None)
+        _agreed(lambda: _shared(o.out))
         names = "zero", "schedule", "microbatches", "context", "sequence", "recompute", "clip", "seed", "lr"
-        settings = {name: getattr(o, name) for name in names}
-        fused = {"fused": True} if self.device.type == "cuda" else {}
+        settings: dict[str, Any] = {name: getattr(o, name) for name in names}
+        if self.device.type == "cuda":
+            settings["fused"] = True
         try:
-            return parallelize(build(self.config, o.seed), self.layout, **settings, **fused)
+            return parallelize(build(self.config, o.seed), self.layout, **settings)
         except ValueError as error:
             raise Wrong(str(error)) from None
 
     def resume(self) -> str:
         """Goes on from the latest checkpoint in --out, where there is one, and says so."""
-        if not _agreed(lambda: latest(self.options.out)):
+        found = [latest(self.options.out)]
+        dist.broadcast_object_list(found, src=0)  # what rank 0 sees counts; `load` says who does not see it
+        if found[0] is None:
             return ""
         progress = load(self.parallel, self.options.out)
         self.done = progress.step
@@ -150,8 +152,8 @@ def _loop(run: Run, bar: Bar, pressed: Callable[[], bool]) -> bool:
     sent = Counter(recorder().sent_by_axis)
     sent.subtract(before)
     steps = run.done - began
-    speed = pace.overall()
-    bar.say(f"{steps} steps in {format_seconds(time.perf_counter() - began_s)}{', ' if speed else ''}{speed}")
+    took, speed = format_seconds(time.perf_counter() - began_s), pace.overall()
+    bar.say(f"{steps} steps in {took}, checkpoints included{', ' if speed else ''}{speed}")
     bar.say(_traffic(run, sent, steps))
     bar.say(f"weights {fingerprint(run.parallel)}")
     return stopped
@@ -213,18 +215,17 @@ def fingerprint(parallel: Parallel) -> str:
     return hashlib.sha256("".join(everyone).encode()).hexdigest()[:16]
 
 
-def _agreed(action: Callable[[], Any]) -> Any:
-    """What `action` returns; where it raises on some rank, all ranks stop."""
-    problem, found = None, None
+def _agreed(action: Callable[[], None]) -> None:
+    """Calls `action`; where it raises OSError on some rank, all ranks stop."""
+    problem = None
     try:
-        found = action()
+        action()
     except OSError as error:
         problem = error
     agree(problem, member(None), rank_device())
-    return found
 
 
-def _writable(out: Any) -> None:
+def _writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f".probe-{os.getpid()}"
@@ -232,6 +233,12 @@ def _writable(out: Any) -> None:
         probe.unlink()
     except OSError as error:
         raise OSError(f"rank 0 cannot write into --out {out}: {error.strerror}. Name another folder") from None
+
+
+def _shared(out: Path) -> None:
+    if not out.is_dir():
+        text = f"rank {dist.get_rank()} on {socket.gethostname()} does not see --out {out}, which rank 0 has made"
+        raise OSError(f"{text}: on several hosts, name a folder that all of them share")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -256,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _meet_and_train(options: argparse.Namespace | None, problem: Wrong | None, timeout_s: float) -> int:
-    store: dist.Store | None = None
+    store: compat.Store | None = None
     try:
         store = place.join(timeout_s)
         recorder().enabled = False  # bytes are counted all the same, and a run may be long
@@ -267,38 +274,11 @@ def _meet_and_train(options: argparse.Namespace | None, problem: Wrong | None, t
         dist.destroy_process_group()
         return code
     except place.Absent as error:
-        return _tell(None, str(problem or error), WRONG if problem else FAILED)
-    except (Wrong, TypeError, ValueError, OSError, RuntimeError) as error:
-        return _explain(store, error, options)
-
-
-def _explain(store: dist.Store | None, error: Exception, options: argparse.Namespace | None) -> int:
-    """Says in a sentence what ended this rank; where another rank has failed, that it has."""
-    if (isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)) or "cannot go on" in str(error):
-        if int(os.environ["LOCAL_RANK"]) == 0:
-            found = latest(options.out) if options else None
-            after = f"; the last checkpoint is {found}" if found else ""
-            print(f"rank {os.environ['RANK']} lost another rank, and ends{after}", file=sys.stderr, flush=True)
-        return FAILED
-    if isinstance(error, Wrong | OSError | ValueError):
-        return _tell(store, str(error), WRONG if isinstance(error, Wrong) else FAILED)
-    return _tell(store, "".join(traceback.format_exception(error)), FAILED)
-
-
-def _tell(store: dist.Store | None, text: str, code: int) -> int:
-    """Prints `text`, on one rank where several have the same to say, and returns `code`; the others wait for it."""
-    rank, what = os.environ["RANK"], re.sub(r"^rank \d+:? ", "", text)
-    key = f"said {hashlib.sha256(what.encode()).hexdigest()}"
-    mine = os.environ["LOCAL_RANK"] == "0" if store is None else store.add(key, 1) == 1
-    if mine:
-        print(text if text.startswith(f"rank {rank}") else f"rank {rank}: {text}", file=sys.stderr, flush=True)
-        if store is not None:
-            store.set(f"{key}, all of it", "")
-    elif store is None:
-        time.sleep(1.0)  # torchrun ends all ranks once the first has ended
-    else:
-        store.wait([f"{key}, all of it"])
-    return code
+        return tell(None, str(problem or error), WRONG if problem else FAILED)
+    except KeyboardInterrupt:
+        return tell(store, "stopped before the first step: nothing was changed", STOPPED)
+    except Exception as error:
+        return explain(store, error, options)
 
 
 if __name__ == "__main__":

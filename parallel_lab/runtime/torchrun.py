@@ -48,7 +48,7 @@ def _join(timeout_s: float) -> None:
     join(store, rank, ranks)
 
 
-def join(store: dist.Store, rank: int, ranks: int) -> None:
+def join(store: compat.Store, rank: int, ranks: int) -> None:
     """Makes the lab's group the default one, once the ranks have met at `store`.
 
     Where the ranks stand on several hosts, gloo listens on the address by which this one reaches the others: what the
@@ -62,7 +62,7 @@ def join(store: dist.Store, rank: int, ranks: int) -> None:
     dist.init_process_group("lab", store=compat.PrefixStore("default_pg", store), rank=rank, world_size=ranks)
 
 
-def _own_address(store: dist.Store, rank: int, ranks: int) -> str | None:
+def _own_address(store: compat.Store, rank: int, ranks: int) -> str | None:
     """The address of this host on the way to the first rank; of the first rank's host, on the way to any other."""
     mine = address_towards(os.environ.get("MASTER_ADDR", ""))
     store.set(f"address {rank}", mine)

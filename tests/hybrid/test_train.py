@@ -10,12 +10,14 @@ from slurm import free_ports
 
 from parallel_lab import launch
 from parallel_lab.hybrid import place
+from parallel_lab.hybrid.failures import explain
 from parallel_lab.hybrid.options import EXAMPLES, PRESETS, Wrong, config_of, layout_of, parse, parser
 from parallel_lab.hybrid.progress import Bar, Pace, peak_flops, table
-from parallel_lab.hybrid.train import _explain, main
+from parallel_lab.hybrid.train import main
 from parallel_lab.model import build, loss, train
 from parallel_lab.model.data import text_batches
 from parallel_lab.model.formulas import flops_per_token, parameter_count
+from parallel_lab.runtime.torchrun import address_towards
 from parallel_lab.trace.record import recorder
 
 SMALL = "--layers 2 --heads 2 --width 16 --seq 8 --batch 8 --dropout 0.1 --log-every 2".split()  # noqa: SIM905
@@ -149,9 +151,7 @@ def test_help_says_everything(capsys):
     shown = capsys.readouterr().out
     assert "examples:" in shown and "exit codes:" in shown
     assert all(name in shown for action in parser()._actions for name in action.option_strings)
-    assert (
-        parameter_count(PRESETS["gpt2-124m"]) // 10**6 == 124 and parameter_count(PRESETS["gpt2-355m"]) // 10**6 == 354
-    )
+    assert [parameter_count(PRESETS[f"gpt2-{size}"]) // 10**6 for size in ("124m", "355m")] == [124, 354]
 
 
 SLURM = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "7", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
@@ -170,12 +170,8 @@ def test_a_rank_finds_its_place():
     torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
     assert place.variables(SLURM | torchrun) == {"LOCAL_RANK": "1"}, "torchrun under Slurm: what is set stays"
     assert place.tasks("2(x3),1") == [2, 2, 2, 1]
-    assert [place.first_host(text) for text in ("a", "a-1,b", "n[1,3]-x,c", "n[004-010]")] == [
-        "a",
-        "a-1",
-        "n1-x",
-        "n004",
-    ]
+    firsts = {"a": "a", "a-1,b": "a-1", "n[1,3]-x,c": "n1-x", "n[004-010]": "n004"}
+    assert {text: place.first_host(text) for text in firsts} == firsts
 
 
 def test_ranks_that_do_not_meet_say_who_is_missing(monkeypatch, free_port):
@@ -197,20 +193,24 @@ def test_a_rank_says_that_another_is_lost_and_others_are_silent(monkeypatch, cap
         for name, value in {"RANK": f"1{local}", "LOCAL_RANK": local}.items():
             monkeypatch.setenv(name, value)
         lost = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:5")
-        assert _explain(None, lost, parse(["--out", str(tmp_path)])) == 1
+        assert explain(None, lost, parse(["--out", str(tmp_path)])) == 1
         shown = capsys.readouterr().err
-        assert shown.count("rank 10 lost another rank, and ends") == told and "Traceback" not in shown
+        assert shown.count("rank 10 lost another rank (") == told and "Traceback" not in shown
 
 
 def test_ranks_with_the_same_to_say_say_it_once(monkeypatch, capsys):
     store = torch.distributed.HashStore()
     for rank in "210":
         monkeypatch.setenv("RANK", rank)
-        assert _explain(store, Wrong("the axes do not fit"), None) == 2
-    assert _explain(store, KeyError("a bug"), None) == 1
+        assert explain(store, Wrong("the axes do not fit"), None) == 2
+    assert explain(store, KeyError("a bug"), None) == 1
     shown = capsys.readouterr().err
     assert shown.count("the axes do not fit") == 1 and shown.startswith("rank 2: the axes")
     assert "KeyError: 'a bug'" in shown
+
+
+def test_the_address_on_the_way_to_another_host():
+    assert address_towards("127.0.0.1") == "127.0.0.1" and address_towards("no-such-host.invalid") == ""
 
 
 @pytest.fixture

@@ -138,5 +138,5 @@ def test_slurm(tmp_path):
         told = weights(text)
         with started([*command, "--pp", "3"], log, environment) as srun:
             text, code = ended(srun, log)
-    assert code == 2 and text.count("pp=3 x cp=1 x tp=1 = 3 does not divide the 2 ranks that there are") == 1, text
+    assert code and text.count("pp=3 x cp=1 x tp=1 = 3 does not divide the 2 ranks that there are") == 1, text
     assert told == unbroken(tmp_path / "a", line, 2)
