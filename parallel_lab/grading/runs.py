@@ -6,7 +6,7 @@ sees the gradients that eight ranks are left with. Ranks import this module.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import torch
 import torch.distributed as dist
@@ -112,7 +112,7 @@ def show_steps(fn: Callable, case: Case, tokens: Tensor, weights: list[Tensor], 
         if type(answer) is not dict:
             raise TypeError(f"expected a dict with parameters, factor and axis, and got {name(answer)}")
         factor = answer.get("factor")
-        found.append(answer | ({"factor": float(factor)} if hasattr(factor, "__float__") else {}))
+        found.append(answer | ({"factor": float(factor)} if isinstance(factor, SupportsFloat) else {}))
     return found
 
 
