@@ -1,4 +1,4 @@
-"""The gaps of chapter 10: two partial softmaxes merged, the tokens of a rank under zig-zag, the copies that it sends."""
+"""The gaps of chapter 10: a rank's tokens under zig-zag, two partial softmaxes merged, and the copies that it sends."""
 
 import math
 
@@ -66,6 +66,18 @@ def _tokens(chosen, experts, n):
 
 GAPS: tuple[Exercise, ...] = (
     function_gap(
+        cp_tokens,
+        tests={
+            "Two and four ranks": [(seq, n, rank) for seq, n in ((8, 2), (16, 4)) for rank in range(n)],
+            "One and three ranks": [(seq, n, rank) for seq, n in ((6, 1), (18, 3)) for rank in range(n)],
+            "What does not divide by 2n is None": [(12, 4, 0), (10, 2, 1), (7, 1, 0)],
+        },
+        mistakes={
+            "Those are consecutive tokens: the last rank then sees nearly all pairs, and rank 0 few.": _two_neighbors,
+            "The second chunk is counted from the end: who has an early chunk has a late one as well.": _same_side,
+        },
+    ),
+    function_gap(
         cp_merge,
         tests={
             "Two blocks": [((1.0, 2.0, 3.0), (0.5, 1.5, -1.0)), ((-2.0, 1.0, 0.25), (3.0, 4.0, 2.0))],
@@ -78,18 +90,6 @@ GAPS: tuple[Exercise, ...] = (
                 _not_rescaled
             ),
             "-inf less -inf is NaN, and a query that has seen nothing so far must stay at nothing.": _masked_is_nan,
-        },
-    ),
-    function_gap(
-        cp_tokens,
-        tests={
-            "Two and four ranks": [(seq, n, rank) for seq, n in ((8, 2), (16, 4)) for rank in range(n)],
-            "One and three ranks": [(seq, n, rank) for seq, n in ((6, 1), (18, 3)) for rank in range(n)],
-            "What does not divide by 2n is None": [(12, 4, 0), (10, 2, 1), (7, 1, 0)],
-        },
-        mistakes={
-            "Those are consecutive tokens: the last rank then sees nearly all pairs, and rank 0 few.": _two_neighbors,
-            "The second chunk is counted from the end: who has an early chunk has a late one as well.": _same_side,
         },
     ),
     function_gap(
