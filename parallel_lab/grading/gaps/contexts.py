@@ -39,10 +39,9 @@ def _not_rescaled(one, other):
     return [max(one[0], other[0]), one[1] + other[1], one[2] + other[2]]
 
 
-def _masked_is_nan(one, other):
-    if one[0] == other[0] == -math.inf:
-        return [-math.inf, math.nan, math.nan]
-    return cp_merge(one, other)
+def _divided(one, other):
+    top, total, out = cp_merge(one, other)
+    return [top, total, out / total if total else 0.0]
 
 
 def _two_neighbors(seq, n, rank):
@@ -89,7 +88,7 @@ GAPS: tuple[Exercise, ...] = (
             "Each sum is over exp(score - its own largest). Before they are added, both must be lowered by the same.": (
                 _not_rescaled
             ),
-            "-inf less -inf is NaN, and a query that has seen nothing so far must stay at nothing.": _masked_is_nan,
+            "The division comes last, once. Sums can be merged again with a third block, a mean alone cannot.": _divided,
         },
     ),
     function_gap(
