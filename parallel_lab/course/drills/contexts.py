@@ -31,8 +31,9 @@ def cp_bytes(dice: Random) -> Drawn:
         )
     )
     return Drawn(
-        question=f"One sequence of {tokens:,} tokens over {n} ranks, width {width:,}, {heads} query heads and {kv_heads}"
-        f" key-value heads, bfloat16, attention {way}. How many GB does a rank send per layer, forward and backward?",
+        question=f"One sequence of {tokens:,} tokens over {n} ranks, width {width:,}, {heads} query heads and"
+        f" {kv_heads} key-value heads, bfloat16, attention {way}. How many GB does a rank send per layer, forward and"
+        " backward?",
         answer=sent / 1e9,
         unit="GB",
         steps=(shard, *steps),
@@ -46,8 +47,8 @@ def cp_slowest(dice: Random) -> Drawn:
     pairs = (n - 1) * block**2 + block * (block + 1) // 2
     mean = n * block * (n * block + 1) / 2 / n
     return Drawn(
-        question=f"Causal attention over {n} ranks, each with {block:,} consecutive tokens. Count pairs of a query and a"
-        " key that it sees. How many times as much as the mean does the slowest rank compute? (Zig-zag: once.)",
+        question=f"Causal attention over {n} ranks, each with {block:,} consecutive tokens. Count pairs of a query and"
+        " a key that it sees. How many times as much as the mean does the slowest rank compute? (Zig-zag: once.)",
         answer=pairs / mean,
         steps=(
             f"The last rank's queries see all {n - 1} blocks before them and half of their own:"
@@ -89,8 +90,8 @@ def ep_dropped(dice: Random) -> Drawn:
     over = [max(0, each - capacity) for each in load]
     return Drawn(
         question=f"{experts} experts, {tokens} tokens with {chosen} choice{'s' if chosen > 1 else ''} each, capacity"
-        f" factor {factor:g}. The router sends {', '.join(map(str, load))} choices to the four. How many per cent of the"
-        " choices are dropped?",
+        f" factor {factor:g}. The router sends {', '.join(map(str, load))} choices to the four. How many per cent of"
+        " the choices are dropped?",
         answer=100 * sum(over) / sum(load),
         unit="%",
         steps=(

@@ -1,4 +1,4 @@
-"""The gaps of chapter 10: two partial softmaxes merged, the tokens of a rank under zig-zag, the copies that it sends."""
+"""The gaps of chapter 10: a rank's tokens under zig-zag, two partial softmaxes merged, and the copies that it sends."""
 
 import math
 
@@ -39,10 +39,9 @@ def _not_rescaled(one, other):
     return [max(one[0], other[0]), one[1] + other[1], one[2] + other[2]]
 
 
-def _masked_is_nan(one, other):
-    if one[0] == other[0] == -math.inf:
-        return [-math.inf, math.nan, math.nan]
-    return cp_merge(one, other)
+def _divided(one, other):
+    top, total, out = cp_merge(one, other)
+    return [top, total, out / total if total else 0.0]
 
 
 def _two_neighbors(seq, n, rank):
@@ -66,6 +65,18 @@ def _tokens(chosen, experts, n):
 
 GAPS: tuple[Exercise, ...] = (
     function_gap(
+        cp_tokens,
+        tests={
+            "Two and four ranks": [(seq, n, rank) for seq, n in ((8, 2), (16, 4)) for rank in range(n)],
+            "One and three ranks": [(seq, n, rank) for seq, n in ((6, 1), (18, 3)) for rank in range(n)],
+            "What does not divide by 2n is None": [(12, 4, 0), (10, 2, 1), (7, 1, 0)],
+        },
+        mistakes={
+            "Those are consecutive tokens: the last rank then sees nearly all pairs, and rank 0 few.": _two_neighbors,
+            "The second chunk is counted from the end: who has an early chunk has a late one as well.": _same_side,
+        },
+    ),
+    function_gap(
         cp_merge,
         tests={
             "Two blocks": [((1.0, 2.0, 3.0), (0.5, 1.5, -1.0)), ((-2.0, 1.0, 0.25), (3.0, 4.0, 2.0))],
@@ -77,19 +88,7 @@ GAPS: tuple[Exercise, ...] = (
             "Each sum is over exp(score - its own largest). Before they are added, both must be lowered by the same.": (
                 _not_rescaled
             ),
-            "-inf less -inf is NaN, and a query that has seen nothing so far must stay at nothing.": _masked_is_nan,
-        },
-    ),
-    function_gap(
-        cp_tokens,
-        tests={
-            "Two and four ranks": [(seq, n, rank) for seq, n in ((8, 2), (16, 4)) for rank in range(n)],
-            "One and three ranks": [(seq, n, rank) for seq, n in ((6, 1), (18, 3)) for rank in range(n)],
-            "What does not divide by 2n is None": [(12, 4, 0), (10, 2, 1), (7, 1, 0)],
-        },
-        mistakes={
-            "Those are consecutive tokens: the last rank then sees nearly all pairs, and rank 0 few.": _two_neighbors,
-            "The second chunk is counted from the end: who has an early chunk has a late one as well.": _same_side,
+            "The division comes last, once. Sums can be merged again with a third block, a mean alone cannot.": _divided,
         },
     ),
     function_gap(
