@@ -37,14 +37,6 @@ def assembled(config, layout, options):
     return off, answered(made) - parameter_count(config)
 
 
-def test_the_pieces_that_ranks_answer_for_are_the_model():
-    def fn():
-        return [assembled(*case) for case in CASES]
-
-    for found in launch(fn, ranks=4, timeout=120):
-        assert found == [(0.0, 0)] * len(CASES)
-
-
 def exchanged(config, layout, options):
     """A model into whose pieces another's weights and moments were read: does it go on as that other does?"""
     one, other = (parallelize(whole_model(config), layout, **ADAM | options) for _ in range(2))
@@ -62,11 +54,12 @@ def exchanged(config, layout, options):
     return torch.equal(*losses) and all(torch.equal(p, q) for p, q in pairs)
 
 
-def test_what_is_held_is_all_that_training_depends_on():
-    """Weights and moments of a run, put into another, make it the same: what a checkpoint is built on."""
+def test_pieces_are_the_model_and_all_that_training_depends_on():
+    """Those that ranks answer for are the model; weights and moments of a run, put into another, make it the same."""
 
     def fn():
-        return [exchanged(*case) for case in (CASES[2], CASES[3], CASES[4], CASES[7])]
+        again = [exchanged(*case) for case in (CASES[2], CASES[3], CASES[4], CASES[7])]
+        return [assembled(*case) for case in CASES], again
 
-    for found in launch(fn, ranks=4, timeout=120):
-        assert all(found)
+    for found, again in launch(fn, ranks=4, timeout=120):
+        assert found == [(0.0, 0)] * len(CASES) and all(again)
