@@ -1,4 +1,4 @@
-"""A GPT on a layout: `parallelize` reads as the order in which the axes are applied.
+"""A GPT on a layout: `apply_axes` reads as the order in which the axes are applied.
 
 Narayanan et al. 2021, "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM", section 2,
 puts tensor, pipeline and data parallelism together; Grattafiori et al. 2024, "The Llama 3 Herd of Models", section
@@ -100,25 +100,29 @@ def parallelize(
         clip=clip,
     )
     plan = settings.checked_plan(model, layout, mesh, optimizer_kwargs)
+    start_equal(model, layout=layout, seed=seed, lr=optimizer_kwargs.get("lr"), **settings.agreed())
     mesh = mesh or layout.mesh()
-    groups = layout.groups(mesh)
-    start_equal(model, layout=layout, lr=optimizer_kwargs.get("lr"), **settings.agreed())
     torch.manual_seed(seed_for(mesh, ["pp", "dp", "cp"], seed=seed))
-
-    if layout.tp > 1:
-        tensor_parallel(model, sequence=sequence, group=groups["tp"])
-    if layout.cp > 1:
-        context_parallel(model, method=context, group=groups["cp"])
-        share_sequences(model, group=groups["cp"])
-    if layout.ep > 1 or capacity_factor is not None:
-        expert_parallel(model, capacity_factor=capacity_factor, group=groups["ep"])
-    parts = stages_of(model, plan, groups["pp"].rank())
-    tied = tie(model.config, parts, plan, groups["pp"])
-    stages = shard_stages(parts, layout, groups, zero=zero, shards=settings.shards)
-    where: Any = {"layout": layout, "mesh": mesh, "groups": groups, "config": model.config}
-    made = Parallel(stages=stages, plan=plan, tied=tied, **where, **vars(settings))
+    made = apply_axes(model, layout, mesh, plan, settings)
     made.optimizer = shard_optimizer(made, optimizer, optimizer_kwargs)
     return made
+
+
+def apply_axes(model: GPT, layout: Layout, mesh: DeviceMesh, plan: Plan, settings: Settings) -> Parallel:
+    """This rank's part of the model, without an optimizer yet: tensor, context, expert, stages, data, in this order."""
+    groups = layout.groups(mesh)
+    if layout.tp > 1:
+        tensor_parallel(model, sequence=settings.sequence, group=groups["tp"])
+    if layout.cp > 1:
+        context_parallel(model, method=settings.context, group=groups["cp"])
+        share_sequences(model, group=groups["cp"])
+    if layout.ep > 1 or settings.capacity_factor is not None:
+        expert_parallel(model, capacity_factor=settings.capacity_factor, group=groups["ep"])
+    parts = stages_of(model, plan, groups["pp"].rank())
+    tied = tie(model.config, parts, plan, groups["pp"])
+    stages = shard_stages(parts, layout, groups, zero=settings.zero, shards=settings.shards)
+    where: Any = {"layout": layout, "mesh": mesh, "groups": groups, "config": model.config}
+    return Parallel(stages=stages, plan=plan, tied=tied, **where, **vars(settings))
 
 
 def start_equal(model: GPT, **settings: object) -> None:

@@ -27,7 +27,7 @@ from parallel_lab.model.experts import MixtureOfExperts
 from parallel_lab.model.gpt import GPT
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
-from parallel_lab.tensor_parallel.attention import check_heads, cut_attention, cut_feed_forward
+from parallel_lab.tensor_parallel.attention import check_heads, cut_attention, cut_feed_forward, feed_forwards
 from parallel_lab.tensor_parallel.linear import CutLinear, Group, divided, f, g
 from parallel_lab.tensor_parallel.sequence import ShardedDropout, ShardedEmbedding, gathered, mark_partial, scattered
 from parallel_lab.tensor_parallel.vocab import VocabEmbedding, VocabHead
@@ -95,8 +95,7 @@ def tensor_parallel(model: GPT, *, sequence: bool = False, group: Group = None) 
         cut.embedding.tokens = VocabEmbedding(cut.embedding.tokens, group=group)
     for block in cut.blocks:
         cut_attention(block.attention, group, enter, leave)
-        for part in _feed_forwards(block):
-            cut_feed_forward(part, group, enter, leave)
+        cut_feed_forward(block.feed_forward, group, enter, leave)
     cut.head.linear = VocabHead(cut.head.linear, enter=enter, group=group)
     if tied:
         cut.head.linear.weight = cut.embedding.tokens.weight
@@ -128,18 +127,12 @@ def _check(model: Any, group: dist.ProcessGroup, sequence: bool) -> None:
         check_heads(block.attention, group.size())
         if sequence and isinstance(block.feed_forward, MixtureOfExperts):
             raise ValueError("sequence=True leaves a rank a part of the tokens, and experts need all: choose one")
-        for part in _feed_forwards(block):
+        for part in feed_forwards(block.feed_forward):
             divided("hidden columns", part.up.out_features, group.size())
     settings: dict[str, object] = {"sequence": sequence}
     if model.config.dropout:
         settings["the state of torch's random generator"] = _generator_state(next(model.parameters()))
     check_same_model(model, group, **settings)
-
-
-def _feed_forwards(block: Any) -> list[Any]:
-    """The feed-forward parts of a block: one, or those of its experts, each cut alike; the router is replicated."""
-    part = block.feed_forward
-    return list(part.experts.children()) if isinstance(part, MixtureOfExperts) else [part]
 
 
 def _generator_state(like: Tensor) -> str:

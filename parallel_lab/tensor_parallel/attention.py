@@ -15,9 +15,13 @@ those that it serves. Each of them has a part of its gradient, so the gradients 
 f enters a part once, not once for query, key and value each, so that their three gradients travel as one.
 """
 
-import torch.distributed as dist
+from typing import Any
 
-from parallel_lab.model.gpt import Attention, FeedForward
+import torch.distributed as dist
+from torch import nn
+
+from parallel_lab.model.experts import MixtureOfExperts
+from parallel_lab.model.gpt import Attention
 from parallel_lab.tensor_parallel.linear import ColumnLinear, Crossing, RowLinear, divided, entered_by
 
 
@@ -49,14 +53,20 @@ def cut_attention(attention: Attention, group: dist.ProcessGroup, enter: Crossin
     entered_by(attention, enter, group)
 
 
-def cut_feed_forward(part: FeedForward, group: dist.ProcessGroup, enter: Crossing, leave: Crossing) -> None:
-    """Leaves this rank's hidden columns, in place.
+def cut_feed_forward(part: nn.Module, group: dist.ProcessGroup, enter: Crossing, leave: Crossing) -> None:
+    """Leaves this rank's hidden columns, in place; of a mixture of experts those of each, and the router as it is.
 
     Raises:
         ValueError: the hidden columns do not divide.
     """
-    for name in ("up", "gate"):
-        if (linear := getattr(part, name, None)) is not None:
-            setattr(part, name, ColumnLinear(linear, enter=None, group=group))
-    part.down = RowLinear(part.down, leave=leave, group=group)  # pyright: ignore[reportAttributeAccessIssue]
-    entered_by(part, enter, group)
+    for each in feed_forwards(part):
+        for name in ("up", "gate"):
+            if (linear := getattr(each, name, None)) is not None:
+                setattr(each, name, ColumnLinear(linear, enter=None, group=group))
+        each.down = RowLinear(each.down, leave=leave, group=group)
+        entered_by(each, enter, group)
+
+
+def feed_forwards(part: nn.Module) -> list[Any]:
+    """The part itself, or those of its experts."""
+    return list(part.experts.children()) if isinstance(part, MixtureOfExperts) else [part]

@@ -8,7 +8,9 @@ from parallel_lab.grading.exercise import Exercise, changed_on, on
 SHAPE, LARGE = (2, 2, 6, 4), (2, 4, 32, 16)  # batch, heads, tokens of a rank, width of a head
 LARGE_TENSOR = prod(LARGE) * 8
 WHERE = "A shard of an earlier rank is seen whole, a later one not at all, one's own from the diagonal down."
-NOTHING = "A query that sees no key of a block has a mean of NaN and a log-sum-exp of -inf: its weight is 0, or skip it."
+NOTHING = (
+    "A query that sees no key of a block has a mean of NaN and a log-sum-exp of -inf: its weight is 0, or skip it."
+)
 WEIGHTS = "A block counts by the sum of its weights: exp(lse of the block - lse of both)."
 OVERFLOW = "exp of a log-sum-exp overflows above 709. Subtract the larger first, or use torch.logaddexp and sigmoid."
 GONE = "What was attended to is passed on and let go: no rank needs all keys and values at once."
@@ -39,9 +41,10 @@ goes_back = expect.sends(
     slack=100,
     between=contexts.BACKWARD,
 )
-mistakes = expect.unlike(
-    contexts.OUTPUT, {"every block was masked from its diagonal down": {"every_diagonal": True}}, WHERE
-), expect.unlike(contexts.OUTPUT, {"the means of the blocks count the same": {"averaged": True}}, WEIGHTS)
+mistakes = (
+    expect.unlike(contexts.OUTPUT, {"every block was masked from its diagonal down": {"every_diagonal": True}}, WHERE),
+    expect.unlike(contexts.OUTPUT, {"the means of the blocks count the same": {"averaged": True}}, WEIGHTS),
+)
 right = expect.equals({contexts.OUTPUT: WHERE, "query": WHOLE, "key": SEEN, "value": SEEN})
 
 EXERCISE = Exercise(
