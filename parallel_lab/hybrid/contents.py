@@ -72,12 +72,14 @@ def _values(each: Held) -> dict[str, Any]:
     assert each.stepped is not None
     entry = Part(each.name, each.stepped.shape, 0, each.stepped).entry(each.state)
     rows = {"": entry["pieces"], **entry["state"]}
-    return {key: _cpu(row[0][2][: each.numbers]) if isinstance(row, list) else row for key, row in rows.items()}
+    return {key: _cpu(row[0][2][: each.numbers] if isinstance(row, list) else row) for key, row in rows.items()}
 
 
-def _cpu(tensor: Tensor) -> Tensor:
-    """The tensor in host memory. A slice is copied: a file would hold its whole storage."""
-    there = tensor.detach().cpu()
+def _cpu(value: Any) -> Any:
+    """A tensor in host memory. A slice is copied: a file would hold its whole storage."""
+    if not isinstance(value, Tensor):
+        return value
+    there = value.detach().cpu()
     return there.clone() if there.untyped_storage().nbytes() > there.nbytes else there
 
 

@@ -29,7 +29,7 @@ def steps(made, first, last):
 
 def saved(directory, dropout=0.0):
     """A run that saves after two steps and goes on: the losses of the next two."""
-    made = laid_out(Layout(pp=2, dp=2), dropout, microbatches=2)
+    made = laid_out(Layout(pp=2, dp=2), dropout, microbatches=2, fused=True)
     steps(made, 0, 2)
     checkpoint.save(made, directory, step=2)
     return steps(made, 2, 4)
@@ -48,7 +48,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(device, tmp_path):
 
     def fn():
         through = saved(tmp_path / "dropout", 0.2)
-        again = loaded(tmp_path / "dropout", Layout(pp=2, dp=2), 0.2, microbatches=2)
+        again = loaded(tmp_path / "dropout", Layout(pp=2, dp=2), 0.2, microbatches=2, fused=True)
         plain = saved(tmp_path / "plain")
         return through, again, plain, loaded(tmp_path / "plain", Layout(dp=2, tp=2))
 
