@@ -17,6 +17,7 @@ from parallel_lab.hybrid.train import main
 from parallel_lab.model import build, loss, train
 from parallel_lab.model.data import text_batches
 from parallel_lab.model.formulas import flops_per_token, parameter_count
+from parallel_lab.runtime import RankFailed
 from parallel_lab.runtime.torchrun import address_towards
 from parallel_lab.trace.record import recorder
 
@@ -79,6 +80,17 @@ def test_losses_are_those_of_one_process(tmp_path):
     third = list(batches)[2]
     assert torch.equal(inputs, third[0]) and torch.equal(targets, third[1])
     assert loss(build(config_of(options))(inputs), targets).isfinite()
+
+
+def test_a_folder_that_cannot_be_used_is_a_sentence_and_stays_as_it_is(tmp_path):
+    run(tmp_path / "a", "--steps 1", 1)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RankFailed, match=r"is of another model: width is 16 in its model and 32 in this one"):
+        run(tmp_path / "a", "--steps 2 --width 32 --dp 2", 2)
+    (tmp_path / "file").touch()
+    with pytest.raises(RankFailed, match=r"rank 0 cannot write into --out .*/file: File exists. Name another folder"):
+        run(tmp_path / "file", "--steps 2 --dp 2", 2)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "file"])
 
 
 def test_bytes_by_axis_are_those_of_the_trace(tmp_path):
