@@ -1,6 +1,7 @@
 """The training command: its options, what it shows, and that a run which was broken off ends where it would have."""
 
 import io
+import json
 import re
 import shlex
 
@@ -210,11 +211,13 @@ def test_a_rank_says_that_another_is_lost_and_others_are_silent(monkeypatch, cap
         assert shown.count("rank 10 lost another rank (") == told and "Traceback" not in shown
 
 
-def test_ranks_with_the_same_to_say_say_it_once(monkeypatch, capsys):
+def test_ranks_with_the_same_to_say_say_it_once(monkeypatch, capsys, tmp_path):
     store = torch.distributed.HashStore()
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     for rank in "210":
         monkeypatch.setenv("RANK", rank)
         assert explain(store, Wrong("the axes do not fit"), None) == 2
+    assert json.loads((tmp_path / "error.json").read_text())["message"]["message"] == "the axes do not fit"
     assert explain(store, KeyError("a bug"), None) == 1
     shown = capsys.readouterr().err
     assert shown.count("the axes do not fit") == 1 and shown.startswith("rank 2: the axes")
