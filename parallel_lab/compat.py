@@ -7,6 +7,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore as HashStore
+from torch._C._distributed_c10d import Store as Store
+from torch._C._distributed_c10d import TCPStore as TCPStore
 from torch.autograd import Variable
 from torch.distributed import distributed_c10d
 from torch.futures import Future
@@ -26,7 +29,6 @@ reduce_scatter_single: Any = getattr(dist, "reduce_scatter_single", None) or dis
 
 GlooOptions: Any = dist.ProcessGroupGloo._Options  # pyright: ignore[reportAttributeAccessIssue] (not in the stubs)
 PrefixStore, FileStore = dist.PrefixStore, dist.FileStore  # pyright: ignore[reportPrivateImportUsage]
-Store, HashStore, TCPStore = dist.Store, dist.HashStore, dist.TCPStore  # pyright: ignore[reportPrivateImportUsage]
 # Called with False: the pair of hooks that would see what autograd saves now; None if there is none.
 saved_tensors_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks  # pyright: ignore[reportAttributeAccessIssue]
 

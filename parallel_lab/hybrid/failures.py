@@ -8,12 +8,14 @@ stands there: torchrun ends all ranks as soon as one has ended.
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import sys
 import time
 import traceback
 from contextlib import suppress
+from pathlib import Path
 
 from parallel_lab import compat
 from parallel_lab.hybrid.checkpoint import latest
@@ -45,12 +47,20 @@ def tell(store: compat.Store | None, text: str, code: int) -> int:
     mine = os.environ["LOCAL_RANK"] == "0" if store is None else _first(store, key, code)
     if mine:
         print(text if text.startswith(f"rank {rank}") else f"rank {rank}: {text}", file=sys.stderr, flush=True)
+        _for_torchrun(text)
     if store is None:
         time.sleep(0.0 if mine else 1.0)  # torchrun ends all ranks once the first has ended
         return code
     with suppress(RuntimeError):  # the first rank has ended, and the store with it
         store.set(f"{key}, all of it", "") if mine else store.wait([f"{key}, all of it"])
     return code
+
+
+def _for_torchrun(text: str) -> None:
+    """Leaves the sentence where torchrun looks for the cause, so that the table that it prints in the end has it."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        more = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        Path(path).write_text(json.dumps({"message": {"message": text, "extraInfo": more}}), encoding="utf-8")
 
 
 def _first(store: compat.Store, key: str, code: int) -> bool:

@@ -42,7 +42,7 @@ def require_finite(parallel: Parallel, norm: Tensor) -> None:
         _refuse(parallel, before.norm)
     optimizer.found_inf = (~norm.isfinite()).float()
     on_gpu = norm.is_cuda
-    there = torch.empty_like(norm, device="cpu", pin_memory=on_gpu).copy_(norm, non_blocking=on_gpu)
+    there = torch.empty((), dtype=norm.dtype, pin_memory=on_gpu).copy_(norm, non_blocking=on_gpu)
     event = torch.cuda.Event() if on_gpu else None
     if event:
         event.record()

@@ -1,6 +1,7 @@
 """The training command: its options, what it shows, and that a run which was broken off ends where it would have."""
 
 import io
+import json
 import re
 import shlex
 
@@ -17,6 +18,7 @@ from parallel_lab.hybrid.train import main
 from parallel_lab.model import build, loss, train
 from parallel_lab.model.data import text_batches
 from parallel_lab.model.formulas import flops_per_token, parameter_count
+from parallel_lab.runtime import RankFailed
 from parallel_lab.runtime.torchrun import address_towards
 from parallel_lab.trace.record import recorder
 
@@ -79,6 +81,17 @@ def test_losses_are_those_of_one_process(tmp_path):
     third = list(batches)[2]
     assert torch.equal(inputs, third[0]) and torch.equal(targets, third[1])
     assert loss(build(config_of(options))(inputs), targets).isfinite()
+
+
+def test_a_folder_that_cannot_be_used_is_a_sentence_and_stays_as_it_is(tmp_path):
+    run(tmp_path / "a", "--steps 1", 1)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RankFailed, match=r"is of another model: width is 16 in its model and 32 in this one"):
+        run(tmp_path / "a", "--steps 2 --width 32 --dp 2", 2)
+    (tmp_path / "file").touch()
+    with pytest.raises(RankFailed, match=r"rank 0 cannot write into --out .*/file: File exists. Name another folder"):
+        run(tmp_path / "file", "--steps 2 --dp 2", 2)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "file"])
 
 
 def test_bytes_by_axis_are_those_of_the_trace(tmp_path):
@@ -198,11 +211,13 @@ def test_a_rank_says_that_another_is_lost_and_others_are_silent(monkeypatch, cap
         assert shown.count("rank 10 lost another rank (") == told and "Traceback" not in shown
 
 
-def test_ranks_with_the_same_to_say_say_it_once(monkeypatch, capsys):
+def test_ranks_with_the_same_to_say_say_it_once(monkeypatch, capsys, tmp_path):
     store = torch.distributed.HashStore()
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     for rank in "210":
         monkeypatch.setenv("RANK", rank)
         assert explain(store, Wrong("the axes do not fit"), None) == 2
+    assert json.loads((tmp_path / "error.json").read_text())["message"]["message"] == "the axes do not fit"
     assert explain(store, KeyError("a bug"), None) == 1
     shown = capsys.readouterr().err
     assert shown.count("the axes do not fit") == 1 and shown.startswith("rank 2: the axes")
