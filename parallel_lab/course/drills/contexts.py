@@ -20,7 +20,7 @@ def cp_bytes(dice: Random) -> Drawn:
     steps = (
         (
             f"K and V of a rank: S_KV = 2 · {keys / 1e6:,.1f} = {2 * keys / 1e6:,.1f} MB.",
-            "Forward n - 1 messages of S_KV; backward the same again, and n - 1 of gradients, twice as large: 4 (n - 1) S_KV.",
+            "Forward n - 1 messages of S_KV; backward as many, and n - 1 of gradients, twice as large: 4 (n - 1) S_KV.",
             f"4 · {n - 1} · {2 * keys / 1e6:,.1f} MB = {sent / 1e9:,.4g} GB.",
         )
         if ring
