@@ -3,6 +3,8 @@
 Tolerance: 1e-12 on outputs and gradients of order 1 to 10; ranks add the same numbers up in another order.
 """
 
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -14,6 +16,7 @@ from parallel_lab.context_parallel.ring_attention import _Ring
 from parallel_lab.plan import SEND
 from parallel_lab.runtime import rank_device
 from parallel_lab.trace import recorder
+from parallel_lab.trace.memory import live_bytes
 
 pytestmark = pytest.mark.usefixtures("by_value")
 SEQ, WIDTH, BATCH = 24, 5, 2  # 2 n divides it at 1, 2, 3 and 4 ranks
@@ -127,6 +130,29 @@ def test_every_shard_comes_by_once_through_two_buffers():
         assert buffers == [formulas.ring_held_bytes(shard, n)] * 3  # forward; backward shards and sums
 
 
+def held():
+    """Bytes of all tensors made since the call, as each block of the forward pass begins."""
+    module = sys.modules["parallel_lab.context_parallel.ring_attention"]
+    leaves = [cut(each).clone() for each in drawn(4, 2, SEQ, WIDTH, BATCH)[:3]]
+    attend, before, looks = module.attend, live_bytes(), []
+
+    def watched(*args):
+        looks.append(live_bytes() - before)
+        return attend(*args)
+
+    module.attend = watched
+    module.ring_attention(*leaves)
+    return looks
+
+
+def test_a_rank_holds_two_shards_and_what_it_merges_into():
+    """Measured: beyond its own query, key and value. An all-gather would hold 4 shards here."""
+    n = 4
+    shard, own = formulas.shard_bytes(BATCH, SEQ, 2, WIDTH, n, 8), BATCH * 4 * (SEQ // n) * 8
+    for looks in launch(held, ranks=n).results:
+        assert looks == [2 * shard, *[2 * shard + own * (WIDTH + 1)] * (n - 1)]  # then with output and log-sum-exp
+
+
 def numbers_that_would_overflow():
     """Scores x 200 in float32 and bfloat16: how far from float64's in one process, over the largest of these."""
     found = []
@@ -134,7 +160,10 @@ def numbers_that_would_overflow():
         for dtype in (torch.float32, torch.bfloat16) if group else ():
             narrow = drawn(2, 2, 32, 8, 1, dtype, scale=200.0)
             right = one_process(*(each.double() for each in narrow))
-            mine = over_ranks(ring_attention, *narrow, group=group)
+            mine, sent = sent_by_passes(lambda: over_ranks(ring_attention, *narrow, group=group))  # noqa: B023
+            shard = formulas.shard_bytes(1, 32, 2, 8, n, dtype.itemsize)
+            expected = formulas.ring_bytes(shard, n, dtype.itemsize)
+            assert [bytes_ for bytes_, _ in sent.values()] == list(expected) * (n > 1)
             assert all(each.isfinite().all() and each.dtype is dtype for each in mine)
             off = [
                 float((a - cut(b, group=group)).abs().max() / b.abs().max()) for a, b in zip(mine, right, strict=True)
@@ -144,7 +173,7 @@ def numbers_that_would_overflow():
 
 
 def test_scores_of_thousands_and_16_bits_at_any_number_of_ranks():
-    """The error is that of the dtype, and does not grow with the ranks."""
+    """The error is that of the dtype, and does not grow with the ranks; sums of 16-bit gradients travel in 32."""
     found = [each for result in launch(numbers_that_would_overflow, ranks=8).results for each in result]
     assert len(found) == 2 * (1 + 2 + 4 + 8)
     for n, dtype, off in found:
