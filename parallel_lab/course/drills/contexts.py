@@ -14,14 +14,14 @@ def cp_bytes(dice: Random) -> Drawn:
     own = tokens // n
     query, keys = 2 * own * width, 2 * own * width * kv_heads // heads  # bytes of q (or o), and of k (or v)
     ring = dice.choice((True, False))
-    sent = 3 * (n - 1) * 2 * keys if ring else 2 * (n - 1) / n * 2 * (query + keys)
-    way = "by ring attention (K and V go round again in the backward pass)" if ring else "by Ulysses"
+    sent = 4 * (n - 1) * 2 * keys if ring else 2 * (n - 1) / n * 2 * (query + keys)
+    way = "by a ring (sums of gradients travel in float32)" if ring else "by Ulysses"
     shard = f"A rank has {tokens:,}/{n} = {own:,} tokens: q is {query / 1e6:,.1f} MB, k is {keys / 1e6:,.1f} MB."
     steps = (
         (
             f"K and V of a rank: S_KV = 2 · {keys / 1e6:,.1f} = {2 * keys / 1e6:,.1f} MB.",
-            "Forward n - 1 messages of S_KV; backward K and V again, and their gradients: 3 (n - 1) S_KV.",
-            f"3 · {n - 1} · {2 * keys / 1e6:,.1f} MB = {sent / 1e9:,.4g} GB.",
+            "Forward n - 1 messages of S_KV; backward as many, and n - 1 of gradients, twice as large: 4 (n - 1) S_KV.",
+            f"4 · {n - 1} · {2 * keys / 1e6:,.1f} MB = {sent / 1e9:,.4g} GB.",
         )
         if ring
         else (

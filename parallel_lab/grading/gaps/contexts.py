@@ -88,7 +88,7 @@ GAPS: tuple[Exercise, ...] = (
             "Each sum is over exp(score - its own largest). Before they are added, both must be lowered by the same.": (
                 _not_rescaled
             ),
-            "The division comes last, once. Sums can be merged again with a third block, a mean alone cannot.": _divided,
+            "The division comes last, once. Sums can be merged with a third block, a mean alone cannot.": _divided,
         },
     ),
     function_gap(
