@@ -34,7 +34,7 @@ def require_finite(parallel: Parallel, norm: Tensor) -> None:
             either.
     """
     optimizer = parallel.optimizer
-    if not _fused(optimizer):
+    if not fused(optimizer):
         return _refuse(parallel, norm)
     if before := _copied.pop(optimizer, None):
         if before.there:
@@ -49,7 +49,7 @@ def require_finite(parallel: Parallel, norm: Tensor) -> None:
     _copied[optimizer] = Copied(there, event)
 
 
-def _fused(optimizer: Any) -> bool:
+def fused(optimizer: Any) -> bool:
     """Whether one of torch's own fused kernels steps all parameters."""
     return isinstance(optimizer, torch.optim.Optimizer) and all(group.get("fused") for group in optimizer.param_groups)
 

@@ -15,9 +15,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from parallel_lab.hybrid.guard import fused
 from parallel_lab.hybrid.parallel import Parallel
 from parallel_lab.hybrid.parameters import answered
 from parallel_lab.trace import tag
+
+EPSILON = 1e-6  # that of torch's clipping
 
 
 @torch.no_grad()
@@ -34,8 +37,15 @@ def global_norm(parallel: Parallel) -> Tensor:
 
 @torch.no_grad()
 def clip(parallel: Parallel, norm: Tensor) -> None:
-    """Scales all gradients of this rank by clip / norm, where the norm is above `parallel.clip`."""
-    if parallel.clip is not None:
+    """Scales all gradients of this rank by clip / norm, where the norm is above `parallel.clip`.
+
+    A fused optimizer divides them by `grad_scale` while it reads them, which spares a pass over all.
+    """
+    if parallel.clip is None:
+        return
+    if fused(parallel.optimizer):
+        parallel.optimizer.grad_scale = ((norm + EPSILON) / parallel.clip).clamp(min=1.0).float()
+    else:
         parameters = list(parallel.named_parameters().values())
         wide = torch.promote_types(parameters[0].dtype, torch.float32)
         clip_grads_with_norm_(parameters, parallel.clip, norm.to(wide))
