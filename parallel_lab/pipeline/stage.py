@@ -111,8 +111,7 @@ class Stage:
 
     def backward_weight(self, mb: int) -> list[Tensor]:
         """W: adds the gradients of the weights to `.grad`. It makes nothing for anybody else."""
-        with self._as_recorded():
-            backward_weights(self.flights.pop(mb).kept)
+        backward_weights(self.flights.pop(mb).kept)
         return []
 
     def _with_graph(self, flight: Flight) -> Tensors:
@@ -129,17 +128,9 @@ class Stage:
                 self._with_graph(flight)
         flight.run = tuple  # it holds the leaves
         if flight.roots:
-            with self._as_recorded():
-                torch.autograd.backward(flight.roots, gradients)
+            torch.autograd.backward(flight.roots, gradients)
         wanted = [x for x in flight.leaves if x.requires_grad]
         return [torch.zeros_like(x) if x.grad is None else x.grad for x in wanted]
-
-    def _as_recorded(self) -> torch.autocast:
-        """Inside, a backward pass computes in the dtypes of its forward, also where the caller's step is in autocast.
-
-        Autocast would cast anew there: a bias' gradient sums 16-bit numbers, and autocast has sums in 32 bits.
-        """
-        return torch.autocast(self.device.type, enabled=False)
 
     def _tensors(self, output: Any) -> Tensors:
         outputs = as_tuple(output)

@@ -1,4 +1,7 @@
-"""A step whose gradient is not finite changes nothing, at once or, with a fused optimizer, told one step later."""
+"""A step whose gradient is not finite changes nothing, at once or, with a fused optimizer, told one step later.
+
+A fused optimizer clips while it steps, to the same weights.
+"""
 
 import pytest
 import torch
@@ -35,3 +38,17 @@ def test_no_weight_is_changed(fused, said):
     told, same, goes_on = launch(broken, fused, ranks=1)[0]
     assert same and goes_on
     assert [text.startswith("rank 0: the global norm of the gradients is nan") for text in told] == said
+
+
+def clipped(fused):
+    """The weights after three steps whose gradients are all clipped."""
+    made = parallelize(whole_model(GPT2), Layout(), lr=1e-2, clip=0.1, fused=fused)
+    norms = [train_step(made, *batch).norm.item() for batch in batches(GPT2)]
+    return norms, {name: p.detach() for name, p in made.named_parameters().items()}
+
+
+def test_a_fused_optimizer_clips_as_others_do():
+    (norms, plain), (_, fused) = (launch(clipped, each, ranks=1)[0] for each in (None, True))
+    assert min(norms) > 0.1
+    for name, weight in plain.items():
+        torch.testing.assert_close(fused[name], weight, rtol=0, atol=1e-7, msg=name)  # its factor is in float32
