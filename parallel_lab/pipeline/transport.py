@@ -91,7 +91,7 @@ class Transport:
         if self.peer(cut, False) == self.me or cut in self.coming:
             return
         if self.new and cut.way == FORWARD:
-            header = torch.empty(HEADER, dtype=torch.int64)
+            header = torch.empty(HEADER, dtype=torch.int64, device="cpu")
             self.coming[cut] = [(self._receive(cut, 0, header, "header"), header)]
         elif (cut.stage, cut.mb) in self.forms:  # of a gradient not, if what it is of has not been computed yet
             self._open(cut, device)
@@ -138,7 +138,7 @@ class Transport:
         known = self.forms.get((cut.stage, cut.mb))
         if self.new:
             self.forms[cut.stage, cut.mb] = forms
-            header = torch.tensor(_written(forms, cut.stage))
+            header = torch.tensor(_written(forms, cut.stage), device="cpu")
             self.leaving[cut].append(self._send(cut, 0, header, "header"))
         elif forms != known:
             was, now = (", ".join(map(str, each)) for each in (known or [], forms))
@@ -165,7 +165,7 @@ class Transport:
     def announce(self, new: bool) -> bool:
         """Whether the shapes of this step are new, which the rank of stage 0 knows; each rank tells the next one."""
         mine = min(stage for stage, rank in enumerate(self.ranks) if rank == self.me)
-        word = torch.tensor([new], dtype=torch.uint8)
+        word = torch.tensor([new], dtype=torch.uint8, device="cpu")
         if mine:
             with tag(part=mine - 1, mb=self.first, phase="setup"):
                 self.group.recv([word], self.ranks[mine - 1], pipeline(0)).wait()

@@ -33,7 +33,7 @@ class LateFuture(OwnFuture):
     def __init__(self, inner: dist.ProcessGroup, asked_s: float, seconds: float) -> None:
         super().__init__()
         self.inner = inner
-        self.header = torch.tensor([asked_s, seconds], dtype=torch.float64)
+        self.header = torch.tensor([asked_s, seconds], dtype=torch.float64, device="cpu")
         options = dist.AllreduceOptions()
         options.reduceOp = dist.ReduceOp.MAX  # pyright: ignore[reportAttributeAccessIssue] (a RedOpType, which it takes)
         self.joined = inner.allreduce([self.header], options).get_future()
@@ -95,7 +95,7 @@ class Emulator:
             start_s = max(asked_s, self.out_free_s)
             self.out_free_s = start_s + self.link.occupancy_s(size_bytes)
             due_s = start_s + self.link.seconds(size_bytes)
-        header = torch.tensor([due_s], dtype=torch.float64)
+        header = torch.tensor([due_s], dtype=torch.float64, device="cpu")
         work = headers.send([header], to, tag)
 
         def due() -> float:
@@ -106,7 +106,7 @@ class Emulator:
 
     def receive(self, headers: dist.ProcessGroup, size_bytes: int, source: int, tag: int) -> Callable[[], float]:
         """Expects the header of a message and returns when the message will have come in."""
-        header = torch.zeros(1, dtype=torch.float64)
+        header = torch.zeros(1, dtype=torch.float64, device="cpu")
         work = headers.recv([header], source, tag)
 
         def due() -> float:
