@@ -1,8 +1,8 @@
 """What context parallelism sends, holds and computes, in closed form; the tests hold each against a recorded run.
 
-n is the number of ranks, s the tokens of a sequence, b sequences, a query heads, k key-value heads of width d, e bytes
-a number. A shard of keys and values has K = 2 b (s/n) k d e bytes. Bytes are those that one rank sends in one
-attention.
+n is the number of ranks, s the tokens of a sequence, b sequences, a query heads, a_kv key-value heads of width d, e
+bytes a number. A shard of keys and values has S_KV = 2 b (s/n) a_kv d e bytes. Bytes are those that one rank sends in
+one attention.
 
 Sources: Liu et al. 2023 (arXiv 2310.01889), section 3; Jacobs et al. 2023 (arXiv 2309.14509), section 3.2.
 """
@@ -20,14 +20,15 @@ class Passes(NamedTuple):
 
 
 def shard_bytes(batch: int, seq: int, kv_heads: int, head_width: int, n: int, dtype_bytes: int = 4) -> int:
-    """K: the keys and values of a rank's tokens."""
+    """S_KV: the keys and values of a rank's tokens."""
     return 2 * batch * _divided(seq, n) * kv_heads * head_width * dtype_bytes
 
 
 def ring_bytes(shard: int, n: int, dtype_bytes: int = 4) -> Passes:
-    """The ring, of shards of `shard` bytes: (n-1) K forward; backward (n-1) K and (n-1) K of sums, 3 (n-1) K in all.
+    """The ring, of shards of `shard` bytes: (n-1) S_KV forward; backward as much, and as much of sums.
 
-    Sums of gradients are float32 or wider, so with two bytes a number theirs are (n-1) 2 K.
+    That is 3 (n-1) S_KV in all. Sums of gradients are float32 or wider, so with two bytes a number theirs are
+    2 (n-1) S_KV.
     """
     sums = shard * max(4, dtype_bytes) // dtype_bytes
     return Passes((n - 1) * shard, (n - 1) * (shard + sums))
@@ -77,7 +78,8 @@ def block_pairs(rank: int, owner: int, length: int, *, causal: bool = True, zigz
 def slowest_over_mean(seq: int, n: int, *, zigzag: bool = True) -> float:
     """How many times the mean work the busiest rank has, in causal attention: 1 for a zig-zag, up to 2 - 1/n without.
 
-    It is also what the ring takes longer, if messages are free: the last rank has a whole block in each turn.
+    If messages are free, a ring takes that many times as long as one of equal work. Without a zig-zag the last rank has
+    a block in each turn, the first of which is its own and half as much work: it never waits, the others do.
     """
     work = [visible_pairs(seq, rank, n, zigzag=zigzag) for rank in range(n)]
     return max(work) * n / sum(work)

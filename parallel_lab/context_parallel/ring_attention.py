@@ -8,12 +8,13 @@ owner's neighbor, every rank adds its part, and the owner adds its own last, whi
 
     sharded                the sequence: queries, keys, values, output, log-sum-exp, gradients
     replicated             nothing here; in a model all parameters
-    sent per rank          forward (n-1) K; backward (n-1) K and (n-1) K of gradients, which are float32 or wider
-    held per rank          own query, key, value, output, log-sum-exp, kept for backward; beyond these 2 K, and in the
-                           backward pass 2 K of gradients
+    sent per rank          forward (n-1) S_KV; backward as much, and as much of gradients, float32 or wider
+    held per rank          own query, key, value, output, log-sum-exp, kept for backward; beyond these 2 S_KV, and
+                           in the backward pass 2 S_KV of gradients
 
-K is the bytes of a shard of keys and values: 2 b (s/n) h_kv d e, with b sequences of s tokens, h_kv heads of width d, e
-bytes a number. An all-gather sends the same, and holds n K. In a model the messages of each layer have its phase.
+S_KV is the bytes of a shard of keys and values: 2 b (s/n) a_kv d e, with b sequences of s tokens, a_kv heads of width
+d, e bytes a number. An all-gather sends the same, and holds n S_KV. In a model the messages of each layer have its
+phase.
 """
 
 from collections.abc import Callable, Mapping

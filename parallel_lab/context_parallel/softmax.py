@@ -6,7 +6,7 @@ enough to know two things: the mean over the block, and the logarithm of the sum
 blocks merge into one: the new lse is log(exp(lse_a) + exp(lse_b)), and the new mean is the mean of both means, the
 second with weight exp(lse_b - lse) = sigmoid(lse_b - lse_a).
 
-Three things go wrong where this is written down carelessly. exp of a score above 88 is infinite in float32: so scores
+Three things go wrong where this is written down carelessly. exp of a score above 88.8 is infinite in float32: so scores
 meet exp only less their lse, and the merge uses sigmoid. A row of a block that sees no key has lse = -inf, and
 -inf - (-inf) is NaN: such a row has mean 0 and weight 0. And a mean that is rounded to 16 bits after each block loses
 more with each: sums are kept in float32, or in float64 where the input is.

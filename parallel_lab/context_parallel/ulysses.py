@@ -9,10 +9,10 @@ trades them for all tokens of its heads, and any attention kernel serves unchang
     sent per rank          (n-1)/n of query, key, value and output, forward and again backward
     held per rank          for the backward pass all tokens of a/n query heads, with their key-value heads and output
 
-With a query and k key-value heads of width d, b sequences of s tokens and e bytes a number, that is (n-1)/n (2a + 2k)
-b (s/n) d e each way; the ring sends n k / (a + k) times as much forward. n must divide a. Where n = c k is a multiple
-of k, each key-value head goes to the c ranks that have its query heads, as if there were n of them, and the copies'
-gradients are summed where they came from.
+With a query and a_kv key-value heads of width d, b sequences of s tokens and e bytes a number, that is
+(n-1)/n (2a + 2a_kv) b (s/n) d e each way; the ring sends n a_kv / (a + a_kv) times as much forward. n must divide a.
+Where n = c a_kv is a multiple of a_kv, each key-value head goes to the c ranks that have its query heads, as if there
+were n of them, and the copies' gradients are summed where they came from.
 """
 
 from typing import Any

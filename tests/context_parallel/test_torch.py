@@ -53,7 +53,7 @@ def compared():
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_the_numbers_of_torch_s_templated_ring(ranks):
-    """Float64, to 1e-12; backward (n-1) K of keys and values, and n-1 of sums where torch sends n."""
+    """Float64, to 1e-12; backward (n-1) S_KV of keys and values, and n-1 of sums where torch sends n."""
     shard = formulas.shard_bytes(2, SEQ, 4, 5, ranks, 8)
     for result in launch(compared, ranks=ranks, timeout=120).results:
         assert len(result) == 4

@@ -72,7 +72,7 @@ GAPS: tuple[Exercise, ...] = (
             "What does not divide by 2n is None": [(12, 4, 0), (10, 2, 1), (7, 1, 0)],
         },
         mistakes={
-            "Those are consecutive tokens: the last rank then sees nearly all pairs, and rank 0 few.": _two_neighbors,
+            "Those are consecutive tokens: the last rank computes nearly twice the mean, rank 0 least.": _two_neighbors,
             "The second chunk is counted from the end: who has an early chunk has a late one as well.": _same_side,
         },
     ),
