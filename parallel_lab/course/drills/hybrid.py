@@ -34,7 +34,7 @@ def hybrid_groups(dice: Random) -> Drawn:
 @problem("hybrid-bytes", chapter="11")
 def hybrid_bytes(dice: Random) -> Drawn:
     """The bytes that a GPU sends along one axis in a step."""
-    layers, width, seq, pp, tp = 80, 8192, 8192, dice.choice((2, 4, 8)), dice.choice((2, 4, 8))
+    layers, width, seq, pp, tp = 80, 8192, 8192, dice.choice((4, 8, 16)), dice.choice((2, 4, 8))
     parameters, dp, m = dice.choice((65e9, 70e9)), dice.choice((16, 32, 64)), dice.choice((8, 16, 32))
     activation = 2 * seq * width
     tensor = m * layers / pp * sum(block_bytes(activation, tp))
