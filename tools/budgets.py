@@ -49,8 +49,8 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "11_hybrid_parallel": 60.0,  # all axes need eight ranks
     "cli": 40.0,  # an update is tried on a clone of the whole course
     "parameter_server": 60.0,
-    "techniques": 25.0,  # the tests over all techniques
-    "examples": 150.0,  # torchrun loads torch anew in each rank
+    "techniques": 35.0,  # the tests over all techniques
+    "examples": 200.0,  # torchrun loads torch anew in each rank
     "course": 40.0,
     "grading": 40.0,
     "tools": 40.0,

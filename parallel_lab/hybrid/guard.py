@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from parallel_lab.data_parallel import Zero1
 from parallel_lab.hybrid.parallel import Parallel
 
 
@@ -50,8 +51,9 @@ def require_finite(parallel: Parallel, norm: Tensor) -> None:
 
 
 def fused(optimizer: Any) -> bool:
-    """Whether one of torch's own fused kernels steps all parameters."""
-    return isinstance(optimizer, torch.optim.Optimizer) and all(group.get("fused") for group in optimizer.param_groups)
+    """Whether one of torch's own fused kernels steps all parameters; behind `Zero1` it is another object that steps."""
+    own = isinstance(optimizer, torch.optim.Optimizer) and not isinstance(optimizer, Zero1)
+    return own and all(group.get("fused") for group in optimizer.param_groups)
 
 
 def _refuse(parallel: Parallel, norm: Tensor) -> None:

@@ -66,9 +66,9 @@ def test_tensor_parallel(ranks):
     assert torchrun("tensor_parallel.py", ranks) == pytest.approx(expected[4::5], abs=2e-9)
 
 
-@pytest.mark.parametrize(("ranks", "tp"), [(4, 2), (3, 1), (3, 3)])
+@pytest.mark.parametrize(("ranks", "tp"), [(4, 2), (3, 1)])
 def test_hybrid(ranks, tp):
-    """Of 50 rows, three replicas have 17, 17 and 16; one shape of the mesh is all tensor, and one all data."""
+    """Of 50 rows, three replicas have 17, 17 and 16; one shape of the mesh is all data."""
     expected = list(one_process(torch.optim.SGD, epochs(1, 1750, 50), widths=(64, 64, 128, 10), lr=0.1, momentum=0.9))
     assert torchrun("hybrid.py", ranks, tp) == pytest.approx(expected[4::5], abs=2e-9)
 
@@ -123,9 +123,8 @@ def pixel_by_pixel():
         yield loss.item()
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
-def test_context_parallel(ranks):
-    assert torchrun("context_parallel.py", ranks) == pytest.approx(list(pixel_by_pixel()), abs=2e-9)
+def test_context_parallel():
+    assert torchrun("context_parallel.py", 4) == pytest.approx(list(pixel_by_pixel()), abs=2e-9)
 
 
 def mixture(x, router, experts):
@@ -150,9 +149,8 @@ def whole_mixture():
         yield loss.item()
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
-def test_expert_parallel(ranks):
-    assert torchrun("expert_parallel.py", ranks) == pytest.approx(list(whole_mixture()), abs=2e-9)
+def test_expert_parallel():
+    assert torchrun("expert_parallel.py", 4) == pytest.approx(list(whole_mixture()), abs=2e-9)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)

@@ -5,6 +5,7 @@ A fused optimizer clips while it steps, to the same weights.
 
 import pytest
 import torch
+import torch.distributed as dist
 from shared_hybrid import GPT2, batches, whole_model
 
 from parallel_lab import launch
@@ -41,14 +42,15 @@ def test_no_weight_is_changed(fused, said):
 
 
 def clipped(fused):
-    """The weights after three steps whose gradients are all clipped."""
-    made = parallelize(whole_model(GPT2), Layout(), lr=1e-2, clip=0.1, fused=fused)
+    """The weights after three steps whose gradients are all clipped, on as many data ranks as there are."""
+    made = parallelize(whole_model(GPT2), Layout(dp=dist.get_world_size()), lr=1e-2, clip=0.1, fused=fused)
     norms = [train_step(made, *batch).norm.item() for batch in batches(GPT2)]
     return norms, {name: p.detach() for name, p in made.named_parameters().items()}
 
 
-def test_a_fused_optimizer_clips_as_others_do():
-    (norms, plain), (_, fused) = (launch(clipped, each, ranks=1)[0] for each in (None, True))
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_fused_optimizer_clips_as_others_do(ranks):
+    (norms, plain), (_, fused) = (launch(clipped, each, ranks=ranks)[0] for each in (None, True))
     assert min(norms) > 0.1
     for name, weight in plain.items():
         torch.testing.assert_close(fused[name], weight, rtol=0, atol=1e-7, msg=name)  # its factor is in float32
