@@ -151,7 +151,7 @@ class Reader:
                 elements += sum(part.elements for part in parts)
         if elements != mine.elements:
             text = f"{mine.elements - elements} of {mine.elements} elements of {each.name} are in none of its shards"
-            raise ValueError(f"{self.where} is not complete: {text}. Load another checkpoint")
+            raise ValueError(f"{self.where} is not complete: {text}. Now {folder.AWAY}")
         group = next((g for g in _groups(self.parallel) if any(p is each.parameter for p in g["params"])), {})
         return Found(each, rows, bool(group.get("fused") or group.get("capturable")))
 

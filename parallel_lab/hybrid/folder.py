@@ -5,6 +5,7 @@
         index.pt            what there is, and where; it is written last
     .000008-partial/        what is being written or removed, or what a saver that died has left
     .saving                 locked while a checkpoint is being written
+    .training               locked while the training command runs
 
 A checkpoint is written under a hidden name, each file is brought to the disk (fsync), and renaming the folder makes it
 visible, all at once. So whoever dies at whatever moment leaves the older checkpoints as they were. The number grows
@@ -23,7 +24,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-INDEX, LOCK = "index.pt", ".saving"
+INDEX, LOCK, TRAINING = "index.pt", ".saving", ".training"
+AWAY = "move this checkpoint out of its folder: then the one before it counts"
 _COMPLETE, _PARTIAL = re.compile(r"(\d{6,})-step-\d+"), re.compile(r"\.\d+-partial")
 
 
@@ -49,6 +51,22 @@ def _number(checkpoint: Path) -> int:
 
 
 @contextmanager
+def training(directory: str | os.PathLike, patience_s: float) -> Iterator[None]:
+    """Inside, no other training command has `directory`: two would go on from, and remove, each other's checkpoints.
+
+    Raises:
+        OSError: another one has it, and still has it after `patience_s`, in which a run that was killed has ended.
+    """
+    try:
+        with FileLock(Path(directory) / TRAINING, timeout=patience_s):
+            yield
+    except Timeout:
+        text = f"another run trains into {directory} at this moment: wait for it, or give each run a folder of its own"
+        more = "ranks whose torchrun was killed with -9 go on without it, and `pgrep -af hybrid.train` shows them"
+        raise OSError(f"{text} ({more}). Nothing was changed") from None
+
+
+@contextmanager
 def writing(directory: str | os.PathLike) -> Iterator[Path]:
     """A new hidden folder in `directory`, for the files of a checkpoint. Nobody else writes one meanwhile.
 
@@ -64,7 +82,8 @@ def writing(directory: str | os.PathLike) -> Iterator[Path]:
         with FileLock(where / LOCK, timeout=0):
             for left in [each for each in where.iterdir() if _PARTIAL.fullmatch(each.name)]:
                 shutil.rmtree(left)
-            number = 1 + max(map(_number, complete(where)), default=0)
+            named = [each for each in where.iterdir() if _COMPLETE.fullmatch(each.name)]  # one without index as well
+            number = 1 + max(map(_number, named), default=0)
             partial = where / f".{number:06}-partial"
             partial.mkdir()
             try:
@@ -101,7 +120,10 @@ def write(file: Path, content: Any) -> int:
         text = f"{file.parent} is not there: ranks on several machines need a folder that all of them see"
         raise FileNotFoundError(text)
     with open(file, "xb") as to:
-        torch.save(content, to)
+        try:
+            torch.save(content, to)
+        except RuntimeError as error:  # torch's own, about its archive, hides that the disk is full
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         to.flush()
         os.fsync(to.fileno())
     return file.stat().st_size
@@ -142,15 +164,15 @@ def read(file: Path, size: int | None = None) -> Any:
     """
     if not file.is_file():
         text = f"{file.name} is missing from the checkpoint {file.parent}, as this machine sees it"
-        raise ValueError(f"{text}: bring it back, or load another")
+        raise ValueError(f"{text}: bring it back, or {AWAY}")
     if size is not None and file.stat().st_size != size:
         text = f"{file} has {file.stat().st_size:,} bytes, and had {size:,} when it was saved"
-        raise ValueError(f"{text}: it was cut off or changed. Bring it back, or load another checkpoint")
+        raise ValueError(f"{text}: it was cut off or changed. Bring it back, or {AWAY}")
     try:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         first = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{file} cannot be read ({first}): it is damaged. Load another checkpoint") from error
+        raise ValueError(f"{file} cannot be read ({first}): it is damaged. Now {AWAY}") from error
 
 
 def find(directory: str | os.PathLike) -> Path:

@@ -39,7 +39,8 @@ EXAMPLES = """examples:
     srun --nodes 2 --ntasks-per-node 8 --gpus-per-node 8 --kill-on-bad-exit=1 \\
         python -m parallel_lab.hybrid.train --pp 2 --tp 2 --out /shared/run1
 
-exit codes: 0 done; 1 the run failed; 2 the arguments do not fit; 130 stopped by Ctrl-C, with a checkpoint"""
+exit codes: 0 done; 1 the run failed; 2 the arguments do not fit; 130 stopped by Ctrl-C, with a checkpoint
+(torchrun's own is 1 for all of these but 0)"""
 
 
 class Wrong(ValueError):

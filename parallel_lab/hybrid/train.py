@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import torch.distributed as dist
 
 from parallel_lab import compat
 from parallel_lab.agree.problem import agree
-from parallel_lab.hybrid import place
+from parallel_lab.hybrid import folder, place
 from parallel_lab.hybrid.apply import parallelize
 from parallel_lab.hybrid.checkpoint import latest, load, save
 from parallel_lab.hybrid.failures import DONE, FAILED, STOPPED, WRONG, explain, tell
@@ -47,18 +47,20 @@ from parallel_lab.trace.units import format_bytes, format_seconds
 class Run:
     """One training run on this rank: what it trains, what on, and how far it is."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, held: ExitStack) -> None:
         self.options, self.config = options, config_of(options)
         self.layout = layout_of(options, self.config, dist.get_world_size())
         self.dtype, self.device = DTYPES[options.dtype], rank_device()
         self.first = dist.get_rank() == 0
         self.done = 0  # steps, those of earlier runs included
-        self.parallel = self._laid_out()
+        self.parallel = self._laid_out(held)
 
-    def _laid_out(self) -> Parallel:
+    def _laid_out(self, held: ExitStack) -> Parallel:
         o = self.options
         _agreed(lambda: _writable(o.out) if self.first else None)
         _agreed(lambda: _shared(o.out))
+        patience_s = min(10.0, o.rendezvous_timeout)
+        _agreed(lambda: held.enter_context(folder.training(o.out, patience_s)) if self.first else None)
         names = "zero", "schedule", "microbatches", "context", "sequence", "recompute", "clip", "seed", "lr"
         settings: dict[str, Any] = {name: getattr(o, name) for name in names}
         if self.device.type == "cuda":
@@ -115,7 +117,12 @@ def train(options: argparse.Namespace) -> int:
         Wrong: the options do not fit to the world.
         OSError: --out cannot be written.
     """
-    run = Run(options)
+    with ExitStack() as held:
+        return _train(options, held)
+
+
+def _train(options: argparse.Namespace, held: ExitStack) -> int:
+    run = Run(options, held)
     bar = Bar(options.steps) if run.first else Bar(options.steps, open(os.devnull, "w"))  # noqa: SIM115 (to the end)
     bar.say(_headline(run))
     if resumed := run.resume():
@@ -226,6 +233,9 @@ def _agreed(action: Callable[[], None]) -> None:
 
 
 def _writable(out: Path) -> None:
+    if (out / folder.INDEX).is_file():
+        text = f"rank 0: --out {out} is itself a checkpoint. To go on from the newest of a run, name the folder above"
+        raise OSError(f"{text}; to go on from an older one, copy it into a new folder, and name that")
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f".probe-{os.getpid()}"

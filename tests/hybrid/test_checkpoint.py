@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import shutil
 import signal
 from collections import Counter
@@ -315,6 +316,16 @@ def test_what_cannot_be_saved_is_refused_and_nothing_is_lost(older, tmp_path):
     assert "step=-1: expected at least 0" in first["step"] and "keep=0.5 (float)" in second["keep"]
     assert sorted(each.name for each in tmp_path.iterdir()) == [".saving", "000003-step-4", "000004-step-5", "file"]
     assert checkpoint.latest(tmp_path).name == "000004-step-5" and checkpoint.latest(directory)
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_file_is_called_full(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            folder.write(tmp_path / "large", {"a": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_a_checkpoint_holds_in_words(older):

@@ -10,7 +10,7 @@ import torch
 from slurm import free_ports
 
 from parallel_lab import launch
-from parallel_lab.hybrid import place
+from parallel_lab.hybrid import folder, place
 from parallel_lab.hybrid.failures import explain
 from parallel_lab.hybrid.options import EXAMPLES, PRESETS, Wrong, config_of, layout_of, parse, parser
 from parallel_lab.hybrid.progress import Bar, Pace, peak_flops, table
@@ -92,6 +92,22 @@ def test_a_folder_that_cannot_be_used_is_a_sentence_and_stays_as_it_is(tmp_path)
     with pytest.raises(RankFailed, match=r"rank 0 cannot write into --out .*/file: File exists. Name another folder"):
         run(tmp_path / "file", "--steps 2 --dp 2", 2)
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "file"])
+
+
+def test_a_folder_has_one_run_at_a_time_and_is_no_checkpoint(tmp_path):
+    with folder.training(tmp_path, 0), pytest.raises(RankFailed, match=r"another run trains into .* at this moment"):
+        run(tmp_path, "--steps 2 --dp 2 --rendezvous-timeout 0.1", 2)
+    assert [each.name for each in tmp_path.iterdir()] == [folder.TRAINING]
+    run(tmp_path, "--steps 1", 1)
+    with pytest.raises(RankFailed, match=r"--out .*/000001-step-1 is itself a checkpoint"):
+        run(tmp_path / "000001-step-1", "--steps 2", 1)
+
+
+def test_a_checkpoint_that_lost_its_index_is_in_nobodys_way(tmp_path):
+    run(tmp_path, "--steps 2 --save-every 1", 1)
+    (tmp_path / "000002-step-2" / folder.INDEX).unlink()
+    again = run(tmp_path, "--steps 2", 1)
+    assert "going on from step 1" in again.output[0] and folder.latest(tmp_path) == tmp_path / "000003-step-2"
 
 
 def test_bytes_by_axis_are_those_of_the_trace(tmp_path):
