@@ -56,4 +56,4 @@ for rows in torch.arange(960, device=device).split(48):
     optimizer.step()
     print(f"loss {shown.item():.9f}\n" if rank == 0 else "", end="", flush=True)
 dist.barrier()
-os._exit(dist.destroy_process_group() or 0)  # gloo's threads may outlive the group, and Python abort as it cleans up beside them
+os._exit(dist.destroy_process_group() or 0)  # gloo's threads may outlive the group: Python may abort

@@ -56,4 +56,4 @@ for step, rows in enumerate(torch.randperm(1750, generator=torch.Generator().man
     loss = summed(loss.detach(), dp)
     if dist.get_rank() == 0 and step % 5 == 4:
         print(f"step {step + 1} loss {loss.item():.9f}", flush=True)
-os._exit(dist.destroy_process_group() or 0)  # gloo's threads may outlive the group, and Python abort as it cleans up beside them
+os._exit(dist.destroy_process_group() or 0)  # gloo's threads may outlive the group: Python may abort

@@ -55,4 +55,4 @@ for rows in torch.arange(STEPS * BATCH, device=device).remainder(1728).split(BAT
     optimizer.zero_grad()
     if rank == 0:
         print(f"loss {loss:.9f}", flush=True)
-os._exit(dist.destroy_process_group() or 0)  # gloo's threads may outlive the group, and Python abort as it cleans up beside them
+os._exit(dist.destroy_process_group() or 0)  # gloo's threads may outlive the group: Python may abort

@@ -56,4 +56,4 @@ def main():
     dist.destroy_process_group()
 
 
-os._exit(main() or 0)  # gloo's threads may outlive the group, and Python abort as it cleans up beside them
+os._exit(main() or 0)  # gloo's threads may outlive the group: Python may abort
