@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.problem import agree
 from parallel_lab.agree.same_model import broadcast_tensors, check_same_model
+from parallel_lab.collectives.flat import end_to_end, put_back
 from parallel_lab.collectives.passes import named, next_pass
 from parallel_lab.expert_parallel.balance import mixtures
 from parallel_lab.expert_parallel.dispatch import RemoteExperts
@@ -142,11 +143,10 @@ def _sum(parameters: Iterable[nn.Parameter], group: dist.ProcessGroup) -> None:
         for p in (p for p in trained if p.dtype == dtype):
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             grads.append(p.grad)
-        flat = torch.cat([grad.reshape(-1) for grad in grads])
+        flat = end_to_end(grads)
         with named(group, "step"):
             dist.all_reduce(flat, group=group)
-        for grad, total in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(total.view_as(grad))
+        put_back(flat, grads)
 
 
 def _problem(model: nn.Module, factor: float | None, drop: str, placement: Any, n: int) -> ValueError | None:

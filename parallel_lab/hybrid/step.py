@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from parallel_lab import pipeline
 from parallel_lab.agree.same_model import partition
+from parallel_lab.collectives.flat import end_to_end, put_back
 from parallel_lab.context_parallel import positions, shard_sequence
 from parallel_lab.expert_parallel import mixtures, update_bias
 from parallel_lab.hybrid.guard import require_finite
@@ -123,8 +124,7 @@ def average_over_data(parallel: Parallel) -> None:
         if work:
             work.wait()
         flat /= parallel.layout.data
-        for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(mean.view_as(grad))
+        put_back(flat, grads)
 
 
 def balance(parallel: Parallel) -> None:
@@ -143,7 +143,7 @@ def _sums(parameters: list[nn.Parameter], group: dist.ProcessGroup) -> list[Sum]
     found = []
     for part, members in enumerate(partition(grads, BUCKET_BYTES)):
         bucket = [grad for _, grad in members]
-        flat = torch.cat([grad.reshape(-1) for grad in bucket])
+        flat = end_to_end(bucket)
         with tag(part=part, phase="gradients"):
             work = dist.all_reduce(flat, group=group, async_op=True) if group.size() > 1 else None
         found.append(Sum(work, flat, bucket))

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_lab.collectives import autograd
+from parallel_lab.collectives.flat import end_to_end, put_back
 from parallel_lab.collectives.passes import named
 from parallel_lab.tensor_parallel.linear import Group
 from parallel_lab.tensor_parallel.vocab import VocabEmbedding
@@ -136,14 +137,13 @@ def sum_replicated_gradients(model: nn.Module, group: Group = None) -> None:
         if p.grad is not None and group in (None, over):
             parts[over, ranks, p.grad.dtype].append(p.grad)
     for (over, ranks, _), grads in parts.items():
-        flat = torch.cat([grad.reshape(-1) for grad in grads])
+        flat = end_to_end(grads)
         if ranks == over.size():
             with named(over, "step"):
                 dist.all_reduce(flat, group=over)
         else:
             flat = _sum_of_copies(flat, ranks, over)
-        for grad, total in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(total.view_as(grad))
+        put_back(flat, grads)
 
 
 def _sum_of_copies(flat: Tensor, copies: int, group: dist.ProcessGroup) -> Tensor:
