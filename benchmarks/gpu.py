@@ -1,6 +1,6 @@
 """Ours over PyTorch's own with tensors on the GPU: DDP, Zero3 over FSDP2, the ring's all-reduce over the backend's.
 
-    python benchmarks/gpu.py [ddp | zero3 | all_reduce]
+    python benchmarks/gpu.py [ddp | ddp_bare | zero3 | all_reduce]
 
 Both sides live in the same ranks and step in turn; who goes first changes each turn, and the first turns warm up. The
 clock stops when the GPU is done (`torch.cuda.synchronize`) on all ranks. Without a GPU the same runs on the CPU.
@@ -54,6 +54,11 @@ def ddp() -> tuple[Step, Step]:
     return stepper(DDP(model())), stepper(DistributedDataParallel(model(), gradient_as_bucket_view=True))
 
 
+def ddp_bare() -> tuple[Step, Step]:
+    """A step of our DDP without guards, and one of PyTorch's: what the algorithm alone costs."""
+    return stepper(DDP(model(), guards=[])), stepper(DistributedDataParallel(model(), gradient_as_bucket_view=True))
+
+
 def zero3() -> tuple[Step, Step]:
     """A step of Zero3 and one of FSDP2, each layer a unit."""
     theirs, mesh = model(), make_mesh(dp=dist.get_world_size())
@@ -70,6 +75,7 @@ def all_reduce() -> tuple[Step, Step]:
 
 PAIRS: dict[str, tuple[str, Callable[[], tuple[Step, Step]]]] = {
     "ddp": ("DDP / PyTorch's", ddp),
+    "ddp_bare": ("DDP without guards / PyTorch's", ddp_bare),
     "zero3": ("Zero3 / FSDP2", zero3),
     "all_reduce": ("ring / the backend's all-reduce, 16 MiB", all_reduce),
 }
@@ -107,7 +113,7 @@ def compare(name: str, ranks: int) -> str:
 def main() -> None:
     """Prints a line for each comparison that was asked for."""
     parser = argparse.ArgumentParser(description="ours against PyTorch's own, tensors on the GPU")
-    parser.add_argument("pairs", nargs="*", default=list(PAIRS), help="ddp, zero3, all_reduce; all by default")
+    parser.add_argument("pairs", nargs="*", default=list(PAIRS), help=f"{', '.join(PAIRS)}; all by default")
     for name in parser.parse_args().pairs:
         print("; ".join(compare(name, ranks) for ranks in (2, 4)), flush=True)
 

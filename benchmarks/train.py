@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import islice
 
 import torch
@@ -84,6 +85,22 @@ def in_turns(run: Run, turns: int, steps: int) -> tuple[list[list[float]], list[
     return [taken[WARM_UP:] for taken in times], gaps
 
 
+def profiled(run: Run) -> None:
+    """Prints the kernels of three steps of the command, and of the two plain loops."""
+    batches = list(islice(run.batches(), WARM_UP + 3))
+    sides = {"the command": lambda *batch: run.step(*batch).loss, "plain loop": plain(run)}
+    for name, step in (sides | {"plain loop, loss in 16 bits": plain(run, wide=False)}).items():
+        for batch in batches[:WARM_UP]:
+            step(*batch)
+        _finish(run.device)
+        with torch.profiler.profile() as profile:
+            for batch in batches[WARM_UP:]:
+                step(*batch)
+            _finish(run.device)
+        by = f"self_{run.device.type}_time_total"
+        print(name, profile.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=60), sep="\n")
+
+
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -96,15 +113,19 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=15, help="that are counted (15)")
     parser.add_argument("--steps", type=int, default=10, help="of a turn (10)")
     parser.add_argument("--batch", type=int, help="sequences of a step (16)")
+    parser.add_argument("--profile", action="store_true", help="print which kernels three steps of each side spend on")
     o = parser.parse_args()
     small = o.small or not torch.cuda.is_available()
     batch = ["--batch", str(o.batch)] if o.batch else []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
         total = ["--steps", str((o.turns + WARM_UP) * o.steps), "--out", folder]
         os.environ.update(place.variables({}))
         place.join(60.0)
         recorder().enabled = False
-        run = Run(parse([*(SMALL if small else LARGE), *batch, *total]))
+        run = Run(parse([*(SMALL if small else LARGE), *batch, *total]), held)
+        if o.profile:
+            profiled(run)
+            return 0
         times, gaps = in_turns(run, o.turns, o.steps)
     ratio = report(run, times, gaps, o.steps)
     return int(not small and round(ratio, 2) < LEAST)
