@@ -260,7 +260,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if dist.is_initialized():
         return train(parse(arguments))
-    os.environ.update(place.variables(os.environ))
     problem, options, timeout_s = None, None, 60.0
     try:
         options = parse(arguments)
@@ -269,7 +268,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = error
     except SystemExit as end:  # --help
         return int(end.code or 0)
-    return _meet_and_train(options, problem, timeout_s)
+    before = dict(os.environ)
+    os.environ.update(place.variables(before))
+    try:
+        return _meet_and_train(options, problem, timeout_s)
+    finally:  # a rank that this process starts later, as `srun` does, must find its own place
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _meet_and_train(options: argparse.Namespace | None, problem: Wrong | None, timeout_s: float) -> int:

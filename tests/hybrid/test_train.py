@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shlex
 
@@ -181,6 +182,19 @@ def test_help_says_everything(capsys):
     assert "examples:" in shown and "exit codes:" in shown
     assert all(name in shown for action in parser()._actions for name in action.option_strings)
     assert [parameter_count(PRESETS[f"gpt2-{size}"]) // 10**6 for size in ("124m", "355m")] == [124, 354]
+
+
+def test_the_environment_of_the_caller_is_as_before(monkeypatch):
+    """What one run left there would win over what `srun` tells a later one."""
+    before, seen = dict(os.environ), []
+
+    def join(timeout_s):
+        seen.append((os.environ["RANK"], os.environ["WORLD_SIZE"], timeout_s))
+        raise place.Absent("nobody came")
+
+    monkeypatch.setattr(place, "join", join)
+    assert main(["--rendezvous-timeout", "2"]) == 1 and main(["--help"]) == 0
+    assert seen == [("0", "1", 2.0)] and dict(os.environ) == before
 
 
 SLURM = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "7", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
