@@ -16,7 +16,7 @@ import pytest
 
 from parallel_lab import launch
 from tools.budgets import BETWEEN, room_of
-from tools.in_ranks.sitecustomize import FOLDER
+from tools.in_ranks import sitecustomize
 
 
 def tree_s() -> float:
@@ -70,7 +70,9 @@ class Meter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
-        """A worker hands its seconds to the process that started it."""
+        """A worker hands its seconds to the process that started it; that one kills it if it is slow to end."""
+        if sitecustomize.FOLDER in os.environ:
+            sitecustomize.write()
         if output := getattr(session.config, "workeroutput", None):
             self.count(BETWEEN)
             output["spent"] = dict(self.spent)
@@ -91,7 +93,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Starts counting, and hands the line tracer to the ranks where lines are wanted."""
     config.pluginmanager.register(Meter(), "meter")
-    if FOLDER in os.environ:
+    if sitecustomize.FOLDER in os.environ:
         sys.path.insert(0, str(Path(__file__).parent / "in_ranks"))
 
 

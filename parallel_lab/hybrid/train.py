@@ -81,13 +81,17 @@ class Run:
         for group in self.parallel.optimizer.param_groups:
             group["lr"] = self.options.lr  # what this command line says counts
         text = f"going on from step {progress.step}, {self.options.out}"
-        if progress.data != self.data():
-            text += f"; its data were {progress.data}, and here they are {self.data()}: other sequences follow"
+        here = self.decides()
+        changed = {name: was for name, was in progress.data.items() if was != here.get(name)}
+        text += "".join(f"; --{name} is {here.get(name)}, and was {was}" for name, was in changed.items())
+        if changed.keys() & {"seed", "batch", "seq"}:
+            text += ": other sequences follow"
         return text if progress.same_layout else f"{text}; saved by another layout, so dropout draws other masks"
 
-    def data(self) -> dict[str, int]:
-        """What decides, with the number of steps, which sequences come next."""
-        return {"seed": self.options.seed, "batch": self.options.batch, "seq": self.config.seq}
+    def decides(self) -> dict[str, float | str]:
+        """The options that decide, beside layout and size of the model, what the next steps are."""
+        given = {name: getattr(self.options, name) for name in ("seed", "batch", "lr", "clip", "dtype")}
+        return given | {"seq": self.config.seq, "dropout": self.config.dropout}
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The global batches that are still to come, the same on every rank."""
@@ -107,7 +111,7 @@ class Run:
         """Writes a checkpoint; not of a run whose last step came to nothing."""
         if not outcome.norm.isfinite():
             raise ValueError(f"the norm of step {self.done} is {outcome.norm.item()}: nothing was saved. Lower --lr")
-        save(self.parallel, self.options.out, step=self.done, data=self.data())
+        save(self.parallel, self.options.out, step=self.done, data=self.decides())
 
 
 def train(options: argparse.Namespace) -> int:

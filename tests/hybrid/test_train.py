@@ -111,6 +111,15 @@ def test_a_checkpoint_that_lost_its_index_is_in_nobodys_way(tmp_path):
     assert "going on from step 1" in again.output[0] and folder.latest(tmp_path) == tmp_path / "000003-step-2"
 
 
+def test_going_on_with_other_options_is_told(tmp_path):
+    run(tmp_path, "--steps 1", 1)
+    again = run(tmp_path, "--steps 2 --lr 0.01 --clip 2", 1)
+    assert "going on from step 1" in again.output[0] and "other sequences" not in again.output[0]
+    assert "; --lr is 0.01, and was 0.001; --clip is 2.0, and was 1.0\n" in again.output[0]
+    third = run(tmp_path, "--steps 3 --lr 0.01 --clip 2 --seed 1", 1)
+    assert "; --seed is 1, and was 0: other sequences follow\n" in third.output[0]
+
+
 def test_bytes_by_axis_are_those_of_the_trace(tmp_path):
     found = run(tmp_path, "--steps 4 --pp 2 --dp 2 --tp 2", 8)
     for rank, (_, sent) in enumerate(found.results):

@@ -77,7 +77,8 @@ def test_what_gives_a_prediction_away_is_folded(number, cells):
         between = cells[place + 1 : compared[name] + 1]
         assert [c["id"] for c in between if c["cell_type"] != "code"] == [], "words that may tell the answer"
         for cell in between:
-            assert cell["metadata"].get("jupyter", {}).get("outputs_hidden"), f"{cell['id']} is open"
+            folded = cell["metadata"].get("jupyter", {}).get("outputs_hidden", False)
+            assert folded == bool(cell["outputs"]), f"{cell['id']} is {'folded, and empty' if folded else 'open'}"
 
 
 def test_what_depends_on_the_learner_is_not_compared(cells):

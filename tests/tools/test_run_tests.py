@@ -62,6 +62,8 @@ def test_what_runs_beside_a_stage_can_fail_it_and_is_then_heard(tmp_path, capfd,
 
 
 MEASURED = """
+import os
+from pathlib import Path
 from parallel_lab import launch
 from parallel_lab.pipeline import one_f_one_b
 
@@ -73,12 +75,23 @@ def burn():
 
 def test_ranks():
     launch(burn, ranks=2)
+    one_f_one_b(2, 2)
+    (Path(__file__).parent / "pid").write_text(str(os.getpid()))
+"""
+KILLED = """
+import os
+
+def pytest_unconfigure(config):
+    if hasattr(config, "workerinput"):
+        os.kill(os.getpid(), 9)
 """
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_seconds_and_lines_of_ranks_count(tmp_path, workers):
+    """Also of a worker that is killed because it is slow to end."""
     (tmp_path / "test_burn.py").write_text(MEASURED)
+    (tmp_path / "conftest.py").write_text(KILLED)
     spent, lines = tmp_path / "spent.json", tmp_path / "lines"
     lines.mkdir()
     wanted = {run_tests.FOLDER: str(lines), run_tests.ROOMS: str(ROOT / "parallel_lab" / "pipeline")}
@@ -88,6 +101,7 @@ def test_seconds_and_lines_of_ranks_count(tmp_path, workers):
     done = subprocess.run(command, cwd=ROOT, env=os.environ | wanted, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(spent.read_text())["test_burn"] > 1.0, "two ranks take half a second each"
+    assert (lines / f"{(tmp_path / 'pid').read_text()}.jsonl").exists()
     ran = [json.loads(text) for file in lines.iterdir() for text in file.read_text().splitlines()]
     assert len(ran) >= 2 and any(name.endswith("pipeline/one_f_one_b.py") for each in ran for name in each)
 

@@ -51,7 +51,8 @@ def _lines(code: CodeType) -> set[int]:
     return {line for _, _, line in code.co_lines() if line}
 
 
-def _write() -> None:
+def write() -> None:
+    """Writes the lines that have run so far, and notes no more."""
     sys.settrace(None)
     ran: dict[str, set[int]] = {}
     for code, left in list(_left.items()):
@@ -65,7 +66,7 @@ def _write() -> None:
 
 def _write_and_exit(status: int) -> None:
     if FOLDER in os.environ:  # a rank has the environment of its kernel, and a test may have emptied it
-        _write()
+        write()
     _exit(status)
 
 
@@ -88,7 +89,7 @@ class _AtTheFirstImport(MetaPathFinder):
 if FOLDER in os.environ and ROOMS in os.environ:
     _rooms = tuple(os.environ[ROOMS].split(os.pathsep))
     os._exit = _write_and_exit  # pyright: ignore[reportAttributeAccessIssue]
-    atexit.register(_write)
+    atexit.register(write)
     sys.meta_path.insert(0, _AtTheFirstImport())
     if "parallel_lab.runtime.kernel.server" in sys.orig_argv:
         importlib.import_module("pytest")  # functions of tests use it: without this each rank would load it

@@ -15,7 +15,7 @@ def pipeline_bubble(dice: Random) -> Drawn:
     kind = "1F1B" if v == 1 else f"interleaved 1F1B with v = {v} chunks per rank"
     return Drawn(
         question=f"{kind}, p = {p} ranks, m = {m} microbatches, equal stages, messages cost nothing. Which share of the"
-        " *step* is bubble?",
+        " step is bubble?",
         answer=100 * idle,
         unit="%",
         steps=(
@@ -34,7 +34,7 @@ def pipeline_microbatches(dice: Random) -> Drawn:
     m = ceil(needed / p) * p
     return Drawn(
         question=f"Interleaved 1F1B with p = {p} ranks and v = {v} chunks per rank (v = 1 is 1F1B). Idle time may be"
-        f" {percent} % of the *work* at most, and m must be a multiple of p. How many microbatches are needed?",
+        f" {percent} % of the work at most, and m must be a multiple of p. How many microbatches are needed?",
         answer=m,
         unit="microbatches",
         tolerance=0.001,
