@@ -33,24 +33,26 @@ def percentile(rows: Tensor, share: float = 0.999) -> tuple[Tensor, Tensor]:
 
 
 def least_squares(rows: Tensor, bits: int = 8, symmetric: bool = True) -> tuple[Tensor, Tensor]:
-    """Of the whole range and narrower ones in its proportions, the one with the least mean squared error, row by row.
+    """The range with the least mean squared error, row by row, of those that narrow the whole one step by step.
+
+    First both ends come in together; where codes are not symmetric, then the lower end alone and the upper end alone.
 
     Args:
         rows: (scales, numbers).
         bits: of the codes; the fewer, the more there is to gain by clipping.
         symmetric: whether the codes are.
     """
-    low, high = min_max(rows)
-    best = torch.full_like(low, float("inf"))
-    best_low, best_high = low, high
-    for tried in range(TRIED):
-        narrow = 1 - tried / TRIED
-        grid = scale_and_zero(low * narrow, high * narrow, bits, symmetric)
-        error = (encode(rows, *grid, bits, symmetric).dequantize() - rows).square().mean(1)
-        better = error < best
-        best = torch.where(better, error, best)
-        best_low, best_high = torch.where(better, low * narrow, best_low), torch.where(better, high * narrow, best_high)
-    return best_low, best_high
+    best = torch.stack(min_max(rows))  # (2, scales)
+    least = torch.full_like(best[0], float("inf"))
+    for moved in ((1, 1),) if symmetric else ((1, 1), (1, 0), (0, 1)):
+        start = best.clone()
+        for tried in range(TRIED):
+            ends = start * (1 - tried / TRIED * start.new_tensor(moved)[:, None])
+            made = encode(rows, *scale_and_zero(*ends, bits, symmetric), bits, symmetric)
+            error = (made.dequantize() - rows).square().mean(1)
+            best = torch.where(error < least, ends, best)
+            least = torch.minimum(error, least)
+    return best[0], best[1]
 
 
 class Observer:
