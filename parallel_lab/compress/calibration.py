@@ -48,7 +48,7 @@ def least_squares(rows: Tensor, bits: int = 8, symmetric: bool = True) -> tuple[
         start = best.clone()
         for tried in range(TRIED):
             ends = start * (1 - tried / TRIED * start.new_tensor(moved)[:, None])
-            made = encode(rows, *scale_and_zero(*ends, bits, symmetric), bits, symmetric)
+            made = encode(rows, *scale_and_zero(ends[0], ends[1], bits, symmetric), bits, symmetric)
             error = (made.dequantize() - rows).square().mean(1)
             best = torch.where(error < least, ends, best)
             least = torch.minimum(error, least)

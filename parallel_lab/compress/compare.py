@@ -25,19 +25,16 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from parallel_lab.collectives.flat import end_to_end, put_back
 from parallel_lab.compress import formulas
+from parallel_lab.compress.sent import Wrap, sent_bytes
 from parallel_lab.model.config import GPTConfig
 from parallel_lab.model.data import Batch, Batches, text, text_batches
 from parallel_lab.model.digits import digit_batches, digit_images
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import build, to_model, train
-from parallel_lab.runtime import launch
 from parallel_lab.runtime.kernel.output import Bar
-from parallel_lab.trace import span
 from parallel_lab.trace.units import format_bytes
 
 SMALL = GPTConfig(seq=32, width=32, layers=2, tied=False)  # untied: a tied output layer is never quantized
@@ -132,7 +129,7 @@ def table(
     seeds: Iterable[int] = range(3),
     *,
     ranks: int = 2,
-    wrap: Callable[[nn.Module], nn.Module] | None = None,
+    wrap: Wrap | None = None,
 ) -> Table:
     """Compresses the trained model of each seed by each method, and measures what comes of it, under a progress bar.
 
@@ -167,39 +164,6 @@ def stored_bytes(model: nn.Module) -> int:
     """Bytes of parameters and buffers, tied ones once; of each the less of dense and sparse, see `sparse_bytes`."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
     return sum(min(t.nbytes, formulas.sparse_bytes(t.numel(), int(t.count_nonzero()), t.itemsize)) for t in tensors)
-
-
-def sent_bytes(
-    models: Sequence[nn.Module],
-    batch: Batch,
-    *,
-    ranks: int = 2,
-    wrap: Callable[[nn.Module], nn.Module] | None = None,
-) -> list[int]:
-    """What rank 0 sends in one step of training each model data-parallel, counted at the door in one launch.
-
-    A model of which nothing is trained sends nothing.
-    """
-    run = launch(_steps, models, batch, wrap, ranks=ranks, device="cpu", echo=False)
-    spans = run.trace.of(0)
-    steps = [s for s in spans if s.kind == "compared"]
-    return [sum(s.sent_bytes for s in spans if one.start_s <= s.start_s < one.end_s) for one in steps]
-
-
-def _steps(models: Sequence[nn.Module], batch: Batch, wrap: Callable[[nn.Module], nn.Module] | None) -> None:
-    for model in models:
-        with span("compared"):
-            trained = [p for p in model.parameters() if p.requires_grad]
-            if not trained:
-                continue
-            inputs, targets = to_model(model, batch)
-            made = wrap(model) if wrap else model
-            cross_entropy(made(inputs), targets).backward()
-            if not wrap:
-                gradients = [p.grad for p in trained if p.grad is not None]
-                flat = end_to_end(gradients) / dist.get_world_size()
-                dist.all_reduce(flat)
-                put_back(flat, gradients)
 
 
 @torch.no_grad()
