@@ -173,8 +173,10 @@ def time_ratio(model: nn.Module, other: nn.Module, batch: Batch) -> float:
     for _ in range(RUNS + 1):
         for one, times in taken.items():
             inputs, _ = to_model(one, batch)
+            wait(inputs.device)
             began_s = time.perf_counter()
             one(inputs)
+            wait(inputs.device)
             times.append(time.perf_counter() - began_s)
     return statistics.median(taken[model][1:]) / statistics.median(taken[other][1:])
 
@@ -217,3 +219,9 @@ def language(
         return cross_entropy(model(tokens), targets).exp().item()
 
     return Task("perplexity", model, lambda seed: data(1000 + seed), perplexity, first)
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
