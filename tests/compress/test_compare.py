@@ -37,8 +37,8 @@ def frozen(model, data):
 
 METHODS = {
     "dense": compare.dense,
-    "int4": lambda model, data: (round_to_nearest(model, 4, per="channel"), model),
-    "codes alone": lambda model, data: round_to_nearest(model, 4, per="channel"),
+    "int4": lambda model, data: round_to_nearest(model, 4, per="channel"),
+    "biases behind codes": lambda model, data: (made := round_to_nearest(model, 4), made),
     "zeros": zeros,
     "last layer": last_layer,
     "smaller": smaller,
@@ -62,19 +62,15 @@ def test_stored_bytes(found):
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_sent_bytes_are_those_of_the_formula(found, ranks):
-    """Zeros and codes save nothing of what is sent; fewer numbers that are trained do."""
+    """Zeros and codes save nothing of what training sends; fewer numbers that are trained do."""
     trained = [WEIGHTS + BIASES, BIASES, 16 * 10 + 10, 0]
     model, data = SMALL.model(0), SMALL.data(0)
-    models = [
-        model,
-        METHODS["codes alone"](model, data),
-        last_layer(deepcopy(model), data),
-        frozen(deepcopy(model), data),
-    ]
+    models = [METHODS[name](deepcopy(model), data) for name in ("dense", "biases behind codes", "last layer", "frozen")]
+    models = [made[1] if isinstance(made, tuple) else made for made in models]
     wanted = [formulas.data_parallel_bytes(numbers, ranks) for numbers in trained]
     assert compare.sent_bytes(models, SMALL.batch, ranks=ranks) == pytest.approx(wanted, abs=8)
     if ranks == 2:
-        for name, numbers in (("dense", 0), ("int4", 0), ("zeros", 0), ("codes alone", 1), ("last layer", 2)):
+        for name, numbers in (("dense", 0), ("int4", 0), ("zeros", 0), ("biases behind codes", 1), ("last layer", 2)):
             assert found.column(name, "sent_bytes") == [4 * trained[numbers]] * 2
 
 
