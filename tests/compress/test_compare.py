@@ -138,6 +138,8 @@ def test_the_ladder():
         "longer": compare.longer(40, lr=0.001),
     }
     found = compare.table(compare.digits(), rungs, seeds=range(3))
+    dense = 4 * (64 * 128 + 128 + 128 * 10 + 10)  # rounded weights are trained in float32
+    assert all(found.column(name, "sent_bytes") == [dense] * 3 for name in rungs)
     lost = {name: -sum(found.column(name, "change")) / 3 for name in rungs}
     assert lost["per tensor"] > lost["per channel"] - 0.005  # of twelve seeds two are the other way round
     assert min(lost["per tensor"], lost["per channel"]) > max(lost["gptq"], lost["trained"]) + 0.005
