@@ -45,10 +45,10 @@ def answer(divide=1, clip_first=False, skip=True, falls=True, grows=True, agree=
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (answer(divide=2), 0, "the gradient of the step taken as number 0: .*every element is 0.0009766 times.*\n.*, once"),
     (answer(skip=False), 1, "the steps that were taken: .*\n.*not even with zeros, for it has momentum"),
-    (answer(falls=False), 2, r"the steps that were taken|the scale of step 1 is 1.04858e\+06, expected 524288"),
+    (answer(falls=False), 2, r"the scale of step 1 is 1.04858e\+06, expected 524288"),
     (answer(grows=False), 3, "the scale of step .*\n.*doubles after `interval` clean steps"),
     (answer(agree=False), 4, r"at 2 ranks: a rank that overflowed left its step out alone"),
-    (answer(clip_first=True), 6, "the norm that clip.. saw, step taken as number 0 is .*\n.*which comes first"),
+    (answer(clip_first=True), 6, r"the norm that clip\(\) saw, step taken as number 0 is .*\n.*which comes first"),
 ]
 
 
@@ -81,7 +81,7 @@ def test_another_right_answer_passes():
 
 def test_answer_of_a_step_passes_it_and_fails_the_next():
     assert_ends_a_step(
-        NAME, 1, answer(falls=False, grows=False, agree=False, clips=False), "is 1.04858e|the steps that"
+        NAME, 1, answer(falls=False, grows=False, agree=False, clips=False), "the scale of step 1 is"
     )
     assert_ends_a_step(NAME, 2, answer(agree=False, clips=False), "left its step out alone")
     assert_ends_a_step(NAME, 3, answer(clips=False), r"clip\(\) was not called")

@@ -36,7 +36,7 @@ EXERCISE = Exercise(
     device="cpu",
     settings={
         **{"shapes": ((3,), (2, 4)), "steps": 9, "scale": 2.0**10, "interval": 3, "max_norm": inf, "broken": ()},
-        "looks": (scales.TAKEN, scales.GRADIENTS, scales.SCALES, scales.WEIGHTS),
+        "looks": (scales.SCALES, scales.TAKEN, scales.GRADIENTS, scales.WEIGHTS),
     },
     tests={
         # Step 1
