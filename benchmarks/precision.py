@@ -103,7 +103,8 @@ def steps(config: GPTConfig, batch: int, device: torch.device, turns: int, in_a_
         flops = f"{speed * flops_per_token(config) / 1e12:.3g}"
         print(
             f"| {parameter_count(config):,}, width {config.width} | {name} | {speed:,.0f} | {flops} |"
-            f" {ratio:.2f} ({low:.2f} to {high:.2f}) |"
+            f" {ratio:.2f} ({low:.2f} to {high:.2f}) |",
+            flush=True,
         )
     return ratios(times, "bfloat16")[1]
 
@@ -113,12 +114,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="16 bits against float32")
     parser.add_argument("--cpu", action="store_true", help="on the CPU; the default without a GPU")
     parser.add_argument("--turns", type=int, default=7, help="that are counted (7)")
-    parser.add_argument("--steps", type=int, default=4, help="of a turn (4)")
+    parser.add_argument("--steps", type=int, default=2, help="of a turn (2)")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step (8)")
     o = parser.parse_args()
     device = torch.device("cpu" if o.cpu or not torch.cuda.is_available() else "cuda")
-    print(f"{unit(device)}; torch {torch.__version__}, {torch.get_num_threads()} threads")
-    products(device, (512, 1024) if device.type == "cpu" else (1024, 4096, 8192))
+    sizes = (256, 512, 1024) if device.type == "cpu" else (1024, 4096, 8192)
+    print(f"{unit(device)}; torch {torch.__version__}, {torch.get_num_threads()} threads", flush=True)
+    products(device, sizes)
     print("\n| parameters | in | tokens/s | TFLOP/s | times as fast as float32 (quartiles) |\n|---|---|---|---|---|")
     if device.type == "cpu":
         for width in (64, 256, 512):
