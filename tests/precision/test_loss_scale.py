@@ -1,6 +1,7 @@
 """The scale of every step is that of torch's GradScaler; ranks skip together, on all axes of a layout."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab import launch
+from parallel_lab.data_parallel import DDP, Zero1, Zero3
 from parallel_lab.hybrid import Layout, clip, global_norm, parallelize
 from parallel_lab.hybrid.step import gradients
 from parallel_lab.model import GPTConfig, build
@@ -218,3 +220,39 @@ def test_a_rank_that_skips_alone_drifts():
 
     assert not any(launch(run, alone, ranks=2).results)
     assert all(launch(run, lambda: None, ranks=2).results)
+
+
+def in_float16(technique):
+    """Four steps in real float16 from a scale that is too large; what each step did, and all weights together."""
+    rank, half = dist.get_rank(), Policy(compute=torch.float16)
+    if technique == "Zero3":
+        model: Any = Zero3(mlp(), compute_dtype=torch.float16, reduce_dtype=torch.float32, check_finite=False)
+        dtype, optimizer = torch.float16, torch.optim.AdamW(model.module.parameters(), lr=1e-2)
+    else:
+        dtype, model = torch.float32, DDP(MixedPrecision(mlp(), half), check_finite=False)
+        kind = Zero1 if technique == "Zero1" else (lambda params, kind, check_finite, **more: kind(params, **more))
+        optimizer = kind(model.parameters(), torch.optim.AdamW, check_finite=False, lr=1e-2)
+    scaler, said = DynamicScale(2.0**17), []
+    x = torch.ones(4, 6, dtype=dtype) * (1 + 3 * rank)  # the gradients of rank 1 are larger
+    for _ in range(6):
+        optimizer.zero_grad()
+        scaler.scale(model(x).float().square().mean()).backward()
+        said.append(scaler.step(optimizer))
+        scaler.update()
+    held = model.full_state_dict() if technique == "Zero3" else model.module.module.state_dict()
+    return said, scaler.value, list(held.values())
+
+
+def test_real_overflows_under_ddp_zero1_and_zero3():
+    """What refuses gradients that are not finite lets them pass with check_finite=False; then all skip, and go on."""
+
+    def run():
+        return {technique: in_float16(technique) for technique in ("DDP", "Zero1", "Zero3")}
+
+    both = launch(run, ranks=2).results
+    for technique, (said, value, weights) in both[0].items():
+        other = both[1][technique]
+        assert said == other[0] and value == other[1], (technique, said, other)
+        assert said[0] is False and said[-1] is True and value < 2.0**17, (technique, said)
+        for mine, theirs in zip(weights, other[2], strict=True):
+            assert mine.isfinite().all() and torch.equal(mine, theirs), technique
