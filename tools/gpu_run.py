@@ -102,6 +102,7 @@ def sections(cuda: bool) -> list[Section]:
             "context parallel: ring attention and Ulysses, in 64 and in 16 bits", 60, "context_parallel/test_devices.py"
         ),
         tests("quantization: codes bit for bit, GPTQ, training", 60, "compress/test_quantization_devices.py"),
+        tests("precision: mixed, loss scaling, codes of 8 bits", 60, "precision/test_devices.py"),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
         tests("layouts of all axes end where one process ends", 90, "hybrid/test_devices.py"),
         tests("the training command, float32 and bfloat16", 90, "hybrid/test_train_devices.py"),
@@ -110,6 +111,7 @@ def sections(cuda: bool) -> list[Section]:
         tests("fault reports", 90, "runtime/test_faults_on_devices.py"),
         *(Section(f"benchmark: {name}", ("benchmarks/gpu.py", name), 60) for name in ("ddp", "zero3", "all_reduce")),
         Section("benchmark: the training command, 124 M parameters", ("benchmarks/train.py",), 120),
+        Section("benchmark: bfloat16 against float32, 124 M parameters", ("benchmarks/precision.py",), 120),
         Section("benchmark: tensor parallel", ("benchmarks/tensor_parallel.py", "--ranks", "2"), 90),
         Section("benchmark: ring attention", ("benchmarks/ring_attention.py", "--ranks", "2"), 60),
         *(chapter(number, "--on-gpu") for number in chapters),
