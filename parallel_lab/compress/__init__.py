@@ -1,0 +1,1 @@
+"""Compression: what a model can do without."""
