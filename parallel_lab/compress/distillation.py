@@ -36,6 +36,6 @@ def distillation_loss(
     if student.shape != teacher.shape or not temperature > 0 or not 0 <= weight <= 1:
         given = f"{tuple(student.shape)} and {tuple(teacher.shape)}, temperature {temperature}, weight {weight}"
         raise ValueError(f"logits of {given}: expected one shape, a temperature over 0, a weight in [0, 1]")
-    soft, hard = (F.log_softmax(each / temperature, -1).flatten(0, -2) for each in (student, teacher.detach()))
-    divergence = F.kl_div(soft, hard, reduction="batchmean", log_target=True)
+    mine, theirs = (F.log_softmax(each / temperature, -1).flatten(0, -2) for each in (student, teacher.detach()))
+    divergence = F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
     return weight * temperature**2 * divergence + (1 - weight) * cross_entropy(student, targets)

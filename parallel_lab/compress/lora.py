@@ -73,7 +73,7 @@ def lora(model: nn.Module, rank: int, alpha: float, *, layers: Collection[str] |
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """A copy of `model` with each adapter added to its linear: the names and shapes from before `lora`, all trainable."""
+    """A copy of `model` with each adapter added to its linear: names and shapes as before `lora`, all trainable."""
     model = deepcopy(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, LoRA):
