@@ -83,8 +83,9 @@ def inverse_root(gram: Tensor, damping: float) -> Tensor:
     Row q of it, over its diagonal, is column q of the inverse of H without the rows and columns before q, over its
     first element; and the diagonal's square is that element.
     """
-    extra = damping * gram.diag().mean()
-    whole = gram + torch.diag_embed(torch.where(extra > 0, extra, 1.0).expand(len(gram)))
+    mean = gram.diag().mean()
+    extra = torch.where(mean > 0, damping * mean, 1.0)  # 1 where nothing ever came: magnitude decides then
+    whole = gram + torch.diag_embed(extra.expand(len(gram)))
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(whole)), upper=True)
 
 
@@ -124,7 +125,11 @@ def one_shot(
 
 def _inputs_gram(model: nn.Module, layer: nn.Linear, batches: Iterable[Batch]) -> Tensor:
     total = layer.weight.new_zeros(layer.in_features, layer.in_features)
-    hook = layer.register_forward_pre_hook(lambda _, inputs: total.add_(gram(inputs[0])))
+
+    def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        total.add_(gram(inputs[0]))
+
+    hook = layer.register_forward_pre_hook(add)
     with torch.no_grad():
         for batch in batches:
             model(to_model(model, batch)[0])

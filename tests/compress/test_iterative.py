@@ -1,6 +1,7 @@
 """Rounds of pruning and training: schedules, masks that only shrink, rewinding."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -43,12 +44,12 @@ def test_rounds_keep_what_is_gone_and_win_over_one_shot():
     model = copy.deepcopy(dense)
     masks = iterative(model, geometric(0.9, 3), tune)
     assert [each.sparsity for each in seen] == pytest.approx(geometric(0.9, 3), abs=1e-2)
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in itertools.pairwise(seen):
         assert all((after[name] <= before[name]).all() for name in before)
     assert all((weight[~masks[name]] == 0).all() for name, weight in prunable(model).items())
     once = copy.deepcopy(dense)
     magnitude(once, 0.9).apply(once)
-    assert accuracy(dense) > 0.93 and accuracy(model) > 0.9 > accuracy(once)
+    assert accuracy(dense) > 0.93 and accuracy(model) > accuracy(once) + 0.1
 
 
 def test_rewinding_goes_back_to_early_weights():
