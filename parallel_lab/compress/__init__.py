@@ -1,1 +1,0 @@
-"""Compression: what a model can do without."""
