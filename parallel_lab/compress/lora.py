@@ -13,12 +13,15 @@ Hu et al. 2021, "LoRA: low-rank adaptation of large language models", section 4.
 
 from collections.abc import Collection
 from copy import deepcopy
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parallel_lab.compress.pruning import prunable
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class LoRA(nn.Module):
@@ -50,7 +53,7 @@ class LoRA(nn.Module):
         return linear
 
 
-def lora(model: nn.Module, rank: int, alpha: float, *, layers: Collection[str] | None = None) -> nn.Module:
+def lora(model: M, rank: int, alpha: float, *, layers: Collection[str] | None = None) -> M:
     """A copy of `model`, all of it frozen, with an adapter beside each linear, or beside those named in `layers`.
 
     A is drawn by torch's generator, which has to be seeded alike on ranks that do not get it from rank 0. `layers` has
@@ -72,7 +75,7 @@ def lora(model: nn.Module, rank: int, alpha: float, *, layers: Collection[str] |
     return model
 
 
-def merge(model: nn.Module) -> nn.Module:
+def merge(model: M) -> M:
     """A copy of `model` with each adapter added to its linear: names and shapes as before `lora`, all trainable."""
     model = deepcopy(model)
     for name, module in list(model.named_modules()):

@@ -13,11 +13,14 @@ Eckart and Young 1936, "The approximation of one matrix by another of lower rank
 """
 
 from copy import deepcopy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from parallel_lab.compress.pruning import prunable
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def rank_for(sigma: Tensor, energy: float) -> int:
@@ -44,7 +47,7 @@ def pays(rows: int, columns: int, rank: int) -> bool:
     return rank * (rows + columns) < rows * columns
 
 
-def low_rank(model: nn.Module, energy: float = 0.9) -> nn.Module:
+def low_rank(model: M, energy: float = 0.9) -> M:
     """A copy of `model` in which each linear that gets smaller by it is two: columns to rank, and rank to rows.
 
     An output layer that shares the embedding's weight stays.
@@ -57,14 +60,14 @@ def low_rank(model: nn.Module, energy: float = 0.9) -> nn.Module:
         layer = model.get_submodule(name.removesuffix(".weight"))
         if isinstance(layer, nn.Linear):
             rank = rank_for(torch.linalg.svdvals(weight.detach()), energy)
-            if pays(*weight.shape, rank):
+            if pays(layer.out_features, layer.in_features, rank):
                 model.set_submodule(name.removesuffix(".weight"), _two(layer, rank))
     return model
 
 
 def _two(layer: nn.Linear, rank: int) -> nn.Sequential:
     left, right = factor(layer.weight, rank)
-    down = nn.utils.skip_init(nn.Linear, layer.in_features, rank, bias=False, device=left.device, dtype=left.dtype)
-    up = nn.utils.skip_init(nn.Linear, rank, layer.out_features, bias=False, device=left.device, dtype=left.dtype)
+    down = nn.Linear(layer.in_features, rank, bias=False, device="meta")
+    up = nn.Linear(rank, layer.out_features, bias=False, device="meta")
     down.weight, up.weight, up.bias = nn.Parameter(right), nn.Parameter(left), layer.bias
     return nn.Sequential(down, up)

@@ -30,7 +30,7 @@ Scope = Literal["layer", "global"]
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+def prunable(model: nn.Module) -> dict[str, Tensor]:
     """The weights of linears and convolutions by name; one that an embedding shares is left out."""
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     named = {f"{name}.weight".lstrip("."): m.weight for name, m in model.named_modules() if isinstance(m, LAYERS)}
@@ -87,7 +87,7 @@ class Masks(dict[str, Tensor]):
             optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(lambda *_: self.apply(model))
         )
 
-    def _pairs(self, model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+    def _pairs(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
         named = dict(model.named_parameters(remove_duplicate=False))
         for name, mask in self.items():
             if name not in named or named[name].shape != mask.shape:

@@ -5,7 +5,7 @@ approach for large language models" (Wanda), equation 1; both rest on Hassibi an
 Three ideas:
 
 - What counts is what a layer puts out: |(W - W') X|^2 over the inputs X of some calibration batches. Its curvature is
-  H = X X^T, the same for all rows: `gram`, (columns, columns), however many tokens there were.
+  H = X X^T, the same for all rows: `moment`, (columns, columns), however many tokens there were.
 - To set w_q to zero costs w_q^2 / [H^-1]_qq if the others make up for it in the best way, which changes them by
   -w_q / [H^-1]_qq times column q of H^-1. SparseGPT goes through the columns from left to right and changes those to
   the right alone; then one Cholesky factor of H^-1 has all inverses that it needs.
@@ -21,22 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from parallel_lab.compress.calibration import collect
 from parallel_lab.compress.pruning import Masks, largest, n_m, prunable
 from parallel_lab.model.data import Batch
-from parallel_lab.model.reference import to_model
 
 Pruned = tuple[Tensor, Tensor]  # the new weight, and its mask
 
 
-def gram(inputs: Tensor) -> Tensor:
-    """The sum of x x^T over all inputs x of a layer, (columns, columns) from (..., columns)."""
-    rows = inputs.detach().flatten(0, -2)
-    return rows.T @ rows
-
-
 def sparse_gpt(
     weight: Tensor,
-    gram: Tensor,
+    moment: Tensor,
     sparsity: float = 0.5,
     *,
     pattern: tuple[int, int] | None = None,
@@ -47,56 +41,62 @@ def sparse_gpt(
 
     Args:
         weight: stays as it is.
-        gram: of the layer's inputs, see `gram`.
+        moment: the sum of x x^T over the layer's inputs, (columns, columns), in the dtype to compute in.
         sparsity: of each block of columns.
         pattern: (n, m) to keep n of m neighbors instead, as (2, 4).
         block: so many columns choose together what goes. Sums to the right of them wait for the end of a block.
         damping: this share of the mean diagonal is added to the diagonal, so that H can be inverted.
 
     Raises:
-        ValueError: `gram` does not fit, or `pattern` does not divide a block.
+        ValueError: `moment` does not fit, or `pattern` does not divide a block.
     """
-    columns = _checked(weight, gram)
+    columns = _checked(weight, moment)
     if pattern and (block % pattern[1] or columns % pattern[1]):
         raise ValueError(f"groups of {pattern[1]} do not divide {columns} columns in blocks of {block}")
-    weight, kept = weight.detach().clone(), torch.ones_like(weight, dtype=torch.bool)
-    root = inverse_root(gram, damping)
+    left, kept = weight.detach().to(moment, copy=True), torch.ones_like(weight, dtype=torch.bool)
+    root = inverse_root(moment, damping)
     for start in range(0, columns, block):
         here, right = slice(start, start + block), slice(start + block, columns)
-        part, corner, mask = weight[:, here], root[here, here], kept[:, here]
+        part, corner, mask = left[:, here], root[here, here], kept[:, here]
         if not pattern:
             mask[:] = largest((part / corner.diag()).square(), sparsity)
-        errors = torch.zeros_like(part)
-        for c in range(part.shape[1]):
-            if pattern and c % pattern[1] == 0:
-                group = slice(c, c + pattern[1])
-                mask[:, group] = n_m(part[:, group] / corner.diag()[group], *pattern)
-            errors[:, c] = part[:, c].masked_fill(mask[:, c], 0) / corner[c, c]
-            part[:, c:] -= errors[:, c : c + 1] * corner[c, c:]
-        weight[:, right] -= errors @ root[here, right]
-    return weight.masked_fill_(~kept, 0), kept
+        errors = _made_up(part, corner, mask, pattern)
+        left[:, right] -= errors @ root[here, right]
+    return left.masked_fill_(~kept, 0).to(weight.dtype), kept
 
 
-def inverse_root(gram: Tensor, damping: float) -> Tensor:
+def _made_up(part: Tensor, corner: Tensor, mask: Tensor, pattern: tuple[int, int] | None) -> Tensor:
+    """Prunes the columns of `part` one after another, in place; w_q / U_qq of each weight that went, 0 elsewhere."""
+    errors = torch.zeros_like(part)
+    for c in range(part.shape[1]):
+        if pattern and c % pattern[1] == 0:
+            group = slice(c, c + pattern[1])
+            mask[:, group] = n_m(part[:, group] / corner.diag()[group], *pattern)
+        errors[:, c] = part[:, c].masked_fill(mask[:, c], 0) / corner[c, c]
+        part[:, c:] -= errors[:, c].outer(corner[c, c:])
+    return errors
+
+
+def inverse_root(moment: Tensor, damping: float) -> Tensor:
     """The upper U with U^T U = H^-1.
 
     Row q of it, over its diagonal, is column q of the inverse of H without the rows and columns before q, over its
     first element; and the diagonal's square is that element.
     """
-    mean = gram.diag().mean()
+    mean = moment.diag().mean()
     extra = torch.where(mean > 0, damping * mean, 1.0)  # 1 where nothing ever came: magnitude decides then
-    whole = gram + torch.diag_embed(extra.expand(len(gram)))
+    whole = moment + torch.diag_embed(extra.expand(len(moment)))
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(whole)), upper=True)
 
 
-def wanda(weight: Tensor, gram: Tensor, sparsity: float = 0.5, *, pattern: tuple[int, int] | None = None) -> Pruned:
+def wanda(weight: Tensor, moment: Tensor, sparsity: float = 0.5, *, pattern: tuple[int, int] | None = None) -> Pruned:
     """The weight without the least |w_ij| |x_j| of each row, or but `pattern` = (n, m), and its mask.
 
     Raises:
-        ValueError: `gram` does not fit, or `pattern` does not divide a row.
+        ValueError: `moment` does not fit, or `pattern` does not divide a row.
     """
-    columns = _checked(weight, gram)
-    scores = weight.detach().abs() * gram.diag().sqrt()
+    columns = _checked(weight, moment)
+    scores = weight.detach().to(moment).abs() * moment.diag().sqrt()
     if pattern:
         kept = n_m(scores, *pattern)
     else:
@@ -112,35 +112,25 @@ def one_shot(
 
     The inputs of a layer are those that come when the layers before it are pruned already, as in both papers. So it is
     one pass over `batches` for each layer. They are training data: never those that the result is judged on.
+
+    Raises:
+        ValueError: there are no batches.
     """
-    masks, kept = Masks(), list(batches)
+    masks = Masks()
     for name, weight in prunable(model).items():
-        layer = model.get_submodule(name.removesuffix("weight").rstrip("."))
-        if isinstance(layer, nn.Linear):
-            changed, masks[name] = method(weight, _inputs_gram(model, layer, kept), **settings)
+        layer = name.removesuffix("weight").rstrip(".")
+        if isinstance(model.get_submodule(layer), nn.Linear):
+            moment = collect(model, batches, only=layer)[layer].moment
+            changed, masks[name] = method(weight, moment, **settings)
             with torch.no_grad():
                 weight.copy_(changed)
     return masks
 
 
-def _inputs_gram(model: nn.Module, layer: nn.Linear, batches: Iterable[Batch]) -> Tensor:
-    total = layer.weight.new_zeros(layer.in_features, layer.in_features)
-
-    def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        total.add_(gram(inputs[0]))
-
-    hook = layer.register_forward_pre_hook(add)
-    with torch.no_grad():
-        for batch in batches:
-            model(to_model(model, batch)[0])
-    hook.remove()
-    return total.detach()
-
-
-def _checked(weight: Tensor, gram: Tensor) -> int:
+def _checked(weight: Tensor, moment: Tensor) -> int:
     """The columns."""
-    if weight.dim() != 2 or gram.shape != (weight.shape[1], weight.shape[1]):
+    if weight.dim() != 2 or moment.shape != (weight.shape[1], weight.shape[1]):
         raise ValueError(
-            f"a gram of {tuple(gram.shape)} for a weight of {tuple(weight.shape)}: expected its columns twice"
+            f"a moment of {tuple(moment.shape)} for a weight of {tuple(weight.shape)}: expected its columns twice"
         )
     return weight.shape[1]

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +58,11 @@ class Joint:
     sides: tuple[Side, ...]
 
 
+M = TypeVar("M", bound=nn.Module)
 Kept = list[tuple[Joint, Tensor]]  # of each joint the numbers of the units that stay, int64, in their order
 
 
-def prune_neurons(model: nn.Module, sparsity: float) -> nn.Module:
+def prune_neurons(model: M, sparsity: float) -> M:
     """A copy of `model` with the share `sparsity` of its hidden neurons gone, the least of each layer.
 
     Neurons are those between two linears of an `MLP` or another `nn.Sequential`, and of a GPT's feed-forward parts,
@@ -72,7 +74,7 @@ def prune_neurons(model: nn.Module, sparsity: float) -> nn.Module:
     return cut(model, choose(model, neurons(model), sparsity))
 
 
-def prune_heads(model: nn.Module, sparsity: float) -> nn.Module:
+def prune_heads(model: M, sparsity: float) -> M:
     """A copy of a GPT with the share `sparsity` of the heads of each attention gone.
 
     Where query heads share a key-value head, they go together with it: what is left is grouped as before.
@@ -83,7 +85,7 @@ def prune_heads(model: nn.Module, sparsity: float) -> nn.Module:
     return cut(model, choose(model, heads(model), sparsity))
 
 
-def prune_channels(model: nn.Module, sparsity: float) -> nn.Module:
+def prune_channels(model: M, sparsity: float) -> M:
     """A copy of `model` with the share `sparsity` of the channels between its convolutions gone.
 
     Channels are those that a convolution of an `nn.Sequential` writes and the next convolution, or the linear after an
@@ -114,12 +116,12 @@ def score(model: nn.Module, joint: Joint) -> Tensor:
     """For each unit (units,) the product of the norms of its slices of the weights on all sides."""
     total = torch.ones(())
     for side in joint.sides:
-        weight = model.get_submodule(side.name).weight.detach()
+        weight = model.get_parameter(f"{side.name}.weight").detach()
         total = total.to(weight) * weight.movedim(side.dim, 0).reshape(joint.units, -1).norm(dim=1)
     return total
 
 
-def cut(model: nn.Module, kept: Kept) -> nn.Module:
+def cut(model: M, kept: Kept) -> M:
     """A copy of `model` with the units in `kept` alone."""
     model = deepcopy(model)
     for joint, units in kept:
@@ -198,24 +200,20 @@ def channels(model: nn.Module) -> list[Joint]:
     return found
 
 
-def _chained(name: str, chain: nn.Sequential, writes, reads, between) -> Iterator[Joint]:
+def _chained(name: str, chain: nn.Sequential, writes: Any, reads: Any, between: Any) -> Iterator[Joint]:
     """The joints of a chain: from a layer of `writes` to the next of `reads`, with nothing but `between` on the way."""
-    layers = list(chain.named_children())
+    layers: list[tuple[str, Any]] = list(chain.named_children())
     ends = [place for place, (_, layer) in enumerate(layers) if not isinstance(layer, between)]
     for first, last in pairwise(ends):
-        (writer_name, writer), (reader_name, reader) = layers[first], layers[last]
+        (of_writer, writer), (of_reader, reader) = layers[first], layers[last]
         if isinstance(writer, writes) and isinstance(reader, reads) and _whole(writer) and _whole(reader):
-            norms = [Side(_within(name, each), 0) for each, layer in layers[first:last] if isinstance(layer, NORMS)]
-            units = writer.weight.shape[0]
-            sides = [Side(_within(name, writer_name), 0), *norms]
-            yield Joint(
-                _within(name, writer_name),
-                units,
-                (*sides, Side(_within(name, reader_name), 1, reader.weight.shape[1] // units)),
-            )
+            sides = [Side(_within(name, of_writer), 0)]
+            sides += [Side(_within(name, each), 0) for each, layer in layers[first:last] if isinstance(layer, NORMS)]
+            (units, *_), (_, inputs, *_) = writer.weight.shape, reader.weight.shape
+            yield Joint(sides[0].name, units, (*sides, Side(_within(name, of_reader), 1, inputs // units)))
 
 
-def _whole(layer: nn.Module) -> bool:
+def _whole(layer: Any) -> bool:
     """Whether each output of a layer reads all inputs: a grouped convolution does not."""
     return getattr(layer, "groups", 1) == 1
 

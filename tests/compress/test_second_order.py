@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parallel_lab.compress.pruning import largest, magnitude, n_m, prunable
-from parallel_lab.compress.second_order import gram, inverse_root, one_shot, sparse_gpt, wanda
+from parallel_lab.compress.second_order import inverse_root, one_shot, sparse_gpt, wanda
 from parallel_lab.model import GPTConfig, build, loss, text, text_batches
 
 ROWS, COLUMNS, SAMPLES = 24, 32, 400
@@ -19,6 +19,10 @@ def correlated(seed=0):
     own = 0.3 * torch.randn(SAMPLES, COLUMNS, generator=g).double()
     size = torch.rand(COLUMNS, generator=g).double() * 3 + 0.1
     return torch.randn(ROWS, COLUMNS, generator=g).double(), (causes @ mix + own) * size
+
+
+def gram(x):
+    return x.T @ x
 
 
 def off(weight, changed, x):
@@ -140,13 +144,13 @@ def test_a_model_layer_after_layer():
     with torch.no_grad():
         for x, _ in calibration:
             again(x)
-    right, _ = wanda(model.blocks[1].feed_forward.down.weight, gram(torch.cat(seen)), 0.75)
+    right, _ = wanda(model.blocks[1].feed_forward.down.weight, gram(torch.cat(seen).flatten(0, 1).double()), 0.75)
     assert torch.equal(right, pruned.blocks[1].feed_forward.down.weight)
 
 
 def test_refusals():
     weight, x = correlated()
-    with pytest.raises(ValueError, match=r"a gram of \(400, 400\) for a weight of \(24, 32\)"):
+    with pytest.raises(ValueError, match=r"a moment of \(400, 400\) for a weight of \(24, 32\)"):
         wanda(weight, x @ x.T)
     with pytest.raises(ValueError, match="groups of 4 do not divide 32 columns in blocks of 6"):
         sparse_gpt(weight, gram(x), pattern=(2, 4), block=6)
