@@ -4,6 +4,7 @@ As in `drivers`, a driver gives learner code what it works on, and observes. Ran
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ def _apply(masks: dict[nn.Parameter, Tensor]) -> None:
 
 def _cut(model: MLP, sparsity: float) -> None:
     linears = [layer for layer in model if isinstance(layer, nn.Linear)]
-    hidden = list(zip(linears, linears[1:], strict=False))
+    hidden = list(pairwise(linears))
     scores = [up.weight.detach().norm(dim=1) * down.weight.detach().norm(dim=0) for up, down in hidden]
     for (up, down), score in zip(hidden, scores, strict=True):
         stays = score.argsort(descending=True)[: round((1 - sparsity) * len(score))].sort().values

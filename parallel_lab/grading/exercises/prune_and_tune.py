@@ -6,7 +6,9 @@ from parallel_lab.grading.exercise import Exercise, cases, on
 POOL = "The weight matrices of all linears are one pool with one threshold; biases are not in it."
 AGAIN = "A step moves every weight that it is given, zeros too: what does a mask have to do after each step?"
 MODULE = "Return the model: the one you were given, or a new one."
-ROWS = "A neuron is a row of one weight with its bias, and a column of the next. Both are gone, and the matrix is smaller."
+ROWS = (
+    "A neuron is a row of one weight with its bias, and a column of the next. Both are gone, and the matrix is smaller."
+)
 MEAN = "Gradients of the batch of all ranks: the mean over the ranks, whose shares are equal."
 STAYS = "The masks are the same on every rank. Which gradients does a rank have to tell the others?"
 OWN = "An optimizer steps the parameters that it was made with: are these the ones of the model that you return?"
@@ -17,6 +19,7 @@ WEIGHTS, BIASES = 16 * 24 + 24 * 20 + 20 * 8, 24 + 20 + 8
 KEPT = WEIGHTS // 4 + BIASES
 CUT = 16 * 6 + 6 + 6 * 5 + 5 + 5 * 8 + 8
 STEPS = 3
+WIDE = {"widths": WIDTHS, "batches": STEPS}
 
 advice = {pruned.RETURNED: MODULE, "": POOL}
 global_ = expect.unlike(
@@ -28,7 +31,9 @@ global_ = expect.unlike(
     POOL,
 )
 trained = expect.unlike(pruned.WEIGHT, {"the returned model is as it was before training": {"untrained": True}}, OWN)
-late = expect.unlike(pruned.WEIGHT, {"masks held before and after training, and not within it": {"zeros": "ends"}}, WHEN)
+late = expect.unlike(
+    pruned.WEIGHT, {"masks held before and after training, and not within it": {"zeros": "ends"}}, WHEN
+)
 smaller = {pruned.RETURNED: MODULE, "": ROWS}
 
 
@@ -42,47 +47,33 @@ EXERCISE = Exercise(
     given=drivers.batches,
     drive=pruned.prune,
     expected=pruned.whole,
-    settings={"widths": (7, 12, 9, 5), "rows": (6,), "batches": 0, "sparsity": 0.5, "structured": False},
+    settings={"widths": (7, 12, 9, 5), "rows": (6,), "batches": 0, "sparsity": 0.75, "structured": False},
     tests={
         # Step 1
         "Without batches the smallest weights of the whole model are zero, and no biases": on(
-            cases("ranks sparsity widths", (1, 0.5, (7, 12, 9, 5)), (1, 0.8, (5, 16, 3)), (1, 0.0, (4, 6, 2))),
-            global_,
-            expect.equals(advice),
+            1, global_, expect.equals(advice), sparsity=0.6
         ),
         # Step 2
         "Training goes on after pruning, and what is zero stays zero": on(
-            cases("ranks sparsity batches", (1, 0.5, 1), (1, 0.75, 4)),
-            pruned.zeros_stay(AGAIN),
-            trained,
-            late,
-            expect.equals(advice),
+            1, pruned.zeros_stay(AGAIN), trained, late, expect.equals(advice), batches=STEPS
         ),
         # Step 3
         "Structured, the hidden neurons are gone and the matrices are smaller": on(
-            cases("ranks sparsity widths", (1, 0.5, (7, 12, 9, 5)), (1, 0.75, (5, 16, 3))),
-            expect.equals(smaller),
-            structured=True,
+            1, expect.equals(smaller), structured=True
         ),
-        "The smaller model is trained": on(1, trained, expect.equals(smaller), batches=3, structured=True),
+        "The smaller model is trained": on(
+            1, trained, expect.equals(smaller), batches=STEPS, structured=True, widths=(5, 16, 3)
+        ),
         # Step 4
-        "Ranks that share each batch end where one process ends": on(
-            cases("ranks structured", (2, False), (3, True)), expect.equals(MEAN), batches=2
-        ),
-        "What is gone is not sent": on(
-            cases("ranks structured", (2, False)),
-            expect.equals(MEAN),
-            travels("gradients of what stays are", KEPT, STAYS),
-            widths=WIDTHS,
-            sparsity=0.75,
-            batches=STEPS,
-        )
-        + on(
-            cases("ranks structured", (2, True)),
-            travels("gradients of the smaller model are", CUT, ROWS),
-            widths=WIDTHS,
-            sparsity=0.75,
-            batches=STEPS,
-        ),
+        "Ranks that share each batch end where one process ends": on(3, expect.equals(MEAN), batches=STEPS),
+        "What is gone is not sent": [
+            *on(2, expect.equals(MEAN), travels("gradients of what stays are", KEPT, STAYS), **WIDE),
+            *on(
+                cases("ranks structured", (2, True)),
+                expect.equals(MEAN),
+                travels("gradients of the smaller model are", CUT, ROWS),
+                **WIDE,
+            ),
+        ],
     },
 )
