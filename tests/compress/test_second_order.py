@@ -112,14 +112,14 @@ def test_inputs_that_never_came_and_a_layer_that_saw_nothing():
 
 def test_a_model_layer_after_layer():
     """SparseGPT and Wanda prune each linear once; its inputs come from pruned layers; training text calibrates."""
-    model = build(GPTConfig(width=32, seq=16, layers=2))
+    model = build(GPTConfig(width=32, seq=16, heads=2, layers=2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for x, y in text_batches(16, 16, 60):
+    for x, y in text_batches(16, 16, 40):
         optimizer.zero_grad()
         loss(model(x), y).backward()
         optimizer.step()
-    calibration = list(text_batches(16, 16, 4, seed=1))
-    held_out = list(text_batches(16, 64, 4, seed=2, data=text("validation")))
+    calibration = list(text_batches(16, 16, 2, seed=1))
+    held_out = list(text_batches(16, 64, 2, seed=2, data=text("validation")))
 
     def quality(net):
         with torch.no_grad():
