@@ -101,6 +101,7 @@ def sections(cuda: bool) -> list[Section]:
         tests(
             "context parallel: ring attention and Ulysses, in 64 and in 16 bits", 60, "context_parallel/test_devices.py"
         ),
+        tests("pruned, low-rank and adapted models are those of the CPU", 60, "compress/test_prune_devices.py"),
         tests("quantization: codes bit for bit, GPTQ, training", 60, "compress/test_quantization_devices.py"),
         tests("precision: mixed, loss scaling, codes of 8 bits", 60, "precision/test_devices.py"),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
@@ -112,6 +113,7 @@ def sections(cuda: bool) -> list[Section]:
         *(Section(f"benchmark: {name}", ("benchmarks/gpu.py", name), 60) for name in ("ddp", "zero3", "all_reduce")),
         Section("benchmark: the training command, 124 M parameters", ("benchmarks/train.py",), 120),
         Section("benchmark: bfloat16 against float32, 124 M parameters", ("benchmarks/precision.py",), 120),
+        Section("benchmark: a structured MLP", ("benchmarks/structured.py", "--width", "4096", "--batch", "4096"), 90),
         Section("benchmark: tensor parallel", ("benchmarks/tensor_parallel.py", "--ranks", "2"), 90),
         Section("benchmark: ring attention", ("benchmarks/ring_attention.py", "--ranks", "2"), 60),
         *(chapter(number, "--on-gpu") for number in chapters),

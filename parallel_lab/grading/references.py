@@ -20,6 +20,7 @@ _READY_MADE = frozenset(
         *("DistributedDataParallel", "ZeroRedundancyOptimizer", "FullyShardedDataParallel", "fully_shard"),
         *("distribute_tensor", "distribute_module", "DTensor"),
         *("GradScaler", "ShardedGradScaler"),
+        *("torch.nn.utils.prune", "global_unstructured", "l1_unstructured", "ln_structured"),
         *("parallelize_module", "ColwiseParallel", "RowwiseParallel", "SequenceParallel", "loss_parallel"),
     }
 )
