@@ -1,0 +1,1 @@
+"""Compression: pruning, quantization, low rank and distillation of weights, and gradients that travel compressed."""
