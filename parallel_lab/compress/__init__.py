@@ -1,1 +1,8 @@
-"""Compression: pruning, quantization, low rank and distillation of weights, and gradients that travel compressed."""
+"""Compression: what a model stores, what it sends when it is trained, and what either costs in quality."""
+
+from parallel_lab.compress.quantization import Quantized, quantize
+
+__all__ = [
+    "Quantized",
+    "quantize",
+]
