@@ -5,8 +5,8 @@ As in `cutting`, a driver gives learner code what it works on, and observes. Ran
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,8 @@ LOUD, SMALL = 4, 2**-9  # elements that hide others for a while; what is added t
 NEAR = 0.02  # relative: numbers of 16 bits have 8 of precision
 
 
-class Bucket(NamedTuple):
+@dataclass
+class Bucket:
     """What a hook is given: the number of the bucket, and this rank's gradients in it."""
 
     index: int
@@ -64,7 +65,7 @@ def exchange(fn: Callable, case: Case, steps: list) -> dict:
 
 
 def sparse_means(outcome: Outcome) -> list:
-    """What stands in the buckets after each step. Usual mistakes: `forget` owes nothing, `shared` mixes buckets up."""
+    """What stands in the buckets after each step. Usual mistakes: `forget` owes nothing, `shared` mixes buckets up, `sums`."""
     case, ranks = outcome.case, range(outcome.ranks)
     owed: dict = {}
     seen = {}
@@ -77,7 +78,7 @@ def sparse_means(outcome: Outcome) -> list:
                 wanted = vector + (0 if case.get("forget") else owed.get(key, 0))
                 sent.append(_largest(wanted, case["fraction"]))
                 owed[key] = wanted - sent[-1]
-            means.append(sum(sent) / outcome.ranks)
+            means.append(sum(sent) / (1 if case.get("sums") else outcome.ranks))
         seen[f"step {number}: bucket"] = means
     return [seen] * outcome.ranks
 
@@ -107,7 +108,9 @@ def adds_up(outcome: Outcome, advice: str) -> None:
         got = result[f"step {last}: bucket"][0][LOUD : 2 * LOUD].double()
         if (got - right).abs().max() > NEAR * right:
             worst = got[(got - right).abs().argmax()].item()
-            seen = f"{outcome.at}: rank {rank}, step {last}: elements that were owed 1 and {last} times {SMALL:g} come out"
+            seen = (
+                f"{outcome.at}: rank {rank}, step {last}: elements that were owed 1 and {last} times {SMALL:g} come out"
+            )
             raise Wrong(f"{seen} as {worst:.4g}, expected {right:.4g}", advice if worst else "They were never sent.")
 
 

@@ -34,10 +34,25 @@ from parallel_lab.compress.gradients.wire import Sizes
 class Bucket(Protocol):
     """What a hook is given: the gradients of some parameters, end to end in one vector."""
 
-    index: int  # in the order in which buckets are sent
-    names: Sequence[str]
-    parameters: Sequence[Tensor]
-    flat: Tensor  # (elements,)
+    @property
+    def index(self) -> int:
+        """Its place in the order in which buckets are sent."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of its parameters."""
+        ...
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """Whose gradients these are."""
+        ...
+
+    @property
+    def flat(self) -> Tensor:
+        """Their gradients (elements,)."""
+        ...
 
 
 class Result(NamedTuple):
@@ -142,7 +157,7 @@ class Exchanging:
 
     def __init__(self, steps: Generator[Any, None, None], under_way: list["Exchanging"]) -> None:
         self.steps, self.under_way = steps, under_way
-        self.work = next(steps)
+        self.work: Any = next(steps)
         under_way.append(self)
 
     @torch.no_grad()

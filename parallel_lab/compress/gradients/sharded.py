@@ -94,7 +94,7 @@ class Quantized:
 class Then:
     """A handle: when the bytes are there, `then` makes numbers of them."""
 
-    def __init__(self, work: dist.Work, then: Callable[[], object]) -> None:
+    def __init__(self, work: Any, then: Callable[[], object]) -> None:
         self.work, self.then = work, then
 
     @torch.no_grad()
