@@ -1,4 +1,4 @@
-"""The tasks of chapter 14 on gradients: a hook that compresses, the buckets that it is given, and layers to put in some.
+"""The tasks of chapter 14 on gradients: a hook that compresses, the buckets that it gets, and layers to put in some.
 
 As in `cutting`, a driver gives learner code what it works on, and observes. Ranks import this module.
 """
@@ -55,7 +55,7 @@ def exchange(fn: Callable, case: Case, steps: list) -> dict:
         buckets = [Bucket(index, vector.clone()) for index, vector in enumerate(step)]
         mark("step")
         handles = [hook(group, bucket) for bucket in buckets]
-        for bucket, handle in zip(buckets, handles, strict=True):
+        for handle in handles:
             if not hasattr(handle, "wait"):
                 raise TypeError(f"the hook returned {handle!r}: expected a handle, an object with wait()")
             handle.wait()
@@ -65,7 +65,10 @@ def exchange(fn: Callable, case: Case, steps: list) -> dict:
 
 
 def sparse_means(outcome: Outcome) -> list:
-    """What stands in the buckets after each step. Usual mistakes: `forget` owes nothing, `shared` mixes buckets up, `sums`."""
+    """What stands in the buckets after each step.
+
+    Usual mistakes: `sums` are no means, `forget` owes nothing, `shared` mixes up what buckets owe.
+    """
     case, ranks = outcome.case, range(outcome.ranks)
     owed: dict = {}
     seen = {}

@@ -61,7 +61,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (
         one_for_each,
         1,
-        r"1.25 GB/s and 5.00 ms: .* a step with \d+ buckets takes .* times the shortest: the best .*\n.*the latency of its",
+        r"1.25 GB/s and 5.00 ms: .* a step with \d+ buckets takes .* the shortest: the best .*\n.*the latency of its",
     ),
     (one_for_all, 2, r"a step with 1 bucket takes .* times the shortest.*\n.*leaves when backward is over"),
     (always_25_mib, 3, r"times the shortest.*\n.*a default that knows neither"),
