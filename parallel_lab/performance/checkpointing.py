@@ -149,7 +149,7 @@ def kept_bytes(config: GPTConfig, batch: int, piece: Piece, every: int = 1, dtyp
 
 
 def scores_bytes(config: GPTConfig, batch: int, dtype_bytes: int = 4) -> int:
-    """Bytes of the probabilities that `plain_attention` keeps in all layers: a s numbers a token; the core frees them."""
+    """Bytes of the probabilities that `plain_attention` keeps in all layers: a s numbers a token."""
     return config.layers * batch * config.heads * config.seq**2 * dtype_bytes
 
 

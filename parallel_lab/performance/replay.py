@@ -132,6 +132,7 @@ class _Row:
         self.bytes_of: dict[Op, int] = {}
         self.over: list[tuple[int, Op]] = []  # when communication was over that nobody has waited for
         self.free_s: dict[str, float] = {}  # when a port was free
+        self.eager = False  # whether a simulated message was asked for when the pass of its part was over
         self.hosts: list[tuple[int, int, Op]] = []  # from, to, what the host did
         spans = [(key, s) for key, s in keyed(trace.of(rank)) if window[0] <= to_ns(s.start_s) < window[1]]
         events = [(piece.start_ns, 1, place, piece) for place, piece in enumerate(self._pieces(window))]
@@ -168,25 +169,28 @@ class _Row:
         # It has the port to itself once all have joined, and what was called before is over.
         joined_s = s.start_s if self.trace.simulated else self.joins.get(key, 0.0)
         began_s = max(s.start_s, joined_s, self.free_s.get(port, 0.0))
+        self.needs[op] = self._ready(s, to_ns(s.start_s) == to_ns(self.free_s.get(port, -1.0)))
         self.free_s[port] = s.end_s
-        self.needs[op] = self._ready(s)
         if kind != "send":
             self.over.append((to_ns(s.end_s), op))
         self.bytes_of[op] = s.bytes
         self._add(op, "exposed", 0.0 if kind == "recv" else max(0.0, s.end_s - began_s))
 
-    def _ready(self, s: Span) -> tuple[Op, ...]:
+    def _ready(self, s: Span, blocked: bool) -> tuple[Op, ...]:
         """What the host did last before it asked for `s`.
 
-        A simulated span begins when its port is free and not when it was asked for. The pass of the same part comes
-        before it, as the backward of a bucket before its all-reduce.
+        A simulated span begins when its port is free and not when it was asked for. If the first of a port began with
+        the end of the pass of its part, as an all-reduce with that of its bucket's backward, so could the others.
         """
-        before = [op for _, _, op in self.hosts[-1:]]
-        if self.trace.simulated:
-            own = self.trace.of(self.rank, COMPUTE)
-            same = [to_ns(c.end_s) for c in own if (c.part, c.mb, c.phase) == (s.part, s.mb, s.phase)]
-            before = [op for _, end, op in self.hosts if end == max(same, default=-1)] or before
-        return tuple(before)
+        before = tuple(op for _, _, op in self.hosts[-1:])
+        if not self.trace.simulated:
+            return before
+        name = (s.part, s.mb, s.phase)
+        passes = [c for c in self.trace.spans if c.lane == COMPUTE and (c.part, c.mb, c.phase) == name]
+        if not blocked:
+            self.eager = to_ns(s.start_s) == max((to_ns(c.end_s) for c in passes), default=-1)
+        own = max((to_ns(c.end_s) for c in passes if c.rank == self.rank), default=-1)
+        return tuple(op for _, end, op in self.hosts if end == own) or before if blocked and self.eager else before
 
     def _add(self, op: Op, part: str, took_s: float) -> None:
         self.ops.append(op)
