@@ -92,10 +92,10 @@ class Breakdown:
             pieces = painted(trace, rank, joins)
             both = _overlap(trace, rank, joins, pieces)
             for step, window in windows(trace, rank):
-                ns = Counter(dict.fromkeys(PARTS, 0))
+                ns: dict[str, int] = dict.fromkeys(PARTS, 0)
                 for piece in pieces:
                     ns[piece.part] += _length([piece[:2]], window)
-                rows.append(Row(rank, step, window[1] - window[0], dict(ns), _length(both, window)))
+                rows.append(Row(rank, step, window[1] - window[0], ns, _length(both, window)))
         return cls(tuple(rows), trace.ranks, trace.simulated)
 
     def of_rank(self, rank: int) -> list[Row]:

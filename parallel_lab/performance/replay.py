@@ -204,7 +204,8 @@ def _tight(rows: Sequence[_Row]) -> None:
         for _, end, op in row.hosts:
             ended.setdefault(end, []).append(op)
     for row in rows:
-        for (_, before, _), (start, _, op) in pairwise([(0, 0, None), *row.hosts]):
+        ends = [0, *(end for _, end, _ in row.hosts)]
+        for before, (start, _, op) in zip(ends, row.hosts, strict=False):
             if start > before and not row.needs[op]:
                 near = [other for at in (start - SLACK_NS, start, start + SLACK_NS) for other in ended.get(at, ())]
                 row.needs[op] = tuple(other for other in near if other.rank != op.rank)
