@@ -10,6 +10,7 @@ from . import (
     model,
     network,
     parameter_server,
+    performance,
     pipeline,
     plan,
     precision,
@@ -21,6 +22,7 @@ from . import (
     view,
 )
 from .course import ask, case, check, drill, hint, predict, quiz, show, symbols
+from .performance import explain
 from .runtime import (
     Deadlock,
     Delay,
@@ -62,12 +64,14 @@ __all__ = [
     "draw",
     "drill",
     "expert_parallel",
+    "explain",
     "hint",
     "hybrid",
     "launch",
     "model",
     "network",
     "parameter_server",
+    "performance",
     "pipeline",
     "plan",
     "precision",
