@@ -18,11 +18,9 @@ _NAMES = (
     *("expert_dispatch",),
     *("ring_attention",),
     *("layout_groups", "wrong_gradient", "norm_over_axes"),
-    *("per_channel_quantization",),
     *("dynamic_scale",),
     *("prune_and_tune", "per_channel_quantization"),
-    *("top_k_hook", "choose_buckets"),
-    *("find_bottleneck",),
+    *("top_k_hook", "choose_buckets", "find_bottleneck"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
