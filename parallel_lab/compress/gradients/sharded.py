@@ -8,13 +8,14 @@ gathers weights twice in a step and reduce-scatters gradients once. Here
     qgZ   a reduce-scatter would round at each of its n - 1 sums. Instead an all-to-all brings to each rank what the
           others have for it, in 4 bits; it dequantizes that and adds it up in full precision: rounded once
 
-A scale is the largest absolute value of its block, and codes lie evenly and symmetrically below it. Left out is the
-paper's second hop: it adds gradients up inside a node first, so that less leaves the node. Its third part, hpZ, is
-`Zero3(reshard_after_forward=k)`.
+A scale is the largest absolute value of its block, and codes lie evenly and symmetrically below it. `TwoHops` does qgZ
+in two hops, as the paper does between nodes: inside its node of k ranks, each adds up what is for its own place in all
+nodes, and these sums, rounded once more, go between nodes. The third part, hpZ, is `Zero3(reshard_after_forward=k)`.
 
     sent per rank and step, N elements, blocks of B
     a gather of weights    (n-1)/n (w N/8 + 4 N/B) bytes: with w = 8 half of bfloat16's
     gradients              (n-1)/n (w N/8 + 4 N/B) bytes: with w = 4 a quarter of bfloat16's
+    of which leave a node  (n-k)/n (w N/8 + 4 N/B) bytes; in two hops (n/k - 1)/n of that bracket, k times less
 """
 
 from collections.abc import Callable
@@ -89,6 +90,52 @@ class Quantized:
         if bits is None:
             return (n - 1) * size * item_bytes
         return (n - 1) * (packed_bytes(size, bits) + SCALE_BYTES * -(-size // self.block))
+
+
+class TwoHops(Quantized):
+    """The same, with gradients in two hops.
+
+    Args:
+        inside: the ranks of this rank's node, neighbors all. Of `make_mesh(node=..., gpu=...)` it is the second axis.
+        between: the ranks of this rank's place in all nodes: the first axis.
+        settings: as in `Quantized`.
+
+    Raises:
+        ValueError: in backward, where the two groups are not those of the ranks that share the model.
+    """
+
+    def __init__(self, inside: dist.ProcessGroup, between: dist.ProcessGroup, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.inside, self.between = inside, between
+
+    def reduce_scatter(self, shard: Tensor, flat: Tensor, group: dist.ProcessGroup) -> Any:
+        """As in `Quantized`; the second hop begins where somebody waits for the first."""
+        bits, k, nodes, n = self.gradient_bits, self.inside.size(), self.between.size(), group.size()
+        if bits is None or not flat.is_floating_point():
+            return super().reduce_scatter(shard, flat, group)
+        if k * nodes != n:
+            text = f"hops among {k} ranks and {nodes} nodes, and {n} ranks share the model"
+            raise ValueError(f"rank {group.rank()}: {text}: make both groups of these ranks")
+        # What is for one place, in all nodes, goes to the rank of that place in this node.
+        rows = self.encode(flat.view(nodes, k, -1).transpose(0, 1), bits).contiguous()  # (k, nodes, bytes)
+        arrived = torch.empty_like(rows)
+        work = dist.all_to_all_single(arrived, rows, group=self.inside, async_op=True)
+
+        def second_hop() -> None:
+            rows = self.encode(self.decode(arrived, bits, len(shard)).sum(0), bits)  # (nodes, bytes)
+            came = torch.empty_like(rows)
+            dist.all_to_all_single(came, rows, group=self.between)
+            shard.copy_(self.decode(came, bits, len(shard)).sum(0))
+
+        return Then(work, second_hop)
+
+    def sent_bytes(self, elements: int, n: int, item_bytes: int = 4, *, gradients: bool = False) -> float:
+        """As in `Quantized`; of gradients k - 1 times n/k rows inside the node, and n/k - 1 between nodes."""
+        sent = super().sent_bytes(elements, n, item_bytes, gradients=gradients)
+        if not gradients or self.gradient_bits is None:
+            return sent
+        k, nodes = self.inside.size(), self.between.size()
+        return sent / (n - 1) * ((k - 1) * nodes + nodes - 1) if n > 1 else 0
 
 
 class Then:
