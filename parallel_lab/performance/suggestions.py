@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from parallel_lab.data_parallel import ddp
 from parallel_lab.network import AlphaBeta, Link
-from parallel_lab.performance.breakdown import to_ns, windows
+from parallel_lab.performance.breakdown import settled, to_ns, windows
 from parallel_lab.performance.replay import Replay
 from parallel_lab.pipeline import interleaved, one_f_one_b, zb_h1
 from parallel_lab.pipeline.messages import with_messages
@@ -100,7 +100,7 @@ def _exchange(trace: Trace, recorded: Replay, link: Link | None) -> _Exchange | 
 
 def _spans(trace: Trace, step: int) -> list[list[Span]]:
     """The spans of a step, by rank, without notes."""
-    found = []
+    found, trace = [], settled(trace)
     for rank in range(trace.ranks):
         start, end = dict(windows(trace, rank))[step]
         found.append([s for s in trace.of(rank) if start <= to_ns(s.start_s) < end and s.lane != MARK])
