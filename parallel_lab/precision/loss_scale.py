@@ -2,8 +2,8 @@
 
 Micikevicius et al. 2018, "Mixed Precision Training", section 3.2; the rule that changes the scale is that of
 `torch.amp.GradScaler`. The loss times S gives gradients times S, for the chain rule is linear. Before anything looks at
-them they are divided by S. If S was too large, some are infinite or NaN: then this step is left out, on *all* ranks, and
-S is halved; after 2,000 clean steps it is doubled. So S stays just below what overflows.
+them they are divided by S. If S was too large, some are infinite or NaN: then this step is left out, on *all* ranks,
+and S is halved; after 2,000 clean steps it is doubled. So S stays just below what overflows.
 
     sent per step          one flag of 4 bytes, all-reduced over all ranks of the layout, whatever they hold: a rank
                            that skips alone has other weights from then on, and no error tells

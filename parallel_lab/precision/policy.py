@@ -1,9 +1,9 @@
 """Mixed precision: three types, one that weights are kept in, one that the products are computed in, one for sums.
 
 Micikevicius et al. 2018, "Mixed Precision Training", section 3; Zhao et al. 2023, "PyTorch FSDP", section 4.4, for the
-policy of three types. Products in 16 bits are fast and their operands half as large. But an update is mostly smaller
-than 2^-8 of its weight, and in bfloat16 it rounds to nothing: so there is a copy of the weights in float32, and the
-optimizer steps that one. And gradients of many ranks are a sum, which loses more in 16 bits the more ranks there are.
+policy of three types. Products in 16 bits are fast and their operands half as large. But an update
+below 2^-9 of its weight rounds to nothing in bfloat16: so there is a copy of the weights in float32, and the optimizer
+steps that one. And gradients of many ranks are a sum, which loses more in 16 bits the more ranks there are.
 
     held per rank          `Policy()`: 16 bytes a parameter with Adam, as in float32; the copies of 2 bytes live from
                            forward to backward. Parameters in 16 bits with `MasterWeights`: 2 + 2 + 12

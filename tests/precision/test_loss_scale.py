@@ -84,17 +84,17 @@ def test_scaling_keeps_what_would_underflow():
 def test_what_is_out_of_order_is_refused_and_changes_nothing():
     model = mlp()
     optimizer, scaler = torch.optim.SGD(model.parameters(), 0.1), DynamicScale(4.0)
-    with pytest.raises(ValueError, match="update.. without step"):
+    with pytest.raises(ValueError, match=r"update\(\) without step"):
         scaler.update()
     scaler.scale(model(torch.ones(2, 6)).sum()).backward()
     assert scaler.unscale(optimizer)
     grads = [p.grad.clone() for p in model.parameters()]
     for again in (optimizer, model.parameters()):
-        with pytest.raises(ValueError, match="unscale.. twice before update"):
+        with pytest.raises(ValueError, match=r"unscale\(\) twice before update"):
             scaler.unscale(again)
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), grads, strict=True))
     assert scaler.step(optimizer)
-    with pytest.raises(ValueError, match="step.. twice before update"):
+    with pytest.raises(ValueError, match=r"step\(\) twice before update"):
         scaler.step(optimizer)
     scaler.update()
     half = nn.Parameter(torch.ones(2, dtype=torch.float16))
