@@ -19,6 +19,7 @@ _READY_MADE = frozenset(
         "parallel_lab.model.formulas",
         *("DistributedDataParallel", "ZeroRedundancyOptimizer", "FullyShardedDataParallel", "fully_shard"),
         *("distribute_tensor", "distribute_module", "DTensor"),
+        *("GradScaler", "ShardedGradScaler"),
         *("parallelize_module", "ColwiseParallel", "RowwiseParallel", "SequenceParallel", "loss_parallel"),
     }
 )

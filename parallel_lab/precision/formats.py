@@ -3,8 +3,8 @@
 IEEE 754-2019, section 3.4, for float16 and the layout of a code: sign, exponent, mantissa. Micikevicius et al. 2022,
 "FP8 formats for deep learning", section 3, for E4M3 and E5M2; the OCP Microscaling Formats specification 1.0, section
 5.3, for those of 6 and 4 bits. In the interval from 2^e to 2^(e+1) neighbors are 2^(e-M) apart, with M bits of
-mantissa; below the least normal number 2^emin the distance stays what it was. So |x| is a whole number k of such steps, once it is
-rounded, and its code without the sign is (e - emin) 2^M + k: codes stand in the order of their numbers.
+mantissa; below the least normal number 2^emin the distance stays what it was. So |x|, once it is rounded, is a whole
+number k of such steps, and its code without the sign is (e - emin) 2^M + k: codes stand in the order of their numbers.
 
 All is computed in float64, where every step is exact; so codes are the same on every device.
 """

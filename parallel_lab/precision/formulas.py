@@ -75,8 +75,8 @@ def height(order: Order, n: int) -> int:
 def sum_bound(order: Order, n: int, dtype: torch.dtype | Format) -> float:
     """|computed - sum| / sum |x| is at most this: gamma of the height, and 2u of Kahan's, to first order in u.
 
-    Divided by |sum x| / sum |x| it bounds the relative error: where numbers cancel, no order helps. No bound holds where
-    a partial sum overflows.
+    Divided by |sum x| / sum |x| it bounds the relative error: where numbers cancel, no order helps. No bound holds
+    where a partial sum overflows.
     """
     u = unit_roundoff(dtype)
     return 2 * u if order == "kahan" else gamma(height(order, n), u)

@@ -1,4 +1,4 @@
-"""Products in 16 bits are those of torch.autocast and of FSDP, bit by bit, where these do the same; masters are float32.
+"""Products in 16 bits are those of torch.autocast and of FSDP, bit by bit, where these do the same; and masters.
 
 Autocast keeps norms, softmax and losses in float32, and FSDP does not: so a network of linears is the same with both,
 and one with a norm with FSDP alone.
