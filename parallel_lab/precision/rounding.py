@@ -79,11 +79,11 @@ class KahanSGD(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._step(p, group["lr"], group["momentum"])
+                    self._step(p, p.grad, group["lr"], group["momentum"])
         return loss
 
-    def _step(self, p: Tensor, lr: float, momentum: float) -> None:
-        state, gradient = self.state[p], p.grad
+    def _step(self, p: Tensor, gradient: Tensor, lr: float, momentum: float) -> None:
+        state = self.state[p]
         if momentum:
             state["momentum"] = gradient = state.get("momentum", torch.zeros_like(p)) * momentum + gradient
         grown, state["lost"] = add(p, -lr * gradient, state.get("lost", torch.zeros_like(p)))

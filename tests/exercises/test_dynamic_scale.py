@@ -80,8 +80,6 @@ def test_another_right_answer_passes():
 
 
 def test_answer_of_a_step_passes_it_and_fails_the_next():
-    assert_ends_a_step(
-        NAME, 1, answer(falls=False, grows=False, agree=False, clips=False), "the scale of step 1 is"
-    )
+    assert_ends_a_step(NAME, 1, answer(falls=False, grows=False, agree=False, clips=False), "the scale of step 1 is")
     assert_ends_a_step(NAME, 2, answer(agree=False, clips=False), "left its step out alone")
     assert_ends_a_step(NAME, 3, answer(clips=False), r"clip\(\) was not called")
