@@ -1,4 +1,4 @@
-"""`reproducible_sum`: float sums in float32 and float64, units that ranks or columns share wrongly, a gather, no rows."""
+"""`reproducible_sum`: sums in float32 and float64, units that ranks or columns share wrongly, a gather, no rows."""
 
 import pytest
 import torch

@@ -36,9 +36,9 @@ def prec_scale(dice: Random) -> Drawn:
     grown = (steps - skipped[-1]) // interval
     power = start - len(skipped) + grown
     return Drawn(
-        question=f"Dynamic loss scaling starts at 2^{start}, halves after an overflow and doubles after {interval:,} clean"
-        f" steps in a row. Of {steps:,} steps, numbers {', '.join(map(str, skipped))} overflow. What is the power of 2 of"
-        " the scale at the end?",
+        question=f"Dynamic loss scaling starts at 2^{start}, halves after an overflow and doubles after {interval:,}"
+        f" clean steps in a row. Of {steps:,} steps, numbers {', '.join(map(str, skipped))} overflow. What is the power"
+        " of 2 of the scale at the end?",
         answer=power,
         steps=(
             f"{len(skipped)} overflows: 2^{start - len(skipped)}. Each sets the count of clean steps to 0.",
@@ -69,7 +69,8 @@ def prec_float8(dice: Random) -> Drawn:
         tolerance=0.005,
         steps=(
             f"{count:,} numbers of {bits / 8:g} bytes are {count * bits / 8e6:,.4g} MB.",
-            f"One scale of {scale} bytes per {block:,} numbers: {count // block:,}, {count / block * scale / 1e6:,.4g} MB.",
+            f"One scale of {scale} bytes per {block:,} numbers: {count // block:,} of them,"
+            f" {count / block * scale / 1e6:,.4g} MB.",
             f"Together {size / 1e6:,.5g} MB, {size / count:.4g} bytes per number.",
         ),
     )
@@ -83,12 +84,13 @@ def prec_amdahl(dice: Random) -> Drawn:
     rest = 100 - products - memory
     after = products / factor + memory / 2 + rest
     return Drawn(
-        question=f"In float32 {products} % of a step are matrix products, {memory} % are bound by the bandwidth of memory, and"
-        f" {rest} % are launches and data. In bfloat16 products are {factor} times as fast, and bytes halve. How many times as"
-        " fast is the step?",
+        question=f"In float32 {products} % of a step are matrix products, {memory} % are bound by memory bandwidth,"
+        f" and {rest} % are launches and data. In bfloat16 products are {factor} times as fast, and bytes halve. How"
+        " many times as fast is the step?",
         answer=100 / after,
         steps=(
-            f"Products: {products}/{factor} = {products / factor:g}. Bandwidth: {memory}/2 = {memory / 2:g}. The rest stays {rest}.",
+            f"Products: {products}/{factor} = {products / factor:g}. Bandwidth: {memory}/2 = {memory / 2:g}. The rest"
+            f" stays {rest}.",
             f"Together {after:g} of 100.",
             f"100/{after:g} = {100 / after:.3g}.",
         ),

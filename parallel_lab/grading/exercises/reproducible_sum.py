@@ -22,7 +22,6 @@ def least(n: int) -> float:
     return 2 * (n - 1) / n * WIDTH * 4
 
 
-
 near, bits = sums.near(NEAR), sums.same_bits(BITS)
 
 EXERCISE = Exercise(

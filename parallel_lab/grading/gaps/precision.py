@@ -34,7 +34,7 @@ def prec_skips(found, groups):
     return skips
 
 
-def _with_the_highest_exponent(exponent_bits, mantissa_bits):
+def _one_too_high(exponent_bits, mantissa_bits):
     return (2 - 2.0**-mantissa_bits) * 2.0 ** (2 ** (exponent_bits - 1))
 
 
@@ -88,7 +88,7 @@ GAPS: tuple[Exercise, ...] = (
             "E5M2, and others": [(5, 2), (4, 4), (6, 9)],
         },
         mistakes={
-            "The highest exponent is for infinity and NaN. Which is the highest for numbers?": _with_the_highest_exponent,
+            "The highest exponent is for infinity and NaN. Which is the highest for numbers?": _one_too_high,
             "With all bits of the mantissa set, the number is nearly twice that power of 2.": _without_mantissa,
         },
     ),
