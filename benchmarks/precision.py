@@ -5,9 +5,10 @@
 
 Sides live in one process and take turns of a few steps; who goes first changes each turn. A ratio is the median over
 turns of the time in float32 over that in 16 bits: 2 means twice as fast. bfloat16 is `MixedPrecision` with float32
-weights, and the same fused AdamW on all sides. On a GPU float32 runs twice: as PyTorch does by default, and with TF32,
-which rounds the factors of a product to 11 bits and is no float32. The limit, 2 times as fast as float32, holds there
-for the former. On the CPU there is none: some have instructions for bfloat16, and others convert.
+weights, and the same fused AdamW on all sides. On the CPU one thread computes, and the clock is the processor's, so
+that other programs do not count. On a GPU float32 runs twice: as PyTorch does by default, and with TF32, which rounds
+the factors of a product to 11 bits and is no float32. The limit, 2 times as fast as float32, holds there for the
+former. On the CPU there is none: some have instructions for bfloat16, and others convert.
 """
 
 import argparse
@@ -60,16 +61,17 @@ def side(config: GPTConfig, device: torch.device, compute: torch.dtype, matmul: 
 def in_turns(sides: dict[str, Side], batches: list[tuple[Tensor, Tensor]], turns: int) -> dict[str, list[float]]:
     """Seconds of each turn of each side, without those that warm up."""
     times: dict[str, list[float]] = {name: [] for name in sides}
+    clock = time.perf_counter if batches[0][0].is_cuda else time.process_time
     for turn in range(turns + WARM_UP):
         names = list(sides)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             torch.set_float32_matmul_precision(sides[name].matmul)
-            began_s = time.perf_counter()
+            began_s = clock()
             for batch in batches:
                 sides[name].step(*batch)
             if batches[0][0].is_cuda:
                 torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - began_s)
+            times[name].append(clock() - began_s)
     return {name: taken[WARM_UP:] for name, taken in times.items()}
 
 
@@ -118,6 +120,8 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step (8)")
     o = parser.parse_args()
     device = torch.device("cpu" if o.cpu or not torch.cuda.is_available() else "cuda")
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     sizes = (256, 512, 1024) if device.type == "cpu" else (1024, 4096, 8192)
     print(f"{unit(device)}; torch {torch.__version__}, {torch.get_num_threads()} threads", flush=True)
     products(device, sizes)

@@ -56,6 +56,7 @@ class StaticScale:
         self.value, self.group = float(scale), group
         self._finite: dict[Tensor, bool] = {}  # by parameter unscaled since the last update: whether all were finite
         self._stepped: list[Any] = []  # the optimizers that stepped, or did not, since the last update
+        self._flags = 0  # all-reduced so far; they number the messages in a trace
 
     def scale(self, loss: Tensor) -> Tensor:
         """The loss times S, in float32: in float16 S itself would be infinite. Log the loss, not this."""
@@ -125,8 +126,9 @@ class StaticScale:
         largest = get_total_norm(grads, torch.inf).to(device)  # NaN or infinite if any number is; 0.0 of none
         found = (~largest.isfinite()).float()
         if dist.is_initialized():
-            with tag(phase="overflow"):
+            with tag(mb=self._flags, phase="overflow"):
                 dist.all_reduce(found, dist.ReduceOp.MAX, member(self.group))
+            self._flags += 1
         return not found.item()
 
     def state_dict(self) -> dict[str, Any]:

@@ -81,16 +81,16 @@ class MixedPrecision(nn.Module):
 
     @keyword_only()
     @torch.no_grad()
-    def average_gradients(self, *, group: dist.ProcessGroup | None = None) -> None:
+    def average_gradients(self, *, mb: int = 0, group: dist.ProcessGroup | None = None) -> None:
         """Replaces each gradient by its mean over the ranks, summed in `policy.reduction`, as one message.
 
         Each rank divides before it sends, so that a sum in float16 stays in range. All ranks have the same parameters
-        with a gradient.
+        with a gradient. `mb` names the message in a trace.
         """
         group = member(group)
         grads = [p.grad for p in self.module.parameters() if p.grad is not None]
         flat = end_to_end([(grad / group.size()).to(self.policy.reduction) for grad in grads])
-        with tag(phase="gradients"):
+        with tag(mb=mb, phase="gradients"):
             dist.all_reduce(flat, group=group)
         put_back(flat, grads)
 

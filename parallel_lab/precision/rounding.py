@@ -3,7 +3,7 @@
 Rounded to nearest, an update below half a step of the weight's format is lost, each time anew. Gupta et al. 2015, "Deep
 learning with limited numerical precision", section 3: rounded up with a chance that is the share of the step, it is
 right in the mean. Kahan 1965, "Further remarks on reducing truncation errors": what an addition lost is computed, kept
-and added to the next. Zamirai et al. 2020, "Revisiting BFloat16 training", algorithms 1 and 2, train with either.
+and added to the next. Zamirai et al. 2020, "Revisiting BFloat16 training", train with either.
 
     held per rank          stochastic: nothing more; Kahan: 2 bytes a weight, where a float32 master takes 4
 """

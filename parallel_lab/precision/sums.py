@@ -5,9 +5,10 @@ error is at most gamma_h sum |x|, where h is its height, the most additions that
 rank after another, h = n - 1; a tree adds neighbors, h = log2 n. Here the additions of a collective are done in one
 process, as its plan has them: to the last bit what real ranks come to.
 
-A sum that is the same in every order, `reproducible_sum`, adds whole numbers, whose sum is exact. Demmel and Nguyen
-2015, "Parallel reproducible summation", section 3: all are cut at the same absolute place, which the largest of them
-decides. That the largest is known costs a message of its own.
+A sum that is the same in every order, `reproducible_sum`, adds whole numbers, whose sum is exact. As in Demmel and
+Nguyen 2013, "Fast reproducible floating-point summation", all are cut at the same absolute place, which the largest of
+them decides. That the largest is known costs a message of its own; bins that are fixed beforehand, which these authors
+take in 2015, would save it.
 
     sent per step          reproducible: an all-reduce of the largest, 4 bytes an element, and one of int64, 8 bytes:
                            3 times that of float32

@@ -10,6 +10,7 @@ from parallel_lab.context_parallel import context_parallel, positions, sequence_
 from parallel_lab.data_parallel import DDP, Zero1, Zero2, Zero3, average_gradients
 from parallel_lab.expert_parallel import RemoteExperts
 from parallel_lab.model.data import share, text_batches
+from parallel_lab.precision import DynamicScale, MixedPrecision, Policy
 from parallel_lab.runtime import rank_device
 from parallel_lab.synchronization import (
     Asynchronous,
@@ -133,6 +134,19 @@ def shared(method):
     return run
 
 
+def scaled(group):
+    """All types of the policy are float64, and the scale is a power of two: neither changes a digit."""
+    gpt = MixedPrecision(build(), Policy(*[torch.float64] * 3))
+    optimizer, scaler = torch.optim.AdamW(gpt.parameters(), **ADAMW), DynamicScale(2.0**10, group=group)
+    for mb, (inputs, targets) in enumerate(mine(group)):
+        optimizer.zero_grad()
+        scaler.scale(model.loss(gpt(inputs), targets)).backward()
+        gpt.average_gradients(mb=mb, group=group)
+        scaler.step(optimizer)
+        scaler.update()
+    return gpt.module.state_dict()
+
+
 def strategy(rule, **options):
     def run(group):
         return train(rule, build(), BATCHES, torch.optim.SGD, group=group, lr=0.1, **options).weights
@@ -161,6 +175,7 @@ ADAM_LIKE |= {"tensor_parallel": cut(sequence=False), "sequence parallel": cut(s
 ADAM_LIKE |= {"RemoteExperts": mixture}
 CONFIGS = {"RemoteExperts": MIXTURE}  # those that are trained on another model
 ADAM_LIKE |= {"ring attention": shared("ring"), "Ulysses": shared("ulysses")}
+ADAM_LIKE |= {"MixedPrecision and DynamicScale": scaled}
 SGD_LIKE = {
     "Synchronous": strategy(Synchronous()),
     "a parameter server": strategy(Synchronous(), servers=1),
