@@ -17,7 +17,8 @@ bfloat16 needs none of it: it has the exponents of float32. The order in a step 
     scaler.step(optimizer)             or not; False where it was skipped
     scaler.update()
 
-What refuses gradients that are not finite has to let them pass: `DDP(check_finite=False)`, and `Zero1` likewise.
+What refuses gradients that are not finite has to let them pass: `DDP(check_finite=False)`, and Zero1 to Zero3 likewise.
+In a layout of all axes, `hybrid.train_step(..., scale=DynamicScale())` does all of it.
 """
 
 from collections.abc import Iterable
