@@ -100,6 +100,13 @@ def test_what_is_out_of_order_is_refused_and_changes_nothing():
     with pytest.raises(ValueError, match=r"step\(\) twice before update"):
         scaler.step(optimizer)
     scaler.update()
+    narrow = [nn.Parameter(torch.ones(2, dtype=torch.bfloat16))]
+    narrow[0].grad = torch.ones_like(narrow[0])
+    scaler.unscale(narrow)
+    with pytest.raises(ValueError, match=r"unscale\(\) twice"):  # also where the masters have their gradients next
+        scaler.unscale(MasterWeights(narrow, torch.optim.SGD, lr=0.1))
+    assert narrow[0].grad is not None
+    scaler.update()
     half = nn.Parameter(torch.ones(2, dtype=torch.float16))
     half.grad = torch.ones_like(half)
     with pytest.raises(ValueError, match="gradients in float16 cannot be unscaled"):
