@@ -39,6 +39,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise ring_attention": 18.0,
     "exercise expert_dispatch": 12.0,
     "exercise top_k_hook": 8.0,
+    "exercise reproducible_sum": 10.0,
     "exercise split_network": 8.0,
     "exercise pipeline_executor": 10.0,
     "exercise training_framework": 10.0,

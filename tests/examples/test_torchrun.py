@@ -157,3 +157,27 @@ def test_expert_parallel():
 def test_is_short_and_plain(script):
     text = script.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 60 and "parallel_lab" not in text
+
+
+def scaled_by_torch(power):
+    """The losses of mixed_precision.py in one process: torch's autocast to float16, and its GradScaler."""
+    net = digit_net(64, 128, 10).float()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**power, growth_interval=10)
+    for rows in torch.arange(960).split(48):
+        with torch.autocast("cpu", dtype=torch.float16):
+            logits = net(IMAGES[rows].float() / 16)
+        loss = nn.functional.cross_entropy(logits.float(), LABELS[rows])
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        yield loss.item()
+
+
+@pytest.mark.parametrize(("ranks", "power", "apart"), [(1, 24, 1e-4), (3, 8, 5e-3)])
+def test_mixed_precision(ranks, power, apart):
+    """From 2^24 the first steps overflow and are skipped. Three ranks overflow later, as each adds up fewer rows."""
+    assert torchrun("mixed_precision.py", ranks, power) == pytest.approx(list(scaled_by_torch(power)), abs=apart)

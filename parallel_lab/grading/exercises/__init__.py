@@ -21,6 +21,7 @@ _NAMES = (
     *("dynamic_scale",),
     *("prune_and_tune", "per_channel_quantization"),
     *("top_k_hook", "choose_buckets", "find_bottleneck"),
+    *("reproducible_sum",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

@@ -9,6 +9,7 @@ from parallel_lab.grading.gaps import (
     model_parallel,
     parameter_server,
     pipeline,
+    precision,
     sharded,
     synchronization,
     tensor_parallel,
@@ -26,4 +27,5 @@ GAPS = (
     *pipeline.GAPS,
     *contexts.GAPS,
     *hybrid.GAPS,
+    *precision.GAPS,
 )
