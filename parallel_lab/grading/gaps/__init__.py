@@ -8,6 +8,7 @@ from parallel_lab.grading.gaps import (
     language_models,
     model_parallel,
     parameter_server,
+    performance,
     pipeline,
     sharded,
     synchronization,
@@ -26,4 +27,5 @@ GAPS = (
     *pipeline.GAPS,
     *contexts.GAPS,
     *hybrid.GAPS,
+    *performance.GAPS,
 )
