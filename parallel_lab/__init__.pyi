@@ -9,6 +9,7 @@ from . import (
     model,
     network,
     parameter_server,
+    performance,
     pipeline,
     plan,
     runtime,
@@ -19,6 +20,7 @@ from . import (
     view,
 )
 from .course import ask, case, check, drill, hint, predict, quiz, show, symbols
+from .performance import explain
 from .runtime import (
     Deadlock,
     Delay,
@@ -59,12 +61,14 @@ __all__ = [
     "draw",
     "drill",
     "expert_parallel",
+    "explain",
     "hint",
     "hybrid",
     "launch",
     "model",
     "network",
     "parameter_server",
+    "performance",
     "pipeline",
     "plan",
     "predict",

@@ -1,4 +1,6 @@
-"""Numbers with units that people read: bytes in powers of 1000, times from nanoseconds to days."""
+"""Numbers with units that people read: bytes in powers of 1000, times from nanoseconds to days; and tables of them."""
+
+from collections.abc import Mapping, Sequence
 
 _BYTES = ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _TIMES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -43,3 +45,12 @@ def time_unit(duration_s: float) -> tuple[float, str]:
 def format_share(share: float) -> str:
     """A share from 0 to 1 as `27.3 %`."""
     return f"{100 * share:.1f} %"
+
+
+def table(columns: Mapping[str, Sequence[str]]) -> str:
+    """A table with right-aligned columns, from {heading: cells}."""
+    padded = []
+    for heading, cells in columns.items():
+        width = max(map(len, [heading, *cells]))
+        padded.append([cell.rjust(width) for cell in (heading, *cells)])
+    return "\n".join("  ".join(row) for row in zip(*padded, strict=True))

@@ -1,12 +1,12 @@
 """A trace in text: a row per rank, then the bubble; what a screen reader reads and a comparison of outputs compares."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
-from parallel_lab.trace.units import format_bytes, format_seconds, format_share
+from parallel_lab.trace.units import format_bytes, format_seconds, format_share, table
 from parallel_lab.view.layout import trace_of
 from parallel_lab.view.style import order, shorten
 
@@ -44,15 +44,6 @@ def alt_text(trace: Trace, times: bool, slots: bool) -> str:
     drawn = f"It shows {kinds}." if kinds else "It is empty."
     bubble = f" Bubble {format_share(trace.bubble())}." if times and trace.spans else ""
     return f"Timeline: {_headline(trace, times, slots)}. {drawn}{bubble}"
-
-
-def table(columns: Mapping[str, Sequence[str]]) -> str:
-    """A table with right-aligned columns, from {heading: cells}."""
-    padded = []
-    for heading, cells in columns.items():
-        width = max(map(len, [heading, *cells]))
-        padded.append([cell.rjust(width) for cell in (heading, *cells)])
-    return "\n".join("  ".join(row) for row in zip(*padded, strict=True))
 
 
 def plural(count: int, word: str) -> str:
