@@ -200,7 +200,7 @@ def last_joins(trace: Trace) -> Joins:
 
 
 def _idle(trace: Trace, spans: Sequence[Span], free: Iterable[Stretch]) -> Iterator[tuple[Stretch, str]]:
-    """What a rank waits for where it has nothing: in a simulation a straggler or a pipeline; else nobody recorded it."""
+    """What an idle rank waits for: in a simulation a straggler or a pipeline; in a run nobody recorded it."""
     starts = sorted((to_ns(s.start_s), s.kind in COLLECTIVES) for s in spans)
     first, last = min(starts, default=(0,))[0], max((to_ns(s.end_s) for s in spans), default=0)
     pipelined = any(s.kind in RECEIVING and s.phase in PASSES for s in trace.spans)

@@ -1,7 +1,7 @@
 """`explain(run)`: what bounds a step, in sentences, and what to try, each suggestion with its price in the simulator.
 
 The verdict follows one rule. Of what is not computing, the part with the largest share of the ranks' time is the
-bottleneck, if the share is at least `worth`; else the step is bound by computing. Who is late, or loads alone, is named.
+bottleneck, if the share is at least `worth`; else the step is bound by computing. Who is late or loads alone is named.
 
 A price is the step that the simulator gives with one thing changed, beside what it gives with nothing changed. Two
 models price: the recorded step itself (`replay`), and, where the trace shows gradient buckets or the passes of a
@@ -15,7 +15,7 @@ from statistics import fmean, median
 
 from parallel_lab.network import Link
 from parallel_lab.performance.breakdown import PARTS, Breakdown
-from parallel_lab.performance.replay import Replay, replay
+from parallel_lab.performance.replay import WAITING, Replay, replay
 from parallel_lab.performance.suggestions import Suggestion, buckets, pipelines
 from parallel_lab.performance.torch_profile import profile_trace
 from parallel_lab.runtime import Run
@@ -81,7 +81,7 @@ def explain(source: Run | Trace | str | Path, *, link: Link | None = None, worth
         link = source.link
     parts = Breakdown.of(trace)
     cause, rank = verdict(parts, worth)
-    suggestions = sorted(_suggestions(trace, cause, rank, link), key=lambda each: -each.gain)
+    suggestions = sorted(_suggestions(trace, cause, rank, link), key=lambda each: each.then_s - each.now_s)
     return Explanation(
         parts, cause, rank, parts.share(cause), tuple(_sentences(parts, cause, rank)), tuple(suggestions)
     )
@@ -117,9 +117,7 @@ def _sentences(parts: Breakdown, cause: str, rank: int) -> Iterator[str]:
         yield f"The largest loss is {WORDS[cause]}{who}: {amount(cause, rank if who else None)}."
         yield f"Computing takes {amount('compute')}."
     if cause == "straggler":
-        doing = max(
-            (p for p in PARTS if p not in ("straggler", "exposed", "bubble")), key=lambda p: _excess(parts, p, rank)
-        )
+        doing = max((p for p in PARTS if p not in WAITING), key=lambda p: _excess(parts, p, rank))
         yield (
             f"All wait for rank {rank}: it spends {format_seconds(_excess(parts, doing, rank))} a step more than the"
             f" others on {WORDS[doing]}."
@@ -164,5 +162,5 @@ def _suggestions(trace: Trace, cause: str, rank: int, link: Link | None) -> Iter
     if cause == "compute":
         how = "bfloat16 where the processor has units for it, a fused kernel, less recomputation"
         yield price("compute twice as fast", how, recorded.scaled({"compute": 0.5}))
-    yield from buckets(trace, link)
-    yield from pipelines(trace)
+    yield from buckets(trace, recorded, link)
+    yield from pipelines(trace, recorded)

@@ -13,12 +13,12 @@ host does earlier if it is not held up. So a price is a bound of a model, to be 
 from bisect import bisect_left, bisect_right
 from collections import ChainMap
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 from parallel_lab.network import COLLECTIVES, CostModel
 from parallel_lab.performance.breakdown import Joins, Piece, Stretch, keyed, last_joins, painted, to_ns, windows
-from parallel_lab.plan import RECEIVING, RECV, SEND, Op, Plan
+from parallel_lab.plan import COMPUTE, RECEIVING, RECV, SEND, Op, Plan
 from parallel_lab.simulate import simulate
 from parallel_lab.trace import Span, Trace
 from parallel_lab.trace.span import MARK
@@ -37,12 +37,14 @@ class Replay(CostModel):
         took_s: seconds of each op.
         part_of: to which part of the breakdown an op belongs; `exposed` of all communication.
         bytes_of: the payload of an op.
+        step: the number of the step in the trace.
     """
 
     plan: Plan
     took_s: Mapping[Op, float]
     part_of: Mapping[Op, str]
-    bytes_of: Mapping[Op, int] = field(default_factory=dict)
+    bytes_of: Mapping[Op, int]
+    step: int = 0
 
     def seconds(self, op: Op) -> float:
         """What was recorded."""
@@ -90,7 +92,7 @@ class Replay(CostModel):
         needs = {op: ahead(op) for op in self.plan if op not in moved}
         rows = tuple(tuple(moved.get(op, op) for op in row) for row in self.plan.rows)
         took, parts = ({moved.get(op, op): v for op, v in of.items()} for of in (self.took_s, self.part_of))
-        return Replay(Plan(rows, needs), took, parts, self.bytes_of)
+        return replace(self, plan=Plan(rows, needs), took_s=took, part_of=parts)
 
 
 def replay(trace: Trace, step: int | None = None) -> Replay:
@@ -115,7 +117,7 @@ def replay(trace: Trace, step: int | None = None) -> Replay:
     plan = Plan.of((op for row in kept for op in row), needs, trace.ranks)
     every = list(chain.from_iterable(kept))
     took, parts, sizes = (ChainMap(*(getattr(row, name) for row in rows)) for name in ("took_s", "part_of", "bytes_of"))
-    return Replay(plan, {op: took[op] for op in every}, {op: parts[op] for op in every}, dict(sizes))
+    return Replay(plan, {op: took[op] for op in every}, {op: parts[op] for op in every}, dict(sizes), step)
 
 
 class _Row:
@@ -130,6 +132,7 @@ class _Row:
         self.bytes_of: dict[Op, int] = {}
         self.over: list[tuple[int, Op]] = []  # when communication was over that nobody has waited for
         self.free_s: dict[str, float] = {}  # when a port was free
+        self.eager = False  # whether a simulated message was asked for when the pass of its part was over
         self.hosts: list[tuple[int, int, Op]] = []  # from, to, what the host did
         spans = [(key, s) for key, s in keyed(trace.of(rank)) if window[0] <= to_ns(s.start_s) < window[1]]
         events = [(piece.start_ns, 1, place, piece) for place, piece in enumerate(self._pieces(window))]
@@ -164,15 +167,30 @@ class _Row:
         op = Op(self.rank, kind, number, 0, peer, RECV if kind == "recv" else SEND, s.axis)
         port = f"{op.lane} {op.axis}"
         # It has the port to itself once all have joined, and what was called before is over.
-        began_s = max(
-            s.start_s, self.free_s.get(port, 0.0), s.start_s if self.trace.simulated else self.joins.get(key, 0.0)
-        )
+        joined_s = s.start_s if self.trace.simulated else self.joins.get(key, 0.0)
+        began_s = max(s.start_s, joined_s, self.free_s.get(port, 0.0))
+        self.needs[op] = self._ready(s, to_ns(s.start_s) == to_ns(self.free_s.get(port, -1.0)))
         self.free_s[port] = s.end_s
-        self.needs[op] = (self.hosts[-1][2],) if self.hosts else ()
         if kind != "send":
             self.over.append((to_ns(s.end_s), op))
         self.bytes_of[op] = s.bytes
         self._add(op, "exposed", 0.0 if kind == "recv" else max(0.0, s.end_s - began_s))
+
+    def _ready(self, s: Span, blocked: bool) -> tuple[Op, ...]:
+        """What the host did last before it asked for `s`.
+
+        A simulated span begins when its port is free and not when it was asked for. If the first of a port began with
+        the end of the pass of its part, as an all-reduce with that of its bucket's backward, so could the others.
+        """
+        before = tuple(op for _, _, op in self.hosts[-1:])
+        if not self.trace.simulated:
+            return before
+        name = (s.part, s.mb, s.phase)
+        passes = [c for c in self.trace.spans if c.lane == COMPUTE and (c.part, c.mb, c.phase) == name]
+        if not blocked:
+            self.eager = to_ns(s.start_s) == max((to_ns(c.end_s) for c in passes), default=-1)
+        own = max((to_ns(c.end_s) for c in passes if c.rank == self.rank), default=-1)
+        return tuple(op for _, end, op in self.hosts if end == own) or before if blocked and self.eager else before
 
     def _add(self, op: Op, part: str, took_s: float) -> None:
         self.ops.append(op)
