@@ -1,9 +1,9 @@
 """How large a batch pays: the gradient noise scale, and the critical batch size.
 
-McCandlish, Kaplan, Amodei et al. 2018, "An empirical model of large-batch training", sections 2.2, 2.3 and appendix A.1.
+McCandlish, Kaplan, Amodei et al. 2018, "An empirical model of large-batch training", sections 2.2, 2.3, appendix A.1.
 
-The gradient of B examples is the true one, G, and noise of covariance Sigma / B. While the noise is larger than G, twice
-the batch saves nearly half the steps; once it is smaller, twice the batch costs twice the examples for the same steps.
+The gradient of B examples is the true one, G, and noise of covariance Sigma / B. While the noise is larger than G,
+twice the batch saves nearly half the steps; once it is smaller, twice the batch costs nearly twice the examples.
 The border is the noise scale B_simple = tr(Sigma) / |G|^2. It is measured from |gradient|^2 at two batch sizes, which
 data-parallel ranks have at hand: their own gradient, and the mean of all.
 

@@ -153,7 +153,7 @@ def painted(trace: Trace, rank: int, joins: Joins | None = None) -> list[Piece]:
         **{kind: _union((s.start_s, s.end_s) for s in spans if s.kind == kind) for kind in HOST_KINDS},
         "straggler": _union(waits["straggler"]),
         "bubble": _union(waits["bubble"]),
-        "exposed": _union((s.start_s, s.end_s) for s in spans if s.lane != COMPUTE and s.kind not in HOST_KINDS),
+        "exposed": _union((s.start_s, s.end_s) for s in spans if communicates(s)),
     }
     free, pieces = [whole(trace)], []
     for part, claimed in claims.items():
@@ -174,11 +174,16 @@ def _waits(trace: Trace, rank: int, joins: Joins) -> dict[str, list[tuple[float,
     return found
 
 
+def communicates(s: Span) -> bool:
+    """Whether a span is a message or a collective, and no work of the host or of a copy engine."""
+    return s.lane not in (COMPUTE, MARK) and s.kind not in HOST_KINDS
+
+
 def keyed(spans: Iterable[Span]) -> Iterator[tuple[Hashable, Span]]:
     """Each span of a rank that communicates, with a name that its other ends have as well."""
     seen: Counter[Hashable] = Counter()
     for s in spans:
-        if s.lane in (COMPUTE, MARK):
+        if not communicates(s):
             continue
         name: Hashable = (s.kind, s.part, s.mb, s.axis, s.phase, s.round, s.group)
         if s.kind not in COLLECTIVES:
@@ -216,7 +221,7 @@ def _idle(trace: Trace, spans: Sequence[Span], free: Iterable[Stretch]) -> Itera
 
 def _overlap(trace: Trace, rank: int, joins: Joins, pieces: Sequence[Piece]) -> list[Stretch]:
     """Where bytes were on their way beside computing."""
-    sent = _union((s.start_s, s.end_s) for s in trace.of(rank) if s.lane not in (COMPUTE, MARK) and s.kind != "wait")
+    sent = _union((s.start_s, s.end_s) for s in trace.of(rank) if communicates(s) and s.kind != "wait")
     sent = _without(sent, _union(chain.from_iterable(_waits(trace, rank, joins).values())))
     return _shared(sent, [piece[:2] for piece in pieces if piece.part == "compute"])
 

@@ -1,7 +1,7 @@
 """An allocator with blocks, as CUDA's caching allocator in PyTorch: why memory runs out while enough of it is free.
 
-Asking the driver for memory is slow and waits for the GPU, so a pool asks for large *segments* and hands out *blocks* of
-them. A block that is freed goes back to the pool, is merged with free neighbors of its segment, and serves the next
+Asking the driver for memory is slow and waits for the GPU, so a pool asks for large *segments* and hands out *blocks*
+of them. A block that is freed goes back to the pool, is merged with free neighbors of its segment, and serves the next
 request that fits. What is free is not one piece: a request fails if no free block is as large and the device has no
 room for a new segment, however much is free in all. That is fragmentation.
 
@@ -43,11 +43,12 @@ class Block:
     start: int  # from the beginning of the segment
     size: int
     free: bool = True
+    mapped: bool = True  # False of a hole in the addresses, whose pages were given back
 
 
 @dataclass(eq=False)
 class Segment:
-    """Memory that the pool has from the device, as blocks without gaps; `mapped` of an expandable one."""
+    """Memory that the pool has from the device, as blocks without gaps; of an expandable one, holes do not count."""
 
     kind: Kind
     size: int
@@ -131,13 +132,13 @@ class Pool:
         block.free = True
         blocks = block.segment.blocks
         place = blocks.index(block)
-        first = place - 1 if place and blocks[place - 1].free else place
-        last = place + 2 if place + 1 < len(blocks) and blocks[place + 1].free else place + 1
+        first = place - 1 if place and _usable(blocks[place - 1]) else place
+        last = place + 2 if place + 1 < len(blocks) and _usable(blocks[place + 1]) else place + 1
         blocks[first:last] = [Block(block.segment, blocks[first].start, sum(b.size for b in blocks[first:last]))]
 
     def largest_free_block(self) -> int:
         """Bytes of the largest free block."""
-        return max((b.size for segment in self.segments for b in segment.blocks if b.free), default=0)
+        return max((b.size for segment in self.segments for b in segment.blocks if _usable(b)), default=0)
 
     def largest_request(self) -> int:
         """The largest request that would be served now, in bytes; `free_bytes` if nothing is fragmented."""
@@ -155,14 +156,14 @@ class Pool:
     def _best_fit(self, size: int) -> Block | None:
         """The smallest free block that is large enough, the first of those of equal size."""
         kind = kind_of(size)
-        blocks = [b for s in self.segments if s.kind == kind for b in s.blocks if b.free and b.size >= size]
+        blocks = [b for s in self.segments if s.kind == kind for b in s.blocks if _usable(b) and b.size >= size]
         return min(blocks, key=lambda b: b.size, default=None)
 
     def _grow(self, size: int) -> Block | None:
         """A free block in new memory from the device; None where that has no room."""
         kind, room = kind_of(size), self.capacity_bytes - self.reserved_bytes
         grown = next((s for s in self.segments if s.kind == kind), None) if self.expandable else None
-        tail = grown.blocks[-1] if grown and grown.blocks[-1].free else None
+        tail = grown.blocks[-1] if grown and _usable(grown.blocks[-1]) else None
         page = SMALL_SEGMENT if kind == "small" else LARGE_SEGMENT
         missing = size - (tail.size if tail else 0)
         new = -(-missing // page) * page if self.expandable else segment_size(size)
@@ -172,7 +173,8 @@ class Pool:
             grown = Segment(kind, 0)
             self.segments.append(grown)
         if tail is None:
-            tail = Block(grown, grown.size, 0)
+            last = grown.blocks[-1] if grown.blocks else None
+            tail = Block(grown, last.start + last.size if last else 0, 0)
             grown.blocks.append(tail)
         tail.size += new
         grown.size += new
@@ -192,19 +194,8 @@ class Pool:
             self.segments = [s for s in self.segments if not (len(s.blocks) == 1 and s.blocks[0].free)]
             return
         for segment in self.segments:
-            page = SMALL_SEGMENT if segment.kind == "small" else LARGE_SEGMENT
-            for block in [b for b in segment.blocks if b.free]:
-                pages = (block.start + block.size) // page - -(-block.start // page)
-                self._unmap(segment, block, max(0, pages) * page)
-        self.segments = [s for s in self.segments if s.blocks]
-
-    @staticmethod
-    def _unmap(segment: Segment, block: Block, size: int) -> None:
-        """Takes `size` bytes of pages out of a free block; its addresses stay empty, and the rest can be used."""
-        block.size -= size
-        segment.size -= size
-        if not block.size:
-            segment.blocks.remove(block)
+            segment.blocks = [part for block in segment.blocks for part in _without_pages(block)]
+            segment.size = sum(block.size for block in segment.blocks if block.mapped)
 
     def _serves(self, size: int) -> bool:
         try:
@@ -217,6 +208,21 @@ class Pool:
         other = Pool(self.capacity_bytes, expandable=self.expandable)
         for segment in self.segments:
             copy = Segment(segment.kind, segment.size)
-            copy.blocks = [Block(copy, b.start, b.size, b.free) for b in segment.blocks]
+            copy.blocks = [Block(copy, b.start, b.size, b.free, b.mapped) for b in segment.blocks]
             other.segments.append(copy)
         return other
+
+
+def _usable(block: Block) -> bool:
+    return block.free and block.mapped
+
+
+def _without_pages(block: Block) -> list[Block]:
+    """`block`; where it is free, what its whole pages leave of it, and a hole in their place."""
+    page = SMALL_SEGMENT if block.segment.kind == "small" else LARGE_SEGMENT
+    end = block.start + block.size
+    first, last = -(-block.start // page) * page, end // page * page
+    if not _usable(block) or first >= last:
+        return [block]
+    edges = ((block.start, first, True), (first, last, False), (last, end, True))
+    return [Block(block.segment, a, b - a, True, mapped) for a, b, mapped in edges if a < b]

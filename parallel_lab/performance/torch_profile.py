@@ -9,7 +9,7 @@
     enumerate(DataLoader)#...   the host waits for its batch
 
 A pause of the whole GPU is *launch overhead* under this rule: it is no longer than `launch_s`, and the host's call for
-the next kernel had not returned when the pause began. So the GPU was faster than the host. A longer pause is something
+the next kernel had not returned when the pause began (or is not in the file). So the GPU was faster than the host. A longer pause is something
 else that the host did (`other`), and so is one before a kernel that stood in the queue already. A launch takes some
 microseconds, the Python and the dispatcher around it several times that; `launch_s` is a choice, not a law.
 
