@@ -8,7 +8,6 @@ f_i(x) = <a_i, x>^2 with a = e (1, 1) +- (1, -1). Each rank's gradient is a mult
 import pytest
 import torch
 import torch.distributed as dist
-from shared_gradients import HOOKS
 from torch import nn
 
 from parallel_lab import launch
