@@ -6,7 +6,7 @@ from parallel_lab.grading.exercise import Exercise
 from parallel_lab.grading.gaps.forms import function_gap
 
 COMPUTE = [(0.0, 4.0), (5.0, 9.0)]
-PARTS = [(340, 20.0), (50, 1.0), (200, 8.0), (120, 0.5)]  # bytes freed, FLOPs again
+PARTS = [(340, 20.0), (2, 0.1), (200, 8.0), (120, 0.5)]  # bytes freed, FLOPs again
 
 
 def perf_exposed_s(computing, sending):
@@ -88,6 +88,17 @@ GAPS: tuple[Exercise, ...] = (
         },
     ),
     function_gap(
+        perf_recompute,
+        tests={
+            "Enough from one part, and from several": [(PARTS, 100), (PARTS, 160), (PARTS, 322)],
+            "Nothing is needed, or everything": [(PARTS, 0), (PARTS, 662)],
+        },
+        mistakes={
+            "The largest part frees most, and may cost most: sort by bytes freed per FLOP.": _largest,
+            "The cheapest part may free next to nothing: sort by bytes freed per FLOP.": _cheapest,
+        },
+    ),
+    function_gap(
         perf_critical_batch,
         tests={
             "Runs that follow the law": [((16, 300.0), (48, 150.0)), ((64, 1500.0), (256, 1125.0))],
@@ -96,17 +107,6 @@ GAPS: tuple[Exercise, ...] = (
         mistakes={
             "One run less that ratio is no fit: write the law twice, and eliminate the least number of steps.": _ratio,
             "That is the least number of steps, which no batch goes below. The critical batch is asked.": _least_steps,
-        },
-    ),
-    function_gap(
-        perf_recompute,
-        tests={
-            "Enough from one part, and from several": [(PARTS, 100), (PARTS, 160), (PARTS, 300)],
-            "Nothing is needed, or everything": [(PARTS, 0), (PARTS, 710)],
-        },
-        mistakes={
-            "The largest part frees most, and may cost most: sort by bytes freed per FLOP.": _largest,
-            "The cheapest part may free next to nothing: sort by bytes freed per FLOP.": _cheapest,
         },
     ),
 )
