@@ -5,9 +5,9 @@
 Bytes: one step of a DDP around a GPT of 1.2 M parameters in buckets of 1 MiB, all that leaves a rank, the flags of
 DDP's guards too. The limit is 1.05 times the formula. Beside it stands what dense DDP sends.
 
-Time: PyTorch's `powerSGD_hook` and ours, both with warm start and error feedback, on random gradients of a GPT of 10.8
-million parameters as one bucket, from the call to the mean; no model runs. Who goes first changes each turn. The ratio is the
-median of the turns' ratios, each of the slowest rank's times. The limit is 1.1.
+Time: PyTorch's `powerSGD_hook` and ours, both with warm start and error feedback, on random gradients of a GPT of
+10.8 million parameters as one bucket, from the call to the mean; no model runs. Who goes first changes each turn. The
+ratio is the median of the turns' ratios, each of the slowest rank's times. The limit is 1.1.
 """
 
 import argparse

@@ -102,6 +102,7 @@ def sections(cuda: bool) -> list[Section]:
             "context parallel: ring attention and Ulysses, in 64 and in 16 bits", 60, "context_parallel/test_devices.py"
         ),
         tests("profiles of a GPU, pinned batches, the memory pool, checkpointing", 90, "performance/test_devices.py"),
+        tests("compressed gradients: every hook, quantized Zero3", 60, "compress/gradients/test_devices.py"),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
         tests("layouts of all axes end where one process ends", 90, "hybrid/test_devices.py"),
         tests("the training command, float32 and bfloat16", 90, "hybrid/test_train_devices.py"),
