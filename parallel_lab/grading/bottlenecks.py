@@ -43,13 +43,9 @@ def _data_parallel(plant: str, n: int, buckets: int, dice: random.Random) -> Tra
     slower = dice.randint(4000, 6000)  # of the late rank
     loads = [data + slower * (plant == "late loader" and rank == late) for rank in range(n)]
     passes = [forward + slower * (plant == "straggler" and rank == late) for rank in range(n)]
-    spans: list[Span] = []
-    clocks = [0] * n
-    for rank in range(n):
-        for kind, took in (("data", loads[rank]), ("F", passes[rank])):
-            spans.append(_span(rank, kind, clocks[rank], took))
-            clocks[rank] += took
-    free = 0
+    spans = [_span(rank, "data", 0, loads[rank]) for rank in range(n)]
+    spans += [_span(rank, "F", loads[rank], passes[rank]) for rank in range(n)]
+    clocks, free = [sum(each) for each in zip(loads, passes, strict=True)], 0
     for bucket in range(buckets):
         for rank in range(n):
             spans.append(_span(rank, "B", clocks[rank], backward, bucket))
@@ -57,8 +53,7 @@ def _data_parallel(plant: str, n: int, buckets: int, dice: random.Random) -> Tra
         free = max(free, *clocks) + reduce  # it runs when all are there and the one before is over
         for rank in range(n):
             spans.append(_span(rank, "all_reduce", clocks[rank], free - clocks[rank], bucket, lane=SEND))
-    end = max(free, *clocks)
-    spans += [_span(rank, "update", end, 200) for rank in range(n)]
+    spans += [_span(rank, "update", free, 200) for rank in range(n)]
     return Trace(n, tuple(sorted(spans, key=lambda s: (s.rank, s.start_s))))
 
 

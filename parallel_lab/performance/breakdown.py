@@ -22,8 +22,9 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from statistics import median
 from typing import NamedTuple
 
 from parallel_lab.network import COLLECTIVES
@@ -36,7 +37,8 @@ from parallel_lab.trace.units import format_seconds, format_share, table
 PARTS = ("compute", "data", "launch", "copy", "straggler", "bubble", "exposed", "other")
 HOST_KINDS = ("data", "launch", "copy")  # spans of these kinds are the part of that name
 STEP = "step"  # the kind of a note (lane `mark`) that says where a step begins and ends, and its number as `part`
-PASSES = ("forward", "backward")  # the phases of a pipeline's messages; those inside a collective have others
+PASSES = ("forward", "backward", "setup")  # the phases of a pipeline's messages; those inside a collective have others
+LOSS = "loss"  # the phase of the collective by which a pipeline ends its step
 
 Stretch = tuple[int, int]  # from, to, in nanoseconds
 Joins = dict[Hashable, float]  # by the name of a collective or message
@@ -87,15 +89,16 @@ class Breakdown:
         trace = source.trace if isinstance(source, Run) else source
         if not trace.spans:
             raise ValueError("the trace has no spans: was it recorded (launch(record=True))?")
+        trace = settled(trace)
         rows, joins = [], last_joins(trace)
         for rank in range(trace.ranks):
             pieces = painted(trace, rank, joins)
             both = _overlap(trace, rank, joins, pieces)
             for step, window in windows(trace, rank):
-                ns = Counter(dict.fromkeys(PARTS, 0))
+                ns: dict[str, int] = dict.fromkeys(PARTS, 0)
                 for piece in pieces:
                     ns[piece.part] += _length([piece[:2]], window)
-                rows.append(Row(rank, step, window[1] - window[0], dict(ns), _length(both, window)))
+                rows.append(Row(rank, step, window[1] - window[0], ns, _length(both, window)))
         return cls(tuple(rows), trace.ranks, trace.simulated)
 
     def of_rank(self, rank: int) -> list[Row]:
@@ -165,11 +168,11 @@ def painted(trace: Trace, rank: int, joins: Joins | None = None) -> list[Piece]:
 def _waits(trace: Trace, rank: int, joins: Joins) -> dict[str, list[tuple[float, float]]]:
     """How long each collective of `rank` waited for the last to join, each receive for its sender."""
     found: dict[str, list[tuple[float, float]]] = {"straggler": [], "bubble": []}
-    for key, s in keyed(trace.of(rank)):
+    for key, s in keyed(trace.of(rank), trace.simulated):
         if s.kind == "wait":
             found["straggler"].append((s.start_s, s.end_s))
         elif key in joins and s.kind != "send" and not trace.simulated:
-            pipelined = s.kind in RECEIVING and s.phase in PASSES
+            pipelined = s.phase == LOSS or (s.kind in RECEIVING and s.phase in PASSES)
             found["bubble" if pipelined else "straggler"].append((s.start_s, min(joins[key], s.end_s)))
     return found
 
@@ -179,26 +182,52 @@ def communicates(s: Span) -> bool:
     return s.lane not in (COMPUTE, MARK) and s.kind not in HOST_KINDS
 
 
-def keyed(spans: Iterable[Span]) -> Iterator[tuple[Hashable, Span]]:
-    """Each span of a rank that communicates, with a name that its other ends have as well."""
+def keyed(spans: Iterable[Span], simulated: bool = False) -> Iterator[tuple[Hashable, Span]]:
+    """Each span of a rank that communicates, with a name that its other ends have as well.
+
+    All ranks of a group call its collectives in the same order, so the k-th is the same on all. Simulated ones are not
+    told apart by groups; they have the same names, and begin at the same moment.
+    """
     seen: Counter[Hashable] = Counter()
     for s in spans:
         if not communicates(s):
             continue
-        name: Hashable = (s.kind, s.part, s.mb, s.axis, s.phase, s.round, s.group)
+        name: Hashable = (s.part, s.mb, s.axis, s.phase, s.round)
         if s.kind not in COLLECTIVES:
-            ends = (s.rank, s.peer) if s.kind == "send" else (s.peer, s.rank)
-            name = (ends, s.part, s.mb, s.axis, s.phase, s.round)
+            name = ((s.rank, s.peer) if s.kind == "send" else (s.peer, s.rank), name)
+        else:
+            name = (s.kind, name, to_ns(s.start_s)) if simulated else (s.group, s.axis)
         way = (name, s.kind == "send")
         yield (name, seen[way]), s
         seen[way] += 1
+
+
+def settled(trace: Trace) -> Trace:
+    """`trace` with messages that end when they had arrived, and not when somebody looked at them.
+
+    A rank notes the end of a message when it waits for it. Where it stood still meanwhile, that is the arrival; where
+    it did not, the message is taken to have needed the median time of those. Where there are none, all stays.
+    """
+    messages = [(key, s) for rank in range(trace.ranks) for key, s in keyed(trace.of(rank)) if s.peer >= 0]
+    sent = {key: s for key, s in messages if s.kind == "send"}
+    received = {key: s for key, s in messages if s.kind in RECEIVING and key in sent}
+    took = [s.end_s - max(s.start_s, sent[key].start_s) for key, s in received.items() if s.wait_s > 0]
+    if trace.simulated or not took:
+        return trace
+    usual_s = max(0.0, median(took))
+    arrived = {
+        key: s.end_s if s.wait_s > 0 else min(s.end_s, max(s.start_s, sent[key].start_s + usual_s))
+        for key, s in received.items()
+    }
+    ends = {s: max(s.start_s, min(s.end_s, arrived[key])) for key, s in messages if key in arrived}
+    return replace(trace, spans=tuple(s._replace(end_s=ends.get(s, s.end_s)) for s in trace.spans))
 
 
 def last_joins(trace: Trace) -> Joins:
     """When the last rank joined each collective, and when each message was sent."""
     joins: Joins = {}
     for rank in range(trace.ranks):
-        for key, s in keyed(trace.of(rank)):
+        for key, s in keyed(trace.of(rank), trace.simulated):
             if s.kind in COLLECTIVES or s.kind == "send":
                 joins[key] = max(joins.get(key, -math.inf), s.start_s)
     return joins

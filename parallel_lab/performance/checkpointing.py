@@ -20,6 +20,7 @@ out the last product of a piece, which `flops_again` counts.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -81,12 +82,14 @@ def checkpoint(model: GPT, piece: Piece = "block", every: int = 1) -> GPT:
         raise ValueError(
             f"piece={piece!r}, every={every}: expected none, block, feed_forward, attention or core, and 1+"
         )
-    for block in list(model.blocks)[::every]:
+    for number, block in enumerate(model.blocks):
+        if piece == "none" or number % every:
+            continue
         if piece == "core":
-            core = block.attention.attend
-            block.attention.attend = lambda query, key, value, core=core: again(core, query, key, value)
-        elif piece != "none":
-            _wrap(block if piece == "block" else getattr(block, piece))
+            attention: Any = block.attention
+            attention.attend = partial(again, attention.attend)
+        else:
+            _wrap(block if piece == "block" else block.get_submodule(piece))
     return model
 
 

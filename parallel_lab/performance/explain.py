@@ -145,9 +145,8 @@ def _suggestions(trace: Trace, cause: str, rank: int, link: Link | None) -> Iter
         return Suggestion(what, how, now_s, then.duration_s, then)
 
     if cause == "straggler":
-        hosts = [recorded.host_s(each) for each in range(trace.ranks)]
-        usual = median(hosts[:rank] + hosts[rank + 1 :])
-        factors = dict.fromkeys(PARTS, min(1.0, usual / (hosts[rank] or 1.0))) | {"exposed": 1.0}
+        usual = median(recorded.host_s(other) for other in range(trace.ranks) if other != rank)
+        factors = dict.fromkeys(PARTS, min(1.0, usual / (recorded.host_s(rank) or 1.0))) | {"exposed": 1.0}
         how = f"look at what rank {rank} does alone: its data, its tokens, its clock, its neighbors on the machine"
         yield price(f"make rank {rank} as fast as the others", how, recorded.scaled(factors, rank))
     if "data" in parts:
@@ -156,11 +155,12 @@ def _suggestions(trace: Trace, cause: str, rank: int, link: Link | None) -> Iter
     if "launch" in parts:
         how = "torch.compile, CUDA graphs, or larger batches; this is the bound with no gap left"
         yield price("launch many kernels at once", how, recorded.scaled({"launch": 0.0}))
-    if "exposed" in recorded.part_of.values():
+    exchanges = list(buckets(trace, recorded, link))
+    if "exposed" in parts and not exchanges:
         how = "a faster link, or 16 bits a number instead of 32, which halves the bytes and not the latency"
         yield price("communicate in half the time", how, recorded.scaled({"exposed": 0.5}))
     if cause == "compute":
         how = "bfloat16 where the processor has units for it, a fused kernel, less recomputation"
         yield price("compute twice as fast", how, recorded.scaled({"compute": 0.5}))
-    yield from buckets(trace, recorded, link)
+    yield from exchanges
     yield from pipelines(trace, recorded)

@@ -89,7 +89,7 @@ class Prefetcher:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _make(self, load: Callable[[Any], Any], item: Any) -> tuple[Any, torch.cuda.Event | None]:
+    def _make(self, load: Callable[[Any], Any], item: Any) -> tuple[Any, Any]:
         """Loads in a thread and begins to move the batch; the event is the end of the copy on a GPU."""
         batch = load(item)
         if self.device is None or batch is END:
@@ -100,7 +100,7 @@ class Prefetcher:
             moved = _each(batch, lambda tensor: tensor.pin_memory().to(self.device, non_blocking=True))
             return moved, self.stream.record_event()
 
-    def _arrived(self, batch: Any, copied: torch.cuda.Event | None) -> Any:
+    def _arrived(self, batch: Any, copied: Any) -> Any:
         """Has the kernels that come next, and not the host, wait for the copy."""
         if copied is not None:
             current = torch.cuda.current_stream(self.device)

@@ -17,7 +17,17 @@ from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 from parallel_lab.network import COLLECTIVES, CostModel
-from parallel_lab.performance.breakdown import Joins, Piece, Stretch, keyed, last_joins, painted, to_ns, windows
+from parallel_lab.performance.breakdown import (
+    Joins,
+    Piece,
+    Stretch,
+    keyed,
+    last_joins,
+    painted,
+    settled,
+    to_ns,
+    windows,
+)
 from parallel_lab.plan import COMPUTE, RECEIVING, RECV, SEND, Op, Plan
 from parallel_lab.simulate import simulate
 from parallel_lab.trace import Span, Trace
@@ -55,8 +65,8 @@ class Replay(CostModel):
         return self.bytes_of.get(op, 0)
 
     def port(self, op: Op) -> str:
-        """Its lane, and its axis: each axis has a link of its own."""
-        return f"{op.lane} {op.axis}" if op.axis else op.lane
+        """Its lane and its axis, which has a link of its own; messages and collectives do not hold each other up."""
+        return port(op)
 
     def meeting(self, op: Op) -> Hashable:
         """A collective is the same on all ranks that have its number."""
@@ -95,12 +105,18 @@ class Replay(CostModel):
         return replace(self, plan=Plan(rows, needs), took_s=took, part_of=parts)
 
 
+def port(op: Op) -> str:
+    """What an op holds of its rank."""
+    return f"{'collective' if op.kind in COLLECTIVES else op.lane} {op.axis}"
+
+
 def replay(trace: Trace, step: int | None = None) -> Replay:
     """The recorded `step` as a plan with its costs; by default the step of median length.
 
     Raises:
         ValueError: there is no such step.
     """
+    trace = settled(trace)
     of_ranks = [dict(windows(trace, rank)) for rank in range(trace.ranks)]
     common = sorted(set.intersection(*map(set, of_ranks)))
     if step is None and common:
@@ -134,7 +150,9 @@ class _Row:
         self.free_s: dict[str, float] = {}  # when a port was free
         self.eager = False  # whether a simulated message was asked for when the pass of its part was over
         self.hosts: list[tuple[int, int, Op]] = []  # from, to, what the host did
-        spans = [(key, s) for key, s in keyed(trace.of(rank)) if window[0] <= to_ns(s.start_s) < window[1]]
+        spans = [
+            (key, s) for key, s in keyed(trace.of(rank), trace.simulated) if window[0] <= to_ns(s.start_s) < window[1]
+        ]
         events = [(piece.start_ns, 1, place, piece) for place, piece in enumerate(self._pieces(window))]
         events += [(to_ns(s.start_s), 0, place, (key, s)) for place, (key, s) in enumerate(spans) if s.kind != "wait"]
         for _, _, place, what in sorted(events, key=lambda event: event[:3]):
@@ -165,12 +183,11 @@ class _Row:
         kind = "recv" if s.kind in RECEIVING else s.kind
         peer = -1 if kind in COLLECTIVES else s.peer
         op = Op(self.rank, kind, number, 0, peer, RECV if kind == "recv" else SEND, s.axis)
-        port = f"{op.lane} {op.axis}"
         # It has the port to itself once all have joined, and what was called before is over.
         joined_s = s.start_s if self.trace.simulated else self.joins.get(key, 0.0)
-        began_s = max(s.start_s, joined_s, self.free_s.get(port, 0.0))
-        self.needs[op] = self._ready(s, to_ns(s.start_s) == to_ns(self.free_s.get(port, -1.0)))
-        self.free_s[port] = s.end_s
+        began_s = max(s.start_s, joined_s, self.free_s.get(port(op), 0.0))
+        self.needs[op] = self._ready(s, to_ns(s.start_s) == to_ns(self.free_s.get(port(op), -1.0)))
+        self.free_s[port(op)] = s.end_s
         if kind != "send":
             self.over.append((to_ns(s.end_s), op))
         self.bytes_of[op] = s.bytes
@@ -204,7 +221,8 @@ def _tight(rows: Sequence[_Row]) -> None:
         for _, end, op in row.hosts:
             ended.setdefault(end, []).append(op)
     for row in rows:
-        for (_, before, _), (start, _, op) in pairwise([(0, 0, None), *row.hosts]):
+        ends = [0, *(end for _, end, _ in row.hosts)]
+        for before, (start, _, op) in zip(ends, row.hosts, strict=False):
             if start > before and not row.needs[op]:
                 near = [other for at in (start - SLACK_NS, start, start + SLACK_NS) for other in ended.get(at, ())]
                 row.needs[op] = tuple(other for other in near if other.rank != op.rank)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from parallel_lab.data_parallel import ddp
 from parallel_lab.network import AlphaBeta, Link
-from parallel_lab.performance.breakdown import to_ns, windows
+from parallel_lab.performance.breakdown import settled, to_ns, windows
 from parallel_lab.performance.replay import Replay
 from parallel_lab.pipeline import interleaved, one_f_one_b, zb_h1
 from parallel_lab.pipeline.messages import with_messages
@@ -100,7 +100,7 @@ def _exchange(trace: Trace, recorded: Replay, link: Link | None) -> _Exchange | 
 
 def _spans(trace: Trace, step: int) -> list[list[Span]]:
     """The spans of a step, by rank, without notes."""
-    found = []
+    found, trace = [], settled(trace)
     for rank in range(trace.ranks):
         start, end = dict(windows(trace, rank))[step]
         found.append([s for s in trace.of(rank) if start <= to_ns(s.start_s) < end and s.lane != MARK])
@@ -135,19 +135,17 @@ def pipelines(trace: Trace, recorded: Replay) -> Iterator[Suggestion]:
         return
     forward = [_took(own, "F") / m for own in passes]
     backward = [_took(own, "BIW") / m for own in passes]
-    message = [s.end_s - s.start_s for s in chain(*step) if s.kind == "send"]
+    message_s = median([s.end_s - s.start_s for s in chain(*step) if s.kind == "send"] or [0.0])
 
     def run(plan: Plan, share: float = 1.0) -> Trace:
         """`plan` with passes that take this share of what they took; part k stands on rank k modulo p."""
         stages = 1 + max(op.part for op in plan)
         f, b = ([seconds[k % p] * share for k in range(stages)] for seconds in (forward, backward))
         half = [seconds / 2 for seconds in b]
-        whole_message_s = median(message) if message else 0.0
-        cost = PassCost(f, b, half, half, whole_message_s * (share if stages == p else 1.0))
-        return simulate(with_messages(plan) if message else plan, cost)
+        cost = PassCost(f, b, half, half, message_s * (share if stages == p else 1.0))
+        return simulate(with_messages(plan) if message_s else plan, cost)
 
-    first = min(s.mb for s in passes[0])
-    rows = [[Op(s.rank, s.kind, s.part, s.mb - first) for s in own] for own in passes]
+    rows = [[Op(s.rank, s.kind, s.part, s.mb - passes[0][0].mb) for s in own] for own in passes]
     now_s = run(with_needs(rows)).duration_s
     more = f"cut the same batch into {2 * m} microbatches, if half of one takes half the time"
     options = [

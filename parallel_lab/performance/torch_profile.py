@@ -9,9 +9,10 @@
     enumerate(DataLoader)#...   the host waits for its batch
 
 A pause of the whole GPU is *launch overhead* under this rule: it is no longer than `launch_s`, and the host's call for
-the next kernel had not returned when the pause began (or is not in the file). So the GPU was faster than the host. A longer pause is something
-else that the host did (`other`), and so is one before a kernel that stood in the queue already. A launch takes some
-microseconds, the Python and the dispatcher around it several times that; `launch_s` is a choice, not a law.
+the next kernel had not returned when the pause began (or is not in the file). So the GPU was faster than the host. A
+longer pause is something else that the host did (`other`), and so is one before a kernel that stood in the queue
+already. A launch takes some microseconds, the Python and the dispatcher around it several times that; `launch_s` is a
+choice, not a law.
 
 Of one file the wait for a late rank is not seen: an NCCL kernel runs while it waits. Of several files, the k-th
 communication of all ranks is one if the names are the same throughout: it takes what it takes on the rank that came

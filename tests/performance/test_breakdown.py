@@ -1,6 +1,7 @@
 """The parts of a rank's step sum to it, on real ranks and in simulations, and planted causes are found where they are.
 
-No time is asserted but what the emulated link and a sleeping loader guarantee from below, and what a simulation gives.
+Times are asserted where the emulated link and sleeping passes guarantee them from below, and in simulations. What a
+suggestion saved is compared with its price, in several tries.
 """
 
 import time
@@ -13,7 +14,7 @@ from parallel_lab import Link, explain, launch, span
 from parallel_lab.data_parallel import DDP, ddp
 from parallel_lab.network import AlphaBeta
 from parallel_lab.performance import PARTS, Breakdown, Prefetcher, replay, verdict
-from parallel_lab.pipeline import gpipe, one_f_one_b, zb_h1
+from parallel_lab.pipeline import gpipe, one_f_one_b, step, zb_h1
 from parallel_lab.pipeline.formulas import bubble as bubble_formula
 from parallel_lab.pipeline.messages import with_messages
 from parallel_lab.plan import SEND, Op, Plan
@@ -23,6 +24,8 @@ from parallel_lab.trace import Span, Trace
 pytestmark = pytest.mark.usefixtures("by_value")
 LINK = Link(1e-3, 1e9)
 LATE, LATE_S = 1, 0.04
+ROW_S = 8e-3
+TRIES = 3  # where a machine that is busy may take longer than the link and the passes
 
 
 def sums_up(parts):
@@ -37,21 +40,26 @@ def model(layers=8, width=16):
     return torch.nn.Sequential(*[torch.nn.Linear(width, width) for _ in range(layers)])
 
 
-def steps(late_s=0.0, count=3, prefetch=False, **options):
+def shortest_s(parts):
+    """Of the steps of all ranks: a busy machine lengthens some."""
+    return min(row.step_ns for row in parts.rows) / 1e9
+
+
+def ddp_steps(late_s=0.0, count=3, prefetch=False, **options):
     """DDP on `count` batches, a note a step; the loader of rank `LATE` is slow."""
     ddp_model = DDP(model(), **options)
 
-    def load(step):
+    def load(_):
         time.sleep(late_s * (dist.get_rank() == LATE))
         return torch.randn(4, 16)
 
     batches = iter(Prefetcher(range(count), load, ahead=count) if prefetch else range(count))
-    for step in range(count):
-        with span("step", part=step, lane="mark"):
+    for number in range(count):
+        with span("step", part=number, lane="mark"):
             if prefetch:
                 x = next(batches)
             else:
-                with span("data", part=step):
+                with span("data", part=number):
                     x = load(next(batches))
             ddp_model(x).sum().backward()
             with span("update"):
@@ -59,7 +67,7 @@ def steps(late_s=0.0, count=3, prefetch=False, **options):
 
 
 def test_parts_of_real_ranks_sum_to_the_step_and_the_late_loader_is_found():
-    run = launch(steps, LATE_S * 4, ranks=3, device="cpu")
+    run = launch(ddp_steps, LATE_S * 4, ranks=3, device="cpu")
     parts = sums_up(Breakdown.of(run))
     assert [(row.rank, row.step) for row in parts.rows] == [(r, s) for r in range(3) for s in range(3)]
     assert parts.seconds("data", LATE) >= LATE_S * 4
@@ -77,7 +85,7 @@ def test_larger_buckets_are_suggested_priced_and_tried():
     """Eight all-reduces of 2 x 20 ms each; the emulated link keeps no rank shorter. Then the suggestion is applied."""
     link, count = Link(20e-3, 1e9), 8
     small = (16 * 16 + 16) * 4
-    run = launch(steps, ranks=2, link=link, device="cpu", bucket_bytes=small)
+    run = launch(ddp_steps, ranks=2, link=link, device="cpu", bucket_bytes=small)
     before = sums_up(Breakdown.of(run))
     assert before.seconds("exposed") + before.seconds("overlapped") >= 0.99 * count * 2 * link.latency_s
     found = explain(run, worth=0.05)
@@ -86,21 +94,77 @@ def test_larger_buckets_are_suggested_priced_and_tried():
     assert best.what == "exchange 1 equal bucket instead of 8, overlapped"
     assert best.how == f"DDP(model, bucket_bytes={count * small})"
     assert best.now_s - best.then_s == pytest.approx((count - 1) * 2 * link.latency_s, rel=0.2)
-    after = Breakdown.of(launch(steps, ranks=2, link=link, device="cpu", bucket_bytes=count * small))
-    assert after.seconds("exposed") >= 0.9 * 2 * link.latency_s
-    assert before.step_s - after.step_s > 0.5 * (best.now_s - best.then_s), "most of what was predicted"
+    seen = []
+    for _ in range(TRIES):
+        after = Breakdown.of(launch(ddp_steps, ranks=2, link=link, device="cpu", bucket_bytes=count * small))
+        assert after.seconds("exposed") >= 0.9 * 2 * link.latency_s
+        seen.append(shortest_s(before) - shortest_s(after))
+        if seen[-1] > 0.5 * (best.now_s - best.then_s):
+            return
+    raise AssertionError(f"{seen} s were saved, {best.now_s - best.then_s} s predicted")
 
 
 def test_overlap_is_suggested_and_hides_bytes_when_tried():
     link = Link(5e-3, 1e9)
     options = {"ranks": 2, "link": link, "device": "cpu", "bucket_bytes": 4 * (16 * 16 + 16) * 4}
-    run = launch(steps, overlap=False, **options)
+    run = launch(ddp_steps, overlap=False, **options)
     assert sums_up(Breakdown.of(run)).seconds("overlapped") == 0
     whats = [each.what for each in explain(run).suggestions]
     assert "send each bucket while backward computes the next" in whats
-    after = launch(steps, overlap=True, **options)
-    assert Breakdown.of(after).seconds("overlapped") > 0
+    after = launch(ddp_steps, overlap=True, **options)
+    for rank in range(2):  # whatever the clock: the first bucket left before the backward of the last was over
+        own = [s for s in after.trace.of(rank) if s.mb == 2]
+        ends = [s.end_s for s in own if s.kind == "B"]
+        assert [s.start_s < max(ends) for s in own if s.kind == "all_reduce"] == [True, False]
     assert "send each bucket while backward computes the next" not in [s.what for s in explain(after).suggestions]
+
+
+class Slow(torch.autograd.Function):
+    """Stands for an accelerator: each row takes a millisecond forward and two backward."""
+
+    @staticmethod
+    def forward(ctx, x):
+        time.sleep(ROW_S * len(x))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, of_x):
+        time.sleep(2 * ROW_S * len(of_x))
+        return of_x
+
+
+class Stage(torch.nn.Linear):
+    def forward(self, x):
+        return Slow.apply(super().forward(x))
+
+
+def pipelined_steps(m):
+    """Two steps of 1F1B with 16 rows in `m` microbatches over all ranks."""
+    stage, parts = Stage(3, 3), list(torch.ones(16, 3).split(16 // m))
+    for number in range(2):
+        with span("step", part=number, lane="mark"):
+            step(one_f_one_b(dist.get_world_size(), m), stage, parts, parts, lambda out, _: out.square().sum())
+
+
+def test_more_microbatches_are_suggested_for_a_real_pipeline_and_tried():
+    """No step is shorter than its passes, and half the microbatch takes half the time, as this accelerator does."""
+    p, m, whole_s = 2, 2, 16 * 3 * ROW_S
+    run = launch(pipelined_steps, m, ranks=p, device="cpu")
+    before = sums_up(Breakdown.of(run))
+    assert before.seconds("bubble") > 0
+    assert before.step_s >= whole_s * (m + p - 1) / m
+    found = explain(run)
+    more = next(each for each in found.suggestions if each.how == f"one_f_one_b({p}, {2 * m})")
+    assert more.now_s >= whole_s * (m + p - 1) / m
+    assert 0.1 < more.gain < 0.25, "(2m + p - 1) / 2m of 5/4 instead of 3/2, less what is beside the passes"
+    seen = []
+    for _ in range(TRIES):
+        after = Breakdown.of(launch(pipelined_steps, 2 * m, ranks=p, device="cpu"))
+        assert shortest_s(after) >= whole_s * (2 * m + p - 1) / (2 * m)
+        seen.append(shortest_s(before) - shortest_s(after))
+        if seen[-1] > 0.3 * (more.now_s - more.then_s):
+            return
+    raise AssertionError(f"{seen} s were saved, {more.now_s - more.then_s} s predicted")
 
 
 # Simulated traces: every number is known.
