@@ -17,15 +17,20 @@ SCRIPTS = sorted(FOLDER.glob("*.py"))
 IMAGES, LABELS = (torch.tensor(array) for array in load_digits(return_X_y=True))
 
 
-def torchrun(script, ranks, *arguments):
-    """The losses that the script prints, in order."""
+def said(script, ranks, *arguments):
+    """What the script prints."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     quiet = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, FOLDER / script, *map(str, arguments)], capture_output=True, text=True, env=quiet, timeout=150
     )
     assert done.returncode == 0, done.stderr
-    return [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
+    return done.stdout
+
+
+def torchrun(script, ranks, *arguments):
+    """The losses that the script prints, in order."""
+    return [float(loss) for loss in re.findall(r"loss ([\d.]+)", said(script, ranks, *arguments))]
 
 
 def digit_net(*widths):
@@ -151,6 +156,28 @@ def whole_mixture():
 
 def test_expert_parallel():
     assert torchrun("expert_parallel.py", 4) == pytest.approx(list(whole_mixture()), abs=2e-9)
+
+
+def test_profile_step(tmp_path):
+    """It trains as one process does, says for each rank what all of its time was, and leaves the files to look at."""
+    printed = said("profile_step.py", 2, tmp_path / "trace")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)).double()
+    optimizer, expected = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), []
+    for rows in torch.arange(8 * 192).split(192):
+        loss = nn.functional.cross_entropy(net(IMAGES[rows] / 16), LABELS[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    assert [float(loss) for loss in re.findall(r"loss ([\d.]+)", printed)] == pytest.approx(expected, abs=2e-9)
+    shares = {rank: re.findall(r"(\w+) ([\d.]+)%", line) for rank, line in re.findall(r"rank (\d): (.*)", printed)}
+    assert shares.keys() == {"0", "1"}
+    for each in shares.values():
+        assert [name for name, _ in each] == ["computed", "hidden", "exposed", "idle"]
+        assert sum(float(share) for _, share in each) == pytest.approx(100, abs=0.3)
+        assert float(dict(each)["computed"]) > 0 and float(dict(each)["hidden"]) + float(dict(each)["exposed"]) > 0
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["trace.0.json.gz", "trace.1.json.gz"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)

@@ -22,6 +22,9 @@ _NAMES = (
     *("prune_and_tune", "per_channel_quantization"),
     *("top_k_hook", "choose_buckets", "find_bottleneck"),
     *("reproducible_sum",),
+    *("per_channel_quantization",),
+    *("top_k_hook", "choose_buckets"),
+    *("find_bottleneck",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

@@ -8,6 +8,7 @@ from parallel_lab.grading.gaps import (
     language_models,
     model_parallel,
     parameter_server,
+    performance,
     pipeline,
     precision,
     sharded,
@@ -28,4 +29,5 @@ GAPS = (
     *contexts.GAPS,
     *hybrid.GAPS,
     *precision.GAPS,
+    *performance.GAPS,
 )
