@@ -2,6 +2,7 @@
 
 from parallel_lab.grading.gaps import (
     collectives,
+    compression,
     contexts,
     data_parallel,
     hybrid,
@@ -26,4 +27,5 @@ GAPS = (
     *pipeline.GAPS,
     *contexts.GAPS,
     *hybrid.GAPS,
+    *compression.GAPS,
 )
