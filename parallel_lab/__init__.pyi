@@ -1,6 +1,7 @@
 # The one list of names: lazy_loader reads it at run time, type checkers and editors before.
 from . import (
     collectives,
+    compress,
     context_parallel,
     course,
     data_parallel,
@@ -53,6 +54,7 @@ __all__ = [
     "case",
     "check",
     "collectives",
+    "compress",
     "context_parallel",
     "course",
     "data_parallel",

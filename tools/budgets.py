@@ -15,6 +15,7 @@ TECHNIQUES = (
     "hybrid",
     "expert_parallel",
     "context_parallel",
+    "compress",
 )
 TECHNIQUE_S, EXERCISE_S, NOTEBOOK_S = 40.0, 6.0, 40.0
 # A processor that other programs share does less in a second: caches are cold, and two threads may share one core.
