@@ -1,16 +1,16 @@
 """Quantization: a weight as small integers, and a scale for each tensor, channel or group of them.
 
 Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
-section 2.1: w = S (q - Z), with an integer q of b bits, a scale S, and a zero point Z, the code of the number 0. Nagel
-et al. 2021, "A white paper on neural network quantization", section 2. Numbers that share a scale share its error, so
-one outlier costs all of them: a scale for each output channel, or for each group of g inputs, keeps that error local.
+section 2.1: w = S (q - Z), with an integer q of b bits, a scale S, and a zero point Z, the code of the number 0. Numbers
+that share a scale share its error, so one outlier costs all of them: a scale for each output channel, or for each group
+of g inputs, keeps that error local (Nagel et al. 2021, "A white paper on neural network quantization", section 2).
 
-    stored     b bits a number (4-bit codes are packed two to a byte), a scale of 4 bytes for each scale, and, if not
-               symmetric, a zero point of b bits
-    error      a number within the range is off by S/2 at most; if its place between two codes is uniform, the mean
-               squared error is S^2/12. Outside the range it is clipped, and the error has no such bound.
+    stored     b bits a number, packed; 4 bytes for each scale; where not symmetric, b bits for each zero point
+    error      a number within the range is off by S/2 at most, and S^2/12 in the mean square if its place between two
+               codes is uniform. Outside the range it is clipped, and the error has no such bound.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,13 @@ import torch
 from torch import Tensor
 
 Per = Literal["tensor", "channel", "group"]
-TINY = torch.finfo(torch.float32).eps  # the least scale, as PyTorch's observers have it: a channel of zeros has one
+Range = Callable[[Tensor], tuple[Tensor, Tensor]]  # of rows that share a scale each: the least and the greatest number
+TINY = torch.finfo(torch.float32).eps  # the least scale, that of a channel of zeros, as PyTorch's observers have it
+
+
+def min_max(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The range from the least to the greatest number of each row of (scales, numbers): nothing is clipped."""
+    return torch.aminmax(rows, dim=1)
 
 
 def code_range(bits: int, symmetric: bool) -> tuple[int, int]:
@@ -29,7 +35,11 @@ def code_range(bits: int, symmetric: bool) -> tuple[int, int]:
 
 
 def blocks(weight: Tensor, per: Per, group: int) -> Tensor:
-    """A view of `weight` (out, ...) in which the numbers of one scale stand in one row: (scales, numbers of each)."""
+    """`weight` (out, ...) with the numbers of one scale in one row: (scales, numbers of each).
+
+    Raises:
+        ValueError: `per` is unknown, or a group does not divide the inputs.
+    """
     if per == "tensor":
         return weight.reshape(1, -1)
     if per == "channel":
@@ -43,7 +53,7 @@ def blocks(weight: Tensor, per: Per, group: int) -> Tensor:
 
 
 def scale_and_zero(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
-    """S and Z for numbers from `low` to `high`, each (scales,); the range always has 0 in it, which is then exact.
+    """S and Z for numbers from `low` to `high`, each (scales,). The range always reaches to 0, which is exact.
 
     Symmetric: Z = 0 and S = max(|low|, |high|) / ((2^b - 1) / 2). Otherwise S = (high - low) / (2^b - 1), and Z is the
     code where 0 comes to lie. Both as `torch.ao.quantization` has them.
@@ -54,8 +64,8 @@ def scale_and_zero(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tup
         scale = torch.maximum(-low, high) / (float(most - least) / 2)
         return scale.clamp(min=TINY), torch.zeros_like(scale, dtype=torch.int32)
     scale = ((high - low) / float(most - least)).clamp(min=TINY)
-    zero = (least - torch.round(low / scale)).clamp(least, most)
-    return scale, zero.to(torch.int32)
+    zero = least - torch.round(low / scale).to(torch.int32)
+    return scale, zero.clamp(least, most)
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Quantized:
     """A weight in codes.
 
     Attributes:
-        codes: of the weight's shape, int8 where symmetric and uint8 otherwise, whatever the bits.
+        codes: of the weight's shape, int8 where symmetric and uint8 otherwise, a byte each while they are computed with.
         scale: (scales,): one for the tensor, one for each row, or one for each group of a row, row after row.
         zero: (scales,), int32; zeros where symmetric.
         bits: of a code.
@@ -81,33 +91,54 @@ class Quantized:
         rows = self.codes.reshape(len(self.scale), -1)
         return ((rows - self.zero[:, None]) * self.scale[:, None]).view(self.codes.shape)
 
+    @property
     def stored_bytes(self) -> int:
-        """Bytes of packed codes, of scales as they are, and of zero points of `bits` where there are any."""
-        packed = -(-self.codes.numel() * self.bits // 8)
-        zeros = 0 if self.symmetric else -(-len(self.zero) * self.bits // 8)
-        return packed + len(self.scale) * self.scale.element_size() + zeros
+        """Bytes of packed codes, of scales as they are, and of zero points where there are any."""
+        packed = [self.codes.numel()] + ([] if self.symmetric else [len(self.zero)])
+        return sum(self.bits * -(-count // 8) for count in packed) + self.scale.numel() * self.scale.element_size()
 
 
 @torch.no_grad()
 def quantize(
-    weight: Tensor, bits: int = 8, *, per: Per = "tensor", group: int = 128, symmetric: bool = True
+    weight: Tensor,
+    bits: int = 8,
+    *,
+    per: Per = "tensor",
+    group: int = 128,
+    symmetric: bool = True,
+    find: Range = min_max,
 ) -> Quantized:
-    """Rounds each number of `weight` (out, ...) to the nearest code, with ranges from the least to the greatest.
+    """Rounds each number of `weight` (out, ...) to the nearest code of its range, which `find` gives.
 
     Raises:
         ValueError: `bits` is not in 2 to 8, `per` is unknown, or a group does not divide the inputs.
     """
-    rows = blocks(weight, per, group)
-    scale, zero = scale_and_zero(*torch.aminmax(rows, dim=1), bits, symmetric)
+    scale, zero = scale_and_zero(*find(blocks(weight, per, group)), bits, symmetric)
     return encode(weight, scale, zero, bits, symmetric)
 
 
 @torch.no_grad()
 def encode(weight: Tensor, scale: Tensor, zero: Tensor, bits: int = 8, symmetric: bool = True) -> Quantized:
-    """The codes of `weight` on a grid that is there already: round(w / S) + Z, clipped to the range of `bits`."""
-    least, most = code_range(bits, symmetric)
+    """The codes of `weight` on a grid that is there already: round(w / S) + Z, clipped to those of `bits`."""
     rows = weight.reshape(len(scale), -1)
-    codes = (torch.round(rows / scale[:, None]) + zero[:, None]).clamp(least, most)
-    return Quantized(
-        codes.to(torch.int8 if symmetric else torch.uint8).view(weight.shape), scale, zero, bits, symmetric
-    )
+    codes = torch.round(rows * (1 / scale[:, None])) + zero[:, None]
+    codes = codes.clamp(*code_range(bits, symmetric)).to(torch.int8 if symmetric else torch.uint8)
+    return Quantized(codes.view(weight.shape), scale, zero, bits, symmetric)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """The low `bits` bits of each code, eight numbers in a byte, one plane a bit: uint8 (bits, ceil(numbers / 8))."""
+    flat = torch.nn.functional.pad(codes.flatten().to(torch.uint8), (0, -codes.numel() % 8)).view(-1, 8)
+    places = torch.arange(8, device=codes.device, dtype=torch.uint8)
+    return torch.stack([(((flat >> bit) & 1) << places).sum(1, dtype=torch.uint8) for bit in range(bits)])
+
+
+def unpack(packed: Tensor, shape: torch.Size, symmetric: bool) -> Tensor:
+    """The codes of `shape` that `pack` packed; where symmetric the highest bit is the sign."""
+    bits, places = len(packed), torch.arange(8, device=packed.device, dtype=torch.uint8)
+    planes = ((packed[:, :, None] >> places) & 1).flatten(1)[:, : shape.numel()]
+    codes = sum((plane << bit for bit, plane in enumerate(planes)), torch.zeros_like(planes[0]))
+    if not symmetric:
+        return codes.view(shape)
+    sign = 1 << (bits - 1)
+    return ((codes.to(torch.int16) ^ sign) - sign).to(torch.int8).view(shape)

@@ -1,0 +1,84 @@
+"""GPTQ: quantize a weight column by column, and let the columns that are still free make up for each error.
+
+Frantar et al. 2023, "GPTQ: accurate post-training quantization for generative pre-trained transformers" (arXiv
+2210.17323), section 3. What counts is the error of the outputs, ||(W - Ŵ) X||^2 = tr((W - Ŵ) H (W - Ŵ)^T) with H = X
+X^T, not that of the weight. When column j is rounded and off by d, the best change of the columns behind it is
+-d [H^-1]_{j,j:} / [H^-1]_jj, with the inverse of the H that is left; U, the upper Cholesky factor of H^-1, has all these
+rows at once, and U_jj^2 = [H^-1]_jj. Inputs that are not correlated have nothing to make up with: H is diagonal, and GPTQ
+rounds to nearest.
+
+    stored     as `quantization`: only the codes differ
+    computed   O(in^3) for U, and O(out in^2) for the changes. The paper makes them in blocks of 128 columns, for speed
+               alone; sorting the columns by their H_jj ("act-order") came later and is left out here.
+"""
+
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from parallel_lab.compress.calibration import collect
+from parallel_lab.compress.quantization import Per, Quantized, blocks, encode, min_max, scale_and_zero
+from parallel_lab.compress.quantized_linear import QuantizedLinear, own_linears, put
+from parallel_lab.model.data import Batch
+
+
+@torch.no_grad()
+def gptq(
+    weight: Tensor,
+    moment: Tensor,
+    bits: int = 4,
+    *,
+    per: Per = "channel",
+    group: int = 128,
+    symmetric: bool = True,
+    damp: float = 0.01,
+) -> Quantized:
+    """The codes of `weight` (out, in) for inputs whose sum of x x^T is `moment` (in, in).
+
+    `damp` times the mean of H's diagonal is added to it, so that it has an inverse. A group's range is found when its
+    first column is reached, from what the columns before it have made of it.
+
+    Raises:
+        ValueError: `bits` is not in 2 to 8, `per` is unknown, or a group does not divide the inputs.
+    """
+    left = weight.detach().double().clone()  # W, as the errors so far have changed it
+    upper = _inverse_factor(moment.double(), damp)
+    wide = blocks(weight, per, group).shape[1] if per == "group" else weight.shape[1]  # columns with ranges in common
+    codes, grids = [], []
+    for first in range(0, weight.shape[1], wide):
+        rows = blocks(left[:, first : first + wide].to(weight.dtype), "tensor" if per == "tensor" else "channel", 0)
+        grids.append(scale_and_zero(*min_max(rows), bits, symmetric))
+        scale, zero = (each.expand(len(weight)) for each in grids[-1])
+        for column in range(first, first + wide):
+            rounded = encode(left[:, column, None], scale.double(), zero, bits, symmetric)
+            error = (left[:, column] - rounded.dequantize()[:, 0]) / upper[column, column]
+            left[:, column:] -= error.outer(upper[column, column:])
+            codes.append(rounded.codes)
+    scale, zero = (torch.stack(each, 1).flatten() for each in zip(*grids, strict=True))
+    return Quantized(torch.cat(codes, 1), scale, zero, bits, symmetric)
+
+
+def _inverse_factor(moment: Tensor, damp: float) -> Tensor:
+    """U with U^T U = H^-1, (in, in), upper; an input that is always 0 has an error that costs nothing."""
+    diagonal = moment.diagonal()
+    hessian = moment + torch.diag(damp * diagonal.mean() + (diagonal == 0).double())
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+    return torch.linalg.cholesky(inverse, upper=True)
+
+
+def gptq_model(model: nn.Module, batches: Iterable[Batch], bits: int = 4, **how: Any) -> nn.Module:
+    """A copy of `model` whose linears are quantized in order, each for the inputs that the quantized ones before give.
+
+    `batches` are of the training data and are run once for each linear; `how` as in `gptq`.
+
+    Raises:
+        ValueError: there are no batches.
+    """
+    model = deepcopy(model)
+    for name, linear in own_linears(model).items():
+        moment = collect(model, batches, only=name)[name].moment
+        put(model, name, QuantizedLinear(gptq(linear.weight, moment, bits, **how), linear.bias))
+    return model
