@@ -1,0 +1,136 @@
+"""Pruning at once, with what the layer's inputs say: SparseGPT makes up for what it removes, Wanda only weighs it.
+
+Frantar and Alistarh 2023, "SparseGPT", section 3 and algorithm 1; Sun et al. 2023, "A simple and effective pruning
+approach for large language models" (Wanda), equation 1; both rest on Hassibi and Stork 1993, "Optimal brain surgeon".
+Three ideas:
+
+- What counts is what a layer puts out: |(W - W') X|^2 over the inputs X of some calibration batches. Its curvature is
+  H = X X^T, the same for all rows: `moment`, (columns, columns), however many tokens there were.
+- To set w_q to zero costs w_q^2 / [H^-1]_qq if the others make up for it in the best way, which changes them by
+  -w_q / [H^-1]_qq times column q of H^-1. SparseGPT goes through the columns from left to right and changes those to
+  the right alone; then one Cholesky factor of H^-1 has all inverses that it needs.
+- Wanda takes |w| times the norm of the input that it meets, compares within a row, and changes no weight.
+
+    stored    as other masks; nothing is trained
+    computed  SparseGPT O(columns^3 + rows columns^2) a layer, Wanda O(rows columns)
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from parallel_lab.compress.calibration import collect
+from parallel_lab.compress.pruning import Masks, largest, n_m, prunable
+from parallel_lab.model.data import Batch
+
+Pruned = tuple[Tensor, Tensor]  # the new weight, and its mask
+
+
+def sparse_gpt(
+    weight: Tensor,
+    moment: Tensor,
+    sparsity: float = 0.5,
+    *,
+    pattern: tuple[int, int] | None = None,
+    block: int = 128,
+    damping: float = 0.01,
+) -> Pruned:
+    """The weight (rows, columns) that is pruned to `sparsity` and made up for, and its mask.
+
+    Args:
+        weight: stays as it is.
+        moment: the sum of x x^T over the layer's inputs, (columns, columns), in the dtype to compute in.
+        sparsity: of each block of columns.
+        pattern: (n, m) to keep n of m neighbors instead, as (2, 4).
+        block: so many columns choose together what goes. Sums to the right of them wait for the end of a block.
+        damping: this share of the mean diagonal is added to the diagonal, so that H can be inverted.
+
+    Raises:
+        ValueError: `moment` does not fit, or `pattern` does not divide a block.
+    """
+    columns = _checked(weight, moment)
+    if pattern and (block % pattern[1] or columns % pattern[1]):
+        raise ValueError(f"groups of {pattern[1]} do not divide {columns} columns in blocks of {block}")
+    left, kept = weight.detach().to(moment, copy=True), torch.ones_like(weight, dtype=torch.bool)
+    root = inverse_root(moment, damping)
+    for start in range(0, columns, block):
+        here, right = slice(start, start + block), slice(start + block, columns)
+        part, corner, mask = left[:, here], root[here, here], kept[:, here]
+        if not pattern:
+            mask[:] = largest((part / corner.diag()).square(), sparsity)
+        errors = _made_up(part, corner, mask, pattern)
+        left[:, right] -= errors @ root[here, right]
+    return left.masked_fill_(~kept, 0).to(weight.dtype), kept
+
+
+def _made_up(part: Tensor, corner: Tensor, mask: Tensor, pattern: tuple[int, int] | None) -> Tensor:
+    """Prunes the columns of `part` one after another, in place; w_q / U_qq of each weight that went, 0 elsewhere."""
+    errors = torch.zeros_like(part)
+    for c in range(part.shape[1]):
+        if pattern and c % pattern[1] == 0:
+            group = slice(c, c + pattern[1])
+            mask[:, group] = n_m(part[:, group] / corner.diag()[group], *pattern)
+        errors[:, c] = part[:, c].masked_fill(mask[:, c], 0) / corner[c, c]
+        part[:, c:] -= errors[:, c].outer(corner[c, c:])
+    return errors
+
+
+def inverse_root(moment: Tensor, damping: float) -> Tensor:
+    """The upper U with U^T U = H^-1.
+
+    Row q of it, over its diagonal, is column q of the inverse of H without the rows and columns before q, over its
+    first element; and the diagonal's square is that element.
+    """
+    mean = moment.diag().mean()
+    extra = torch.where(mean > 0, damping * mean, 1.0)  # 1 where nothing ever came: magnitude decides then
+    whole = moment + torch.diag_embed(extra.expand(len(moment)))
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(whole)), upper=True)
+
+
+def wanda(weight: Tensor, moment: Tensor, sparsity: float = 0.5, *, pattern: tuple[int, int] | None = None) -> Pruned:
+    """The weight without the least |w_ij| |x_j| of each row, or but `pattern` = (n, m), and its mask.
+
+    Raises:
+        ValueError: `moment` does not fit, or `pattern` does not divide a row.
+    """
+    columns = _checked(weight, moment)
+    scores = weight.detach().to(moment).abs() * moment.diag().sqrt()
+    if pattern:
+        kept = n_m(scores, *pattern)
+    else:
+        least = scores.topk(round(sparsity * columns), dim=1, largest=False).indices
+        kept = torch.ones_like(scores, dtype=torch.bool).scatter_(1, least, False)
+    return weight.detach().masked_fill(~kept, 0), kept
+
+
+def one_shot(
+    model: nn.Module, batches: Iterable[Batch], method: Callable[..., Pruned] = sparse_gpt, **settings: Any
+) -> Masks:
+    """Prunes each linear of `model` in place, in the order of their names; the masks.
+
+    The inputs of a layer are those that come when the layers before it are pruned already, as in both papers. So it is
+    one pass over `batches` for each layer. They are training data: never those that the result is judged on.
+
+    Raises:
+        ValueError: there are no batches.
+    """
+    masks = Masks()
+    for name, weight in prunable(model).items():
+        layer = name.removesuffix("weight").rstrip(".")
+        if isinstance(model.get_submodule(layer), nn.Linear):
+            moment = collect(model, batches, only=layer)[layer].moment
+            changed, masks[name] = method(weight, moment, **settings)
+            with torch.no_grad():
+                weight.copy_(changed)
+    return masks
+
+
+def _checked(weight: Tensor, moment: Tensor) -> int:
+    """The columns."""
+    if weight.dim() != 2 or moment.shape != (weight.shape[1], weight.shape[1]):
+        raise ValueError(
+            f"a moment of {tuple(moment.shape)} for a weight of {tuple(weight.shape)}: expected its columns twice"
+        )
+    return weight.shape[1]
