@@ -238,7 +238,7 @@ class DDP(Wrapped):
         """Starts the all-reduce of a full bucket."""
         self.guard.on_bucket(bucket)
         with tag(part=bucket.index, mb=self.mb, phase="backward"):
-            self.handles.append(start(self.hook, self.group, bucket.flat))
+            self.handles.append(start(self.hook, self.group, bucket))
 
     def _end(self) -> None:
         """The backward pass is over. Parameters that it did not come to count as zeros, or as what they have."""

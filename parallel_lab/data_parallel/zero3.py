@@ -41,7 +41,7 @@ from parallel_lab.data_parallel.zero3_guards import Guards
 from parallel_lab.data_parallel.zero3_plan import plan as plan
 from parallel_lab.data_parallel.zero3_saved import without_memory_of
 from parallel_lab.data_parallel.zero3_state import State
-from parallel_lab.runtime.gather import all_gather, reduce_scatter
+from parallel_lab.runtime import gather
 from parallel_lab.trace import span, tag
 
 
@@ -70,6 +70,7 @@ class Zero3(State):
         prefetch: how many units ahead are unsharded while one computes; 0 to unshard only when needed.
         units: the modules to communicate together; by default each child of every `nn.ModuleList` and `nn.Sequential`.
         check_finite: as in `Zero2`.
+        exchange: with what units travel: `all_gather` and `reduce_scatter` as in `runtime/gather.py`, quantized, say.
         group: a process group or a mesh. Of a mesh of two axes, the first replicates and the second shards, as in
             FSDP2: gradients are reduce-scattered along the second, and their shards all-reduced along the first.
 
@@ -92,6 +93,7 @@ class Zero3(State):
         prefetch: int = 1,
         units: Iterable[nn.Module] | None = None,
         check_finite: bool = True,
+        exchange: Any = gather,
         group: dist.ProcessGroup | DeviceMesh | None = None,
     ) -> None:
         guard = self.guards(self)
@@ -99,7 +101,7 @@ class Zero3(State):
         groups = Groups.of(group, reshard_after_forward)
         super().__init__(model, groups.shard)
         self._guard, self.groups, self.prefetch, self.check_finite = guard, groups, prefetch, check_finite
-        self.compute_dtype, self.reduce_dtype = compute_dtype, reduce_dtype
+        self.compute_dtype, self.reduce_dtype, self.exchange = compute_dtype, reduce_dtype, exchange
         self.units = cut(model, self.group.size(), units, compute_dtype)
         guard.model(model, units=[unit.name for unit in self.units], prefetch=prefetch, compute_dtype=compute_dtype)
         self._shard()
@@ -124,7 +126,7 @@ class Zero3(State):
             mine = unit.packed_shards(dtype) if unit.small is None else unit.small
             group = self.group if unit.small is None else self.groups.small
             message = mine.new_empty(group.size() * mine.numel())
-            unit.gathering = all_gather(message, mine, group), message, mine
+            unit.gathering = self.exchange.all_gather(message, mine, group), message, mine
 
     def wait_for_unshard(self, unit: Unit) -> None:
         """Waits for the all-gather."""
@@ -146,7 +148,7 @@ class Zero3(State):
         mine = unit.message.new_empty(unit.message.numel() // self.group.size())
         names = {"part": unit.part, "mb": mb, "phase": "backward"}
         with tag(**names):
-            work: Any = reduce_scatter(mine, unit.message, self.group)
+            work: Any = self.exchange.reduce_scatter(mine, unit.message, self.group)
         yield
         work.wait()
         unit.message = None

@@ -12,6 +12,7 @@ from parallel_lab.data_parallel import checkpoint
 from parallel_lab.data_parallel.autograd import in_backward
 from parallel_lab.data_parallel.units import Slot
 from parallel_lab.data_parallel.wrapped import Wrapped
+from parallel_lab.runtime import gather
 
 
 class State(Wrapped):
@@ -81,11 +82,13 @@ class State(Wrapped):
         """
         self.reset()
         whole: dict[Tensor, Tensor] = {}
+        exchange, self.exchange = self.exchange, gather  # exactly as they are
         for unit in self.units:
             self.unshard(unit, unit.shards[0].dtype)
             self.wait_for_unshard(unit)
             whole |= zip(unit.shards, checkpoint.copied(unit.parameters()), strict=True)
             self.reshard(unit)
+        self.exchange = exchange
         held = self.module.state_dict(keep_vars=True)
         return {name: whole[v] if v in whole else checkpoint.copied(v) for name, v in held.items()}
 

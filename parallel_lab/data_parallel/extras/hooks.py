@@ -1,7 +1,8 @@
 """Gradient hooks: what is done with a bucket once this rank has filled it.
 
 A hook is a function of (group, flat) that starts communication and returns a handle. When the handle's `wait()` is
-over, the mean over all ranks stands in `flat`, or is the tensor that `wait()` returned. Compression plugs in here.
+over, the mean over all ranks stands in `flat`, or is the tensor that `wait()` returned. Compression plugs in here. A hook
+with `takes_bucket = True` is called with (group, bucket): what it keeps from step to step belongs to a bucket's `names`.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ class Handle(Protocol):
         """Blocks until it is over. May return the result, or a list that holds it alone."""
 
 
-Hook = Callable[[dist.ProcessGroup, Tensor], Handle]
+Hook = Callable[[dist.ProcessGroup, Any], Handle]
 
 
 def mean_hook(group: dist.ProcessGroup, flat: Tensor) -> Handle:
@@ -36,9 +37,9 @@ def sum_hook(group: dist.ProcessGroup, flat: Tensor) -> Handle:
     return work
 
 
-def start(hook: Hook, group: dist.ProcessGroup, flat: Tensor) -> Handle:
+def start(hook: Hook, group: dist.ProcessGroup, bucket: Any) -> Handle:
     """Calls the hook on a filled bucket, and refuses what it returns if nobody can wait for that."""
-    handle = hook(group, flat)
+    handle = hook(group, bucket if getattr(hook, "takes_bucket", False) else bucket.flat)
     if not hasattr(handle, "wait"):
         raise TypeError(
             f"rank {group.rank()}: the gradient hook {getattr(hook, '__name__', hook)} returned {handle!r}: expected a"

@@ -1,0 +1,104 @@
+"""Quantized collectives for sharded training: weights arrive in 8 bits, gradients leave in 4.
+
+Wang et al. 2023, "ZeRO++: Extremely Efficient Collective Communication for Giant Model Training", sections 4.1 (qwZ) and
+4.3 (qgZ). Zero3 gathers weights twice in a step and reduce-scatters gradients once. Here
+
+    qwZ   a rank quantizes its shard, in blocks with a scale each, before the all-gather, and everybody dequantizes. The
+          shards that the optimizer steps stay exact; all ranks compute with the same rounded weights
+    qgZ   a reduce-scatter would round at each of its n - 1 sums. Instead an all-to-all brings to each rank what the
+          others have for it, in 4 bits; it dequantizes that and adds it up in full precision: rounded once
+
+A scale is the largest absolute value of its block, and codes lie evenly and symmetrically below it. With `node` ranks a
+node, qgZ goes in two hops, first inside the node and then, a node's sum rounded once more, between nodes: what leaves a
+node is an n-th of `node` as much. (The third part, hpZ, is `Zero3(reshard_after_forward=k)`.)
+
+    sent per rank and step, N elements, blocks of B
+    a gather of weights    (n-1)/n (w N/8 + 4 N/B) bytes: with w = 8 half of bfloat16's
+    gradients              (n-1)/n (w N/8 + 4 N/B) bytes: with w = 4 a quarter of bfloat16's
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import pad
+
+from parallel_lab.agree.arguments import whole
+from parallel_lab.compress.gradients.wire import SCALE_BYTES, WIDTHS, joined, pack, packed_bytes, parted, unpack
+from parallel_lab.runtime.gather import all_gather as plain_gather
+from parallel_lab.runtime.gather import reduce_scatter as plain_scatter
+
+
+class Quantized:
+    """What Zero3 communicates with: `Zero3(model, exchange=Quantized())`. The same settings on every rank.
+
+    Args:
+        weight_bits: of a weight in an all-gather: 8, 4 or 2; None sends weights as they are.
+        gradient_bits: of a gradient, likewise.
+        block: how many elements share a scale.
+
+    Raises:
+        ValueError: codes of so many bits are not known, or `block` is below 1.
+    """
+
+    def __init__(self, *, weight_bits: int | None = 8, gradient_bits: int | None = 4, block: int = 256) -> None:
+        for bits in (weight_bits, gradient_bits):
+            if bits is not None and bits not in WIDTHS[1:]:
+                raise ValueError(f"{bits} bits: expected one of {WIDTHS[1:]}, or None for what is sent as it is")
+        self.weight_bits, self.gradient_bits, self.block = weight_bits, gradient_bits, whole("block", block)
+
+    def all_gather(self, flat: Tensor, shard: Tensor, group: dist.ProcessGroup) -> Any:
+        """Starts to fill `flat` (n * size,) with the shards (size,) of all ranks, rounded to `weight_bits`."""
+        if self.weight_bits is None or not shard.is_floating_point():
+            return plain_gather(flat, shard, group)
+        message = self.encode(shard, self.weight_bits)
+        every = message.new_empty(group.size(), len(message))
+        work = plain_gather(every.view(-1), message, group)
+        return Then(work, lambda: flat.copy_(self.decode(every, self.weight_bits or 0, len(shard)).view(-1)))
+
+    def reduce_scatter(self, shard: Tensor, flat: Tensor, group: dist.ProcessGroup) -> Any:
+        """Starts to sum `flat` (n * size,), rounded to `gradient_bits`, and to put this rank's part into `shard`."""
+        if self.gradient_bits is None or not flat.is_floating_point():
+            return plain_scatter(shard, flat, group)
+        rows = self.encode(flat.view(group.size(), -1), self.gradient_bits)  # for each rank
+        arrived = torch.empty_like(rows)
+        work = dist.all_to_all_single(arrived, rows, group=group, async_op=True)
+        return Then(work, lambda: shard.copy_(self.decode(arrived, self.gradient_bits or 0, len(shard)).sum(0)))
+
+    def encode(self, vector: Tensor, bits: int) -> Tensor:
+        """(..., size) as bytes: a scale for each block, and the codes."""
+        size, top = vector.shape[-1], 2 ** (bits - 1) - 1
+        blocks = pad(vector.float(), (0, -size % self.block)).unflatten(-1, (-1, self.block))
+        scale = blocks.abs().amax(-1) / top
+        exact = blocks / scale.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(-1)
+        codes = (exact.round() + top).to(torch.uint8).flatten(-2)[..., :size]
+        return joined(scale, pack(codes, bits))
+
+    def decode(self, message: Tensor, bits: int, size: int) -> Tensor:
+        """What the bytes stand for, float32 (..., size)."""
+        blocks, top = -(-size // self.block), 2 ** (bits - 1) - 1
+        scale, data = parted(message, (torch.float32, blocks), (torch.uint8, packed_bytes(size, bits)))
+        codes = pad(unpack(data, bits, size), (0, -size % self.block)).unflatten(-1, (-1, self.block))
+        return ((codes.float() - top) * scale.unsqueeze(-1)).flatten(-2)[..., :size]
+
+    def sent_bytes(self, elements: int, n: int, item_bytes: int = 4, *, gradients: bool = False) -> float:
+        """The bytes that a rank sends for a unit of `elements`, padded as Zero3 pads: a gather, or its gradients."""
+        bits, size = self.gradient_bits if gradients else self.weight_bits, -(-elements // n)
+        if bits is None:
+            return (n - 1) * size * item_bytes
+        return (n - 1) * (packed_bytes(size, bits) + SCALE_BYTES * -(-size // self.block))
+
+
+class Then:
+    """A handle: when the bytes are there, `then` makes numbers of them."""
+
+    def __init__(self, work: dist.Work, then: Callable[[], object]) -> None:
+        self.work, self.then = work, then
+
+    @torch.no_grad()
+    def wait(self) -> None:
+        """Blocks until the numbers are there."""
+        self.work.wait()
+        self.then()
