@@ -1,9 +1,11 @@
-"""Compression: what a model stores, what it sends when it is trained, and what either costs in quality."""
+"""Compression: what a model stores, what it sends when it is trained, and what either costs in quality.
+
+`compare`, the table of all methods, is imported by itself: it loads scikit-learn, which no rank should pay for.
+"""
 
 from parallel_lab.compress import formulas
 from parallel_lab.compress.activation_aware import activation_aware, activation_aware_model
 from parallel_lab.compress.calibration import Observer, collect, least_squares, percentile, round_inputs
-from parallel_lab.compress.compare import Task, compare
 from parallel_lab.compress.distillation import distillation_loss
 from parallel_lab.compress.gptq import gptq, gptq_model
 from parallel_lab.compress.iterative import cubic, fine_tune, geometric, iterative
@@ -21,11 +23,9 @@ __all__ = [
     "Observer",
     "Quantized",
     "QuantizedLinear",
-    "Task",
     "activation_aware",
     "activation_aware_model",
     "collect",
-    "compare",
     "convert",
     "cubic",
     "distillation_loss",

@@ -1,9 +1,9 @@
 """Activation-aware quantization: what large inputs are multiplied with gets finer steps, and nothing else changes.
 
 Lin et al. 2024, "AWQ: activation-aware weight quantization for LLM compression and acceleration" (arXiv 2306.00978),
-section 3.2. y = (W diag(s)) (x / s) is the same for each s > 0, but not once W diag(s) is rounded: the error of column
-j is then divided by s_j. s_j = m_j^a, with m_j the mean of |x_j|, and the exponent a between 0 (round to nearest) and 1
-is the one whose outputs are best on the calibration inputs. Nothing is trained, and no error is passed on to other columns.
+section 3.2. (W diag(s)) (x / s) is the same for each s > 0, but not once W diag(s) is rounded: the error of column j is
+then divided by s_j. s_j = m_j^a, with m_j the mean of |x_j|, and the exponent a between 0 (round to nearest) and 1 is
+the one whose outputs are best on the calibration inputs. Nothing is trained, and no column makes up for another.
 
     stored     as `quantization`, and s: 4 bytes an input. Where a norm or a linear stands before, s can go into its
                weight, as in the paper, and is free. The paper also searches a clipping range, which is left out here.
@@ -42,7 +42,7 @@ def activation_aware(weight: Tensor, inputs: Inputs, bits: int = 4, **how: Any) 
 
 
 def scaled(weight: Tensor, inputs: Inputs, exponent: float, bits: int, **how: Any) -> ActivationAware:
-    """The same for one exponent; s is divided by the square root of its least times its greatest, as in the code of AWQ."""
+    """The same for one exponent; s is divided by the root of its least times its greatest, as in the authors' code."""
     factors = (inputs.size / inputs.rows).pow(exponent).clamp(min=1e-4)
     factors = (factors / (factors.min() * factors.max()).sqrt()).to(weight.dtype)
     return ActivationAware(quantize(weight * factors, bits, **how), factors)
@@ -55,7 +55,9 @@ def output_error(weight: Tensor, other: Tensor, moment: Tensor) -> float:
 
 
 def activation_aware_model(model: nn.Module, batches: Iterable[Batch], bits: int = 4, **how: Any) -> nn.Module:
-    """A copy of `model` whose linears are quantized each for the inputs that it has in `model`; batches of training data.
+    """A copy of `model` whose linears are quantized, each for the inputs that it has in `model`.
+
+    `batches` are of the training data; `how` as in `quantize`.
 
     Raises:
         ValueError: there are no batches.

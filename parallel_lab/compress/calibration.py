@@ -1,17 +1,19 @@
 """Calibration: a few batches of training data say which range a grid has to cover, and which inputs count most.
 
 A weight's range is known; that of activations has to be seen (Jacob et al. 2018, section 3). The whole range clips
-nothing, and an outlier makes its steps wide; a narrower one clips few and rounds many numbers better. Three rules, as in
-Nagel et al. 2021, section 3.1: from the least to the greatest, all but a share of them, or what has the least mean
-squared error. Calibration is a part of training: data that it has seen measure no quality any more.
+nothing, and an outlier makes its steps wide; a narrower one clips few numbers and rounds many better. Three rules, as
+in Nagel et al. 2021, section 3.1: from the least to the greatest number, all but a share of them, or the range with the
+least mean squared error. Calibration is a part of training: data that it has seen measure no quality any more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from parallel_lab.compress.quantization import Range, encode, min_max, scale_and_zero
 from parallel_lab.compress.quantized_linear import QuantizedLinear
@@ -31,24 +33,26 @@ def percentile(rows: Tensor, share: float = 0.999) -> tuple[Tensor, Tensor]:
 
 
 def least_squares(rows: Tensor, bits: int = 8, symmetric: bool = True) -> tuple[Tensor, Tensor]:
-    """Of the whole range and narrower ones in its proportions, the one with the least mean squared error, row by row.
+    """The range with the least mean squared error, row by row, of those that narrow the whole one step by step.
+
+    First both ends come in together; where codes are not symmetric, then the lower end alone and the upper end alone.
 
     Args:
         rows: (scales, numbers).
         bits: of the codes; the fewer, the more there is to gain by clipping.
         symmetric: whether the codes are.
     """
-    low, high = min_max(rows)
-    best = torch.full_like(low, float("inf"))
-    chosen = (low, high)
-    for tried in range(TRIED):
-        narrow = 1 - tried / TRIED
-        grid = scale_and_zero(low * narrow, high * narrow, bits, symmetric)
-        error = (encode(rows, *grid, bits, symmetric).dequantize() - rows).square().mean(1)
-        better = error < best
-        best = torch.where(better, error, best)
-        chosen = tuple(torch.where(better, end * narrow, old) for end, old in zip((low, high), chosen, strict=True))
-    return chosen
+    best = torch.stack(min_max(rows))  # (2, scales)
+    least = torch.full_like(best[0], float("inf"))
+    for moved in ((1, 1),) if symmetric else ((1, 1), (1, 0), (0, 1)):
+        start = best.clone()
+        for tried in range(TRIED):
+            ends = start * (1 - tried / TRIED * start.new_tensor(moved)[:, None])
+            made = encode(rows, *scale_and_zero(ends[0], ends[1], bits, symmetric), bits, symmetric)
+            error = (made.dequantize() - rows).square().mean(1)
+            best = torch.where(error < least, ends, best)
+            least = torch.minimum(error, least)
+    return best[0], best[1]
 
 
 class Observer:
@@ -103,12 +107,13 @@ def collect(model: nn.Module, batches: Iterable[Batch], only: str | None = None)
     Raises:
         ValueError: there are no batches.
     """
-    found, hooks = {}, []
+    found: dict[str, Inputs] = {}
+    hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and only in (None, name):
             like = module.weight.new_zeros(module.in_features, dtype=torch.float64)
             found[name] = Inputs(like.outer(like), like)
-            hooks.append(module.register_forward_pre_hook(lambda _, args, own=found[name]: own.see(args[0])))
+            hooks.append(module.register_forward_pre_hook(partial(_shown, found[name])))
     _run(model, batches, hooks)
     return found
 
@@ -123,23 +128,27 @@ def round_inputs(model: nn.Module, batches: Iterable[Batch], find: Range = min_m
     model = deepcopy(model)
     linears = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
     observers = [Observer(find=find) for _ in linears]
-    hooks = [
-        linear.register_forward_pre_hook(lambda module, args, own=own: own.see(module.scaled(args[0])))
-        for linear, own in zip(linears, observers, strict=True)
-    ]
+    pairs = list(zip(linears, observers, strict=True))
+    hooks = [linear.register_forward_pre_hook(partial(_shown, observer)) for linear, observer in pairs]
     _run(model, batches, hooks)
-    for linear, observer in zip(linears, observers, strict=True):
+    for linear, observer in pairs:
         linear.rounds(*observer.grid())
     return model
 
 
-def _run(model: nn.Module, batches: Iterable[Batch], hooks: list) -> None:
-    count = 0
+def _shown(to: Observer | Inputs, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """A hook: what a linear is about to compute with."""
+    to.see(module.scaled(args[0]) if isinstance(module, QuantizedLinear) else args[0])
+
+
+def _run(model: nn.Module, batches: Iterable[Batch], hooks: Sequence[RemovableHandle]) -> None:
+    any_batch = False
     try:
-        for count, batch in enumerate(batches, 1):
+        for batch in batches:
             model(to_model(model, batch)[0])
+            any_batch = True
     finally:
         for hook in hooks:
             hook.remove()
-    if not count:
+    if not any_batch:
         raise ValueError("no batches to calibrate with")

@@ -1,41 +1,43 @@
-"""One table of all ways to compress a model: its quality, the bytes it stores and those it sends, and the time it takes.
+"""One table of all ways to compress a model: quality, bytes stored, bytes sent, and time.
 
-    task = digits()
-    print(compare(task, {"dense": dense, "int8": lambda model, data: round_to_nearest(model, 8)}, seeds=range(5)))
+    from parallel_lab.compress import compare
+
+    methods = {"dense": compare.dense, "int8": lambda model, data: (round_to_nearest(model, 8), model)}
+    print(compare.table(compare.digits(), methods, seeds=range(5)))
 
 A method is a function of a trained model, which it leaves as it is, and of `Data`, which has training data alone: no
 method can calibrate on what measures it. It returns the model as it is stored and used afterwards; and if another one
 is trained for it (weights in float32 behind the codes, adapters before they are merged), a pair of both.
 
     quality    of the model as it is used, on held-out data: accuracy, or perplexity, which is exp(mean loss)
+    change     of the quality against the dense model of the same seed: the seed's own luck is in both
     stored     its parameters and buffers, or, if less, those that are not 0 and a bit for each number
     sent       what one rank sends in a step of training it data-parallel, counted at the door
-    time       of a forward pass over that of the dense model of the same seed, which runs alternately; it is this machine's
+    time       of a forward pass over that of the dense model, the two run alternately; it is this machine's
 """
 
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from parallel_lab.collectives.flat import end_to_end, put_back
 from parallel_lab.compress import formulas
+from parallel_lab.compress.sent import Wrap, sent_bytes
 from parallel_lab.model.config import GPTConfig
 from parallel_lab.model.data import Batch, Batches, text, text_batches
 from parallel_lab.model.digits import digit_batches, digit_images
 from parallel_lab.model.gpt import loss as cross_entropy
 from parallel_lab.model.reference import build, to_model, train
-from parallel_lab.runtime import launch
 from parallel_lab.runtime.kernel.output import Bar
-from parallel_lab.trace import span
 from parallel_lab.trace.units import format_bytes
 
+SMALL = GPTConfig(seq=32, width=32, layers=2, tied=False)  # untied: a tied output layer is never quantized
 RUNS = 9  # forward passes, of which the median counts
 
 
@@ -75,6 +77,7 @@ class Row(NamedTuple):
     method: str
     seed: int
     quality: float
+    change: float  # against the dense model
     stored_bytes: int
     sent_bytes: int
     time: float  # over that of the dense model
@@ -82,7 +85,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Table:
-    """All rows; printed, the mean over the seeds and the standard deviation."""
+    """All rows; printed, means over the seeds, and the standard deviation of a seed."""
 
     quality: str
     rows: list[Row] = field(default_factory=list)
@@ -94,12 +97,13 @@ class Table:
     def __str__(self) -> str:
         methods = list(dict.fromkeys(row.method for row in self.rows))
         wide = max(map(len, methods))
-        lines = [f"{'':<{wide}}  {self.quality:>15}  {'stored':>8}  {'sent a step':>11}  {'time / dense':>13}"]
+        head = f"{self.quality:>15}  {'change':>15}  {'stored':>8}  {'sent a step':>11}  {'time / dense':>15}"
+        lines = [f"{'':<{wide}}  {head}"]
         for method in methods:
-            quality, time = (spread(self.column(method, name)) for name in ("quality", "time"))
+            quality, change, time = (spread(self.column(method, name)) for name in ("quality", "change", "time"))
             stored, sent = (statistics.fmean(self.column(method, name)) for name in ("stored_bytes", "sent_bytes"))
             size = f"{format_bytes(stored):>8}  {format_bytes(sent):>11}"
-            lines.append(f"{method:<{wide}}  {quality:>15}  {size}  {time:>13}")
+            lines.append(f"{method:<{wide}}  {quality:>15}  {change:>15}  {size}  {time:>15}")
         return "\n".join(lines)
 
 
@@ -114,13 +118,18 @@ def dense(model: nn.Module, data: Data) -> nn.Module:
     return model
 
 
-def compare(
+def longer(steps: int, **options: Any) -> Method:
+    """The method that only trains on, which whatever is trained for as many steps has to be compared with."""
+    return lambda model, data: data.tuned(deepcopy(model), steps, **options)
+
+
+def table(
     task: Task,
     methods: Mapping[str, Method],
     seeds: Iterable[int] = range(3),
     *,
     ranks: int = 2,
-    wrap: Callable[[nn.Module], nn.Module] | None = None,
+    wrap: Wrap | None = None,
 ) -> Table:
     """Compresses the trained model of each seed by each method, and measures what comes of it, under a progress bar.
 
@@ -129,21 +138,22 @@ def compare(
         methods: by name.
         seeds: of the trained models and of the batches.
         ranks: that train data-parallel where bytes are counted.
-        wrap: what makes a model data-parallel on a rank, as `DDP` does; by default gradients are averaged in one message.
+        wrap: makes a model data-parallel on a rank, as `DDP` does; by default one message averages all gradients.
     """
-    seeds, bar, table = list(seeds), Bar(), Table(task.quality)
+    seeds, bar, found = list(seeds), Bar(), Table(task.quality)
     for number, seed in enumerate(seeds):
         whole, models = task.model(seed), {}
+        best = task.measure(whole)
         for place, (name, method) in enumerate(methods.items()):
             bar(0, f"seed {seed}, {name}", number * len(methods) + place, len(seeds) * len(methods))
             models[name] = _pair(method(whole, task.data(seed)))
         sent = sent_bytes([trained for _, trained in models.values()], task.batch, ranks=ranks, wrap=wrap)
         for (name, (used, _)), one in zip(models.items(), sent, strict=True):
-            ratio = time_ratio(used, whole, task.batch)
-            table.rows.append(Row(name, seed, task.measure(used), stored_bytes(used), one, ratio))
+            quality, ratio = task.measure(used), time_ratio(used, whole, task.batch)
+            found.rows.append(Row(name, seed, quality, quality - best, stored_bytes(used), one, ratio))
     bar(0, "all seeds", len(seeds) * len(methods), len(seeds) * len(methods))
     bar.close()
-    return table
+    return found
 
 
 def _pair(made: Model) -> tuple[nn.Module, nn.Module]:
@@ -154,39 +164,6 @@ def stored_bytes(model: nn.Module) -> int:
     """Bytes of parameters and buffers, tied ones once; of each the less of dense and sparse, see `sparse_bytes`."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
     return sum(min(t.nbytes, formulas.sparse_bytes(t.numel(), int(t.count_nonzero()), t.itemsize)) for t in tensors)
-
-
-def sent_bytes(
-    models: Sequence[nn.Module],
-    batch: Batch,
-    *,
-    ranks: int = 2,
-    wrap: Callable[[nn.Module], nn.Module] | None = None,
-) -> list[int]:
-    """What rank 0 sends in one step of training each model data-parallel, counted at the door in one launch.
-
-    A model of which nothing is trained sends nothing.
-    """
-    run = launch(_steps, models, batch, wrap, ranks=ranks, device="cpu", echo=False)
-    spans = run.trace.of(0)
-    steps = [s for s in spans if s.kind == "compared"]
-    return [sum(s.sent_bytes for s in spans if one.start_s <= s.start_s < one.end_s) for one in steps]
-
-
-def _steps(models: Sequence[nn.Module], batch: Batch, wrap: Callable[[nn.Module], nn.Module] | None) -> None:
-    for model in models:
-        with span("compared"):
-            trained = [p for p in model.parameters() if p.requires_grad]
-            if not trained:
-                continue
-            inputs, targets = to_model(model, batch)
-            made = wrap(model) if wrap else model
-            cross_entropy(made(inputs), targets).backward()
-            if not wrap:
-                gradients = [p.grad for p in trained if p.grad is not None]
-                flat = end_to_end(gradients) / dist.get_world_size()
-                dist.all_reduce(flat)
-                put_back(flat, gradients)
 
 
 @torch.no_grad()
@@ -220,8 +197,11 @@ def digits(widths: Sequence[int] = (64, 128, 10), *, batch: int = 128, steps: in
     return Task("accuracy", model, lambda seed: data(1000 + seed), accuracy, next(iter(digit_batches(batch, 1))))
 
 
-def language(config: GPTConfig, *, batch: int = 16, steps: int = 100, lr: float = 0.003, held_out: int = 64) -> Task:
-    """English text byte by byte, a GPT trained with Adam, and the perplexity on sequences of text after the training's."""
+def language(
+    config: GPTConfig = SMALL, *, batch: int = 16, steps: int = 150, lr: float = 0.01, held_out: int = 64
+) -> Task:
+    """English text byte by byte, a GPT trained with Adam, and the perplexity on sequences from the end of the text."""
+    first = next(iter(text_batches(config.seq, batch, 1)))
 
     def data(seed: int) -> Data:
         return Data(lambda count: text_batches(config.seq, batch, count, seed=seed), torch.optim.Adam, {"lr": lr})
@@ -236,6 +216,4 @@ def language(config: GPTConfig, *, batch: int = 16, steps: int = 100, lr: float 
         tokens, targets = to_model(model, validation)
         return cross_entropy(model(tokens), targets).exp().item()
 
-    return Task(
-        "perplexity", model, lambda seed: data(1000 + seed), perplexity, next(iter(text_batches(config.seq, batch, 1)))
-    )
+    return Task("perplexity", model, lambda seed: data(1000 + seed), perplexity, first)

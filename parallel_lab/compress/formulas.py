@@ -10,7 +10,7 @@ def bits_a_number(bits: int, group: int, scale_bits: int = 32, zero_bits: int = 
 
 
 def uniform_error(step: float) -> float:
-    """step^2 / 12: the mean squared error of rounding if the place between two codes is uniform, and none is clipped."""
+    """step^2 / 12, the mean squared error of rounding: places between two codes are uniform, and nothing is clipped."""
     return step**2 / 12
 
 

@@ -1,9 +1,9 @@
 """Quantization: a weight as small integers, and a scale for each tensor, channel or group of them.
 
 Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
-section 2.1: w = S (q - Z), with an integer q of b bits, a scale S, and a zero point Z, the code of the number 0. Numbers
-that share a scale share its error, so one outlier costs all of them: a scale for each output channel, or for each group
-of g inputs, keeps that error local (Nagel et al. 2021, "A white paper on neural network quantization", section 2).
+section 2.1: w = S (q - Z), with an integer q of b bits, a scale S, and a zero point Z, the code of the number 0.
+Numbers that share a scale share its error, so one outlier costs all of them: a scale for each output channel, or for
+each group of g inputs, keeps that error local (Nagel et al. 2021, "A white paper on neural network quantization", 2.2).
 
     stored     b bits a number, packed; 4 bytes for each scale; where not symmetric, b bits for each zero point
     error      a number within the range is off by S/2 at most, and S^2/12 in the mean square if its place between two
@@ -73,7 +73,7 @@ class Quantized:
     """A weight in codes.
 
     Attributes:
-        codes: of the weight's shape, int8 where symmetric and uint8 otherwise, a byte each while they are computed with.
+        codes: of the weight's shape, int8 where symmetric and uint8 otherwise: a byte each, until they are packed.
         scale: (scales,): one for the tensor, one for each row, or one for each group of a row, row after row.
         zero: (scales,), int32; zeros where symmetric.
         bits: of a code.

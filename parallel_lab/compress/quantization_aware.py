@@ -1,7 +1,7 @@
 """Quantization-aware training: compute with rounded weights, and train the float32 ones behind them.
 
-Jacob et al. 2018, section 3.2, and Bengio et al. 2013 (arXiv 1308.3432) for the gradient. Rounding is a staircase, whose
-derivative is 0 nearly everywhere, so backward takes it for the identity: the gradient goes *straight through* to the
+Jacob et al. 2018, section 3, and Bengio et al. 2013 (arXiv 1308.3432) for the gradient. Rounding is a staircase with a
+derivative of 0 nearly everywhere, so backward takes it for the identity: the gradient goes *straight through* to the
 float32 weight, and is 0 where the code was clipped. Small steps add up in the float32 weight until a code changes.
 The scale is that of the weight at each step, and counts as a constant.
 

@@ -26,11 +26,16 @@ class QuantizedLinear(nn.Module):
     `factors` (in,) divide the inputs where the weight was multiplied with them beforehand (activation-aware).
     """
 
+    packed: Tensor
+    scale: Tensor
+    zero: Tensor | None
+    factors: Tensor | None
+    input_scale: Tensor | None
+    input_zero: Tensor
+
     def __init__(self, quantized: Quantized, bias: Tensor | None = None, factors: Tensor | None = None) -> None:
         super().__init__()
         self.bits, self.symmetric, self.shape = quantized.bits, quantized.symmetric, quantized.codes.shape
-        self.packed: Tensor
-        self.scale: Tensor
         self.register_buffer("packed", pack(quantized.codes, self.bits))
         self.register_buffer("scale", quantized.scale)
         self.register_buffer("zero", None if self.symmetric else pack(quantized.zero, self.bits))
@@ -86,9 +91,9 @@ def put(model: nn.Module, name: str, module: nn.Module) -> None:
 
 def own_linears(model: nn.Module) -> dict[str, nn.Linear]:
     """By name the linears whose weight no other module has."""
-    uses = Counter(parameter for _, parameter in model.named_parameters(remove_duplicate=False))
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     linears = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    return {name: linear for name, linear in linears if uses[linear.weight] == 1}
+    return {name: linear for name, linear in linears if uses[id(linear.weight)] == 1}
 
 
 def round_to_nearest(model: nn.Module, bits: int = 8, **how: Any) -> nn.Module:

@@ -18,6 +18,7 @@ _NAMES = (
     *("expert_dispatch",),
     *("ring_attention",),
     *("layout_groups", "wrong_gradient", "norm_over_axes"),
+    *("per_channel_quantization",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
