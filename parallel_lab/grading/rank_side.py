@@ -36,6 +36,7 @@ SHOWN = (
     "reduce_each",
     "vocab",
     "layout",
+    "structured",
 )  # settings that messages name
 
 

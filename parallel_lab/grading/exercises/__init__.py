@@ -19,6 +19,7 @@ _NAMES = (
     *("ring_attention",),
     *("layout_groups", "wrong_gradient", "norm_over_axes"),
     *("per_channel_quantization",),
+    *("prune_and_tune",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
