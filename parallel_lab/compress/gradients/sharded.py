@@ -56,7 +56,7 @@ class Quantized:
         message = self.encode(shard, self.weight_bits)
         every = message.new_empty(group.size(), len(message))
         work = plain_gather(every.view(-1), message, group)
-        return Then(work, lambda: flat.copy_(self.decode(every, self.weight_bits or 0, len(shard)).view(-1)))
+        return Then(work, lambda: flat.copy_(self.decode(every, self.weight_bits or 0, len(shard)).reshape(-1)))
 
     def reduce_scatter(self, shard: Tensor, flat: Tensor, group: dist.ProcessGroup) -> Any:
         """Starts to sum `flat` (n * size,), rounded to `gradient_bits`, and to put this rank's part into `shard`."""

@@ -36,7 +36,7 @@ class Sign(Compressed):
 
     Args:
         error_feedback: False forgets what signs leave out; it then need not converge.
-        vote: the sign of the majority, without a size and without error feedback; a tie counts as positive.
+        vote: the sign of the majority, without a size and without error feedback; zero in a tie.
     """
 
     def __init__(self, *, error_feedback: bool = True, vote: bool = False) -> None:
@@ -55,7 +55,7 @@ class Sign(Compressed):
         for scale, row in zip(scales.to(vector), bits, strict=True):
             size = 1 + 0 * scale if self.vote else scale  # a NaN of the guard reaches all ranks
             mean += _signed(unpack(row, 1, elements), size / n)
-        return Result(_signed(mean < 0, 1 + 0 * mean[0]) if self.vote else mean, rest)
+        return Result(mean.sign() + 0 * mean[0] if self.vote else mean, rest)
 
     def sent_bytes(self, elements: Sizes, n: int, item_bytes: int = 4) -> float:
         """(n-1) (N/8 + 4), for one bucket, whatever a gradient's `item_bytes` are."""

@@ -20,6 +20,7 @@ _NAMES = (
     *("layout_groups", "wrong_gradient", "norm_over_axes"),
     *("per_channel_quantization",),
     *("prune_and_tune",),
+    *("top_k_hook", "choose_buckets"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
