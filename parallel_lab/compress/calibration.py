@@ -1,9 +1,10 @@
 """Calibration: a few batches of training data say which range a grid has to cover, and which inputs count most.
 
 A weight's range is known; that of activations has to be seen (Jacob et al. 2018, section 3). The whole range clips
-nothing, and an outlier makes its steps wide; a narrower one clips few numbers and rounds many better. Three rules, as
-in Nagel et al. 2021, section 3.1: from the least to the greatest number, all but a share of them, or the range with the
-least mean squared error. Calibration is a part of training: data that it has seen measure no quality any more.
+nothing, and an outlier makes its steps wide; a narrower one clips few numbers and rounds many better. Three rules: from
+the least to the greatest number; all but a share of them (Wu et al. 2020, arXiv 2004.09602); or the range with the
+least mean squared error (Nagel et al. 2021, arXiv 2106.08295). Calibration is a part of training: data that it has seen
+measure no quality any more.
 """
 
 from collections.abc import Iterable, Sequence

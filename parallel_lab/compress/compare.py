@@ -5,9 +5,9 @@
     methods = {"dense": compare.dense, "int8": lambda model, data: (round_to_nearest(model, 8), model)}
     print(compare.table(compare.digits(), methods, seeds=range(5)))
 
-A method is a function of a trained model, which it leaves as it is, and of `Data`, which has training data alone: no
-method can calibrate on what measures it. It returns the model as it is stored and used afterwards; and if another one
-is trained for it (weights in float32 behind the codes, adapters before they are merged), a pair of both.
+A method is a function of a copy of the trained model and of `Data`, which has training data alone: no method can
+calibrate on what measures it. It returns the model as it is stored and used afterwards; and if another one is trained
+for it (weights in float32 behind the codes, adapters before they are merged), a pair of both.
 
     quality    of the model as it is used, on held-out data: accuracy, or perplexity, which is exp(mean loss)
     change     of the quality against the dense model of the same seed: the seed's own luck is in both
@@ -25,7 +25,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from parallel_lab.compress import formulas
 from parallel_lab.compress.sent import Wrap, sent_bytes
@@ -120,7 +120,7 @@ def dense(model: nn.Module, data: Data) -> nn.Module:
 
 def longer(steps: int, **options: Any) -> Method:
     """The method that only trains on, which whatever is trained for as many steps has to be compared with."""
-    return lambda model, data: data.tuned(deepcopy(model), steps, **options)
+    return lambda model, data: data.tuned(model, steps, **options)
 
 
 def table(
@@ -146,7 +146,7 @@ def table(
         best = task.measure(whole)
         for place, (name, method) in enumerate(methods.items()):
             bar(0, f"seed {seed}, {name}", number * len(methods) + place, len(seeds) * len(methods))
-            models[name] = _pair(method(whole, task.data(seed)))
+            models[name] = _pair(method(deepcopy(whole), task.data(seed)))
         sent = sent_bytes([trained for _, trained in models.values()], task.batch, ranks=ranks, wrap=wrap)
         for (name, (used, _)), one in zip(models.items(), sent, strict=True):
             quality, ratio = task.measure(used), time_ratio(used, whole, task.batch)
@@ -161,9 +161,15 @@ def _pair(made: Model) -> tuple[nn.Module, nn.Module]:
 
 
 def stored_bytes(model: nn.Module) -> int:
-    """Bytes of parameters and buffers, tied ones once; of each the less of dense and sparse, see `sparse_bytes`."""
+    """Bytes of parameters and buffers, tied ones once; of floating-point ones the less of dense and `sparse_bytes`."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
-    return sum(min(t.nbytes, formulas.sparse_bytes(t.numel(), int(t.count_nonzero()), t.itemsize)) for t in tensors)
+    return sum(_least_bytes(tensor.detach()) for tensor in tensors)
+
+
+def _least_bytes(tensor: Tensor) -> int:
+    if not tensor.is_floating_point():
+        return tensor.nbytes
+    return min(tensor.nbytes, formulas.sparse_bytes(tensor.numel(), int(tensor.count_nonzero()), tensor.itemsize))
 
 
 @torch.no_grad()
@@ -173,8 +179,10 @@ def time_ratio(model: nn.Module, other: nn.Module, batch: Batch) -> float:
     for _ in range(RUNS + 1):
         for one, times in taken.items():
             inputs, _ = to_model(one, batch)
+            wait(inputs.device)
             began_s = time.perf_counter()
             one(inputs)
+            wait(inputs.device)
             times.append(time.perf_counter() - began_s)
     return statistics.median(taken[model][1:]) / statistics.median(taken[other][1:])
 
@@ -217,3 +225,9 @@ def language(
         return cross_entropy(model(tokens), targets).exp().item()
 
     return Task("perplexity", model, lambda seed: data(1000 + seed), perplexity, first)
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

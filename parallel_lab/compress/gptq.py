@@ -1,7 +1,7 @@
 """GPTQ: quantize a weight column by column, and let the columns that are still free make up for each error.
 
 Frantar et al. 2023, "GPTQ: accurate post-training quantization for generative pre-trained transformers" (arXiv
-2210.17323), section 3. What counts is the error of the outputs, ||(W - Ŵ) X||^2 = tr((W - Ŵ) H (W - Ŵ)^T) with
+2210.17323), sections 3 and 4. What counts is the error of the outputs, ||(W - Ŵ) X||^2 = tr((W - Ŵ) H (W - Ŵ)^T) with
 H = X X^T, not that of the weight. When column j is rounded and off by d, the best change of the columns behind it is
 -d [H^-1]_{j,j:} / [H^-1]_jj, with the inverse of the H that is left. U, the upper Cholesky factor of H^-1, has all
 these rows at once, and U_jj^2 = [H^-1]_jj. Where inputs are not correlated, H is diagonal and GPTQ rounds to nearest.

@@ -3,7 +3,7 @@
 Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
 section 2.1: w = S (q - Z), with an integer q of b bits, a scale S, and a zero point Z, the code of the number 0.
 Numbers that share a scale share its error, so one outlier costs all of them: a scale for each output channel, or for
-each group of g inputs, keeps that error local (Nagel et al. 2021, "A white paper on neural network quantization", 2.2).
+each group of g inputs, keeps that error local (Nagel et al. 2021, "A white paper on neural network quantization").
 
     stored     b bits a number, packed; 4 bytes for each scale; where not symmetric, b bits for each zero point
     error      a number within the range is off by S/2 at most, and S^2/12 in the mean square if its place between two

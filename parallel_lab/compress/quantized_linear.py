@@ -78,6 +78,8 @@ def replace_linears(model: nn.Module, make: Make) -> nn.Module:
     A linear whose weight another module has too (an output layer tied to the embedding) stays as it is.
     """
     model = deepcopy(model)
+    if isinstance(model, nn.Linear):
+        return make("", model)
     for name, linear in own_linears(model).items():
         put(model, name, make(name, linear))
     return model

@@ -32,7 +32,7 @@ Mistake = Callable[[Given, dict], Any]  # what a usual mistake gives for an item
 def drawn(case: Case, rank: int, generator: torch.Generator) -> tuple:
     """A weight with one large row, three batches to calibrate with, and test inputs that reach out of their range.
 
-    `sign`: all inputs are positive (1) or negative (-1).
+    `signs`: all inputs of a rank are positive (1) or negative (-1).
     """
     rows, inputs = SHAPES[rank % len(SHAPES)]
     weight, *batches = (
@@ -40,8 +40,8 @@ def drawn(case: Case, rank: int, generator: torch.Generator) -> tuple:
         for shape in ((rows, inputs), *[(ROWS, inputs)] * (BATCHES + 1))
     )
     weight[rank % rows] *= 20
-    if sign := case.get("sign"):
-        batches = [sign * (batch.abs() + 1) for batch in batches]
+    if signs := case.get("signs"):
+        batches = [signs[rank] * (batch.abs() + 1) for batch in batches]
     return tuple(Given(weight, batches[:-1], 3 * batches[-1]))
 
 
@@ -93,9 +93,8 @@ def returns(outcome: Outcome, rank: int, where: str, *items: str, mistakes: Mapp
             raise Wrong(f"{where}: the result has no {item!r}", "One dict has all of them; add it to yours.")
         value, wanted = _number(got[item]), right[item]
         if differ(value, wanted):
-            shown = (
-                said for said, (of, mistake) in mistakes.items() if of == item and _is(value, mistake(given, right))
-            )
+            made = ((said, mistake(given, right)) for said, (of, mistake) in mistakes.items() if of == item)
+            shown = (said for said, mistaken in made if _is(value, mistaken))
             same(value, wanted, f"{where}, {item}", next(shown, "Try one row by hand, number by number."))
 
 

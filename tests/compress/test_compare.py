@@ -17,16 +17,14 @@ WEIGHTS, BIASES = 64 * 16 + 16 * 10, 16 + 10
 
 def zeros(model, data):
     """Half of the first weight is 0; all of it is trained on."""
-    made = deepcopy(model)
     with torch.no_grad():
-        made[0].weight[:, ::2] = 0
-    return made
+        model[0].weight[:, ::2] = 0
+    return model
 
 
 def last_layer(model, data):
-    made = deepcopy(model)
-    made[0].requires_grad_(False)
-    return made
+    model[0].requires_grad_(False)
+    return model
 
 
 def smaller(model, data):
@@ -34,7 +32,7 @@ def smaller(model, data):
 
 
 def frozen(model, data):
-    return deepcopy(model).requires_grad_(False)
+    return model.requires_grad_(False)
 
 
 METHODS = {
@@ -67,7 +65,12 @@ def test_sent_bytes_are_those_of_the_formula(found, ranks):
     """Zeros and codes save nothing of what is sent; fewer numbers that are trained do."""
     trained = [WEIGHTS + BIASES, BIASES, 16 * 10 + 10, 0]
     model, data = SMALL.model(0), SMALL.data(0)
-    models = [model, METHODS["codes alone"](model, data), last_layer(model, data), frozen(model, data)]
+    models = [
+        model,
+        METHODS["codes alone"](model, data),
+        last_layer(deepcopy(model), data),
+        frozen(deepcopy(model), data),
+    ]
     wanted = [formulas.data_parallel_bytes(numbers, ranks) for numbers in trained]
     assert compare.sent_bytes(models, SMALL.batch, ranks=ranks) == pytest.approx(wanted, abs=8)
     if ranks == 2:
@@ -83,7 +86,7 @@ def test_rows_have_quality_change_and_time(found):
     images, labels = digit_images("test")
     right = (SMALL.model(1)(images).argmax(1) == labels).double().mean().item()
     assert found.column("dense", "quality")[1] == right > 0.5
-    assert found.column("dense", "change") == [0, 0] and found.column("dense", "time") == [1, 1]
+    assert found.column("dense", "change") == [0, 0]
     for name in METHODS:
         whole, changed = found.column("dense", "quality"), found.column(name, "change")
         assert found.column(name, "quality") == pytest.approx([a + b for a, b in zip(whole, changed, strict=True)])

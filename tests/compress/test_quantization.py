@@ -92,9 +92,9 @@ def test_int8_and_grouped_int4_weights_are_those_of_torchao(torchao):
         ),
     ):
         linear = torch.nn.Linear(256, 16, bias=False)
-        ours = round_to_nearest(torch.nn.Sequential(linear), bits, **how)
+        ours = round_to_nearest(linear, bits, **how)
         torchao.quantize_(linear, config)
-        assert torch.equal(ours[0].weight, linear.weight.dequantize())
+        assert torch.equal(ours.weight, linear.weight.dequantize())
 
 
 def test_error_is_a_twelfth_of_the_step_squared():

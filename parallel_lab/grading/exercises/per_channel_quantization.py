@@ -3,7 +3,7 @@
 import torch
 
 from parallel_lab.grading import expect, quantized
-from parallel_lab.grading.exercise import Exercise, cases, on
+from parallel_lab.grading.exercise import Exercise, on
 
 TENSOR = "That is one scale for the whole weight: its largest row makes the steps of all others wide. One a row."
 DIM = "That is a scale for each input. The numbers that an output sums up share a scale: they stand in one row."
@@ -61,7 +61,7 @@ EXERCISE = Exercise(
         "The weight is int8 codes, with a scale for each output channel": on(3, weights),
         # Step 2
         "The inputs' grid comes from the training batches": on(3, weights, inputs),
-        "Inputs of one sign: 0 has a code of its own": on(cases("ranks sign", (1, 1), (1, -1)), weights, inputs),
+        "Inputs of one sign: 0 has a code of its own": on(2, weights, inputs, signs=(1, -1)),
         # Step 3
         "Test inputs are clipped to that grid, and outputs are sums of codes": on(3, weights, inputs, outputs),
     },
