@@ -101,6 +101,7 @@ def sections(cuda: bool) -> list[Section]:
         tests(
             "context parallel: ring attention and Ulysses, in 64 and in 16 bits", 60, "context_parallel/test_devices.py"
         ),
+        tests("pruned, low-rank and adapted models are those of the CPU", 60, "compress/test_prune_devices.py"),
         tests("quantization: codes bit for bit, GPTQ, training", 60, "compress/test_quantization_devices.py"),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
         tests("layouts of all axes end where one process ends", 90, "hybrid/test_devices.py"),

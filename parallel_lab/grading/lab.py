@@ -23,8 +23,7 @@ STILL_S = 8.0
 LONGEST_S = 900.0  # nothing comes near; a limit for what neither computes, nor waits, nor ends
 MEMORY_BYTES = 2 * 2**30
 _DRIVERS = (
-    "rank_side|contexts|cutting|drivers|experts|halves|layouts|"
-    "pruned|quantized|runs|sharding|small_gpt|stages|workers"
+    "rank_side|contexts|cutting|drivers|experts|halves|layouts|pruned|quantized|runs|sharding|small_gpt|stages|workers"
 )
 _OURS = re.compile(rf"^ +(?:{_DRIVERS})\.py, line \d+, in .*\n.*\n", re.MULTILINE)
 RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run the case below by yourself."}

@@ -19,6 +19,7 @@ _READY_MADE = frozenset(
         "parallel_lab.model.formulas",
         *("DistributedDataParallel", "ZeroRedundancyOptimizer", "FullyShardedDataParallel", "fully_shard"),
         *("distribute_tensor", "distribute_module", "DTensor"),
+        *("torch.nn.utils.prune", "global_unstructured", "l1_unstructured", "ln_structured"),
         *("parallelize_module", "ColwiseParallel", "RowwiseParallel", "SequenceParallel", "loss_parallel"),
     }
 )

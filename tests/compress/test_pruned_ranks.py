@@ -19,7 +19,7 @@ from parallel_lab.model.data import share
 from parallel_lab.trace import span
 
 pytestmark = pytest.mark.usefixtures("by_value")
-WORLDS, STEPS, BATCH = (1, 2, 3, 4), 3, 12  # every world has equal shares
+WORLDS, STEPS, BATCH = (1, 2, 3, 4), 2, 12  # every world has equal shares
 WIDTHS = (64, 24, 10)
 SGD = {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.01}
 

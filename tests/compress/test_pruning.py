@@ -11,7 +11,7 @@ from parallel_lab.compress.pruning import Masks, by_score, magnitude, movement, 
 from parallel_lab.model import GPTConfig, build, digit_batches, loss
 
 WIDTHS = (64, 24, 16, 10)
-SPARSITIES = [0.0, 0.3, 0.5, 0.875, 0.99]
+SPARSITIES = [0.0, 0.5, 0.875]
 
 
 def names(model):

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from parallel_lab.compress.pruning import largest, magnitude, n_m, prunable
+from parallel_lab.compress.iterative import fine_tune
+from parallel_lab.compress.pruning import Masks, largest, magnitude, n_m, prunable
 from parallel_lab.compress.second_order import inverse_root, one_shot, sparse_gpt, wanda
 from parallel_lab.model import GPTConfig, build, loss, text, text_batches
 
@@ -112,14 +113,10 @@ def test_inputs_that_never_came_and_a_layer_that_saw_nothing():
 
 def test_a_model_layer_after_layer():
     """SparseGPT and Wanda prune each linear once; its inputs come from pruned layers; training text calibrates."""
-    model = build(GPTConfig(width=32, seq=16, layers=2))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for x, y in text_batches(16, 16, 60):
-        optimizer.zero_grad()
-        loss(model(x), y).backward()
-        optimizer.step()
-    calibration = list(text_batches(16, 16, 4, seed=1))
-    held_out = list(text_batches(16, 64, 4, seed=2, data=text("validation")))
+    model = build(GPTConfig(width=32, seq=16, heads=2, layers=2))
+    fine_tune(model, Masks(), text_batches(16, 16, 120), torch.optim.AdamW, lr=1e-2)
+    calibration = list(text_batches(16, 16, 2, seed=1))
+    held_out = list(text_batches(16, 64, 2, seed=2, data=text("validation")))
 
     def quality(net):
         with torch.no_grad():

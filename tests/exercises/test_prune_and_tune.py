@@ -8,6 +8,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from grading import assert_ends_a_step, assert_found_out, assert_passes, by_value, solutions
 from torch import nn
+from torch.nn.utils import prune
+
+from parallel_lab.grading.references import reference_in
 
 by_value(__name__)
 NAME = "prune_and_tune"
@@ -116,6 +119,17 @@ def other(model, sparsity, batches, make_optimizer, structured):
 
 def test_another_right_answer_passes():
     assert_passes(NAME, other)
+
+
+def test_the_ready_made_one_is_seen():
+    def by_torch(model, sparsity, *_):
+        prune.global_unstructured(
+            [(each, "weight") for each in linears_of(model)], prune.L1Unstructured, amount=sparsity
+        )
+        return model
+
+    assert reference_in(by_torch) == "by_torch uses global_unstructured"
+    assert not reference_in(prune_and_tune)
 
 
 def test_answer_of_a_step_passes_it_and_fails_the_next():

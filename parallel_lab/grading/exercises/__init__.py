@@ -18,8 +18,7 @@ _NAMES = (
     *("expert_dispatch",),
     *("ring_attention",),
     *("layout_groups", "wrong_gradient", "norm_over_axes"),
-    *("per_channel_quantization",),
-    *("prune_and_tune",),
+    *("prune_and_tune", "per_channel_quantization"),
     *("top_k_hook", "choose_buckets"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
