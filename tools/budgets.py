@@ -36,6 +36,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise sequence_block": 10.0,
     "exercise ring_attention": 18.0,
     "exercise expert_dispatch": 12.0,
+    "exercise top_k_hook": 8.0,
     "exercise split_network": 8.0,
     "exercise pipeline_executor": 10.0,
     "exercise training_framework": 10.0,

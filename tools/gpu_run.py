@@ -103,6 +103,7 @@ def sections(cuda: bool) -> list[Section]:
         ),
         tests("pruned, low-rank and adapted models are those of the CPU", 60, "compress/test_prune_devices.py"),
         tests("quantization: codes bit for bit, GPTQ, training", 60, "compress/test_quantization_devices.py"),
+        tests("compressed gradients: every hook, quantized Zero3", 60, "compress/gradients/test_devices.py"),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
         tests("layouts of all axes end where one process ends", 90, "hybrid/test_devices.py"),
         tests("the training command, float32 and bfloat16", 90, "hybrid/test_train_devices.py"),

@@ -70,7 +70,7 @@ class Zero3(State):
         prefetch: how many units ahead are unsharded while one computes; 0 to unshard only when needed.
         units: the modules to communicate together; by default each child of every `nn.ModuleList` and `nn.Sequential`.
         check_finite: as in `Zero2`.
-        exchange: with what units travel: `all_gather` and `reduce_scatter` as in `runtime/gather.py`, quantized, say.
+        exchange: with what units travel, in place of `runtime/gather.py`: an object with the same two functions.
         group: a process group or a mesh. Of a mesh of two axes, the first replicates and the second shards, as in
             FSDP2: gradients are reduce-scattered along the second, and their shards all-reduced along the first.
 
@@ -93,7 +93,7 @@ class Zero3(State):
         prefetch: int = 1,
         units: Iterable[nn.Module] | None = None,
         check_finite: bool = True,
-        exchange: Any = gather,
+        exchange: Any = None,
         group: dist.ProcessGroup | DeviceMesh | None = None,
     ) -> None:
         guard = self.guards(self)
@@ -101,7 +101,7 @@ class Zero3(State):
         groups = Groups.of(group, reshard_after_forward)
         super().__init__(model, groups.shard)
         self._guard, self.groups, self.prefetch, self.check_finite = guard, groups, prefetch, check_finite
-        self.compute_dtype, self.reduce_dtype, self.exchange = compute_dtype, reduce_dtype, exchange
+        self.compute_dtype, self.reduce_dtype, self.exchange = compute_dtype, reduce_dtype, exchange or gather
         self.units = cut(model, self.group.size(), units, compute_dtype)
         guard.model(model, units=[unit.name for unit in self.units], prefetch=prefetch, compute_dtype=compute_dtype)
         self._shard()

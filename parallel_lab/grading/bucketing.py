@@ -14,7 +14,7 @@ from parallel_lab.data_parallel import ddp
 from parallel_lab.grading.expect import grader
 from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.rank_side import name
-from parallel_lab.network import AlphaBeta, Link, ring_cost
+from parallel_lab.network import AlphaBeta
 from parallel_lab.simulate import simulate
 from parallel_lab.trace.units import format_bytes, format_seconds
 
@@ -40,7 +40,7 @@ class Problem(NamedTuple):
         return simulate(ddp.plan(1, len(buckets)), cost).duration_s  # every rank does the same
 
     def fastest(self, latencies: int | None = None) -> Buckets:
-        """The buckets with the shortest step, of all ways to cut the layers; with a ring of 2 (n-1) latencies, or so many.
+        """The buckets with the shortest step, of all ways to cut; with a ring of 2 (n-1) latencies, or so many.
 
         The best way to send the layers from the last to number i ends with some last bucket, and what is before it was
         sent in the best way as well. So each i needs a look at each beginning of that last bucket.

@@ -1,12 +1,12 @@
-"""The tasks of chapter 14 on gradients: a hook that compresses, the buckets that it is given, and layers to put in some.
+"""The tasks of chapter 14 on gradients: a hook that compresses, the buckets that it gets, and layers to put in some.
 
 As in `cutting`, a driver gives learner code what it works on, and observes. Ranks import this module.
 """
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,8 @@ LOUD, SMALL = 4, 2**-9  # elements that hide others for a while; what is added t
 NEAR = 0.02  # relative: numbers of 16 bits have 8 of precision
 
 
-class Bucket(NamedTuple):
+@dataclass
+class Bucket:
     """What a hook is given: the number of the bucket, and this rank's gradients in it."""
 
     index: int
@@ -54,7 +55,7 @@ def exchange(fn: Callable, case: Case, steps: list) -> dict:
         buckets = [Bucket(index, vector.clone()) for index, vector in enumerate(step)]
         mark("step")
         handles = [hook(group, bucket) for bucket in buckets]
-        for bucket, handle in zip(buckets, handles, strict=True):
+        for handle in handles:
             if not hasattr(handle, "wait"):
                 raise TypeError(f"the hook returned {handle!r}: expected a handle, an object with wait()")
             handle.wait()
@@ -64,7 +65,10 @@ def exchange(fn: Callable, case: Case, steps: list) -> dict:
 
 
 def sparse_means(outcome: Outcome) -> list:
-    """What stands in the buckets after each step. Usual mistakes: `forget` owes nothing, `shared` mixes buckets up."""
+    """What stands in the buckets after each step.
+
+    Usual mistakes: `sums` are no means, `forget` owes nothing, `shared` mixes up what buckets owe.
+    """
     case, ranks = outcome.case, range(outcome.ranks)
     owed: dict = {}
     seen = {}
@@ -77,7 +81,7 @@ def sparse_means(outcome: Outcome) -> list:
                 wanted = vector + (0 if case.get("forget") else owed.get(key, 0))
                 sent.append(_largest(wanted, case["fraction"]))
                 owed[key] = wanted - sent[-1]
-            means.append(sum(sent) / outcome.ranks)
+            means.append(sum(sent) / (1 if case.get("sums") else outcome.ranks))
         seen[f"step {number}: bucket"] = means
     return [seen] * outcome.ranks
 
@@ -107,7 +111,9 @@ def adds_up(outcome: Outcome, advice: str) -> None:
         got = result[f"step {last}: bucket"][0][LOUD : 2 * LOUD].double()
         if (got - right).abs().max() > NEAR * right:
             worst = got[(got - right).abs().argmax()].item()
-            seen = f"{outcome.at}: rank {rank}, step {last}: elements that were owed 1 and {last} times {SMALL:g} come out"
+            seen = (
+                f"{outcome.at}: rank {rank}, step {last}: elements that were owed 1 and {last} times {SMALL:g} come out"
+            )
             raise Wrong(f"{seen} as {worst:.4g}, expected {right:.4g}", advice if worst else "They were never sent.")
 
 

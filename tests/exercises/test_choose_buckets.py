@@ -52,9 +52,17 @@ def one_latency(sizes, backward_s, n, latency_s, bytes_per_s):
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
-    (first_layers_first, 0, r"bucket 0 has layer 0 and bucket 1 layer \d+, whose gradient comes earlier\n.*leave first"),
+    (
+        first_layers_first,
+        0,
+        r"bucket 0 has layer 0 and bucket 1 layer \d+, whose gradient comes earlier\n.*leave first",
+    ),
     (last_one_never_full, 0, r"layer 0 is in 0 buckets, expected one\n.*not full when the layers end"),
-    (one_for_each, 1, r"1.25 GB/s and 5.00 ms: .* a step with \d+ buckets takes .* times the shortest: the best .*\n.*the latency of its"),
+    (
+        one_for_each,
+        1,
+        r"1.25 GB/s and 5.00 ms: .* a step with \d+ buckets takes .* the shortest: the best .*\n.*the latency of its",
+    ),
     (one_for_all, 2, r"a step with 1 bucket takes .* times the shortest.*\n.*leaves when backward is over"),
     (always_25_mib, 3, r"times the shortest.*\n.*a default that knows neither"),
     (one_latency, 3, r"times the shortest.*\n.*How many messages follow one another in a ring"),

@@ -73,8 +73,12 @@ def zeros_travel(fraction):
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
-    (hook_of(divide=False), 0, "at 2 ranks: rank 0, step 0: bucket 0: .*every element is 2 times"),
-    (zeros_travel, 1, r"rank 0 sent 36.0 kB in step 0, its numbers and places, .* are 1,080 B\n.*zeros need not travel"),
+    (hook_of(divide=False), 0, "at 2 ranks: the bucket has the sum over the ranks\n.*is the mean over all ranks"),
+    (
+        zeros_travel,
+        1,
+        r"rank 0 sent 36.0 kB in step 0, its numbers and places, .* are 1,080 B\n.*zeros need not travel",
+    ),
     (hook_of(place=torch.int64), 1, r"sent 1,440 B in step 0, .* are 1,080 B\n.*places of four bytes"),
     (hook_of(feedback=False), 2, "at 3 ranks: what was not sent in step 0 is lost\n.*it owes"),
     (hook_of(key=lambda bucket: 0), 2, "at 3 ranks: what one bucket owes was added to another"),

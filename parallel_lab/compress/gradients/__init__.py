@@ -10,11 +10,11 @@ from parallel_lab.compress.gradients.sign import OneBit, Sign
 from parallel_lab.compress.gradients.top_k import TopK, break_even
 
 __all__ = [
+    "QSGD",
     "Cast",
     "Compressed",
     "OneBit",
     "PowerSGD",
-    "QSGD",
     "Quantized",
     "RandomK",
     "Sign",

@@ -1,8 +1,8 @@
 """Error feedback: what compression left out of a gradient is added to the next one.
 
-Seide et al. 2014, "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed Training of Speech
-DNNs", section 3.1; Karimireddy et al. 2019, "Error Feedback Fixes SignSGD and other Gradient Compression Schemes",
-algorithm 2. With g the gradient of a rank, e its residual and C the compressor:
+Seide et al. 2014, "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed Training of
+Speech DNNs"; Karimireddy et al. 2019, "Error Feedback Fixes SignSGD and other Gradient Compression Schemes", algorithm
+2 (EF-SGD). With g the gradient of a rank, e its residual and C the compressor:
 
     p = g + e         what should be sent
     C(p)              what is sent; the mean of it over the ranks is the step
@@ -34,10 +34,25 @@ from parallel_lab.compress.gradients.wire import Sizes
 class Bucket(Protocol):
     """What a hook is given: the gradients of some parameters, end to end in one vector."""
 
-    index: int  # in the order in which buckets are sent
-    names: Sequence[str]
-    parameters: Sequence[Tensor]
-    flat: Tensor  # (elements,)
+    @property
+    def index(self) -> int:
+        """Its place in the order in which buckets are sent."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of its parameters."""
+        ...
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """Whose gradients these are."""
+        ...
+
+    @property
+    def flat(self) -> Tensor:
+        """Their gradients (elements,)."""
+        ...
 
 
 class Result(NamedTuple):
@@ -60,9 +75,9 @@ class Residuals:
     def take(self, bucket: Bucket, dtype: torch.dtype) -> Tensor:
         """The residual of a bucket (elements,), zeros at first."""
         vectors = [self.held[name][0] for name in bucket.names if name in self.held]
-        if len(vectors) == len(bucket.names) and all(each is vectors[0] for each in vectors):
-            if vectors[0].numel() == bucket.flat.numel():
-                return vectors[0]
+        same = len(vectors) == len(bucket.names) and all(each is vectors[0] for each in vectors)
+        if same and vectors[0].shape == bucket.flat.shape:  # the bucket is that of the last step
+            return vectors[0]
         parts = [
             self.held[name][1].to(bucket.flat.device) if name in self.held else torch.zeros_like(p, dtype=dtype)
             for name, p in zip(bucket.names, bucket.parameters, strict=True)
@@ -79,7 +94,7 @@ class Residuals:
 class Compressed:
     """A hook of DDP that sends less than the gradients. Make a new one for each DDP: it holds what this rank owes.
 
-    Where a gradient of some rank is NaN or infinite, residuals stay as they were: the step that is refused owes nothing.
+    Where a gradient of some rank is NaN or infinite, residuals stay as they were: that step is refused or skipped.
     """
 
     takes_bucket = True  # DDP hands over the bucket and not only its vector
@@ -119,7 +134,7 @@ class Compressed:
                 self.residuals.keep(bucket, result.rest)
 
     def generator(self, bucket: Bucket, rank: int = 0) -> torch.Generator:
-        """Chance for this step and bucket: the same on all ranks, or of one rank alone; a resumed run draws it again."""
+        """Chance for this step and bucket, the same on all ranks, or of one rank; a resumed run draws the same."""
         mixed = 0
         for number in (self.seed, self.step, bucket.index, rank):
             mixed = (mixed * 1_000_003 + number) % 2**63
@@ -142,7 +157,7 @@ class Exchanging:
 
     def __init__(self, steps: Generator[Any, None, None], under_way: list["Exchanging"]) -> None:
         self.steps, self.under_way = steps, under_way
-        self.work = next(steps)
+        self.work: Any = next(steps)
         under_way.append(self)
 
     @torch.no_grad()

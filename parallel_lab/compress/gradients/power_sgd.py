@@ -82,12 +82,11 @@ class PowerSGD(Compressed):
             whole_one.div_(n)
         for p, q, m in zip(ps, qs, approximations.values(), strict=True):
             torch.mm(p, q.div_(n).T, out=m)
-        if not self.error_feedback:
-            return Result(mean, None, dict(zip(matrices, qs, strict=True)))
-        vector -= mean
-        for each in rest:  # it has travelled whole
-            each.zero_()
-        return Result(mean, vector, dict(zip(matrices, qs, strict=True)))
+        if self.error_feedback:
+            vector -= mean
+            for each in rest:  # it has travelled whole
+                each.zero_()
+        return Result(mean, vector if self.error_feedback else None, dict(zip(matrices, qs, strict=True)))
 
     def _cut(self, vector: Tensor, bucket: Bucket) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Views of a vector of the bucket: the matrices that are compressed, by name, and what travels whole."""

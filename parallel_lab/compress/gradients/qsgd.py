@@ -2,9 +2,9 @@
 
 Alistarh et al. 2017, "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", section 3.1. With s
 levels, |x| / ||x|| lies between two of 0, 1/s, ..., 1; it becomes the upper one with the probability that makes the
-expectation right (lemma 3.1: unbiased, with a variance of at most min(B/s^2, sqrt(B)/s) ||x||^2 for a block of B). So no
-memory is needed; the price is noise, which more levels or smaller blocks lower. The paper codes levels in Elias' code,
-which is short where most are zero; here each takes the same few bits.
+expectation right (lemma 3.1: unbiased, with a variance of at most min(B/s^2, sqrt(B)/s) ||x||^2 for a block of B). So
+no memory is needed; the price is noise, which more levels or smaller blocks lower. The paper codes levels in Elias'
+code, which is short where most are zero; here each takes the same few bits.
 
     sent per rank and step (n-1) (w N/8 + 4 N/B) bytes, with w bits for one of 2 s + 1 codes: all go to all
 """

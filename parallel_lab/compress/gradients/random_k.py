@@ -1,8 +1,8 @@
 """Random-k: all ranks send the same elements, chosen anew by chance in each step.
 
-Stich et al. 2018, "Sparsified SGD with Memory", definition 2.2 (rand-k); Wangni et al. 2018, "Gradient Sparsification for
-Communication-Efficient Distributed Optimization" (unbiased without memory). Ranks draw from the same generator, so the
-places are known to all and do not travel; and as they are the same, an all-reduce adds the numbers up on the way.
+Stich et al. 2018, "Sparsified SGD with Memory", definition 2.2 (rand-k); Wangni et al. 2018, "Gradient Sparsification
+for Communication-Efficient Distributed Optimization" (unbiased without memory). Ranks draw from the same generator, so
+the places are known to all and do not travel; and as they are the same, an all-reduce adds the numbers up on the way.
 
 With the memory of `error_feedback.py` the numbers are sent as they are. Without it each is multiplied by N/k, so that
 what is sent is the gradient on average; its variance is N/k times as large.

@@ -1,16 +1,16 @@
 """Quantized collectives for sharded training: weights arrive in 8 bits, gradients leave in 4.
 
-Wang et al. 2023, "ZeRO++: Extremely Efficient Collective Communication for Giant Model Training", sections 4.1 (qwZ) and
-4.3 (qgZ). Zero3 gathers weights twice in a step and reduce-scatters gradients once. Here
+Wang et al. 2023, "ZeRO++: Extremely Efficient Collective Communication for Giant Model Training": qwZ and qgZ. Zero3
+gathers weights twice in a step and reduce-scatters gradients once. Here
 
     qwZ   a rank quantizes its shard, in blocks with a scale each, before the all-gather, and everybody dequantizes. The
           shards that the optimizer steps stay exact; all ranks compute with the same rounded weights
     qgZ   a reduce-scatter would round at each of its n - 1 sums. Instead an all-to-all brings to each rank what the
           others have for it, in 4 bits; it dequantizes that and adds it up in full precision: rounded once
 
-A scale is the largest absolute value of its block, and codes lie evenly and symmetrically below it. With `node` ranks a
-node, qgZ goes in two hops, first inside the node and then, a node's sum rounded once more, between nodes: what leaves a
-node is an n-th of `node` as much. (The third part, hpZ, is `Zero3(reshard_after_forward=k)`.)
+A scale is the largest absolute value of its block, and codes lie evenly and symmetrically below it. Left out is the
+paper's second hop: it adds gradients up inside a node first, so that less leaves the node. Its third part, hpZ, is
+`Zero3(reshard_after_forward=k)`.
 
     sent per rank and step, N elements, blocks of B
     a gather of weights    (n-1)/n (w N/8 + 4 N/B) bytes: with w = 8 half of bfloat16's
@@ -94,7 +94,7 @@ class Quantized:
 class Then:
     """A handle: when the bytes are there, `then` makes numbers of them."""
 
-    def __init__(self, work: dist.Work, then: Callable[[], object]) -> None:
+    def __init__(self, work: Any, then: Callable[[], object]) -> None:
         self.work, self.then = work, then
 
     @torch.no_grad()

@@ -4,8 +4,8 @@
 rank to all. With `vote` it is Bernstein et al. 2018, "signSGD", algorithm 3 (majority vote): the sign that most ranks
 have, without a size, so that the learning rate is a step's length; it has no memory and needs none of the sizes.
 `OneBit` is Seide et al. 2014, "1-Bit Stochastic Gradient Descent", sections 3.1 and 3.2: in each block the elements
-above zero become their mean, and so do those below. Each rank owns an n-th of the elements, adds up what the others send
-of it, and sends the mean on in one bit again. Both times error feedback keeps what is lost.
+above zero become their mean, and so do those below. Each rank owns an n-th of the elements, adds up what the others
+send of it, and sends the mean on in one bit again. Both times error feedback keeps what is lost.
 
     sent per rank and step, N elements, blocks of B
     Sign                   (n-1) (N/8 + 4) bytes: every rank's bits go to all

@@ -1,8 +1,8 @@
 """Top-k: each rank sends its largest elements, with their places, and keeps the others for later.
 
-Aji and Heafield 2017, "Sparse Communication for Distributed Gradient Descent", section 3; Lin et al. 2018, "Deep Gradient
-Compression", section 3 (with momentum correction, which a hook cannot do: it does not see the optimizer). Stich et al.
-2018, "Sparsified SGD with Memory", theorem 2.4, prove that with the memory of `error_feedback.py` it converges as SGD.
+Aji and Heafield 2017, "Sparse Communication for Distributed Gradient Descent"; Lin et al. 2018, "Deep Gradient
+Compression" (with momentum correction, which a hook cannot do: it does not see the optimizer). Stich et al. 2018,
+"Sparsified SGD with Memory", prove for convex problems that with the memory of `error_feedback.py` it converges as SGD.
 
 A bucket of N elements sends k = ceil(fraction N) numbers and k places of four bytes, in one message. Ranks choose
 different places, so these messages cannot be added up on the way: all go to all, and each rank adds them up itself.

@@ -1,7 +1,7 @@
 """What compressed gradients are on the wire: bytes. Codes of a few bits packed, several tensors in one message.
 
-A message is one vector of bytes, so that numbers, places and scales of a bucket travel together: a collective of its own
-for each would cost its latency again.
+A message is one vector of bytes, so that numbers, places and scales of a bucket travel together: a collective for each
+would cost its latency again.
 """
 
 from collections.abc import Iterable, Sequence

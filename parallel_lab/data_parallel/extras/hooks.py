@@ -1,8 +1,8 @@
 """Gradient hooks: what is done with a bucket once this rank has filled it.
 
 A hook is a function of (group, flat) that starts communication and returns a handle. When the handle's `wait()` is
-over, the mean over all ranks stands in `flat`, or is the tensor that `wait()` returned. Compression plugs in here. A hook
-with `takes_bucket = True` is called with (group, bucket): what it keeps from step to step belongs to a bucket's `names`.
+over, the mean over all ranks stands in `flat`, or is the tensor that `wait()` returned. Compression plugs in here. A
+hook with `takes_bucket = True` is called with (group, bucket): what it keeps for the next step belongs to its `names`.
 """
 
 from collections.abc import Callable

@@ -4,12 +4,15 @@ from parallel_lab.grading import compressed, expect
 from parallel_lab.grading.exercise import Exercise, on
 
 LONG, FEW = (3000,), 0.01  # a bucket of 3,000 elements, of which 30 travel
-MEAN = "What stands in the bucket is the mean over all ranks of what each sent: what counts for a rank that sent nothing?"
+MEAN = (
+    "What stands in the bucket is the mean over all ranks of what each sent: what counts for a rank that sent nothing?"
+)
 LATER = "What a rank does not send now it owes: where is it kept until the next step, and when is it added?"
 OWN = "Each bucket has other parameters, so it owes something else. How does the hook know which bucket it has?"
 WIDE = "1 + 1/512 is 1 in bfloat16. In which dtype must what is owed be kept, if little by little is to add up?"
 LITTLE = "k numbers and k places of four bytes: zeros need not travel, and which bucket has 2^31 elements?"
 
+adds = expect.unlike("step 0: bucket", {"the bucket has the sum over the ranks": {"sums": True}}, MEAN)
 forgets = expect.unlike("step 1: bucket", {"what was not sent in step 0 is lost": {"forget": True}}, LATER)
 mixes = expect.unlike("step 0: bucket", {"what one bucket owes was added to another": {"shared": True}}, OWN)
 
@@ -21,7 +24,9 @@ EXERCISE = Exercise(
     settings={"sizes": (48, 48), "fraction": 0.125, "steps": 1},
     tests={
         # Step 1
-        "The bucket has the mean of what ranks sent, at 1 to 3 ranks": on((2, 1, 3), expect.equals(MEAN), sizes=(48,)),
+        "The bucket has the mean of what ranks sent, at 1 to 3 ranks": on(
+            (2, 1, 3), adds, expect.equals(MEAN), sizes=(48,)
+        ),
         # Step 2
         "Numbers and places travel, and nothing else": on(
             4,

@@ -1,6 +1,6 @@
 """What error feedback is for: problems on which a compressor fails without it, and digits against the dense run.
 
-The first is the counterexample of Karimireddy et al. 2019, theorem I, with a rank for each of its two functions:
+The first is a counterexample of Karimireddy et al. 2019, section 3, with a rank for each of its two functions:
 f_i(x) = <a_i, x>^2 with a = e (1, 1) +- (1, -1). Each rank's gradient is a multiple of its a, so that its signs are
 (1, -1) or (-1, 1): whatever is made of them, x_1 + x_2 stays what it was, and the minimum at 0 is never reached.
 """
@@ -8,7 +8,6 @@ f_i(x) = <a_i, x>^2 with a = e (1, 1) +- (1, -1). Each rank's gradient is a mult
 import pytest
 import torch
 import torch.distributed as dist
-from shared_gradients import HOOKS
 from torch import nn
 
 from parallel_lab import launch

@@ -144,7 +144,7 @@ def test_the_rank_that_has_nan_is_named():
         ddp = DDP(build(), hook=RandomK(0.1))
         ddp(torch.full((3, 13), float("inf") if dist.get_rank() == 1 else 1.0)).sum().backward()
 
-    with pytest.raises(RuntimeError, match="rank 1: the gradient of .* is NaN or infinite"):
+    with pytest.raises(RuntimeError, match=r"rank 1: the gradient of .* is NaN or infinite"):
         launch(fn, ranks=2, timeout=60)
 
 

@@ -1,4 +1,4 @@
-"""Zero3 with quantized collectives: bytes against the closed form, the bound of what rounding costs, exact checkpoints."""
+"""Zero3 with quantized collectives: bytes against the closed form, what rounding costs at most, exact checkpoints."""
 
 import pytest
 import torch
@@ -105,5 +105,5 @@ def test_nan_is_refused_on_the_rank_that_has_it():
         zero = Zero3(nn.Sequential(nn.Linear(4, 4)), exchange=Quantized())
         zero(torch.full((2, 4), float("nan") if dist.get_rank() == 1 else 1.0)).sum().backward()
 
-    with pytest.raises(RuntimeError, match="rank 1: the gradient of .* is NaN or infinite"):
+    with pytest.raises(RuntimeError, match=r"rank 1: the gradient of .* is NaN or infinite"):
         launch(fn, ranks=2, timeout=60)

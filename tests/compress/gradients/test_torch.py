@@ -132,7 +132,9 @@ def test_qsgd_is_right_on_average_and_as_noisy_as_its_bound(levels, block):
     hook, draws = QSGD(levels, block=block), 2000
     vector = torch.randn(300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     chance = torch.Generator().manual_seed(2)
-    drawn = torch.stack([hook.dequantize(n.double(), c) for n, c in (hook.quantize(vector, chance) for _ in range(draws))])
+    drawn = torch.stack(
+        [hook.dequantize(n.double(), c) for n, c in (hook.quantize(vector, chance) for _ in range(draws))]
+    )
     off = (drawn.mean(0) - vector).abs()
     level = vector.norm() / levels  # an element that is drawn a few times only has no standard error yet
     assert (off <= 5 * drawn.std(0) / draws**0.5 + 5 * level / draws).all()
