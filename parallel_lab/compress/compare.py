@@ -2,12 +2,13 @@
 
     from parallel_lab.compress import compare
 
-    methods = {"dense": compare.dense, "int8": lambda model, data: (round_to_nearest(model, 8), model)}
+    methods = {"dense": compare.dense, "int8": lambda model, data: round_to_nearest(model, 8)}
     print(compare.table(compare.digits(), methods, seeds=range(5)))
 
 A method is a function of a copy of the trained model and of `Data`, which has training data alone: no method can
 calibrate on what measures it. It returns the model as it is stored and used afterwards; and if another one is trained
-for it (weights in float32 behind the codes, adapters before they are merged), a pair of both.
+for it (weights in float32 behind the codes, adapters before they are merged), a pair of both. Codes have no gradient:
+of a model in codes that comes alone, the dense one is what was trained.
 
     quality    of the model as it is used, on held-out data: accuracy, or perplexity, which is exp(mean loss)
     change     of the quality against the dense model of the same seed: the seed's own luck is in both
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from parallel_lab.compress import formulas
+from parallel_lab.compress.quantized_linear import QuantizedLinear
 from parallel_lab.compress.sent import Wrap, sent_bytes
 from parallel_lab.model.config import GPTConfig
 from parallel_lab.model.data import Batch, Batches, text, text_batches
@@ -146,7 +148,7 @@ def table(
         best = task.measure(whole)
         for place, (name, method) in enumerate(methods.items()):
             bar(0, f"seed {seed}, {name}", number * len(methods) + place, len(seeds) * len(methods))
-            models[name] = _pair(method(deepcopy(whole), task.data(seed)))
+            models[name] = _pair(method(deepcopy(whole), task.data(seed)), whole)
         sent = sent_bytes([trained for _, trained in models.values()], task.batch, ranks=ranks, wrap=wrap)
         for (name, (used, _)), one in zip(models.items(), sent, strict=True):
             quality, ratio = task.measure(used), time_ratio(used, whole, task.batch)
@@ -156,8 +158,12 @@ def table(
     return found
 
 
-def _pair(made: Model) -> tuple[nn.Module, nn.Module]:
-    return made if isinstance(made, tuple) else (made, made)
+def _pair(made: Model, whole: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """What is used, and what is trained for it."""
+    if isinstance(made, tuple):
+        return made
+    in_codes = any(isinstance(module, QuantizedLinear) for module in made.modules())
+    return made, whole if in_codes else made
 
 
 def stored_bytes(model: nn.Module) -> int:
