@@ -29,13 +29,14 @@ from parallel_lab.trace import span
 INPUTS, CLASSES, HIDDEN = 64, 10, 3
 TURNS, WARM_UP = 30, 5
 LEAST, RANKS = 2.0, 2
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PRUNED = {"a quarter of the weights": 0.5, "a quarter of the neurons": 0.75}  # the share of neurons that goes
 FORMS = ("dense", *(f"{how}, {what}" for what in PRUNED for how in ("masked", "cut")))
 
 
-def forms(width: int) -> dict[str, tuple[nn.Module, Masks]]:
-    """Each form's model and masks, on the GPU where there is one."""
-    model = build((INPUTS, *(width,) * HIDDEN, CLASSES)).to("cuda" if torch.cuda.is_available() else "cpu")
+def forms(width: int, device: str) -> dict[str, tuple[nn.Module, Masks]]:
+    """Each form's model and masks."""
+    model = build((INPUTS, *(width,) * HIDDEN, CLASSES)).to(device)
     made: list[tuple[nn.Module, Masks]] = [(deepcopy(model), Masks())]
     for sparsity in PRUNED.values():
         kept = choose(model, neurons(model), sparsity)
@@ -72,7 +73,7 @@ def stepper(model: nn.Module, masks: Masks, size: int) -> Callable[[], torch.Ten
 
 def in_turns(width: int, size: int) -> tuple[dict[str, list[float]], float]:
     """Seconds of each step of each form, but for those that warm up; how far losses of masked and cut are apart."""
-    steps = {name: stepper(*form, size) for name, form in forms(width).items()}
+    steps = {name: stepper(*form, size) for name, form in forms(width, DEVICE).items()}
     times: dict[str, list[float]] = {name: [] for name in FORMS}
     losses: dict[str, torch.Tensor] = {}
     for turn in range(TURNS + WARM_UP):
@@ -88,22 +89,22 @@ def in_turns(width: int, size: int) -> tuple[dict[str, list[float]], float]:
 
 
 def _finish() -> None:
-    if torch.cuda.is_available():
+    if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
-def send(width: int, size: int) -> None:
+def send(width: int) -> None:
     """A data-parallel backward pass of each form."""
-    for name, (model, _) in forms(width).items():
-        ddp = DDP(model.cpu())
-        images, labels = batch(model, size)
+    for name, (model, _) in forms(width, "cpu").items():
+        ddp = DDP(model)
+        images, labels = batch(model, RANKS)
         with span(name):
             loss(ddp(images), labels).backward()
 
 
-def sent_bytes(width: int, size: int) -> dict[str, int]:
+def sent_bytes(width: int) -> dict[str, int]:
     """What rank 0 sends in it."""
-    spans = launch(send, width, size, ranks=RANKS, device="cpu", timeout=300, echo=False).trace.of(0)
+    spans = launch(send, width, ranks=RANKS, device="cpu", timeout=300, echo=False).trace.of(0)
     within = {s.kind: s for s in spans if s.kind in FORMS}
     return {
         name: sum(s.sent_bytes for s in spans if one.start_s <= s.start_s < one.end_s) for name, one in within.items()
@@ -117,8 +118,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     width, size = (options := parser.parse_args()).width, options.batch
     times, apart = in_turns(width, size)
-    sent, models = sent_bytes(width, size), forms(width)
-    unit = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} cores"
+    sent, models = sent_bytes(width), forms(width, "cpu")
+    unit = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} cores"
     print(f"{HIDDEN} hidden layers of {width}, batch {size}, {unit}; losses of masked and cut apart: {apart:.0e}\n")
     print("| form | ms a step | dense / form (quartiles) | parameters | sent a step at 2 ranks | by its formula |")
     print("|---|---|---|---|---|---|")

@@ -112,6 +112,7 @@ def sections(cuda: bool) -> list[Section]:
         tests("fault reports", 90, "runtime/test_faults_on_devices.py"),
         *(Section(f"benchmark: {name}", ("benchmarks/gpu.py", name), 60) for name in ("ddp", "zero3", "all_reduce")),
         Section("benchmark: the training command, 124 M parameters", ("benchmarks/train.py",), 120),
+        Section("benchmark: a structured MLP", ("benchmarks/structured.py", "--width", "4096", "--batch", "4096"), 90),
         Section("benchmark: tensor parallel", ("benchmarks/tensor_parallel.py", "--ranks", "2"), 90),
         Section("benchmark: ring attention", ("benchmarks/ring_attention.py", "--ranks", "2"), 60),
         *(chapter(number, "--on-gpu") for number in chapters),

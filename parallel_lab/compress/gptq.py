@@ -44,7 +44,7 @@ def gptq(
         ValueError: `bits` is not in 2 to 8, `per` is unknown, or a group does not divide the inputs.
     """
     left = weight.detach().double().clone()  # W, as the errors so far have changed it
-    upper = _inverse_factor(moment.double(), damp)
+    upper = inverse_factor(moment.double(), damp)
     wide = blocks(weight, per, group).shape[1] if per == "group" else weight.shape[1]  # columns with ranges in common
     codes, grids = [], []
     for first in range(0, weight.shape[1], wide):
@@ -60,10 +60,13 @@ def gptq(
     return Quantized(torch.cat(codes, 1), scale, zero, bits, symmetric)
 
 
-def _inverse_factor(moment: Tensor, damp: float) -> Tensor:
-    """U with U^T U = H^-1, (in, in), upper; an input that is always 0 has an error that costs nothing."""
+def inverse_factor(moment: Tensor, damp: float) -> Tensor:
+    """U with U^T U = H^-1, (in, in), upper; an input that is always 0 has an error that costs nothing.
+
+    Row j of U over its diagonal is column j of the inverse of H without what stands before j, over its first element.
+    """
     diagonal = moment.diagonal()
-    hessian = moment + torch.diag(damp * diagonal.mean() + (diagonal == 0).double())
+    hessian = moment + torch.diag(damp * diagonal.mean() + (diagonal == 0).to(moment.dtype))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     return torch.linalg.cholesky(inverse, upper=True)
 

@@ -1,8 +1,8 @@
 """Pruning in rounds: prune a little, train what is left, prune again; and rewinding.
 
-Han et al. 2015, "Learning both weights and connections", section 3.3; Frankle and Carbin 2019, "The lottery ticket
-hypothesis", section 2; Frankle et al. 2020, "Linear mode connectivity", section 3 (rewinding); Zhu and Gupta 2017, "To
-prune, or not to prune", section 3 (cubic). Three ideas:
+Han et al. 2015, "Learning both weights and connections", section 3.4; Frankle and Carbin 2019, "The lottery ticket
+hypothesis"; Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis" (rewinding); Zhu and
+Gupta 2017, "To prune, or not to prune", section 3 (cubic). Three ideas:
 
 - Weights that are cut at once leave an error that the others had no chance to make up for. In rounds they have it.
 - Each round removes the same share of what is left: after r of R rounds at a final sparsity S, 1 - (1 - S)^(r/R).

@@ -1,7 +1,7 @@
 """Low rank: a matrix becomes the product of two thin ones.
 
 Eckart and Young 1936, "The approximation of one matrix by another of lower rank"; for networks Denton et al. 2014,
-"Exploiting linear structure within convolutional networks", section 3. Three ideas:
+"Exploiting linear structure within convolutional networks". Three ideas:
 
 - W = U S V^T. Of all matrices of rank r, the one from the r largest singular values is nearest, and what it is off,
   squared and summed, is the sum of the squares of the singular values that were dropped.

@@ -1,7 +1,7 @@
 """Unstructured pruning: single weights become zero, and a mask remembers which.
 
-Han et al. 2015, "Learning both weights and connections", section 3 (magnitude); Lee et al. 2019, "SNIP", equation 3,
-and Molchanov et al. 2017, equation 4 (saliency |w g|); Sanh et al. 2020, "Movement pruning", section 3 (-sum w g);
+Han et al. 2015, "Learning both weights and connections", section 3 (magnitude); Lee et al. 2019, "SNIP: single-shot
+network pruning based on connection sensitivity" (saliency |w g|); Sanh et al. 2020, "Movement pruning" (-sum w g);
 Mishra et al. 2021, "Accelerating sparse deep neural networks" (2:4). Three ideas:
 
 - Each weight has a score, and those with the least scores go. The threshold is one for each layer, `scope="layer"`, or

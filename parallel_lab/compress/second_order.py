@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from parallel_lab.compress.calibration import collect
+from parallel_lab.compress.gptq import inverse_factor
 from parallel_lab.compress.pruning import Masks, largest, n_m, prunable
 from parallel_lab.model.data import Batch
 
@@ -54,7 +55,7 @@ def sparse_gpt(
     if pattern and (block % pattern[1] or columns % pattern[1]):
         raise ValueError(f"groups of {pattern[1]} do not divide {columns} columns in blocks of {block}")
     left, kept = weight.detach().to(moment, copy=True), torch.ones_like(weight, dtype=torch.bool)
-    root = inverse_root(moment, damping)
+    root = inverse_factor(moment, damping)
     for start in range(0, columns, block):
         here, right = slice(start, start + block), slice(start + block, columns)
         part, corner, mask = left[:, here], root[here, here], kept[:, here]
@@ -75,18 +76,6 @@ def _made_up(part: Tensor, corner: Tensor, mask: Tensor, pattern: tuple[int, int
         errors[:, c] = part[:, c].masked_fill(mask[:, c], 0) / corner[c, c]
         part[:, c:] -= errors[:, c].outer(corner[c, c:])
     return errors
-
-
-def inverse_root(moment: Tensor, damping: float) -> Tensor:
-    """The upper U with U^T U = H^-1.
-
-    Row q of it, over its diagonal, is column q of the inverse of H without the rows and columns before q, over its
-    first element; and the diagonal's square is that element.
-    """
-    mean = moment.diag().mean()
-    extra = torch.where(mean > 0, damping * mean, 1.0)  # 1 where nothing ever came: magnitude decides then
-    whole = moment + torch.diag_embed(extra.expand(len(moment)))
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(whole)), upper=True)
 
 
 def wanda(weight: Tensor, moment: Tensor, sparsity: float = 0.5, *, pattern: tuple[int, int] | None = None) -> Pruned:

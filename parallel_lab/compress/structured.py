@@ -4,7 +4,7 @@ Li et al. 2017, "Pruning filters for efficient ConvNets", section 3; Michel et a
 better than one?"; Ma et al. 2023, "LLM-Pruner", section 3.1 (what depends on each other goes together). Three ideas:
 
 - A unit is written by some layers and read by others: a neuron is a row of one matrix and a column of the next. Both
-  go, with the bias of the row. What is left is a dense model, and any device computes it faster.
+  go, with the bias of the row. What is left is a dense model with fewer products, for any device and any library.
 - A unit that is zero from its row on and in its column adds nothing. So the cut model computes just what the dense one
   does with these rows and columns masked (`mask_of` gives that mask).
 - The score of a unit is the product of the norms of its slices on all sides. A ReLU's neuron can be scaled up on one
@@ -12,7 +12,7 @@ better than one?"; Ma et al. 2023, "LLM-Pruner", section 3.1 (what depends on ea
 
     stored        the smaller matrices, and nothing else
     sent per step 2 (n-1)/n times the bytes of the smaller gradients
-    computed      less in proportion: a quarter of the neurons is a quarter of both products
+    computed      as much less; between two pruned layers the product falls with the square of what is left
 
 Each layer keeps the same share of its units. `model.config` still says what the model was built as.
 """

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parallel_lab.grading.drivers import copies, from_rank_0, model_of
+from parallel_lab.grading.drivers import batches, copies, from_rank_0, model_of
 from parallel_lab.grading.expect import each_rank
 from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.rank_side import Case
@@ -22,6 +22,12 @@ RETURNED, WEIGHT, BIAS = "what it returned", "the weight of linear", "the bias o
 MODULE = "a module"
 
 
+def given(case: Case, rank: int, generator: torch.Generator) -> tuple:
+    """As `drivers.batches`; the first weight is doubled, so that layers lose different shares to one threshold."""
+    inputs, targets, weights = batches(case, rank, generator)
+    return inputs, targets, [2 * weights[0], *weights[1:]]
+
+
 def make_optimizer(parameters: Any) -> torch.optim.Optimizer:
     """SGD with momentum and weight decay: both move a weight whose gradient is zero."""
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.02)
@@ -29,8 +35,8 @@ def make_optimizer(parameters: Any) -> torch.optim.Optimizer:
 
 def prune(fn: Callable, case: Case, xs: list, ys: list, weights: list) -> dict:
     """`fn(model, sparsity, batches, make_optimizer, structured)`, the same model on every rank; what it returned."""
-    model, batches = model_of(case, from_rank_0(weights)), list(zip(xs, ys, strict=True))
-    return _seen(fn(model, case["sparsity"], batches, make_optimizer, case["structured"]))
+    model, pairs = model_of(case, from_rank_0(weights)), list(zip(xs, ys, strict=True))
+    return _seen(fn(model, case["sparsity"], pairs, make_optimizer, case["structured"]))
 
 
 def _seen(model: Any) -> dict:
@@ -52,17 +58,17 @@ def whole(outcome: Outcome) -> list[dict]:
     masks = {} if case["structured"] else _masks(case, model)
     if case["structured"]:
         _cut(model, case["sparsity"])
-    batches = zip(*(zip(*given[:2], strict=True) for given in outcome.inputs), strict=True)
+    pairs = zip(*(zip(*inputs[:2], strict=True) for inputs in outcome.inputs), strict=True)
     _apply(masks)
-    _train(model, [] if case.get("untrained") else list(batches), masks if zeros == "always" else {})
+    _train(model, [] if case.get("untrained") else list(pairs), masks if zeros == "always" else {})
     if zeros == "ends":
         _apply(masks)
     return [_seen(model)] * outcome.ranks
 
 
-def _train(model: MLP, batches: list, masks: dict[nn.Parameter, Tensor]) -> None:
+def _train(model: MLP, pairs: list, masks: dict[nn.Parameter, Tensor]) -> None:
     optimizer = make_optimizer(model.parameters())
-    for of_ranks in batches:
+    for of_ranks in pairs:
         x, y = (torch.cat(each) for each in zip(*of_ranks, strict=True))
         optimizer.zero_grad()
         F.mse_loss(model(x), y).backward()

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
+from parallel_lab.compress.gptq import inverse_factor
 from parallel_lab.compress.iterative import fine_tune
 from parallel_lab.compress.pruning import Masks, largest, magnitude, n_m, prunable
-from parallel_lab.compress.second_order import inverse_root, one_shot, sparse_gpt, wanda
+from parallel_lab.compress.second_order import one_shot, sparse_gpt, wanda
 from parallel_lab.model import GPTConfig, build, loss, text, text_batches
 
 ROWS, COLUMNS, SAMPLES = 24, 32, 400
@@ -83,7 +84,7 @@ def test_blocks_are_lazy_sums_of_the_same():
 def test_the_root_holds_the_inverses_of_all_columns_to_the_right():
     _, x = correlated()
     h = gram(x)
-    root = inverse_root(h, 0.0)
+    root = inverse_factor(h, 0.0)
     assert torch.allclose(root.T @ root, torch.linalg.inv(h), rtol=1e-6)
     for q in (0, 5, 31):
         inverse = torch.linalg.inv(h[q:, q:])

@@ -78,7 +78,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
         0,
         "each layer was pruned by a threshold of its own\n.*one pool with one threshold",
     ),
-    (answer(masks_of=with_biases), 0, "biases were counted among the weights\n.*biases are not in it"),
+    (answer(masks_of=with_biases), 0, "biases were pruned and counted with the weights\n.*biases are not in it"),
     (lost, 1, "after 3 steps: .* of 178 pruned weights are not zero\n.*do after each step"),
     (
         answer(cut=zeros_in_old_shapes),
