@@ -3,7 +3,7 @@
 `compare`, the table of all methods, is imported by itself: it loads scikit-learn, which no rank should pay for.
 """
 
-from parallel_lab.compress import formulas
+from parallel_lab.compress import formulas, gradients
 from parallel_lab.compress.activation_aware import activation_aware, activation_aware_model
 from parallel_lab.compress.calibration import Observer, collect, least_squares, percentile, round_inputs
 from parallel_lab.compress.distillation import distillation_loss
@@ -34,6 +34,7 @@ __all__ = [
     "geometric",
     "gptq",
     "gptq_model",
+    "gradients",
     "iterative",
     "least_squares",
     "lora",

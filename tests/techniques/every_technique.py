@@ -6,6 +6,7 @@ import torch
 
 from parallel_lab import expert_parallel as experts
 from parallel_lab import model
+from parallel_lab.compress.gradients import OneBit, PowerSGD, TopK
 from parallel_lab.context_parallel import context_parallel, positions, sequence_loss, shard_sequence
 from parallel_lab.data_parallel import DDP, Zero1, Zero2, Zero3, average_gradients
 from parallel_lab.expert_parallel import RemoteExperts
@@ -68,6 +69,17 @@ def ddp(group):
     gpt = build()
     optimizer = torch.optim.AdamW(gpt.parameters(), **ADAMW)
     return steps(group, gpt, DDP(gpt, bucket_bytes=4096, group=group), optimizer)
+
+
+def compressed(make):
+    """DDP with a hook that `make` gives."""
+
+    def technique(group):
+        gpt = build()
+        optimizer = torch.optim.AdamW(gpt.parameters(), **ADAMW)
+        return steps(group, gpt, DDP(gpt, bucket_bytes=4096, hook=make(), group=group), optimizer)
+
+    return technique
 
 
 def zero1(group):
@@ -160,6 +172,7 @@ ADAM_LIKE = {"average_gradients": averaged, "DDP": ddp, "Zero1": zero1, "Zero2":
 ADAM_LIKE |= {"tensor_parallel": cut(sequence=False), "sequence parallel": cut(sequence=True)}
 ADAM_LIKE |= {"RemoteExperts": mixture}
 CONFIGS = {"RemoteExperts": MIXTURE}  # those that are trained on another model
+ADAM_LIKE |= {"TopK of all": compressed(lambda: TopK(1.0))}
 ADAM_LIKE |= {"ring attention": shared("ring"), "Ulysses": shared("ulysses")}
 SGD_LIKE = {
     "Synchronous": strategy(Synchronous()),
@@ -178,5 +191,6 @@ OTHERS = {  # what a run ends with depends on who was first, or is no step of on
     "Partial": strategy(Partial(k=1), servers=1),
     "Mixed": strategy(Mixed(switch_at=2), servers=1),
 }
+OTHERS |= {"OneBit": compressed(OneBit), "PowerSGD": compressed(PowerSGD)}
 TECHNIQUES = ADAM_LIKE | SGD_LIKE | OTHERS
 NEED_TWO = {"a parameter server", "Asynchronous", "Stale", "Partial", "Mixed"}  # a server, and a worker at least

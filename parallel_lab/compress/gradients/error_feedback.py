@@ -29,6 +29,7 @@ from torch import Tensor
 
 from parallel_lab.agree.problem import agree
 from parallel_lab.compress.gradients.wire import Sizes
+from parallel_lab.trace import recorder, tag
 
 
 class Bucket(Protocol):
@@ -157,6 +158,7 @@ class Exchanging:
 
     def __init__(self, steps: Generator[Any, None, None], under_way: list["Exchanging"]) -> None:
         self.steps, self.under_way = steps, under_way
+        self.names, self.round = recorder().names, 0  # what DDP calls this bucket in a trace
         self.work: Any = next(steps)
         under_way.append(self)
 
@@ -164,7 +166,9 @@ class Exchanging:
     def advance(self) -> None:
         """Waits for the collective under way, and starts the next."""
         self.work.wait()
-        self.work = next(self.steps, None)
+        self.round += 1
+        with tag(**{**self.names, "round": self.round}):
+            self.work = next(self.steps, None)
         if self.work is None:
             self.under_way.remove(self)
 

@@ -1,7 +1,7 @@
 """Every hook, and quantized Zero3, on the CPU and on a GPU that the ranks share.
 
-A sign or a place flips with the last digit of a sum, so weights of the GPU and of the CPU may part. On either, ranks end
-with equal weights, the loss falls, and bfloat16 is near the dense run: 1 % of the largest weight after eight steps.
+A sign or a place flips with the last digit of a sum, so weights of the GPU and of the CPU may part. On either, ranks
+end with equal weights, the loss falls, and bfloat16 is near the dense run: 1 % of the largest weight after eight steps.
 """
 
 import pytest
