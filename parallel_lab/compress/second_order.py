@@ -49,9 +49,9 @@ def sparse_gpt(
         damping: this share of the mean diagonal is added to the diagonal, so that H can be inverted.
 
     Raises:
-        ValueError: `moment` does not fit, or `pattern` does not divide a block.
+        ValueError: `moment` does not fit, `pattern` does not divide a block, or `sparsity` is not in [0, 1).
     """
-    columns = _checked(weight, moment)
+    columns = _checked(weight, moment, sparsity)
     if pattern and (block % pattern[1] or columns % pattern[1]):
         raise ValueError(f"groups of {pattern[1]} do not divide {columns} columns in blocks of {block}")
     left, kept = weight.detach().to(moment, copy=True), torch.ones_like(weight, dtype=torch.bool)
@@ -82,9 +82,9 @@ def wanda(weight: Tensor, moment: Tensor, sparsity: float = 0.5, *, pattern: tup
     """The weight without the least |w_ij| |x_j| of each row, or but `pattern` = (n, m), and its mask.
 
     Raises:
-        ValueError: `moment` does not fit, or `pattern` does not divide a row.
+        ValueError: `moment` does not fit, `pattern` does not divide a row, or `sparsity` is not in [0, 1).
     """
-    columns = _checked(weight, moment)
+    columns = _checked(weight, moment, sparsity)
     scores = weight.detach().to(moment).abs() * moment.diag().sqrt()
     if pattern:
         kept = n_m(scores, *pattern)
@@ -105,21 +105,23 @@ def one_shot(
     Raises:
         ValueError: there are no batches.
     """
-    masks = Masks()
+    masks, several = Masks(), list(batches)
     for name, weight in prunable(model).items():
         layer = name.removesuffix("weight").rstrip(".")
         if isinstance(model.get_submodule(layer), nn.Linear):
-            moment = collect(model, batches, only=layer)[layer].moment
+            moment = collect(model, several, only=layer)[layer].moment
             changed, masks[name] = method(weight, moment, **settings)
             with torch.no_grad():
                 weight.copy_(changed)
     return masks
 
 
-def _checked(weight: Tensor, moment: Tensor) -> int:
+def _checked(weight: Tensor, moment: Tensor, sparsity: float) -> int:
     """The columns."""
     if weight.dim() != 2 or moment.shape != (weight.shape[1], weight.shape[1]):
         raise ValueError(
             f"a moment of {tuple(moment.shape)} for a weight of {tuple(weight.shape)}: expected its columns twice"
         )
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"a sparsity of {sparsity}: expected the share of weights that go, at least 0 and less than 1")
     return weight.shape[1]

@@ -169,7 +169,7 @@ def neurons(model: nn.Module) -> list[Joint]:
     """The hidden layers of `model`."""
     found = []
     for name, module in model.named_modules():
-        if isinstance(module, FeedForward):
+        if isinstance(module, FeedForward) and _plain(module.up, module.gate or module.up, module.down):
             writers = [part for part in ("up", "gate") if getattr(module, part) is not None]
             sides = [Side(_within(name, part), 0) for part in writers]
             found.append(Joint(name, module.up.out_features, (*sides, Side(_within(name, "down"), 1))))
@@ -182,7 +182,7 @@ def heads(model: nn.Module) -> list[Joint]:
     """The key-value heads of each attention, each with its query heads."""
     found = []
     for name, module in model.named_modules():
-        if isinstance(module, Attention):
+        if isinstance(module, Attention) and _plain(module.query, module.key, module.value, module.out):
             units, width = module.key.out_features // module.head_width, module.head_width
             queries = module.query.out_features // units
             sides = [Side(_within(name, "query"), 0, queries), Side(_within(name, "key"), 0, width)]
@@ -211,6 +211,11 @@ def _chained(name: str, chain: nn.Sequential, writes: Any, reads: Any, between: 
             sides += [Side(_within(name, each), 0) for each, layer in layers[first:last] if isinstance(layer, NORMS)]
             (units, *_), (_, inputs, *_) = writer.weight.shape, reader.weight.shape
             yield Joint(sides[0].name, units, (*sides, Side(_within(name, of_reader), 1, inputs // units)))
+
+
+def _plain(*layers: nn.Module) -> bool:
+    """Whether these are linears, and not what low rank, adapters or codes have put in their places."""
+    return all(isinstance(layer, nn.Linear) for layer in layers)
 
 
 def _whole(layer: Any) -> bool:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.ao.pruning import WeightNormSparsifier
 from torch.nn.utils import prune
 
 from parallel_lab.compress.pruning import Masks, by_score, magnitude, movement, n_m, prunable, saliency
@@ -91,9 +92,15 @@ def test_gradient_scores():
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8), (3, 3)])
-def test_n_of_m(n, m):
-    weight = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
+def test_n_of_m_as_torch(n, m):
+    linear = nn.Linear(24, 5)
+    weight = linear.weight.detach().clone()
     mask = n_m(weight, n, m)
+    theirs = WeightNormSparsifier(sparsity_level=1.0, sparse_block_shape=(1, m), zeros_per_block=m - n)
+    theirs.prepare(nn.Sequential(linear), [{"tensor_fqn": "0.weight"}])
+    theirs.step()
+    theirs.squash_mask()
+    assert torch.equal(linear.weight, weight * mask)
     groups, values = mask.unflatten(1, (-1, m)), weight.abs().unflatten(1, (-1, m))
     assert (groups.sum(2) == n).all()
     lost = values.masked_fill(groups, -1).amax(2)

@@ -150,5 +150,7 @@ def test_refusals():
     weight, x = correlated()
     with pytest.raises(ValueError, match=r"a moment of \(400, 400\) for a weight of \(24, 32\)"):
         wanda(weight, x @ x.T)
+    with pytest.raises(ValueError, match="a sparsity of 1: expected the share"):
+        sparse_gpt(weight, gram(x), 1)
     with pytest.raises(ValueError, match="groups of 4 do not divide 32 columns in blocks of 6"):
         sparse_gpt(weight, gram(x), pattern=(2, 4), block=6)

@@ -6,8 +6,9 @@ import dataclasses
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
-from parallel_lab.compress import structured
+from parallel_lab.compress import lora, structured
 from parallel_lab.compress.structured import channels, choose, cut, heads, mask_of, neurons
 from parallel_lab.model import GPTConfig, build, digit_batches, loss
 
@@ -156,7 +157,19 @@ def test_the_whole_stays_as_it_is_and_short_names_do_all():
     assert structured.prune_channels(conv_net(), 0.5)[0].out_channels == 4
 
 
+def test_rows_are_those_of_torch_where_all_columns_after_them_are_alike():
+    model = build((64, 24, 10))
+    model[2].weight.data.fill_(1.0)
+    ((_, kept),) = choose(model, neurons(model), 0.75)
+    prune.ln_structured(model[0], "weight", 0.75, n=2, dim=0)
+    assert kept.tolist() == model[0].weight_mask[:, 0].nonzero().flatten().tolist()
+
+
 def test_refusals():
+    with pytest.raises(ValueError, match="nothing to prune: GPT has no units"):
+        structured.prune_heads(lora(build(GPT2), 2, 4), 0.5)
+    with pytest.raises(ValueError, match="nothing to prune: GPT has no units"):
+        structured.prune_neurons(lora(build(GPT2), 2, 4), 0.5)
     with pytest.raises(ValueError, match="nothing to prune: Linear has no units"):
         structured.prune_neurons(nn.Linear(3, 3), 0.5)
     with pytest.raises(ValueError, match="a sparsity of 1"):
