@@ -1,6 +1,6 @@
 """Random-k: all ranks send the same elements, chosen anew by chance in each step.
 
-Stich et al. 2018, "Sparsified SGD with Memory", definition 2.2 (rand-k); Wangni et al. 2018, "Gradient Sparsification
+Stich et al. 2018, "Sparsified SGD with Memory", section 2 (rand-k); Wangni et al. 2018, "Gradient Sparsification
 for Communication-Efficient Distributed Optimization" (unbiased without memory). Ranks draw from the same generator, so
 the places are known to all and do not travel; and as they are the same, an all-reduce adds the numbers up on the way.
 

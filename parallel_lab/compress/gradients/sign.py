@@ -1,9 +1,9 @@
 """Signs: one bit an element, and one or two numbers that say how large they were.
 
-`Sign` is Karimireddy et al. 2019, "Error Feedback Fixes SignSGD", section 4: sign(p) times the mean of |p|, from each
+`Sign` is Karimireddy et al. 2019, "Error Feedback Fixes SignSGD", algorithm 1: sign(p) times the mean of |p|, from each
 rank to all. With `vote` it is Bernstein et al. 2018, "signSGD", algorithm 3 (majority vote): the sign that most ranks
 have, without a size, so that the learning rate is a step's length; it has no memory and needs none of the sizes.
-`OneBit` is Seide et al. 2014, "1-Bit Stochastic Gradient Descent", sections 3.1 and 3.2: in each block the elements
+`OneBit` is Seide et al. 2014, "1-Bit Stochastic Gradient Descent", with blocks for its columns: in each the elements
 above zero become their mean, and so do those below. Each rank owns an n-th of the elements, adds up what the others
 send of it, and sends the mean on in one bit again. Both times error feedback keeps what is lost.
 

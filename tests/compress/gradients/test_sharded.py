@@ -9,10 +9,19 @@ from torch import nn
 from parallel_lab import launch
 from parallel_lab.compress.gradients import Quantized
 from parallel_lab.data_parallel import Zero3
+from parallel_lab.runtime import make_mesh
 from parallel_lab.trace import recorder
 
 LIMIT = 1.05
 FLAG_BYTES = 8  # Zero3's ranks agree that gradients are finite: one number, all-reduced
+
+
+def hops(node):
+    """The groups of four ranks, so many of them a node."""
+    if node:
+        mesh = make_mesh(**{f"nodes{node}": 4 // node, f"places{node}": node})
+        return mesh[f"places{node}"].get_group(), mesh[f"nodes{node}"].get_group()
+    return None
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +30,8 @@ def ran():
         found = {}
         for n, group in worlds(1, 2, 3, 4):
             for bits in ((8, 4), (8, 8), (None, 4), (4, None), (None, None)):
-                how = Quantized(weight_bits=bits[0], gradient_bits=bits[1], block=64)
+                two = hops(2) if n == 4 and bits == (8, 8) else None
+                how = Quantized(weight_bits=bits[0], gradient_bits=bits[1], block=64, hops=two)
                 zero = Zero3(build(), exchange=how, group=group)
                 optimizer = torch.optim.SGD(zero.parameters(), 0.05)
                 one_step(zero, optimizer, 0)
@@ -44,6 +54,41 @@ def test_bytes_are_those_of_the_formula(ran):
     for found in ran:
         for (n, bits), (sent, expected, *_) in found.items():
             assert expected - 20 <= sent <= expected * LIMIT + FLAG_BYTES, (n, bits)
+
+
+def test_two_hops_sum_as_one_and_leave_the_node_with_less():
+    """Nodes of two neighbors. In two hops one row leaves a rank's node, where two did."""
+
+    def fn():
+        group, rank = dist.group.WORLD, dist.get_rank()
+        flat = torch.randn(4 * 100, generator=torch.Generator().manual_seed(rank))
+        found = {}
+        for node in (0, 1, 2, 4):
+            how, mine = Quantized(gradient_bits=8, block=32, hops=hops(node)), torch.empty(100)
+            before = recorder().sent_bytes
+            how.reduce_scatter(mine, flat, group).wait()
+            found[node] = mine, recorder().sent_bytes - before, how.sent_bytes(400, 4, gradients=True)
+        plain = torch.empty(100)
+        Quantized(gradient_bits=None).reduce_scatter(plain, flat, group).wait()
+        return found, plain
+
+    run = launch(fn, ranks=4, timeout=60)
+    for rank, (found, plain) in enumerate(run.results):
+        for node, (mine, sent, expected) in found.items():
+            assert sent == expected and (mine - plain).abs().max() < 0.1, node
+        assert found[2][1] == found[0][1] and not torch.equal(found[2][0], found[0][0])
+        left = [s.sent_bytes for s in run.trace.of(rank) if s.axis == "nodes2"]
+        assert left == [100 + 4 * 4]  # codes and scales of one row
+
+
+def test_hops_are_of_the_ranks_that_share():
+    def fn():
+        flat = torch.ones(9)
+        pair = dist.new_group([0, 1]), dist.group.WORLD
+        Quantized(hops=pair).reduce_scatter(flat[:3].clone(), flat, dist.group.WORLD)
+
+    with pytest.raises(RuntimeError, match=r"hops among .* ranks and 3 nodes, and 3 ranks share the model"):
+        launch(fn, ranks=3, timeout=60)
 
 
 def test_eight_and_four_bits_send_a_quarter_and_an_eighth_of_float32():
