@@ -178,6 +178,32 @@ def test_profile_step(tmp_path):
         assert sum(float(share) for _, share in each) == pytest.approx(100, abs=0.3)
         assert float(dict(each)["computed"]) > 0 and float(dict(each)["hidden"]) + float(dict(each)["exposed"]) > 0
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["trace.0.json.gz", "trace.1.json.gz"]
+def compressed(ranks, share=0.1):
+    """The losses of compressed_gradients.py in one process, which holds what each rank has left."""
+    net = digit_net(64, 128, 10)
+    left = [[torch.zeros_like(p) for p in net.parameters()] for _ in range(ranks)]
+    for rows in torch.arange(60 * 48).remainder(1728).split(48):
+        means, losses = [torch.zeros_like(p) for p in net.parameters()], []
+        for mine, kept in zip(rows.chunk(ranks), left, strict=True):
+            losses.append(nn.functional.cross_entropy(net(IMAGES[mine] / 16), LABELS[mine]))
+            for mean, rest, gradient in zip(
+                means, kept, torch.autograd.grad(losses[-1], list(net.parameters())), strict=True
+            ):
+                rest += gradient
+                smallest = rest.abs().flatten().topk(max(1, round(share * rest.numel()))).values[-1]
+                sent = torch.where(rest.abs() >= smallest, rest, 0)
+                mean += sent / ranks
+                rest -= sent
+        with torch.no_grad():
+            for parameter, mean in zip(net.parameters(), means, strict=True):
+                parameter -= 0.1 * mean
+        yield sum(losses).item() / ranks
+
+
+@pytest.mark.parametrize(("ranks", "share"), [(3, 0.1), (2, 1.0)])
+def test_compressed_gradients(ranks, share):
+    """A share of 1 is plain data parallelism."""
+    assert torchrun("compressed_gradients.py", ranks, share) == pytest.approx(list(compressed(ranks, share)), abs=2e-9)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)

@@ -2,6 +2,7 @@
 
 from parallel_lab.grading.gaps import (
     collectives,
+    compression,
     contexts,
     data_parallel,
     hybrid,
@@ -30,4 +31,5 @@ GAPS = (
     *hybrid.GAPS,
     *precision.GAPS,
     *performance.GAPS,
+    *compression.GAPS,
 )
