@@ -23,10 +23,7 @@ STILL_S = 8.0
 LONGEST_S = 900.0  # nothing comes near; a limit for what neither computes, nor waits, nor ends
 MEMORY_BYTES = 2 * 2**30
 _DRIVERS = "rank_side|contexts|cutting|drivers|experts|halves|layouts|pruned|quantized|runs|scales|sharding|small_gpt"
-_DRIVERS += "|stages|workers"
-_DRIVERS = (
-    "rank_side|contexts|cutting|drivers|experts|halves|layouts|runs|scales|sharding|small_gpt|stages|sums|workers"
-)
+_DRIVERS += "|stages|sums|workers"
 _OURS = re.compile(rf"^ +(?:{_DRIVERS})\.py, line \d+, in .*\n.*\n", re.MULTILINE)
 RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run the case below by yourself."}
 NEVER_JOINED = "Every rank of the group must call a collective: does this call stand behind an `if`, or in a loop?"

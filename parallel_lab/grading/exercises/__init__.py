@@ -18,13 +18,9 @@ _NAMES = (
     *("expert_dispatch",),
     *("ring_attention",),
     *("layout_groups", "wrong_gradient", "norm_over_axes"),
-    *("dynamic_scale",),
+    *("dynamic_scale", "reproducible_sum"),
     *("prune_and_tune", "per_channel_quantization"),
     *("top_k_hook", "choose_buckets", "find_bottleneck"),
-    *("reproducible_sum",),
-    *("per_channel_quantization",),
-    *("top_k_hook", "choose_buckets"),
-    *("find_bottleneck",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

@@ -30,6 +30,6 @@ GAPS = (
     *contexts.GAPS,
     *hybrid.GAPS,
     *precision.GAPS,
-    *performance.GAPS,
     *compression.GAPS,
+    *performance.GAPS,
 )
