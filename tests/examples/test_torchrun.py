@@ -178,6 +178,8 @@ def test_profile_step(tmp_path):
         assert sum(float(share) for _, share in each) == pytest.approx(100, abs=0.3)
         assert float(dict(each)["computed"]) > 0 and float(dict(each)["hidden"]) + float(dict(each)["exposed"]) > 0
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["trace.0.json.gz", "trace.1.json.gz"]
+
+
 def compressed(ranks, share=0.1):
     """The losses of compressed_gradients.py in one process, which holds what each rank has left."""
     net = digit_net(64, 128, 10)
