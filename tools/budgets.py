@@ -46,6 +46,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise layout_groups": 8.0,  # eight ranks, as the two below
     "exercise norm_over_axes": 10.0,
     "exercise wrong_gradient": 16.0,
+    "exercise find_bottleneck": 8.0,
     "exercise step_budget": 12.0,
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,

@@ -28,6 +28,7 @@ from statistics import median
 from typing import NamedTuple
 
 from parallel_lab.network import COLLECTIVES
+from parallel_lab.performance.stretches import Stretch, length, shared, to_ns, union, without
 from parallel_lab.plan import COMPUTE, RECEIVING
 from parallel_lab.runtime import Run
 from parallel_lab.trace import Span, Trace
@@ -40,7 +41,6 @@ STEP = "step"  # the kind of a note (lane `mark`) that says where a step begins 
 PASSES = ("forward", "backward", "setup")  # the phases of a pipeline's messages; those inside a collective have others
 LOSS = "loss"  # the phase of the collective by which a pipeline ends its step
 
-Stretch = tuple[int, int]  # from, to, in nanoseconds
 Joins = dict[Hashable, float]  # by the name of a collective or message
 
 
@@ -97,8 +97,8 @@ class Breakdown:
             for step, window in windows(trace, rank):
                 ns: dict[str, int] = dict.fromkeys(PARTS, 0)
                 for piece in pieces:
-                    ns[piece.part] += _length([piece[:2]], window)
-                rows.append(Row(rank, step, window[1] - window[0], ns, _length(both, window)))
+                    ns[piece.part] += length([piece[:2]], window)
+                rows.append(Row(rank, step, window[1] - window[0], ns, length(both, window)))
         return cls(tuple(rows), trace.ranks, trace.simulated)
 
     def of_rank(self, rank: int) -> list[Row]:
@@ -149,19 +149,19 @@ def painted(trace: Trace, rank: int, joins: Joins | None = None) -> list[Piece]:
     spans = [s for s in trace.of(rank) if s.lane != MARK]
     waits = _waits(trace, rank, last_joins(trace) if joins is None else joins)
     # Where the thread stood still, it did until what it waited for was there.
-    still = _union((s.end_s - s.wait_s, s.end_s) for s in spans if s.lane != COMPUTE and s.wait_s)
-    computes = _union((s.start_s, s.end_s) for s in spans if s.lane == COMPUTE and s.kind not in HOST_KINDS)
+    still = union((s.end_s - s.wait_s, s.end_s) for s in spans if s.lane != COMPUTE and s.wait_s)
+    computes = union((s.start_s, s.end_s) for s in spans if s.lane == COMPUTE and s.kind not in HOST_KINDS)
     claims = {
-        "compute": _without(computes, still),
-        **{kind: _union((s.start_s, s.end_s) for s in spans if s.kind == kind) for kind in HOST_KINDS},
-        "straggler": _union(waits["straggler"]),
-        "bubble": _union(waits["bubble"]),
-        "exposed": _union((s.start_s, s.end_s) for s in spans if communicates(s)),
+        "compute": without(computes, still),
+        **{kind: union((s.start_s, s.end_s) for s in spans if s.kind == kind) for kind in HOST_KINDS},
+        "straggler": union(waits["straggler"]),
+        "bubble": union(waits["bubble"]),
+        "exposed": union((s.start_s, s.end_s) for s in spans if communicates(s)),
     }
     free, pieces = [whole(trace)], []
     for part, claimed in claims.items():
-        pieces += [Piece(*stretch, part) for stretch in _shared(free, claimed)]
-        free = _without(free, claimed)
+        pieces += [Piece(*stretch, part) for stretch in shared(free, claimed)]
+        free = without(free, claimed)
     return sorted(pieces + [Piece(*stretch, part) for stretch, part in _idle(trace, spans, free)])
 
 
@@ -250,46 +250,6 @@ def _idle(trace: Trace, spans: Sequence[Span], free: Iterable[Stretch]) -> Itera
 
 def _overlap(trace: Trace, rank: int, joins: Joins, pieces: Sequence[Piece]) -> list[Stretch]:
     """Where bytes were on their way beside computing."""
-    sent = _union((s.start_s, s.end_s) for s in trace.of(rank) if communicates(s) and s.kind != "wait")
-    sent = _without(sent, _union(chain.from_iterable(_waits(trace, rank, joins).values())))
-    return _shared(sent, [piece[:2] for piece in pieces if piece.part == "compute"])
-
-
-def to_ns(time_s: float) -> int:
-    """Seconds as whole nanoseconds."""
-    return round(time_s * 1e9)
-
-
-def _union(pairs_s: Iterable[tuple[float, float]]) -> list[Stretch]:
-    """Stretches of seconds as sorted, disjoint ones of nanoseconds."""
-    found: list[Stretch] = []
-    for start, end in sorted((to_ns(a), to_ns(b)) for a, b in pairs_s):
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], end))
-        elif end > start:
-            found.append((start, end))
-    return found
-
-
-def _shared(these: Sequence[Stretch], those: Sequence[Stretch]) -> list[Stretch]:
-    """Where both are; both sorted and disjoint."""
-    found, i, j = [], 0, 0
-    while i < len(these) and j < len(those):
-        start, end = max(these[i][0], those[j][0]), min(these[i][1], those[j][1])
-        if start < end:
-            found.append((start, end))
-        if these[i][1] < those[j][1]:
-            i += 1
-        else:
-            j += 1
-    return found
-
-
-def _without(these: Sequence[Stretch], those: Sequence[Stretch]) -> list[Stretch]:
-    """Where the first are and the second are not."""
-    edges = [-(10**30), *chain.from_iterable(those), 10**30]
-    return _shared(these, [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b])
-
-
-def _length(stretches: Iterable[Stretch], window: Stretch) -> int:
-    return sum(max(0, min(end, window[1]) - max(start, window[0])) for start, end in stretches)
+    sent = union((s.start_s, s.end_s) for s in trace.of(rank) if communicates(s) and s.kind != "wait")
+    sent = without(sent, union(chain.from_iterable(_waits(trace, rank, joins).values())))
+    return shared(sent, [piece[:2] for piece in pieces if piece.part == "compute"])

@@ -141,8 +141,7 @@ def _suggestions(trace: Trace, cause: str, rank: int, link: Link | None) -> Iter
     now_s, parts = recorded.step_s, set(recorded.part_of.values())
 
     def price(what: str, how: str, changed: Replay) -> Suggestion:
-        then = changed.run()
-        return Suggestion(what, how, now_s, then.duration_s, then)
+        return Suggestion(what, how, now_s, (then := changed.run()).duration_s, then)
 
     if cause == "straggler":
         usual = median(recorded.host_s(other) for other in range(trace.ranks) if other != rank)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from parallel_lab.data_parallel import ddp
 from parallel_lab.network import AlphaBeta, Link
-from parallel_lab.performance.breakdown import settled, to_ns, windows
+from parallel_lab.performance.breakdown import settled, windows
 from parallel_lab.performance.replay import Replay
+from parallel_lab.performance.stretches import to_ns
 from parallel_lab.pipeline import interleaved, one_f_one_b, zb_h1
 from parallel_lab.pipeline.messages import with_messages
 from parallel_lab.pipeline.needs import with_needs
