@@ -10,7 +10,8 @@ gathers weights twice in a step and reduce-scatters gradients once. Here
 
 A scale is the largest absolute value of its block, and codes lie evenly and symmetrically below it. `TwoHops` does qgZ
 in two hops, as the paper does between nodes: inside its node of k ranks, each adds up what is for its own place in all
-nodes, and these sums, rounded once more, go between nodes. The third part, hpZ, is `Zero3(reshard_after_forward=k)`.
+nodes, and these sums, rounded once more, go between nodes. The third part, hpZ, is `Zero3(reshard_after_forward=k)`;
+what that gathers again among k ranks is then rounded again.
 
     sent per rank and step, N elements, blocks of B
     a gather of weights    (n-1)/n (w N/8 + 4 N/B) bytes: with w = 8 half of bfloat16's
