@@ -19,6 +19,7 @@ from parallel_lab.simulate import simulate
 from parallel_lab.trace.units import format_bytes, format_seconds
 
 Buckets = list[list[int]]
+Mistake = Callable[["Problem", Buckets], bool]  # whether these buckets are cut in a usual wrong way
 
 
 class Problem(NamedTuple):
@@ -39,13 +40,13 @@ class Problem(NamedTuple):
         cost = AlphaBeta(self.latency_s, self.bytes_per_s, sizes, seconds, ranks=self.n)
         return simulate(ddp.plan(1, len(buckets)), cost).duration_s  # every rank does the same
 
-    def fastest(self, latencies: int | None = None) -> Buckets:
-        """The buckets with the shortest step, of all ways to cut; with a ring of 2 (n-1) latencies, or so many.
+    def fastest(self) -> Buckets:
+        """The buckets with the shortest step, of all ways to cut.
 
         The best way to send the layers from the last to number i ends with some last bucket, and what is before it was
         sent in the best way as well. So each i needs a look at each beginning of that last bucket.
         """
-        latency_s = self.latency_s * (2 * (self.n - 1) if latencies is None else latencies)
+        latency_s = 2 * (self.n - 1) * self.latency_s
         factor = 2 * (self.n - 1) / self.n / self.bytes_per_s
         order = list(reversed(range(len(self.sizes))))
         done_s = list(accumulate(self.backward_s[layer] for layer in order))
@@ -83,17 +84,18 @@ def in_buckets_once(outcome: Outcome, order: str) -> None:
                 raise Wrong(f"{seen}, whose gradient comes earlier", order)
 
 
+MIB_25, NEARLY = 25 * 2**20, 1 + 1e-9
 ORPHAN = "A gradient in no bucket is never averaged: what becomes of a bucket that is not full when the layers end?"
 
 
 @grader
-def is_fast(outcome: Outcome, most: float, mistakes: Mapping[str, Callable[[Problem], Buckets]], advice: str) -> None:
-    """The step takes at most `most` times the shortest; `mistakes` are usual cuts under the advice for who has them."""
+def is_fast(outcome: Outcome, most: float, mistakes: Mapping[str, Mistake], advice: str) -> None:
+    """The step takes at most `most` times the shortest; `mistakes` tell usual cuts, by the advice for who has them."""
     for problem, buckets in _answers(outcome):
         took_s, right = problem.step_s(buckets), problem.fastest()
         right_s = problem.step_s(right)
         if took_s > most * right_s:
-            known = [said for said, cut in mistakes.items() if cut(problem) == buckets]
+            known = [said for said, has in mistakes.items() if has(problem, buckets)]
             seen = f"{problem}: in the simulator, a step with {_count(buckets)} takes {format_seconds(took_s)}"
             best = f"the best cut has {_count(right)} and takes {format_seconds(right_s)}"
             raise Wrong(f"{seen}, {took_s / right_s:.3g} times the shortest: {best}", known[0] if known else advice)
@@ -103,29 +105,26 @@ def _count(buckets: Buckets) -> str:
     return f"{len(buckets)} bucket{'s' * (len(buckets) > 1)}"
 
 
-def one_bucket(problem: Problem) -> Buckets:
+def one_bucket(problem: Problem, buckets: Buckets) -> bool:
     """All layers at once."""
-    return [list(reversed(range(len(problem.sizes))))]
+    return len(buckets) == 1
 
 
-def one_each(problem: Problem) -> Buckets:
+def one_each(problem: Problem, buckets: Buckets) -> bool:
     """A bucket for each layer."""
-    return [[layer] for layer in reversed(range(len(problem.sizes)))]
+    return len(buckets) == len(problem.sizes)
 
 
-def of_bytes(problem: Problem, most: float = 25 * 2**20) -> Buckets:
-    """Buckets of PyTorch's size, whatever the link: closed once they hold as much."""
-    buckets: Buckets = [[]]
-    for layer in reversed(range(len(problem.sizes))):
-        if sum(problem.sizes[each] for each in buckets[-1]) >= most:
-            buckets.append([])
-        buckets[-1].append(layer)
-    return buckets
+def of_one_size(problem: Problem, buckets: Buckets) -> bool:
+    """Closed once they hold PyTorch's 25 MiB, whatever the link."""
+    sizes = [[problem.sizes[layer] for layer in bucket] for bucket in buckets]
+    return all(sum(each) >= MIB_25 for each in sizes[:-1]) and all(sum(each[:-1]) < MIB_25 for each in sizes)
 
 
-def one_latency(problem: Problem) -> Buckets:
-    """The best buckets, if an all-reduce cost one latency."""
-    return problem.fastest(latencies=1)
+def of_one_latency(problem: Problem, buckets: Buckets) -> bool:
+    """The shortest step, if an all-reduce cost one latency."""
+    other = problem._replace(latency_s=problem.latency_s / max(1, 2 * (problem.n - 1)))
+    return other.step_s(buckets) <= NEARLY * other.step_s(other.fastest())
 
 
 def _answers(outcome: Outcome) -> Iterator[tuple[Problem, Buckets]]:

@@ -118,11 +118,13 @@ def adds_up(outcome: Outcome, advice: str) -> None:
 
 
 def layers(dice: random.Random, links: tuple[tuple[float, float], ...], repeated: int = 1) -> list[tuple]:
-    """Calls of `choose_buckets`: for each link, (latency in s, bytes per s), so many models of 8 to 20 layers."""
+    """Calls of `choose_buckets`: for each link, (latency in s, bytes per s), so many models of 12 to 20 layers."""
     calls = []
     for latency_s, bytes_per_s in links * repeated:
-        count, n = dice.randint(8, 20), dice.choice((4, 8, 16, 64))
-        sizes = [round(10 ** dice.uniform(5, 7.3)) for _ in range(count)]
+        count, n = dice.randint(12, 20), dice.choice((4, 8, 16, 64))
+        drawn = [10 ** dice.uniform(0, 1.6) for _ in range(count)]
+        whole = dice.uniform(80e6, 120e6)  # more than one bucket of PyTorch's
+        sizes = [round(whole * each / sum(drawn)) for each in drawn]
         # Backward computes about as long as a ring with no latency sends, so that a good cut can hide much.
         whole_s = dice.uniform(0.5, 1.5) * 2 * sum(sizes) / bytes_per_s
         shares = [dice.uniform(0.5, 1.5) for _ in sizes]

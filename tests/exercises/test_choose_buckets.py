@@ -65,7 +65,11 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     ),
     (one_for_all, 2, r"a step with 1 bucket takes .* times the shortest.*\n.*leaves when backward is over"),
     (always_25_mib, 3, r"times the shortest.*\n.*a default that knows neither"),
-    (one_latency, 3, r"times the shortest.*\n.*How many messages follow one another in a ring"),
+    (
+        one_latency,
+        3,
+        r"times the shortest.*\n.*(How many messages follow one another in a ring|latency of its whole|a default that)",
+    ),
 ]
 
 

@@ -5,7 +5,7 @@ from parallel_lab.compress.gradients.low_precision import Cast
 from parallel_lab.compress.gradients.power_sgd import PowerSGD
 from parallel_lab.compress.gradients.qsgd import QSGD
 from parallel_lab.compress.gradients.random_k import RandomK
-from parallel_lab.compress.gradients.sharded import Quantized
+from parallel_lab.compress.gradients.sharded import Quantized, TwoHops
 from parallel_lab.compress.gradients.sign import OneBit, Sign
 from parallel_lab.compress.gradients.top_k import TopK, break_even
 
@@ -19,6 +19,7 @@ __all__ = [
     "RandomK",
     "Sign",
     "TopK",
+    "TwoHops",
     "break_even",
     "load_state",
     "state_of",

@@ -8,14 +8,15 @@ gathers weights twice in a step and reduce-scatters gradients once. Here
     qgZ   a reduce-scatter would round at each of its n - 1 sums. Instead an all-to-all brings to each rank what the
           others have for it, in 4 bits; it dequantizes that and adds it up in full precision: rounded once
 
-A scale is the largest absolute value of its block, and codes lie evenly and symmetrically below it. With `hops`,
-qgZ goes two: inside its node of k ranks, each adds up what is for its own place in all nodes, and these sums, rounded
-once more, go between nodes. The paper's third part, hpZ, is `Zero3(reshard_after_forward=k)`.
+A scale is the largest absolute value of its block, and codes lie evenly and symmetrically below it. `TwoHops` does qgZ
+in two hops, as the paper does between nodes: inside its node of k ranks, each adds up what is for its own place in all
+nodes, and these sums, rounded once more, go between nodes. The third part, hpZ, is `Zero3(reshard_after_forward=k)`;
+what that gathers again among k ranks is then rounded again.
 
     sent per rank and step, N elements, blocks of B
     a gather of weights    (n-1)/n (w N/8 + 4 N/B) bytes: with w = 8 half of bfloat16's
     gradients              (n-1)/n (w N/8 + 4 N/B) bytes: with w = 4 a quarter of bfloat16's
-    of which leave a node  (n-k)/n (w N/8 + 4 N/B); in two hops (n/k - 1)/n of that bracket, k times less
+    of which leave a node  (n-k)/n (w N/8 + 4 N/B) bytes; in two hops (n/k - 1)/n of that bracket, k times less
 """
 
 from collections.abc import Callable
@@ -39,26 +40,16 @@ class Quantized:
         weight_bits: of a weight in an all-gather: 8, 4 or 2; None sends weights as they are.
         gradient_bits: of a gradient, likewise.
         block: how many elements share a scale.
-        hops: for gradients in two hops, the group of this rank's node and that of its place in all nodes: of
-            `make_mesh(node=..., gpu=...)` the second axis and the first. None for one hop.
 
     Raises:
-        ValueError: codes of so many bits are not known, or `block` is below 1; the hops are not of the model's ranks.
+        ValueError: codes of so many bits are not known, or `block` is below 1.
     """
 
-    def __init__(
-        self,
-        *,
-        weight_bits: int | None = 8,
-        gradient_bits: int | None = 4,
-        block: int = 256,
-        hops: tuple[dist.ProcessGroup, dist.ProcessGroup] | None = None,
-    ) -> None:
+    def __init__(self, *, weight_bits: int | None = 8, gradient_bits: int | None = 4, block: int = 256) -> None:
         for bits in (weight_bits, gradient_bits):
             if bits is not None and bits not in WIDTHS[1:]:
                 raise ValueError(f"{bits} bits: expected one of {WIDTHS[1:]}, or None for what is sent as it is")
         self.weight_bits, self.gradient_bits, self.block = weight_bits, gradient_bits, whole("block", block)
-        self.hops = hops
 
     def all_gather(self, flat: Tensor, shard: Tensor, group: dist.ProcessGroup) -> Any:
         """Starts to fill `flat` (n * size,) with the shards (size,) of all ranks, rounded to `weight_bits`."""
@@ -73,33 +64,10 @@ class Quantized:
         """Starts to sum `flat` (n * size,), rounded to `gradient_bits`, and to put this rank's part into `shard`."""
         if self.gradient_bits is None or not flat.is_floating_point():
             return plain_scatter(shard, flat, group)
-        rows = flat.view(group.size(), -1)  # for each rank
-        if self.hops is None:
-            work, total = self.exchange(rows, self.gradient_bits, group)
-            return Then(work, lambda: shard.copy_(total()))
-        inside, between = self.hops
-        if inside.size() * between.size() != group.size():
-            text = (
-                f"hops among {inside.size()} ranks and {between.size()} nodes, and {group.size()} ranks share the model"
-            )
-            raise ValueError(f"rank {group.rank()}: {text}: make both groups of these ranks")
-        # What is for the ranks of one place, in all nodes, goes to the rank of that place in this node.
-        by_place = rows.view(-1, inside.size(), len(shard)).transpose(0, 1)  # (node, nodes, size)
-        work, total = self.exchange(by_place, self.gradient_bits, inside)
-
-        def second_hop() -> None:
-            work, whole_sum = self.exchange(total(), self.gradient_bits or 0, between)
-            work.wait()
-            shard.copy_(whole_sum())
-
-        return Then(work, second_hop)
-
-    def exchange(self, rows: Tensor, bits: int, group: dist.ProcessGroup) -> tuple[Any, Callable[[], Tensor]]:
-        """Starts to send row r of (n, ..., size) to rank r; a handle, and what then gives the sum of what came."""
-        codes = self.encode(rows, bits).contiguous()
-        arrived = torch.empty_like(codes)
-        work = dist.all_to_all_single(arrived, codes, group=group, async_op=True)
-        return work, lambda: self.decode(arrived, bits, rows.shape[-1]).sum(0)
+        rows = self.encode(flat.view(group.size(), -1), self.gradient_bits)  # for each rank
+        arrived = torch.empty_like(rows)
+        work = dist.all_to_all_single(arrived, rows, group=group, async_op=True)
+        return Then(work, lambda: shard.copy_(self.decode(arrived, self.gradient_bits or 0, len(shard)).sum(0)))
 
     def encode(self, vector: Tensor, bits: int) -> Tensor:
         """(..., size) as bytes: a scale for each block, and the codes."""
@@ -122,11 +90,53 @@ class Quantized:
         bits, size = self.gradient_bits if gradients else self.weight_bits, -(-elements // n)
         if bits is None:
             return (n - 1) * size * item_bytes
-        row = packed_bytes(size, bits) + SCALE_BYTES * -(-size // self.block)
-        if self.hops is None or not gradients:
-            return (n - 1) * row
-        inside, nodes = (hop.size() for hop in self.hops)
-        return (inside - 1) * nodes * row + (nodes - 1) * row
+        return (n - 1) * (packed_bytes(size, bits) + SCALE_BYTES * -(-size // self.block))
+
+
+class TwoHops(Quantized):
+    """The same, with gradients in two hops.
+
+    Args:
+        inside: the ranks of this rank's node, neighbors all. Of `make_mesh(node=..., gpu=...)` it is the second axis.
+        between: the ranks of this rank's place in all nodes: the first axis.
+        settings: as in `Quantized`.
+
+    Raises:
+        ValueError: in backward, where the two groups are not those of the ranks that share the model.
+    """
+
+    def __init__(self, inside: dist.ProcessGroup, between: dist.ProcessGroup, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.inside, self.between = inside, between
+
+    def reduce_scatter(self, shard: Tensor, flat: Tensor, group: dist.ProcessGroup) -> Any:
+        """As in `Quantized`; the second hop begins where somebody waits for the first."""
+        bits, k, nodes, n = self.gradient_bits, self.inside.size(), self.between.size(), group.size()
+        if bits is None or not flat.is_floating_point():
+            return super().reduce_scatter(shard, flat, group)
+        if k * nodes != n:
+            text = f"hops among {k} ranks and {nodes} nodes, and {n} ranks share the model"
+            raise ValueError(f"rank {group.rank()}: {text}: make both groups of these ranks")
+        # What is for one place, in all nodes, goes to the rank of that place in this node.
+        rows = self.encode(flat.view(nodes, k, -1).transpose(0, 1), bits).contiguous()  # (k, nodes, bytes)
+        arrived = torch.empty_like(rows)
+        work = dist.all_to_all_single(arrived, rows, group=self.inside, async_op=True)
+
+        def second_hop() -> None:
+            rows = self.encode(self.decode(arrived, bits, len(shard)).sum(0), bits)  # (nodes, bytes)
+            came = torch.empty_like(rows)
+            dist.all_to_all_single(came, rows, group=self.between)
+            shard.copy_(self.decode(came, bits, len(shard)).sum(0))
+
+        return Then(work, second_hop)
+
+    def sent_bytes(self, elements: int, n: int, item_bytes: int = 4, *, gradients: bool = False) -> float:
+        """As in `Quantized`; of gradients k - 1 times n/k rows inside the node, and n/k - 1 between nodes."""
+        sent = super().sent_bytes(elements, n, item_bytes, gradients=gradients)
+        if not gradients or self.gradient_bits is None:
+            return sent
+        k, nodes = self.inside.size(), self.between.size()
+        return sent / (n - 1) * ((k - 1) * nodes + nodes - 1) if n > 1 else 0
 
 
 class Then:

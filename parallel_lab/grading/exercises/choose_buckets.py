@@ -15,7 +15,12 @@ RINGS = "That counts one latency for an all-reduce. How many messages follow one
 BEST = "For each possible last bucket, what was the best way to send all before it? You have computed that already."
 WAITS = "When is a bucket full, when is the link free, and how long does the all-reduce take? Add that up for two cuts."
 
-usual = {TINY: bucketing.one_each, BIG: bucketing.one_bucket, FIXED: bucketing.of_bytes, RINGS: bucketing.one_latency}
+usual = {
+    TINY: bucketing.one_each,
+    BIG: bucketing.one_bucket,
+    FIXED: bucketing.of_one_size,
+    RINGS: bucketing.of_one_latency,
+}
 once = bucketing.in_buckets_once(ORDER)
 
 

@@ -7,7 +7,7 @@ from shared_gradients import build, one_step, worlds
 from torch import nn
 
 from parallel_lab import launch
-from parallel_lab.compress.gradients import Quantized
+from parallel_lab.compress.gradients import Quantized, TwoHops
 from parallel_lab.data_parallel import Zero3
 from parallel_lab.runtime import make_mesh
 from parallel_lab.trace import recorder
@@ -16,12 +16,12 @@ LIMIT = 1.05
 FLAG_BYTES = 8  # Zero3's ranks agree that gradients are finite: one number, all-reduced
 
 
-def hops(node):
-    """The groups of four ranks, so many of them a node."""
-    if node:
-        mesh = make_mesh(**{f"nodes{node}": 4 // node, f"places{node}": node})
-        return mesh[f"places{node}"].get_group(), mesh[f"nodes{node}"].get_group()
-    return None
+def quantized(node, **settings):
+    """In two hops among four ranks, so many of them a node; in one hop without nodes."""
+    if not node:
+        return Quantized(**settings)
+    mesh = make_mesh(**{f"nodes{node}": 4 // node, f"places{node}": node})
+    return TwoHops(mesh[f"places{node}"].get_group(), mesh[f"nodes{node}"].get_group(), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def ran():
         found = {}
         for n, group in worlds(1, 2, 3, 4):
             for bits in ((8, 4), (8, 8), (None, 4), (4, None), (None, None)):
-                two = hops(2) if n == 4 and bits == (8, 8) else None
-                how = Quantized(weight_bits=bits[0], gradient_bits=bits[1], block=64, hops=two)
+                node = 2 if n == 4 and bits == (8, 8) else 0
+                how = quantized(node, weight_bits=bits[0], gradient_bits=bits[1], block=64)
                 zero = Zero3(build(), exchange=how, group=group)
                 optimizer = torch.optim.SGD(zero.parameters(), 0.05)
                 one_step(zero, optimizer, 0)
@@ -64,7 +64,7 @@ def test_two_hops_sum_as_one_and_leave_the_node_with_less():
         flat = torch.randn(4 * 100, generator=torch.Generator().manual_seed(rank))
         found = {}
         for node in (0, 1, 2, 4):
-            how, mine = Quantized(gradient_bits=8, block=32, hops=hops(node)), torch.empty(100)
+            how, mine = quantized(node, gradient_bits=8, block=32), torch.empty(100)
             before = recorder().sent_bytes
             how.reduce_scatter(mine, flat, group).wait()
             found[node] = mine, recorder().sent_bytes - before, how.sent_bytes(400, 4, gradients=True)
@@ -85,7 +85,7 @@ def test_hops_are_of_the_ranks_that_share():
     def fn():
         flat = torch.ones(9)
         pair = dist.new_group([0, 1]), dist.group.WORLD
-        Quantized(hops=pair).reduce_scatter(flat[:3].clone(), flat, dist.group.WORLD)
+        TwoHops(*pair).reduce_scatter(flat[:3].clone(), flat, dist.group.WORLD)
 
     with pytest.raises(RuntimeError, match=r"hops among .* ranks and 3 nodes, and 3 ranks share the model"):
         launch(fn, ranks=3, timeout=60)
