@@ -115,19 +115,20 @@ def main() -> int:
     """Measures and prints the tables; 1 where a GPU gains less than the limit."""
     parser = argparse.ArgumentParser(description="16 bits against float32")
     parser.add_argument("--cpu", action="store_true", help="on the CPU; the default without a GPU")
+    parser.add_argument("--small", action="store_true", help="one small model, on the CPU: to try the program")
     parser.add_argument("--turns", type=int, default=7, help="that are counted (7)")
     parser.add_argument("--steps", type=int, default=2, help="of a turn (2)")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step (8)")
     o = parser.parse_args()
-    device = torch.device("cpu" if o.cpu or not torch.cuda.is_available() else "cuda")
+    device = torch.device("cpu" if o.cpu or o.small or not torch.cuda.is_available() else "cuda")
     if device.type == "cpu":
         torch.set_num_threads(1)
     sizes = (256, 512, 1024) if device.type == "cpu" else (1024, 4096, 8192)
     print(f"{unit(device)}; torch {torch.__version__}, {torch.get_num_threads()} threads", flush=True)
-    products(device, sizes)
+    products(device, sizes[:1] if o.small else sizes)
     print("\n| parameters | in | tokens/s | TFLOP/s | times as fast as float32 (quartiles) |\n|---|---|---|---|---|")
     if device.type == "cpu":
-        for width in (64, 256, 512):
+        for width in (64,) if o.small else (64, 256, 512):
             ratio = steps(GPTConfig(seq=64, width=width, layers=2, heads=8), o.batch, device, o.turns, o.steps)
         print(f"\na step of width {width} in bfloat16 is {ratio:.2f} times as fast as in float32; the CPU has no limit")
         return 0

@@ -44,7 +44,6 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise norm_over_axes": 10.0,
     "exercise wrong_gradient": 16.0,
     "exercise step_budget": 12.0,
-    "exercise dynamic_scale": 9.0,
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,
     "03_data_parallel": 50.0,

@@ -7,7 +7,7 @@
     4  gradients are averaged over the data ranks, dp x cp, and over no other axis: along tp and pp ranks hold different
        parameters, or the same gradient. Experts are summed over the ranks that hold the same expert, and divided by
        dp x cp all the same, for the tokens of all data ranks came to them
-    5  one norm over all axes, one factor, one step
+    5  one norm over all axes, one factor, one step; with a loss scale, none on any rank where a gradient overflowed
 
 The loss is the sum over all targets of the global batch, divided once by their number, however they are spread.
 """
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from parallel_lab import pipeline
+from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.agree.same_model import partition
 from parallel_lab.collectives.flat import end_to_end, put_back
 from parallel_lab.context_parallel import positions, shard_sequence
@@ -28,6 +29,7 @@ from parallel_lab.hybrid.norm import clip, global_norm
 from parallel_lab.hybrid.parallel import Parallel
 from parallel_lab.hybrid.stages import loss_sum
 from parallel_lab.model.weighted import IGNORED
+from parallel_lab.precision import StaticScale
 from parallel_lab.tensor_parallel import sum_replicated_gradients
 from parallel_lab.trace import tag
 
@@ -35,7 +37,10 @@ BUCKET_BYTES = 25 * 2**20  # so much travels in one message
 
 
 class Outcome(NamedTuple):
-    """What a step came to, the same on all ranks: the mean loss before the update, and the norm before clipping."""
+    """What a step came to, the same on all ranks: the mean loss before the update, and the norm before clipping.
+
+    The norm of a step that a loss scale left out is infinite.
+    """
 
     loss: Tensor
     norm: Tensor
@@ -49,28 +54,44 @@ class Sum(NamedTuple):
     grads: list[Tensor]
 
 
-def train_step(parallel: Parallel, tokens: Tensor, targets: Tensor) -> Outcome:
+@keyword_only()
+def train_step(parallel: Parallel, tokens: Tensor, targets: Tensor, *, scale: StaticScale | None = None) -> Outcome:
     """One step on a global batch, which every rank is given: tokens and targets (batch, seq), int64.
 
     Targets that are -100 do not count. Gradients are gone afterwards.
 
+    Args:
+        parallel: what `parallelize` made.
+        tokens: the whole batch.
+        targets: the whole batch, too.
+        scale: of the loss, for products in float16 (`torch.autocast` around this call); its group is all ranks. If a
+            gradient overflowed on any rank, no rank changes a weight.
+
     Raises:
         ValueError: the batch or the sequence does not divide as the layout needs it, no target counts, or the norm is
-            not finite (where the optimizer is fused, that of the step before); no weight was changed.
+            not finite without a scale (where the optimizer is fused, that of the step before); no weight was changed.
     """
-    count = _checked(parallel, tokens, targets)
-    loss = gradients(parallel, tokens, targets, count)
+    count, factor = _checked(parallel, tokens, targets), scale.value if scale else 1.0
+    loss = gradients(parallel, tokens, targets, count / factor) / factor
+    clean = scale is None or scale.unscale(parallel.optimizer)
     norm = global_norm(parallel)
-    require_finite(parallel, norm)
-    clip(parallel, norm)
-    parallel.optimizer.step()
+    if clean:
+        require_finite(parallel, norm)
+        clip(parallel, norm)
+    else:
+        norm.fill_(torch.inf)  # the rank that overflowed may have a copy, which does not count in a norm
+    if scale:
+        scale.step(parallel.optimizer)
+        scale.update()
+    else:
+        parallel.optimizer.step()
     parallel.optimizer.zero_grad()
     balance(parallel)
     parallel.steps += 1
     return Outcome(loss, norm)
 
 
-def gradients(parallel: Parallel, tokens: Tensor, targets: Tensor, count: int) -> Tensor:
+def gradients(parallel: Parallel, tokens: Tensor, targets: Tensor, count: float) -> Tensor:
     """Leaves in `.grad` this rank's part of the gradient of the mean loss, and returns that loss."""
     _prepare(parallel, *tokens.shape)
     inputs, wanted = share(parallel, tokens), share(parallel, targets)

@@ -42,12 +42,13 @@ def held_bytes(policy: Policy, *, masters: bool | None = None, moments: int = 2)
     Args:
         policy: the three types.
         masters: whether the optimizer has float32 copies; by default where parameters are narrower than that.
-        moments: float32 numbers that the optimizer keeps per parameter: 2 of Adam, 1 of momentum.
+        moments: numbers that the optimizer keeps per parameter, 2 of Adam, 1 of momentum; in float32 beside masters,
+            else in the parameters' type.
     """
     own, compute = policy.parameters.itemsize, policy.compute.itemsize
     masters = own < 4 if masters is None else masters
     moment = 4 if masters else own
-    return Held(own, own, 4 * masters, moment * moments, (compute != own) * compute + 4 * masters)
+    return Held(own, own, 4 * masters, moment * moments, (policy.compute != policy.parameters) * compute + 4 * masters)
 
 
 def sent_bytes(parameters: int, n: int, policy: Policy) -> float:
@@ -66,7 +67,11 @@ def gamma(k: int, u: float) -> float:
 
 
 def height(order: Order, n: int) -> int:
-    """The most additions that one of n numbers goes through; Kahan's sum is none of additions alone."""
+    """The most additions that one of n numbers goes through.
+
+    Raises:
+        ValueError: of Kahan's sum, which is none of additions alone.
+    """
     if order == "kahan":
         raise ValueError("a compensated sum is bounded by 2u and not by a height: see sum_bound")
     return n - 1 if order in ("left to right", "ring") else ceil(log2(n))

@@ -17,7 +17,8 @@ bfloat16 needs none of it: it has the exponents of float32. The order in a step 
     scaler.step(optimizer)             or not; False where it was skipped
     scaler.update()
 
-What refuses gradients that are not finite has to let them pass: `DDP(check_finite=False)`, and `Zero1` likewise.
+What refuses gradients that are not finite has to let them pass: `DDP(check_finite=False)`, and Zero1 to Zero3 likewise.
+In a layout of all axes, `hybrid.train_step(..., scale=DynamicScale())` does all of it.
 """
 
 from collections.abc import Iterable
@@ -71,11 +72,13 @@ class StaticScale:
 
         Raises:
             ValueError: it was done already since the last update; or gradients are in float16, in which they would be
-                lost again when S is taken out. Nothing was changed or sent.
+                lost again when S is taken out. Nothing was divided or sent.
         """
         parameters = _parameters(optimizer)
         if any(p in self._finite for p in parameters):
             raise ValueError(f"{_where()}unscale() twice before update(): the gradients would be divided by S twice")
+        if hasattr(optimizer, "take_gradients"):  # MasterWeights: into float32 first
+            optimizer.take_gradients()
         grads = [p.grad for p in parameters if p.grad is not None and p.grad.numel()]
         if any(grad.dtype == torch.float16 for grad in grads):
             raise ValueError(
@@ -196,11 +199,10 @@ class DynamicScale(StaticScale):
 
 
 def _parameters(optimizer: Any) -> list[Tensor]:
-    """What `optimizer` steps; `MasterWeights` has its gradients in float32 first."""
-    if hasattr(optimizer, "take_gradients"):
-        optimizer.take_gradients()
+    """What `optimizer` steps; of `MasterWeights` both copies, of which one has gradients."""
     groups: Iterable[Any] = getattr(optimizer, "param_groups", None) or [{"params": list(optimizer)}]
-    return [p for group in groups for p in group["params"]]
+    copies = optimizer.parameters if hasattr(optimizer, "take_gradients") else ()
+    return [*copies, *(p for group in groups for p in group["params"])]
 
 
 def _float32(value: float) -> float:

@@ -57,7 +57,8 @@ class MixedPrecision(nn.Module):
 
     Each forward pass casts every parameter once, and floating inputs; autograd casts the gradients back. All layers
     compute in `policy.compute`, as under FSDP; `torch.autocast` leaves softmax and losses in float32. What comes out is
-    float32, so that the loss is. Buffers stay as they are.
+    float32, so that the loss is. Buffers stay as they are. `average_gradients` is for after the backward pass;
+    `DDP(MixedPrecision(model, policy))` averages beside it, in the parameters' type.
 
     Args:
         model: any module; its floating parameters are brought into `policy.parameters` here.

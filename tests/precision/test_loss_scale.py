@@ -1,6 +1,7 @@
 """The scale of every step is that of torch's GradScaler; ranks skip together, on all axes of a layout."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ import torch.distributed as dist
 from torch import nn
 
 from parallel_lab import launch
-from parallel_lab.hybrid import Layout, clip, global_norm, parallelize
+from parallel_lab.data_parallel import DDP, Zero1, Zero3
+from parallel_lab.hybrid import Layout, parallelize, train_step
+from parallel_lab.hybrid import step as hybrid_step
 from parallel_lab.hybrid.step import gradients
 from parallel_lab.model import GPTConfig, build
 from parallel_lab.model.data import text_batches
@@ -97,6 +100,13 @@ def test_what_is_out_of_order_is_refused_and_changes_nothing():
     with pytest.raises(ValueError, match=r"step\(\) twice before update"):
         scaler.step(optimizer)
     scaler.update()
+    narrow = [nn.Parameter(torch.ones(2, dtype=torch.bfloat16))]
+    narrow[0].grad = torch.ones_like(narrow[0])
+    scaler.unscale(narrow)
+    with pytest.raises(ValueError, match=r"unscale\(\) twice"):  # also where the masters have their gradients next
+        scaler.unscale(MasterWeights(narrow, torch.optim.SGD, lr=0.1))
+    assert narrow[0].grad is not None
+    scaler.update()
     half = nn.Parameter(torch.ones(2, dtype=torch.float16))
     half.grad = torch.ones_like(half)
     with pytest.raises(ValueError, match="gradients in float16 cannot be unscaled"):
@@ -151,50 +161,72 @@ LAYOUTS = [Layout(pp=2, tp=2), Layout(dp=2, cp=2), Layout(pp=2, dp=2)]
 
 
 def in_layout(layout, place, zero):
-    """Steps of a GPT on a layout with a scale, an infinity on one rank in the second; and those without a scale."""
-    found = []
-    for scaled in (True, False):
-        model = build(CONFIG, dtype=torch.float64)
-        made = parallelize(model, layout, lr=1e-2, microbatches=2, clip=0.5, zero=zero)
-        scaler, said = DynamicScale(2.0**10), []
-        for step, (tokens, targets) in enumerate(text_batches(CONFIG.seq, 4, 3)):
-            before = {name: p.detach().clone() for name, p in made.named_parameters().items()}
-            count = targets.numel() / (scaler.value if scaled else 1)  # dividing by less is scaling
-            gradients(made, tokens, targets, count)
-            if scaled:
-                if step == 1 and dist.get_rank() == place:
-                    next(p for p in made.named_parameters().values() if p.numel()).grad[0] = torch.inf
-                scaler.unscale(made.optimizer)
-            if not scaled and step == 1:
-                said.append((False, True))
-            else:
-                clip(made, global_norm(made))
-                done = scaler.step(made.optimizer) if scaled else made.optimizer.step() or True
-                now = made.named_parameters()
-                said.append((done, all(torch.equal(now[name], old) for name, old in before.items())))
-            if scaled:
-                scaler.update()
-            made.optimizer.zero_grad()
-        found.append((said, {name: p.detach() for name, p in made.named_parameters().items()}))
-    (said, weights), (plain, right) = found
-    off = max(float((weights[name] - right[name]).abs().max()) for name in right if right[name].numel())
-    return said, plain, off
+    """Three steps with a scale, an infinity on one rank in the second; and two without either.
+
+    Returns of each step whether weights stayed, and whether the norm was finite; and how far the two runs are apart.
+    """
+    scaler, said, batches = DynamicScale(2.0**10), [], list(text_batches(CONFIG.seq, 4, 3))
+    ours, right = (
+        parallelize(build(CONFIG, dtype=torch.float64), layout, lr=1e-2, microbatches=2, clip=0.5, zero=zero)
+        for _ in range(2)
+    )
+    weights = ours.named_parameters()
+
+    def planted(parallel, *batch):
+        loss = gradients(parallel, *batch)
+        if parallel.steps == 1 and dist.get_rank() == place:
+            next(p for p in weights.values() if p.numel()).grad[0] = torch.inf
+        return loss
+
+    for batch in batches:
+        before = {name: p.detach().clone() for name, p in weights.items()}
+        hybrid_step.gradients = planted
+        scaled = train_step(ours, *batch, scale=scaler)
+        hybrid_step.gradients = gradients
+        stayed = all(torch.equal(weights[name], old) for name, old in before.items())
+        said.append((stayed, bool(scaled.norm.isfinite())))
+        if ours.steps != 2:
+            plain = train_step(right, *batch)
+            torch.testing.assert_close(scaled, plain, rtol=0, atol=1e-12)
+    off = [(p - weights[name]).abs().max().item() for name, p in right.named_parameters().items() if p.numel()]
+    return said, max(off), scaler.value
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_all_axes_of_a_layout_skip_together(layout):
     """The infinity is on the last rank alone: other stages, shards and replicas have finite gradients and skip too.
 
-    Then weights are those of a run that was never scaled and left that step out; float64, 1e-12.
+    Losses, norms and weights are those of a run that was never scaled and left that step out; float64, 1e-12.
     """
 
     def run():
         return {zero: in_layout(layout, dist.get_world_size() - 1, zero) for zero in (0, 1, 3)}
 
     for found in launch(run, ranks=4, timeout=120).results:
-        for zero, (said, plain, off) in found.items():
-            assert [done for done, _ in said] == [True, False, True], (zero, said)
-            assert said[1] == (False, True) and off < 1e-12, (zero, said, plain, off)
+        for zero, (said, off, value) in found.items():
+            assert said[0][1] and said[2][1] and said[1] == (True, False), (zero, said)
+            assert off < 1e-12 and value == 2.0**9, (zero, off)
+
+
+def test_a_layout_in_real_float16():
+    """From a scale that is too large all ranks, in both stages and both shards, skip the same steps, and then train."""
+
+    def run():
+        made = parallelize(build(CONFIG), Layout(pp=2, tp=2), lr=1e-2)
+        scaler, losses, norms = DynamicScale(2.0**22), [], []
+        for batch in [next(iter(text_batches(CONFIG.seq, 4, 1)))] * 12:
+            with torch.autocast("cpu", torch.float16):
+                outcome = train_step(made, *batch, scale=scaler)
+            losses.append(outcome.loss.item())
+            norms.append(outcome.norm.isfinite().item())
+        return losses, norms, scaler.value, all(p.isfinite().all() for p in made.named_parameters().values())
+
+    first, *others = launch(run, ranks=4, timeout=120).results
+    losses, norms, value, finite = first
+    assert all(other == first for other in others) and finite
+    assert not norms[0] and norms[-1] and value < 2.0**22
+    skipped = norms.index(True)
+    assert losses[: skipped + 1] == [losses[0]] * (skipped + 1) and losses[-1] < losses[0]
 
 
 def test_a_rank_that_skips_alone_drifts():
@@ -218,3 +250,39 @@ def test_a_rank_that_skips_alone_drifts():
 
     assert not any(launch(run, alone, ranks=2).results)
     assert all(launch(run, lambda: None, ranks=2).results)
+
+
+def in_float16(technique):
+    """Four steps in real float16 from a scale that is too large; what each step did, and all weights together."""
+    rank, half = dist.get_rank(), Policy(compute=torch.float16)
+    if technique == "Zero3":
+        model: Any = Zero3(mlp(), compute_dtype=torch.float16, reduce_dtype=torch.float32, check_finite=False)
+        dtype, optimizer = torch.float16, torch.optim.AdamW(model.module.parameters(), lr=1e-2)
+    else:
+        dtype, model = torch.float32, DDP(MixedPrecision(mlp(), half), check_finite=False)
+        kind = Zero1 if technique == "Zero1" else (lambda params, kind, check_finite, **more: kind(params, **more))
+        optimizer = kind(model.parameters(), torch.optim.AdamW, check_finite=False, lr=1e-2)
+    scaler, said = DynamicScale(2.0**17), []
+    x = torch.ones(4, 6, dtype=dtype) * (1 + 3 * rank)  # the gradients of rank 1 are larger
+    for _ in range(6):
+        optimizer.zero_grad()
+        scaler.scale(model(x).float().square().mean()).backward()
+        said.append(scaler.step(optimizer))
+        scaler.update()
+    held = model.full_state_dict() if technique == "Zero3" else model.module.module.state_dict()
+    return said, scaler.value, list(held.values())
+
+
+def test_real_overflows_under_ddp_zero1_and_zero3():
+    """What refuses gradients that are not finite lets them pass with check_finite=False; then all skip, and go on."""
+
+    def run():
+        return {technique: in_float16(technique) for technique in ("DDP", "Zero1", "Zero3")}
+
+    both = launch(run, ranks=2).results
+    for technique, (said, value, weights) in both[0].items():
+        other = both[1][technique]
+        assert said == other[0] and value == other[1], (technique, said, other)
+        assert said[0] is False and said[-1] is True and value < 2.0**17, (technique, said)
+        for mine, theirs in zip(weights, other[2], strict=True):
+            assert mine.isfinite().all() and torch.equal(mine, theirs), technique

@@ -1,5 +1,8 @@
 """What multiplies here is named from what the machine says of itself; a product is timed, and no time is asserted."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,6 +29,20 @@ def test_a_cpu_is_named_with_its_instructions(said, tmp_path, monkeypatch):
 def test_a_product_takes_time():
     for dtype in (torch.float32, torch.bfloat16):
         assert product_s(dtype, 8, times=2) > 0
+
+
+def test_the_benchmark_runs(monkeypatch, capsys):
+    """In this process, with one small model; its figures are nobody's business here."""
+    path = Path(__file__).parents[2] / "benchmarks" / "precision.py"
+    benchmark = runpy.run_path(str(path))
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("sys.argv", [str(path), "--small", "--turns", "2", "--steps", "1", "--batch", "1"])
+    try:
+        assert benchmark["main"]() == 0
+    finally:
+        torch.set_num_threads(threads)
+    printed = capsys.readouterr().out
+    assert str(unit()) in printed and "in bfloat16 is" in printed
 
 
 @pytest.mark.gpu

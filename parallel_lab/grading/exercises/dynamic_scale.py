@@ -35,7 +35,12 @@ EXERCISE = Exercise(
     expected=scales.scaled_as_one,
     device="cpu",
     settings={
-        "shapes": ((3,), (2, 4)), "steps": 9, "scale": 2.0**10, "interval": 3, "max_norm": inf, "broken": (),
+        "shapes": ((3,), (2, 4)),
+        "steps": 9,
+        "scale": 2.0**10,
+        "interval": 3,
+        "max_norm": inf,
+        "broken": (),
         "looks": (scales.SCALES, scales.TAKEN, scales.GRADIENTS, scales.WEIGHTS),
     },
     tests={
