@@ -1,8 +1,8 @@
 """Where gradients lie: a histogram of their exponents, and what of them a format has no number for.
 
-Micikevicius et al. 2018, "Mixed Precision Training", figure 3 and section 3.2: of the gradients of a detector, counted
-by exponent, most lie where float16 has subnormal numbers or none, while the top of its range is empty. Loss scaling by
-2^k moves the histogram k places to the right.
+Micikevicius et al. 2018, "Mixed Precision Training", figure 3 and section 3.2: of the activation gradients of a
+detector two thirds are 0, and many of the others lie below float16's least number, while much of its range is empty.
+Loss scaling by 2^k moves the histogram k places to the right.
 """
 
 from collections.abc import Iterable

@@ -60,7 +60,7 @@ def add(total: Tensor, x: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class KahanSGD(torch.optim.Optimizer):
-    """SGD, with momentum, for 16-bit parameters: everything is in their dtype, and no update is lost.
+    """SGD, with momentum, for 16-bit parameters: all in their dtype; updates are lost from u^2 of the weight down.
 
     Args:
         params: as of any optimizer.
