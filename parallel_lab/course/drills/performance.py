@@ -68,7 +68,7 @@ def perf_recompute(dice: Random) -> Drawn:
     batch, seq = dice.choice((1, 2, 4)), dice.choice((4096, 8192))
     one = layer_activation_bytes(shape.width, shape.heads, seq, batch, "selective")
     inputs = shape.layers * layer_activation_bytes(shape.width, shape.heads, seq, batch, "full")
-    held = inputs + one
+    held = inputs + one - inputs // shape.layers  # the input of the whole layer is among its 34 sbh
     return Drawn(
         question=f"{shape.layers} layers of width {shape.width:,} on one GPU, {batch} sequence{'s'[: batch > 1]} of"
         f" {seq:,} tokens, 16 bits, fused attention. Every layer is recomputed whole. How many GB do inputs of layers,"
@@ -78,7 +78,8 @@ def perf_recompute(dice: Random) -> Drawn:
         unit="GB",
         steps=(
             f"s·b·h = {seq:,} · {batch} · {shape.width:,} = {seq * batch * shape.width / 1e6:,.4g} million numbers.",
-            f"Inputs: {shape.layers} · 2 sbh = {inputs / 1e9:.4g} GB. One whole layer: 34 sbh = {one / 1e9:.4g} GB.",
+            f"Inputs: {shape.layers} · 2 sbh = {inputs / 1e9:.4g} GB. The rest of one whole layer: (34 - 2) sbh ="
+            f" {(held - inputs) / 1e9:.4g} GB, since 34 sbh hold its input too.",
             f"Together {held / 1e9:.4g} GB; without recomputation it would be {shape.layers * one / 1e9:,.4g} GB"
             f" = {held / 1e9:.4g} GB · {shape.layers * one / held:.3g}.",
         ),
