@@ -5,7 +5,7 @@ for Communication-Efficient Distributed Optimization" (unbiased without memory).
 the places are known to all and do not travel; and as they are the same, an all-reduce adds the numbers up on the way.
 
 With the memory of `error_feedback.py` the numbers are sent as they are. Without it each is multiplied by N/k, so that
-what is sent is the gradient on average; its variance is N/k times as large.
+what is sent is the gradient on average; its mean square is N/k times as large.
 
     sent per rank and step 2 (n-1)/n k b bytes, with b bytes a number: k/N of what DDP sends, at any n
 """
