@@ -19,7 +19,7 @@ _NAMES = (
     *("ring_attention",),
     *("layout_groups", "wrong_gradient", "norm_over_axes"),
     *("dynamic_scale", "reproducible_sum"),
-    *("prune_and_tune", "per_channel_quantization"),
+    *("per_channel_quantization", "prune_and_tune"),
     *("top_k_hook", "choose_buckets", "find_bottleneck"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
