@@ -117,7 +117,7 @@ class LossOnRank0(Part):
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (LossOnRank0, 0, "rank 1, step 0: its loss: got None, .*The loss is computed where the last layer is"),
-    (Whole, 1, "rank [01] before a step holds .*, its own layers are .*each part still holds the whole"),
+    (Whole, 1, "rank [01] before a step holds .*, its own layers are .*a list of all of them stays alive"),
     (Detached, 2, "rank 0, step 0: layer 0's gradient of weight: got None, .*who hands over the gradient"),
     (NoLeaf, 2, "TypeError: .*NoneType"),
     (Halved, 2, "rank 0, step 0: layer 0's gradient of weight: .*every element is 0.5 times what it should be"),

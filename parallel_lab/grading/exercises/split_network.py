@@ -5,7 +5,7 @@ from parallel_lab.grading.exercise import Exercise, cases, changed_on, on
 
 LAYERS, WIDTH = 6, 64
 HALF_BYTES = LAYERS // 2 * (WIDTH + 1) * WIDTH * 8
-OWN = "Make the layers of this rank alone; of a list that is cut afterwards, each part still holds the whole."
+OWN = "Make the layers of this rank alone; a list of all of them stays alive while `step` can reach it."
 LIMITS = (("step", HALF_BYTES + 4000, "before a step", "its own layers are", OWN),)
 WIDE = {"widths": (WIDTH,) * (LAYERS + 1), "cut": LAYERS // 2, "rows": (2, 2), "limits": LIMITS}
 LAST = "The loss is computed where the last layer is: rank 1 has the targets too, and returns it."
