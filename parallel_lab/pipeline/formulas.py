@@ -4,9 +4,9 @@ p is the number of ranks, m of microbatches, v of chunks on a rank. F, I and W a
 through all chunks of a rank together, and B = I + W; all ranks are equal. A schedule is named as its function is, and
 the sources stand in its file.
 
-Conventions differ. `bubble` is idle / (work + idle), a share of the time, with work = m (F + I + W). Megatron-LM and
-the authors of zero bubble divide by the work alone, which makes (p-1)/m of 1F1B's (p-1)/(m+p-1); and DeepSeek writes B
-for I + W where Zero Bubble's B is our I.
+Conventions differ. `bubble` is idle / (work + idle), a share of the time, with work = m (F + I + W), as in table 5 of
+Zero Bubble. Megatron-LM and the README of zero bubble divide by the work alone, which makes (p-1)/m of 1F1B's
+(p-1)/(m+p-1); and DeepSeek writes B for I + W where Zero Bubble's B is our I.
 """
 
 SCHEDULES = ("gpipe", "one_f_one_b", "interleaved", "looped_bfs", "zb_h1", "zb_h2", "zb_v", "dualpipe_v")

@@ -1,6 +1,6 @@
 """A backward pass in two halves: I, the gradients of the inputs, now; W, those of the weights, whenever there is time.
 
-Qi et al. 2023, "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), section 2.
+Qi et al. 2024, "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), section 2.
 
 Of a layer y = x w, the stage before waits for the gradient of x, and nobody but the optimizer for that of w. Autograd
 computes both at once. So each module that holds matrices gets a graph of its own behind one node of the stage's graph

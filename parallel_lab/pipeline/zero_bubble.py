@@ -29,7 +29,7 @@ def zb_h1(p: int, m: int) -> Plan:
 
 
 def zb_h2(p: int, m: int) -> Plan:
-    """The schedule H2 of `m` microbatches through `p` stages, stage s on rank s: no rank waits once it has begun."""
+    """The schedule H2 of `m` microbatches through `p` stages, stage s on rank s: no waits in between, if F = I = W."""
     require_positive(p=p, m=m)
     return with_needs([_row(rank, p, m, 2) for rank in range(p)])
 
