@@ -10,7 +10,7 @@ owner's neighbor, every rank adds its part, and the owner adds its own last, whi
     replicated             nothing here; in a model all parameters
     sent per rank          forward (n-1) S_KV; backward as much, and as much of gradients, float32 or wider
     held per rank          own query, key, value, output, log-sum-exp, kept for backward; beyond these 2 S_KV, and
-                           in the backward pass 2 S_KV of gradients
+                           in the backward pass two shards of gradients, float32 or wider
 
 S_KV is the bytes of a shard of keys and values: 2 b (s/n) a_kv d e, with b sequences of s tokens, a_kv heads of width
 d, e bytes a number. An all-gather sends the same, and holds n S_KV. In a model the messages of each layer have its
