@@ -1,5 +1,7 @@
 """From the calls of each rank to one sentence."""
 
+import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -202,3 +204,23 @@ def test_a_slow_rank_is_no_deadlock():
         return True
 
     assert launch(fn, ranks=2, faults=[Delay(rank=1, seconds=1.5)]).results == [True, True]
+
+
+def test_the_kernel_may_ask_while_calls_are_noted():
+    """The thread that answers the kernel reads the calls while others add to them."""
+    log, over = CallLog(), threading.Event()
+
+    def note():
+        while not over.is_set():
+            log.begin("send", "", (0, 1), 4, 1, "", state=DONE)
+
+    noting = threading.Thread(target=note, name="waiter")
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    noting.start()
+    try:
+        assert not any(log.waiting() for _ in range(5000))
+    finally:
+        over.set()
+        noting.join()
+        sys.setswitchinterval(before)

@@ -122,7 +122,9 @@ class CallLog:
         """Whether this rank stands still in a call, and has no thread of its own that could make another."""
         own = {"MainThread", "kernel", "waiter"}
         alone = all(thread.name in own for thread in threading.enumerate())
-        return alone and any(call.state == WAITING for call in itertools.islice(reversed(self.calls), RECENT))
+        with self._lock:  # the kernel's thread asks while others note calls
+            recent = list(itertools.islice(reversed(self.calls), RECENT))
+        return alone and any(call.state == WAITING for call in recent)
 
 
 def read_calls(path: str) -> list[Call]:

@@ -144,7 +144,7 @@ class Kernel:
     def tell_state(self) -> None:
         """Says what this rank has asked of its groups, and where its main thread is."""
         log = backend.door.calls
-        self.tell("state", {"calls": list(log.calls), "made": log.made, "line": learner_line()})
+        self.tell("state", {"calls": list(log.calls), "made": dict(log.made), "line": learner_line()})
 
     def listen(self) -> None:
         """Answers the kernel until it lets this rank go, or is gone itself. A number is that of a rank that died."""
