@@ -83,12 +83,14 @@ class State(Wrapped):
         self.reset()
         whole: dict[Tensor, Tensor] = {}
         exchange, self.exchange = self.exchange, gather  # exactly as they are
-        for unit in self.units:
-            self.unshard(unit, unit.shards[0].dtype)
-            self.wait_for_unshard(unit)
-            whole |= zip(unit.shards, checkpoint.copied(unit.parameters()), strict=True)
-            self.reshard(unit)
-        self.exchange = exchange
+        try:
+            for unit in self.units:
+                self.unshard(unit, unit.shards[0].dtype)
+                self.wait_for_unshard(unit)
+                whole |= zip(unit.shards, checkpoint.copied(unit.parameters()), strict=True)
+                self.reshard(unit)
+        finally:  # training goes on as it was, also after an error
+            self.exchange = exchange
         held = self.module.state_dict(keep_vars=True)
         return {name: whole[v] if v in whole else checkpoint.copied(v) for name, v in held.items()}
 

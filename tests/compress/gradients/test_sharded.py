@@ -8,7 +8,7 @@ from torch import nn
 
 from parallel_lab import launch
 from parallel_lab.compress.gradients import Quantized, TwoHops
-from parallel_lab.data_parallel import Zero3
+from parallel_lab.data_parallel import Zero3, checkpoint
 from parallel_lab.runtime import make_mesh
 from parallel_lab.trace import recorder
 
@@ -152,3 +152,17 @@ def test_nan_is_refused_on_the_rank_that_has_it():
 
     with pytest.raises(RuntimeError, match=r"rank 1: the gradient of .* is NaN or infinite"):
         launch(fn, ranks=2, timeout=60)
+
+
+def broken_off():
+    how = Quantized()
+    zero = Zero3(build(), exchange=how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "copied", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            zero.full_state_dict()
+    return zero.exchange is how
+
+
+def test_an_error_while_the_whole_is_gathered_leaves_training_as_it_was():
+    assert launch(broken_off, ranks=2).results == [True, True]
