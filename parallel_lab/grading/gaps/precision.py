@@ -24,7 +24,7 @@ def prec_scale_after(scale, finite, interval):
 
 
 def prec_skips(found, groups):
-    """Which ranks skip: all of a group with an overflow, and who shares a group with one that skips."""
+    """Whether each rank skips: all of a group with an overflow, and who shares a group with one that skips."""
     skips = list(found)
     for _ in groups:
         for group in groups:
