@@ -18,7 +18,7 @@ from parallel_lab import launch
 from parallel_lab.course.chapters import TITLES
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE, DEV, CUDA = (ROOT / f"requirements{which}.lock" for which in ("", "-dev", "-cuda"))
+CORE, DEV, STORAGE, CUDA = (ROOT / f"requirements{which}.lock" for which in ("", "-dev", "-storage", "-cuda"))
 CONDA = ROOT / "environment.yml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ROW = re.compile(r"^\| (\d\d) \| (?:\[(.+?)\]\((\S+)\)|([^|]+?)) \|.*\| (ready|not written yet) \|$", re.MULTILINE)
@@ -59,19 +59,22 @@ def test_what_the_lab_needs_is_in_the_core_lock_and_in_range():
 
 
 def test_what_the_tests_need_is_in_a_lock_and_in_range():
-    locked = pins(CORE) | pins(DEV)
+    locked = pins(CORE) | pins(DEV) | pins(STORAGE)
     for requirement in declared():
         assert locked[canonicalize_name(requirement.name)] in requirement.specifier, str(requirement)
 
 
-def test_the_dev_lock_includes_the_core_lock_and_repeats_nothing():
+def test_the_other_locks_include_the_core_lock_and_repeat_nothing_of_it():
     assert "-r requirements.lock" in DEV.read_text().splitlines()
     assert "-c requirements-cuda.lock" in CORE.read_text().splitlines()
     assert not pins(CORE).keys() & pins(DEV).keys()
+    assert "-r requirements.lock" in STORAGE.read_text().splitlines()
+    assert not pins(CORE).keys() & pins(STORAGE).keys()
+    assert all(pins(DEV).get(name, version) == version for name, version in pins(STORAGE).items())
 
 
 def test_every_indirect_dependency_is_pinned():
-    locked = pins(CORE) | pins(DEV) | pins(CUDA)
+    locked = pins(CORE) | pins(DEV) | pins(STORAGE) | pins(CUDA)
     for name in locked:
         try:
             needs = importlib.metadata.requires(name) or []
@@ -83,7 +86,7 @@ def test_every_indirect_dependency_is_pinned():
 
 
 def test_every_pin_serves_the_first_python_that_we_promise():
-    locked = pins(CORE) | pins(DEV)
+    locked = pins(CORE) | pins(DEV) | pins(STORAGE)
     installed = {canonicalize_name(one.name): one for one in importlib.metadata.distributions()}
     for name in locked.keys() & installed.keys():
         if installed[name].version.split("+")[0] == locked[name]:
@@ -99,7 +102,7 @@ def test_conda_has_the_pins_of_the_core_lock():
     assert pip == ["-c requirements-cuda.lock", *lines_of(CORE), "-e ."]
 
 
-@pytest.mark.parametrize("file", [CORE, DEV, CUDA, CONDA], ids=lambda path: path.name)
+@pytest.mark.parametrize("file", [CORE, DEV, STORAGE, CUDA, CONDA], ids=lambda path: path.name)
 def test_no_host_is_named(file):
     text = file.read_text(encoding="utf-8")
     assert not re.search(r"://|\s@\s|--(index|extra|find|trusted)|\.(org|com|io)\b", text)

@@ -18,6 +18,10 @@ TECHNIQUES = (
     "compress",
     "precision",
     "performance",
+    "systems/evaluation",
+    "systems/resilience",
+    "systems/storage",
+    "systems/data",
 )
 TECHNIQUE_S, EXERCISE_S, NOTEBOOK_S = 40.0, 6.0, 40.0
 # A processor that other programs share does less in a second: caches are cold, and two threads may share one core.
@@ -79,11 +83,13 @@ def notebooks() -> list[str]:
 
 
 def room_of(nodeid: str) -> str:
-    """The room of a test: its folder below tests/, but `exercise NAME` or the notebook where it belongs to one."""
+    """The room of a test: its folder below tests/ (two of them in systems), or its `exercise NAME` or notebook."""
     path = Path(nodeid.split("::")[0])
     if path.suffix == ".ipynb":
         return path.stem
     room = path.parts[1] if len(path.parts) > 2 else path.stem
+    if room == "systems":
+        return "/".join(path.parts[1:3])
     if room == "exercises":
         return next((f"exercise {name}" for name in exercises() if name in nodeid), room)
     return room

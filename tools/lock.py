@@ -1,4 +1,4 @@
-"""Writes the lock files (core, dev, CUDA) and environment.yml from what is installed.
+"""Writes the lock files (core, dev, storage, CUDA) and environment.yml from what is installed.
 
 Run by `make lock`, in a fresh environment that has this package with its extras and nothing else. The lock files name
 versions only; what is needed on another platform alone gets a marker. The libraries of CUDA stand in a file of their
@@ -110,6 +110,9 @@ def main() -> None:
     write("requirements.lock", "What the course needs to run.", "\n".join(lines) + "\n")
     more = ["-r requirements.lock", *pins(extra)]
     write("requirements-dev.lock", "What its tests and tools need besides.", "\n".join(more) + "\n")
+    storage = {name: systems for name, systems in closure(PROJECT, {"", "storage"}).items() if name not in needed}
+    more = ["-r requirements.lock", *pins(storage)]
+    write("requirements-storage.lock", "What the servers of chapter 17 need besides.", "\n".join(more) + "\n")
     quoted = [f"'{line}'" if ";" in line else line for line in [*lines, "-e ."]]
     listed = "".join(f"      - {line}\n" for line in quoted)
     write("environment.yml", "For conda users: the pins of requirements.lock.", ENVIRONMENT + listed)

@@ -97,8 +97,10 @@ def quick() -> list[Stage]:
 
 
 def rooms() -> list[str]:
-    """The folders below tests/."""
-    return sorted(path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name[0] not in "._")
+    """The folders below tests/, and those in tests/systems, a room each."""
+    folders = [path for depth in ("*", "systems/*") for path in (ROOT / "tests").glob(depth) if path.is_dir()]
+    names = [path.relative_to(ROOT / "tests").as_posix() for path in folders if path.name[0] not in "._"]
+    return sorted(name for name in names if name != "systems")
 
 
 def only(names: Sequence[str]) -> list[Stage]:

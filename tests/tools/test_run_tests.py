@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("tests/exercises/test_all.py::test_solution[ring_all_reduce]", "exercise ring_all_reduce"),
         ("tests/exercises/test_parameter_server.py::test_a", "exercise parameter_server"),
         ("tests/parameter_server/test_a.py::test_a", "parameter_server"),
+        ("tests/systems/resilience/test_a.py::test_a", "systems/resilience"),
         ("notebooks/03_data_parallel.ipynb::Cell 4", "03_data_parallel"),
     ],
 )

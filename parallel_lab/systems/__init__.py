@@ -1,0 +1,1 @@
+"""What stands around training: faults, data and its storage, evaluation; a room each."""

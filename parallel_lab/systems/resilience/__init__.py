@@ -1,0 +1,1 @@
+"""What a run does when something breaks: it notices, goes on, and loses nothing."""
