@@ -25,7 +25,6 @@ pytestmark = pytest.mark.usefixtures("by_value")
 LINK = Link(1e-3, 1e9)
 LATE, LATE_S = 1, 0.04
 ROW_S = 8e-3
-TRIES = 3  # where a machine that is busy may take longer than the link and the passes
 
 
 def sums_up(parts):
@@ -38,11 +37,6 @@ def sums_up(parts):
 
 def model(layers=8, width=16):
     return torch.nn.Sequential(*[torch.nn.Linear(width, width) for _ in range(layers)])
-
-
-def shortest_s(parts):
-    """Of the steps of all ranks: a busy machine lengthens some."""
-    return min(row.step_ns for row in parts.rows) / 1e9
 
 
 def ddp_steps(late_s=0.0, count=3, prefetch=False, **options):
@@ -94,14 +88,10 @@ def test_larger_buckets_are_suggested_priced_and_tried():
     assert best.what == "exchange 1 equal bucket instead of 8, overlapped"
     assert best.how == f"DDP(model, bucket_bytes={count * small})"
     assert best.now_s - best.then_s == pytest.approx((count - 1) * 2 * link.latency_s, rel=0.2)
-    seen = []
-    for _ in range(TRIES):
-        after = Breakdown.of(launch(ddp_steps, ranks=2, link=link, device="cpu", bucket_bytes=count * small))
-        assert after.seconds("exposed") >= 0.9 * 2 * link.latency_s
-        seen.append(shortest_s(before) - shortest_s(after))
-        if seen[-1] > 0.5 * (best.now_s - best.then_s):
-            return
-    raise AssertionError(f"{seen} s were saved, {best.now_s - best.then_s} s predicted")
+    after = launch(ddp_steps, ranks=2, link=link, device="cpu", bucket_bytes=count * small)
+    assert sums_up(Breakdown.of(after)).seconds("exposed") >= 0.9 * 2 * link.latency_s
+    for each, buckets in ((run, count), (after, 1)):
+        assert sum(s.kind == "all_reduce" and s.mb == 2 for s in each.trace.of(0)) == buckets
 
 
 def test_overlap_is_suggested_and_hides_bytes_when_tried():
@@ -157,14 +147,11 @@ def test_more_microbatches_are_suggested_for_a_real_pipeline_and_tried():
     more = next(each for each in found.suggestions if each.how == f"one_f_one_b({p}, {2 * m})")
     assert more.now_s >= whole_s * (m + p - 1) / m
     assert 0.1 < more.gain < 0.25, "(2m + p - 1) / 2m of 5/4 instead of 3/2, less what is beside the passes"
-    seen = []
-    for _ in range(TRIES):
-        after = Breakdown.of(launch(pipelined_steps, 2 * m, ranks=p, device="cpu"))
-        assert shortest_s(after) >= whole_s * (2 * m + p - 1) / (2 * m)
-        seen.append(shortest_s(before) - shortest_s(after))
-        if seen[-1] > 0.3 * (more.now_s - more.then_s):
-            return
-    raise AssertionError(f"{seen} s were saved, {more.now_s - more.then_s} s predicted")
+    after = launch(pipelined_steps, 2 * m, ranks=p, device="cpu")
+    assert sums_up(Breakdown.of(after)).step_s >= whole_s * (2 * m + p - 1) / (2 * m)
+    for rank in range(p):  # twice as many passes of the same rows: the schedule that was suggested ran
+        passes = [[s for s in each.trace.of(rank) if s.kind in ("F", "B")] for each in (run, after)]
+        assert len(passes[1]) == 2 * len(passes[0])
 
 
 # Simulated traces: every number is known.
