@@ -87,7 +87,7 @@ def roc(labels: Tensor, scores: Tensor) -> Roc:
     rates = []
     for found in (negatives, positives):
         below = torch.searchsorted(found.sort().values, thresholds)
-        rates.append(1 - below.double() / len(found))
+        rates.append((len(found) - below).double() / len(found))
     start, infinite = thresholds.new_zeros(1), thresholds.new_full((1,), torch.inf)
     return Roc(torch.cat([start, rates[0]]), torch.cat([start, rates[1]]), torch.cat([infinite, thresholds]))
 
