@@ -5,10 +5,13 @@ from parallel_lab.systems.evaluation import (
     calibration,
     chrf,
     classification,
+    contamination,
+    last_batch,
     perplexity,
     ranking,
     rouge,
     significance,
+    speed,
 )
 from parallel_lab.systems.evaluation.calibration import expected_calibration_error, reliability, temperature
 from parallel_lab.systems.evaluation.classification import accuracy, confusion, f1, precision, recall
@@ -28,10 +31,12 @@ __all__ = [
     "chrf",
     "classification",
     "confusion",
+    "contamination",
     "expected_calibration_error",
     "f1",
     "gather",
     "histogram_auc",
+    "last_batch",
     "likelihood",
     "loss_scale",
     "mcnemar",
@@ -48,5 +53,6 @@ __all__ = [
     "roc_over_ranks",
     "rouge",
     "significance",
+    "speed",
     "temperature",
 ]
