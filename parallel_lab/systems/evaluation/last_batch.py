@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, TensorDataset
 
 from parallel_lab.data_parallel import ShardedSampler
 from parallel_lab.runtime.group import member
@@ -46,7 +46,7 @@ def _share(samples: int, rank: int, ranks: int, way: Way) -> list[int]:
     if way == "exact":
         return list(ShardedSampler(samples, rank=rank, ranks=ranks, shuffle=False, allow_empty=True))
     dropped = way == "dropped"
-    return list(DistributedSampler(range(samples), ranks, rank, shuffle=False, drop_last=dropped))
+    return list(DistributedSampler(TensorDataset(torch.arange(samples)), ranks, rank, shuffle=False, drop_last=dropped))
 
 
 def weights(samples: int, rank: int, ranks: int) -> Tensor:
@@ -68,9 +68,7 @@ def mean_by_batch(values: Tensor, batch: int, group: dist.ProcessGroup | None = 
 
     It hangs where ranks have different numbers of batches.
     """
-    totals = torch.zeros(2, dtype=torch.float64)
-    for some in values.split(batch):
-        totals += _all_reduced(some, group)
+    totals = torch.stack([_all_reduced(some, group) for some in values.split(batch)]).sum(0)
     return float(totals[0] / totals[1])
 
 
@@ -92,7 +90,7 @@ def mean_with_batches_agreed(values: Tensor, batch: int, group: dist.ProcessGrou
     A rank that has no batch left joins with zeros.
     """
     own = list(values.split(batch)) if len(values) else []
-    most = torch.tensor(len(own))
+    most = torch.tensor(len(own), device=values.device)
     dist.all_reduce(most, dist.ReduceOp.MAX, group=member(group))
     own += [values[:0]] * (int(most) - len(own))
     totals = torch.stack([_all_reduced(some, group) for some in own]).sum(0)
@@ -100,6 +98,6 @@ def mean_with_batches_agreed(values: Tensor, batch: int, group: dist.ProcessGrou
 
 
 def _all_reduced(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    both = torch.stack([values.double().sum(), torch.tensor(len(values), dtype=torch.float64)])
+    both = torch.stack([values.double().sum(), values.new_tensor(len(values), dtype=torch.float64)])
     dist.all_reduce(both, group=member(group))
     return both

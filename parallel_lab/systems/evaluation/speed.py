@@ -88,7 +88,8 @@ class Speed:
     def __str__(self) -> str:
         """The table, and whether it was measured or simulated."""
         rows = {
-            "step": f"{format_seconds(self.step_s)}, p50 {format_seconds(self.p50_s)}, p99 {format_seconds(self.p99_s)}",
+            "step": format_seconds(self.step_s),
+            "p50, p99": f"{format_seconds(self.p50_s)}, {format_seconds(self.p99_s)}",
             "tokens/s": f"{self.tokens_per_s:,.0f}",
             "MFU, HFU": f"{format_share(self.mfu)}, {format_share(self.hfu)}",
             "exposed communication": format_share(self.exposed),

@@ -27,7 +27,7 @@ def test_ten_samples_on_four_ranks_count_twelve_eight_or_ten():
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_exact_shares_hold_each_sample_once(samples, ranks):
     dealt = shares(samples, ranks, "exact")
-    assert sorted(sum(dealt, [])) == list(range(samples))
+    assert sorted(i for one in dealt for i in one) == list(range(samples))
     if samples:
         padded = shares(samples, ranks, "padded")
         kept = [i for r, one in enumerate(padded) for i, w in zip(one, weights(samples, r, ranks), strict=True) if w]
