@@ -17,7 +17,7 @@ Inception architecture", section 7 (label smoothing); Loshchilov and Hutter 2019
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -91,9 +91,17 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """One run, a point for each epoch."""
+    """One run, a point for each epoch.
+
+    Attributes:
+        points: where it stood after each.
+        logits: what it says of the test images at the end, (images, classes).
+        labels: what these are.
+    """
 
     points: tuple[Point, ...]
+    logits: Tensor = field(compare=False, repr=False)
+    labels: Tensor = field(compare=False, repr=False)
 
     @property
     def last(self) -> Point:
@@ -134,7 +142,8 @@ def treated(treatment: Treatment, *, seed: int = 0) -> Curve:
             _objective(model, inputs, sets["train"][1][chosen], treatment).backward()
             optimizer.step()
         points.append(_point(epoch, model, sets, treatment))
-    return Curve(tuple(points))
+    tested, true = sets["test"]
+    return Curve(tuple(points), model.eval()(tested).detach(), true)
 
 
 def _objective(model: nn.Module, images: Tensor, labels: Tensor, treatment: Treatment) -> Tensor:

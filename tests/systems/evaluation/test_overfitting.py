@@ -19,6 +19,7 @@ from parallel_lab.systems.evaluation.overfitting import (
     treated,
 )
 
+NONE = torch.empty(0)
 NAMES = ("nothing", "four times the data")
 
 
@@ -42,6 +43,7 @@ def test_few_digits_overfit_and_stopping_early_is_cheaper():
     assert best.epoch < DIGIT_EPOCHS
     assert best.validation == min(point.validation for point in curve.points)
     assert best.test < curve.last.test
+    assert (curve.logits.argmax(1) == curve.labels).double().mean() == curve.last.accuracy
 
 
 def test_more_data_is_worth_more_than_the_spread_of_seeds():
@@ -51,7 +53,7 @@ def test_more_data_is_worth_more_than_the_spread_of_seeds():
 
 def test_patience_stops_before_a_later_minimum():
     losses = [3.0, 2.0, 2.5, 2.6, 2.7, 1.0]
-    curve = Curve(tuple(Point(i, 0, 0, loss, 0, 0) for i, loss in enumerate(losses, 1)))
+    curve = Curve(tuple(Point(i, 0, 0, loss, 0, 0) for i, loss in enumerate(losses, 1)), NONE, NONE)
     assert curve.stopped(patience=2).epoch == 2
     assert curve.stopped().epoch == 6
 
