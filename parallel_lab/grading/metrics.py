@@ -174,12 +174,9 @@ def evaluated(outcome: Outcome) -> list[dict]:
     means = [nats / max(count, 1) for nats, count in sums]
     losses = {"losses": sum(means) / len(means), "unscaled": nats / max(count, 1) / len(sums)}
     loss = losses.get(case.get("mistake", ""), nats / max(count, 1))
-    perplexity = (
-        sum(math.exp(float(mean.detach())) for mean in means) / len(means)
-        if case.get("mistake") == "perplexities"
-        else 0.0
-    )
-    found = {PERPLEXITY: perplexity or math.exp(float(loss.detach()))}
+    each = [math.exp(float(mean.detach())) for mean in means]
+    wrong = sum(each) / len(each) if case.get("mistake") == "perplexities" else 0.0
+    found = {PERPLEXITY: wrong or math.exp(float(loss.detach()))}
     if GRADIENT in case["asks"]:
         found |= {GRADIENT: torch.autograd.grad(loss, weight)[0], LOSS: float(loss.detach())}
     return [found] * outcome.ranks

@@ -85,7 +85,7 @@ def auc_without_ties(ones, scores):
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
-    (answer(of_counts=of_samples), 1, r"sent .*gathering the counts sends 2.4 kB\n.*grows with the samples"),
+    (answer(of_counts=of_samples), 1, r"sent .*gathering the counts sends 2,400 B\n.*grows with the samples"),
     (answer(of_f1=f1_of_ranks), 2, "at 2 ranks: f1 is the mean of the ranks' F1\n.*divide once"),
     (answer(of_f1=f1_by_samples), 2, "at 2 ranks: f1 is the mean of the ranks' F1, weighted by samples"),
     (answer(of_f1=f1_of_all_classes), 2, "f1 counts 0 for a class that does not occur"),
