@@ -13,7 +13,7 @@ sample, whose error is smaller. A test says whether there is a difference, an in
 many models, or looks after every epoch, must expect a p below 0.05 once in twenty times without any difference.
 
 Rows of statistics and a score of their sum stand for a corpus: BLEU, chrF, F1 and accuracy all fit. Over ranks, the
-rows are gathered first (`exchange.gather`), 8 k bytes a sample for k statistics, and each rank draws with the same seed.
+rows are gathered first (`exchange.gather`), 8 k bytes a sample for k statistics; each rank draws with the same seed.
 """
 
 from collections.abc import Callable, Sequence
