@@ -4,7 +4,6 @@ As in `drivers`, a driver gives learner code what it works on, and observes. Ran
 in plain torch what is right, from all ranks' inputs, and what the usual mistakes come to.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -95,7 +94,7 @@ def macro_f1(counts: Tensor, absent: bool = False) -> float:
 def _f1s(case: Case, ranks: list[tuple], counts: Tensor) -> float:
     if case.get("mistake") == "absent":
         return macro_f1(counts, absent=True)
-    return _mistaken(case, ranks, lambda rank: macro_f1(confusion(*rank[:2], case["classes"])), macro_f1(counts))
+    return _mistaken(case, ranks, lambda rank: macro_f1(confusion(rank[0], rank[1], case["classes"])), macro_f1(counts))
 
 
 def _mistaken(case: Case, ranks: list[tuple], of: Callable[[tuple], float], right: float) -> float:
@@ -170,15 +169,14 @@ def evaluated(outcome: Outcome) -> list[dict]:
     sums = [_nats(inputs @ weight, targets, case) for inputs, targets, _ in outcome.inputs]
     if (only := case.get("only")) is not None:
         sums = sums[only : only + 1]
-    nats, count = sum(nats for nats, _ in sums), sum(count for _, count in sums)
-    means = [nats / max(count, 1) for nats, count in sums]
-    losses = {"losses": sum(means) / len(means), "unscaled": nats / max(count, 1) / len(sums)}
-    loss = losses.get(case.get("mistake", ""), nats / max(count, 1))
-    each = [math.exp(float(mean.detach())) for mean in means]
-    wrong = sum(each) / len(each) if case.get("mistake") == "perplexities" else 0.0
-    found = {PERPLEXITY: wrong or math.exp(float(loss.detach()))}
+    nats = torch.stack([nats for nats, _ in sums])
+    counts = torch.tensor([count for _, count in sums])
+    means, mean = nats / counts.clamp(min=1), nats.sum() / counts.sum().clamp(min=1)
+    loss = {"losses": means.mean(), "unscaled": mean / len(sums)}.get(case.get("mistake", ""), mean)
+    value = means.exp().mean() if case.get("mistake") == "perplexities" else loss.exp()
+    found: dict = {PERPLEXITY: value.item()}
     if GRADIENT in case["asks"]:
-        found |= {GRADIENT: torch.autograd.grad(loss, weight)[0], LOSS: float(loss.detach())}
+        found |= {GRADIENT: torch.autograd.grad(loss, weight)[0], LOSS: loss.item()}
     return [found] * outcome.ranks
 
 

@@ -54,14 +54,14 @@ EXERCISE = Exercise(
     settings={"classes": CLASSES, "sizes": (90, 35, 60, 12), "asks": ONE},
     tests={
         # Step 1
-        "Every rank has the counts of all samples, at 1 to 4 ranks": on((2, 1, 3), right) + on(4, empty, sizes=HOLES),
+        "Every rank has the counts of all samples, at 1, 3 and 4 ranks": on((3, 1), right) + on(4, empty, sizes=HOLES),
         "Counts travel, and not samples": on(4, counts, right, sizes=(3000, 2000, 2500, 1500)) + changed_on(2),
         # Step 2
         "F1 is the mean over classes of all samples' F1": (
-            on((2, 4), *of_f1, right, asks=TWO) + on(4, empty, sizes=HOLES, asks=TWO)
+            on(2, *of_f1, right, asks=TWO) + on(4, empty, sizes=HOLES, asks=TWO)
         ),
         # Step 3
-        "AUC compares the samples of all ranks, ties count one half": on((2, 3), *of_auc, right, asks=ALL),
+        "AUC compares the samples of all ranks, ties count one half": on(3, *of_auc, right, asks=ALL),
         "Ranks without samples, or without a positive, take part": on(4, empty, sizes=HOLES, lacking=True, asks=ALL),
     },
 )

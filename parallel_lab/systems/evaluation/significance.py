@@ -12,8 +12,8 @@ of the difference would be 2.0 points. But the same samples are hard for both mo
 sample, whose error is smaller. A test says whether there is a difference, an interval how large it can be; who compares
 many models, or looks after every epoch, must expect a p below 0.05 once in twenty times without any difference.
 
-Rows of statistics and a score of their sum stand for a corpus: BLEU, chrF, F1 and accuracy all fit. The rows of ranks
-are gathered first (`exchange.gather`), or each rank draws the same samples and the sums are merged.
+Rows of statistics and a score of their sum stand for a corpus: BLEU, chrF, F1 and accuracy all fit. Over ranks, the
+rows are gathered first (`exchange.gather`), 8 k bytes a sample for k statistics; each rank draws with the same seed.
 """
 
 from collections.abc import Callable, Sequence
