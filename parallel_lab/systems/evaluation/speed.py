@@ -20,7 +20,7 @@ steps leaves out the slow ones, and so promises more tokens a day than there wil
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import median
 from typing import NamedTuple
@@ -109,7 +109,8 @@ def speed(trace: Trace, work: Work) -> Speed:
     """
     marks = steps(trace)
     count, ranks = len(marks[0]), range(trace.ranks)
-    window_s = max(row[-1].end_s for row in marks) - min(row[0].start_s for row in marks)
+    trace = within(trace, min(row[0].start_s for row in marks), max(row[-1].end_s for row in marks))
+    window_s = trace.duration_s
     took = [_length_s(each) for each in zip(*marks, strict=True)]
     step_s = window_s / count
     rate = work.tokens / step_s
@@ -143,6 +144,11 @@ def steps(trace: Trace) -> list[list[Span]]:
     return found
 
 
+def within(trace: Trace, start_s: float, end_s: float) -> Trace:
+    """What began and ended between two moments: without the warm-up before, and what came after."""
+    return replace(trace, spans=tuple(s for s in trace.spans if start_s <= s.start_s and s.end_s <= end_s))
+
+
 def _length_s(one_step: Sequence[Span]) -> float:
     return max(s.end_s for s in one_step) - min(s.start_s for s in one_step)
 
@@ -150,11 +156,8 @@ def _length_s(one_step: Sequence[Span]) -> float:
 def _computing_s(trace: Trace, rank: int, marks: Sequence[Span]) -> list[float]:
     """Seconds that a rank computed in each step; spans of computing do not overlap, but for nested ones."""
     spans = trace.of(rank, COMPUTE)
-    found = []
-    for mark in marks:
-        inside = tuple(s for s in spans if mark.start_s <= s.start_s and s.end_s <= mark.end_s)
-        found.append(Trace(trace.ranks, inside).busy_s(rank))
-    return found
+    alone = Trace(trace.ranks, tuple(spans))
+    return [within(alone, mark.start_s, mark.end_s).busy_s(rank) for mark in marks]
 
 
 def joined(trace: Trace) -> list[Joined]:

@@ -42,6 +42,13 @@ def test_every_number_of_a_known_trace():
     assert "measured" in str(found) and "33.3 %" in str(found)
 
 
+def test_what_stands_before_the_first_step_is_no_part_of_it():
+    """A warm-up and its all-reduce, which lasted 100 s."""
+    warm_up = tuple(Span(rank, "all_reduce", -100.0, -1.0, lane="send", sent_bytes=10**9) for rank in range(3))
+    with_it = Trace(3, (*warm_up, *two_steps().spans))
+    assert speed.speed(with_it, WORK) == speed.speed(two_steps(), WORK)
+
+
 def test_a_straggler_is_no_slow_network():
     first, second = joined(two_steps())
     assert (first.delay_s, first.last_rank) == (1.0, 2)
