@@ -1,12 +1,12 @@
 """The last batch of an evaluation: samples that the ranks do not divide by.
 
-Three ways to deal S samples out to n ranks, and what each makes of the score:
+Three ways to deal samples out to n ranks, and what each makes of the score:
 
 | way     | what it does                                     | samples that count        | batches of the ranks |
 |---------|--------------------------------------------------|---------------------------|----------------------|
-| padded  | repeats the first samples, `DistributedSampler`  | n ceil(S/n), some twice   | equally many         |
-| dropped | leaves the last out, `drop_last=True`            | n floor(S/n)              | equally many         |
-| exact   | gives some ranks one sample more                 | S                         | may differ           |
+| padded  | repeats the first samples, `DistributedSampler`  | n ceil(samples/n), twice  | equally many         |
+| dropped | leaves the last out, `drop_last=True`            | n floor(samples/n)        | equally many         |
+| exact   | gives some ranks one sample more                 | all, once                 | may differ           |
 
 Padding is made for training, where each rank must take part in each step. In an evaluation it changes the score: ten
 samples on four ranks count twelve. Two cures keep the padded shares: `weights` counts a repeated sample 0 times, and
