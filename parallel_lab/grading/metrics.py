@@ -24,14 +24,16 @@ PERPLEXITY, GRADIENT, LOSS = "the perplexity", "the gradient after DDP's average
 def skewed(case: Case, rank: int, generator: torch.Generator) -> tuple:
     """Labels, predictions and scores of `sizes[rank]` samples; each rank has mostly other classes.
 
-    With `lacking`, rank 1 has none of class 1. The last class is in no label and in no prediction, the one before it in
-    predictions only. Scores are tenths, so that many tie, and another rank's lie at another height.
+    The rank `lacking` has none of class 1, others with samples have. The last class is in no label and in no
+    prediction, the one before it in predictions only. Scores are tenths, so that many tie, and another rank's lie at
+    another height.
     """
     samples, classes = case["sizes"][rank % len(case["sizes"])], case["classes"]
     odds = torch.rand(classes - 2, generator=generator) ** 2 + 0.05
     odds[rank % (classes - 2)] += 2
-    odds[1] = 0 if rank == 1 and case.get("lacking") else odds[1] + 0.3
+    odds[1] = 0 if rank == case.get("lacking") else odds[1] + 0.3
     labels = torch.multinomial(odds, samples, replacement=True, generator=generator) if samples else _none()
+    labels[: int(bool(odds[1]))] = 1
     wrong = torch.randint(classes - 1, (samples,), generator=generator)
     right = torch.rand(samples, generator=generator) < 0.4 + 0.5 * torch.rand(1, generator=generator)
     noise = torch.rand(samples, generator=generator, dtype=torch.float64)

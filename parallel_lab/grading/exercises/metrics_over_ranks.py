@@ -62,6 +62,6 @@ EXERCISE = Exercise(
         ),
         # Step 3
         "AUC compares the samples of all ranks, ties count one half": on(3, *of_auc, right, asks=ALL),
-        "Ranks without samples, or without a positive, take part": on(4, empty, sizes=HOLES, lacking=True, asks=ALL),
+        "Ranks without samples, or without a positive, take part": on(4, empty, sizes=HOLES, lacking=3, asks=ALL),
     },
 )
