@@ -52,10 +52,13 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise wrong_gradient": 16.0,
     "exercise find_bottleneck": 8.0,
     "exercise step_budget": 12.0,
+    "exercise metrics_over_ranks": 14.0,  # nine launches for one answer, most of 3 and 4 ranks
+    "exercise uneven_perplexity": 9.0,
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,
     "03_data_parallel": 50.0,
     "04_gradient_synchronization": 80.0,
+    "18_evaluation": 60.0,  # seeds: 30 small classifiers and 18 small language models are trained
     "11_hybrid_parallel": 60.0,  # all axes need eight ranks
     "cli": 40.0,  # an update is tried on a clone of the whole course
     "parameter_server": 60.0,

@@ -147,6 +147,10 @@ class Trace:
         communicate = [s for s in spans if s.lane != COMPUTE]
         return self.busy_s(rank) + _covered_s(communicate) - _covered_s(spans)
 
+    def exposed_s(self, rank: int) -> float:
+        """Seconds in which `rank` communicated, or waited to, and computed nothing: |A or B| - |A|."""
+        return _covered_s(s for s in self.of(rank) if s.lane != MARK) - self.busy_s(rank)
+
     def peak_bytes(self, rank: int) -> int:
         """The most bytes that `rank` held at once, all kinds together; 0 where memory was not sampled."""
         return max((sum(held.values()) for _, held in self.held_bytes(rank)), default=0)
