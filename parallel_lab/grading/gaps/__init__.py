@@ -5,6 +5,7 @@ from parallel_lab.grading.gaps import (
     compression,
     contexts,
     data_parallel,
+    fault_tolerance,
     hybrid,
     language_models,
     model_parallel,
@@ -32,4 +33,5 @@ GAPS = (
     *precision.GAPS,
     *compression.GAPS,
     *performance.GAPS,
+    *fault_tolerance.GAPS,
 )
