@@ -75,6 +75,12 @@ def holders(tensor: Tensor) -> int:
     return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def flight_record() -> bytes:
+    """What PyTorch's flight recorder of this process has kept, as its dumps are: a pickled dict."""
+    c10d: Any = torch._C._distributed_c10d
+    return c10d._dump_fr_trace()
+
+
 def done_work(tensors: list[Tensor]) -> dist.Work:
     """The handle of an operation that was complete from the start."""
     future: Future = Future()
