@@ -122,7 +122,7 @@ class Watch:
         """Whether a rank failed of its own, and not for the loss of another."""
         return any(peer.fatal and peer.failed and not peer.failed.lost for peer in self.peers)
 
-    def wait(self, timeout_s: float, still_s: float = math.inf) -> bool:
+    def wait(self, timeout_s: float, still_s: float = math.inf, grace_s: float | None = None) -> bool:
         """Waits until all ranks are over, or one has failed and the others have had a moment to fail too.
 
         Returns:
@@ -139,7 +139,7 @@ class Watch:
                 break
         if self.fatal:
             self._until(lambda: self.all_over or self.cause, time.monotonic() + LOST_GRACE_S)
-            self._until(lambda: self.all_over, time.monotonic() + GRACE_S)
+            self._until(lambda: self.all_over, time.monotonic() + (GRACE_S if grace_s is None else grace_s))
         return self.all_over or self.fatal
 
     def release(self) -> None:

@@ -120,7 +120,8 @@ class Supervisor:
         why, rank, results = "", -1, None
         note(self.job.log, "launch", first)
         try:
-            results = launch(self.job, ranks=ranks, faults=faults, echo=False, record=False, **self.options).results
+            how = {"faults": faults, "echo": False, "record": False, "grace_s": 0.0} | self.options
+            results = launch(self.job, ranks=ranks, **how).results
         except LaunchError as error:
             note(self.job.log, "noticed")
             why, rank = error.cause if isinstance(error, RankFailed) else type(error).__name__, error.rank
