@@ -40,7 +40,7 @@ def found_after(steps: Sequence[str]) -> str:
     """What stands under the checkpoint's name after these steps, some of `STEPS`, and a power cut.
 
     Returns:
-        `new`, all of it; `torn`, the name without all of its bytes; or `none`, and a resume takes the checkpoint before.
+        `new`, all of it; `torn`, the name without all bytes; or `none`, and a resume takes the checkpoint before.
 
     Raises:
         ValueError: there is another step.
