@@ -1,10 +1,14 @@
-"""Surviving faults: checkpoints, failure detectors, restarts, spares, corruption, hangs and a campaign of faults."""
+"""What a run does when something breaks: it notices, goes on, and loses nothing."""
 
-from parallel_lab.systems.resilience import corruption, flight, hung_jobs, stragglers
-from parallel_lab.systems.resilience.corruption import Replicas, checksum, compare_replicas, flip, held_by, is_outlier
+from parallel_lab.systems.resilience import checksum, corruption, flight, folder, hung_jobs, stragglers
+from parallel_lab.systems.resilience.checksum import Stamp
+from parallel_lab.systems.resilience.corruption import Replicas, compare_replicas, flip, held_by, is_outlier
 from parallel_lab.systems.resilience.flight import Diagnosis, Dump, Finding, diagnose
 from parallel_lab.systems.resilience.flipped_bits import BitTable, bit_table
+from parallel_lab.systems.resilience.folder import latest, latest_whole
 from parallel_lab.systems.resilience.hung_jobs import HANGS, hang, synthetic
+from parallel_lab.systems.resilience.order import Order
+from parallel_lab.systems.resilience.state import State, random_states, set_random_states
 from parallel_lab.systems.resilience.stragglers import Slowness, any_slow, expected_step_s, slowness
 
 __all__ = [
@@ -13,8 +17,11 @@ __all__ = [
     "Diagnosis",
     "Dump",
     "Finding",
+    "Order",
     "Replicas",
     "Slowness",
+    "Stamp",
+    "State",
     "any_slow",
     "bit_table",
     "checksum",
@@ -24,10 +31,15 @@ __all__ = [
     "expected_step_s",
     "flight",
     "flip",
+    "folder",
     "hang",
     "held_by",
     "hung_jobs",
     "is_outlier",
+    "latest",
+    "latest_whole",
+    "random_states",
+    "set_random_states",
     "slowness",
     "stragglers",
     "synthetic",

@@ -117,7 +117,8 @@ class BitTable:
             }
         alarms = ", ".join(f"{check} {count}" for check, count in self.false_alarms.items())
         legend = "; ".join(f"{head} flipped in a {place}" for place, head in _HEADS.items())
-        return f"{table(columns)}\n{legend}\nfound of {self.tried} each; false alarms in {self.clean} clean steps: {alarms}"
+        found = f"found of {self.tried} each; false alarms in {self.clean} clean steps: {alarms}"
+        return f"{table(columns)}\n{legend}\n{found}"
 
 
 def _part(bit: int) -> str:
