@@ -1,6 +1,6 @@
 """What a run does when something breaks: it notices, goes on, and loses nothing."""
 
-from parallel_lab.systems.resilience import checksum, corruption, flight, folder, hung_jobs, stragglers
+from parallel_lab.systems.resilience import checksum, corruption, flight, folder, hung_jobs, spikes, stragglers
 from parallel_lab.systems.resilience.checksum import Stamp
 from parallel_lab.systems.resilience.corruption import Replicas, compare_replicas, flip, held_by, is_outlier
 from parallel_lab.systems.resilience.flight import Diagnosis, Dump, Finding, diagnose
@@ -8,10 +8,12 @@ from parallel_lab.systems.resilience.flipped_bits import BitTable, bit_table
 from parallel_lab.systems.resilience.folder import latest, latest_whole
 from parallel_lab.systems.resilience.hung_jobs import HANGS, hang, synthetic
 from parallel_lab.systems.resilience.order import Order
+from parallel_lab.systems.resilience.spikes import CAUSES, Spike, spike
 from parallel_lab.systems.resilience.state import State, random_states, set_random_states
 from parallel_lab.systems.resilience.stragglers import Slowness, any_slow, expected_step_s, slowness
 
 __all__ = [
+    "CAUSES",
     "HANGS",
     "BitTable",
     "Diagnosis",
@@ -20,6 +22,7 @@ __all__ = [
     "Order",
     "Replicas",
     "Slowness",
+    "Spike",
     "Stamp",
     "State",
     "any_slow",
@@ -41,6 +44,8 @@ __all__ = [
     "random_states",
     "set_random_states",
     "slowness",
+    "spike",
+    "spikes",
     "stragglers",
     "synthetic",
 ]

@@ -6,8 +6,9 @@ buffer to a file when a collective has taken too long. In `launch` each rank wri
 ranks stand, if `TORCH_FR_DUMP_TEMP_FILE` is set, which is what the file's path begins with.
 
 The rule. In a group all ranks must make the same collectives in the same order. So the k-th entry of a group is
-compared over its members. A member that has no k-th entry is *behind*, and those that have it wait for it. The wait is followed
-from rank to rank: whoever is waited for and waits for nobody is the root. Where everybody waits, there is a circle.
+compared over its members. A member that has no k-th entry is *behind*, and those that have it wait for it. The wait is
+followed from rank to rank: whoever is waited for and waits for nobody is the root. Where everybody waits, there is a
+circle.
 
 What a dump does not have: with gloo no messages, only collectives, and no start. A rank without a dump has died, or
 does not let its threads run.
