@@ -102,14 +102,13 @@ class Replicas:
             return f"all {n} replicas hold the same bits (checksum {self.sums[0]:016x})"
         if self.odd:
             names = ", ".join(map(str, self.odd))
-            return (
-                f"rank{'s' * (len(self.odd) > 1)} {names} of {n} differ{'s' * (len(self.odd) == 1)} from the majority"
-            )
+            subject = f"rank {names} of {n} differs" if len(self.odd) == 1 else f"ranks {names} of {n} differ"
+            return f"{subject} from the majority"
         return f"the {n} replicas differ, and there is no majority: nobody can say which is wrong"
 
 
 def compare_replicas(tensors: Iterable[Tensor], *, group: dist.ProcessGroup | None = None) -> Replicas:
-    """Compares the bits of `tensors` over the ranks of `group`, all of which call it; each sends eight bytes to each."""
+    """Compares the bits of `tensors` over the ranks of `group`, all of which call it; 8 bytes a rank are gathered."""
     group, tensors = member(group), list(tensors)
     mine = checksum(tensors)
     device = tensors[0].device if tensors else torch.device("cpu")

@@ -5,9 +5,10 @@ number of the collective in its group, its name, sizes, line, and whether it is 
 buffer to a file when a collective has taken too long. In `launch` each rank writes it when the kernel asks where the
 ranks stand, if `TORCH_FR_DUMP_TEMP_FILE` is set, which is what the file's path begins with.
 
-The rule. In a group all ranks must make the same collectives in the same order. So the k-th entry of a group is compared
-over its members. A member that has no k-th entry is *behind*, and those that have it wait for it. The wait is followed
-from rank to rank: whoever is waited for and waits for nobody is the root. Where everybody waits, there is a circle.
+The rule. In a group all ranks must make the same collectives in the same order. So the k-th entry of a group is
+compared over its members. A member that has no k-th entry is *behind*, and those that have it wait for it. The wait is
+followed from rank to rank: whoever is waited for and waits for nobody is the root. Where everybody waits, there is a
+circle.
 
 What a dump does not have: with gloo no messages, only collectives, and no start. A rank without a dump has died, or
 does not let its threads run.
@@ -31,7 +32,7 @@ NEXT = {
     "mismatched size": "print the shape on both ranks before the line: an uneven last batch, or a padding that differs",
     "order": "call the groups in one order on all ranks, or from one place",
     "behind": "look at what it does now: `py-spy dump --pid` on that rank, and its data loader and its disk",
-    "network": "all ranks are in: test the link (`all_reduce_perf` between these nodes, counters of cards and switches)",
+    "network": "all ranks are in: test the link (`all_reduce_perf` between these nodes, counters of the switches)",
 }
 
 

@@ -13,77 +13,26 @@ The numbers are those of this model and this moment of its training. What does n
 all-reduce never shows in the replicas; a flip after it shows there unless rounding swallows it, which leaves no damage.
 """
 
-import copy
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from parallel_lab import model as models
 from parallel_lab.runtime import launch
-from parallel_lab.systems.resilience.corruption import compare_replicas, flip, held_by, is_outlier, norm
+from parallel_lab.systems.resilience.corruption import compare_replicas, flip, held_by, is_outlier
+from parallel_lab.systems.resilience.small_job import AFTER, BEFORE, WEIGHT, Damage, SmallJob, no_damage
 from parallel_lab.trace.units import table
 
-PLACES = ("gradient before the all-reduce", "gradient after the all-reduce", "weight after the step")
+PLACES = (BEFORE, AFTER, WEIGHT)
 CHECKS = ("weights", "moments", "finite", "norm", "loss")
 _HEADS = dict(zip(PLACES, ("before:", "after:", "weight:"), strict=True))
-WIDTHS, BATCH, CLEAN = (64, 32, 10), 64, 40
+CLEAN = 40  # steps before the flips, and as many after them in which a finding is a false alarm
 Flip = tuple[str, int, int]  # place, bit, seed of the element
-Damage = Callable[[str, list[Tensor]], None]  # is shown the tensors of a place
-
-
-def _nothing(place: str, tensors: list[Tensor]) -> None:
-    """No damage."""
-
-
-class Training:
-    """Data-parallel training on the digits, on this rank, that can be taken back to a step."""
-
-    def __init__(self, images: Tensor, labels: Tensor, seed: int) -> None:
-        self.images, self.labels, self.seed = images, labels, seed
-        self.net = models.build(WIDTHS, seed=seed)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=3e-3)
-        self.losses: list[float] = []
-        self.norms: list[float] = []
-
-    def loss(self, step: int) -> Tensor:
-        """The loss of this rank's share of the batch of `step`."""
-        chosen = torch.randint(len(self.labels), (BATCH,), generator=torch.Generator().manual_seed(10_000 + step))
-        mine = chosen[models.share(BATCH, dist.get_rank(), dist.get_world_size())]
-        return nn.functional.cross_entropy(self.net(self.images[mine]), self.labels[mine])
-
-    def step(self, step: int, damage: Damage = _nothing) -> None:
-        """One step of training; `damage` is shown each place on its way."""
-        self.optimizer.zero_grad()
-        loss = self.loss(step)
-        loss.backward()
-        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-        damage(PLACES[0], gradients)
-        flat = torch.cat([*(g.reshape(-1) for g in gradients), loss.detach().reshape(1)]) / dist.get_world_size()
-        dist.all_reduce(flat)
-        for gradient, mean in zip(gradients, flat[:-1].split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-        damage(PLACES[1], gradients)
-        self.losses.append(float(flat[-1]))
-        self.norms.append(norm(gradients))
-        self.optimizer.step()
-        damage(PLACES[2], list(self.net.parameters()))
-
-    def snapshot(self) -> tuple:
-        """What `restore` goes back to."""
-        state = self.net.state_dict(), self.optimizer.state_dict(), self.losses, self.norms
-        return copy.deepcopy(state)
-
-    def restore(self, snapshot: tuple) -> None:
-        """Goes back."""
-        weights, moments, losses, norms = copy.deepcopy(snapshot)
-        self.net.load_state_dict(weights)
-        self.optimizer.load_state_dict(moments)
-        self.losses, self.norms = losses, norms
 
 
 @dataclass(frozen=True)
@@ -117,7 +66,8 @@ class BitTable:
             }
         alarms = ", ".join(f"{check} {count}" for check, count in self.false_alarms.items())
         legend = "; ".join(f"{head} flipped in a {place}" for place, head in _HEADS.items())
-        return f"{table(columns)}\n{legend}\nfound of {self.tried} each; false alarms in {self.clean} clean steps: {alarms}"
+        found = f"found of {self.tried} each; false alarms in {self.clean} clean steps: {alarms}"
+        return f"{table(columns)}\n{legend}\n{found}"
 
 
 def _part(bit: int) -> str:
@@ -144,24 +94,25 @@ def bit_table(
 
 def _flip_all(images: Tensor, labels: Tensor, flips: list[Flip], culprit: int, seed: int) -> tuple:
     """On each rank: trains, then tries each flip; returns what was found of each, and the false alarms."""
-    training, alarms = Training(images, labels, seed), dict.fromkeys(CHECKS, 0)
-    for step in range(2 * CLEAN):
-        training.step(step)
-        if step == CLEAN - 1:
-            snapshot = training.snapshot()
-        if step >= CLEAN:
-            for check in _checks(training, step, with_loss=False):
-                alarms[check] += 1
+    job, alarms = SmallJob(images, labels, seed=seed), dict.fromkeys(CHECKS, 0)
+    for _ in range(CLEAN):
+        job.step()
+    snapshot = job.snapshot()
+    for _ in range(CLEAN):
+        job.step()
+        for check in _checks(job):
+            alarms[check] += 1
     hits = []
     for place, bit, element in flips:
-        training.restore(snapshot)
-        training.step(CLEAN, _damage(place, bit, element) if dist.get_rank() == culprit else _nothing)
-        hits.append(_checks(training, CLEAN))
+        job.restore(snapshot)
+        job.damage = _damage(place, bit, element) if dist.get_rank() == culprit else no_damage
+        job.step()
+        hits.append(_checks(job))
     return hits, alarms
 
 
 def _damage(place: str, bit: int, element: int) -> Damage:
-    def strike(here: str, tensors: list[Tensor]) -> None:
+    def strike(here: str, _: int, tensors: list[Tensor]) -> None:
         if here == place:
             dice = random.Random(f"{place} {element}")
             (victim,) = dice.choices(tensors, weights=[t.numel() for t in tensors])
@@ -170,17 +121,16 @@ def _damage(place: str, bit: int, element: int) -> Damage:
     return strike
 
 
-def _checks(training: Training, step: int, with_loss: bool = True) -> list[str]:
-    """The checks that find something after `step`, on any rank."""
-    weights = held_by(training.net)
+def _checks(job: SmallJob) -> list[str]:
+    """The checks that find something in the last step, or in the loss of the next one, on any rank."""
+    weights = held_by(job.net)
     differ = [not compare_replicas(weights).equal]
-    differ.append(not compare_replicas(held_by(training.net, training.optimizer)[len(weights) :]).equal)
-    norms, losses = training.norms, training.losses
+    differ.append(not compare_replicas(held_by(job.net, job.optimizer)[len(weights) :]).equal)
     with torch.no_grad():
-        following = training.loss(step + 1).detach() / dist.get_world_size()
+        following = job.loss(job.step_number, dist.get_rank()).detach() / dist.get_world_size()
     dist.all_reduce(following)
-    loss = is_outlier(float(following), losses) if with_loss else is_outlier(losses[-1], losses[:-1])
-    flags = [*differ, not math.isfinite(norms[-1]), is_outlier(norms[-1], norms[:-1]), loss]
-    anywhere = torch.tensor(flags, dtype=torch.float32)
+    last = job.norms[-1]
+    flags = [*differ, not math.isfinite(last), is_outlier(last, job.norms[:-1])]
+    anywhere = torch.tensor([*flags, is_outlier(float(following), job.losses)], dtype=torch.float32)
     dist.all_reduce(anywhere, dist.ReduceOp.MAX)
     return [check for check, found in zip(CHECKS, anywhere.tolist(), strict=True) if found]

@@ -1,4 +1,4 @@
-"""Jobs of four ranks that really hang, each in its own way, and what their flight recorders had; one job of 512 by hand.
+"""Jobs of four ranks that really hang, each in its own way, with their flight records; and a record of 512 by formula.
 
 `hang("loader")` runs one under `launch`, which ends it, and gives the dumps that the ranks wrote while they hung.
 """
@@ -106,7 +106,7 @@ def hang(name: str, *, ranks: int = 4, still_s: float = 1.0) -> tuple[Diagnosis,
 def synthetic(
     ranks: int = 512, *, tensor: int = 8, culprit: int = 137, steps: int = 100, layers: int = 4
 ) -> dict[int, Dump]:
-    """Dumps written by a formula, not by a run: tensor-parallel groups of `tensor` ranks, and data-parallel ones across.
+    """Dumps written by a formula, not by a run: tensor-parallel groups of `tensor` ranks, data-parallel ones across.
 
     Rank `culprit` stops in step `steps` before its first collective. Its tensor-parallel group waits for it, then the
     data-parallel groups of these ranks, so that in the end nearly all ranks wait for somebody who waits himself.
