@@ -77,7 +77,9 @@ class Job:
         return total.item()
 
 
-def differences(parts: Collection[str] = (EVERYTHING, *PARTS, RANK_0), *, steps: int = 6, at: int = 5) -> dict[str, Any]:
+def differences(
+    parts: Collection[str] = (EVERYTHING, *PARTS, RANK_0), *, steps: int = 6, at: int = 5
+) -> dict[str, Any]:
     """By what is forgotten, the first step after the resume whose loss differs, from 0; None where none does.
 
     All ranks of the default group call it. `cuda` is left out where the job runs on the CPU.
