@@ -1,18 +1,24 @@
 """What a run does when something breaks: it notices, goes on, and loses nothing."""
 
 from parallel_lab.systems.resilience import (
+    asynchronous,
     checksum,
     corruption,
+    crash_points,
     flight,
     folder,
+    forgotten,
     goodput,
     hung_jobs,
     interval,
+    placement,
+    savings,
     server_spares,
     spares,
     spikes,
     stragglers,
 )
+from parallel_lab.systems.resilience.asynchronous import AsyncSaver
 from parallel_lab.systems.resilience.beats import Recorded, record
 from parallel_lab.systems.resilience.checksum import Stamp
 from parallel_lab.systems.resilience.corruption import Replicas, compare_replicas, flip, held_by, is_outlier
@@ -25,6 +31,7 @@ from parallel_lab.systems.resilience.hung_jobs import HANGS, hang, synthetic
 from parallel_lab.systems.resilience.job import Job, Outcome
 from parallel_lab.systems.resilience.killed import killed_run
 from parallel_lab.systems.resilience.order import Order
+from parallel_lab.systems.resilience.peer import PeerMemory
 from parallel_lab.systems.resilience.recovery import NoReplica, Replica, Survived
 from parallel_lab.systems.resilience.restart import Attempt, Backoff, GaveUp, Supervised, Supervisor, supervise
 from parallel_lab.systems.resilience.rounds import Round, Rounds
@@ -36,6 +43,7 @@ from parallel_lab.systems.resilience.timeline import Killed
 __all__ = [
     "CAUSES",
     "HANGS",
+    "AsyncSaver",
     "Attempt",
     "Backoff",
     "BitTable",
@@ -50,6 +58,7 @@ __all__ = [
     "NoReplica",
     "Order",
     "Outcome",
+    "PeerMemory",
     "PhiAccrual",
     "Recorded",
     "Replica",
@@ -64,16 +73,19 @@ __all__ = [
     "Supervisor",
     "Survived",
     "any_slow",
+    "asynchronous",
     "bit_table",
     "checksum",
     "compare_replicas",
     "corruption",
+    "crash_points",
     "curve",
     "diagnose",
     "expected_step_s",
     "flight",
     "flip",
     "folder",
+    "forgotten",
     "goodput",
     "hang",
     "held_by",
@@ -84,8 +96,10 @@ __all__ = [
     "killed_run",
     "latest",
     "latest_whole",
+    "placement",
     "random_states",
     "record",
+    "savings",
     "server_spares",
     "set_random_states",
     "simulated_arrivals",

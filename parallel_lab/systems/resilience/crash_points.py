@@ -148,14 +148,15 @@ class Counter:
         return opened
 
 
-def recorded(save: Callable[[], Any]) -> list[Call]:
-    """The calls that `save` makes, in their order; it runs in a child.
+def recorded(save: Callable[[], Any], prepare: Callable[[], Any] = lambda: None) -> list[Call]:
+    """The calls that `save` makes after `prepare`, in their order; both run in a child.
 
     Raises:
-        RuntimeError: it failed, and its last line says how.
+        RuntimeError: one failed, and its last line says how.
     """
 
     def body() -> list[Call]:
+        prepare()
         counter = Counter()
         counter.install()
         save()
@@ -186,17 +187,12 @@ def kill_everywhere(
     Raises:
         RuntimeError: `prepare`, or `save` without a kill, failed.
     """
-    dry = where / "dry"
-    dry.mkdir()
-    _in_child(lambda: prepare(dry))
-    calls = recorded(lambda: save(dry))
-    numbers = sorted({*range(0, len(calls), every), len(calls) - 1})
+    dry = _folder(where, "dry")
+    calls = recorded(lambda: save(dry), lambda: prepare(dry))
     points = []
-    for number in numbers:
-        folder = where / str(number)
-        folder.mkdir()
-        _in_child(lambda folder=folder: prepare(folder))
-        _killed(lambda folder=folder: save(folder), number)
+    for number in sorted({*range(0, len(calls), every), len(calls) - 1}):
+        folder = _folder(where, str(number))
+        _killed(lambda folder=folder: save(folder), lambda folder=folder: prepare(folder), number)
         try:
             found = _in_child(lambda folder=folder: load(folder))
             points.append(Point(number, calls[number], found, expected(found)))
@@ -205,8 +201,16 @@ def kill_everywhere(
     return points
 
 
-def _killed(save: Callable[[], Any], number: int) -> None:
+def _folder(where: Path, name: str) -> Path:
+    (where / name).mkdir()
+    return where / name
+
+
+def _killed(save: Callable[[], Any], prepare: Callable[[], Any], number: int) -> None:
+    """Has a child die at call `number` of `save`."""
+
     def body() -> None:
+        prepare()
         Counter(number).install()
         save()
 

@@ -94,9 +94,13 @@ def test_an_error_of_a_writer_is_raised_on_all_ranks_at_the_next_call(tmp_path):
         return rank, told
 
     (_, first), (_, second), (_, third) = launch(fn, ranks=3).results
-    assert first == [
-        "rank 0: the last checkpoint was not written: rank 1 could not write its file: [Errno 28] No space left on device"
-    ] * 2
+    assert (
+        first
+        == [
+            "rank 0: the last checkpoint was not written: rank 1 could not write its file: [Errno 28] No space left on device"
+        ]
+        * 2
+    )
     assert second == ["rank 1: the last checkpoint was not written: [Errno 28] No space left on device"] * 2
     assert third == ["rank 2: the last checkpoint was not written: another rank says why"] * 2
     assert [each.name for each in folder.complete(tmp_path)] == ["000001-step-1", "000002-step-4"]
@@ -107,7 +111,9 @@ def test_a_file_that_never_comes_is_told_by_rank_0(tmp_path):
     def fn():
         saver, write = AsyncSaver(tmp_path, patience_s=0.1), folder.write
         gone = threading.Event()
-        folder.write = lambda file, content: gone.wait(60) and None if file.name == folder.shard(1) else write(file, content)
+        folder.write = lambda file, content: (
+            gone.wait(60) and None if file.name == folder.shard(1) else write(file, content)
+        )
         saver.save(shard(1), step=1)
         if dist.get_rank() == 1:
             while [*tmp_path.glob(".*-partial")]:  # rank 0 gives up, and tidies up

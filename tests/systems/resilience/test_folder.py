@@ -18,7 +18,9 @@ def content(step):
 
 def save(directory, step, keep=5):
     with folder.writing(directory) as partial:
-        stamps = {folder.shard(rank): tuple(folder.write(partial / folder.shard(rank), content(step))) for rank in (0, 1)}
+        stamps = {
+            folder.shard(rank): tuple(folder.write(partial / folder.shard(rank), content(step))) for rank in (0, 1)
+        }
         folder.write(partial / folder.INDEX, {"files": stamps, "step": step})
         return folder.publish(partial, step, keep)
 
