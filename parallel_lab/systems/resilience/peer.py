@@ -1,5 +1,6 @@
-"""A checkpoint in the memory of another machine: Wang et al. 2023, "Gemini: Fast Failure Recovery in Distributed
-Training with In-Memory Checkpoints" (SOSP), sections 3 and 4.
+"""A checkpoint in the memory of another machine.
+
+Wang et al. 2023, "Gemini: Fast Failure Recovery in Distributed Training with In-Memory Checkpoints" (SOSP).
 
 Each rank copies its shard into its own host memory, and sends it to one rank of another machine, which keeps it there.
 When a rank or a machine is lost, what replaces it gets the shard back over the network, and the others take their own

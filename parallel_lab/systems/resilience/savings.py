@@ -1,9 +1,11 @@
 """Four ways to save a model that one meets, for `crash_points`: which of them a kill at any moment leaves loadable.
 
-in place        the file of the last checkpoint is opened and written over
-folder a step   a new folder `step-7`, several files in it; a resume takes the newest folder
-pointer first   the same, and a file `latest` that names the folder, written before the folder is
-aside           `folder.py`: a hidden folder, all files synced, one rename
+They differ in where they write and in which order.
+
+    in place        the file of the last checkpoint is opened and written over
+    folder a step   a new folder `step-7`, several files in it; a resume takes the newest folder
+    pointer first   the same, and a file `latest` that names the folder, written before the folder is
+    aside           `folder.py`: a hidden folder, all files synced, one rename
 """
 
 from collections.abc import Callable

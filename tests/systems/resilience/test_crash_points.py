@@ -56,7 +56,7 @@ def test_all_the_ways_to_change_a_file_are_counted(tmp_path):
         os.unlink(where / "s")
         (where / "a" / "x").unlink()
         (where / "a").rmdir()
-        assert open(where / "v").read() == "1234"  # reading is no call that changes
+        assert (where / "v").read_text() == "1234"  # reading is no call that changes
 
     def fn():
         return [str(call) for call in crash_points.recorded(lambda: body(tmp_path))]

@@ -1,4 +1,4 @@
-"""A checkpoint in a peer's memory. A loss is a memory that is dropped: the process goes on in the replacement's place."""
+"""A checkpoint in a peer's memory. A loss is a memory that is dropped: the process goes on as the replacement."""
 
 from itertools import combinations
 
