@@ -1,7 +1,7 @@
 """Training that survives kill -9: torchrun --nproc-per-node 4 --max-restarts 3 examples/fault_tolerant.py 60 /tmp/run.
 
-A third argument is the step at which the last rank kills itself, in its first life. With `--nnodes 1:2` and
-`--rdzv-backend c10d` hosts may leave and join: torchrun starts the ranks again, and they go on from the checkpoint.
+A third argument is the step at which the last rank kills itself, in its first life. With `--nnodes 1:2` and c10d's
+rendezvous hosts may leave and join: torchrun starts the ranks again, and they go on from the checkpoint.
 """
 
 import os
@@ -18,13 +18,11 @@ BATCH, EPOCH, EVERY = 48, 1728, 5  # samples of a step, of all ranks together, a
 
 
 def save(folder, **state):
-    with open(f"{folder}/new.pt", "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())  # the bytes are on the disk before the name is
-    os.replace(f"{folder}/new.pt", f"{folder}/last.pt")  # whoever dies here leaves the old file or the new one
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)  # the name as well
+    torch.save(state, f"{folder}/new.pt")
+    with open(f"{folder}/new.pt") as file:
+        os.fsync(file)  # the bytes are on the disk before the name is
+    os.replace(f"{folder}/new.pt", f"{folder}/last.pt")  # whoever dies leaves the old file or the new one
+    os.fsync(descriptor := os.open(folder, os.O_RDONLY))  # the name as well
     os.close(descriptor)
 
 

@@ -92,9 +92,7 @@ def test_back_off_doubles_until_there_is_progress_and_the_cap_ends_it(tmp_path):
     """The first attempt saves at step 2; then rank 0 dies at step 3 each time."""
     waits = []
     job = Job(str(tmp_path), steps=6, every=2, hook=Strike(0, "begin", 3))
-    with pytest.raises(
-        GaveUp, match="4 restarts were not enough; the last attempt failed with killed on rank 0"
-    ) as caught:
+    with pytest.raises(GaveUp, match="4 restarts were not enough; the last attempt failed with killed") as caught:
         supervise(job, ranks=1, restarts=4, backoff=Backoff(1, most_s=5), sleep=waits.append)
     assert waits == [1, 2, 4, 5] and len(caught.value.attempts) == 5
     assert [each.waited_s for each in caught.value.attempts] == [0, *waits]
