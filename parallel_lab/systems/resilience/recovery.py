@@ -25,22 +25,20 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from parallel_lab.compat import named_group
 from parallel_lab.systems.resilience.goodput import note
 from parallel_lab.systems.resilience.job import SAMPLES, contribution, network, take_gradients
 from parallel_lab.systems.resilience.order import Order
-from parallel_lab.systems.resilience.rounds import NOTHING, Round, Rounds
+from parallel_lab.systems.resilience.rounds import NOTHING, NoReplica, Round, Rounds
 
 FRUITLESS = 20  # groups in a row that did not bring one step
-
-
-class NoReplica(RuntimeError):
-    """No member of the new group has weights."""
 
 
 class _Broken(Exception):
@@ -64,7 +62,8 @@ class Survived:
     losses: dict[int, float] = field(default_factory=dict)  # by step, of the steps that this rank took part in
     rounds: list[Round] = field(default_factory=list)  # the groups that it was in
     healed: list[tuple[int, int]] = field(default_factory=list)  # step and source, each time it got weights
-    joined_with: Tensor | None = None  # a newcomer's weights and moments as it got them
+    state: Tensor | None = None  # weights and moments at the end
+    joined_with: Tensor | None = None  # those that a newcomer got
 
 
 @dataclass
@@ -97,22 +96,23 @@ class Replica:
         """Trains to the end, whoever dies on the way."""
         self.rounds = Rounds(self.where, dist.get_rank(), seats=self.seats)
         self.order, self.done = Order(SAMPLES, self.seed), NOTHING
-        self.group: dist.ProcessGroup | None = None
-        self.fruitless = 0
+        self.group: Any = None
+        self.fruitless, self.closed = 0, False
         self.found = Survived(torch.empty(0))
         if not self._take_a_seat():
             return self.found
-        while self.done < self.steps:
+        while not self.closed:
             try:
                 if self.group is None:
                     self._regroup()
-                self._step()
+                self._step() if self.done < self.steps else self._close()
             except _Broken as broken:
                 self._leave()
                 self.fruitless += 1
                 if self.fruitless > FRUITLESS:
                     raise broken.__cause__ or broken from None
-        self.rounds.over()
+        self.rounds.leave()
+        self.found.state = state_of(self.net, self.optimizer)
         self.found.weights = parameters_to_vector(self.net.parameters()).detach()
         return self.found
 
@@ -148,10 +148,10 @@ class Replica:
         assert self.round
         self.found.rounds.append(self.round)
         if self.round.newest == NOTHING:
-            raise NoReplica("every rank that had weights is dead: restart from a checkpoint")
+            raise NoReplica
         patience = timedelta(seconds=self.patience_s)
         with _talking():
-            self.group = dist.new_group(self.round.members, timeout=patience, use_local_synchronization=True)
+            self.group = named_group(self.round.members, f"round {self.round.number}", patience)
             for behind, source in self.round.sources().items():
                 self._heal(behind, source)
 
@@ -189,6 +189,12 @@ class Replica:
         note(self.log if index == 0 else "", "step", step)
         if flat[-1] > 0 and self.done < self.steps:
             self._leave()
+
+    def _close(self) -> None:
+        """Waits for all members: who left after his last step could not help one that has lost it."""
+        with _talking():
+            dist.barrier(group=self.group)
+        self.closed = True
 
     def _leave(self) -> None:
         """Drops the group and its connections."""

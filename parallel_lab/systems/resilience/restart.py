@@ -145,10 +145,10 @@ class Supervisor:
     def _give_up(self) -> None:
         now, before = self.attempts[-1], self.attempts[-2] if len(self.attempts) > 1 else None
         if len(self.attempts) > self.restarts:
-            text = (
-                f"{self.restarts} restarts were not enough; the last attempt failed with {now.why} on rank {now.rank}"
+            failed = (
+                f"the last attempt failed with {now.why} on rank {now.rank}, after the checkpoint of step {now.last}"
             )
-            raise GaveUp(f"{text}, at the checkpoint of step {now.last}", self.attempts)
+            raise GaveUp(f"{self.restarts} restarts were not enough; {failed}", self.attempts)
         fault = now.why in ("killed", "Deadlock", "TimedOut")
         if before and not fault and (before.why, before.last) == (now.why, now.last):
             text = f"{now.why} came twice after the checkpoint of step {now.last}: a restart does not mend a bug"

@@ -18,13 +18,20 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 POLL_S = 0.002
 NOTHING = -1  # the steps of a rank that has no weights yet
+
+
+class NoReplica(RuntimeError):
+    """Every rank that had weights is dead."""
+
+    def __init__(self) -> None:
+        super().__init__("every rank that had weights is dead: restart from a checkpoint")
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ class Rounds:
 
     def begin(self) -> None:
         """Waits until all the first members have come: before that, a rank without a lock is late and not dead."""
-        self._until(lambda: all(self._file("here", rank).exists() for rank in range(self.seats)))
+        while not all(self._file("here", rank).exists() for rank in range(self.seats)):
+            time.sleep(POLL_S)
 
     def join(self, number: int, steps: int, before: Collection[int]) -> Round:
         """Takes part in a round, and returns what was agreed on.
@@ -102,18 +110,22 @@ class Rounds:
         return agreed
 
     def wait(self) -> Round | None:
-        """As a spare: waits for a place; returns the round that has one, or None once the training is over."""
+        """As a spare: waits for a place; returns the round that has one, or None once the training is over.
+
+        Raises:
+            NoReplica: the members of the last round have died.
+        """
         self._write(f"spare-{self.rank}", "")
-        found: list[Round] = []
-
-        def called() -> bool:
-            for number in self._numbers():
-                if (agreed := self.read(number)) and self.rank in agreed.steps:
-                    found.append(agreed)
-            return bool(found) or (self.folder / "over").exists()
-
-        self._until(called)
-        return found[-1] if found else None
+        while True:
+            rounds = [agreed for number in self._numbers() if (agreed := self.read(number))]
+            if rounds and self.rank in rounds[-1].steps:
+                return rounds[-1]
+            left = not rounds or any(self.alive(rank) for rank in rounds[-1].members)
+            if (self.folder / "over").exists():
+                return None
+            if not left and len(self._numbers()) == len(rounds):
+                raise NoReplica
+            time.sleep(POLL_S)
 
     def spares(self) -> list[int]:
         """Who waits for a place and lives."""
@@ -127,9 +139,14 @@ class Rounds:
             return None
         return Round(number, {int(rank): steps for rank, steps in json.loads(file.read_text(encoding="utf-8")).items()})
 
-    def over(self) -> None:
-        """Tells the spares that the training is over."""
+    def leave(self) -> None:
+        """Ends this rank's part: the training is over, and nobody has to wait for it."""
         self._write("over", "")
+        self.die()
+
+    def die(self) -> None:
+        """Gives the lock back, as the operating system does for a process that is killed."""
+        self._mine.close()
 
     def _propose(self, number: int, steps: dict[int, int]) -> None:
         taken = {rank for other in self._numbers() if (agreed := self.read(other)) for rank in agreed.steps}
@@ -141,7 +158,7 @@ class Rounds:
             os.link(aside, self._file("round", number))
         aside.unlink()
 
-    def _numbers(self) -> Iterable[int]:
+    def _numbers(self) -> list[int]:
         return sorted(int(file.name.split("-")[1]) for file in self.folder.glob("round-*"))
 
     def _steps(self, number: int, rank: int) -> int | None:
@@ -156,8 +173,3 @@ class Rounds:
         aside = self.folder / f".{name}.{self.rank}"
         aside.write_text(text, encoding="utf-8")
         aside.rename(self.folder / name)
-
-    @staticmethod
-    def _until(condition: Callable[[], bool]) -> None:
-        while not condition():
-            time.sleep(POLL_S)

@@ -10,7 +10,7 @@ spares that fail as seldom as they would if they trained, and repairs that need 
 up or down the same count is binomial, over N + k machines with p = rT/(1 + rT) each; with small p both agree.
 
 What is done in practice: OPT-175B trained on 992 GPUs, 124 hosts of 8, with 12 buffer nodes, and lost about two
-machines a day (Zhang et al. 2022 and its published logbook). How long repairs took is not published. If it was two days,
+machines a day (Zhang et al. 2022 and its published logbook). How long repairs took is not in it. If it was two days,
 m = 4, and 12 spares leave a place empty for 0.03 % of the time; if four days, m = 8, and for 6 %.
 """
 
