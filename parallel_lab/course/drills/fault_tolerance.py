@@ -1,10 +1,9 @@
 """Drills of chapter 16: failures of a job, when to save, bytes and seconds of a checkpoint, goodput, and spares."""
 
-import math
 from random import Random
 
 from parallel_lab.course.drills.engine import Drawn, problem
-from parallel_lab.model.budget import save_interval_s
+from parallel_lab.systems.resilience import interval, spares
 
 GPUS_PER_NODE = 8
 
@@ -16,7 +15,7 @@ def fault_mtbf(dice: Random) -> Drawn:
     counted = round(dice.uniform(2, 8) / 1000 * days * gpus / GPUS_PER_NODE)
     mine = dice.choice((256, 512, 1024))
     node_days = days * gpus // GPUS_PER_NODE
-    hours = 24 * node_days / counted / (mine / GPUS_PER_NODE)
+    hours = interval.mtbf_of(mine / GPUS_PER_NODE, 1000 * counted / node_days)
     return Drawn(
         question=f"A job on {gpus:,} GPUs, {GPUS_PER_NODE} per node, was interrupted {counted:,} times in {days} days."
         f" By the 1/n law, how many hours pass between two interruptions of your job on {mine:,} GPUs of that cluster?",
@@ -38,8 +37,8 @@ def fault_interval(dice: Random) -> Drawn:
     hours, save_s = dice.choice((3, 4, 8, 12)), dice.choice((5, 10, 20, 60))
     factor = dice.choice((0.25, 0.5, 2, 3, 4))
     mtbf_s = 3600 * hours
-    best_s = save_interval_s(save_s, mtbf_s)
-    lost = 100 * (save_s / (factor * best_s) + factor * best_s / 2 / mtbf_s)
+    best_s = interval.young(save_s, mtbf_s)
+    lost = 100 * interval.waste(factor * best_s, save_s, mtbf_s)
     return Drawn(
         question=f"A job fails every {hours} h, and a checkpoint stops it for {save_s} s. It saves {factor:g} times as"
         " far apart as Young's formula says. How many per cent of useful time go into saving and into work done again,"
@@ -91,7 +90,7 @@ def fault_goodput(dice: Random) -> Drawn:
     save_s, interval_min = dice.choice((5, 10, 30, 60)), dice.choice((10, 15, 20, 30))
     mtbf_s, interval_s = 3600 * hours, 60 * interval_min
     lost_s = 60 * restart_min + interval_s / 2
-    kept = (1 - lost_s / mtbf_s) / (1 + save_s / interval_s)
+    kept = interval.ettr(interval_s, save_s, mtbf_s, 60 * restart_min)
     return Drawn(
         question=f"A job is interrupted every {hours} h. To be noticed, restarted and loaded takes {restart_min} min."
         f" It saves every {interval_min} min of training, and each save stops it for {save_s} s. How many per cent of"
@@ -113,21 +112,17 @@ def fault_spares(dice: Random) -> Drawn:
     nodes, repair_days = dice.choice((128, 256, 512, 1024, 2048)), dice.choice((1, 2, 3, 5))
     rate, aim = dice.choice((1.5, 2.5, 4, 6.5)), dice.choice((0.9, 0.99, 0.999))
     mean = nodes * rate / 1000 * repair_days
-    spares, held, term = 0, math.exp(-mean), math.exp(-mean)
-    while held < aim:
-        spares += 1
-        term *= mean / spares
-        held += term
+    wanted = spares.needed(mean, 1 - aim)
     return Drawn(
         question=f"A job on {nodes:,} nodes loses {rate:g} of them per 1,000 node-days, independently, and a broken"
         f" node is back after {repair_days} day{'s'[: repair_days > 1]}. How many spare nodes does it need so that with"
         f" a probability of at least {aim:g} enough of them are there when one looks?",
-        answer=spares,
+        answer=wanted,
         unit="",
         tolerance=0.001,
         steps=(
             f"Nodes under repair on average (Little): {nodes:,} · {rate:g}/1,000 · {repair_days} = {mean:.4g}.",
             f"Their number is Poisson: P(at most k) = sum of e^-{mean:.4g} · {mean:.4g}^i / i! for i = 0 to k.",
-            f"The first k with at least {aim:g} is {spares}.",
+            f"The first k with at least {aim:g} is {wanted}.",
         ),
     )
