@@ -1,8 +1,10 @@
 """What a run does when something breaks: it notices, goes on, and loses nothing."""
 
 from parallel_lab.systems.resilience import checksum, corruption, flight, folder, hung_jobs, spikes, stragglers
+from parallel_lab.systems.resilience.campaign import Campaign, Ground, Verdict, campaign, strike
 from parallel_lab.systems.resilience.checksum import Stamp
 from parallel_lab.systems.resilience.corruption import Replicas, compare_replicas, flip, held_by, is_outlier
+from parallel_lab.systems.resilience.faults import KINDS, Case
 from parallel_lab.systems.resilience.flight import Diagnosis, Dump, Finding, diagnose
 from parallel_lab.systems.resilience.flipped_bits import BitTable, bit_table
 from parallel_lab.systems.resilience.folder import latest, latest_whole
@@ -15,18 +17,24 @@ from parallel_lab.systems.resilience.stragglers import Slowness, any_slow, expec
 __all__ = [
     "CAUSES",
     "HANGS",
+    "KINDS",
     "BitTable",
+    "Campaign",
+    "Case",
     "Diagnosis",
     "Dump",
     "Finding",
+    "Ground",
     "Order",
     "Replicas",
     "Slowness",
     "Spike",
     "Stamp",
     "State",
+    "Verdict",
     "any_slow",
     "bit_table",
+    "campaign",
     "checksum",
     "compare_replicas",
     "corruption",
@@ -47,5 +55,6 @@ __all__ = [
     "spike",
     "spikes",
     "stragglers",
+    "strike",
     "synthetic",
 ]
