@@ -20,9 +20,11 @@ from parallel_lab.systems.resilience import (
 )
 from parallel_lab.systems.resilience.asynchronous import AsyncSaver
 from parallel_lab.systems.resilience.beats import Recorded, record
+from parallel_lab.systems.resilience.campaign import Campaign, Ground, Verdict, campaign, strike
 from parallel_lab.systems.resilience.checksum import Stamp
 from parallel_lab.systems.resilience.corruption import Replicas, compare_replicas, flip, held_by, is_outlier
 from parallel_lab.systems.resilience.detectors import Heartbeat, PhiAccrual, curve, judge, simulated_arrivals
+from parallel_lab.systems.resilience.faults import KINDS, Case
 from parallel_lab.systems.resilience.flight import Diagnosis, Dump, Finding, diagnose
 from parallel_lab.systems.resilience.flipped_bits import BitTable, bit_table
 from parallel_lab.systems.resilience.folder import latest, latest_whole
@@ -43,15 +45,19 @@ from parallel_lab.systems.resilience.timeline import Killed
 __all__ = [
     "CAUSES",
     "HANGS",
+    "KINDS",
     "AsyncSaver",
     "Attempt",
     "Backoff",
     "BitTable",
+    "Campaign",
+    "Case",
     "Diagnosis",
     "Dump",
     "Finding",
     "GaveUp",
     "Goodput",
+    "Ground",
     "Heartbeat",
     "Job",
     "Killed",
@@ -72,9 +78,11 @@ __all__ = [
     "Supervised",
     "Supervisor",
     "Survived",
+    "Verdict",
     "any_slow",
     "asynchronous",
     "bit_table",
+    "campaign",
     "checksum",
     "compare_replicas",
     "corruption",
@@ -108,6 +116,7 @@ __all__ = [
     "spike",
     "spikes",
     "stragglers",
+    "strike",
     "supervise",
     "synthetic",
 ]
