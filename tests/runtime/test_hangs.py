@@ -1,7 +1,10 @@
 """Ranks that wait for ever, or meet in different calls, end in time with a report that names who, where and why."""
 
 import functools
+import os
 import re
+import signal
+import sys
 import time
 
 import pytest
@@ -222,3 +225,14 @@ def test_stop_before_the_ranks_have_begun_is_one_line(monkeypatch):
         except Stopped as stopped:
             said = stopped.report
     assert said.startswith("stopped by you before")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells that a process is stopped")
+def test_a_stopped_rank_is_named_and_found_by_standing_still(fails):
+    def fn():
+        if dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        dist.all_reduce(torch.ones(4))
+
+    error = fails(fn, Deadlock, r"(?m)^rank 1 is stopped \(by SIGSTOP", "What is wrong: rank 1 is stopped", still_s=1.0)
+    assert error.rank == 1 and "native code" not in str(error)

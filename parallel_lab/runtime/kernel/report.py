@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 from parallel_lab.network import Link, ring_cost
@@ -37,7 +37,7 @@ def failure(watch: Watch) -> RankFailed:
         lines.append(_traceback(root))
     lines += [f"rank {r} {f.words}" for r, f in own.items() if r != first]
     lines += [places(describe(r, s)) for r, s in states.items() if r not in own and not s.finished]
-    if _NO_MEMORY.search(root.text):
+    if any(_NO_MEMORY.search(each.text) for each in _chain(root)):
         lines.append("It ran out of memory: use fewer ranks or smaller tensors, or raise memory_bytes if you set it.")
     elif "when memory runs out" in root.text:
         lines.append("Look at the memory that the ranks need together.")
@@ -151,6 +151,13 @@ def _file(path: str) -> str:
     shell = ipython.get_ipython() if ipython else None
     names = getattr(getattr(shell, "compile", None), "_filename_map", {})
     return f"In[{names[path]}]" if path in names else os.path.basename(path)
+
+
+def _chain(told: Failure) -> Iterator[Failure]:
+    """A failure, what led to it, and so on."""
+    yield told
+    if told.cause:
+        yield from _chain(told.cause)
 
 
 def _traceback(told: Failure) -> str:

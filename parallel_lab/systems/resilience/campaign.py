@@ -19,12 +19,12 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock
 
 from parallel_lab.runtime import LaunchError, RankFailed, Run, launch
@@ -139,7 +139,7 @@ def campaign(seeds: Iterable[int]) -> Campaign:
 def strike(case: Case, ground: Ground) -> Verdict:
     """Runs one case, and judges it."""
     end, prepared = ground.end(case.ranks), ground.checkpoints(case.ranks)
-    descriptors = psutil.Process().num_fds()
+    descriptors = _descriptors()
     with tempfile.TemporaryDirectory(prefix="campaign-") as scratch:
         where, marks = Path(scratch, "checkpoints"), Path(scratch, "marks")
         marks.mkdir()
@@ -200,12 +200,29 @@ def _misreported(case: Case, error: LaunchError | None, report: str, damaged: Pa
 
 def _left(marks: Path, descriptors: int) -> Iterator[str]:
     """What is left of a launch: processes, its folder, open descriptors."""
-    pids = [int(each.name.split("-")[1]) for each in marks.iterdir()]
-    found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs(found, timeout=GONE_S)
-    yield from (f"process {each.pid} is left" for each in alive)
+    until_s = time.monotonic() + GONE_S
+    for pid in (int(each.name.split("-")[1]) for each in marks.iterdir()):
+        while (left := _runs(pid)) and time.monotonic() < until_s:
+            time.sleep(0.01)
+        if left:
+            yield f"process {pid} is left"
     for name in os.listdir(tempfile.gettempdir()):
         if name.startswith(f"parallel-lab-{os.getpid()}-"):
             yield f"the folder {name} is left"
-    if psutil.Process().num_fds() > descriptors:
-        yield f"{psutil.Process().num_fds() - descriptors} descriptors are left open"
+    if (more := _descriptors() - descriptors) > 0:
+        yield f"{more} descriptors are left open"
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, and it is not only waited for by its parent."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:
+        return not Path("/proc").is_dir()

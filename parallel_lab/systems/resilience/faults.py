@@ -52,7 +52,7 @@ KINDS = {
     "crash": Kind(ANY, ("RankFailed",), "killed", r"rank RANK was killed by SIGSEGV"),
     "exit": Kind(ANY, ("RankFailed",), "exit", r"rank RANK exited with code 3"),
     "sys.exit": Kind(ANY, ("RankFailed",), "exit", r"rank RANK failed:(.|\n)*sys.exit\(5\)"),
-    "exception": Kind(ANY, ("RankFailed",), "ZeroDivisionError", r"rank RANK failed:(.|\n)*by zero"),
+    "exception": Kind(ANY, ("RankFailed",), "", r"rank RANK failed:(.|\n)*by zero"),
     "no memory": Kind(ANY, ("RankFailed",), "", r"rank RANK failed:(.|\n)*ran out of memory"),
     "stopped": Kind(ANY, ("Deadlock",), "", r"rank RANK is stopped"),
     "hang": Kind(ANY, ("Deadlock",), "", r"rank RANK is busy at faults.py, line \d+: `os.read"),

@@ -20,6 +20,7 @@ from parallel_lab.systems.resilience import folder
 from parallel_lab.systems.resilience.corruption import checksum, compare_replicas, held_by
 from parallel_lab.systems.resilience.order import Order
 from parallel_lab.systems.resilience.state import State
+from parallel_lab.systems.resilience.together import agreed, gathered
 
 STEPS, EVERY, BATCH, SAMPLES = 6, 2, 12, 60  # a batch of 12 has equal shares for 2, 3 and 4 ranks
 WIDTHS = (8, 16, 4)
@@ -139,13 +140,16 @@ class Job:
         named: list = [partial]
         dist.broadcast_object_list(named)
         self.partial = named[0]
+        return dict(gathered(agreed(self._shard, f"cannot save step {self.done}")))
+
+    def _shard(self) -> tuple[str, tuple]:
+        """Writes this rank's shard; returns its name and stamp."""
+        assert self.partial
         self.strike("saving")
         name = folder.shard(self.rank)
-        stamp = folder.write(named[0] / name, self.state.save(self.done * BATCH))
+        stamp = folder.write(self.partial / name, self.state.save(self.done * BATCH))
         self.strike("written")
-        stamps: list = [None] * self.ranks
-        dist.all_gather_object(stamps, (name, tuple(stamp)))
-        return dict(stamps)
+        return name, tuple(stamp)
 
 
 def run_job(where: str, strike: Strike | None = None, steps: int = STEPS, marks: str = "") -> Outcome:
