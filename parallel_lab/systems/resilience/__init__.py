@@ -1,6 +1,7 @@
 """What a run does when something breaks: it notices, goes on, and loses nothing."""
 
-from parallel_lab.systems.resilience import asynchronous, checksum, crash_points, folder, forgotten, placement, savings
+from parallel_lab.runtime import crash_points
+from parallel_lab.systems.resilience import asynchronous, checksum, folder, forgotten, placement, savings
 from parallel_lab.systems.resilience.asynchronous import AsyncSaver
 from parallel_lab.systems.resilience.checksum import Stamp
 from parallel_lab.systems.resilience.folder import latest, latest_whole

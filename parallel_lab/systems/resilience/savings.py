@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from parallel_lab.runtime.crash_points import Point, kill_everywhere
 from parallel_lab.systems.resilience import folder
-from parallel_lab.systems.resilience.crash_points import Point, kill_everywhere
 
 FILES = "model.pt", "optimizer.pt"
 
