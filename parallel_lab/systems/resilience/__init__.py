@@ -1,5 +1,6 @@
 """What a run does when something breaks: it notices, goes on, and loses nothing."""
 
+from parallel_lab.runtime import crash_points
 from parallel_lab.systems.resilience import (
     asynchronous,
     checksum,

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from parallel_lab.runtime.crash_points import Point, kill_everywhere
 from parallel_lab.systems.resilience import folder
-from parallel_lab.systems.resilience.crash_points import Point, kill_everywhere
 
 FILES = "model.pt", "optimizer.pt"
 
@@ -100,7 +100,7 @@ def survey(where: Path, *, every: int = 1) -> dict[str, list[Point]]:
     for name, way in SAVINGS.items():
         place = where / name.replace(" ", "-")
         place.mkdir()
-        found[name] = kill_everywhere(
+        points = kill_everywhere(
             lambda folder, way=way: way.save(folder, 2),
             way.load,
             prepare=lambda folder, way=way: way.save(folder, 1),
@@ -108,4 +108,5 @@ def survey(where: Path, *, every: int = 1) -> dict[str, list[Point]]:
             expected=lambda step: step in (1, 2),
             every=every,
         )
+        found[name] = list(points)
     return found

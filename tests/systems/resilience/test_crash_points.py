@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from parallel_lab import launch
-from parallel_lab.systems.resilience import crash_points, folder
+from parallel_lab.runtime import crash_points
+from parallel_lab.systems.resilience import folder
 from parallel_lab.systems.resilience.savings import SAVINGS, survey
 
 pytestmark = pytest.mark.usefixtures("by_value")

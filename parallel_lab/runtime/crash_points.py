@@ -21,7 +21,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -173,7 +173,7 @@ def kill_everywhere(
     where: Path,
     expected: Callable[[Any], bool],
     every: int = 1,
-) -> list[Point]:
+) -> Iterator[Point]:
     """What loading finds after a kill at each call of `save`, each time from a folder that `prepare` has made anew.
 
     Args:
@@ -184,21 +184,22 @@ def kill_everywhere(
         expected: whether what was loaded is right.
         every: which points are tried, each or each second one and so on; the last one always.
 
+    Yields:
+        One point after the other, so that one may stop at the first that does not survive.
+
     Raises:
         RuntimeError: `prepare`, or `save` without a kill, failed.
     """
     dry = _folder(where, "dry")
     calls = recorded(lambda: save(dry), lambda: prepare(dry))
-    points = []
     for number in sorted({*range(0, len(calls), every), len(calls) - 1}):
         folder = _folder(where, str(number))
         _killed(lambda folder=folder: save(folder), lambda folder=folder: prepare(folder), number)
         try:
             found = _in_child(lambda folder=folder: load(folder))
-            points.append(Point(number, calls[number], found, expected(found)))
+            yield Point(number, calls[number], found, expected(found))
         except RuntimeError as error:
-            points.append(Point(number, calls[number], str(error), False))
-    return points
+            yield Point(number, calls[number], str(error), False)
 
 
 def _folder(where: Path, name: str) -> Path:
