@@ -1,9 +1,9 @@
 """What a checkpoint forgot, and the first step at which the resumed run shows it.
 
 A small job has one of everything that a checkpoint must bring back: a model with dropout, AdamW, a learning rate that
-falls, loss scaling in float16, noise drawn by NumPy, a brightness drawn by Python, and an order of samples. It is saved in
-the middle and goes on. Then it is begun anew, as a restarted program begins: seeds set, model built, everything at its
-start. It loads the checkpoint but for one part, and its losses are held against those of the run that never stopped.
+falls, loss scaling in float16, noise drawn by NumPy, a brightness drawn by Python, and an order of samples. It is saved
+in the middle and goes on. Then it is begun anew, as a restarted program begins: seeds set, model built, everything at
+its start. It loads the checkpoint but for one part, and its losses are held against those of the run that went on.
 
 Losses are compared bit by bit, so the same build of torch on the same device must run both.
 """
@@ -79,7 +79,7 @@ class Job:
 
 def differences(
     parts: Collection[str] = (EVERYTHING, *PARTS, RANK_0), *, steps: int = 6, at: int = 5
-) -> dict[str, Any]:
+) -> dict[str, int | None]:
     """By what is forgotten, the first step after the resume whose loss differs, from 0; None where none does.
 
     All ranks of the default group call it. `cuda` is left out where the job runs on the CPU.
