@@ -20,10 +20,9 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
 from parallel_lab import launch
@@ -31,6 +30,7 @@ from parallel_lab.systems.resilience import Backoff, Job, Replica, goodput, supe
 
 RANKS, STEPS, DIES, TRIES, LIMIT = 4, 16, 12, 5, 3.0
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "fault_tolerant.py"
+PEER = Path(__file__).with_name("torchft_peer.py")
 
 
 @dataclass(frozen=True)
@@ -94,55 +94,12 @@ def by_torchrun(folder: str) -> tuple[float, float]:
     return next(at for at, life in lines if life == "1") - last, first
 
 
-def torchft_rank(rank: int, folder: str) -> None:
-    """One replica group of one rank, as torchft's own example has it."""
-    from torchft import DistributedDataParallel, Manager, Optimizer, ProcessGroupGloo  # noqa: PLC0415 (optional)
-
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "RANK": "0", "WORLD_SIZE": "1"}
-    net = torch.nn.Linear(64, 10)
-    manager = Manager(
-        pg=ProcessGroupGloo(timeout=timedelta(seconds=10)),
-        min_replica_size=1,
-        load_state_dict=net.load_state_dict,
-        state_dict=net.state_dict,
-        replica_id=f"replica{rank}",
-        timeout=timedelta(seconds=20),
-    )
-    model, optimizer = DistributedDataParallel(manager, net), None
-    optimizer = Optimizer(manager, torch.optim.SGD(net.parameters(), lr=0.01))
-    log = f"{folder}/log"
-    while manager.current_step() < STEPS:
-        step = manager.current_step()
-        optimizer.zero_grad()
-        model(torch.ones(8, 64)).sum().backward()
-        if (rank, step) == (2, DIES) and manager.num_participants() == RANKS:
-            goodput.note(log, "killed")
-            os.kill(os.getpid(), signal.SIGKILL)
-        optimizer.step()
-        if manager.current_step() > step and rank == 0:
-            goodput.note(log, "step", step)
-    os._exit(0)
-
-
 def by_torchft(folder: str) -> tuple[float, float]:
     """The survivors' next step; the start is that of all processes, which load torch anew."""
-    from torchft import LighthouseServer  # noqa: PLC0415 (optional)
-
-    house = LighthouseServer(bind="127.0.0.1:0", min_replicas=1, join_timeout_ms=3000, heartbeat_timeout_ms=1000)
-    address = re.sub(r"//[^:/]+:", "//127.0.0.1:", house.address())
-    environment = os.environ | {"TORCHFT_LIGHTHOUSE": address, "OMP_NUM_THREADS": "1"}
     goodput.note(f"{folder}/log", "launch")
-    command = [sys.executable, __file__, "--torchft-rank"]
-    ranks = [subprocess.Popen([*command, str(rank), folder], env=environment) for rank in range(RANKS)]
-    try:
-        for each in ranks:
-            each.wait(timeout=120)
-    finally:
-        for each in ranks:
-            each.kill()
-            each.wait()
-        house.shutdown()
+    subprocess.run(
+        [sys.executable, PEER, folder, str(RANKS), str(STEPS), str(DIES)], check=True, timeout=180, capture_output=True
+    )
     events = goodput.read(f"{folder}/log")
     return recovered(events), started(events)
 
@@ -162,7 +119,7 @@ def main() -> int:
     launch(lambda: None, ranks=1)  # the fork server is warm
     rows = {"our restart": medians(restart, TRIES), "our recovery by the step": medians(by_the_step, TRIES)}
     rows["torchrun --max-restarts"] = medians(by_torchrun, 1)
-    if "--without-torchft" not in sys.argv:
+    if find_spec("torchft") and "--without-torchft" not in sys.argv:
         rows["torchft, survivors"] = medians(by_torchft, 1)
     print("| what | death to next step, s | start to first step, s | ratio |\n|---|---|---|---|")
     for name, (recovery, start) in rows.items():
@@ -174,6 +131,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--torchft-rank"]:
-        torchft_rank(int(sys.argv[2]), sys.argv[3])
     sys.exit(main())
