@@ -20,7 +20,7 @@ IMAGES, LABELS = (torch.tensor(array) for array in load_digits(return_X_y=True))
 def said(script, ranks, *arguments, options=()):
     """What the script prints."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options]
-    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+    quiet = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     done = subprocess.run(
         [*command, FOLDER / script, *map(str, arguments)], capture_output=True, text=True, env=quiet, timeout=150
     )
