@@ -51,6 +51,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise norm_over_axes": 10.0,
     "exercise wrong_gradient": 16.0,
     "exercise find_bottleneck": 8.0,
+    "exercise crash_safe_checkpoint": 16.0,  # a process is forked and killed at each call of a save
     "exercise step_budget": 12.0,
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,

@@ -40,7 +40,8 @@ def observe(fn: Callable, case: Case, tensors: list[Tensor]) -> Any:
 
 
 def _made(fn: Callable, folder: Path) -> tuple[Callable, Callable]:
-    folder.mkdir(exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir()
     save, load = fn(folder)
     return save, load
 

@@ -61,9 +61,19 @@ def _run(fn: Callable, samples: int, batch: int, seed: int, parts: list[tuple[in
     return {"shares": shares, "states": states}
 
 
-def _sequence(run: dict[str, Any]) -> list[int]:
-    """What was trained on, step after step, rank after rank."""
-    return list(chain.from_iterable(chain.from_iterable(run["shares"])))
+def _sequence(run: dict[str, Any], samples: int) -> list[int]:
+    """What was trained on, step after step; where a step ends an epoch, what was missing of it comes first."""
+    taken: list[int] = []
+    for shares in run["shares"]:
+        batch = list(chain.from_iterable(shares))
+        seen = set(taken[len(taken) // samples * samples :])
+        if len(seen) + len(batch) > samples:
+            missing = [index for index in dict.fromkeys(batch) if index not in seen]
+            for index in missing:
+                batch.remove(index)
+            batch = missing + batch
+        taken += batch
+    return taken
 
 
 def _once(outcome: Outcome, name: str, run: dict[str, Any], advice: dict[str, str]) -> None:
@@ -73,7 +83,7 @@ def _once(outcome: Outcome, name: str, run: dict[str, Any], advice: dict[str, st
         counts = [len(share) for share in shares]
         if sum(counts) != batch or max(counts) - min(counts) > 1:
             raise Wrong(f"{where}: in step {step} the ranks took {counts} samples", advice["batch"])
-    taken = _sequence(run)
+    taken = _sequence(run, samples)
     for epoch in range(len(taken) // samples):
         seen = Counter(taken[epoch * samples :][:samples])
         twice = sorted(index for index, count in seen.items() if count > 1)
@@ -95,10 +105,10 @@ def shuffled(outcome: Outcome, again: str, alike: str) -> None:
     """Epochs and seeds have other orders; the batches are the same sets for any number of ranks."""
     runs = outcome.results[0]
     samples = outcome.inputs[0][0]
-    one = _sequence(runs["1 ranks"])
+    one = _sequence(runs["1 ranks"], samples)
     for name, other in (
         ("epochs 0 and 1", one[samples : 2 * samples]),
-        ("two seeds", _sequence(runs["another seed"])[:samples]),
+        ("two seeds", _sequence(runs["another seed"], samples)[:samples]),
     ):
         if one[:samples] == other or one[:samples] == sorted(one[:samples]):
             raise Wrong(f"{outcome.at}: {name} have the same order, or none", again)
