@@ -28,7 +28,7 @@ import torch.distributed as dist
 from parallel_lab import launch
 from parallel_lab.systems.resilience import Backoff, Job, Replica, goodput, supervise
 
-RANKS, STEPS, DIES, TRIES, LIMIT = 4, 16, 12, 5, 3.0
+RANKS, STEPS, DIES, TRIES, LIMIT = 4, 20, 14, 5, 3.0
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "fault_tolerant.py"
 PEER = Path(__file__).with_name("torchft_peer.py")
 
@@ -49,9 +49,11 @@ class Die:
 
 
 def recovered(events: list[goodput.Event]) -> float:
-    """Seconds from the death to the next step that is done."""
+    """Seconds from the death to the next step that is done: the first of a new start, or the one that broke off."""
     died = next(event.at_s for event in events if event.what == "killed")
-    return next(event.at_s for event in events if event.what == "step" and event.at_s > died) - died
+    again = [event.at_s for event in events if event.what == "ready" and event.at_s > died]
+    steps = [event for event in events if event.what == "step" and event.at_s > (again[0] if again else died)]
+    return next(event.at_s for event in steps if again or event.step >= DIES) - died
 
 
 def started(events: list[goodput.Event]) -> float:
@@ -117,13 +119,14 @@ def medians(action, tries: int) -> tuple[float, float]:
 def main() -> int:
     """Measures and prints the table; 1 where the limit is missed."""
     launch(lambda: None, ranks=1)  # the fork server is warm
-    rows = {"our restart": medians(restart, TRIES), "our recovery by the step": medians(by_the_step, TRIES)}
-    rows["torchrun --max-restarts"] = medians(by_torchrun, 1)
+    kinds = {"our restart": restart, "our recovery by the step": by_the_step, "torchrun --max-restarts": by_torchrun}
     if find_spec("torchft") and "--without-torchft" not in sys.argv:
-        rows["torchft, survivors"] = medians(by_torchft, 1)
+        kinds["torchft, survivors"] = by_torchft
     print("| what | death to next step, s | start to first step, s | ratio |\n|---|---|---|---|")
-    for name, (recovery, start) in rows.items():
-        print(f"| {name} | {recovery:.3f} | {start:.3f} | {recovery / start:.2f} |")
+    rows = {}
+    for name, action in kinds.items():
+        recovery, start = rows[name] = medians(action, TRIES if name.startswith("our") else 1)
+        print(f"| {name} | {recovery:.3f} | {start:.3f} | {recovery / start:.2f} |", flush=True)
     recovery, start = rows["our restart"]
     if missed := recovery > LIMIT * start:
         print(f"missed: our restart took {recovery / start:.2f} bare starts, the limit is {LIMIT}")
