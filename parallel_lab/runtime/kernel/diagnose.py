@@ -70,7 +70,25 @@ def mismatch(states: Mapping[int, State]) -> str:
             if call.collective and call.state != DROPPED:
                 collectives.setdefault((call.number, call.group), {})[rank] = call
     found = (_disagreement(collectives[key]) for key in sorted(collectives))
-    return next(filter(None, itertools.chain(found, itertools.starmap(_unlike, _messages(states)))), "")
+    if wrong := next(filter(None, found), ""):
+        lost = dropped(states)
+        return wrong + (f": {lost}, and its next calls came in its place" if lost else "")
+    return next(filter(None, itertools.starmap(_unlike, _messages(states))), "")
+
+
+def dropped(states: Mapping[int, State]) -> str:
+    """The first collective that a fault dropped, in words; empty if there is none."""
+    lost = ((rank, c) for rank, s in states.items() for c in s.calls if c.collective and c.state == DROPPED)
+    return next((f"a fault dropped rank {rank}'s {call.kind} at {call.line}" for rank, call in lost), "")
+
+
+def crossed(states: Mapping[int, State]) -> bool:
+    """Whether ranks wait in the same collective of a group for each other under different names: none will go on."""
+    kinds: dict[tuple[int, str], set[str]] = {}
+    for state in states.values():
+        if (call := state.waiting) and call.collective:
+            kinds.setdefault((call.number, call.group), set()).add(call.kind)
+    return any(len(each) > 1 for each in kinds.values())
 
 
 def _messages(states: Mapping[int, State]) -> Iterator[tuple[int, Call, int, Call]]:
@@ -259,7 +277,9 @@ def describe(rank: int, state: State) -> str:
         return f"rank {rank} has returned"
     call = state.waiting
     if call is None or state.stopped:
-        return f"rank {rank} {state.busy}" + (" (native code: it does not answer)" if state.silent and not state.stopped else "")
+        return f"rank {rank} {state.busy}" + (
+            " (native code: it does not answer)" if state.silent and not state.stopped else ""
+        )
     at = f" at {state.line}" if state.line else ""
     members = f" with ranks {', '.join(map(str, call.ranks))}" if call.collective else ""
     return f"rank {rank} waits in {_name(call)}, number {call.number + 1}, {call.bytes:,} bytes{members}{at}"

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from parallel_lab.network import Link, ring_cost
 from parallel_lab.runtime.errors import Deadlock, RankFailed, Stopped, TimedOut
-from parallel_lab.runtime.kernel.diagnose import State, describe, hopeless, mismatch, verdict
+from parallel_lab.runtime.kernel.diagnose import State, describe, dropped, hopeless, mismatch, verdict
 from parallel_lab.runtime.kernel.watch import Watch
 from parallel_lab.runtime.rank.calls import Call, hidden
 from parallel_lab.runtime.rank.main import Failure
@@ -35,6 +35,7 @@ def failure(watch: Watch) -> RankFailed:
         lines.append(f"The cause: {places(wrong)}.")
     if root.frames:
         lines.append(_traceback(root))
+        lines += [f"Before that {places(lost)}." for lost in [dropped(states)] if lost]
     lines += [f"rank {r} {f.words}" for r, f in own.items() if r != first]
     lines += [places(describe(r, s)) for r, s in states.items() if r not in own and not s.finished]
     if any(_NO_MEMORY.search(each.text) for each in _chain(root)):

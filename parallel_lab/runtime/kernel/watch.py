@@ -16,7 +16,7 @@ from typing import Any
 
 from parallel_lab.runtime import wire
 from parallel_lab.runtime.kernel import forkserver
-from parallel_lab.runtime.kernel.diagnose import State, hopeless
+from parallel_lab.runtime.kernel.diagnose import State, crossed, hopeless
 from parallel_lab.runtime.rank.calls import hidden, read_calls
 from parallel_lab.runtime.rank.faults import Kill
 from parallel_lab.runtime.rank.main import Failure, Job
@@ -200,7 +200,7 @@ class Watch:
         self._until(lambda: all(peer.over or getattr(peer, question) or _stopped(peer) for peer in asked), deadline)
 
     def _stuck(self, deadline: float) -> bool:
-        """Whether a rank can never go on: it waits, twice in a row, for a call that nobody can make.
+        """Whether a rank can never go on: it waits, twice in a row, for a call that nobody can make, or in another's.
 
         To ask costs the ranks time, so it is done where a rank is over, or where all the others wait.
         """
@@ -210,7 +210,8 @@ class Watch:
         running = {rank for rank, peer in enumerate(self.peers) if not peer.over}
         if not still or (still < running and len(running) == len(self.peers)):
             return False
-        return bool(hopeless(self.ask_states(), running - still))
+        states = self.ask_states()
+        return bool(hopeless(states, running - still)) or (still == running and crossed(states))
 
     def _work(self) -> float:
         """What the ranks have done by their last pulse: calls, and seconds of their processors.

@@ -34,7 +34,7 @@ from parallel_lab.systems.resilience.struck_job import EVERY, run_job
 from parallel_lab.trace.units import table
 
 QUIET: dict[str, Any] = {"device": "cpu", "echo": False, "record": False, "timeout": 300.0}  # of each launch
-HANGING = ("stopped", "hang", "other collective")  # what `launch` sees by standing still
+HANGING = ("stopped", "hang")  # what `launch` sees by standing still
 AGAIN = "python benchmarks/faults.py --runs 1 --seed"
 STILL_S = 2.0  # nobody does anything for so long: then it hangs
 PREPARED = 2 * EVERY  # the step up to which a run goes whose checkpoints are to be damaged
