@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -75,6 +76,12 @@ def holders(tensor: Tensor) -> int:
     return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def flight_record() -> bytes:
+    """What PyTorch's flight recorder of this process has kept, as its dumps are: a pickled dict."""
+    c10d: Any = torch._C._distributed_c10d
+    return c10d._dump_fr_trace()
+
+
 def done_work(tensors: list[Tensor]) -> dist.Work:
     """The handle of an operation that was complete from the start."""
     future: Future = Future()
@@ -85,3 +92,17 @@ def done_work(tensors: list[Tensor]) -> dist.Work:
 def work_of(future: Future) -> dist.Work:
     """The handle of an operation that is over when `future` is."""
     return torch._C._distributed_c10d._create_work_from_future(future)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def named_group(ranks: list[int], name: str, timeout: timedelta) -> dist.ProcessGroup:
+    """A group that its members alone make, under a name that they agree on; `new_group` derives it from the ranks.
+
+    After a failure the same ranks may need a second group, and under the old name they would find the addresses of the
+    first.
+    """
+    world = distributed_c10d._world
+    backend, store = world.pg_map[distributed_c10d._get_default_group()]
+    helper: Any = distributed_c10d._new_process_group_helper
+    group, _ = helper(len(ranks), ranks.index(dist.get_rank()), ranks, backend, store, name, timeout=timeout)
+    world.pg_group_ranks[group] = {rank: place for place, rank in enumerate(ranks)}
+    return group

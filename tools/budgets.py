@@ -51,6 +51,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise norm_over_axes": 10.0,
     "exercise wrong_gradient": 16.0,
     "exercise find_bottleneck": 8.0,
+    "exercise crash_safe_checkpoint": 16.0,  # a process is forked and killed at each call of a save
     "exercise step_budget": 12.0,
     "exercise metrics_over_ranks": 14.0,  # nine launches for one answer, most of 3 and 4 ranks
     "exercise uneven_perplexity": 9.0,

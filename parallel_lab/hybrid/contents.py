@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from parallel_lab.data_parallel.checkpoint import Part, copy_settings
-from parallel_lab.hybrid import folder
 from parallel_lab.hybrid.parallel import Parallel
 from parallel_lab.hybrid.parameters import Held, answered, held, optimizers_of
 from parallel_lab.hybrid.pieces import Place, Shared, shared
 from parallel_lab.model.config import GPTConfig
+from parallel_lab.systems.resilience import folder
+from parallel_lab.systems.resilience.checksum import Stamp
 
 MAY_CHANGE = "dropout", "seq"  # of a config: the same weights serve another
 HOW = "foreach", "fused", "capturable", "differentiable"  # how an optimizer computes, on this machine
@@ -120,7 +121,8 @@ class Reader:
     """
 
     def __init__(self, parallel: Parallel, where: Path, here: Mapping[str, tuple]) -> None:
-        self.parallel, self.where, self.index = parallel, where, folder.read(where / folder.INDEX)
+        self.parallel, self.where, self.index = parallel, where, folder.read_index(where)
+        self._stamps = folder.stamps(self.index)
         self._files: dict[int, dict[str, Any]] = {}
         if difference := _difference(self.index, parallel.config, here):
             raise ValueError(f"{where} is of another model: {difference}")
@@ -133,7 +135,8 @@ class Reader:
     def shard(self, rank: int) -> dict[str, Any]:
         """The file of a rank; its tensors are mapped, and read when they are copied."""
         if rank not in self._files:
-            self._files[rank] = folder.read(self.where / folder.shard(rank), self.index["bytes"][rank])
+            name = folder.shard(rank)
+            self._files[rank] = folder.read(self.where / name, Stamp(self._stamps[name].bytes))  # verified already
         return self._files[rank]
 
     def _check_optimizer(self, mine: Sequence[Held]) -> None:

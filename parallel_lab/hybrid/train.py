@@ -27,7 +27,7 @@ import torch.distributed as dist
 
 from parallel_lab import compat
 from parallel_lab.agree.problem import agree
-from parallel_lab.hybrid import folder, place
+from parallel_lab.hybrid import place
 from parallel_lab.hybrid.apply import parallelize
 from parallel_lab.hybrid.checkpoint import latest, load, save
 from parallel_lab.hybrid.failures import DONE, FAILED, STOPPED, WRONG, explain, tell
@@ -40,6 +40,7 @@ from parallel_lab.model.formulas import flops_per_token, parameter_count
 from parallel_lab.model.reference import build
 from parallel_lab.runtime import rank_device
 from parallel_lab.runtime.group import member
+from parallel_lab.systems.resilience import folder
 from parallel_lab.trace.record import recorder
 from parallel_lab.trace.units import format_bytes, format_seconds
 

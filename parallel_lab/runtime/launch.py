@@ -60,6 +60,7 @@ def launch(
     faults: Sequence[Fault] = (),
     timeout: float = 60.0,
     still_s: float = math.inf,
+    grace_s: float | None = None,
     device: str = "auto",
     seed: int = 0,
     memory_bytes: int | None = None,
@@ -83,6 +84,8 @@ def launch(
         faults: `Kill`, `Delay`, `Drop`: what goes wrong.
         timeout: seconds until ranks that have not finished are ended; infinity for no limit.
         still_s: seconds until ranks are ended that neither compute nor call anything; a busy machine is no matter.
+        grace_s: how long after a failure other ranks may report failures of their own; 0.3 by default. Who
+            starts them again at once wants 0.
         device: `auto`, `cpu` or `cuda`.
         seed: where the random generators of each rank start.
         memory_bytes: the most that each rank may allocate beyond what it starts with (Linux), and on its GPU.
@@ -114,7 +117,7 @@ def launch(
         try:
             with Watch(job, bar) as watch:
                 try:
-                    error = _error(watch, timeout, still_s)
+                    error = _error(watch, timeout, still_s, grace_s)
                 except KeyboardInterrupt:
                     error = report.stopped(watch)
         except KeyboardInterrupt:
@@ -152,9 +155,9 @@ def _pickle(fn: Callable, args: tuple, kwargs: dict) -> bytes:
         raise TypeError(f"{text}. Open files, locks, sockets and generators inside the function instead.") from None
 
 
-def _error(watch: Watch, timeout_s: float, still_s: float) -> LaunchError | Stopped | None:
+def _error(watch: Watch, timeout_s: float, still_s: float, grace_s: float | None) -> LaunchError | Stopped | None:
     """Waits for the ranks and says what went wrong."""
-    if not watch.wait(timeout_s, still_s):
+    if not watch.wait(timeout_s, still_s, grace_s):
         return report.hang(watch, min(timeout_s, still_s), standing=time.monotonic() - watch.began_s < timeout_s)
     if watch.fatal or not any(peer.done for peer in watch.peers):
         return report.failure(watch)

@@ -17,10 +17,10 @@ SCRIPTS = sorted(FOLDER.glob("*.py"))
 IMAGES, LABELS = (torch.tensor(array) for array in load_digits(return_X_y=True))
 
 
-def said(script, ranks, *arguments):
+def said(script, ranks, *arguments, options=()):
     """What the script prints."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options]
+    quiet = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     done = subprocess.run(
         [*command, FOLDER / script, *map(str, arguments)], capture_output=True, text=True, env=quiet, timeout=150
     )
@@ -236,3 +236,30 @@ def scaled_by_torch(power):
 def test_mixed_precision(ranks, power, apart):
     """From 2^24 the first steps overflow and are skipped. Three ranks overflow later, as each adds up fewer rows."""
     assert torchrun("mixed_precision.py", ranks, power) == pytest.approx(list(scaled_by_torch(power)), abs=apart)
+
+
+LIFE = re.compile(r"life (\d+) world \d+ step (\d+) loss ([\d.]+)")
+
+
+def unclipped(batches):
+    """The loss of each batch in one process."""
+    net = digit_net(64, 128, 10)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for rows in batches:
+        loss = nn.functional.cross_entropy(net(IMAGES[rows] / 16), LABELS[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
+
+
+def test_fault_tolerant(tmp_path):
+    """A rank of three is killed at step 13: the second life begins at the save before. Then two ranks go on to 40."""
+    expected = list(unclipped(epochs(2, 1728, 48)[:40]))
+    printed = LIFE.findall(said("fault_tolerant.py", 3, 20, tmp_path, 13, options=["--max-restarts=2"]))
+    steps = [(int(life), int(step)) for life, step, _ in printed]
+    assert steps == [(0, step) for step in range(13)] + [(1, step) for step in range(10, 20)]
+    printed += LIFE.findall(said("fault_tolerant.py", 2, 40, tmp_path))
+    assert [int(step) for _, step, _ in printed[len(steps) :]] == list(range(20, 40))
+    assert [float(loss) for *_, loss in printed] == pytest.approx([expected[int(s)] for _, s, _ in printed], abs=2e-9)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import warnings
 from collections import Counter
 from fractions import Fraction
 
@@ -14,11 +15,12 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import launch
-from parallel_lab.hybrid import Layout, checkpoint, folder, held, parallelize, train_step
+from parallel_lab.hybrid import Layout, checkpoint, held, parallelize, train_step
 from parallel_lab.model.config import GPTConfig
 from parallel_lab.model.data import text_batches
 from parallel_lab.model.gpt import GPT
 from parallel_lab.runtime import Kill, RankFailed
+from parallel_lab.systems.resilience import folder
 
 CONFIG = GPTConfig(vocab=257, seq=8, layers=2, heads=4, kv_heads=2, width=16)  # 257: the last part is padded
 EXPERTS = dataclasses.replace(CONFIG, experts=4, active_experts=2, mlp_ratio=1)
@@ -217,9 +219,9 @@ def test_a_rank_reads_what_it_needs_and_no_more(older, tmp_path):
     assert set(own[0]) == {folder.INDEX, shards[0]}
     assert set(own[1]) == {folder.INDEX, *shards}  # its head is tied to the embedding
 
-    size = folder.write(tmp_path / "large", {"a": torch.ones(2**23), "b": torch.ones(2**23)})  # 64 MiB
+    stamp = folder.write(tmp_path / "large", {"a": torch.ones(2**23), "b": torch.ones(2**23)})  # 64 MiB
     before = psutil.Process().memory_info().rss
-    found = folder.read(tmp_path / "large", size)
+    found = folder.read(tmp_path / "large", stamp)
     assert found["b"][: 2**18].sum() == 2**18
     assert psutil.Process().memory_info().rss - before < 2**24
 
@@ -264,7 +266,7 @@ def test_what_cannot_be_loaded_is_refused_by_the_rank_that_needs_it(older, tmp_p
     on_rank_1 = {
         "missing": f"ValueError: rank 1 cannot load: {shard} is missing from the checkpoint {tmp_path / 'missing'}",
         "cut": f"ValueError: rank 1 cannot load: {tmp_path / 'cut' / shard} has 100 bytes, and had ",
-        "damaged": f"ValueError: rank 1 cannot load: {tmp_path / 'damaged' / shard} cannot be read",
+        "damaged": f"ValueError: rank 1 cannot load: {tmp_path / 'damaged' / shard} has the checksum ",
     }
     for kind, text in on_rank_1.items():
         assert second[kind].startswith(text)
@@ -276,6 +278,52 @@ def test_what_cannot_be_loaded_is_refused_by_the_rank_that_needs_it(older, tmp_p
         assert "layers is 2 in its model and 3 in this one" in told["layers"]
         assert "positions is learned in its model and rotary in this one" in told["rotary"]
         assert "is of AdamW, and here is Adam: load it with the same class of optimizer" in told["optimizer"]
+
+
+def flip(file, position=None):
+    """Changes one bit of a file in its place, in the middle where it is a file of tensors."""
+    content = bytearray(file.read_bytes())
+    content[position if position is not None else len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_one_changed_bit_is_found_and_the_checkpoint_before_serves(older, tmp_path):
+    """Named by the rank that looked; passed over with a warning, and left where it is; refused where it is the only."""
+    shutil.copytree(older[0], tmp_path, dirs_exist_ok=True)
+    shutil.copytree(older[0] / "000001-step-1", tmp_path / "000002-step-1")
+    flip(tmp_path / "000002-step-1" / folder.shard(1))
+
+    def fn():
+        made = laid_out(Layout(dp=2), apart=True)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            checkpoint.load(made, tmp_path)
+        assert has(made, older[1], 1)
+        return [str(each.message) for each in told], refused(checkpoint.load, made, tmp_path / "000002-step-1")
+
+    first, second = launch(fn, ranks=2).results
+    text = f"{tmp_path / '000002-step-1' / folder.shard(1)} has the checksum"
+    assert len(first[0]) == 1 and first[0][0].startswith(f"passing over 000002-step-1: {text}") and not second[0]
+    assert second[1].startswith(f"ValueError: rank 1 cannot load: {text}") and "another rank refused" in first[1]
+    assert len(folder.complete(tmp_path)) == 2, "nothing was removed"
+
+
+def test_a_checkpoint_without_checksums_still_loads(older, tmp_path):
+    """As they were written before: lengths by rank."""
+    where = tmp_path / "000001-step-1"
+    shutil.copytree(older[0] / "000001-step-1", where)
+    index = dict(folder.read_index(where))
+    index["bytes"] = [size for size, _ in index.pop("files").values()]
+    (where / folder.INDEX).unlink()
+    folder.write(where / folder.INDEX, index)
+
+    def fn():
+        made = laid_out(Layout(pp=2), apart=True)
+        checkpoint.load(made, tmp_path)
+        assert has(made, older[1], 1)
+
+    launch(fn, ranks=2)
+    assert "saved by 2 ranks" in checkpoint.describe(tmp_path)
 
 
 def test_what_cannot_be_saved_is_refused_and_nothing_is_lost(older, tmp_path):
@@ -348,11 +396,11 @@ def test_a_rank_that_dies_while_a_checkpoint_is_written(older):
             os.kill(os.getpid(), signal.SIGKILL)
 
         def half(file, content):
-            size = write(file, content)
+            stamp = write(file, content)
             if file.name == folder.shard(1):
-                os.truncate(file, size // 2)
+                os.truncate(file, stamp.bytes // 2)
                 die()
-            return size
+            return stamp
 
         folder.write = half if moment == "half a shard" else write
         os.rename = die if moment == "before it is seen" else rename

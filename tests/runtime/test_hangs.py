@@ -1,7 +1,10 @@
 """Ranks that wait for ever, or meet in different calls, end in time with a report that names who, where and why."""
 
 import functools
+import os
 import re
+import signal
+import sys
 import time
 
 import pytest
@@ -222,3 +225,40 @@ def test_stop_before_the_ranks_have_begun_is_one_line(monkeypatch):
         except Stopped as stopped:
             said = stopped.report
     assert said.startswith("stopped by you before")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells that a process is stopped")
+def test_a_stopped_rank_is_named_and_found_by_standing_still(fails):
+    def fn():
+        if dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        dist.all_reduce(torch.ones(4))
+
+    error = fails(fn, Deadlock, r"(?m)^rank 1 is stopped \(by SIGSTOP", "What is wrong: rank 1 is stopped", still_s=1.0)
+    assert error.rank == 1 and "native code" not in str(error)
+
+
+def test_ranks_that_wait_in_different_collectives_are_ended_before_the_time(fails):
+    def fn():
+        (dist.barrier if dist.get_rank() == 1 else dist.all_reduce)(*(() if dist.get_rank() == 1 else (torch.ones(4),)))
+
+    fails(fn, Deadlock, "can never finish", "rank 1 called barrier where the others called all_reduce")
+
+
+def test_a_dropped_collective_is_told_where_the_next_one_took_its_place(fails):
+    def fn():
+        dist.barrier()
+        dist.all_reduce(torch.ones(4))
+
+    said = "rank 1 called all_reduce where the others called barrier .*: a fault dropped rank 1's barrier"
+    fails(fn, Deadlock, "can never finish", said, faults=[Drop(1, "barrier")])
+
+
+def test_that_memory_ran_out_is_told_where_it_led_to_another_error(fails):
+    def fn():
+        try:
+            torch.ones(2**38)
+        except RuntimeError as error:
+            raise OSError("cannot save") from error
+
+    fails(fn, RankFailed, "OSError: cannot save", "It ran out of memory", ranks=1)

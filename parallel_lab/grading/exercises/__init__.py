@@ -21,6 +21,7 @@ _NAMES = (
     *("dynamic_scale", "reproducible_sum"),
     *("per_channel_quantization", "prune_and_tune"),
     *("top_k_hook", "choose_buckets", "find_bottleneck"),
+    *("crash_safe_checkpoint", "exactly_once"),
     *("metrics_over_ranks", "uneven_perplexity"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]

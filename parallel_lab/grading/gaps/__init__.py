@@ -5,6 +5,7 @@ from parallel_lab.grading.gaps import (
     compression,
     contexts,
     data_parallel,
+    fault_tolerance,
     evaluation,
     hybrid,
     language_models,
@@ -33,5 +34,6 @@ GAPS = (
     *precision.GAPS,
     *compression.GAPS,
     *performance.GAPS,
+    *fault_tolerance.GAPS,
     *evaluation.GAPS,
 )

@@ -33,12 +33,15 @@ class State:
     finished: bool = False  # whether its function has returned
     ended: str = ""  # how it failed, in words; empty while it lives
     silent: bool = False  # whether it could not answer (native code holds the interpreter)
+    stopped: bool = False  # whether the system has stopped its process, as SIGSTOP does
     begun: bool = True  # whether it has come so far that it can be asked
     made: Mapping[tuple, int] = field(default_factory=dict)  # how many calls of each stream, also those before `calls`
 
     @property
     def busy(self) -> str:
         """What it does while it neither waits nor has ended."""
+        if self.stopped:
+            return "is stopped (by SIGSTOP, Ctrl-Z or a debugger): its process does nothing until SIGCONT"
         return "is busy" + (f" at {self.line}" if self.line else "") if self.begun else "has not begun"
 
     @property
@@ -67,7 +70,25 @@ def mismatch(states: Mapping[int, State]) -> str:
             if call.collective and call.state != DROPPED:
                 collectives.setdefault((call.number, call.group), {})[rank] = call
     found = (_disagreement(collectives[key]) for key in sorted(collectives))
-    return next(filter(None, itertools.chain(found, itertools.starmap(_unlike, _messages(states)))), "")
+    if wrong := next(filter(None, found), ""):
+        lost = dropped(states)
+        return wrong + (f": {lost}, and its next calls came in its place" if lost else "")
+    return next(filter(None, itertools.starmap(_unlike, _messages(states))), "")
+
+
+def dropped(states: Mapping[int, State]) -> str:
+    """The first collective that a fault dropped, in words; empty if there is none."""
+    lost = ((rank, c) for rank, s in states.items() for c in s.calls if c.collective and c.state == DROPPED)
+    return next((f"a fault dropped rank {rank}'s {call.kind} at {call.line}" for rank, call in lost), "")
+
+
+def crossed(states: Mapping[int, State]) -> bool:
+    """Whether ranks wait in the same collective of a group for each other under different names: none will go on."""
+    kinds: dict[tuple[int, str], set[str]] = {}
+    for state in states.values():
+        if (call := state.waiting) and call.collective:
+            kinds.setdefault((call.number, call.group), set()).add(call.kind)
+    return any(len(each) > 1 for each in kinds.values())
 
 
 def _messages(states: Mapping[int, State]) -> Iterator[tuple[int, Call, int, Call]]:
@@ -177,7 +198,7 @@ def _missing(rank: int, waiters: Mapping[int, Call], states: Mapping[int, State]
         return ""
     if not state.begun:
         return f"rank {rank} has not begun: the machine is busy, or the timeout is short"
-    if state.silent:
+    if state.silent and not state.stopped:
         at = f" at {state.line}" if state.line else ""
         return f"rank {rank} is in native code{at} that does not come back and does not let Python run"
     return f"rank {rank} {state.busy}, and waits for nobody"
@@ -255,8 +276,10 @@ def describe(rank: int, state: State) -> str:
     if state.finished:
         return f"rank {rank} has returned"
     call = state.waiting
-    if call is None:
-        return f"rank {rank} {state.busy}" + (" (native code: it does not answer)" if state.silent else "")
+    if call is None or state.stopped:
+        return f"rank {rank} {state.busy}" + (
+            " (native code: it does not answer)" if state.silent and not state.stopped else ""
+        )
     at = f" at {state.line}" if state.line else ""
     members = f" with ranks {', '.join(map(str, call.ranks))}" if call.collective else ""
     return f"rank {rank} waits in {_name(call)}, number {call.number + 1}, {call.bytes:,} bytes{members}{at}"

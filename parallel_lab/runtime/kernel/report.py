@@ -5,12 +5,12 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 from parallel_lab.network import Link, ring_cost
 from parallel_lab.runtime.errors import Deadlock, RankFailed, Stopped, TimedOut
-from parallel_lab.runtime.kernel.diagnose import State, describe, hopeless, mismatch, verdict
+from parallel_lab.runtime.kernel.diagnose import State, describe, dropped, hopeless, mismatch, verdict
 from parallel_lab.runtime.kernel.watch import Watch
 from parallel_lab.runtime.rank.calls import Call, hidden
 from parallel_lab.runtime.rank.main import Failure
@@ -35,9 +35,10 @@ def failure(watch: Watch) -> RankFailed:
         lines.append(f"The cause: {places(wrong)}.")
     if root.frames:
         lines.append(_traceback(root))
+        lines += [f"Before that {places(lost)}." for lost in [dropped(states)] if lost]
     lines += [f"rank {r} {f.words}" for r, f in own.items() if r != first]
     lines += [places(describe(r, s)) for r, s in states.items() if r not in own and not s.finished]
-    if _NO_MEMORY.search(root.text):
+    if any(_NO_MEMORY.search(each.text) for each in _chain(root)):
         lines.append("It ran out of memory: use fewer ranks or smaller tensors, or raise memory_bytes if you set it.")
     elif "when memory runs out" in root.text:
         lines.append("Look at the memory that the ranks need together.")
@@ -151,6 +152,13 @@ def _file(path: str) -> str:
     shell = ipython.get_ipython() if ipython else None
     names = getattr(getattr(shell, "compile", None), "_filename_map", {})
     return f"In[{names[path]}]" if path in names else os.path.basename(path)
+
+
+def _chain(told: Failure) -> Iterator[Failure]:
+    """A failure, what led to it, and so on."""
+    yield told
+    if told.cause:
+        yield from _chain(told.cause)
 
 
 def _traceback(told: Failure) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from parallel_lab.runtime import wire
 from parallel_lab.runtime.kernel import forkserver
-from parallel_lab.runtime.kernel.diagnose import State, hopeless
+from parallel_lab.runtime.kernel.diagnose import State, crossed, hopeless
 from parallel_lab.runtime.rank.calls import hidden, read_calls
 from parallel_lab.runtime.rank.faults import Kill
 from parallel_lab.runtime.rank.main import Failure, Job
@@ -122,7 +122,7 @@ class Watch:
         """Whether a rank failed of its own, and not for the loss of another."""
         return any(peer.fatal and peer.failed and not peer.failed.lost for peer in self.peers)
 
-    def wait(self, timeout_s: float, still_s: float = math.inf) -> bool:
+    def wait(self, timeout_s: float, still_s: float = math.inf, grace_s: float | None = None) -> bool:
         """Waits until all ranks are over, or one has failed and the others have had a moment to fail too.
 
         Returns:
@@ -139,7 +139,7 @@ class Watch:
                 break
         if self.fatal:
             self._until(lambda: self.all_over or self.cause, time.monotonic() + LOST_GRACE_S)
-            self._until(lambda: self.all_over, time.monotonic() + GRACE_S)
+            self._until(lambda: self.all_over, time.monotonic() + (GRACE_S if grace_s is None else grace_s))
         return self.all_over or self.fatal
 
     def release(self) -> None:
@@ -151,14 +151,17 @@ class Watch:
     def ask_states(self) -> dict[int, State]:
         """Where each rank is now."""
         self._ask("state", time.monotonic() + ANSWER_S)
-        lines = self._native_lines([rank for rank, peer in enumerate(self.peers) if not (peer.over or peer.state)])
+        stopped = {rank for rank, peer in enumerate(self.peers) if not (peer.over or peer.state) and _stopped(peer)}
+        silent = [rank for rank, peer in enumerate(self.peers) if not (peer.over or peer.state or rank in stopped)]
+        lines = self._native_lines(silent)
         self.states = {}
         for rank, peer in enumerate(self.peers):
             told = peer.state or {"calls": read_calls(os.path.join(self.folder, f"calls{rank}"))}
             told |= {"line": lines[rank]} if rank in lines else {}
             ended = peer.failed.words if peer.failed else ""
             finished, begun = peer.done is not None, peer.begun is not None
-            self.states[rank] = State(**told, finished=finished, ended=ended, silent=rank in lines, begun=begun)
+            seen = {"silent": rank in lines, "stopped": rank in stopped, "begun": begun}
+            self.states[rank] = State(**told, finished=finished, ended=ended, **seen)
         return self.states
 
     def last_second(self) -> tuple[float, dict[int, tuple[int, float, int]]]:
@@ -194,10 +197,10 @@ class Watch:
         for peer in asked:
             setattr(peer, question, None)
             self._tell(peer, question)
-        self._until(lambda: all(peer.over or getattr(peer, question) for peer in asked), deadline)
+        self._until(lambda: all(peer.over or getattr(peer, question) or _stopped(peer) for peer in asked), deadline)
 
     def _stuck(self, deadline: float) -> bool:
-        """Whether a rank can never go on: it waits, twice in a row, for a call that nobody can make.
+        """Whether a rank can never go on: it waits, twice in a row, for a call that nobody can make, or in another's.
 
         To ask costs the ranks time, so it is done where a rank is over, or where all the others wait.
         """
@@ -207,11 +210,17 @@ class Watch:
         running = {rank for rank, peer in enumerate(self.peers) if not peer.over}
         if not still or (still < running and len(running) == len(self.peers)):
             return False
-        return bool(hopeless(self.ask_states(), running - still))
+        states = self.ask_states()
+        return bool(hopeless(states, running - still)) or (still == running and crossed(states))
 
     def _work(self) -> float:
-        """What the ranks have done by their last pulse: calls, and seconds of their processors."""
-        return sum(p.pulse["calls"] + p.pulse["processor_s"] if p.pulse else math.nan for p in self.peers if not p.over)
+        """What the ranks have done by their last pulse: calls, and seconds of their processors.
+
+        It is not a number where a rank may be too busy to answer. One whose process is stopped does nothing.
+        """
+        silent = any(not (peer.over or peer.pulse or _stopped(peer)) for peer in self.peers)
+        pulses = [peer.pulse for peer in self.peers if peer.pulse and not peer.over]
+        return math.nan if silent else sum(pulse["calls"] + pulse["processor_s"] for pulse in pulses)
 
     def _native_lines(self, ranks: list[int]) -> dict[int, str]:
         """Where ranks are that cannot answer: faulthandler writes it from a signal handler, whatever holds Python.
@@ -307,6 +316,13 @@ def _death(code: int, fault: Kill | None) -> Failure:
     name = signal.Signals(-code).name
     why = f", as {fault} says" if fault else ", which the system does when memory runs out"
     return Failure("killed", f"was killed by {name}" + (why if name == "SIGKILL" else ""))
+
+
+def _stopped(peer: Peer) -> bool:
+    """Whether the rank's process is stopped, as SIGSTOP, Ctrl-Z or a debugger do; not known without /proc."""
+    with contextlib.suppress(OSError), open(f"/proc/{peer.begun}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] in ("T", "t")
+    return False
 
 
 def _learner_line(path: str) -> str:

@@ -90,10 +90,12 @@ class LabGroup(dist.ProcessGroup):
     # torch numbers the group after it is made, and compiled code looks it up by that name.
     def _set_group_name(self, name: str) -> None:
         self._name = name
+        self.inner._set_group_name(name)
 
     # Device meshes describe theirs as `mesh_dp`; `dist.new_group(group_desc="tp")` gives a name to any group.
     def _set_group_desc(self, desc: str) -> None:
         name = self.label if desc == "undefined" else desc.removeprefix("mesh_")
+        self.inner._set_group_desc(desc)
         self.axis = re.sub(r"\W+", "_", name) if self.label and desc not in ("default_pg", "mesh_default") else ""
 
     @property
@@ -234,7 +236,7 @@ def _create(settings, _options) -> LabGroup:
     rank, ranks = settings.group_rank, settings.global_ranks_in_group or list(range(settings.group_size))
     inner = dist.ProcessGroup(settings.store, rank, len(ranks))
     cpu, cuda, kinds = torch.device("cpu"), torch.device("cuda"), dist.ProcessGroup.BackendType
-    gloo = _gloo(settings.store, rank, len(ranks), settings.timeout)
+    gloo = _gloo(settings.store, rank, ranks, settings.timeout, settings.group_id)
     inner._register_backend(cpu, kinds.GLOO, gloo)
     if door.backend == "nccl":
         inner.bound_device_id = rank_device()
@@ -245,17 +247,18 @@ def _create(settings, _options) -> LabGroup:
     inner._set_default_backend(kinds.GLOO)
     headers = None
     if door.emulator:
-        headers = _gloo(compat.PrefixStore("headers", settings.store), rank, len(ranks), settings.timeout)
+        headers = _gloo(compat.PrefixStore("headers", settings.store), rank, ranks, settings.timeout)
     world = not dist.is_initialized()
     return LabGroup(inner, rank, ranks, "" if world else settings.group_id, headers)
 
 
-def _gloo(store, rank: int, ranks: int, timeout) -> dist.ProcessGroupGloo:
+def _gloo(store, rank: int, ranks: list[int], timeout, name: str = "") -> dist.ProcessGroupGloo:
     options = compat.GlooOptions()
     options._timeout = timeout
+    options.group_name, options.global_ranks_in_group = name, ranks  # the flight recorder tells them
     gloo = dist.ProcessGroupGloo
     options._devices = [gloo.create_device(hostname=door.host) if door.host else gloo.create_default_device()]
-    return gloo(store, rank, ranks, options)
+    return gloo(store, rank, len(ranks), options)
 
 
 dist.Backend.register_backend("lab", _create, extended_api=True, devices=["cpu", "cuda"])

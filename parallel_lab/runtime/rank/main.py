@@ -25,7 +25,7 @@ from parallel_lab import compat
 from parallel_lab.network import Link, Nodes
 from parallel_lab.runtime import wire
 from parallel_lab.runtime.device import Device
-from parallel_lab.runtime.rank import backend
+from parallel_lab.runtime.rank import backend, flight
 from parallel_lab.runtime.rank.calls import CallLog, learner_line
 from parallel_lab.runtime.rank.emulate import Emulators
 from parallel_lab.runtime.rank.faults import Fault, Injector
@@ -144,6 +144,7 @@ class Kernel:
     def tell_state(self) -> None:
         """Says what this rank has asked of its groups, and where its main thread is."""
         log = backend.door.calls
+        flight.dump()
         self.tell("state", {"calls": list(log.calls), "made": dict(log.made), "line": learner_line()})
 
     def listen(self) -> None:

@@ -6,11 +6,11 @@ import torch.distributed as dist
 from small import assert_weights, batches, learn, mlp, work
 
 from parallel_lab import Kill, RankFailed, launch
-from parallel_lab.parameter_server import extras
-from parallel_lab.parameter_server.extras import Snapshots
 from parallel_lab.parameter_server.server import Shard
 from parallel_lab.parameter_server.wire import Header, Message
 from parallel_lab.synchronization import Asynchronous, Mixed, Partial, Stale, Synchronous
+from parallel_lab.systems.resilience import server_spares
+from parallel_lab.systems.resilience.server_spares import Snapshots
 
 
 def train(folder, ranks, servers=1, spares=1, every=3, steps=12, rule=None, data=None, faults=(), may_fail=()):
@@ -19,8 +19,8 @@ def train(folder, ranks, servers=1, spares=1, every=3, steps=12, rule=None, data
         if dist.get_rank() < servers + spares:
             snapshots = Snapshots(folder, net, servers=servers, every=every)
             counts = {"servers": servers, "spares": spares}
-            return extras.serve(net, torch.optim.SGD, rule_, snapshots=snapshots, lr=0.1, **counts)
-        return work(extras.SparedWorker(net, servers=servers, spares=spares), data or batches(steps))
+            return server_spares.serve(net, torch.optim.SGD, rule_, snapshots=snapshots, lr=0.1, **counts)
+        return work(server_spares.SparedWorker(net, servers=servers, spares=spares), data or batches(steps))
 
     return launch(fn, ranks=ranks, timeout=30, faults=faults, may_fail=may_fail)
 
