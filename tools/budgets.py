@@ -33,7 +33,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "hybrid": 180.0,  # every axis, and launches of 8 ranks; torchrun and srun load torch anew in each rank
     "tensor_parallel": 60.0,  # with the matrix products
     "runtime": 75.0,
-    "systems/resilience": 120.0,  # 40 faults, each two launches; hung jobs, spikes, flipped bits, restarts
+    "systems/resilience": 120.0,  # 40 faults, two launches each; hung jobs, spikes, flipped bits, restarts
     "exercise bucketed_ddp": 9.0,
     "exercise gathered_layer": 16.0,
     "exercise accumulated_step": 9.0,
