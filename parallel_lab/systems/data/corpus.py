@@ -17,6 +17,18 @@ def documents() -> dict[str, str]:
 
 
 @cache
+def unique_documents() -> dict[str, str]:
+    """The help topics without the paragraphs that stood in a topic before; none of two paragraphs is equal then."""
+    seen: set[str] = set()
+    unique = {}
+    for name, text in documents().items():
+        parts = [part for part in dict.fromkeys(text.split("\n\n")) if part not in seen]
+        seen.update(parts)
+        unique[name] = "\n\n".join(parts)
+    return {name: text for name, text in unique.items() if text}
+
+
+@cache
 def paragraphs(least: int = 80) -> tuple[str, ...]:
     """The paragraphs of all topics that have at least `least` characters, in their order, repeats included."""
     found = (part.strip() for text in documents().values() for part in text.split("\n\n"))
