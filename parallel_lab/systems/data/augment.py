@@ -72,6 +72,25 @@ def half_turned(images: Tensor, generator: torch.Generator) -> Tensor:
     return _half(images, generator, lambda one: one.flip(1, 2))
 
 
+def dense(side: int) -> nn.Sequential:
+    """Two linear layers: a pixel that moves is another input."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(side * side, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def convolution(side: int) -> nn.Sequential:
+    """Two convolutions and a linear layer: what moves a little is still found."""
+    first = nn.Sequential(nn.Unflatten(1, (1, side)), nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    return nn.Sequential(*first, nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * side**2, 10))
+
+
+def _initialize(model: nn.Module, generator: torch.Generator) -> None:
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5, generator=generator)
+        else:
+            nn.init.zeros_(parameter)
+
+
 class Trial(NamedTuple):
     """What came of one training."""
 
@@ -112,25 +131,6 @@ def trial(
         found, right = model(test[0]).argmax(1), test[1]
     both = (right == 6) | (right == 9)
     return Trial(float((found == right).double().mean()), float((found[both] == 15 - right[both]).double().mean()))
-
-
-def dense(side: int) -> nn.Sequential:
-    """Two linear layers: a pixel that moves is another input."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(side * side, 64), nn.ReLU(), nn.Linear(64, 10))
-
-
-def convolution(side: int) -> nn.Sequential:
-    """Two convolutions and a linear layer: what moves a little is still found."""
-    first = nn.Sequential(nn.Unflatten(1, (1, side)), nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
-    return nn.Sequential(*first, nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * side**2, 10))
-
-
-def _initialize(model: nn.Module, generator: torch.Generator) -> None:
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5, generator=generator)
-        else:
-            nn.init.zeros_(parameter)
 
 
 class Spread(NamedTuple):
