@@ -104,7 +104,7 @@ def trial(
     augment: Augment = unchanged,
     seed: int = 0,
     network: Callable[[int], nn.Module] = convolution,
-    steps: int = 200,
+    steps: int = 300,
     batch: int = 64,
 ) -> Trial:
     """Trains a small network on augmented images and looks at the test.
