@@ -12,6 +12,7 @@ from parallel_lab.model.data import share
 from parallel_lab.systems.data import C4, GOPHER, Languages, clean, cleaning, corpus, filters
 from parallel_lab.systems.data.samples import LEARN, TEST
 
+pytestmark = pytest.mark.usefixtures("by_value")
 TEXTS = ("café", "naïve “quotes” – dash", "価格は€5", "…emoji 😀", "Größe", "plain ASCII", "¿Qué? ½ ©")
 
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from parallel_lab import launch
 from parallel_lab.systems.data import corpus, duplicates, exchange, minhash
 
+pytestmark = pytest.mark.usefixtures("by_value")
 WORDS = [f"word{n}" for n in range(400)]
 
 
@@ -90,7 +91,8 @@ def test_components_and_what_is_dropped_within_and_across_splits():
 
 
 def test_a_key_is_the_same_in_every_process_and_pythons_hash_is_not():
-    program = "from parallel_lab.systems.data.exchange import key_of; print(key_of('a text'), key_of(b'a text'), hash('a text'))"
+    keys = "print(key_of('a text'), key_of(b'a text'), hash('a text'))"
+    program = f"from parallel_lab.systems.data.exchange import key_of\n{keys}"
     run = [
         subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
                        capture_output=True, text=True, check=True).stdout.split()
