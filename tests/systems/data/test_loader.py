@@ -108,6 +108,7 @@ def test_epochs_differ_and_a_place_knows_its_epoch():
     assert [sample.value for sample in again] == second
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_divide_the_streams_of_a_rank_and_may_change_in_number():
     got, state = [], None
     for workers, count in ((2, 30), (3, 10**6)):
@@ -153,6 +154,7 @@ class Plain(torch.utils.data.Dataset):
         return index
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated", "ignore:This DataLoader will create")
 def test_torchdata_resumes_on_the_same_number_of_workers_as_ours_does():
     """The peer keeps a place as well; its place belongs to the number of workers that saved it, and ours does not."""
 
@@ -175,6 +177,8 @@ def test_torchdata_resumes_on_the_same_number_of_workers_as_ours_does():
         list(other)
 
 
+# The peer leaves the archives that it read to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed file", "ignore:Exception ignored in")
 def test_webdataset_reads_the_same_samples_from_the_same_shards(tmp_path):
     for shard, size in enumerate(SIZES):
         with tarfile.open(tmp_path / f"{shard:03}.tar", "w") as archive:
