@@ -105,7 +105,7 @@ def trial(
     seed: int = 0,
     network: Callable[[int], nn.Module] = convolution,
     steps: int = 300,
-    batch: int = 64,
+    batch: int = 32,
 ) -> Trial:
     """Trains a small network on augmented images and looks at the test.
 
