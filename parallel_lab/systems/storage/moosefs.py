@@ -62,7 +62,9 @@ class Cluster:
     def copies(self, path: Path) -> list[list[str]]:
         """For each chunk of a file the addresses of the servers that hold it whole, sorted."""
         chunks = self.inside.call("mfsfileinfo", self._own(path)).split("\tchunk ")[1:]
-        return [sorted(re.findall(rf"copy \d+: ({re.escape(NETWORK)}\d+):\d+ \(status:VALID\)", each)) for each in chunks]
+        return [
+            sorted(re.findall(rf"copy \d+: ({re.escape(NETWORK)}\d+):\d+ \(status:VALID\)", each)) for each in chunks
+        ]
 
     def kill(self, address: str) -> None:
         """Kills a chunk server; its copies are lost."""
@@ -96,7 +98,7 @@ def _master(inside: Space, address: str) -> Server:
     shutil.copy(EMPTY, folder / "metadata.mfs")
     (folder / "exports.cfg").write_text("* / rw,alldirs,admin,maproot=0:0\n* . rw\n")
     text = f"{AS_ROOT}DATA_PATH = {folder}\nEXPORTS_FILENAME = {folder}/exports.cfg\n"
-    # 0 and 1: copies are made anew at once, not after a minute, in which a server may come back
+    # lost copies are made anew from the start, and not only after a minute
     text += "REPLICATIONS_DELAY_INIT = 0\n"
     text += "".join(f"MATO{who}_LISTEN_HOST = {address}\n" for who in ("ML", "CS", "CL"))
     (folder / "master.cfg").write_text(text)

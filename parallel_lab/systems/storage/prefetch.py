@@ -1,8 +1,7 @@
 """Batches that are fetched ahead: while the rank computes, threads load, and a GPU's copy engine copies.
 
-A step that loads its batch itself takes load + compute. With `threads` that load ahead it takes the longer of compute
-and load / threads, once the first batch is there; the wait for a batch is what a profile shows as `data`. Ahead means
-memory: up to `ahead` batches are held beside the one in use.
+The wait for a batch is what a profile shows as `data`. Ahead means memory: up to `ahead` batches are held beside the
+one in use.
 
 Threads help where loading waits (for a disk, a network) or runs in libraries that release Python's lock, as NumPy, zlib
 and torch do. Python code that computes takes turns with the training loop; for that there are worker processes
@@ -28,11 +27,6 @@ from parallel_lab.trace import span
 END = object()
 
 
-def step_s(load_s: float, compute_s: float, threads: int = 0) -> float:
-    """Seconds of a step in the long run: load + compute, or with threads that load ahead the longer of the two."""
-    return max(compute_s, load_s / threads) if threads else load_s + compute_s
-
-
 class Prefetcher:
     """Iterates over `load(item)` for each of `items`, in their order, up to `ahead` of them loaded before their turn.
 
@@ -41,7 +35,7 @@ class Prefetcher:
 
     Args:
         items: what there is to load; without `load`, the batches themselves, which one thread then takes.
-        load: makes a batch of an item: a tensor, or a tuple, list or dict of tensors.
+        load: makes a batch of an item: a tensor, or a tuple, list or dict of tensors; without a `device`, anything.
         ahead: how many batches may be ready or in the making.
         threads: how many load at the same time.
         device: where the tensors go; to a GPU through pinned memory, on a stream of its own.

@@ -133,7 +133,12 @@ def juicefs(mounts: int = 2) -> Iterator[list[Path]]:
     Each mount has a cache of its own. Yields the folder of each mount.
     """
     _here("juicefs")
-    with temporary() as folder, redis() as names, _rclone(folder) as (server, endpoint), contextlib.ExitStack() as stack:
+    with (
+        temporary() as folder,
+        redis() as names,
+        _rclone(folder) as (server, endpoint),
+        contextlib.ExitStack() as stack,
+    ):
         nodes = [stack.enter_context(_node(folder / f"node{k}")) for k in range(mounts)]
         where = f"unix://{names}?db=1"
         keys = ["--access-key", endpoint.access_key, "--secret-key", endpoint.secret]
