@@ -13,13 +13,13 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from os import PathLike
 
 from parallel_lab.systems.storage.store import Store, check_range, checked
 
-if find_spec("redis"):
-    import redis
+redis = import_module("redis") if find_spec("redis") else None
 
 
 class Cache(ABC):
@@ -50,7 +50,7 @@ class Redis(Cache):
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        if not find_spec("redis"):
+        if redis is None:
             raise ModuleNotFoundError("Redis's client is not installed: make storage")
         self.client = redis.Redis(unix_socket_path=str(path))
 

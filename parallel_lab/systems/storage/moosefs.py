@@ -17,6 +17,7 @@ from pathlib import Path
 from parallel_lab.systems.storage.processes import Server, Space, children, wait_for
 
 NETWORK = "10.213.1."
+COPY = re.compile(rf"copy \d+: ({re.escape(NETWORK)}\d+):\d+ \(status:VALID\)")  # a line of mfsfileinfo
 AS_ROOT = "WORKING_USER = root\nWORKING_GROUP = root\nDISABLE_OOM_KILLER = 0\nNICE_LEVEL = 0\n"
 EMPTY = Path("/var/lib/mfs/metadata.mfs.empty")  # Debian's: a file system without a file
 
@@ -62,9 +63,7 @@ class Cluster:
     def copies(self, path: Path) -> list[list[str]]:
         """For each chunk of a file the addresses of the servers that hold it whole, sorted."""
         chunks = self.inside.call("mfsfileinfo", self._own(path)).split("\tchunk ")[1:]
-        return [
-            sorted(re.findall(rf"copy \d+: ({re.escape(NETWORK)}\d+):\d+ \(status:VALID\)", each)) for each in chunks
-        ]
+        return [sorted(COPY.findall(chunk)) for chunk in chunks]
 
     def kill(self, address: str) -> None:
         """Kills a chunk server; its copies are lost."""
@@ -110,6 +109,7 @@ def _chunk_server(inside: Space, address: str, master: str) -> Server:
     (folder / "chunks").mkdir(parents=True)
     (folder / "disks.cfg").write_text(f"{folder}/chunks\n")
     text = f"{AS_ROOT}DATA_PATH = {folder}\nHDD_CONF_FILENAME = {folder}/disks.cfg\nHDD_LEAVE_SPACE_DEFAULT = 64MiB\n"
-    text += f"MASTER_HOST = {master}\nMASTER_RECONNECTION_DELAY = 1\nBIND_HOST = {address}\nCSSERV_LISTEN_HOST = {address}\n"
+    text += f"MASTER_HOST = {master}\nMASTER_RECONNECTION_DELAY = 1\n"
+    text += f"BIND_HOST = {address}\nCSSERV_LISTEN_HOST = {address}\n"
     (folder / "server.cfg").write_text(text)
     return inside.serve(address, "mfschunkserver", "-f", "-c", folder / "server.cfg", "start")

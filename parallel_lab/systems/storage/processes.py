@@ -1,10 +1,12 @@
 """Server programs that end with the process that started them, whatever ends it, and that leave nothing behind.
 
-Three things see to it:
+Four things see to it:
 
 - A context manager ends the program and waits for it.
 - The kernel kills the program when the thread that started it is gone (`setpriv --pdeathsig`, Linux). So start servers
   in the main thread.
+- The folder of a program's files is removed by a shell that waits for the end of its input, which comes with the block
+  or with the process.
 - A program that mounts a file system or needs an address of its own runs in a `Space`: network, mounts and processes of
   its own. The kernel ends all of it with the space's first process, the mounts and addresses as well.
 """
@@ -13,6 +15,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +26,21 @@ DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 OWN = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
 
 
+# Ends with its input; a server that is being killed may write into the folder to the last.
+REMOVE = 'cat > /dev/null; for try in 1 2 3 4 5 6 7 8 9; do rm -rf "$1" && break; sleep 0.1; done'
+
+
 class ServerFailed(RuntimeError):
     """A server did not come up; the text has what it printed."""
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder for the files of servers, gone with the block, and with the process if that ends first."""
+    folder = tempfile.mkdtemp(prefix="parallel-lab-")
+    command = ["sh", "-c", REMOVE, "sh", folder]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True):
+        yield Path(folder)
 
 
 class Server(subprocess.Popen):

@@ -22,9 +22,9 @@ class Far(Store):
     """A store behind an emulated link, at one end of which this process sits.
 
     What is read or written holds the link's port for `link.occupancy_s` of its bytes and is there `link.seconds` after
-    it had the port; what the store itself takes counts within that. So with `gap_s=0` the latencies of parallel requests
-    overlap and their bytes follow one another. Lists and deletes cost a latency. Each process has a port of its own, as
-    each node has.
+    it had the port; what the store itself takes counts within that. So with `gap_s=0` the latencies of parallel
+    requests overlap and their bytes follow one another. Lists and deletes cost a latency. Each process has a port of
+    its own, as each node has.
 
     Args:
         store: what lies behind.

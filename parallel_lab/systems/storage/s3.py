@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import boto3
+from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -36,7 +36,7 @@ class S3(Store):
 
     def __init__(self, endpoint: Endpoint, bucket: str = "data", *, connections: int = 16, attempts: int = 1) -> None:
         self.endpoint, self.bucket, self.connections, self.attempts = endpoint, bucket, connections, attempts
-        self.client = boto3.session.Session().client(
+        self.client = Session().client(
             "s3",
             endpoint_url=endpoint.url,
             aws_access_key_id=endpoint.access_key,

@@ -10,13 +10,21 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from parallel_lab.systems.storage.moosefs import Cluster
-from parallel_lab.systems.storage.processes import Server, ServerFailed, Space, serving, space, wait_for, without_space
+from parallel_lab.systems.storage.processes import (
+    Server,
+    ServerFailed,
+    Space,
+    serving,
+    space,
+    temporary,
+    wait_for,
+    without_space,
+)
 
 PROGRAMS = {
     "moosefs": ("mfsmaster", "mfschunkserver", "mfsmount", "mfssetgoal", "mfsfileinfo"),
@@ -59,13 +67,6 @@ def program_path(program: str) -> str | None:
     """Where a program is: beside this Python, where `make storage` puts it, or on the path, or where Debian's are."""
     places = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     return shutil.which(program, path=places)
-
-
-@contextlib.contextmanager
-def temporary() -> Iterator[Path]:
-    """A folder for the files of servers, gone with the block, even if a server was writing into it to the last."""
-    with tempfile.TemporaryDirectory(prefix="parallel-lab-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
 
 
 @contextlib.contextmanager
@@ -128,17 +129,14 @@ def moosefs(servers: int = 3) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def juicefs(mounts: int = 2) -> Iterator[list[Path]]:
-    """A JuiceFS: files cut into objects on an S3 server, their names in Redis, mounted several times as on several nodes.
+    """A JuiceFS: files cut into objects on an S3 server, their names in Redis; mounted several times, as on nodes.
 
     Each mount has a cache of its own. Yields the folder of each mount.
     """
     _here("juicefs")
-    with (
-        temporary() as folder,
-        redis() as names,
-        _rclone(folder) as (server, endpoint),
-        contextlib.ExitStack() as stack,
-    ):
+    with contextlib.ExitStack() as stack:
+        folder, names = stack.enter_context(temporary()), stack.enter_context(redis())
+        server, endpoint = stack.enter_context(_rclone(folder))
         nodes = [stack.enter_context(_node(folder / f"node{k}")) for k in range(mounts)]
         where = f"unix://{names}?db=1"
         keys = ["--access-key", endpoint.access_key, "--secret-key", endpoint.secret]

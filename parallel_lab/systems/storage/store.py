@@ -6,6 +6,7 @@ more, and what only it offers would tie the training program to it.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 
 class Missing(KeyError):
@@ -20,10 +21,7 @@ class Refused(PermissionError):
 
 
 class Store(ABC):
-    """Bytes by key. Keys are parts joined by `/`, none of them empty, `.` or `..`.
-
-    Every store checks a key before it uses it, and raises ValueError for one that is none.
-    """
+    """Bytes by key. Keys are parts joined by `/`, none of them empty, `.` or `..`; every store refuses others."""
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
@@ -90,7 +88,7 @@ class Memory(Store):
         self.objects.pop(checked(key), None)
 
 
-def in_order(keys) -> list[str]:
+def in_order(keys: Iterable[str]) -> list[str]:
     """Keys in the order of their UTF-8 bytes, which is S3's."""
     return sorted(keys, key=lambda key: key.encode())
 
