@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +60,8 @@ def missing(name: str) -> str:
     absent = [program for program in PROGRAMS[name] if program_path(program) is None]
     if absent:
         return f"{name}: there is no {', no '.join(absent)} here: {INSTALL[name]}"
+    if name == "s3" and find_spec("boto3") is None:
+        return f"s3: its client, boto3, is not installed: {INSTALL[name]}"
     reason = without_space() if name in ("moosefs", "juicefs") else ""
     return f"{name}: {reason}" if reason else ""
 
