@@ -4,7 +4,7 @@ What needs a library besides the course's own stands in modules to import by nam
 `key_value` (redis).
 """
 
-from parallel_lab.systems.storage import database, formats, formulas, measure, reader, servers
+from parallel_lab.systems.storage import database, erasure, formats, formulas, measure, reader, servers
 from parallel_lab.systems.storage.database import Index, Place
 from parallel_lab.systems.storage.local import Local
 from parallel_lab.systems.storage.measure import Measured
@@ -26,6 +26,7 @@ __all__ = [
     "Refused",
     "Store",
     "database",
+    "erasure",
     "formats",
     "formulas",
     "measure",

@@ -70,7 +70,7 @@ def test_a_full_redis_gives_up_what_it_holds_and_keeps_running(closing):
                     assert len(cached.get(f"shard{number}")) == size
             rates[mib] = cached.hits / 100
     assert rates[16] == 1.0, "all 6.5 MB are there in the second epoch"
-    assert rates[2] < rates[4] < 0.64, "less than the share that fits: what comes next was given up before"
+    assert max(rates[2], rates[4]) < 0.45, "less than the half that fits: what comes next was given up before"
 
 
 def test_without_its_client_redis_says_what_to_install(monkeypatch):
