@@ -13,6 +13,7 @@ from parallel_lab.grading.gaps import (
     pipeline,
     precision,
     sharded,
+    storage_and_data,
     synchronization,
     tensor_parallel,
 )
@@ -32,4 +33,5 @@ GAPS = (
     *precision.GAPS,
     *compression.GAPS,
     *performance.GAPS,
+    *storage_and_data.GAPS,
 )
