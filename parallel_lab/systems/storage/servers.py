@@ -154,7 +154,10 @@ def _mount(node: Space, juice: str | None, where: str, store: Server) -> Path:
     point.mkdir()
     options = ["--cache-dir", node.folder / "cache", "--backup-meta", 0, "--no-usage-report", "--no-syslog"]
     options += ["--attr-cache", 0, "--entry-cache", 0, "--dir-entry-cache", 0, "--metrics", "127.0.0.1:0"]
-    mounted = node.serve("juicefs", juice, "mount", "--no-color", *options, where, point)
+    # Without the second process that else looks after the first, by asking for files of the mount: a process that is
+    # killed while it waits for a file system of its own never ends.
+    alone = ("env", "JFS_SUPERVISOR=1")
+    mounted = node.serve("juicefs", *alone, juice, "mount", "--no-color", *options, where, point)
     wait_for(lambda: os.path.ismount(node.outside(point)), [mounted, store])
     return node.outside(point)
 
