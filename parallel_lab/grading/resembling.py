@@ -9,6 +9,7 @@ the ranks of one launch are forked from one process, and would share its salt. R
 import builtins
 import contextlib
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
@@ -90,9 +91,12 @@ def index(one: Tensor, other: Tensor) -> float:
 def pairs(outcome: Outcome) -> list:
     """All pairs of documents with an index of `least` and more, in order, for each rank."""
     every = [document for own, *_ in outcome.inputs for document in own]
-    least = outcome.case["least"]
-    found = [[a, b] for a, b in combinations(range(len(every)), 2) if index(every[a], every[b]) >= least]
-    return [found] * outcome.ranks
+    holders = defaultdict(list)
+    for number, document in enumerate(every):
+        for item in document.tolist():
+            holders[item].append(number)
+    met = sorted({pair for numbers in holders.values() for pair in combinations(numbers, 2)})
+    return [[[a, b] for a, b in met if index(every[a], every[b]) >= outcome.case["least"]]] * outcome.ranks
 
 
 @each_rank
@@ -133,5 +137,6 @@ def sends_keys(outcome: Outcome, rank: int, where: str, advice: str) -> None:
     most, sent = keys + sets + FEW, outcome.trace.bytes_sent(rank)
     if sent > most:
         all_of_them = 8 * case["bands"] * case["rows"] * len(outcome.inputs[rank][0]) * (n - 1)
-        seen = f"{where} sent {size(sent)}; keys to their owners and the sets of candidates are {size(most)} at the most"
+        needed = f"keys to their owners and the sets of candidates are {size(most)} at the most"
+        seen = f"{where} sent {size(sent)}; {needed}"
         raise Wrong(f"{seen}, and all signatures to all ranks {size(all_of_them)}", advice)

@@ -105,6 +105,7 @@ def goes_on(outcome: Outcome, rank: int, where: str, advice: str) -> None:
     start, result = outcome.inputs[rank][2], outcome.results[rank]
     right = list(islice(result["epochs"][0], start, None))
     if result["again"] != right:
-        place = next((n for n, both in enumerate(zip(result["again"], right, strict=False)) if both[0] != both[1]), None)
+        pairs = enumerate(zip(result["again"], right, strict=False))
+        place = next((number for number, (one, other) in pairs if one != other), None)
         seen = f"{where}: from sample {start} of epoch 0 on came {len(result['again'])} samples, {len(right)} were left"
         raise Wrong(seen + ("" if place is None else f", and number {place} of them is another one"), advice)
