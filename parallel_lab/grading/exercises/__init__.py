@@ -21,6 +21,7 @@ _NAMES = (
     *("dynamic_scale", "reproducible_sum"),
     *("per_channel_quantization", "prune_and_tune"),
     *("top_k_hook", "choose_buckets", "find_bottleneck"),
+    *("streaming_shuffle", "near_duplicates"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
