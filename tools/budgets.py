@@ -52,6 +52,8 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise wrong_gradient": 16.0,
     "exercise find_bottleneck": 8.0,
     "exercise step_budget": 12.0,
+    "exercise streaming_shuffle": 10.0,
+    "exercise near_duplicates": 16.0,  # three steps, and seven answers on up to four ranks
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,
     "03_data_parallel": 50.0,
