@@ -56,6 +56,8 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise step_budget": 12.0,
     "exercise metrics_over_ranks": 14.0,  # nine launches for one answer, most of 3 and 4 ranks
     "exercise uneven_perplexity": 9.0,
+    "exercise streaming_shuffle": 10.0,
+    "exercise near_duplicates": 16.0,  # three steps, and seven answers on up to four ranks
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,
     "03_data_parallel": 50.0,

@@ -22,6 +22,7 @@ _NAMES = (
     *("per_channel_quantization", "prune_and_tune"),
     *("top_k_hook", "choose_buckets", "find_bottleneck"),
     *("crash_safe_checkpoint", "exactly_once"),
+    *("streaming_shuffle", "near_duplicates"),
     *("metrics_over_ranks", "uneven_perplexity"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]

@@ -15,6 +15,7 @@ from parallel_lab.grading.gaps import (
     pipeline,
     precision,
     sharded,
+    storage_and_data,
     synchronization,
     tensor_parallel,
 )
@@ -34,6 +35,7 @@ GAPS = (
     *precision.GAPS,
     *compression.GAPS,
     *performance.GAPS,
+    *storage_and_data.GAPS,
     *fault_tolerance.GAPS,
     *evaluation.GAPS,
 )
