@@ -5,7 +5,6 @@ from parallel_lab.systems.resilience import (
     asynchronous,
     checksum,
     corruption,
-    crash_points,
     flight,
     folder,
     forgotten,
