@@ -153,10 +153,14 @@ class AsyncSaver:
                     _say(partial / WRITTEN.format(rank), f"failed {error}")
 
     def _publish(self, partial: Path, step: int, index: dict[str, Any]) -> None:
-        """Once all files are there: the index, and the rename."""
+        """Once all files are there: the index, and the rename. Where one failed, the others are awaited first."""
         ranks, until_s = self.group.size(), time.monotonic() + self.patience_s
-        files = {folder.shard(rank): tuple(_hear(partial / WRITTEN.format(rank), until_s)) for rank in range(ranks)}
-        for rank in range(ranks):
+        heard = [_hear(partial / WRITTEN.format(rank), until_s) for rank in range(ranks)]
+        files: dict[str, tuple] = {}
+        for rank, word in enumerate(heard):
+            if isinstance(word, str):
+                raise OSError(f"rank {rank} could not write its file: {word}")
+            files[folder.shard(rank)] = tuple(word)
             (partial / WRITTEN.format(rank)).unlink()
         folder.write(partial / folder.INDEX, index | {"files": files, "step": step, "ranks": ranks})
         folder.publish(partial, step, self.keep)
@@ -179,17 +183,15 @@ def _say(file: Path, text: str) -> None:
     os.rename(aside, file)
 
 
-def _hear(file: Path, until_s: float) -> Stamp:
-    """The stamp that another rank's thread has left, once it is there.
+def _hear(file: Path, until_s: float) -> Stamp | str:
+    """What another rank's thread has left, once it is there: the stamp of its file, or why it could not write it.
 
     Raises:
-        OSError: that rank could not write, or nothing came in time.
+        OSError: nothing came in time.
     """
     while not file.exists():
         if time.monotonic() > until_s:
             raise OSError(f"{file.name} did not come: has that rank died?")
         time.sleep(POLL_S)
     first, rest = file.read_text().split(" ", 1)
-    if first == "failed":
-        raise OSError(f"rank {int(file.name.split('-')[1])} could not write its file: {rest}")
-    return Stamp(int(first), int(rest))
+    return rest if first == "failed" else Stamp(int(first), int(rest))

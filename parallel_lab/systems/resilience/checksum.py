@@ -3,10 +3,10 @@
 A bit that changes on a disk, in a cable or in memory changes no length, and a file of tensors has no bit pattern that
 would be wrong, so nothing notices it but a checksum that was taken when the bytes were handed over.
 
-CRC32 finds every change of one bit, and every change that lies within 32 bits in a row. Other random damage escapes with
-a chance of about 2^-32. zlib's CRC32 was about three times as fast as SHA-256 where `benchmarks/checkpoint.py` was run,
-and a save or load pays for each byte. It is no signature: who may write into the folder can change file and checksum
-alike, and against him SHA-256 in the same folder would not help either.
+CRC32 finds every change of one bit, and every change that lies within 32 bits in a row. Other random damage escapes
+with a chance of about 2^-32. zlib's CRC32 was about three times as fast as SHA-256 where `benchmarks/checkpoint.py` was
+run, and a save or load pays for each byte. It is no signature: who may write into the folder can change file and
+checksum alike, and against him SHA-256 in the same folder would not help either.
 
 The index has the checksums of all other files. Its own are those that torch's zip format keeps for each record.
 """
