@@ -33,7 +33,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "hybrid": 180.0,  # every axis, and launches of 8 ranks; torchrun and srun load torch anew in each rank
     "tensor_parallel": 60.0,  # with the matrix products
     "runtime": 75.0,
-    "systems/resilience": 110.0,  # nearly every case starts ranks again and again, after they were killed
+    "systems/resilience": 200.0,  # ranks that are killed and started again; 40 faults; hung jobs, spikes, bits
     "exercise bucketed_ddp": 9.0,
     "exercise gathered_layer": 16.0,
     "exercise accumulated_step": 9.0,

@@ -160,8 +160,9 @@ class Watch:
             told |= {"line": lines[rank]} if rank in lines else {}
             ended = peer.failed.words if peer.failed else ""
             finished, begun = peer.done is not None, peer.begun is not None
-            seen = {"silent": rank in lines, "stopped": rank in stopped, "begun": begun}
-            self.states[rank] = State(**told, finished=finished, ended=ended, **seen)
+            state = State(**told, finished=finished, ended=ended, silent=rank in lines, begun=begun)
+            state.stopped = rank in stopped
+            self.states[rank] = state
         return self.states
 
     def last_second(self) -> tuple[float, dict[int, tuple[int, float, int]]]:

@@ -90,7 +90,7 @@ class LabGroup(dist.ProcessGroup):
     # torch numbers the group after it is made, and compiled code looks it up by that name.
     def _set_group_name(self, name: str) -> None:
         self._name = name
-        self.inner._set_group_name(name)
+        self.inner._set_group_name(name)  # pyright: ignore[reportArgumentType] (a NewType of str)
 
     # Device meshes describe theirs as `mesh_dp`; `dist.new_group(group_desc="tp")` gives a name to any group.
     def _set_group_desc(self, desc: str) -> None:

@@ -169,7 +169,7 @@ def strike(case: Case, ground: Ground) -> Verdict:
 
 def _struck(case: Case, where: Path, marks: Path) -> tuple[LaunchError | None, Run | None]:
     """The run with its fault: what it raised, or what it gave."""
-    settings = QUIET | {"still_s": STILL_S if case.kind in HANGING else math.inf}
+    settings: dict[str, Any] = QUIET | {"still_s": STILL_S if case.kind in HANGING else math.inf}
     settings |= {"memory_bytes": ENOUGH_BYTES if case.kind == "no memory" else None}
     lock = FileLock(where / folder.LOCK) if case.kind == "two savers" else contextlib.nullcontext()
     try:

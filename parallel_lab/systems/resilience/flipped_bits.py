@@ -29,7 +29,7 @@ from parallel_lab.systems.resilience.small_job import AFTER, BEFORE, WEIGHT, Dam
 from parallel_lab.trace.units import table
 
 PLACES = (BEFORE, AFTER, WEIGHT)
-CHECKS = ("weights", "moments", "finite", "norm", "loss")
+CHECKS: tuple[str, ...] = ("weights", "moments", "finite", "norm", "loss")
 _HEADS = dict(zip(PLACES, ("before:", "after:", "weight:"), strict=True))
 CLEAN = 40  # steps before the flips, and as many after them in which a finding is a false alarm
 Flip = tuple[str, int, int]  # place, bit, seed of the element
@@ -85,7 +85,7 @@ def bit_table(
     images, labels = models.digit_images()
     run = launch(_flip_all, images, labels, flips, culprit, seed, ranks=ranks, device="cpu", record=False, timeout=300)
     hits, alarms = run[0]
-    found = {(place, bit): dict.fromkeys(CHECKS, 0) for place, bit, _ in flips}
+    found: dict[tuple[str, int], dict[str, int]] = {(place, bit): dict.fromkeys(CHECKS, 0) for place, bit, _ in flips}
     for (place, bit, _), checks in zip(flips, hits, strict=True):
         for check in checks:
             found[place, bit][check] += 1

@@ -53,6 +53,7 @@ def size() -> None:
         flight.dump()
         for other in set(range(dist.get_world_size())) - {CULPRIT}:
             dist.send(go, other)
+        assert work
         work.wait()
     else:
         dist.recv(go, CULPRIT)
