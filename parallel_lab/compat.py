@@ -78,7 +78,7 @@ def holders(tensor: Tensor) -> int:
 
 def flight_record() -> bytes:
     """What PyTorch's flight recorder of this process has kept, as its dumps are: a pickled dict."""
-    c10d: Any = torch._C._distributed_c10d
+    c10d: Any = torch._C._distributed_c10d  # pyright: ignore[reportAttributeAccessIssue]
     return c10d._dump_fr_trace()
 
 

@@ -107,8 +107,8 @@ def data_fed(dice: Random) -> Drawn:
         unit="",
         steps=(
             f"One batch takes a reader {latency_ms} + {1e3 * batch_mb / rate_mb:.4g} = {fetch_ms:.4g} ms.",
+            f"The rank eats {batch_mb / compute_ms * 1e3:,.4g} MB/s: its share of the network must carry that.",
             f"In the long run a batch must come each {compute_ms} ms: {fetch_ms:.4g} / {compute_ms} ="
             f" {fetch_ms / compute_ms:.3g}, rounded up {readers}.",
-            f"Together they read {batch_mb / compute_ms * 1e3:,.4g} MB/s: its share of the network must carry that.",
         ),
     )
