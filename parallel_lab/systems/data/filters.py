@@ -75,7 +75,7 @@ GOPHER: dict[str, Rule] = {
     "50 to 100,000 words": lambda text: 50 <= len(text.split()) <= 100_000,
     "mean word of 3 to 10 characters": lambda text: 3 <= _mean_length(text) <= 10,
     "at most one # or ... in 10 words": lambda text: (
-        text.count("#") + text.count("...") + text.count("…") <= 0.1 * len(text.split())
+        max(text.count("#"), text.count("...") + text.count("…")) <= 0.1 * len(text.split())
     ),
     "at most 90 % of lines are bullets": lambda text: _share(_lines(text), lambda line: line[0] in "•*-") <= 0.9,
     "at most 30 % of lines end in ...": lambda text: (

@@ -2,7 +2,8 @@
 
 The resemblance of two texts is the Jaccard index of their sets of shingles, |A and B| / |A or B|; a shingle is a run of
 `width` words. For a random order of all shingles, the first one of A is also the first one of B with just this
-probability (Broder 1997, "On the resemblance and containment of documents"). So of k hash functions the share that
+probability (Broder 1997, "On the resemblance and containment of documents"). Hash functions (a x + b) mod p stand for
+the random orders, and do nearly as well. So of k hash functions the share that
 agrees in their minima estimates the index, with a standard deviation of sqrt(s (1 - s) / k).
 
 LSH cuts the k = b * r minima into b bands of r rows. Two texts are candidates if some band agrees in all its rows:

@@ -13,7 +13,8 @@ The bound: first fit decreasing needs at most 11/9 OPT + 6/9 bins, and that is t
 sum of all lengths over `seq`, rounded up; it may be more, so a packing above this number can still be the best one.
 
 In a packed sequence a token must not see another document. Its attention is masked, causal within its own document,
-and positions begin again at 0 with each document; otherwise the loss of a document depends on its neighbors.
+and positions begin again at 0 with each piece; otherwise the loss of a document depends on its neighbors. The rest of a
+long document so begins anew: it does not see the piece before it, and no position reaches `seq`.
 """
 
 from collections.abc import Callable, Sequence
@@ -116,7 +117,7 @@ class Packed(NamedTuple):
 
     tokens: Tensor
     documents: Tensor
-    positions: Tensor  # within the document, and so from 0 with each document
+    positions: Tensor  # within the piece, and so from 0 with each piece
 
 
 def collate(packing: Packing, tokens: Sequence[Tensor], seq: int, pad: int = 0) -> Packed:
@@ -128,7 +129,7 @@ def collate(packing: Packing, tokens: Sequence[Tensor], seq: int, pad: int = 0) 
             span = slice(place, place + length)
             packed.tokens[row, span] = tokens[document][start : start + length]
             packed.documents[row, span] = document
-            packed.positions[row, span] = torch.arange(start, start + length)
+            packed.positions[row, span] = torch.arange(length)
             place += length
     return packed
 

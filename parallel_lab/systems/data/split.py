@@ -64,14 +64,23 @@ def overlap(split: Split, run: int = 50) -> float:
 
 
 def _hashes(texts: Iterable[str], run: int) -> NDArray[np.uint64]:
-    """A polynomial hash of 64 bits, modulo 2^64, for each run of `run` bytes; equal runs have equal hashes."""
-    found = [np.empty(0, np.uint64)]
-    for array in (np.frombuffer(text.encode(), np.uint8) for text in texts):
-        codes = np.zeros(max(len(array) - run + 1, 0), np.uint64)
-        for place in range(run):
-            codes = codes * _BASE + array[place : place + len(codes)] + np.uint64(1)
-        found.append(codes)
-    return np.concatenate(found)
+    """A polynomial hash of 64 bits, modulo 2^64, for each run of `run` bytes; equal runs have equal hashes.
+
+    All texts stand in one row, and runs that reach from one into the next are left out at the end. The hash of a run of
+    2k bytes is that of its first k, times the base to the power k, and that of its last k: so runs grow by doubling.
+    """
+    raw = [text.encode() for text in texts]
+    sizes = [len(text) for text in raw]
+    row = np.frombuffer(b"".join(raw), np.uint8).astype(np.uint64) + np.uint64(1)
+    ends = np.repeat(np.cumsum(sizes), sizes)  # for each byte, where its text ends
+    codes, length, power = np.zeros(len(row) + 1, np.uint64), 0, 1
+    for bit in f"{run:b}":
+        codes = codes[: max(len(codes) - length, 0)] * np.uint64(power) + codes[length:]
+        length, power = 2 * length, power**2 % 2**64
+        if bit == "1":
+            codes = codes[:-1] * _BASE + row[length:]
+            length, power = length + 1, power * int(_BASE) % 2**64
+    return codes[np.arange(len(codes)) + run <= ends[: len(codes)]]
 
 
 class Leak(NamedTuple):

@@ -118,3 +118,9 @@ def test_targets_stay_within_a_document():
     assert packed.tokens.tolist() == [[5, 6, 7, 8, 9, 0]]
     assert packed.positions.tolist() == [[0, 1, 2, 0, 1, 0]]
     assert packing.targets(packed).tolist() == [[6, 7, -100, 9, -100, -100]]
+
+
+def test_positions_begin_again_with_each_piece_of_a_document_that_was_cut():
+    for way in WAYS:
+        packed = packing.collate(way([10, 2], 4), [torch.arange(10), torch.arange(2)], 4)
+        assert packed.positions.max() < 4, way.__name__
