@@ -14,7 +14,7 @@ def data_candidates(signatures, bands):
     for start in range(0, rows * bands, rows):
         keys = [tuple(signature[start : start + rows]) for signature in signatures]
         found |= {(i, j) for i, j in combinations(range(len(keys)), 2) if keys[i] == keys[j]}
-    return found
+    return sorted(found)
 
 
 def data_split_first(documents, held_out, size):

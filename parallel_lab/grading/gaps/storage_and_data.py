@@ -17,7 +17,7 @@ def data_readers(size, latency_s, bytes_per_s):
 
 
 def data_candidates(signatures, bands):
-    """The pairs (i, j), i < j, that agree in all rows of at least one of `bands` equal bands."""
+    """The pairs (i, j), i < j, that agree in all rows of at least one of `bands` equal bands, sorted."""
     rows = len(signatures[0]) // bands
     return _pairs(signatures, [range(start, start + rows) for start in range(0, rows * bands, rows)])
 
@@ -33,7 +33,7 @@ def _cut(text, size):
 
 def _pairs(signatures, bands):
     numbered = combinations(range(len(signatures)), 2)
-    return {(i, j) for i, j in numbered if any(all(signatures[i][r] == signatures[j][r] for r in b) for b in bands)}
+    return [(i, j) for i, j in numbered if any(all(signatures[i][r] == signatures[j][r] for r in b) for b in bands)]
 
 
 def _latency_alone(size, latency_s, bytes_per_s):
@@ -55,7 +55,7 @@ def _whole(signatures, bands):
 def _anywhere(signatures, bands):
     rows = len(signatures[0]) // bands
     keys = [{tuple(s[start : start + rows]) for start in range(0, len(s), rows)} for s in signatures]
-    return {(i, j) for i, j in combinations(range(len(keys)), 2) if keys[i] & keys[j]}
+    return [(i, j) for i, j in combinations(range(len(keys)), 2) if keys[i] & keys[j]]
 
 
 def _joined(documents, held_out, size):
