@@ -4,7 +4,7 @@ Three ways to deal samples out to n ranks, and what each makes of the score:
 
 | way     | what it does                                     | samples that count        | batches of the ranks |
 |---------|--------------------------------------------------|---------------------------|----------------------|
-| padded  | repeats the first samples, `DistributedSampler`  | n ceil(samples/n), twice  | equally many         |
+| padded  | repeats the first samples, `DistributedSampler`  | n ceil(samples/n)         | equally many         |
 | dropped | leaves the last out, `drop_last=True`            | n floor(samples/n)        | equally many         |
 | exact   | gives some ranks one sample more                 | all, once                 | may differ           |
 

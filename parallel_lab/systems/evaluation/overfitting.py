@@ -178,4 +178,4 @@ def smoothing_floor(smoothing: float, classes: int = CLASSES) -> float:
     """The least loss against smoothed labels, in nats: their entropy."""
     other = smoothing / classes
     true = 1 - smoothing + other
-    return -sum(share * math.log(share) * times for share, times in ((true, 1), (other, classes - 1)) if share)
+    return sum(share * math.log(1 / share) * times for share, times in ((true, 1), (other, classes - 1)) if share)
