@@ -195,7 +195,9 @@ def _full(_: Case, __: Shown) -> None:
 
 def _vanish(_: Case, shown: Shown) -> None:
     assert shown.partial
-    shutil.rmtree(shown.partial, ignore_errors=True)
+    gone = shown.partial.with_name(".gone")
+    os.rename(shown.partial, gone)  # at once: a folder into which another rank is writing is not removed piece by piece
+    shutil.rmtree(gone)
 
 
 ACTIONS = {

@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from parallel_lab.systems.disk import sync
 from parallel_lab.systems.resilience.checksum import Stamp, Stamped, archive_damage, damage
 
 INDEX, LOCK, TRAINING = "index.pt", ".saving", ".training"
@@ -144,22 +145,14 @@ def write(file: Path, content: Any) -> Stamp:
 def publish(partial: Path, step: int, keep: int) -> Path:
     """Makes what `writing` gave a checkpoint that is seen, and removes all but it and the `keep` before it."""
     checkpoint = partial.with_name(f"{partial.name[1:].split('-')[0]}-step-{step}")
-    _to_disk(partial)  # the names in it
+    sync(partial)  # the names in it
     os.rename(partial, checkpoint)
-    _to_disk(checkpoint.parent)
+    sync(checkpoint.parent)
     for old in complete(checkpoint.parent)[: -1 - keep]:
         hidden = old.with_name(f".{_number(old):06}-partial")  # first, so that half a checkpoint is never seen
         os.rename(old, hidden)
         shutil.rmtree(hidden)
     return checkpoint
-
-
-def _to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read(file: Path, stamp: Stamp | None = None) -> Any:

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from parallel_lab.systems.disk import sync
+
 STEPS = "write", "sync file", "rename", "sync folder"
 SIZE_BYTES, CONTENT = 16 * 2**20, b"new" * 10_000
 COMMIT_S = 300  # how often ext4 commits its journal by itself
@@ -69,15 +71,7 @@ def _save(disk: Path, steps: Sequence[str]) -> None:
         elif step == "rename":
             os.rename(aside, name)
         else:
-            _sync(disk if step == "sync folder" else aside if aside.exists() else name)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(disk if step == "sync folder" else aside if aside.exists() else name)
 
 
 def _disk(where: Path) -> Path:

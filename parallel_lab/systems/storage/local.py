@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from parallel_lab.systems.disk import sync
 from parallel_lab.systems.storage.store import Missing, Store, check_range, checked, in_order
 
 ASIDE = ".aside-"  # what the names of unfinished files begin with
@@ -46,7 +47,7 @@ class Local(Store):
                 os.unlink(aside)
             raise
         if self.sync:
-            _sync_folder(path.parent)
+            sync(path.parent)
 
     def get(self, key: str) -> bytes:
         """One open, one read."""
@@ -94,11 +95,3 @@ def _missing(key: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise Missing(key) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -1,12 +1,17 @@
 """A sample of the fault campaign: every drawn fault ends in the right report or recovery, and leaves nothing."""
 
+import contextlib
 import dataclasses
+import itertools
+import threading
 
 import pytest
+import torch
 
 from parallel_lab import launch
 from parallel_lab.systems.resilience import KINDS, Campaign, Case, Ground, campaign, strike
-from parallel_lab.systems.resilience.struck_job import MOMENTS, RANK_0
+from parallel_lab.systems.resilience.faults import ACTIONS
+from parallel_lab.systems.resilience.struck_job import MOMENTS, RANK_0, Shown
 
 SEEDS = range(40)
 
@@ -36,6 +41,26 @@ def test_a_wrong_end_is_told_with_the_command_that_repeats_it(monkeypatch):
     assert "ended with other bits" in str(found) and "the report does not say 'overflow'" in str(found)
     assert f"again: python benchmarks/faults.py --runs 1 --seed {case.seed}" in str(found)
     assert found.wrong and dataclasses.replace(found.verdicts[0], problems=()).right
+
+
+def test_the_folder_of_a_save_vanishes_whole_though_another_rank_writes_into_it(tmp_path):
+    partial = tmp_path / ".000001-partial"
+    partial.mkdir()
+    began = threading.Event()
+
+    def write():
+        with contextlib.suppress(FileNotFoundError):
+            for number in itertools.count():
+                (partial / str(number)).touch()
+                began.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    began.wait()
+    case = Case.draw(0, "folder vanishes")
+    ACTIONS["folder vanishes"](case, Shown("saving", 2, torch.nn.Identity(), partial))
+    writer.join()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
