@@ -6,7 +6,7 @@ from itertools import combinations
 from parallel_lab.grading.exercise import Exercise
 from parallel_lab.grading.gaps.forms import function_gap
 
-SIGNATURES = [[1, 2, 3, 4], [1, 2, 9, 9], [9, 1, 2, 4], [1, 9, 3, 4], [3, 4, 1, 2]]
+SIGNATURES = [[1, 2, 3, 4], [1, 2, 9, 9], [9, 1, 2, 4], [1, 9, 3, 4], [3, 4, 1, 2], [1, 7, 3, 8]]
 DOCUMENTS = ["abcdefg", "hij", "klmnopqr", "st"]
 
 
@@ -50,6 +50,11 @@ def _any_row(signatures, bands):
 
 def _whole(signatures, bands):
     return _pairs(signatures, [range(len(signatures[0]))])
+
+
+def _scattered(signatures, bands):
+    rows = range(len(signatures[0]))
+    return _pairs(signatures, list(combinations(rows, len(rows) // bands)))
 
 
 def _anywhere(signatures, bands):
@@ -102,6 +107,7 @@ GAPS: tuple[Exercise, ...] = (
         mistakes={
             "One row in common is no band: all rows of a band must agree.": _any_row,
             "Not the whole signature need agree: one band is enough.": _whole,
+            "As many rows agree as a band has, and they stand in two bands: a band agrees whole.": _scattered,
             "The same numbers in another band are other hash functions: a band meets only itself.": _anywhere,
         },
     ),
