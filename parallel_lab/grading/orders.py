@@ -7,7 +7,7 @@ for the shares of all of them. Ranks import this module.
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -52,13 +52,28 @@ def _run(fn: Callable, samples: int, batch: int, seed: int, parts: list[tuple[in
     """The shares of each step, rank by rank, and the states at the end of each part, as JSON."""
     shares, states, state = [], [], None
     for ranks, steps in parts:
-        taken = [list(islice(fn(samples, batch, seed, rank, ranks, state), steps)) for rank in range(ranks)]
+        taken = [_taken(fn(samples, batch, seed, rank, ranks, state), steps) for rank in range(ranks)]
         for step in range(steps):
             shares.append([[int(index) for index in taken[rank][step][0]] for rank in range(ranks)])
         texts = [json.dumps(rows[-1][1]) for rows in taken]
         states.append(texts)
         state = json.loads(texts[0])
     return {"shares": shares, "states": states}
+
+
+def _taken(answer: Any, steps: int) -> list:
+    """What a rank's generator yields in so many steps.
+
+    Raises:
+        TypeError: it is no generator.
+        ValueError: it ends before.
+    """
+    if not isinstance(answer, Iterator):
+        raise TypeError(f"the call returned {type(answer).__name__}: yield (indices, state), once for each step")
+    rows = list(islice(answer, steps))
+    if len(rows) < steps:
+        raise ValueError(f"it ended after {len(rows)} of {steps} steps: epoch follows epoch, without an end")
+    return rows
 
 
 def _sequence(run: dict[str, Any], samples: int) -> list[int]:

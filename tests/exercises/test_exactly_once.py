@@ -102,12 +102,32 @@ def remembers(samples, batch, seed, rank, ranks, state=None):
         yield indices[rank * batch // ranks : (rank + 1) * batch // ranks], list(seen)
 
 
+def returns(samples, batch, seed, rank, ranks, state=None):
+    return order(samples, seed, 0)[:batch], 1
+
+
+def one_epoch(samples, batch, seed, rank, ranks, state=None):
+    for start in range(0, samples, batch):
+        yield order(samples, seed, 0)[start : start + batch], start
+
+
 def test_another_right_answer_passes():
     assert_passes(NAME, in_turns)
 
 
 def test_a_state_that_grows_is_told():
     assert_found_out(NAME, remembers, 3, r"the state takes \d+ bytes of JSON, 200 are plenty")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (returns, r"the call returned tuple: yield \(indices, state\), once for each step"),
+        (one_epoch, r"it ended after \d+ of \d+ steps: epoch follows epoch"),
+    ],
+)
+def test_what_yields_too_little_is_told_in_words(answer, told):
+    assert_found_out(NAME, answer, 1, told)
 
 
 def test_answer_of_a_step_passes_it_and_fails_the_next():
