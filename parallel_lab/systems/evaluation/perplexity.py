@@ -5,7 +5,7 @@ Perplexity is exp of the mean negative log-likelihood of a *token*, over all tok
     perplexity = exp(sum nats / sum tokens)        bits per byte = sum nats / (ln 2 * sum bytes)
 
 What adds up over ranks is (nats, tokens, bytes), 24 bytes, one all-reduce: 48 (n-1)/n bytes a rank. The mean of ranks'
-losses weights a token on a short rank more; the mean of their perplexities is larger still, as exp is convex.
+losses weights a token on a short rank more; the mean of their perplexities is never below exp of it: exp is convex.
 
 Perplexity depends on what a token is: a model with longer tokens has fewer of them for the same text, and a higher
 perplexity for the same likelihood. Bits per byte divide by what all tokenizers share, so they can be compared.

@@ -9,8 +9,8 @@
 
 Two scores of 71 % and 73 % on 1,000 samples have a standard error of 1.4 points each. If errors were independent, that
 of the difference would be 2.0 points. But the same samples are hard for both models: the difference is taken sample by
-sample, whose error is smaller. A test says whether there is a difference, an interval how large it can be; who compares
-many models, or looks after every epoch, must expect a p below 0.05 once in twenty times without any difference.
+sample, whose error is mostly smaller. A test says whether there is a difference, an interval how large it can be; who
+compares many models, or looks after every epoch, must expect a p below 0.05 once in twenty times without a difference.
 
 Rows of statistics and a score of their sum stand for a corpus: BLEU, chrF, F1 and accuracy all fit. Over ranks, the
 rows are gathered first (`exchange.gather`), 8 k bytes a sample for k statistics; each rank draws with the same seed.
