@@ -10,7 +10,7 @@ INSTALLER := tools/install.py pyproject.toml requirements-cuda.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab storage update test quick matrix notebooks exercises bench gpu lint lock clean
+.PHONY: help lab storage energy update test quick matrix notebooks exercises bench gpu lint lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,9 @@ lab: $(VENV)/.lab  ## install what is missing and open the course in JupyterLab
 
 storage: $(VENV)/.lab  ## install the object store and the file system of chapter 17, 210 MB
 	@$(BIN)/python tools/install.py $(VENV) requirements-storage.lock
+
+energy: $(VENV)/.lab  ## install two tools that report energy, for chapter 20
+	@$(BIN)/python tools/install.py $(VENV) requirements-energy.lock
 
 update: $(VENV)/.lab  ## fetch the newest version; what you wrote in work/ stays
 	@$(BIN)/python -m parallel_lab.cli update
@@ -65,7 +68,7 @@ lock:  ## resolve pyproject.toml anew and write the lock files and environment.y
 	@python=$$(tools/find_python.sh "$(PYTHON)") && rm -rf build/lock && "$$python" -m venv build/lock
 	@echo "Resolving into build/lock; this takes some minutes."
 	@build/lock/bin/pip install -qq --disable-pip-version-check \
-	    torch==$(TORCH) --upgrade setuptools packaging appnope async-timeout --editable '.[dev,browser,storage]'
+	    torch==$(TORCH) --upgrade setuptools packaging appnope async-timeout --editable '.[dev,browser,storage,energy]'
 	@build/lock/bin/python tools/lock.py && rm -rf build/lock
 
 clean:  ## remove .venv, caches and build output; work/, which is yours, stays

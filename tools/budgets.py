@@ -22,6 +22,10 @@ TECHNIQUES = (
     "systems/resilience",
     "systems/storage",
     "systems/data",
+    "systems/balance",
+    "systems/scheduling",
+    "systems/security",
+    "systems/energy",
 )
 TECHNIQUE_S, EXERCISE_S, NOTEBOOK_S = 40.0, 6.0, 40.0
 # A processor that other programs share does less in a second: caches are cold, and two threads may share one core.
@@ -63,6 +67,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "03_data_parallel": 50.0,
     "04_gradient_synchronization": 80.0,
     "11_hybrid_parallel": 60.0,  # all axes need eight ranks
+    "systems/scheduling": 60.0,  # daemons of Slurm, and jobs that it starts
     "16_fault_tolerance": 70.0,  # ranks that are killed and started again
     "17_storage_and_data": 80.0,  # four servers; five augmentations with five seeds each
     "18_evaluation": 60.0,  # seeds: 30 small classifiers and 18 small language models are trained

@@ -1,4 +1,4 @@
-"""Writes the lock files (core, dev, storage, CUDA) and environment.yml from what is installed.
+"""Writes the lock files (core, dev, storage, energy, CUDA) and environment.yml from what is installed.
 
 Run by `make lock`, in a fresh environment that has this package with its extras and nothing else. The lock files name
 versions only; what is needed on another platform alone gets a marker. The libraries of CUDA stand in a file of their
@@ -24,6 +24,10 @@ EARLIEST = "3.11.0"  # pip takes what the Python at hand can have, and some pack
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 HEADER = "# Written by `make lock` from pyproject.toml. Do not edit.\n# {what}\n"
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
+EXTRAS = {
+    "storage": "What the servers of chapter 17 need besides.",
+    "energy": "What the tools that report energy need besides.",
+}
 ENVIRONMENT = "name: parallel-lab\nchannels:\n  - conda-forge\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n"
 
 
@@ -105,14 +109,15 @@ def main() -> None:
     needed = closure(PROJECT, {""}) | dict.fromkeys(ALSO, everywhere)
     cuda = {name: {"Linux"} for name in needed if CUDA.match(name)}
     core = {name: systems for name, systems in needed.items() if name not in cuda}
-    extra = {name: systems for name, systems in closure(PROJECT, {"", "dev", "browser"}).items() if name not in needed}
+    dev = {name: systems for name, systems in closure(PROJECT, {"", "dev", "browser"}).items() if name not in needed}
     lines = ["-c requirements-cuda.lock", *pins(core)]
     write("requirements.lock", "What the course needs to run.", "\n".join(lines) + "\n")
-    more = ["-r requirements.lock", *pins(extra)]
+    more = ["-r requirements.lock", *pins(dev)]
     write("requirements-dev.lock", "What its tests and tools need besides.", "\n".join(more) + "\n")
-    storage = {name: systems for name, systems in closure(PROJECT, {"", "storage"}).items() if name not in needed}
-    more = ["-r requirements.lock", *pins(storage)]
-    write("requirements-storage.lock", "What the servers of chapter 17 need besides.", "\n".join(more) + "\n")
+    for extra, what in EXTRAS.items():
+        optional = {name: systems for name, systems in closure(PROJECT, {"", extra}).items() if name not in needed}
+        more = ["-r requirements.lock", *pins(optional)]
+        write(f"requirements-{extra}.lock", what, "\n".join(more) + "\n")
     quoted = [f"'{line}'" if ";" in line else line for line in [*lines, "-e ."]]
     listed = "".join(f"      - {line}\n" for line in quoted)
     write("environment.yml", "For conda users: the pins of requirements.lock.", ENVIRONMENT + listed)

@@ -1,1 +1,1 @@
-"""What stands around training: faults, data and its storage, evaluation; a room each."""
+"""What stands around training: faults, data and its storage, evaluation, schedules, security, energy; a room each."""

@@ -23,7 +23,7 @@ def kept_and_never_waited(tensor):
         return received.copy_(tensor)
     PENDING.append(dist.isend(tensor, right))
     dist.recv(received, left)
-    dist.barrier()  # a rank that ends first may take its message with it: then the other one hangs, and the report differs
+    dist.barrier()  # a rank that ends first may take its message with it, and the other one hangs
     return received
 
 

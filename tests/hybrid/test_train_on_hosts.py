@@ -8,13 +8,13 @@ import sys
 import time
 from contextlib import contextmanager
 
-import hosts
 import psutil
 import pytest
 import slurm
 
 from parallel_lab import launch
 from parallel_lab.hybrid.train import main
+from parallel_lab.systems import hosts
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 COMMAND = ["-m", "parallel_lab.hybrid.train"]

@@ -14,7 +14,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from parallel_lab.systems.storage.processes import Server, Space, children, wait_for
+from parallel_lab.systems.processes import Server, Space, children, wait_for
 
 NETWORK = "10.213.1."
 COPY = re.compile(rf"copy \d+: ({re.escape(NETWORK)}\d+):\d+ \(status:VALID\)")  # a line of mfsfileinfo

@@ -15,8 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from parallel_lab.systems.storage.moosefs import Cluster
-from parallel_lab.systems.storage.processes import (
+from parallel_lab.systems.processes import (
     Server,
     ServerFailed,
     Space,
@@ -26,6 +25,7 @@ from parallel_lab.systems.storage.processes import (
     wait_for,
     without_space,
 )
+from parallel_lab.systems.storage.moosefs import Cluster
 
 PROGRAMS = {
     "moosefs": ("mfsmaster", "mfschunkserver", "mfsmount", "mfssetgoal", "mfsfileinfo"),

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from parallel_lab.systems.processes import ServerFailed, serving, wait_for
 from parallel_lab.systems.storage import Local, servers
-from parallel_lab.systems.storage.processes import ServerFailed, serving, wait_for
 
 PATIENCE_S = 60
 EVERYTHING = """
