@@ -9,6 +9,7 @@ the command that repeats it alone.
 import argparse
 import sys
 
+from parallel_lab import progress
 from parallel_lab.systems.resilience import Campaign, Case, Ground, strike
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     seeds = range(arguments.seed, arguments.seed + arguments.runs)
     verdicts = []
     with Ground() as ground:
-        for seed in seeds:
+        for seed in progress(seeds, "faults"):
             verdicts.append(verdict := strike(Case.draw(seed), ground))
             if not verdict.right or arguments.runs == 1:
                 print(verdict, *verdict.report.splitlines(), sep="\n    ", flush=True)

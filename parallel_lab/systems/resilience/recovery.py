@@ -1,7 +1,7 @@
 """Recovery by the step: a rank dies, and the others go on without a restart.
 
 In data parallelism every rank has all weights and moments, so a death loses no state, only a share of one step. torchft
-(Meta 2024) recovers so; ours is its idea at its smallest.
+(Meta 2025) recovers so; ours is its idea at its smallest.
 
 1. The survivors notice: their all-reduce fails. Each drops its broken group, whose connections close, so that those who
    wait for somebody that has left fail as well.
