@@ -4,7 +4,7 @@
 
 Each rank has a shard of `--megabytes` in tensors of 4 MB. Four saves of it take turns, after one of each that does not
 count: ours, awaited; the stall of ours, which is written behind; `torch.distributed.checkpoint.save`; the stall of its
-`async_save`. Ours sync each file and keep a checksum; theirs do neither. A turn's time is that of the slowest rank, and
+`async_save`. Both sync each file; ours keep a checksum of it as well. A turn's time is that of the slowest rank, and
 what is still being written is awaited before the next begins. Between two saves nothing is computed: a step beside the
 writing thread would cost both of them time, which is not in the stall.
 
