@@ -60,7 +60,7 @@ def test_placed_by_load_the_model_has_the_gradient_of_one_process_at_1_to_4_rank
     net, (x, y) = model(), tokens()
     cross_entropy(net(x), y).backward()
     whole = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
-    (load,) = (mixtures(net)[0].load.tolist(),)
+    load = mixtures(net)[0].load.tolist()
     for place, n in enumerate(worlds):
         for rank in range(n):
             seen, again, placed, units, grads = run[rank][place - (4 - len(run[rank]))]

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 
 import pytest
 import torch
@@ -18,10 +18,10 @@ RULES = sequences.RULES
 
 def best(costs, ranks):
     """The smallest largest load of all cuts."""
-    whose = product(range(ranks), repeat=len(costs))
-    return min(
-        max(sum(c for c, r in zip(costs, one, strict=True) if r == rank) for rank in range(ranks)) for one in whose
-    )
+    found = []
+    for one in product(range(ranks), repeat=len(costs)):
+        found.append(max(sum(c for c, r in zip(costs, one, strict=True) if r == rank) for rank in range(ranks)))
+    return min(found)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -32,7 +32,7 @@ def test_cuts_are_between_the_bound_and_the_guarantee(ranks):
         assert bound <= least * (1 + 1e-12)
         for name, rule in RULES.items():
             groups = rule(costs, ranks)
-            assert sorted(sum(groups, [])) == list(range(8)) and len(groups) == ranks, name
+            assert sorted(chain(*groups)) == list(range(8)) and len(groups) == ranks, name
             assert max(sequences.loads(groups, costs)) >= least
         assert max(sequences.loads(lpt(costs, ranks), costs)) <= least * (4 / 3 - 1 / (3 * ranks)) + 1e-9
 
@@ -45,9 +45,8 @@ def test_grahams_worst_case_and_who_does_better():
     """3, 3, 2, 2, 2 on two ranks: LPT makes 7, differencing and the best make 6."""
     costs = [3, 3, 2, 2, 2]
     assert max(sequences.loads(lpt(costs, 2), costs)) == 7 and best(costs, 2) == lower_bound(costs, 2) == 6
-    assert max(sequences.loads(karmarkar_karp([8, 7, 6, 5, 4], 2), [8, 7, 6, 5, 4])) == 16, (
-        "the paper's example: 16, 14"
-    )
+    other = [8, 7, 6, 5, 4]
+    assert sequences.loads(karmarkar_karp(other, 2), other) == [16, 14] and best(other, 2) == 15
     assert karmarkar_karp([], 2) == [[], []]
 
 
@@ -58,7 +57,7 @@ def test_real_lengths_are_within_3_percent_of_the_bound():
         for costs in (drawn, [sequences.work(length, 64) for length in drawn]):
             assert sequences.excess(lpt(costs, 8), costs) < 0.03
             assert sequences.excess(karmarkar_karp(costs, 8), costs) < 0.03
-            assert sequences.excess(RULES["in order"](costs, 8), costs) > 0.1
+            assert sequences.excess(RULES["in order"](costs, 8), costs) > 0.05
 
 
 def test_work_is_what_the_model_multiplies():
@@ -81,8 +80,8 @@ def test_equal_tokens_are_unequal_work():
 
 
 def test_a_bound_for_memory_beside_the_work():
-    lengths = sequences.draw(64, seed=1)
-    work, most = [sequences.work(length, 64) for length in lengths], 1.05 * sum(lengths) / 4
+    lengths = sequences.draw(64, longest=1024, seed=1)
+    work, most = [sequences.work(length, 64) for length in lengths], 1.01 * sum(lengths) / 4
     groups = lpt(work, 4, sizes=lengths, most=most)
     assert max(sequences.loads(groups, lengths)) <= most < max(sequences.loads(lpt(work, 4), lengths))
     with pytest.raises(ValueError, match="fits on no rank"):
@@ -108,12 +107,12 @@ def test_steps_are_alike_inside():
 
 
 def test_sorted_microbatches_pad_less():
-    lengths = sequences.draw(128, seed=4)
+    lengths = sequences.draw(128, longest=1024, seed=4)
     batches = sequences.microbatches(range(128), lengths, 4096)
-    assert sorted(sum(batches, [])) == list(range(128))
+    assert sorted(chain(*batches)) == list(range(128))
     assert all(len(one) == 1 or len(one) * max(lengths[i] for i in one) <= 4096 for one in batches)
     as_they_come = [list(range(first, first + 8)) for first in range(0, 128, 8)]
-    assert sequences.padding(batches, lengths) < 0.2 < sequences.padding(as_they_come, lengths)
+    assert 2 * sequences.padding(batches, lengths) < sequences.padding(as_they_come, lengths)
 
 
 def test_lengths_are_those_of_pythons_help():

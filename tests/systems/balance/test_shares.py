@@ -100,7 +100,7 @@ def test_a_meter_cuts_anew_by_what_was_measured():
 
 
 def test_a_meter_moves_a_share_of_real_work_away_from_a_rank_with_more_to_do():
-    """The clock of each rank counts its own time, without waiting; here it is a count, so a busy machine is no matter."""
+    """Each rank notes its own time, without waiting; here it is a count, so a busy machine is no matter."""
 
     def fn():
         rank, data = dist.get_rank(), torch.arange(40.0).view(20, 2)

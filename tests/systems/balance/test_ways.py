@@ -1,7 +1,7 @@
 """Shares, a queue and stealing on real ranks: every item once, and the gradient of one process whoever did what."""
 
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 import torch
@@ -158,13 +158,13 @@ def stands_still(way, slow):
 def test_a_rank_that_stands_still_keeps_one_item_of_a_queue(slow):
     run = launch(partial(stands_still, queued(), slow), ranks=3)
     taken = [items for items, _ in run.results]
-    assert len(taken[slow]) == 1 and sorted(sum(taken, [])) == list(range(14))
+    assert len(taken[slow]) == 1 and sorted(chain(*taken)) == list(range(14))
 
 
 def test_thieves_leave_a_rank_that_stands_still_only_what_it_works_on():
     run = launch(partial(stands_still, stolen([5, 4, 5]), 1), ranks=3)
     taken = [items for items, _ in run.results]
-    assert len(taken[1]) == 1 and sorted(sum(taken, [])) == list(range(14)), "shares would have left it four"
+    assert len(taken[1]) == 1 and sorted(chain(*taken)) == list(range(14)), "shares would have left it four"
 
 
 class OneProcess(Counters):
@@ -228,7 +228,7 @@ def test_pieces_and_what_a_queue_would_take():
         taken, ends_s = work_queue.predicted(costs, (1.0, 1.0, 1.0), pieces)
         longest = max(sum(costs[item] for item in piece) for piece in cut)
         assert max(ends_s) <= sum(costs) / 3 + (1 - 1 / 3) * longest, "Graham's bound"
-        assert sorted(sum(taken, [])) == list(range(len(costs)))
+        assert sorted(chain(*taken)) == list(range(len(costs)))
     taken, ends_s = work_queue.predicted([1] * 16, (1.0, 1.0, 1.0, 2.0))
     assert list(map(len, taken)) == [5, 5, 4, 2] and ends_s == [5, 5, 4, 4]
     with pytest.raises(ValueError, match="size"):
