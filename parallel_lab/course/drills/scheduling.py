@@ -66,8 +66,9 @@ def sched_promise(dice: Random) -> Drawn:
         now += gpus
         sums.append(f"{now} at {end} min")
     return Drawn(
-        question=f"{free} GPU{'s'[: free != 1]} {'is' if free == 1 else 'are'} free. By their limits the running jobs hold {told}."
-        f" The head of the queue needs {head} GPUs. In how many minutes is it promised its start by EASY backfilling?",
+        question=f"{free} GPU{'s'[: free != 1]} {'is' if free == 1 else 'are'} free. By their limits the running jobs"
+        f" hold {told}. The head of the queue needs {head} GPUs. In how many minutes is it promised its start by EASY"
+        " backfilling?",
         answer=start_min,
         unit="min",
         steps=(
@@ -83,17 +84,17 @@ def sched_preempt(dice: Random) -> Drawn:
     """What reclaiming lent GPUs throws away."""
     gpus, per_week = dice.choice((32, 64, 128, 256)), dice.choice((3, 5, 10, 20))
     interval_min, restart_min = dice.choice((10, 30, 60, 120)), dice.choice((3, 5, 10))
-    lost_h = gpus * per_week * (interval_min / 2 + restart_min) / 60
+    each_min = interval_min / 2 + restart_min
+    lost_h = gpus * per_week * each_min / 60
     return Drawn(
-        question=f"A job on {gpus} lent GPUs is preempted {per_week} times a week, at random moments and without notice."
-        f" It saves every {interval_min} min, and each restart takes {restart_min} min on its GPUs. How many GPU hours"
-        " a week does reclaiming cost?",
+        question=f"A job on {gpus} lent GPUs is preempted {per_week} times a week, at random moments and without"
+        f" notice. It saves every {interval_min} min, and each restart takes {restart_min} min on its GPUs. How many"
+        " GPU hours a week does reclaiming cost?",
         answer=lost_h,
         unit="h",
         steps=(
-            f"On average half an interval is done again: {interval_min / 2:g} min, and the restart is {restart_min} min.",
-            f"{per_week} · ({interval_min / 2:g} + {restart_min}) min = {per_week * (interval_min / 2 + restart_min):g} min"
-            " of the whole job.",
+            f"On average half an interval is done again, {interval_min / 2:g} min; the restart is {restart_min} min.",
+            f"{per_week} · {each_min:g} min = {per_week * each_min:g} min of the whole job.",
             f"Times {gpus} GPUs: {lost_h:.6g} GPU hours.",
         ),
     )
