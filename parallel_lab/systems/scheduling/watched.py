@@ -5,6 +5,7 @@ one, and `Evaluator` with a loop of its own otherwise. The job ends when the ala
 is set, for which the work of a rank that is to stand still waits.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -84,26 +85,35 @@ def watched(
         real: whether Prometheus watches; by default where there is one.
         patience_s: after this time the job ends without the alarm.
     """
+    wanted = Alert(until[0], str(until[1]), "firing")
     with temporary() as folder, _monitor(folder, rules, every_s, real) as (by, alerts):
-        fired: list[Alert] = []
-        wanted, ended = Alert(until[0], str(until[1]), "firing"), threading.Event()
+        watcher = _Watcher(alerts, wanted, Over(folder), every_s, patience_s)
+        with watcher:
+            job, limit_s = partial(_job, folder, work), patience_s + PATIENCE_S
+            run = launch(job, ranks=ranks, timeout=limit_s, device="cpu", record=False)
+    return Watched(by, tuple(watcher.seen), run[0])
 
-        def watch() -> None:
-            ends_s = time.monotonic() + patience_s
-            while wanted not in fired and time.monotonic() < ends_s and not ended.wait(every_s):
-                fired[:] = alerts()
-            Over(folder).file.touch()
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            run = launch(
-                partial(_job, folder, work), ranks=ranks, timeout=patience_s + PATIENCE_S, device="cpu", record=False
-            )
-        finally:
-            ended.set()
-            watcher.join()
-    return Watched(by, tuple(fired), run[0])
+class _Watcher(threading.Thread):
+    """Looks at the alerts beside the job, until the wanted one is there, the job has ended, or patience has."""
+
+    def __init__(self, alerts: Callable[[], list[Alert]], wanted: Alert, over: Over, every_s: float, patience_s: float):
+        super().__init__()
+        self.alerts, self.wanted, self.over, self.every_s = alerts, wanted, over, every_s
+        self.ends_s, self.ended, self.seen = time.monotonic() + patience_s, threading.Event(), list[Alert]()
+
+    def run(self) -> None:
+        while self.wanted not in self.seen and time.monotonic() < self.ends_s and not self.ended.wait(self.every_s):
+            with contextlib.suppress(OSError):  # a monitor that does not answer in time is asked again
+                self.seen = self.alerts()
+        self.over.file.touch()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *raised: object) -> None:
+        self.ended.set()
+        self.join()
 
 
 @contextmanager
