@@ -8,6 +8,7 @@ model computes beside it takes real time, of which the sleep should be the large
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,7 +35,7 @@ class Device:
     def __init__(self, *, group: dist.ProcessGroup | None = None) -> None:
         member(group)
         self.rank = dist.get_rank()
-        self.alone = dist.new_group([self.rank], use_local_synchronization=True)
+        self.alone: Any = dist.new_group([self.rank], use_local_synchronization=True)
         self.nothing = torch.zeros((), device=rank_device())
         self.units, self.busy_s = 0, 0.0
 

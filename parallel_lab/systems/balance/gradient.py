@@ -64,7 +64,7 @@ def shared_gradient(
         device: an emulated device, which does these units beside what the model computes.
         group: whose ranks share the batch; by default all.
     """
-    done, parameters = Done(), trained(model)
+    done = Done()
     model.zero_grad()
     for number in mine:
         began_s = time.perf_counter()
@@ -77,10 +77,15 @@ def shared_gradient(
         done.items.append(number)
         done.units, done.weight = done.units + cost, done.weight + weight
         done.busy_s += time.perf_counter() - began_s
-    sums = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    means = [each / (done.weight or 1) for each in sums]
-    with tag(part=0, phase="step"):
-        averaged = weighted_mean(means, done.weight, group)
-    for parameter, gradient in zip(parameters, averaged or sums, strict=True):
-        parameter.grad = gradient.to(parameter.dtype)
+    _average(model, done.weight, group)
     return done
+
+
+def _average(model: nn.Module, weight: float, group: dist.ProcessGroup | None) -> None:
+    """Makes of the sums in `.grad` the mean over the samples of all ranks, of which this rank has `weight`."""
+    parameters = trained(model)
+    sums = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    with tag(part=0, phase="step"):
+        means = weighted_mean([each / (weight or 1) for each in sums], weight, group)
+    for parameter, gradient in zip(parameters, means or sums, strict=True):
+        parameter.grad = gradient.to(parameter.dtype)
