@@ -7,7 +7,7 @@ from parallel_lab.systems.scheduling.elastic import Elastic, amdahl
 from parallel_lab.systems.scheduling.gang import OneByOne, idle_in_gangs
 from parallel_lab.systems.scheduling.levels import Levels
 from parallel_lab.systems.scheduling.measures import Summary, summary
-from parallel_lab.systems.scheduling.orders import FIFO, SJF, SKIPPING, SRSF, SRTF, InOrder, Preemptive
+from parallel_lab.systems.scheduling.orders import FIFO, SJF, SKIPPING, SRSF, SRTF, STRICT_SJF, InOrder, Preemptive
 from parallel_lab.systems.scheduling.simulator import Deadlock, Decision, Policy, simulate
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "SKIPPING",
     "SRSF",
     "SRTF",
+    "STRICT_SJF",
     "Conservative",
     "Deadlock",
     "Decision",

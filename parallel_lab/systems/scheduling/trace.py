@@ -24,6 +24,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from parallel_lab.systems.scheduling.cluster import Job
 
@@ -120,6 +121,23 @@ def _one(values: Sequence[float], dice: random.Random) -> float:
     place = min(bisect_right(PARTS, part), len(PARTS) - 1)
     rest = (part - PARTS[place - 1]) / (PARTS[place] - PARTS[place - 1])
     return values[place - 1] + rest * (values[place] - values[place - 1])
+
+
+class Published(NamedTuple):
+    """Mean completion times in seconds on one of Philly's virtual clusters, as published for Helios."""
+
+    cluster: str
+    nodes: int
+    fifo: float
+    sjf: float
+    srtf: float
+    qssf: float
+
+
+def published() -> list[Published]:
+    """The rows of `published.csv`, whose head names the source."""
+    rows = rows_of(SUMMARY.with_name("published.csv"))
+    return [Published(cluster, int(nodes), *map(float, means)) for cluster, nodes, *means in map(dict.values, rows)]
 
 
 def load(jobs: Sequence[Job]) -> float:
