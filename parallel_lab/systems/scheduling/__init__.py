@@ -2,6 +2,7 @@
 
 from parallel_lab.systems.scheduling.cluster import Job, Progress, Run, Sample, Schedule, linear
 from parallel_lab.systems.scheduling.simulator import Deadlock, Decision, Policy, simulate
+from parallel_lab.systems.scheduling.slurm_run import SlurmRun, run_slurm
 
 __all__ = [
     "Deadlock",
@@ -12,6 +13,8 @@ __all__ = [
     "Run",
     "Sample",
     "Schedule",
+    "SlurmRun",
     "linear",
+    "run_slurm",
     "simulate",
 ]
