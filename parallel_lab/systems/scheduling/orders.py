@@ -101,5 +101,6 @@ def fill(jobs: Iterable[Progress], gpus: int, key: Key) -> dict[Progress, int]:
 FIFO = InOrder("FIFO")
 SKIPPING = InOrder("FIFO, skipping", skips=True)
 SJF = InOrder("SJF", duration, skips=True)
+STRICT_SJF = InOrder("SJF, strict", duration)
 SRTF = Preemptive("SRTF", remaining)
 SRSF = Preemptive("SRSF", service)
