@@ -1,6 +1,7 @@
 """Work dealt out over ranks that differ: by speed, from a queue, by stealing; sequences and experts of equal load."""
 
 from parallel_lab.systems.balance import device, experts, sequences, shares, stealing, work_queue
+from parallel_lab.systems.balance.adaptive import adaptive
 from parallel_lab.systems.balance.device import Device, delays
 from parallel_lab.systems.balance.gradient import Done, shared_gradient
 from parallel_lab.systems.balance.measure import Measured, dealt, measure, queued, shared, stolen
@@ -16,6 +17,7 @@ __all__ = [
     "Done",
     "Measured",
     "Meter",
+    "adaptive",
     "dealt",
     "delays",
     "device",

@@ -24,52 +24,18 @@ one global batch, so its step is the same; `over_steps` also chooses which seque
 order of the samples: shuffle large pools, and draw anew each epoch.
 """
 
-import csv
 import heapq
 import math
-import random
 from collections.abc import Callable, Sequence
-from functools import cache
-from importlib.resources import files
-from pydoc_data.topics import topics
 
 from parallel_lab.agree.arguments import whole
 from parallel_lab.model.data import shard_sizes
+from parallel_lab.model.lengths import draw as draw
+from parallel_lab.model.lengths import lengths as lengths
+from parallel_lab.model.lengths import lengths_here as lengths_here
 from parallel_lab.systems.balance.shares import bounds
 
 Groups = list[list[int]]  # the numbers of each rank's sequences
-
-
-@cache
-def lengths(kind: str = "paragraph") -> tuple[int, ...]:
-    """The lengths in tokens of real sequences, sorted: the help of CPython, in which a byte is a token.
-
-    `topic` is a page of the help; `paragraph` one of its paragraphs, repeats left out. They are shipped as counts, so
-    that every version of Python has the same; `lengths_here` takes them from the help of this Python.
-
-    Raises:
-        ValueError: there is no such kind.
-    """
-    with files("parallel_lab.systems.balance").joinpath("lengths.csv").open() as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    found = [int(row["tokens"]) for row in rows if row["kind"] == kind for _ in range(int(row["count"]))]
-    if not found:
-        raise ValueError(f"there are no lengths of {kind!r}: expected topic or paragraph")
-    return tuple(found)
-
-
-def lengths_here(kind: str = "paragraph") -> tuple[int, ...]:
-    """As `lengths`, from the help of the Python that runs."""
-    parts = topics.values()
-    if kind == "paragraph":
-        parts = {part.strip() for text in parts for part in text.split("\n\n") if part.strip()}
-    return tuple(sorted(len(part.encode()) for part in parts))
-
-
-def draw(count: int, *, kind: str = "paragraph", longest: int | None = None, seed: int = 0) -> list[int]:
-    """A batch: the lengths of `count` sequences, drawn from the real ones without repeats; cut at `longest`."""
-    drawn = random.Random(seed).sample(lengths(kind), count)
-    return [min(length, longest or length) for length in drawn]
 
 
 def work(length: int, width: int) -> float:

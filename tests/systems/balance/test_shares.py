@@ -1,7 +1,7 @@
 """Shares by speed are the best whole ones; a meter measures, and samples travel to their new owners."""
 
 import math
-from itertools import product
+from itertools import pairwise, product
 from statistics import fmean
 
 import pytest
@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab import launch
-from parallel_lab.systems.balance import Meter, gain, moved, proportional, redistribute, shares
+from parallel_lab.model import reference
+from parallel_lab.systems.balance import Meter, adaptive, delays, gain, moved, proportional, redistribute, shares
 
 pytestmark = pytest.mark.usefixtures("by_value")
 
@@ -115,3 +116,31 @@ def test_a_meter_moves_a_share_of_real_work_away_from_a_rank_with_more_to_do():
 
     for cut, whole in launch(fn, ranks=3).results:
         assert cut == [9, 3, 8] and whole
+
+
+def trained(ranks, x, y):
+    """With each number of ranks, a sub-group: the weights after seven steps, and what happened in each."""
+    groups, found = [dist.new_group(list(range(n))) for n in ranks], {}
+    for n, group in zip(ranks, groups, strict=True):
+        if dist.get_rank() < n:
+            model = reference.build((5, 6, 4), seed=1, dtype=torch.float64)
+            steps = adaptive(model, (x, y), torch.optim.SGD, steps=7, every=2, lr=0.3, momentum=0.9, group=group)
+            found[n] = model.state_dict(), steps
+    return found
+
+
+def test_training_with_cuts_that_follow_the_speeds_is_that_of_one_process():
+    """On real ranks with a slow one; what the clock says decides the cuts, and no cut may change the weights."""
+    dice = torch.Generator().manual_seed(0)
+    x, y = torch.randn(22, 5, generator=dice).double(), torch.randint(4, (22,), generator=dice)
+    worlds, model = (1, 2, 3, 4), reference.build((5, 6, 4), seed=1, dtype=torch.float64)
+    expected = reference.train(model, [(x, y)] * 7, torch.optim.SGD, lr=0.3, momentum=0.9).weights
+    run = launch(trained, worlds, x, y, ranks=4, faults=delays((0.0005, 0.004, 0.0005, 0.001)))
+    for n in worlds:
+        for rank in range(n):
+            weights, steps = run[rank][n]
+            torch.testing.assert_close(weights, expected, rtol=1e-11, atol=1e-13)
+            assert steps[0].shares == proportional(22, [1.0] * n) and all(sum(step.shares) == 22 for step in steps)
+            for one, other in pairwise(steps):
+                assert one.moved == moved(one.shares, other.shares)
+            assert not any(step.moved for step in steps[::2]), "a cut changes after every second step"
