@@ -60,10 +60,9 @@ def keeps_the_promise(outcome: Outcome, skips: str, spare: str) -> None:
         late_s = _due(event, head, *behind.values())
         if late_s > due_s:
             alone = [job for job in behind if _due(event, head, behind[job]) > due_s]
-            seen = f"{event}; {head[0]} can start at {due_s:.0f} s"
-            said = "it" if len(behind) == 1 else "they" if not alone else alone[0]
-            when = f"only at {late_s:.0f} s" if late_s < math.inf else "at no time that is known"
-            raise Wrong(f"{seen}, and {when} if {said} may run ({_named(event)} starts)", skips if alone else spare)
+            when = f"at {late_s:.0f} s" if late_s < math.inf else "at no time that is known"
+            with_them = f"and with {', '.join(alone or behind)} started only {when}"
+            raise Wrong(f"{event}; {head[0]} can start at {due_s:.0f} s, {with_them}", skips if alone else spare)
 
 
 @grader

@@ -83,9 +83,9 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     ),
     (never_counts, 0, r"the answer gives away \d+ GPUs\n.*counted before the next one"),
     (smallest_first, 1, r"the answer starts .*, and j\d+ fits\n.*order of arrival"),
-    (whoever_fits, 2, r"j\d+ can start at \d+ s, and only at \d+ s if .* may run .*starts\)\n.*latest, by its limit"),
-    (spare_taken_twice, 2, r"only at \d+ s if they may run .*\n.*Each of them alone would do no harm"),
-    (without_those_just_started, 2, r"(can start at \d+ s, and only at|the head)"),
+    (whoever_fits, 2, r"j\d+ can start at \d+ s, and with j\d+.* started only at \d+ s\n.*latest, by its limit"),
+    (spare_taken_twice, 2, r"and with j\d+, j\d+.* started only at \d+ s\n.*Each of them alone would do no harm"),
+    (without_those_just_started, 2, r"can start at \d+ s, and with j\d+.* started only at"),
 ]
 
 
