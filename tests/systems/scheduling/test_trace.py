@@ -1,4 +1,4 @@
-"""Traces: the summaries against the originals, the table of policies on one of them, and the order of published ones."""
+"""Traces: summaries against originals, the table of policies on one of them, and the order of published ones."""
 
 from statistics import fmean, median
 
@@ -64,7 +64,7 @@ def test_drawn_jobs_have_the_shares_and_the_quantiles_of_the_trace():
 def test_users_limits_are_never_too_short():
     jobs = trace.with_limits(trace.drawn("gavel", 2000, seed=0), 10, seed=0)
     over = [job.limit / job.duration_s for job in jobs]
-    assert 1 <= min(over) and max(over) <= 10 and median(over) == pytest.approx(10**0.5, rel=0.1)
+    assert min(over) >= 1 and max(over) <= 10 and median(over) == pytest.approx(10**0.5, rel=0.1)
 
 
 # The mean completion time in hours of each policy on gavel's 2,000 jobs and 176 GPUs.
