@@ -3,12 +3,12 @@
 A promise needs to know when running jobs end, and the cluster knows only their limits. A job is backfilled where it
 fits now and, by its limit, is over before the promise is due, or takes only GPUs that the promise leaves free.
 
-`Easy` (Lifka 1995, the scheduler of the IBM SP at Argonne) makes one promise, to the head of the line. `Conservative`
-makes one to every job: each gets the earliest start that fits between all promises before it (Mu'alem and Feitelson
-2001 compare the two). Both make their promises anew at each event. Where limits are exact, a promise is never broken,
-and under `Conservative` nobody starts later than under FIFO: when all before a job have started no later, they have
-ended no later as well, so it fits where FIFO starts it. Where jobs end before their limits, gaps open that a promise
-did not foresee, and later jobs may slip in before it.
+`Easy` (Lifka 1995, for the IBM SP at Argonne) makes one promise, to the head of the line. `Conservative` makes one to
+every job: each gets the earliest start that fits between all promises before it (Mu'alem and Feitelson 2001 compare the
+two). Both make their promises anew at each event. The head's promise only ever gets earlier. Where limits are exact, so
+do all promises of `Conservative`, and nobody starts later than under FIFO: when all before a job have started no later,
+they have ended no later, so the job fits where FIFO starts it. Where jobs end before their limits, who stands before a
+job may move into its gap, and its promise gets later.
 """
 
 from collections.abc import Iterable, Sequence

@@ -10,6 +10,7 @@ same time, and changes only whose work is done first. Where they are not, fewer 
 cluster that shares does more in all. `amdahl` gives such a speed.
 """
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,13 +47,16 @@ def shares(jobs: Sequence[Progress], gpus: int) -> dict[Progress, int]:
         if one.job.least <= gpus:
             dealt[one] = one.job.least
             gpus -= one.job.least
-    hungry = [one for one in jobs if 0 < dealt[one] < one.job.gpus]
+    hungry = [(dealt[one] / one.job.gpus, place) for place, one in enumerate(jobs) if 0 < dealt[one] < one.job.gpus]
+    heapq.heapify(hungry)
     while gpus and hungry:
-        one = min(hungry, key=lambda one: dealt[one] / one.job.gpus)
+        one = jobs[hungry[0][1]]
         dealt[one] += 1
         gpus -= 1
         if dealt[one] == one.job.gpus:
-            hungry.remove(one)
+            heapq.heappop(hungry)
+        else:
+            heapq.heapreplace(hungry, (dealt[one] / one.job.gpus, hungry[0][1]))
     return dealt
 
 

@@ -151,7 +151,9 @@ def test_no_work_is_lost_or_done_twice_and_no_gpu_is_held_twice(mixed, policy):
         assert min(run.start_s for run in runs) >= job.arrival_s
         assert max(run.end_s for run in runs) == schedule.ends[job.name]
         assert all(run.gpus == job.gpus for run in runs)  # all or nothing
-    changes = sorted([(run.end_s, -run.gpus) for run in schedule.runs] + [(run.start_s, run.gpus) for run in schedule.runs])
+    changes = sorted(
+        [(run.end_s, -run.gpus) for run in schedule.runs] + [(run.start_s, run.gpus) for run in schedule.runs]
+    )
     held = 0
     for _, change in changes:
         held += change
@@ -176,9 +178,7 @@ def idle_and_wanted(schedule, jobs):
     for sample in schedule.samples:
         holding = {run.job.name for run in schedule.runs if run.start_s <= sample.at_s < run.end_s}
         waiting = [
-            job
-            for job in jobs
-            if job.arrival_s <= sample.at_s < schedule.ends[job.name] and job.name not in holding
+            job for job in jobs if job.arrival_s <= sample.at_s < schedule.ends[job.name] and job.name not in holding
         ]
         if any(job.gpus <= schedule.gpus - sample.held for job in waiting):
             found.append(sample.at_s)
