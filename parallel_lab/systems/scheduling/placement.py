@@ -1,11 +1,17 @@
 """Fragments: on which machine a task goes, and what is left free and of no use to the next one.
 
-A cluster may have many free GPUs and no room: tasks that take a part of a GPU leave parts, and jobs that
-need k GPUs of one machine find k-1 on each. `Pool` is a cluster of machines, and a rule says on which one a task goes.
-`best_fit` takes the place that leaves least free, `worst_fit` that which leaves most, so that load is spread. `Gradient`
-is FGD (Weng et al., "Beware of Fragmentation", ATC 2023): it takes the place by which the expected unusable part grows
-least. For a task that is drawn from a known mix, the free parts of a machine that it could not use are unusable; the
-expectation is over the mix. Only GPUs are counted here: no cores, no memory, no models of GPU.
+A cluster may have many free GPUs and no room. Tasks that take a part of a GPU leave parts, and jobs that need k GPUs of
+one machine find k-1 on each. `Pool` is a cluster of machines, and a rule says on which one a task goes:
+
+- `best_fit` takes the place that leaves least free;
+- `worst_fit` takes the one that leaves most, so that load is spread;
+- `Anywhere` draws one;
+- `Gradient` is FGD (Weng et al., "Beware of Fragmentation", ATC 2023). It takes the place by which the expected
+  unusable part grows least. Of a task that is drawn from a known mix, the free parts of a machine that it could not
+  use are unusable; the expectation is over the mix.
+
+Only GPUs are counted here: no cores, no memory, no models of GPU. FGD was published with all of these, so what it
+gains there cannot be expected here.
 """
 
 import random

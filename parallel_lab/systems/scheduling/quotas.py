@@ -19,7 +19,9 @@ from parallel_lab.systems.scheduling.simulator import Decision
 
 @dataclass(frozen=True)
 class Quotas:
-    """Teams (`Job.user`) with reserved GPUs. A team's jobs go in the order of arrival; one that does not fit is skipped.
+    """Teams (`Job.user`) with reserved GPUs.
+
+    A team's jobs go in the order of arrival, and one that does not fit is skipped.
 
     Attributes:
         quotas: GPUs of each team; 0 for a team that is not named.

@@ -17,7 +17,7 @@ for any rule:
 Equal sums of parts (`assets`) lack the first, and shares in proportion to claims (`proportional`) the last.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parallel_lab.systems.scheduling.cluster import Progress
@@ -137,8 +137,8 @@ class FairShares:
     """GPUs to whoever holds the least for his weight: max-min over users, a job at a time.
 
     A user's jobs go in the order of arrival, and a job that does not fit is skipped. With `preempts`, a job that does
-    not fit may take GPUs from users who hold more than their max-min share: their youngest jobs stop, as long as the
-    job's own user does not come to hold more for his weight than they do.
+    not fit may stop the youngest jobs of users who hold more, as long as its own user does not come to hold more for
+    his weight than they keep. What a user held in the past does not count; Slurm and others let it fade instead.
 
     Attributes:
         weights: of the users; 1 for whom none is given.
@@ -155,34 +155,37 @@ class FairShares:
         levels = {one.job.user: 0.0 for one in [*running, *waiting]}
         for one in running:
             levels[one.job.user] += self._level(one)
-        starts: dict[Progress, int] = {}
-        while fits := [one for one in waiting if one.job.gpus <= free and one not in starts]:
-            one = min(fits, key=lambda one: levels[one.job.user])  # the first of equals: the earliest arrival
-            starts[one] = one.job.gpus
-            free -= one.job.gpus
+        changes: dict[Progress, int] = {}
+        line, holders = list(waiting), list(running)
+        while found := self._next(line, holders, levels, free):
+            one, stopped = found
+            for other in stopped:
+                levels[other.job.user] -= self._level(other)
+                holders.remove(other)
             levels[one.job.user] += self._level(one)
-        if starts or not self.preempts:
-            return Decision(starts)
-        return Decision(self._taken_back(waiting, running, levels, free))
+            line.remove(one)
+            free += sum(other.gpus for other in stopped) - one.job.gpus
+            changes |= dict.fromkeys(stopped, 0) | {one: one.job.gpus}
+        return Decision(changes)
 
-    def _taken_back(
-        self, waiting: Sequence[Progress], running: Sequence[Progress], levels: dict[str, float], free: int
-    ) -> dict[Progress, int]:
-        """The first job, by levels, that fits once jobs above its own user's new level are stopped."""
-        for one in sorted(waiting, key=lambda one: levels[one.job.user]):
-            rise, room, stopped, now = levels[one.job.user] + self._level(one), free, [], dict(levels)
-            for other in _youngest_first(running):
-                if room < one.job.gpus and now[other.job.user] - self._level(other) >= rise - EPSILON:
+    def _next(
+        self, line: Sequence[Progress], holders: Sequence[Progress], levels: Mapping[str, float], free: int
+    ) -> tuple[Progress, list[Progress]] | None:
+        """Who starts next, and who is stopped for him; None where nobody can start."""
+        by_level = sorted(line, key=lambda one: levels[one.job.user])  # stable: by arrival among equals
+        for one in by_level:
+            if one.job.gpus <= free:
+                return one, []
+        for one in by_level if self.preempts else ():
+            level, room, stopped, now = levels[one.job.user] + self._level(one), free, [], dict(levels)
+            for other in sorted(holders, key=lambda other: -other.since_s):
+                if room < one.job.gpus and now[other.job.user] - self._level(other) >= level - EPSILON:
                     now[other.job.user] -= self._level(other)
                     room += other.gpus
                     stopped.append(other)
             if room >= one.job.gpus:
-                return {one: one.job.gpus} | dict.fromkeys(stopped, 0)
-        return {}
+                return one, stopped
+        return None
 
     def _level(self, one: Progress) -> float:
         return (one.gpus or one.job.gpus) / self.weights.get(one.job.user, 1.0)
-
-
-def _youngest_first(running: Iterable[Progress]) -> list[Progress]:
-    return sorted(running, key=lambda one: -one.since_s)

@@ -1,9 +1,9 @@
 """Topology: on which nodes and racks the GPUs of a job stand, and what it costs the job when they stand apart.
 
-The ring of an all-reduce is as slow as its slowest link. A cluster has links of three kinds: inside a node, between the
-nodes of a rack, and between racks. So a job pays for the farthest two of its ranks. `Racks.step_s` is its step: compute,
-then the all-reduce of its gradients by the prices of `network`, without overlap. Two jobs that share a link do not slow
-each other down here; on a real cluster they do.
+A cluster has links of three kinds: inside a node, between the nodes of a rack, and between racks. The ring of an
+all-reduce is as slow as its slowest link, so a job pays for the farthest two of its ranks. `Racks.step_s` is its step:
+compute, then the all-reduce of its gradients by the prices of `network`, without overlap. Two jobs that share a link do
+not slow each other down here; on a real cluster they do.
 
 Two rules place a job. `packed` takes the fewest racks, then the fewest nodes, and of those that do the fullest, so that
 empty nodes stay whole. `scattered` takes free GPUs wherever they are, one after another from nodes in a drawn order.
