@@ -52,9 +52,13 @@ def by_work(lengths, n, width=None, speeds=None):
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (forgets_the_rest, 0, r"sequence \d+ is on 0 ranks, expected one\n.*another gradient"),
-    (as_it_comes, 1, r"on 2 ranks: the ranks have .* longer than the lower bound, at most 3.0 %\n.*no equal loads"),
+    (as_it_comes, 1, r"ranks: the ranks have .* longer than the lower bound, at most 3.0 %\n.*no equal loads"),
     (sorted_and_dealt, 1, r"longer than the lower bound.*\n.*the longest of each turn"),
-    (not_sorted, 1, r"longer than the lower bound.*\n.*that comes late"),
+    (
+        not_sorted,
+        1,
+        r"longer than the lower bound.*\n.*(that comes late|no equal loads)",
+    ),  # numbers may be equal by chance
     (by_tokens, 2, r"work for a width of .* longer than the lower bound.*\n.*The tokens are even and the work is not"),
     (by_work, 3, r"speeds .* longer than the lower bound.*\n.*a rank of half the speed"),
 ]
@@ -107,7 +111,7 @@ def test_what_is_no_cut_is_refused():
 def test_the_limit_can_always_be_kept_and_no_mistake_keeps_it():
     """Many draws: the solution stays below 2 %, each mistake is above 3 % in at least one of a test's batches."""
     dice = random.Random(5)
-    for _ in range(100):
+    for _ in range(25):
         for wide, slow, mistakes in (
             (False, False, (as_it_comes, sorted_and_dealt, not_sorted)),
             (True, False, (by_tokens,)),

@@ -6,6 +6,10 @@ losses. Then one all-reduce, of all gradients and one count, gives sum of gradie
 mean over the global batch, as in one process, whatever each rank did (`synchronization`'s weighted mean). A rank that
 did nothing takes part with zeros.
 
+The exchange comes once, after all microbatches. So ranks may do unlike numbers of them. Where each microbatch exchanges
+something (ZeRO-3 and FSDP gather weights, tensor and expert parallelism exchange in their layers), all ranks must do
+equally many, or they wait for each other for ever: there a cut can only even out what stands in the microbatches.
+
 DDP divides by the number of ranks instead: the mean of means, which gives a rank with few samples as much to say as one
 with many.
 """

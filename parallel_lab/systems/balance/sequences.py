@@ -1,7 +1,8 @@
 """Sequences of unequal length dealt to ranks, so that all are done at about the same time.
 
-What a rank has to do is not the number of its sequences. A causal decoder of width h does for each token of a sequence
-of l tokens 6 x 12 h^2 FLOPs a layer in its matrices and 6 h (l + 1) in attention (`model.formulas`; tables left out).
+What a rank has to do is not the number of its sequences. A causal decoder of width h, with a feed-forward part of 4 h
+and as many key heads as query heads, does for each token of a sequence of l tokens 72 h^2 FLOPs a layer in its matrices
+and 6 h (l + 1) in attention, forward and backward (`model.formulas`; the tables are left out).
 In units of what a token costs in the matrices, a sequence costs
 
     work(l) = l (1 + (l + 1) / (12 h))

@@ -31,8 +31,9 @@ from parallel_lab.trace import tag
 def proportional(total: int, speeds: Sequence[float], least: int = 1) -> list[int]:
     """Whole shares of `total` samples with the least max_r b_r / v_r; each rank gets `least` at least.
 
-    Each next sample goes to the rank that would be done with it first. That gives the least maximum: any other rank
-    would be done with this sample later, and none of the samples before could have been placed for less.
+    Each next sample goes to the rank that would be done with it first. Why that is best: let T be the least possible
+    maximum. In a cut that reaches it, rank r has at most v_r T samples. While samples are left, some rank has fewer
+    than there, so it would be done with one more by T; the rank that is chosen is done no later.
 
     Raises:
         ValueError: a speed is not positive, or `total` does not give each rank `least`.

@@ -8,6 +8,9 @@ Pieces may hold several items. Large ones cost fewer requests and leave more wai
 (Polychronopoulos and Kuck 1987) takes a share 1/n of what is left each time, so that pieces are large first and single
 at last. All ranks know the cut into pieces, so the store still counts nothing but requests.
 
+Who does what depends on the clock, so the order of sums does as well: two runs differ in the last bits, which static
+shares do not.
+
 Bound (Graham 1966, list scheduling), for n equal ranks, work W and longest piece c: done after W/n + (1 - 1/n) c at the
 latest.
 """

@@ -62,7 +62,10 @@ def stands_still(after_s: float, for_s: float = 0.0) -> Rule:
 
 
 def slow(times: float, for_s: float = 0.0) -> Rule:
-    """A rank's own work takes more than `times` the median of all ranks' own work."""
+    """A rank's own work takes more than `times` the median of all ranks' own work.
+
+    The slow rank is in the median: of two ranks none takes more than twice their median, so 2 and more never fires.
+    """
 
     def holds(samples: Samples, now_s: float) -> list[str]:
         took_s = samples.get(COMPUTE, {})

@@ -134,7 +134,7 @@ def stops(rank, step, over, exporter):
 
 def drags(rank, step, over, exporter):
     """Rank 1 is many times slower; the machine's own noise is far below."""
-    time.sleep(0.3 if rank == 1 else 0.02)
+    time.sleep(0.4 if rank == 1 else 0.02)
 
 
 def starves(rank, step, over, exporter):
@@ -155,7 +155,7 @@ def starves(rank, step, over, exporter):
 def test_an_alarm_fires_while_a_job_runs(work, until, real):
     if real and missing():
         pytest.skip(missing())
-    rules = [stands_still(1.0, for_s=0.4), slow(3.0, for_s=0.4), starved(for_s=0.4), down(for_s=30)]
+    rules = [stands_still(1.0, for_s=0.4), slow(2.0, for_s=0.4), starved(for_s=0.4), down(for_s=30)]
     seen = watched(rules, work, until, ranks=3, every_s=0.2, real=real)
     assert Alert(until[0], str(until[1]), "firing") in seen.fired, str(seen)
     assert seen.steps > (3 if work is stops else 0)
