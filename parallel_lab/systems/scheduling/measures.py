@@ -50,6 +50,12 @@ def wait_s(schedule: Schedule) -> dict[str, float]:
     return {name: firsts[name] - job.arrival_s for name, job in by_name(schedule).items()}
 
 
+def delay_s(schedule: Schedule) -> dict[str, float]:
+    """For each job its JCT less its duration: before its start, between its starts, and by running on fewer GPUs."""
+    jobs = by_name(schedule)
+    return {name: time_s - jobs[name].duration_s for name, time_s in jct_s(schedule).items()}
+
+
 def slowdown(schedule: Schedule, *, least_s: float = 0.0) -> dict[str, float]:
     """For each job its JCT over its duration; durations below `least_s` count as that long (bounded slowdown)."""
     jobs, times_s = by_name(schedule), jct_s(schedule)

@@ -98,21 +98,18 @@ def drawn(name: str, count: int, *, seed: int, load_gpus: float | None = None) -
     dice, rows = random.Random(seed), {int(row["gpus"]): row for row in rows_of(SUMMARY) if row["trace"] == name}
     if not rows:
         raise ValueError(f"no trace {name!r} in the summary; it has gavel and philly")
-    gaps = _values(rows.pop(ARRIVALS))
-    asked = dice.choices(list(rows), [int(row["count"]) for row in rows.values()], k=count)
+    values = {gpus: [float(row[f"q{part:g}"]) for part in PARTS] for gpus, row in rows.items()}
+    gaps = values.pop(ARRIVALS)
+    asked = dice.choices(list(values), [int(rows[gpus]["count"]) for gpus in values], k=count)
     arrivals = list(accumulate(_one(gaps, dice) for _ in asked))
     jobs = [
-        Job(str(number), at_s, gpus, max(1.0, _one(_values(rows[gpus]), dice)))
+        Job(str(number), at_s, gpus, max(1.0, _one(values[gpus], dice)))
         for number, (gpus, at_s) in enumerate(zip(asked, arrivals, strict=True))
     ]
     if load_gpus is None:
         return jobs
     stretch = load(jobs) / load_gpus
     return [replace(job, arrival_s=job.arrival_s * stretch) for job in jobs]
-
-
-def _values(row: dict[str, str]) -> list[float]:
-    return [float(row[f"q{part:g}"]) for part in PARTS]
 
 
 def _one(values: Sequence[float], dice: random.Random) -> float:

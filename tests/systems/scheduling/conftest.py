@@ -10,7 +10,7 @@ from parallel_lab.systems.scheduling import Job
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def original():
     """The path of an original trace; the test is skipped where it is not there."""
 

@@ -12,6 +12,7 @@ def test_times_of_two_jobs_on_one_gpu():
     schedule = simulate(TWO, 1, FIFO)
     assert measures.jct_s(schedule) == {"long": 9, "short": 9}
     assert measures.wait_s(schedule) == {"long": 0, "short": 8}
+    assert measures.delay_s(schedule) == {"long": 0, "short": 8}
     assert measures.slowdown(schedule) == {"long": 1, "short": 9}
     assert measures.slowdown(schedule, least_s=3) == {"long": 1, "short": 3}
     assert measures.makespan_s(schedule) == 10 and measures.utilization(schedule) == 1
