@@ -19,9 +19,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from heapq import heappop, heappush
+from itertools import count
 from typing import NamedTuple
 
 WHOLE = 1000  # thousandths of a GPU
+TRIES = 50  # draws of a place before all places are listed
 State = tuple[int, ...]  # the free thousandths of each GPU of a machine, sorted: alike machines are alike
 
 
@@ -49,49 +52,59 @@ class Way(NamedTuple):
 def ways(state: State, ask: Ask) -> tuple[Way, ...]:
     """All ways to place a task on such a machine that differ."""
     if ask.thousandths < WHOLE:
-        return tuple(Way(state, _less(state, free, ask.thousandths), free) for free in set(state) if free >= ask.total)
-    if state.count(WHOLE) < ask.gpus:
-        return ()
-    return (Way(state, (0,) * ask.gpus + state[: len(state) - ask.gpus], WHOLE),)
+        return tuple(way(state, ask, free) for free in sorted(set(state)) if free >= ask.thousandths)
+    return (way(state, ask, WHOLE),) if state.count(WHOLE) >= ask.gpus else ()
 
 
-def _less(state: State, free: int, taken: int) -> State:
-    rest = list(state)
-    rest[rest.index(free)] -= taken
-    return tuple(sorted(rest))
+def way(state: State, ask: Ask, free: int) -> Way:
+    """The way that uses GPUs of which so much is free."""
+    first = state.index(free)
+    taken = [rest - ask.thousandths for rest in state[first : first + ask.gpus]]
+    return Way(state, tuple(sorted((*state[:first], *taken, *state[first + ask.gpus :]))), free)
 
 
-Score = Callable[[Way, int], float]  # of a way, and of how many places are like it; the way with the least is taken
-
-
-def best_fit(way: Way, alike: int = 1) -> float:
+def best_fit(way: Way) -> float:
     """The GPU, and then the machine, that has least free."""
     return 1e6 * way.free + sum(way.before)
 
 
-def worst_fit(way: Way, alike: int = 1) -> float:
+def worst_fit(way: Way) -> float:
     """The GPU, and then the machine, that has most free."""
     return -best_fit(way)
 
 
 @dataclass
 class Anywhere:
-    """Any place with room, drawn; each is as likely as any other."""
+    """A place with room, drawn; each is as likely as any other."""
 
     seed: int
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
 
-    def __call__(self, way: Way, alike: int) -> float:
-        """The least of so many drawn times: of ways that race, each wins in proportion to its places."""
-        return self.dice.expovariate(alike)
+    def pick(self, machines: Sequence[State], ask: Ask) -> Way | None:
+        """One of the GPUs with room for a part, or of the machines with room for whole ones; None without any."""
+        slots = range(max(map(len, machines)) if ask.thousandths < WHOLE else 1)
+        for _ in range(TRIES):  # nearly always some draw finds a place, and the list of all places is not needed
+            state, slot = self.dice.choice(machines), self.dice.choice(slots)
+            if spots := self.spots(state, ask, slot):
+                return way(state, ask, spots[0])
+        found = [(state, free) for state in machines for slot in slots for free in self.spots(state, ask, slot)]
+        state, free = self.dice.choice(found) if found else ((), 0)
+        return way(state, ask, free) if state else None
+
+    @staticmethod
+    def spots(state: State, ask: Ask, slot: int) -> tuple[int, ...]:
+        """How much is free where the task would go: on the GPU of this number, or on whole ones."""
+        if ask.thousandths == WHOLE:
+            return (WHOLE,) if state.count(WHOLE) >= ask.gpus else ()
+        return state[slot : slot + 1] if slot < len(state) and state[slot] >= ask.thousandths else ()
 
 
 def mix(asks: Iterable[Ask]) -> dict[Ask, float]:
     """The probability of each kind of task."""
     counts = Counter(asks)
-    return {ask: count / counts.total() for ask, count in counts.items()}
+    return {ask: times / counts.total() for ask, times in counts.items()}
 
 
 def wasted(state: State, ask: Ask) -> int:
@@ -108,7 +121,7 @@ class Gradient:
     mix: Mapping[Ask, float]
     known: dict[State, float] = field(default_factory=dict)
 
-    def __call__(self, way: Way, alike: int = 1) -> float:
+    def __call__(self, way: Way) -> float:
         """The growth in thousandths, and a little of the best fit, which breaks ties."""
         return self.unusable(way.after) - self.unusable(way.before) + 1e-9 * best_fit(way)
 
@@ -119,37 +132,54 @@ class Gradient:
         return self.known[state]
 
 
+Rule = Callable[[Way], float] | Anywhere  # the way with the least is taken, or a place is drawn
+
+
 class Pool:
-    """Machines of a cluster, those in the same state counted together; tasks come and nobody leaves."""
+    """Machines of a cluster under a rule; tasks come and nobody leaves.
 
-    def __init__(self, gpus: Iterable[int]) -> None:
-        self.machines = Counter((WHOLE,) * count for count in gpus)
-        self.capacity = self.free
+    Machines in the same state are alike, so a rule looks at states. For each kind of task the ways stand in a heap, the
+    least first. Those from states that are new are added when such a task comes; those from states that are gone are
+    dropped when they come up.
+    """
 
-    @property
-    def free(self) -> int:
-        """The free thousandths of all GPUs."""
-        return sum(sum(state) * count for state, count in self.machines.items())
+    def __init__(self, gpus: Iterable[int], rule: Rule) -> None:
+        self.rule = rule
+        self.machines: list[State] = [(WHOLE,) * each for each in gpus]
+        self.states = Counter(self.machines)
+        self.capacity = self.free = sum(map(sum, self.machines))  # thousandths
+        self.heaps: dict[Ask, list[tuple[float, int, Way]]] = {}
+        self.numbers = count()
+        self.appeared, self.read = list(self.states), Counter[Ask]()  # states as they came; how many each heap has seen
 
-    def place(self, ask: Ask, score: Score) -> bool:
+    def place(self, ask: Ask) -> bool:
         """Places a task where the rule says; False where there is no room for it."""
-        found = [way for state in self.machines for way in ways(state, ask)]
-        if not found:
+        way = self.rule.pick(self.machines, ask) if isinstance(self.rule, Anywhere) else self.least(ask, self.rule)
+        if way is None:
             return False
-        way = min(found, key=lambda way: score(way, self.alike(way, ask)))
-        self.machines[way.before] -= 1
-        self.machines[way.after] += 1
-        if not self.machines[way.before]:
-            del self.machines[way.before]
+        self.machines[self.machines.index(way.before)] = way.after
+        self.states[way.before] -= 1
+        self.states[way.after] += 1
+        if self.states[way.after] == 1:
+            self.appeared.append(way.after)
+        self.free -= ask.total
         return True
 
-    def alike(self, way: Way, ask: Ask) -> int:
-        """How many places a way stands for: machines, times GPUs where the task shares one."""
-        return self.machines[way.before] * (way.before.count(way.free) if ask.thousandths < WHOLE else 1)
+    def least(self, ask: Ask, score: Callable[[Way], float]) -> Way | None:
+        """The way with the least score, of those that there are."""
+        heap = self.heaps.setdefault(ask, [])
+        for state in set(self.appeared[self.read[ask] :]):
+            if self.states[state]:
+                for way in ways(state, ask):
+                    heappush(heap, (score(way), next(self.numbers), way))
+        self.read[ask] = len(self.appeared)
+        while heap and not self.states[heap[0][-1].before]:
+            heappop(heap)
+        return heap[0][-1] if heap else None
 
     def unusable(self, gradient: Gradient) -> float:
         """The part of the cluster that is free and of no use to the next task, in expectation."""
-        return sum(gradient.unusable(state) * count for state, count in self.machines.items()) / self.capacity
+        return sum(gradient.unusable(state) * alike for state, alike in self.states.items()) / self.capacity
 
 
 class Point(NamedTuple):
@@ -160,18 +190,18 @@ class Point(NamedTuple):
     unusable: float
 
 
-def filled(gpus: Iterable[int], asks: Sequence[Ask], score: Score, *, every: float = 0.02) -> list[Point]:
+def filled(gpus: Iterable[int], asks: Sequence[Ask], rule: Rule, *, every: float = 0.02) -> list[Point]:
     """Lets tasks come one by one; who finds no room is sent away.
 
     Args:
         gpus: of each machine.
         asks: of the tasks, in their order; the mix is theirs.
-        score: the rule.
+        rule: where each one goes.
         every: a point each time that so much more of the cluster was asked for, and one at the end.
     """
-    pool, gradient, points, asked = Pool(gpus), Gradient(mix(asks)), [], 0
+    pool, gradient, points, asked = Pool(gpus, rule), Gradient(mix(asks)), [], 0
     for ask in asks:
-        pool.place(ask, score)
+        pool.place(ask)
         asked += ask.total
         if asked >= every * (len(points) + 1) * pool.capacity or ask is asks[-1]:
             held = 1 - pool.free / pool.capacity

@@ -24,8 +24,8 @@ def few(seed, part=8):
 def test_best_fit_keeps_a_machine_whole_and_worst_fit_does_not():
     """Two machines of 2; four tasks of a half come, then one of 2."""
     asks = [Ask(1, 500)] * 4 + [Ask(2)]
-    pools = {best_fit: Pool([2, 2]), worst_fit: Pool([2, 2])}
-    placed = {rule.__name__: [pool.place(ask, rule) for ask in asks] for rule, pool in pools.items()}
+    pools = {rule.__name__: Pool([2, 2], rule) for rule in (best_fit, worst_fit)}
+    placed = {name: [pool.place(ask) for ask in asks] for name, pool in pools.items()}
     assert placed == {"best_fit": [True] * 5, "worst_fit": [True] * 4 + [False]}
 
 
@@ -43,7 +43,8 @@ def test_what_is_unusable():
 def test_machines_counted_together_are_machines_one_by_one(seed):
     """The gradient's place is the best of all that a plain search finds, and nothing is lost."""
     machines, asks = few(seed, part=60)
-    gradient, pool, plain = Gradient(mix(asks)), Pool(machines), [[1000] * count for count in machines]
+    gradient, plain = Gradient(mix(asks)), [[1000] * count for count in machines]
+    pool = Pool(machines, gradient)
     for ask in asks:
         options = []
         for number, free in enumerate(plain):
@@ -57,11 +58,11 @@ def test_machines_counted_together_are_machines_one_by_one(seed):
                 grows = gradient.unusable(tuple(sorted(after))) - gradient.unusable(tuple(sorted(free)))
                 taken = 1000 if isinstance(spot, list) else free[spot]
                 options.append((grows + 1e-9 * (1e6 * taken + sum(free)), number, after))
-        assert pool.place(ask, gradient) is bool(options)
+        assert pool.place(ask) is bool(options)
         if options:
             _, number, after = min(options)
             plain[number] = after
-        assert pool.machines == Counter(tuple(sorted(free)) for free in plain)
+        assert Counter(pool.machines) == Counter(tuple(sorted(free)) for free in plain)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -92,9 +93,9 @@ def test_every_place_is_as_likely_as_any_other():
     """Of 9 machines one has a GPU in use: the next task of a half goes there in 1 of 18 places, 17 are empty."""
     hits = 0
     for seed in range(600):
-        pool = Pool([2] * 9)
-        pool.place(Ask(1, 100), best_fit)
-        pool.place(Ask(1, 500), Anywhere(seed))
+        pool = Pool([2] * 9, Anywhere(seed))
+        pool.place(Ask(1, 100))
+        pool.place(Ask(1, 500))
         hits += (400, 1000) in pool.machines
     assert 15 <= hits <= 55  # 600 / 18 = 33, with a deviation of 5.6
 
