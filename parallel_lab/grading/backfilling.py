@@ -59,12 +59,15 @@ def lines(case: Case, rank: int, generator: torch.Generator) -> tuple:
 
 
 def _small(dice: random.Random, case: Case) -> list[Asked]:
-    """Forty jobs; small ones come most often."""
+    """Forty jobs; small ones come most often. Those of `first`, (GPUs, seconds), come before them, in short order."""
     now_s, jobs = 0.0, []
     for number in range(40):
-        now_s += dice.expovariate(1 / 12)
-        lasts_s = dice.uniform(5, 40)
-        gpus = dice.choice((1, 1, 2, 3, 4, 6, 8))
+        if number < len(case["first"]):
+            now_s += dice.uniform(0.1, 2)
+            gpus, lasts_s = case["first"][number][0], case["first"][number][1] * dice.uniform(0.8, 1)
+        else:
+            now_s += dice.expovariate(1 / 12)
+            gpus, lasts_s = dice.choice((1, 1, 2, 3, 4, 6, 8)), dice.uniform(5, 40)
         jobs.append(Asked(f"j{number}", now_s, gpus, lasts_s, lasts_s * case["most"] ** dice.random()))
     return jobs
 
@@ -97,10 +100,17 @@ def decisions(fn: Callable, jobs: list[Asked], gpus: int) -> list[Event]:
         free = gpus - sum(job.gpus for job in held)
         waiting = [(job.name, job.gpus, job.limit_s) for job in line]
         running = [(job.name, job.gpus, latest_s) for job, (_, latest_s) in held.items()]
-        starts = fn(now_s, deepcopy(waiting), deepcopy(running), free)
-        events.append(Event(now_s, waiting, running, free, starts))
+        events.append(Event(now_s, waiting, running, free, _asked(fn, now_s, waiting, running, free)))
         if not events[-1].possible():
             break
-        held |= {job: (now_s + job.lasts_s, now_s + job.limit_s) for job in line if job.name in starts}
-        line = [job for job in line if job.name not in starts]
+        held |= {job: (now_s + job.lasts_s, now_s + job.limit_s) for job in line if job.name in events[-1].starts}
+        line = [job for job in line if job.name not in events[-1].starts]
     return events
+
+
+def _asked(fn: Callable, *shown: Any) -> Any:
+    try:
+        return fn(*deepcopy(shown))
+    except Exception as error:
+        error.add_note(f"It was called with {', '.join(map(repr, shown))}.")
+        raise

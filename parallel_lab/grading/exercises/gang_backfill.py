@@ -7,6 +7,8 @@ from parallel_lab.systems.scheduling import trace
 # Numbers of GPUs and durations as on a real cluster, at most 32 GPUs a job.
 KINDS = tuple((min(job.gpus, 32), job.duration_s) for job in trace.drawn("gavel", 400, seed=15))
 
+# All GPUs are held, 5 of them for long; the head needs 6. Of the long jobs of one GPU, two may run beside it.
+BESIDE_HEAD = ((5, 100), (3, 20), (6, 30), (1, 300), (1, 300), (1, 300))
 PART = "A job that holds some of its GPUs does no work, and keeps them from others. Does the whole job fit?"
 OVER = "Each job that starts takes GPUs from what was free. Is that counted before the next one is looked at?"
 HEAD = "Whoever is first in line and fits has waited long enough. Is the line gone through in the order of arrival?"
@@ -26,7 +28,7 @@ EXERCISE = Exercise(
     given=backfilling.lines,
     drive=backfilling.observe,
     device="cpu",
-    settings={"clusters": 6, "gpus": 8, "most": 1.0, "kinds": ()},
+    settings={"clusters": 6, "gpus": 8, "most": 1.0, "kinds": (), "first": ()},
     tests={
         # Step 1
         "A job gets all of its GPUs or none, and no GPU is given away twice": on(1, whole),
@@ -40,7 +42,10 @@ EXERCISE = Exercise(
         ),
         # Step 3
         "Who fits beside the head is let in as well, on small clusters and on a real one's jobs": on(
-            ({"ranks": 1, "most": 3.0}, {"ranks": 1, "most": 3.0, "clusters": 1, "gpus": 64, "kinds": KINDS}),
+            (
+                {"ranks": 1, "most": 1.2, "first": BESIDE_HEAD},
+                {"ranks": 1, "most": 3.0, "clusters": 1, "gpus": 64, "kinds": KINDS},
+            ),
             whole,
             head,
             promised,

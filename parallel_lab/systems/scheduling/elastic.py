@@ -33,9 +33,12 @@ class Elastic:
 
     def choose(self, now_s: float, waiting: Sequence[Progress], running: Sequence[Progress], free: int) -> Decision:
         """The shares of this round; between two rounds nothing changes."""
-        again_s = (now_s // self.every_s + 1) * self.every_s if self.every_s else math.inf
-        if self.every_s and now_s % self.every_s:
-            return Decision({}, again_s)
+        again_s = math.inf
+        if self.every_s:
+            number = round(now_s / self.every_s)  # of the nearest round
+            again_s = (number + (number * self.every_s <= now_s)) * self.every_s
+            if number * self.every_s != now_s:
+                return Decision({}, again_s)
         jobs = sorted([*running, *waiting], key=lambda one: one.job.arrival_s)
         return Decision(shares(jobs, free + sum(one.gpus for one in running)), again_s)
 

@@ -297,10 +297,11 @@ def test_elastic_jobs_grow_when_others_leave_and_pay_for_it():
 
 def test_elastic_rounds_keep_their_hours():
     jobs = [Job("a", 0, 8, 100, least_gpus=2), Job("b", 10, 8, 100, least_gpus=2)]
-    schedule = simulate(jobs, 8, Elastic(every_s=60))
-    changed = {run.start_s for run in schedule.runs}
-    assert changed <= {60.0 * n for n in range(10)} and len(changed) > 1
-    assert measures.wait_s(schedule)["b"] == 50
+    for every_s in (60, 0.1, 7.3):
+        schedule = simulate(jobs, 8, Elastic(every_s=every_s))
+        changed = {run.start_s for run in schedule.runs}
+        assert changed <= {every_s * number for number in range(3000)} and len(changed) > 1
+    assert simulate(jobs, 8, Elastic(every_s=60)).runs[0].end_s == 60
 
 
 def test_levels_fall_when_they_should():
