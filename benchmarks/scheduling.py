@@ -9,8 +9,8 @@
    were drawn, with the standard error of the mean; at most 1 % off.
 3. The order FIFO, shortest first (strictly), shortest remaining first that the authors of Helios got on each of
    Philly's virtual clusters with their simulator (`published.csv`), on the jobs of the same months. The file here has
-   fewer jobs and shorter ones than theirs, so each cluster gets as many GPUs as make a load of nine tenths, and at least
-   those of its largest job. Where the trace is not there, this part is left out.
+   fewer jobs and shorter ones than theirs, so each cluster gets as many GPUs as make a load of nine tenths, or those of
+   its largest job. Where the trace is not there, this part is left out.
 """
 
 import math

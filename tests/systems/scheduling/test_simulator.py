@@ -314,6 +314,15 @@ def test_levels_fall_when_they_should():
     ]
 
 
+def test_the_shortest_remaining_time_is_not_best_where_jobs_need_several_gpus():
+    """A job of 4 GPUs stops four jobs of one that have 1 s more to go: one ends early, and four end late."""
+    jobs = [*(Job(f"small {number}", 0, 1, 10) for number in range(4)), Job("large", 1, 4, 8)]
+    by_time, kept, by_service = (
+        sum(measures.jct_s(simulate(jobs, 4, policy)).values()) for policy in (SRTF, SJF, SRSF)
+    )
+    assert by_time == 8 + 4 * 18 and kept == by_service == 4 * 10 + 17
+
+
 def test_limits_lead_who_trusts_them(mixed):
     """With limits that are ten times too long for some, the order by limits is not the order by truth."""
     jobs = mixed(3, most=10.0)
