@@ -27,7 +27,7 @@ def first(run: SlurmRun, job: str, state: str, after_s: float = 0.0) -> float:
 
 
 def intervals(run: SlurmRun) -> dict[str, float]:
-    """What the scenes let one measure, in seconds; each one to the polling interval of 0.1 s."""
+    """What the scenes let one measure, in seconds; each one to the 0.2 s between two looks at the queue."""
     (urgent,), (_, low), (pair, again) = run.starts("urgent"), run.starts("low"), run.starts("pair")
     requeued, silent = first(run, "low", "PENDING", run.starts("low")[0]), first(run, "pair", "COMPLETING", pair)
     return {

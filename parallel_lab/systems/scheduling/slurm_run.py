@@ -7,8 +7,9 @@
 3. *loss*: a node ends without a word. The controller notices, and runs the node's job again on others.
 4. *reserve*: a node is drained, another one reserved. Nothing else starts there.
 
-The jobs that are requeued count steps and keep the count in a file, which is their checkpoint. Three jobs hold their
-nodes until a file tells them that their scene is played; so a slow machine shows the same order.
+The jobs that are requeued count steps and keep the count in a file, which is their checkpoint. All jobs but one hold
+their nodes until a file lets them go: the brief ones once the queue was seen to run them, the others when their scene
+is played. So a slow machine shows the same order.
 """
 
 import shlex
@@ -19,9 +20,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from parallel_lab.systems.processes import ServerFailed
 from parallel_lab.systems.scheduling.slurm import Cluster, Queued, cluster, missing
 
-POLL_S, PATIENCE_S = 0.1, 150.0
+POLL_S, PATIENCE_S = 0.2, 150.0
 SIZE = "--layers 2 --heads 2 --width 16 --seq 8 --batch 8 --log-every 1 --pp 2 --steps 3"
 TRAIN = (sys.executable, "-m", "parallel_lab.hybrid.train", *SIZE.split())
 HOLD = "until [ -e {gate} ]; do sleep 0.1; done"
@@ -96,7 +98,7 @@ class Stage:
 
     def __init__(self, made: Cluster, run: SlurmRun, began_s: float, patience_s: float) -> None:
         self.cluster, self.run, self.began_s, self.patience_s = made, run, began_s, patience_s
-        self.scene, self.seen = "", {}
+        self.scene, self.seen, self.briefly = "", {}, set()
 
     def gate(self, name: str) -> Path:
         """The file that lets a job end."""
@@ -107,17 +109,25 @@ class Stage:
         file = self.cluster.folder / f"{name}.step"
         self.cluster.submit(name, COUNT.format(file=file, gate=self.gate(name)), "--requeue", *options)
 
+    def brief(self, name: str, *options: str) -> None:
+        """Submits a job that ends when the queue was seen to run it."""
+        self.briefly.add(name)
+        self.cluster.submit(name, HOLD.format(gate=self.gate(name)), *options)
+
     def until(self, condition: Callable[[], object]) -> None:
         """Watches the queue until the condition holds.
 
         Raises:
             TimeoutError: it did not within the patience; the text has the table so far.
+            RuntimeError: a job failed; the text has what it printed.
         """
         ends_s = time.monotonic() + self.patience_s
         self.look()
         while not condition():
             if time.monotonic() > ends_s:
                 raise TimeoutError(f"Slurm did not come to the end of '{self.scene}':\n{self.run.table()}")
+            if failed := [name for name, line in self.seen.items() if line.state == "FAILED"]:
+                raise RuntimeError(f"job {failed[0]} failed:\n{self.cluster.printed(failed[0])}")
             time.sleep(POLL_S)
             self.look()
 
@@ -127,6 +137,8 @@ class Stage:
             if self.seen.get(line.name) != line:
                 self.seen[line.name] = line
                 self.run.changes.append(Change(time.monotonic() - self.began_s, self.scene, line))
+            if line.name in self.briefly and line.state == "RUNNING":
+                self.gate(line.name).touch()
 
     def is_in(self, state: str, *names: str) -> Callable[[], bool]:
         """The condition that all these jobs are in a state."""
@@ -139,15 +151,17 @@ class Stage:
 
 def backfill(stage: Stage, command: Sequence[str]) -> None:
     """A short job runs in the gap before a wide one; a job with a generous limit does not."""
-    submit, half = stage.cluster.submit, ("--nodes=1", "--gpus-per-node=4")
+    half = ("--nodes=1", "--gpus-per-node=4")
+    two = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=8")
+    set_up = "export MASTER_ADDR=127.0.0.1 OMP_NUM_THREADS=1"
     training = f"srun --kill-on-bad-exit=1 {shlex.join(command)} --out {stage.cluster.folder}/train || exit"
     held = HOLD.format(gate=stage.gate("train"))
-    two = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=8")
-    submit("train", f"export MASTER_ADDR=127.0.0.1 OMP_NUM_THREADS=1\n{training}\n{held}", *two, "--time=4")
-    submit("wide", "sleep 1", "--nodes=4", "--gpus-per-node=8", "--time=4")
-    submit("long", "sleep 1", *half, "--time=60")
-    submit("short", "sleep 1", *half, "--time=1")
+    stage.cluster.submit("train", "\n".join([set_up, training, held]), *two, "--time=4")
+    stage.brief("wide", "--nodes=4", "--gpus-per-node=8", "--time=4")
+    stage.brief("long", *half, "--time=60")
+    stage.brief("short", *half, "--time=1")
     stage.until(stage.is_in("COMPLETED", "short"))
+    stage.until(lambda: stage.seen["wide"].reason == "Resources")
     stage.gate("train").touch()
     stage.until(stage.is_in("COMPLETED", "train", "wide", "long"))
 
@@ -157,7 +171,8 @@ def preempt(stage: Stage) -> None:
     all_nodes = ("--nodes=4", "--gpus-per-node=8", "--time=10")
     stage.count("low", *all_nodes)
     stage.until((stage.cluster.folder / "low.step").exists)
-    stage.cluster.submit("urgent", "sleep 1", "--partition=high", *all_nodes)
+    stage.until(stage.is_in("RUNNING", "low"))
+    stage.brief("urgent", "--partition=high", *all_nodes)
     stage.until(stage.runs_again("low"))
     stage.gate("low").touch()
     stage.until(stage.is_in("COMPLETED", "low", "urgent"))
@@ -183,7 +198,7 @@ def reserve(stage: Stage) -> None:
     what = [f"nodes={reserved}", "users=root", "starttime=now", "duration=60"]
     stage.cluster.call(*scontrol, "create", "reservation", "reservationname=exam", *what)
     stage.cluster.submit("outside", "true", f"--nodelist={reserved}", "--gpus-per-node=8", "--time=1")
-    stage.cluster.submit("inside", "sleep 1", "--reservation=exam", "--nodes=1", "--gpus-per-node=8", "--time=1")
+    stage.brief("inside", "--reservation=exam", "--nodes=1", "--gpus-per-node=8", "--time=1")
     stage.until(stage.is_in("COMPLETED", "inside"))
     stage.until(lambda: stage.seen["outside"].state == "PENDING" and stage.seen["outside"].reason != "None")
 
@@ -200,11 +215,14 @@ def run_slurm(command: Sequence[str] = TRAIN, patience_s: float = PATIENCE_S) ->
         return run
     began_s = time.monotonic()
     scenes = {"backfill": lambda stage: backfill(stage, command), "preempt": preempt, "loss": loss, "reserve": reserve}
-    with cluster() as made:
-        stage = Stage(made, run, began_s, patience_s)
-        for stage.scene, play in scenes.items():
-            play(stage)
-            run.nodes[stage.scene] = made.node_states()
-        run.printed = {name: made.printed(name) for name in stage.seen}
+    try:
+        with cluster() as made:
+            stage = Stage(made, run, began_s, patience_s)
+            for stage.scene, play in scenes.items():
+                play(stage)
+                run.nodes[stage.scene] = made.node_states()
+            run.printed = {name: made.printed(name) for name in stage.seen}
+    except ServerFailed as error:
+        run.reason = f"its daemons did not come up: {error}"
     run.wall_s = time.monotonic() - began_s
     return run

@@ -5,8 +5,8 @@ all-reduce is as slow as its slowest link, so a job pays for the farthest two of
 compute, then the all-reduce of its gradients by the prices of `network`, without overlap. Two jobs that share a link do
 not slow each other down here; on a real cluster they do.
 
-Two rules place a job. `packed` takes the fewest racks, then the fewest nodes, and of those that do the fullest, so that
-empty nodes stay whole. `scattered` takes free GPUs wherever they are, one after another from nodes in a drawn order.
+Two rules place a job. `packed` takes one node if it can, else the fewest nodes of one rack, else the racks with most
+room; of equal places the fullest, so that empty nodes stay whole. `scattered` draws free GPUs wherever they are.
 `replay` lays the runs of a schedule on nodes, one after another as they start and end. The times stay those of the
 schedule: a slow place does not make a job longer in it.
 """
@@ -61,7 +61,7 @@ class Racks:
 
 
 def packed(racks: Racks, free: Mapping[int, int], gpus: int) -> Place:
-    """The fewest racks, then the fewest nodes; of equals the place that leaves least free."""
+    """One node, or the fewest nodes of one rack, or the racks with most room; of equals the fullest place."""
     rooms = Counter()
     for node, count in free.items():
         rooms[node // racks.nodes_per_rack] += count
@@ -103,7 +103,7 @@ def _taken(free: Mapping[int, int], gpus: int) -> Place:
 
 
 def scattered(seed: int) -> Rule:
-    """A rule that takes one GPU after another from nodes in a drawn order."""
+    """A rule that draws from all free GPUs."""
     dice = random.Random(seed)
 
     def rule(racks: Racks, free: Mapping[int, int], gpus: int) -> Place:

@@ -13,6 +13,7 @@ import pytest
 
 from parallel_lab import launch
 from parallel_lab.hybrid.train import main
+from parallel_lab.systems.processes import ServerFailed
 from parallel_lab.systems.scheduling import slurm, slurm_run
 
 PATIENCE_S = 120
@@ -107,16 +108,18 @@ def test_nothing_is_left_when_the_process_ends(how):
 
 
 @needs_slurm
-def test_a_scene_that_does_not_end_shows_how_far_it_came():
-    run = slurm_run.SlurmRun()
-    with slurm.cluster(("n1",)) as made:
-        stage = slurm_run.Stage(made, run, time.monotonic(), patience_s=0.0)
+def test_a_scene_that_does_not_end_shows_how_far_it_came_and_a_job_that_fails_what_it_printed():
+    with slurm.cluster() as made:
+        stage = slurm_run.Stage(made, slurm_run.SlurmRun(), time.monotonic(), patience_s=0.0)
         stage.scene = "no room"
-        made.submit("wide", "true", "--hold")
-        with pytest.raises(TimeoutError, match=r"did not come to the end of 'no room'(.|\n)*wide +low +PENDING"):
-            stage.until(stage.is_in("COMPLETED", "wide"))
-        with pytest.raises(RuntimeError, match=r"sbatch .*wide.sh: sbatch: error: invalid partition specified: x"):
-            made.submit("wide", "true", "--partition=x")
+        made.submit("held", "true", "--hold")
+        with pytest.raises(TimeoutError, match=r"did not come to the end of 'no room'(.|\n)*held +low +PENDING"):
+            stage.until(stage.is_in("COMPLETED", "held"))
+        with pytest.raises(RuntimeError, match=r"sbatch .*held.sh: sbatch: error: invalid partition specified: x"):
+            made.submit("held", "true", "--partition=x")
+        stage.patience_s = PATIENCE_S
+        with pytest.raises(RuntimeError, match=r"job train failed:\n(.|\n)*No such file or directory"):
+            slurm_run.backfill(stage, ["/no/such/program"])
 
 
 def test_where_it_cannot_run_the_reason_stands_in_place_of_the_table(monkeypatch):
@@ -127,6 +130,13 @@ def test_where_it_cannot_run_the_reason_stands_in_place_of_the_table(monkeypatch
     assert slurm.missing().endswith("apt-get install slurm-wlm munge")
     run = slurm_run.run_slurm()
     assert not run.changes and run.table().startswith("Slurm does not run here: Slurm is not installed (no munged,")
+    monkeypatch.setattr(slurm_run, "missing", lambda: "")
+    monkeypatch.setattr(slurm_run, "cluster", broken)
+    assert slurm_run.run_slurm().table() == "Slurm does not run here: its daemons did not come up: munged ended with 1"
+
+
+def broken():
+    raise ServerFailed("munged ended with 1")
 
 
 def weights(text):
