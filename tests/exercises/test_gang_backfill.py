@@ -84,11 +84,15 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (
         what_is_free_to_the_head,
         0,
-        r"GPUs are free; .*in line: (j\d+) asks.*the answer gives \1 \d GPUs, and it asks for \d\n.*does no work",
+        r"GPUs are free; .*in line: j\d+ asks.*the answer gives j\d+ \d GPUs, and it asks for \d\n.*does no work",
     ),
     (never_counts, 0, r"the answer gives away \d+ GPUs\n.*counted before the next one"),
     (smallest_first, 1, r"the answer starts .*, and j\d+ fits\n.*order of arrival"),
-    (whoever_fits, 2, r"j\d+ can start at \d+ s, and with j\d+.* started only at \d+ s\n.*latest, by its limit"),
+    (
+        whoever_fits,
+        2,
+        r"j\d+ can start at \d+ s, and with j\d+.* started only at \d+ s\n.*(latest, by its limit|would do no harm)",
+    ),
     (spare_taken_twice, 4, r"and with j\d+, j\d+.* started only at \d+ s\n.*Each of them alone would do no harm"),
     (without_those_just_started, 2, r"can start at \d+ s, and with j\d+.* started only at"),
 ]
