@@ -25,9 +25,8 @@ def test_is_put_back_by_the_signal_and_goes_on_from_its_save(tmp_path):
         path = os.pathsep.join([str(Path(sys.executable).parent), made.environment["PATH"]])
 
         def call(*command):
-            done = subprocess.run(
-                command, env=made.environment | own | {"PATH": path}, cwd=ROOT, capture_output=True, text=True
-            )
+            environment = {**made.environment, **own, "PATH": path}
+            done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             return done.stdout + done.stderr
 
@@ -42,5 +41,5 @@ def test_is_put_back_by_the_signal_and_goes_on_from_its_save(tmp_path):
         call("scancel", job)
     before, after = log.read_text().split("run 1 on ")
     assert before.startswith("run 0 on n[1-2]") and " world 2 step 0 loss" in before
-    first = int(re.search(r"world 2 step (\d+) loss", after)[1])
+    first = int(re.findall(r"world 2 step (\d+) loss", after)[0])
     assert first >= 20 and first % 5 == 0, "it goes on from the last save"
