@@ -68,6 +68,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "04_gradient_synchronization": 80.0,
     "11_hybrid_parallel": 60.0,  # all axes need eight ranks
     "systems/scheduling": 60.0,  # daemons of Slurm, and jobs that it starts
+    "15_scheduling_and_load_balance": 60.0,  # a Slurm of four nodes, two Prometheus servers, 80 simulated clusters
     "16_fault_tolerance": 70.0,  # ranks that are killed and started again
     "17_storage_and_data": 80.0,  # four servers; five augmentations with five seeds each
     "18_evaluation": 60.0,  # seeds: 30 small classifiers and 18 small language models are trained

@@ -8,7 +8,6 @@ import shlex
 
 import pytest
 import torch
-from slurm import free_ports
 
 from parallel_lab import launch
 from parallel_lab.hybrid import place
@@ -22,6 +21,7 @@ from parallel_lab.model.formulas import flops_per_token, parameter_count
 from parallel_lab.runtime import RankFailed
 from parallel_lab.runtime.torchrun import address_towards
 from parallel_lab.systems.resilience import folder
+from parallel_lab.systems.scheduling.slurm import free_ports
 from parallel_lab.trace.record import recorder
 
 SMALL = "--layers 2 --heads 2 --width 16 --seq 8 --batch 8 --dropout 0.1 --log-every 2".split()  # noqa: SIM905

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,11 +11,11 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-import slurm
 
 from parallel_lab import launch
 from parallel_lab.hybrid.train import main
 from parallel_lab.systems import hosts
+from parallel_lab.systems.scheduling import slurm
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 COMMAND = ["-m", "parallel_lab.hybrid.train"]
@@ -127,16 +128,15 @@ def test_slurm(tmp_path):
     """Two nodes of one machine, each a daemon; `srun` starts a rank on each and tells it where it stands."""
     if why := slurm.missing():
         pytest.skip(why)
-    line, folder = "--pp 2 --steps 3", tmp_path / "cluster"
-    folder.mkdir()
-    with slurm.cluster(folder) as environment:
+    line, host = "--pp 2 --steps 3", socket.gethostname()  # the ranks meet at the first node by its name
+    with slurm.cluster((host, f"{host}-2")) as made:
         command = ["srun", "--nodes=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1", sys.executable, *COMMAND, *SMALL]
         log = tmp_path / "log"
-        with started([*command, *line.split(), "--out", str(tmp_path / "b")], log, environment) as srun:
+        with started([*command, *line.split(), "--out", str(tmp_path / "b")], log, made.environment) as srun:
             text, code = ended(srun, log)
         assert code == 0, text
         told = weights(text)
-        with started([*command, "--pp", "3"], log, environment) as srun:
+        with started([*command, "--pp", "3"], log, made.environment) as srun:
             text, code = ended(srun, log)
     assert code and text.count("pp=3 x cp=1 x tp=1 = 3 does not divide the 2 ranks that there are") == 1, text
     assert told == unbroken(tmp_path / "a", line, 2)

@@ -21,6 +21,7 @@ _NAMES = (
     *("dynamic_scale", "reproducible_sum"),
     *("per_channel_quantization", "prune_and_tune"),
     *("top_k_hook", "choose_buckets", "find_bottleneck"),
+    *("balanced_batches", "gang_backfill"),
     *("crash_safe_checkpoint", "exactly_once"),
     *("streaming_shuffle", "near_duplicates"),
     *("metrics_over_ranks", "uneven_perplexity"),
