@@ -124,7 +124,13 @@ def _pump(one: socket.socket, other: socket.socket, change: Callable, told: Prox
     while not stop.is_set():
         waiting = [end for end in way if isinstance(end, ssl.SSLSocket) and end.pending()]
         for end in waiting or select.select(list(way), [], [], 0.05)[0]:
-            data = end.recv(BLOCK_BYTES)
+            end.setblocking(False)  # a record of TLS may hold nothing for us: then there is nothing to wait for
+            try:
+                data = end.recv(BLOCK_BYTES)
+            except (ssl.SSLWantReadError, BlockingIOError):
+                continue
+            finally:
+                end.settimeout(PATIENCE_S)
             if not data:
                 return
             told.passed_bytes += len(data)
