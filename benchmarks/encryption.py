@@ -30,7 +30,7 @@ import trustme
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from parallel_lab.systems.security import Channel, certificate_door, rendezvous, token_door, wire
-from parallel_lab.systems.security.proxy import LOOPBACK, proxy
+from parallel_lab.systems.security.proxy import LOOPBACK, Proxy
 from parallel_lab.trace.units import format_bytes, format_seconds, table
 
 TURNS, MOST, MIB = 7, 2.0, 2**20
@@ -94,8 +94,8 @@ def doors(kind: str, port: int) -> Iterator[int]:
     """The port of a rank's own proxy, behind which is a door before `port`."""
     with contextlib.ExitStack() as ends:
         if kind == "plain":
-            door = ends.enter_context(proxy(port))
-            yield ends.enter_context(proxy(door.port)).port
+            door = ends.enter_context(Proxy(port))
+            yield ends.enter_context(Proxy(door.port)).port
         if kind == "token":
             door = ends.enter_context(token_door(port, TOKEN))
             yield ends.enter_context(rendezvous.with_token(door.port, TOKEN))
