@@ -14,6 +14,7 @@ from parallel_lab.grading.gaps import (
     performance,
     pipeline,
     precision,
+    security,
     sharded,
     storage_and_data,
     synchronization,
@@ -38,4 +39,5 @@ GAPS = (
     *storage_and_data.GAPS,
     *fault_tolerance.GAPS,
     *evaluation.GAPS,
+    *security.GAPS,
 )
