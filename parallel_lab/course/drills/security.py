@@ -40,8 +40,8 @@ def security_nonces(dice: Random) -> Drawn:
     saves = GCM_MESSAGES / blocks
     return Drawn(
         question=f"A checkpoint of {billions} billion parameters with {per_parameter} bytes each is encrypted by"
-        f" AES-GCM in blocks of {block_kib} KiB, each with a random nonce of 96 bits, all under one key. How many checkpoints"
-        " may that key encrypt, if it may encrypt 2^32 messages?",
+        f" AES-GCM in blocks of {block_kib} KiB, each with a random nonce of 96 bits, all under one key. How many"
+        " checkpoints may that key encrypt, if it may encrypt 2^32 messages?",
         answer=saves,
         steps=(
             f"The checkpoint has {billions}e9 · {per_parameter} = {size / 1e9:,.0f} GB, which are"
@@ -75,21 +75,21 @@ def security_krum(dice: Random) -> Drawn:
 @problem("security-epsilon", chapter="19")
 def security_epsilon(dice: Random) -> Drawn:
     """The epsilon of a run of the Gaussian mechanism, by Rényi divergence."""
-    sigma, steps = dice.choice((8, 10, 16, 20, 30, 40)), dice.choice((20, 50, 100, 200, 400))
+    z, steps = dice.choice((8, 10, 16, 20, 30, 40)), dice.choice((20, 50, 100, 200, 400))
     exponent = dice.choice((5, 6))
     log = exponent * math.log(10)
-    order = 1 + math.sqrt(2 * sigma**2 * log / steps)
-    epsilon = steps / (2 * sigma**2) + math.sqrt(2 * steps * log) / sigma
+    order = 1 + math.sqrt(2 * z**2 * log / steps)
+    epsilon = steps / (2 * z**2) + math.sqrt(2 * steps * log) / z
     return Drawn(
         question=f"Each of {steps} steps clips every example's gradient to norm 1, adds up over *all* examples, with no"
-        f" sampling, and adds normal noise with a deviation of {sigma}. A step has the Rényi divergence α/(2σ²) at"
-        " order α, for data sets that differ by one example more or less. What is ε at δ ="
-        f" 1e-{exponent}, by ε = T·α/(2σ²) + ln(1/δ)/(α - 1) with the best real α?",
+        f" sampling, and adds normal noise with a deviation of z = {z}. A step has the Rényi divergence order/(2z²), for"
+        " data sets that differ by one example more or less. What is ε at δ ="
+        f" 1e-{exponent}, by ε = steps·order/(2z²) + ln(1/δ)/(order - 1) with the best real order?",
         answer=epsilon,
         steps=(
-            f"Divergences add up: {steps} · α / (2 · {sigma}²) = {steps / (2 * sigma**2):.4g} α; ln(1/δ) = {log:.4g}.",
-            f"The derivative is 0 where (α - 1)² = 2σ² ln(1/δ)/T, so α = {order:.4g}.",
-            f"ε = T/(2σ²) + sqrt(2 T ln(1/δ))/σ = {steps / (2 * sigma**2):.4g} +"
-            f" {math.sqrt(2 * steps * log) / sigma:.4g} = {epsilon:.4g}.",
+            f"Divergences add up: {steps} · α / (2 · {z}²) = {steps / (2 * z**2):.4g} α; ln(1/δ) = {log:.4g}.",
+            f"The derivative is 0 where (order - 1)² = 2z² ln(1/δ)/steps, so the order is {order:.4g}.",
+            f"ε = steps/(2z²) + sqrt(2 · steps · ln(1/δ))/z = {steps / (2 * z**2):.4g} +"
+            f" {math.sqrt(2 * steps * log) / z:.4g} = {epsilon:.4g}.",
         ),
     )
