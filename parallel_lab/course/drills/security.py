@@ -82,12 +82,13 @@ def security_epsilon(dice: Random) -> Drawn:
     epsilon = steps / (2 * z**2) + math.sqrt(2 * steps * log) / z
     return Drawn(
         question=f"Each of {steps} steps clips every example's gradient to norm 1, adds up over *all* examples, with no"
-        f" sampling, and adds normal noise with a deviation of z = {z}. A step has the Rényi divergence order/(2z²), for"
-        " data sets that differ by one example more or less. What is ε at δ ="
+        f" sampling, and adds normal noise with a deviation of z = {z}. A step has the Rényi divergence order/(2z²)"
+        " between data sets that differ by one example more or less. What is ε at δ ="
         f" 1e-{exponent}, by ε = steps·order/(2z²) + ln(1/δ)/(order - 1) with the best real order?",
         answer=epsilon,
         steps=(
-            f"Divergences add up: {steps} · α / (2 · {z}²) = {steps / (2 * z**2):.4g} α; ln(1/δ) = {log:.4g}.",
+            f"Divergences add up: {steps} · order / (2 · {z}²) = {steps / (2 * z**2):.4g} · order;"
+            f" ln(1/δ) = {log:.4g}.",
             f"The derivative is 0 where (order - 1)² = 2z² ln(1/δ)/steps, so the order is {order:.4g}.",
             f"ε = steps/(2z²) + sqrt(2 · steps · ln(1/δ))/z = {steps / (2 * z**2):.4g} +"
             f" {math.sqrt(2 * steps * log) / z:.4g} = {epsilon:.4g}.",
