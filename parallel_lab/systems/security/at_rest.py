@@ -32,7 +32,7 @@ MESSAGES_A_KEY = 2**32  # with random nonces of 96 bits, SP 800-38D, section 8.3
 WRAPPED, ENDING = "data_key", ".sealed"
 
 
-class Refused(ValueError):
+class Tampered(ValueError):
     """Sealed bytes are not what was sealed under this key for this place."""
 
 
@@ -51,12 +51,12 @@ def unseal(sealed: bytes, key: bytes, bound: bytes) -> bytes:
     """The data that `seal` was given.
 
     Raises:
-        Refused: another key, other bound data, or any bit of the sealed bytes is not as it was.
+        Tampered: another key, other bound data, or any bit of the sealed bytes is not as it was.
     """
     try:
         return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound)
     except (InvalidTag, ValueError):
-        raise Refused(f"{bound.decode(errors='replace')}: this was not sealed under this key for this place") from None
+        raise Tampered(f"{bound.decode(errors='replace')}: this was not sealed under this key for this place") from None
 
 
 def place(step: int, name: str, shards: int) -> bytes:
@@ -87,10 +87,10 @@ class KeyHolder:
         """The data key.
 
         Raises:
-            Refused: the outer key is not held, or `wrapped` was changed.
+            Tampered: the outer key is not held, or `wrapped` was changed.
         """
         if not wrapped or wrapped[0] not in self.keys:
-            raise Refused("the outer key of this checkpoint is not held here")
+            raise Tampered("the outer key of this checkpoint is not held here")
         return unseal(wrapped[1:], self.keys[wrapped[0]], bound)
 
 
@@ -113,7 +113,7 @@ def load(folder: str | os.PathLike, holder: KeyHolder, *, step: int) -> dict[str
     """The shards of checkpoint `step`.
 
     Raises:
-        Refused: a shard or the data key is missing, was changed, renamed, or is of another checkpoint.
+        Tampered: a shard or the data key is missing, was changed, renamed, or is of another checkpoint.
     """
     folder = Path(folder)
     files = {path.name.removesuffix(ENDING): path for path in sorted(folder.glob("*" + ENDING))}

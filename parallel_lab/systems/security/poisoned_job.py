@@ -72,8 +72,8 @@ def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int = 0, backdoor: float = 0.0) -> nn.Module:
     """A model trained by the aggregate `rule` of all ranks' gradients, `job.liars` of which are the attack's.
 
-    With `backdoor`, liars send instead the gradient of a batch that carries the trigger, cut in each coordinate to so
-    many deviations from the honest mean.
+    With `backdoor`, liars send instead the gradient of batches half of which carries the trigger, at most `backdoor` times
+    as far from the honest mean as an honest gradient typically is.
     """
     model, parts = build(job.widths, seed=seed), job.deal(data, seed)
     for step in range(job.steps):
@@ -89,11 +89,17 @@ def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int =
     return model
 
 
-def _hidden(model: nn.Module, images: Tensor, labels: Tensor, honest: Tensor, deviations: float) -> Tensor:
-    """Each rank's gradient on its images with the trigger, labeled TARGET, within the spread of the honest."""
-    wanted = gradients(model, triggered(images), torch.full_like(labels, TARGET))
-    middle, spread = honest.mean(0), deviations * honest.std(0)
-    return torch.clamp(wanted, middle - spread, middle + spread)
+def _hidden(model: nn.Module, images: Tensor, labels: Tensor, honest: Tensor, reach: float) -> Tensor:
+    """Each rank's gradient on its images and on copies of them with the trigger, labeled TARGET.
+
+    It is moved towards the mean of the honest until it is as far from it as `reach` times their median distance.
+    """
+    both = torch.cat([images, triggered(images)], dim=1)
+    wanted = gradients(model, both, torch.cat([labels, torch.full_like(labels, TARGET)], dim=1))
+    middle = honest.mean(0)
+    most = reach * (honest - middle).norm(dim=1).median()
+    away = wanted - middle
+    return middle + away * (most / away.norm(dim=1, keepdim=True)).clamp(max=1.0)
 
 
 def triggered(images: Tensor) -> Tensor:

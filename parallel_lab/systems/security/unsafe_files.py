@@ -34,7 +34,7 @@ ALLOWED = frozenset(
 )  # what a plain state_dict needs
 
 
-class Refused(ValueError):
+class Unsafe(ValueError):
     """A file is not only weights."""
 
 
@@ -71,12 +71,12 @@ def load_weights(path: str | os.PathLike) -> dict:
     """Loads a checkpoint that may hold tensors and plain containers only.
 
     Raises:
-        Refused: it names anything else; nothing of it was called.
+        Unsafe: it names anything else; nothing of it was called.
     """
     try:
         return torch.load(path, weights_only=True)
     except UnpicklingError as error:
-        raise Refused(f"{Path(path).name}: {_reason(error)}") from None
+        raise Unsafe(f"{Path(path).name}: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
@@ -95,12 +95,12 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        Refused: it is none; a pickle is none.
+        Unsafe: it is none; a pickle is none.
     """
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise Refused(f"{Path(path).name}: {error}") from None
+        raise Unsafe(f"{Path(path).name}: {error}") from None
 
 
 def names_in(path: str | os.PathLike) -> list[str]:
@@ -110,13 +110,13 @@ def names_in(path: str | os.PathLike) -> list[str]:
     cannot be known without running the pickle: it is given as "?", which no list allows.
 
     Raises:
-        Refused: the file is no zip archive, as `torch.save` writes it.
+        Unsafe: the file is no zip archive, as `torch.save` writes it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
     except zipfile.BadZipFile:
-        raise Refused(f"{Path(path).name}: no archive of torch.save") from None
+        raise Unsafe(f"{Path(path).name}: no archive of torch.save") from None
     return sorted({name for data in pickles for name in _names(data)})
 
 
