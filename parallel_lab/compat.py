@@ -94,6 +94,19 @@ def work_of(future: Future) -> dist.Work:
     return torch._C._distributed_c10d._create_work_from_future(future)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def gloo_options(host: str | None, timeout: timedelta) -> Any:
+    """The options of a group of gloo that listens on the address `host`, or where gloo chooses to."""
+    options, gloo = GlooOptions(), dist.ProcessGroupGloo
+    options._timeout = timeout
+    options._devices = [gloo.create_device(hostname=host) if host else gloo.create_default_device()]
+    return options
+
+
+def keys_of(store: TCPStore) -> list[str]:
+    """The keys of a store, where this torch lists them; none where it does not."""
+    return sorted(store.list_keys()) if hasattr(store, "list_keys") else []  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def named_group(ranks: list[int], name: str, timeout: timedelta) -> dist.ProcessGroup:
     """A group that its members alone make, under a name that they agree on; `new_group` derives it from the ranks.
 
