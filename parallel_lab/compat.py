@@ -94,11 +94,11 @@ def work_of(future: Future) -> dist.Work:
     return torch._C._distributed_c10d._create_work_from_future(future)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def gloo_options(host: str, timeout: timedelta) -> Any:
-    """The options of a group of gloo that listens on the address `host`."""
-    options = GlooOptions()
+def gloo_options(host: str | None, timeout: timedelta) -> Any:
+    """The options of a group of gloo that listens on the address `host`, or where gloo chooses to."""
+    options, gloo = GlooOptions(), dist.ProcessGroupGloo
     options._timeout = timeout
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname=host)]
+    options._devices = [gloo.create_device(hostname=host) if host else gloo.create_default_device()]
     return options
 
 

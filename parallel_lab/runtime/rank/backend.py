@@ -253,12 +253,9 @@ def _create(settings, _options) -> LabGroup:
 
 
 def _gloo(store, rank: int, ranks: list[int], timeout, name: str = "") -> dist.ProcessGroupGloo:
-    options = compat.GlooOptions()
-    options._timeout = timeout
+    options = compat.gloo_options(door.host, timeout)
     options.group_name, options.global_ranks_in_group = name, ranks  # the flight recorder tells them
-    gloo = dist.ProcessGroupGloo
-    options._devices = [gloo.create_device(hostname=door.host) if door.host else gloo.create_default_device()]
-    return gloo(store, rank, len(ranks), options)
+    return dist.ProcessGroupGloo(store, rank, len(ranks), options)
 
 
 dist.Backend.register_backend("lab", _create, extended_api=True, devices=["cpu", "cuda"])

@@ -24,7 +24,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -48,7 +47,8 @@ def chained(entries: Sequence[dict]) -> list[dict]:
     return made
 
 
-class Head(NamedTuple):
+@dataclass(frozen=True)
+class Head:
     """How long the log was, and its last hash; with the signature of the one who keeps watch."""
 
     count: int

@@ -31,7 +31,7 @@ from torch import Tensor
 HEADER = struct.Struct("<HHQ")  # sender, receiver, number of the message from one to the other
 TAG_BYTES = 32
 OVERHEAD_BYTES = HEADER.size + TAG_BYTES
-EVERYTHING = ("sender", "receiver", "number")
+EVERYTHING: Sequence[str] = ("sender", "receiver", "number")
 
 
 class Refused(Exception):
@@ -87,7 +87,7 @@ class Channel:
         header, payload, code = message[: HEADER.size], message[HEADER.size : -TAG_BYTES], message[-TAG_BYTES:]
         if len(message) < OVERHEAD_BYTES or not hmac.compare_digest(code, self._code(header, about, payload)):
             raise Refused("the code is not that of these bytes")
-        said = dict(zip(EVERYTHING, HEADER.unpack(header), strict=True))
+        said: dict[str, int] = dict(zip(EVERYTHING, HEADER.unpack(header), strict=True))
         right = {"sender": self.peer, "receiver": self.me, "number": self.received}
         if wrong := [f"{what} {said[what]}, not {right[what]}" for what in self.binds if said[what] != right[what]]:
             raise Refused(f"the message says {', '.join(wrong)}")

@@ -30,6 +30,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 import trustme
@@ -48,7 +49,8 @@ from parallel_lab.systems.security.proxy import (
 
 STORE = "store.job-7.test"  # the name in the certificate of the store's proxy
 PATIENCE = timedelta(seconds=20)
-OVERWRITTEN = b"by a stranger"
+OVERWRITTEN = "by a stranger"
+HEADER_BYTES = 5  # of a TLS record: kind, version, length
 
 
 def open_store() -> compat.TCPStore:
@@ -120,13 +122,13 @@ def stranger(port: int, *, keys: list[str] | None = None, host: str = LOOPBACK, 
     return seen
 
 
-def take_seat(store: compat.Store, rank: int, ranks: int, patience: timedelta = PATIENCE) -> dist.ProcessGroup:
+def take_seat(store: compat.Store, rank: int, ranks: int, patience: timedelta = PATIENCE) -> Any:
     """A group of gloo on this store, for whoever says that he is `rank`."""
     options = compat.gloo_options(LOOPBACK, patience)
     return dist.ProcessGroupGloo(store, rank, ranks, options)
 
 
-def given_to(group: dist.ProcessGroup, tensor: Tensor) -> Tensor:
+def given_to(group: Any, tensor: Tensor) -> Tensor:
     """What member 0 of the group broadcasts, as weights at the start of a job are."""
     options = dist.BroadcastOptions()
     options.rootRank = 0
@@ -178,7 +180,7 @@ class Meddler:
     Attributes:
         what: Bytes that it looks for.
         by: What it puts in their place.
-        blind: Whether it changes a bit of each piece in any case, as who cannot read can.
+        blind: Whether it changes a bit of each piece in any case, as who cannot read can; behind a record's header.
         heard: Whether it has found what it looked for.
     """
 
@@ -191,7 +193,8 @@ class Meddler:
         """What it hands on."""
         self.heard |= self.what in data
         data = data.replace(self.what, self.by)
-        return data[:-1] + bytes([data[-1] ^ 1]) if self.blind else data
+        place = min(HEADER_BYTES, len(data) - 1)
+        return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :] if self.blind else data
 
 
 @contextlib.contextmanager

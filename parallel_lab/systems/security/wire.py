@@ -22,6 +22,7 @@ clear. And who has a host's private key is that host.
 import base64
 import contextlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -30,13 +31,17 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+import parallel_lab
 from parallel_lab.systems import hosts
 from parallel_lab.systems.processes import Server, ServerFailed, serving, temporary, wait_for
-from parallel_lab.systems.security import listener, wire_rank
+from parallel_lab.systems.security import listener
+from parallel_lab.systems.security.wire_rank import WORD
 
 HEADERS_BYTES = 60
 MTU_BYTES = 1420  # of what travels inside, as wg-quick chooses it for a cable of 1500
 LISTEN_PORT = 51820
+LISTENER = (sys.executable, "-I", "-S", listener.__file__)  # of the standard library alone
+RANK = (sys.executable, "-m", "parallel_lab.systems.security.wire_rank")
 
 # Sockets of wireguard-go stand below /run, which namespaces of networks share: here each host has its own. The private
 # key comes in a file, since arguments stand in the table of processes for all to read.
@@ -87,13 +92,13 @@ def listen(tensor_bytes: int = 2**20, times: int = 2) -> dict[str, Heard]:
         paths = {"cable": [host.address for host in both]}
         if not missing_wireguard():
             paths["WireGuard"] = ends.enter_context(tunnel(both, folder))
-        ear = _started(ends, both[1].inside(*_program(listener), wire_rank.WORD.decode()), folder / "ear.log")
+        ear = _started(ends, both[1].inside(*LISTENER, WORD.decode()), folder / "ear.log")
         wait_for(lambda: "listening" in ear.printed(), [ear])
         ranks = [
             _started(
                 ends,
                 host.inside(
-                    *_program(wire_rank, isolated=False),
+                    *RANK,
                     folder,
                     place,
                     tensor_bytes,
@@ -121,12 +126,9 @@ def _heard(ear: str, rank: str, paths: list[str]) -> dict[str, Heard]:
     }
 
 
-def _program(module, isolated: bool = True) -> list[str]:
-    return [sys.executable, *(["-S", "-E"] if isolated else []), module.__file__]
-
-
 def _started(ends: contextlib.ExitStack, command: list[str], log: Path) -> Server:
-    return ends.enter_context(serving(command, log, {"OMP_NUM_THREADS": "1"}))
+    found = os.pathsep.join([str(Path(parallel_lab.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return ends.enter_context(serving(command, log, {"OMP_NUM_THREADS": "1", "PYTHONPATH": found}))
 
 
 @contextlib.contextmanager

@@ -5,9 +5,12 @@ import struct
 import sys
 import time
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from parallel_lab import compat
 
 WORD = b"GRADIENT" * 4  # in a tensor of float32, every two elements
 PATIENCE = timedelta(seconds=120)
@@ -18,11 +21,8 @@ def all_reduces(folder: str, rank: int, address: str, number: int, tensor_bytes:
 
     Rank 0 has the word, rank 1 has zeros, so also the sum has it.
     """
-    options = dist.ProcessGroupGloo._Options()
-    options._timeout = PATIENCE
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
-    store = dist.FileStore(f"{folder}/store{number}", 2)
-    group = dist.ProcessGroupGloo(store, rank, 2, options)
+    store = compat.FileStore(f"{folder}/store{number}", 2)
+    group: Any = dist.ProcessGroupGloo(store, rank, 2, compat.gloo_options(address, PATIENCE))
     word = torch.tensor(struct.unpack("<2f", WORD[:8])).repeat(tensor_bytes // 8)
     took = []
     for _ in range(times):

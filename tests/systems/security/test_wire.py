@@ -1,0 +1,49 @@
+"""A listener on the cable between two hosts hears an all-reduce in clear, and nothing of it below WireGuard."""
+
+import subprocess
+
+import pytest
+
+from parallel_lab.systems import processes
+from parallel_lab.systems.security import wire
+
+
+@pytest.fixture(scope="module")
+def heard():
+    if why := wire.missing():
+        pytest.skip(why)
+    return wire.listen(tensor_bytes=2**18)
+
+
+def test_the_cable_carries_the_gradient_in_clear(heard):
+    cable = heard["cable"]
+    assert cable.in_clear > 0 and cable.dropped == 0 and len(cable.times_s) == 2
+    # Of two ranks each sends its half and then the sum's other half: as many bytes as the tensor has, twice over.
+    assert cable.bytes > 2 * 2 * 2**18 and cable.packets > cable.in_clear
+
+
+def test_below_wireguard_the_listener_finds_nothing_and_still_sees_how_much(heard):
+    if why := wire.missing_wireguard():
+        pytest.skip(why)
+    tunnel = heard["WireGuard"]
+    assert tunnel.in_clear == 0 and tunnel.dropped == 0
+    assert tunnel.bytes > 2 * 2 * 2**18 * (wire.overhead() - 0.01)  # the amount is no secret
+    assert wire.overhead() == pytest.approx(1480 / 1420)
+
+
+def test_nothing_is_left_of_the_hosts(heard):
+    assert "plab-" not in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+
+
+def test_without_the_programs_the_reason_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(wire.shutil, "which", lambda name: None)
+    assert wire.missing_wireguard().endswith("apt-get install wireguard-go wireguard-tools")
+
+
+def test_a_rank_that_fails_is_told_with_what_it_printed(monkeypatch):
+    if why := wire.missing():
+        pytest.skip(why)
+    monkeypatch.setattr(wire, "missing_wireguard", lambda: "not here")
+    monkeypatch.setattr(wire, "RANK", ("sh", "-c", "echo no rank; exit 3"))
+    with pytest.raises(processes.ServerFailed, match="no rank"):
+        wire.listen()
