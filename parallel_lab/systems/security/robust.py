@@ -64,7 +64,8 @@ def krum_scores(rows: Tensor, f: int) -> Tensor:
         ValueError: fewer than 2 f + 3 rows.
     """
     n = _enough(rows, f, 2 * f + 3)
-    squared = (rows[:, None] - rows[None]).double().square().sum(-1).nan_to_num(nan=torch.inf)
+    apart = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    squared = apart.square().nan_to_num(nan=torch.inf)
     squared.fill_diagonal_(torch.inf)  # a row is not its own neighbor
     return squared.sort(1).values[:, : n - f - 2].sum(1)
 
