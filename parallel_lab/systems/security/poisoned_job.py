@@ -1,7 +1,7 @@
 """A small training job with liars among its ranks: handwritten digits, every rank's gradient, one rule of aggregation.
 
-One process plays all ranks, step after step, so that many rules, attacks and seeds can be compared; `step` on real ranks
-does the same (a test holds the two together). The honest ranks' data are dealt out at random, or by class.
+One process plays all ranks, step after step, so that many rules, attacks and seeds can be compared; on real ranks
+`step` does the same (a test holds the two together). The ranks' data are dealt out at random, or by class.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,8 +72,8 @@ def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int = 0, backdoor: float = 0.0) -> nn.Module:
     """A model trained by the aggregate `rule` of all ranks' gradients, `job.liars` of which are the attack's.
 
-    With `backdoor`, liars send instead the gradient of batches half of which carries the trigger, at most `backdoor` times
-    as far from the honest mean as an honest gradient typically is.
+    With `backdoor`, liars send instead the gradient of batches half of which carries the trigger, at most `backdoor`
+    times as far from the honest mean as an honest gradient typically is.
     """
     model, parts = build(job.widths, seed=seed), job.deal(data, seed)
     for step in range(job.steps):

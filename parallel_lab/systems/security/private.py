@@ -43,8 +43,8 @@ NODES, WIDE = 4_000, 14.0  # points of the integral, and how many deviations it 
 def divergence(rate: float, noise: float, order: float) -> float:
     """The Renyi divergence of one step, of order a > 1: sampling `rate` q, noise z in units of the clipping norm.
 
-    The integrand has its peaks between 0 and a, and falls off like a Gaussian: the sum over equal steps is then exact to
-    rounding.
+    The integrand has its peaks between 0 and a, and falls off like a Gaussian: a sum over equal steps is then exact but
+    for rounding.
 
     Raises:
         ValueError: a rate outside (0, 1], noise that is not positive, or an order of 1 or less.
@@ -153,7 +153,7 @@ def step_over_ranks(
     dice: torch.Generator,
     group: dist.ProcessGroup | None = None,
 ) -> None:
-    """One step over ranks, each with its own part of all `samples` and its own dice: one all-reduce of the model's size.
+    """One step over ranks, each with its part of all `samples` and its own dice: one all-reduce of the model's size.
 
     Each of n ranks adds noise of deviation z C / sqrt(n), so that the sum has z C. A rank that knows its own share of
     the noise sees the sum with z C sqrt((n - 1) / n) only. And each rank's own message has too little noise for one who

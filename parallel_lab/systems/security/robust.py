@@ -1,20 +1,22 @@
 """Poisoned gradients, and aggregates that a few liars cannot move at will; what those cannot do.
 
-The mean has no defense: a single rank that sends -(n - 1) times the others' sum of means, or just a large number, moves
-it anywhere. Three aggregates of n gradients, f of which may be lies:
+The mean has no defense: a rank that knows the sum of the others' gradients moves the mean to any t, by sending n t less
+that sum. Three aggregates of n gradients, f of which may be lies:
 
-- *coordinate-wise median* (Yin et al. 2018): of each coordinate the middle value; it holds while f < n / 2;
+- *coordinate-wise median* (Yin et al. 2018): of each coordinate the middle value; f < n / 2;
 - *coordinate-wise trimmed mean* (Yin et al. 2018): of each coordinate the mean without the f largest and the f smallest
-  values; n > 2 f;
+  values; f < n / 2;
 - *Krum* (Blanchard et al. 2017): the one gradient whose n - f - 2 nearest others are nearest to it; n >= 2 f + 3.
 
-Each needs the gradients apart from each other, so an all-reduce does not do: every rank gathers all of them. Sent:
+Of each coordinate the first two stay between the smallest and the largest honest value. Krum returns one rank's
+gradient whole. Each rule needs the gradients apart, so an all-reduce does not do: every rank gathers all of them. Sent:
 (n - 1) S bytes a rank, where an all-reduce sends 2 (n - 1) / n S. Held: n S. Secure aggregation (`secure_sum`) hides
 just what they need, so the two do not go together as they stand here.
 
-What they cannot do. They take what is unlike the others for a lie. Where honest ranks have different data, an honest
-rank is unlike the others, and its data are lost. A lie within the spread of the honest is no outlier: "a little is
-enough" (Baruch et al. 2019), and a backdoor can be put in that way. And f is a guess: with more liars nothing holds.
+What they cannot do. They take what is unlike the others for a lie. Where ranks have different data, an honest rank is
+unlike the others, and what its data say is lost. A lie within the spread of the honest is no outlier: "a little is
+enough" (Baruch et al. 2019), and a backdoor can go in that way, through Krum whole. And f is a guess: with more liars
+than f nothing holds.
 """
 
 from collections.abc import Callable
@@ -62,7 +64,8 @@ def krum_scores(rows: Tensor, f: int) -> Tensor:
         ValueError: fewer than 2 f + 3 rows.
     """
     n = _enough(rows, f, 2 * f + 3)
-    squared = (rows[:, None] - rows[None]).double().square().sum(-1).nan_to_num(nan=torch.inf)
+    apart = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    squared = apart.square().nan_to_num(nan=torch.inf)
     squared.fill_diagonal_(torch.inf)  # a row is not its own neighbor
     return squared.sort(1).values[:, : n - f - 2].sum(1)
 
@@ -106,7 +109,7 @@ def aggregate(gradient: Tensor, rule: Rule, f: int, *, group: dist.ProcessGroup 
     return rule(rows.view(group.size(), -1), f)
 
 
-# The attacks: each makes the liars' rows from what the honest ones sent ------------------------------------------------
+# The attacks: each makes the liars' rows from what the honest ones sent ---------------------------------------------
 
 
 def reversed_sign(honest: Tensor, liars: int, n: int, times: float = 10.0) -> Tensor:

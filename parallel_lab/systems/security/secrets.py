@@ -7,8 +7,9 @@ git, into a mail, onto a web page. An environment variable is inherited by every
 The defense: a secret stands in a file that its owner alone may read, is read where it is used, and has a type that does
 not print it; children get an environment without secrets; a scanner looks at a notebook before it is committed.
 
-What this does not stop. A process of the same user, or root, reads the file too. The scanner knows forms: a password that is a plain
-word, a key in base64 inside another text, or a picture of it, passes. What was committed once stays in the history of git: only a new secret helps.
+What this does not stop. A process of the same user, or root, reads the file too. The scanner knows forms: a password
+that is a plain word, a key in base64 inside another text, or a picture of it, passes. What was committed once stays in
+the history of git: only a new secret helps.
 """
 
 import json

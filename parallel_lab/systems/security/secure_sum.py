@@ -2,21 +2,22 @@
 
 Each pair of parties u < v agrees on a key that the server does not have (X25519). From it both draw the same mask; u
 adds it, v subtracts it. In the sum every mask meets its opposite and is gone. Numbers are whole and addition wraps
-modulo 2^64, so a masked number is uniformly random, and the sum is exact, not nearly right.
+modulo 2^64, so a masked number looks uniformly random, and the sum of the whole numbers is exact.
 
 *Dropouts.* Where v is gone after the masks were agreed on, its opposite masks are missing. Each party has therefore
 given every other a share of its key beforehand (`shamir`), and t survivors let the server build v's key. A server that
-lies could say that v is gone though it has v's row, and read it. So each party adds a second mask, of its own, whose seed
-is shared too: survivors give shares of the second mask of those who are there, and of the key of those who are gone,
-and never both of one party. Both need two sets of t parties: with t > n / 2 two such sets have a party in common, which
-answers once.
+lies could say that v is gone though it has v's row, and read it. So each party adds a second mask, of its own, whose
+seed is shared too. Survivors give shares of the second mask of those who are there, and of the key of those who are
+gone, and never both of one party. The server would need both, from two sets of t parties: with t > n / 2 two such sets
+have a party in common, and each party answers once.
 
-Sent by a party of n for d numbers: 8 d bytes for its row (4 d in plain float32), and about 200 (n - 1) bytes for keys
-and shares.
+Sent by a party for d numbers: 8 d bytes for its row (4 d in plain float32), 32 bytes for its key, and two shares of 66
+bytes for each party; a share goes to its holder alone, and comes back once.
 
-What it does not stop. A party that lies about its numbers: the sum takes them, and nobody can see whose they were; a
-rule that compares rows (`robust`) is blind here. The sum itself tells what a sum tells (`inversion`); the sum over all
-but one, less the sum over all, is the one. Parties that help the server. Lies of a server about public keys, unless they are signed.
+What it does not stop. A party that lies about its numbers: the sum takes them, nobody can see whose they were, and a
+rule that compares rows (`robust`) is blind here. The sum tells what a sum tells (`inversion`); the sum of all, less the
+sum of all but one, is the one. Parties that help the server: t of them give it everything. A server that lies about
+public keys, unless they are signed.
 """
 
 import os
@@ -102,7 +103,7 @@ class Party:
         return [(keys[x], seeds[x]) for x in range(1, self.parties + 1)]
 
     def masked(self, whole: Tensor, publics: Mapping[int, bytes], own: bool = True) -> Tensor:
-        """What the server gets: the numbers, the masks of all pairs, and the party's own, without which a lie reads it."""
+        """What the server gets: the numbers and the masks of all pairs; `own` adds the second mask."""
         total = whole + pair_masks(self.number, self.private, publics, len(whole))
         return total + mask(self.seed, len(whole)) if own else total
 

@@ -30,7 +30,10 @@ from torch import Tensor
 
 ALLOWED = frozenset(
     {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"}
-    | {f"torch.{name}Storage" for name in "Float Double Half BFloat16 Long Int Short Char Byte Bool".split()}
+    | {
+        f"torch.{name}Storage"
+        for name in ["Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"]
+    }
 )  # what a plain state_dict needs
 
 
