@@ -209,7 +209,7 @@ def test_compressed_gradients(ranks, share):
 
 
 def of_the_median(ranks, steps, batch):
-    """The test loss after steps along the median of the ranks' gradients, of which the last one lies; in one process."""
+    """The test loss after steps by the median of the ranks' gradients, of which the last one lies, in one process."""
     net = digit_net(64, 32, 10)
     for step in range(steps):
         order = torch.randperm(1438, generator=torch.Generator().manual_seed(step))
