@@ -82,7 +82,7 @@ def test_lies_ruin_the_mean_and_not_the_others():
     for attack in (robust.reversed_sign, robust.not_numbers):
         for rule in robust.RULES:
             _, found = _train(JOB, rule, attack)
-            assert max(found) < 0.2 if rule == "mean" else min(found) > 0.88, (attack.__name__, rule, found)
+            assert max(found) < 0.2 if rule == "mean" else min(found) > 0.84, (attack.__name__, rule, found)
 
 
 def test_where_ranks_have_other_classes_the_rules_take_honest_ranks_for_liars():
