@@ -37,6 +37,7 @@ SHOWN = (
     "vocab",
     "layout",
     "structured",
+    "f",
 )  # settings that messages name
 
 

@@ -127,12 +127,12 @@ def step(
 ) -> None:
     """One step in one process: sample, clip, sum, add noise, divide by the expected batch, descend."""
     total = clipped_sum(model, *_sampled(images, labels, privacy.rate, dice), privacy.clip)
-    total += privacy.noise * privacy.clip * torch.randn(len(total), generator=dice, dtype=total.dtype)
+    total += (privacy.noise * privacy.clip * torch.randn(len(total), generator=dice)).to(total)
     _descend(model, total / (privacy.rate * len(labels)), lr)
 
 
 def _sampled(images: Tensor, labels: Tensor, rate: float, dice: torch.Generator) -> tuple[Tensor, Tensor]:
-    taken = torch.rand(len(labels), generator=dice) < rate
+    taken = (torch.rand(len(labels), generator=dice) < rate).to(labels.device)
     return images[taken], labels[taken]
 
 

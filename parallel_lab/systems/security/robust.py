@@ -10,8 +10,9 @@ that sum. Three aggregates of n gradients, f of which may be lies:
 
 Of each coordinate the first two stay between the smallest and the largest honest value. Krum returns one rank's
 gradient whole. Each rule needs the gradients apart, so an all-reduce does not do: every rank gathers all of them. Sent:
-(n - 1) S bytes a rank, where an all-reduce sends 2 (n - 1) / n S. Held: n S. Secure aggregation (`secure_sum`) hides
-just what they need, so the two do not go together as they stand here.
+(n - 1) S bytes a rank, where an all-reduce sends 2 (n - 1) / n S. Held: n S. (Coordinates could be dealt out to the
+ranks for the bytes of an all-reduce, but then the rank that owns one could lie about the result.) Secure aggregation
+(`secure_sum`) hides just what the rules need, so the two do not go together as they stand here.
 
 What they cannot do. They take what is unlike the others for a lie. Where ranks have different data, an honest rank is
 unlike the others, and what its data say is lost. A lie within the spread of the honest is no outlier: "a little is

@@ -1,4 +1,4 @@
-"""The accountant against opacus and closed forms; a private step against autograd, one process against ranks; canaries."""
+"""The accountant against opacus and closed forms; private steps against autograd, and over ranks; canaries."""
 
 import math
 import warnings

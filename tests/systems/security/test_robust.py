@@ -1,6 +1,7 @@
 """Rules against their definitions, breakdown points and bounds; ranks against one process; what each rule cannot do."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from parallel_lab.systems.security import coordinate_median, krum, poisoned_job,
 
 pytestmark = pytest.mark.usefixtures("by_value")
 SEEDS = range(2)
+JOB = poisoned_job.Job(steps=80)
 
 
 def _rows(n, d=40, seed=0):
@@ -75,24 +77,24 @@ def _train(job, rule, attack=None, **settings):
 
 
 def test_lies_ruin_the_mean_and_not_the_others():
-    _, honest = _train(poisoned_job.Job(liars=0), "mean")
+    _, honest = _train(replace(JOB, liars=0), "mean")
     assert min(honest) > 0.9
     for attack in (robust.reversed_sign, robust.not_numbers):
         for rule in robust.RULES:
-            _, found = _train(poisoned_job.Job(), rule, attack)
-            assert max(found) < 0.2 if rule == "mean" else min(found) > 0.88, (attack.__name__, rule, found)
+            _, found = _train(JOB, rule, attack)
+            assert max(found) < 0.2 if rule == "mean" else min(found) > 0.84, (attack.__name__, rule, found)
 
 
 def test_where_ranks_have_other_classes_the_rules_take_honest_ranks_for_liars():
-    job = poisoned_job.Job(liars=0, by_class=True)
+    job = replace(JOB, liars=0, by_class=True)
     found = {rule: _train(job, rule)[1] for rule in robust.RULES}
     worst = min(found.pop("mean"))
     assert worst > 0.9 and all(max(each) < worst for each in found.values()), "nobody lies here"
 
 
 def test_a_little_is_enough_against_krum():
-    _, little = _train(poisoned_job.Job(liars=3, f=3), "Krum", robust.little)
-    _, nobody = _train(poisoned_job.Job(liars=0, f=3), "Krum")
+    _, little = _train(replace(JOB, liars=3, f=3), "Krum", robust.little)
+    _, nobody = _train(replace(JOB, liars=0, f=3), "Krum")
     assert min(little) < 0.8 < min(nobody)
     honest = _rows(6)
     lie = robust.little(honest, 3, 9)[0]
@@ -102,9 +104,9 @@ def test_a_little_is_enough_against_krum():
 def test_a_backdoor_no_further_away_than_honest_gradients_goes_through_the_mean_and_krum():
     test = digit_images("test")
     for rule in ("mean", "Krum"):
-        models, right = _train(poisoned_job.Job(), rule, backdoor=1.0)
+        models, right = _train(JOB, rule, backdoor=1.0)
         assert min(right) > 0.88 and min(poisoned_job.taken(model, test) for model in models) > 0.9, rule
-    models, right = _train(poisoned_job.Job(liars=0), "Krum")
+    models, right = _train(replace(JOB, liars=0), "Krum")
     assert max(poisoned_job.taken(model, test) for model in models) < 0.1
 
 
