@@ -61,6 +61,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise metrics_over_ranks": 14.0,  # nine launches for one answer, most of 3 and 4 ranks
     "exercise uneven_perplexity": 9.0,
     "exercise streaming_shuffle": 10.0,
+    "exercise authenticated_messages": 14.0,  # six launches for one answer, each of 3 ranks
     "exercise near_duplicates": 16.0,  # three steps, and seven answers on up to four ranks
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,
