@@ -62,6 +62,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise robust_mean": 12.0,  # nine launches for one answer, of 2 to 5 ranks
     "exercise uneven_perplexity": 9.0,
     "exercise streaming_shuffle": 10.0,
+    "exercise authenticated_messages": 14.0,  # six launches for one answer, each of 3 ranks
     "exercise near_duplicates": 16.0,  # three steps, and seven answers on up to four ranks
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,

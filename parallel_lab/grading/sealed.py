@@ -59,15 +59,9 @@ def _tries(look: str, sealed: list[bytes], made_up: bytes, elsewhere: bytes, own
     """What rank 1 hands on, message by message."""
     first = sealed[0]
     if look == "arrives":
-        for number, message in enumerate(sealed):
-            yield f"message {number}", "right", number, message
+        yield from ((f"message {number}", "right", number, message) for number, message in enumerate(sealed))
     if look == "changes":
-        for place in range(len(first)):
-            changed = first[:place] + bytes([first[place] ^ 1 << place % 8]) + first[place + 1 :]
-            yield f"a bit of byte {place} of {len(first)} changed", "changed", REFUSED, changed
-        yield "the last byte cut off", "changed", REFUSED, first[:-1]
-        yield "a byte added", "changed", REFUSED, first + b"x"
-        yield "an empty message", "changed", REFUSED, b""
+        yield from _changes(first)
         yield "a message that was sealed with a made-up key", "key", REFUSED, made_up
         yield "after all of these message 0, as it was sealed,", "state", 0, first
     if look == "again":
@@ -79,15 +73,29 @@ def _tries(look: str, sealed: list[bytes], made_up: bytes, elsewhere: bytes, own
         yield "message 1, before message 0,", "order", REFUSED, sealed[1]
         yield "message 0", "state", 0, first
         yield "message 2, with message 1 left out,", "order", REFUSED, sealed[2]
-        for place in range(1, len(first)):
-            words = f"the first {place} bytes of message 1, then the rest of message 0,"
-            if (both := sealed[1][:place] + first[place:]) != sealed[1]:
-                yield words, "splice", REFUSED, both
+        yield from _spliced(sealed[1], first)
         yield "message 1", "state", 1, sealed[1]
     if look == "names":
         yield "what rank 2 itself had sealed for rank 0", "own", REFUSED, own
         yield "what rank 0 had sealed for rank 1", "elsewhere", REFUSED, elsewhere
         yield "message 0", "state", 0, first
+
+
+def _changes(first: bytes) -> Iterator[Try]:
+    """One bit in each byte, and other lengths."""
+    for place in range(len(first)):
+        changed = first[:place] + bytes([first[place] ^ 1 << place % 8]) + first[place + 1 :]
+        yield f"message 0 with a bit of byte {place} of {len(first)} changed", "changed", REFUSED, changed
+    yield "message 0 with the last byte cut off", "changed", REFUSED, first[:-1]
+    yield "message 0 with a byte added", "changed", REFUSED, first + b"x"
+    yield "an empty message", "changed", REFUSED, b""
+
+
+def _spliced(new: bytes, old: bytes) -> Iterator[Try]:
+    """The head of the next message with the rest of one that was taken already."""
+    for place in range(1, len(old)):
+        if (both := new[:place] + old[place:]) != new:
+            yield f"the first {place} bytes of message 1, then the rest of message 0,", "splice", REFUSED, both
 
 
 def _both_ways(ends: Pair, payloads: list[bytes], rank: int) -> list:

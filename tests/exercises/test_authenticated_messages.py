@@ -1,4 +1,4 @@
-"""`authenticated_messages`: a checksum, no number, codes that were seen, a number outside, a count too early, no names."""
+"""`authenticated_messages`: a checksum, no number, seen codes, a number outside, a count too early, no names."""
 
 import hashlib
 import hmac

@@ -76,7 +76,7 @@ class Channel:
         """Names and number, payload, code. `about` is bound too, and does not travel: the receiver knows it."""
         header = HEADER.pack(self.me, self.peer, self.sent)
         self.sent += 1
-        return header + payload + self._code(header, about, payload)
+        return b"".join((header, payload, self._code(header, about, payload)))
 
     def open(self, message: bytes, about: bytes = b"") -> bytes:
         """The payload.
@@ -84,7 +84,8 @@ class Channel:
         Raises:
             Refused: it is not the next message from the peer to this rank. The next one may still come.
         """
-        header, payload, code = message[: HEADER.size], message[HEADER.size : -TAG_BYTES], message[-TAG_BYTES:]
+        view = memoryview(message)
+        header, payload, code = view[: HEADER.size], view[HEADER.size : -TAG_BYTES], view[-TAG_BYTES:]
         if len(message) < OVERHEAD_BYTES or not hmac.compare_digest(code, self._code(header, about, payload)):
             raise Refused("the code is not that of these bytes")
         said: dict[str, int] = dict(zip(EVERYTHING, HEADER.unpack(header), strict=True))
@@ -92,9 +93,9 @@ class Channel:
         if wrong := [f"{what} {said[what]}, not {right[what]}" for what in self.binds if said[what] != right[what]]:
             raise Refused(f"the message says {', '.join(wrong)}")
         self.received += 1  # not before: a message that is refused must not put the right one out of step
-        return payload
+        return bytes(payload)
 
-    def _code(self, header: bytes, about: bytes, payload: bytes) -> bytes:
+    def _code(self, header: bytes | memoryview, about: bytes, payload: bytes | memoryview) -> bytes:
         said = zip(EVERYTHING, HEADER.unpack(header), strict=True) if len(header) == HEADER.size else ()
         bound = [value if what in self.binds else 0 for what, value in said]
         code = hmac.new(self.key, struct.pack("<Q", len(about)) + about + struct.pack("<3Q", *bound), "sha256")

@@ -12,15 +12,16 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from fnmatch import fnmatch
+from typing import Self
 
 from parallel_lab.systems.security.messages import Refused
 
 LOOPBACK = "127.0.0.1"
 PATIENCE_S = 10.0  # for a handshake: who says nothing must not hold a place for ever
 BLOCK_BYTES = 2**16
+LOOK_S = 0.05  # between two looks whether it is over
 NONCE_BYTES = 32
 
 Wrap = Callable[[socket.socket], tuple[socket.socket, str]]  # a connection, to what passes over it and whose it is
@@ -31,104 +32,100 @@ def plain(connection: socket.socket) -> tuple[socket.socket, str]:
     return connection, "anybody"
 
 
-@dataclass
 class Proxy:
-    """What a running proxy has seen.
+    """Stands before a server while its block runs: `with Proxy(port) as door`.
 
     Attributes:
         port: Where it listens.
         admitted: Who came in.
-        refused: Why somebody did not.
+        refused: Why somebody did not, or what ended a connection.
         passed_bytes: What went through, both ways.
     """
 
-    port: int
-    admitted: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    passed_bytes: int = 0
+    def __init__(
+        self,
+        port: int,
+        *,
+        host: str = LOOPBACK,
+        inward: Wrap = plain,
+        outward: Wrap = plain,
+        change: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        """Begins to listen on the loopback.
 
+        Args:
+            port: Of the server behind it.
+            host: Of the server behind it.
+            inward: What is asked of who comes in.
+            outward: What is said to the server behind.
+            change: What becomes of each piece that passes: an attacker's part.
+        """
+        self.target, self.inward, self.outward, self.change = (host, port), inward, outward, change
+        self.admitted: list[str] = []
+        self.refused: list[str] = []
+        self.passed_bytes = 0
+        self._listener, self._stop = socket.create_server((LOOPBACK, 0)), threading.Event()
+        self.port = self._listener.getsockname()[1]
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
 
-@contextlib.contextmanager
-def proxy(
-    port: int,
-    *,
-    host: str = LOOPBACK,
-    listen: str = LOOPBACK,
-    inward: Wrap = plain,
-    outward: Wrap = plain,
-    change: Callable[[bytes], bytes] = bytes,
-) -> Iterator[Proxy]:
-    """A proxy before `host:port` while the block runs.
+    def __enter__(self) -> Self:
+        return self
 
-    Args:
-        port: Of the server behind it.
-        host: Of the server behind it.
-        listen: The address at which it listens, at a port that the system chooses.
-        inward: What is asked of who comes in.
-        outward: What is said to the server behind.
-        change: What becomes of each piece that passes: an attacker's part.
-    """
-    with socket.create_server((listen, 0)) as listener, contextlib.ExitStack() as ends:
-        told, stop = Proxy(listener.getsockname()[1]), threading.Event()
-        threads: list[threading.Thread] = []
+    def __exit__(self, *_: object) -> None:
+        """Ends all connections and waits for their threads."""
+        self._stop.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
 
-        def end() -> None:
-            stop.set()
+    def _start(self, work: Callable, *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=work, args=arguments, daemon=True))
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        while not self._stop.is_set():
             with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)  # wakes accept
-            for thread in threads:
-                thread.join()
+                connection, _ = self._listener.accept()
+                self._start(self._serve, connection)
 
-        def serve(connection: socket.socket) -> None:
-            with connection:
-                _serve(connection, (host, port), inward, outward, change, told, stop)
+    def _serve(self, connection: socket.socket) -> None:
+        """One connection, from its handshakes to its end."""
+        connection.settimeout(PATIENCE_S)
+        try:
+            with connection, contextlib.ExitStack() as ends:
+                inner, who = self.inward(connection)
+                self.admitted.append(who)
+                ends.enter_context(inner)
+                behind = ends.enter_context(socket.create_connection(self.target, PATIENCE_S))
+                self._pump(inner, ends.enter_context(self.outward(behind)[0]))
+        except (Refused, OSError) as error:  # ssl's errors are OSErrors
+            self.refused.append(str(error))
 
-        def accept() -> None:
-            while not stop.is_set():
-                with contextlib.suppress(OSError):
-                    connection, _ = listener.accept()
-                    threads.append(threading.Thread(target=serve, args=[connection], daemon=True))
-                    threads[-1].start()
+    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+        """Hands on what comes from either side until one of them ends; one thread, since TLS wants no two."""
+        way = {one: other, other: one}
+        while not self._stop.is_set():
+            waiting = [end for end in way if isinstance(end, ssl.SSLSocket) and end.pending()]
+            for end in waiting or select.select(list(way), [], [], LOOK_S)[0]:
+                if (data := _arrived(end)) == b"":
+                    return
+                if data:
+                    self.passed_bytes += len(data)
+                    way[end].sendall(self.change(data))
 
-        ends.callback(end)
-        threads.append(threading.Thread(target=accept, daemon=True))
-        threads[0].start()
-        yield told
 
-
-def _serve(
-    connection: socket.socket,
-    target: tuple[str, int],
-    inward: Wrap,
-    outward: Wrap,
-    change: Callable[[bytes], bytes],
-    told: Proxy,
-    stop: threading.Event,
-) -> None:
-    """One connection, from its handshakes to its end."""
-    connection.settimeout(PATIENCE_S)
+def _arrived(end: socket.socket) -> bytes | None:
+    """What there is to read: b"" at the end, None where a record of TLS holds nothing for us (a ticket does not)."""
+    end.setblocking(False)
     try:
-        inner, who = inward(connection)
-        told.admitted.append(who)
-        with inner, socket.create_connection(target, PATIENCE_S) as behind:
-            outer, _ = outward(behind)
-            with outer:
-                _pump(inner, outer, change, told, stop)
-    except (Refused, OSError) as error:  # ssl's errors are OSErrors
-        told.refused.append(str(error))
-
-
-def _pump(one: socket.socket, other: socket.socket, change: Callable, told: Proxy, stop: threading.Event) -> None:
-    """Hands on what comes from either side until one of them ends; one thread, since TLS wants no two."""
-    way = {one: other, other: one}
-    while not stop.is_set():
-        waiting = [end for end in way if isinstance(end, ssl.SSLSocket) and end.pending()]
-        for end in waiting or select.select(list(way), [], [], 0.05)[0]:
-            data = end.recv(BLOCK_BYTES)
-            if not data:
-                return
-            told.passed_bytes += len(data)
-            way[end].sendall(change(data))
+        return end.recv(BLOCK_BYTES)
+    except (ssl.SSLWantReadError, BlockingIOError):
+        return None
+    finally:
+        end.settimeout(PATIENCE_S)
 
 
 def asks_token(token: bytes) -> Wrap:

@@ -44,7 +44,6 @@ from parallel_lab.systems.security.proxy import (
     asks_token,
     has_certificate,
     has_token,
-    proxy,
 )
 
 STORE = "store.job-7.test"  # the name in the certificate of the store's proxy
@@ -139,14 +138,14 @@ def given_to(group: Any, tensor: Tensor) -> Tensor:
 @contextlib.contextmanager
 def token_door(store_port: int, token: bytes) -> Iterator[Proxy]:
     """The store's proxy that asks for the token."""
-    with proxy(store_port, inward=asks_token(token)) as door:
+    with Proxy(store_port, inward=asks_token(token)) as door:
         yield door
 
 
 @contextlib.contextmanager
 def with_token(door_port: int, token: bytes) -> Iterator[int]:
     """The port at which a rank that has the token finds the store."""
-    with proxy(door_port, outward=has_token(token)) as own:
+    with Proxy(door_port, outward=has_token(token)) as own:
         yield own.port
 
 
@@ -158,7 +157,7 @@ def certificate_door(store_port: int, authority: trustme.CA, names: str = "*.job
     context.verify_mode = ssl.CERT_REQUIRED  # mutual: without it TLS says who the server is, and lets anybody in
     authority.configure_trust(context)
     authority.issue_cert(STORE).configure_cert(context)
-    with proxy(store_port, inward=asks_certificate(context, names)) as door:
+    with Proxy(store_port, inward=asks_certificate(context, names)) as door:
         yield door
 
 
@@ -169,7 +168,7 @@ def with_certificate(door_port: int, authority: trustme.CA, name: str | None) ->
     authority.configure_trust(context)
     if name is not None:
         authority.issue_cert(name).configure_cert(context)
-    with proxy(door_port, outward=has_certificate(context, STORE)) as own:
+    with Proxy(door_port, outward=has_certificate(context, STORE)) as own:
         yield own.port
 
 

@@ -1,9 +1,9 @@
 """What a listener on the cable between two hosts reads of an all-reduce, and WireGuard below it.
 
-gloo and NCCL send tensors as they are. gloo's source has a transport over TLS; PyTorch's wheels are built without it
-(`GLOO_DEVICE_TRANSPORT=TCP_TLS` gives "unsupported gloo device" in torch 2.13). NCCL's guide says that network traffic
-is not encrypted by default, and that a secure network is the user's part; from 2.32.3 on (user guide, "Setup") a build
-with OpenSSL can encrypt what NCCL itself sends over TCP sockets, and the other transports stay outside. A TLS tunnel
+gloo and NCCL send tensors as they are. gloo's source has a transport over TLS, and PyTorch's wheel is built without it
+(`gloo_has_tls`: torch 2.13 says "unsupported gloo device"). NCCL does not encrypt by default, and leaves a secure
+network to the user (user guide, "Setup"). The guide of NCCL 2.32.3 adds a build with OpenSSL that encrypts what NCCL
+itself sends over TCP sockets; other transports stay outside, and the guide of 2.30.7 has no such build. A TLS tunnel
 serves one known port, and ranks open ports as they come. So encryption belongs below: WireGuard or IPsec between hosts,
 or the network cards' own (IPsec and MACsec in hardware) where the traffic is RDMA, which no tunnel of the kernel sees.
 
@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch.distributed as dist
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import parallel_lab
@@ -40,6 +41,7 @@ from parallel_lab.systems.security.wire_rank import WORD
 HEADERS_BYTES = 60
 MTU_BYTES = 1420  # of what travels inside, as wg-quick chooses it for a cable of 1500
 LISTEN_PORT = 51820
+TRANSPORT = "GLOO_DEVICE_TRANSPORT"
 LISTENER = (sys.executable, "-I", "-S", listener.__file__)  # of the standard library alone
 RANK = (sys.executable, "-m", "parallel_lab.systems.security.wire_rank")
 
@@ -86,6 +88,19 @@ def missing_wireguard() -> str:
     return "" if Path("/dev/net/tun").exists() else "this machine has no /dev/net/tun, so no program makes a tunnel"
 
 
+def gloo_has_tls() -> bool:
+    """Whether this torch was built with gloo's transport over TLS; it is then told by variables which keys to take."""
+    kept = os.environ.get(TRANSPORT)
+    os.environ[TRANSPORT] = "TCP_TLS"
+    try:
+        dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")
+    except RuntimeError as error:  # with the transport, of keys that are not there
+        return "unsupported gloo device" not in str(error)
+    finally:
+        os.environ.pop(TRANSPORT) if kept is None else os.environ.update({TRANSPORT: kept})
+    return True
+
+
 def listen(tensor_bytes: int = 2**20, times: int = 2) -> dict[str, Heard]:
     """By `cable` and, where it is there, `WireGuard`: what a listener hears while two hosts all-reduce."""
     with temporary() as folder, hosts.two_hosts() as both, contextlib.ExitStack() as ends:
@@ -94,21 +109,11 @@ def listen(tensor_bytes: int = 2**20, times: int = 2) -> dict[str, Heard]:
             paths["WireGuard"] = ends.enter_context(tunnel(both, folder))
         ear = _started(ends, both[1].inside(*LISTENER, WORD.decode()), folder / "ear.log")
         wait_for(lambda: "listening" in ear.printed(), [ear])
-        ranks = [
-            _started(
-                ends,
-                host.inside(
-                    *RANK,
-                    folder,
-                    place,
-                    tensor_bytes,
-                    times,
-                    *(addresses[place] for addresses in paths.values()),
-                ),
-                folder / f"rank{place}.log",
-            )
-            for place, host in enumerate(both)
-        ]
+        ranks = []
+        for place, host in enumerate(both):
+            own = [addresses[place] for addresses in paths.values()]
+            command = host.inside(*RANK, folder, place, tensor_bytes, times, *own)
+            ranks.append(_started(ends, command, folder / f"rank{place}.log"))
         wait_for(lambda: all(rank.poll() == 0 for rank in ranks) or any(rank.poll() for rank in ranks), [ear])
         if failed := [rank.printed() for rank in ranks if rank.poll() != 0]:
             raise ServerFailed("\n".join(failed))

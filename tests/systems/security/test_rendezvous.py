@@ -1,6 +1,9 @@
 """A stranger at an open store, and at the doors: by token and by certificate; with somebody on the cable as well."""
 
+import contextlib
+import socket
 import ssl
+import threading
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ import trustme
 
 from parallel_lab import compat, launch
 from parallel_lab.systems.security import rendezvous
-from parallel_lab.systems.security.proxy import has_token, proxy
+from parallel_lab.systems.security.proxy import Proxy, has_token
 from parallel_lab.systems.security.rendezvous import (
     STORE,
     Meddler,
@@ -108,7 +111,7 @@ def test_after_the_token_somebody_on_the_cable_reads_and_changes_what_passes(sto
     meddler = Meddler(FIRST, SECOND)
     with (
         token_door(store.port, TOKEN) as door,
-        proxy(door.port, change=meddler) as cable,
+        Proxy(door.port, change=meddler) as cable,
         with_token(cable.port, TOKEN) as own,
     ):
         client(own).set("code, by token", FIRST.decode())
@@ -129,6 +132,38 @@ def test_a_certificate_lets_the_ranks_of_a_job_in_by_name(store, authority):
         assert door.admitted == ["rank-1.job-7.test"] and door.passed_bytes > 0
 
 
+@contextlib.contextmanager
+def answers_at_the_end(size):
+    """A server that says nothing until it has all of `size` bytes."""
+
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            left = size
+            while left:
+                left -= len(connection.recv(2**16))
+            connection.sendall(b"all")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+def test_a_long_stream_one_way_passes_the_doors(authority):
+    """A TLS server sends tickets that are no data: who waits for data behind them waits for ever."""
+    with (
+        answers_at_the_end(2**20) as port,
+        certificate_door(port, authority) as door,
+        with_certificate(door.port, authority, "rank-1.job-7.test") as own,
+        socket.create_connection(("127.0.0.1", own)) as connection,
+    ):
+        connection.sendall(bytes(2**20))
+        assert connection.recv(3) == b"all"
+    assert not door.refused
+
+
 def test_a_certificate_of_another_authority_is_refused_on_both_sides(store, authority):
     other = trustme.CA()
     with (
@@ -145,7 +180,7 @@ def test_under_tls_who_stands_on_the_cable_reads_nothing_and_a_change_ends_the_c
     meddler = Meddler(FIRST, SECOND)
     with (
         certificate_door(store.port, authority) as door,
-        proxy(door.port, change=meddler) as cable,
+        Proxy(door.port, change=meddler) as cable,
         with_certificate(cable.port, authority, "rank-1.job-7.test") as own,
     ):
         rank = client(own)

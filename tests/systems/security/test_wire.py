@@ -1,5 +1,6 @@
 """A listener on the cable between two hosts hears an all-reduce in clear, and nothing of it below WireGuard."""
 
+import os
 import subprocess
 
 import pytest
@@ -33,6 +34,11 @@ def test_below_wireguard_the_listener_finds_nothing_and_still_sees_how_much(hear
 
 def test_nothing_is_left_of_the_hosts(heard):
     assert "plab-" not in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+
+
+def test_the_wheel_of_torch_is_built_without_gloos_tls(monkeypatch):
+    monkeypatch.delenv(wire.TRANSPORT, raising=False)
+    assert not wire.gloo_has_tls() and wire.TRANSPORT not in os.environ
 
 
 def test_without_the_programs_the_reason_says_what_to_install(monkeypatch):
