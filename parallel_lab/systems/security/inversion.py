@@ -89,7 +89,7 @@ def by_search(model: nn.Module, seen: Gradients, batch: int = 1, *, rounds: int 
         search.zero_grad()
         loss = F.cross_entropy(model(images), logits.softmax(1))
         made = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
-        total = sum(((a - b) ** 2).sum() for a, b in zip(made, seen, strict=True))
+        total = torch.stack([((a - b) ** 2).sum() for a, b in zip(made, seen, strict=True)]).sum()
         images.grad, logits.grad = torch.autograd.grad(total, [images, logits])
         return total.detach()
 

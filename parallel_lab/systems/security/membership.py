@@ -6,6 +6,9 @@ attacker has the model and all canaries, and says "was in" where the loss is low
 false alarms is the *advantage*: 0 for guessing, 1 for knowing. DP-SGD bounds it (`private.advantage`), of one canary;
 the measured advantage of many is an estimate of it, with a spread, and no proof.
 
+A low measured advantage proves nothing by itself: clipping and few steps lower it without any noise. The bound is what
+noise adds.
+
 The threshold is chosen on the same canaries that it is judged by, so the figure is somewhat too high: that of losses
 drawn at random is above 0 as well, which is what `chance` gives.
 """

@@ -10,7 +10,8 @@ e^epsilon at most, but for delta. The accountant adds up Renyi divergences (Miro
 
     A = E over x ~ N(0, z^2) of ((1 - q) + q exp((2 x - 1) / (2 z^2)))^a
 
-Here A is integrated numerically, for all orders in the same way; opacus sums a series. T steps add up: T times as much.
+(the other direction, with the two distributions exchanged, is no larger, as they show). Here A is integrated
+numerically, for all orders in the same way; opacus sums a series. T steps add up: T times as much.
 Of all orders the best bound on epsilon counts (Canonne, Kamath and Steinke 2020, proposition 12).
 
 What it does not stop. It hides one *sample*: who gave a hundred of them, or whose image is there twice, is hidden a
