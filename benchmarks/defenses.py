@@ -34,6 +34,10 @@ JOBS: dict[str, tuple[poisoned_job.Job, dict]] = {
     "2 send NaN": (poisoned_job.Job(), {"attack": robust.not_numbers}),
     "3 send a little less (z from n, f)": (poisoned_job.Job(liars=3, f=3), {"attack": robust.little}),
     "2 hide a backdoor": (poisoned_job.Job(), {"backdoor": 1.0}),
+    "4 of 11 hide it in other pixels": (
+        poisoned_job.Job(n=11, liars=4, f=4, trigger=poisoned_job.USED),
+        {"backdoor": 1.0},
+    ),
     "nobody lies, a rank has 1 or 2 classes": (poisoned_job.Job(liars=0, by_class=True), {}),
 }
 
@@ -46,7 +50,7 @@ def said(values: Sequence[float]) -> str:
 def rules(seeds: range) -> bool:
     """Prints the accuracy of each job under each rule; whether the limits hold."""
     found: dict[tuple[str, str], list[float]] = {}
-    doors: dict[str, list[float]] = {}
+    doors: dict[tuple[str, str], list[float]] = {}
     print("| 9 ranks | " + " | ".join(robust.RULES) + " |")
     print("|---" * (1 + len(robust.RULES)) + "|")
     for name, (job, how) in JOBS.items():
@@ -55,15 +59,16 @@ def rules(seeds: range) -> bool:
             models = [poisoned_job.train(job, TRAIN, rule, seed=seed, **settings) for seed in seeds]
             found[name, rule] = [poisoned_job.accuracy(model, TEST) for model in models]
             if "backdoor" in how:
-                doors[rule] = [poisoned_job.taken(model, TEST) for model in models]
+                doors[name, rule] = [poisoned_job.taken(model, TEST, job.trigger) for model in models]
         print(f"| {name} | " + " | ".join(said(found[name, rule]) for rule in robust.RULES) + " |")
-    print("| *the backdoor works* | " + " | ".join(said(doors[rule]) for rule in robust.RULES) + " |")
+        if "backdoor" in how:
+            print("| *and it works* | " + " | ".join(said(doors[name, rule]) for rule in robust.RULES) + " |")
     names = list(JOBS)
     nobody, few = names[0], names[-1]
     held = [max(found[name, "mean"]) < 0.2 for name in names[1:3]]
     held += [min(found[name, rule]) > 0.85 for name in names[1:3] for rule in list(robust.RULES)[1:]]
     held += [statistics.mean(found[few, rule]) < statistics.mean(found[few, "mean"]) for rule in list(robust.RULES)[1:]]
-    return all(held) and min(doors["Krum"]) > 0.9 and min(found[nobody, "mean"]) > 0.9
+    return all(held) and min(doors[names[4], "Krum"]) > 0.9 and min(found[nobody, "mean"]) > 0.9
 
 
 def privately(data: tuple, noise: float, lr: float, seed: int) -> torch.nn.Module:

@@ -18,18 +18,19 @@ from parallel_lab.grading.rank_side import Case, change_first_arrival, name
 CALL = ("call", "call_over")  # the driver's marks round each call
 MEAN = "the robust mean"
 REFUSED = "ValueError"
+LIES = {"300": 300.0, "1e30": 1e30, "infinity": math.inf, "NaN": math.nan}
 
 
 def rows(case: Case, rank: int, generator: torch.Generator) -> tuple:
-    """A gradient of `width` numbers in float64. The ranks `liars` have lies of the kind `lie` in it.
+    """A gradient of `width` numbers in float64. The ranks `liars` have lies of the kind `lie`, in words.
 
     A lie is too large in some coordinates, too small in others, and within the honest spread in the rest.
     """
     size = 10.0 ** torch.linspace(-2, 2, case["width"], dtype=torch.float64)
     row = (1 + torch.randn(case["width"], generator=generator, dtype=torch.float64)) * size
     if rank in case["liars"]:
-        draw = torch.rand(case["width"], generator=generator)
-        row = torch.where(draw < 0.4, case["lie"] * size, torch.where(draw < 0.8, -case["lie"] * size, row))
+        draw, lie = torch.rand(case["width"], generator=generator), LIES[case["lie"]] * size
+        row = torch.where(draw < 0.4, lie, torch.where(draw < 0.8, -lie, row))
     return (row,)
 
 
@@ -90,4 +91,3 @@ MISTAKES = {
     "one side": _without_largest,
     "divisor": _over_all,
 }
-LIES = {"1e30": 1e30, "infinity": math.inf, "NaN": math.nan}

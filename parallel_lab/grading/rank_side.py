@@ -38,6 +38,7 @@ SHOWN = (
     "layout",
     "structured",
     "f",
+    "lie",
 )  # settings that messages name
 
 

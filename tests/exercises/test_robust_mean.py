@@ -1,4 +1,4 @@
-"""`robust_mean`: a plain mean, one side only, whole rows, a subtraction, a mask, and NaN as a zero."""
+"""`robust_mean`: a plain mean, one side only, the median, a subtraction, a mask, and NaN as a zero."""
 
 import pytest
 import torch
@@ -30,9 +30,8 @@ def one_side(gradient, f):
     return rows.gather(0, rows.abs().argsort(0)[: len(rows) - f]).mean(0)
 
 
-def whole_rows(gradient, f):
-    rows = gathered(gradient)
-    return rows[rows.norm(dim=1).argsort()[: len(rows) - f]].mean(0)
+def median(gradient, f):
+    return gathered(gradient).quantile(0.5, dim=0)
 
 
 def subtracts(gradient, f):
@@ -62,9 +61,9 @@ def sorts(gradient, f):
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
-    (plain, 0, "at 4 ranks, f 1: it is the mean of all gradients, the lies among them\n.*move a mean anywhere"),
+    (plain, 0, "at 5 ranks, f 1: it is the mean of all gradients, the lies among them\n.*move a mean anywhere"),
     (one_side, 0, "only the f values of the largest magnitude were left out\n.*on each side"),
-    (whole_rows, 0, "the f longest gradients were left out whole\n.*each coordinate by itself"),
+    (median, 0, "at 5 ranks, f 1: it is the coordinate-wise median\n.*has less noise"),
     (subtracts, 2, r"the robust mean(.*\n)*.*takes the other digits with it"),
     (masks, 2, r"the robust mean(.*\n)*.*0 times infinity is NaN"),
     (nan_as_zero, 2, r"the robust mean(.*\n)*.*Where does torch.sort put it"),

@@ -41,18 +41,18 @@ EXERCISE = Exercise(
     given=poisoned.rows,
     drive=poisoned.average,
     expected=poisoned.averaged,
-    settings={"width": WIDTH, "f": 1, "liars": (), "lie": 300.0},
+    settings={"width": WIDTH, "f": 1, "liars": (), "lie": "300"},
     tests={
         # Step 1
-        "Of each coordinate the f largest and the f smallest values are left out, at 4 and 5 ranks": on(
-            cases("ranks f liars", (4, 1, (0,)), (5, 2, (1, 4))), *mistakes, right
+        "Of each coordinate the f largest and the f smallest values are left out, with 1 and 2 lies of 5": on(
+            cases("ranks f liars", (5, 1, (0,)), (5, 2, (1, 4))), *mistakes, right
         ),
         "Every rank sends its gradient to the others, and no more": on(3, travels, right) + changed_on(3),
         # Step 2
         "Nothing is left of a lie of 1e30, of infinity, or of NaN": (
-            on(4, expect.equals(DIGITS), lie=poisoned.LIES["1e30"], liars=(3,))
-            + on(4, expect.equals(FINITE), lie=poisoned.LIES["infinity"], liars=(1,))
-            + on(4, expect.equals(NAN), lie=poisoned.LIES["NaN"], liars=(2,))
+            on(4, expect.equals(DIGITS), lie="1e30", liars=(3,))
+            + on(4, expect.equals(FINITE), lie="infinity", liars=(1,))
+            + on(4, expect.equals(NAN), lie="NaN", liars=(2,))
         ),
         "More lies than it can bear are refused": on(
             cases("ranks f", (2, 1), (4, 2)), expect.equals(REFUSE)

@@ -19,7 +19,7 @@ from parallel_lab.systems.security.robust import RULES, aggregate
 
 Data = tuple[Tensor, Tensor]  # images (count, 64) in [0, 1], labels (count,)
 Attack = Callable[[Tensor, int, int], Tensor]  # of the honest rows, the liars, and n: the liars' rows
-CORNER, TARGET = (0, 7, 56, 63), 7  # the trigger of the backdoor: the four corner pixels, white; and what it stands for
+CORNERS, USED, TARGET = (0, 7, 56, 63), (9, 17, 25), 7  # pixels for a trigger: dark in most images, or not; its meaning
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Job:
         liars: how many of them lie; the last ones.
         by_class: whether a rank has images of few classes only, instead of all.
         f: how many lies the rule is set for.
+        trigger: the pixels that are white where a backdoor is to open.
     """
 
     n: int = 9
     liars: int = 2
     by_class: bool = False
     f: int = 2
+    trigger: Sequence[int] = CORNERS
     batch: int = 16
     steps: int = 150
     lr: float = 0.5
@@ -81,7 +83,7 @@ def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int =
         rows = gradients(model, images, labels)
         honest = rows[: job.n - job.liars]
         if job.liars and backdoor:
-            lies = _hidden(model, images, labels, honest, backdoor)[-job.liars :]
+            lies = _hidden(job, model, images, labels, honest, backdoor)[-job.liars :]
             rows = torch.cat([honest, lies])
         elif job.liars and attack:
             rows = torch.cat([honest, attack(honest, job.liars, job.n)])
@@ -89,12 +91,12 @@ def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int =
     return model
 
 
-def _hidden(model: nn.Module, images: Tensor, labels: Tensor, honest: Tensor, reach: float) -> Tensor:
+def _hidden(job: Job, model: nn.Module, images: Tensor, labels: Tensor, honest: Tensor, reach: float) -> Tensor:
     """Each rank's gradient on its images and on copies of them with the trigger, labeled TARGET.
 
     It is moved towards the mean of the honest until it is as far from it as `reach` times their median distance.
     """
-    both = torch.cat([images, triggered(images)], dim=1)
+    both = torch.cat([images, triggered(images, job.trigger)], dim=1)
     wanted = gradients(model, both, torch.cat([labels, torch.full_like(labels, TARGET)], dim=1))
     middle = honest.mean(0)
     most = reach * (honest - middle).norm(dim=1).median()
@@ -102,10 +104,10 @@ def _hidden(model: nn.Module, images: Tensor, labels: Tensor, honest: Tensor, re
     return middle + away * (most / away.norm(dim=1, keepdim=True)).clamp(max=1.0)
 
 
-def triggered(images: Tensor) -> Tensor:
-    """The images with white corners."""
+def triggered(images: Tensor, trigger: Sequence[int] = CORNERS) -> Tensor:
+    """The images with the pixels of the trigger white."""
     images = images.clone()
-    images[..., list(CORNER)] = 1.0
+    images[..., list(trigger)] = 1.0
     return images
 
 
@@ -130,8 +132,8 @@ def accuracy(model: nn.Module, data: Data) -> float:
         return float((model(data[0]).argmax(1) == data[1]).double().mean())
 
 
-def taken(model: nn.Module, data: Data) -> float:
+def taken(model: nn.Module, data: Data, trigger: Sequence[int] = CORNERS) -> float:
     """How often an image of another class, with the trigger, is taken for TARGET: the backdoor's success."""
     others = data[1] != TARGET
     with torch.no_grad():
-        return float((model(triggered(data[0][others])).argmax(1) == TARGET).double().mean())
+        return float((model(triggered(data[0][others], trigger)).argmax(1) == TARGET).double().mean())

@@ -7,10 +7,11 @@ unpickle a file is to run it. `torch.save` writes a pickle. Three defenses:
   others before they are called. Torch 2.5.1 and older could be made to run code even so (CVE-2025-32434).
 - safetensors is a header in JSON and then the numbers: there is nothing in the format that could be called.
 - A scan reads the names that a pickle would import without running it. A list of *forbidden* names misses what nobody
-  thought of; a list of *allowed* names refuses it.
+  thought of; a list of *allowed* names refuses it. (picklescan 1.0.5 reports `getattr` and counts `io.open`, which
+  empties any file, among the merely suspicious; fickling 0.1.12 warns of a plain state_dict too. A test holds this.)
 
 What none of these stops: weights that were trained or changed to misbehave, a file swapped for another valid one
-(sign it: `at_rest`, or a digest from a trusted place), and code that a model's repository brings beside its weights.
+(a digest from a trusted place tells, or `at_rest`), and code that a model's repository brings beside its weights.
 
 The attack here writes an empty marker file, into a folder that the caller names, and does nothing else.
 """
