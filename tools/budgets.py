@@ -59,7 +59,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise crash_safe_checkpoint": 16.0,  # a process is forked and killed at each call of a save
     "exercise step_budget": 12.0,
     "exercise metrics_over_ranks": 14.0,  # nine launches for one answer, most of 3 and 4 ranks
-    "exercise robust_mean": 12.0,  # nine launches for one answer, of 2 to 5 ranks
+    "exercise robust_mean": 14.0,  # nine launches for one answer, of 2 to 5 ranks
     "exercise uneven_perplexity": 9.0,
     "exercise streaming_shuffle": 10.0,
     "exercise authenticated_messages": 14.0,  # six launches for one answer, each of 3 ranks
