@@ -59,6 +59,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise crash_safe_checkpoint": 16.0,  # a process is forked and killed at each call of a save
     "exercise step_budget": 12.0,
     "exercise metrics_over_ranks": 14.0,  # nine launches for one answer, most of 3 and 4 ranks
+    "exercise robust_mean": 14.0,  # nine launches for one answer, of 2 to 5 ranks
     "exercise uneven_perplexity": 9.0,
     "exercise streaming_shuffle": 10.0,
     "exercise authenticated_messages": 14.0,  # six launches for one answer, each of 3 ranks
@@ -73,6 +74,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "16_fault_tolerance": 70.0,  # ranks that are killed and started again
     "17_storage_and_data": 80.0,  # four servers; five augmentations with five seeds each
     "18_evaluation": 60.0,  # seeds: 30 small classifiers and 18 small language models are trained
+    "19_security": 60.0,  # seeds: 77 small classifiers, under rules of aggregation and with privacy
     "cli": 40.0,  # an update is tried on a clone of the whole course
     "parameter_server": 50.0,
     "techniques": 35.0,  # the tests over all techniques

@@ -37,6 +37,8 @@ SHOWN = (
     "vocab",
     "layout",
     "structured",
+    "f",
+    "lie",
 )  # settings that messages name
 
 

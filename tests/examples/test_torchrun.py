@@ -208,6 +208,26 @@ def test_compressed_gradients(ranks, share):
     assert torchrun("compressed_gradients.py", ranks, share) == pytest.approx(list(compressed(ranks, share)), abs=2e-9)
 
 
+def of_the_median(ranks, steps, batch):
+    """The test loss after steps by the median of the ranks' gradients, of which the last one lies, in one process."""
+    net = digit_net(64, 32, 10)
+    for step in range(steps):
+        order = torch.randperm(1438, generator=torch.Generator().manual_seed(step))
+        rows = []
+        for mine in order[: ranks * batch].split(batch):
+            loss = nn.functional.cross_entropy(net(IMAGES[mine] / 16), LABELS[mine])
+            rows.append(nn.utils.parameters_to_vector(torch.autograd.grad(loss, list(net.parameters()))))
+        rows[-1] = -10 * rows[-1]
+        moved = nn.utils.parameters_to_vector(net.parameters()) - 0.5 * torch.stack(rows).sort(0).values[ranks // 2]
+        nn.utils.vector_to_parameters(moved.detach(), net.parameters())
+    return nn.functional.cross_entropy(net(IMAGES[1438:] / 16), LABELS[1438:]).item()
+
+
+def test_robust_gradients():
+    found = torchrun("robust_gradients.py", 3, "--lie", "--median")
+    assert found == pytest.approx([of_the_median(3, 200, 16)], abs=2e-9)
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_is_short_and_plain(script):
     text = script.read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from parallel_lab.grading.gaps import (
     performance,
     pipeline,
     precision,
+    security,
     scheduling,
     sharded,
     storage_and_data,
@@ -40,4 +41,5 @@ GAPS = (
     *storage_and_data.GAPS,
     *fault_tolerance.GAPS,
     *evaluation.GAPS,
+    *security.GAPS,
 )
