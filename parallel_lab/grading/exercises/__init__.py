@@ -24,6 +24,7 @@ _NAMES = (
     *("crash_safe_checkpoint", "exactly_once"),
     *("streaming_shuffle", "near_duplicates"),
     *("metrics_over_ranks", "uneven_perplexity"),
+    *("power_cap",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

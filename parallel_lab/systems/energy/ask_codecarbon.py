@@ -1,4 +1,4 @@
-"""What codecarbon reports for some seconds of work, as JSON: `python -m parallel_lab.systems.energy.ask_codecarbon`.
+"""What codecarbon reports for some seconds of work, as JSON: `python -m parallel_lab.systems.energy.ask_codecarbon 1`.
 
 It runs offline, so it asks no server where it is, and it writes no file.
 """

@@ -1,4 +1,4 @@
-"""What zeus reports for some seconds of work, as JSON on the last line: `python -m parallel_lab.systems.energy.ask_zeus`.
+"""What zeus reports for some seconds of work, as JSON: `python -m parallel_lab.systems.energy.ask_zeus 1`.
 
 It is a program of its own, since zeus looks for three vendors' libraries when it is loaded, and prints what it misses.
 """

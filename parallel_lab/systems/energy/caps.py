@@ -1,7 +1,7 @@
 """Which power cap takes least energy: by a model of frequency and power, and from a table, under a deadline.
 
-Model. A chip draws w(ν) = w_0 + w_1 ν^3 at the relative clock ν (1 is the highest): the static part flows whenever it is
-on, the dynamic part is capacitance times voltage squared times frequency, and the voltage goes about with the
+Model. A chip draws w(ν) = w_0 + w_1 ν^3 at the relative clock ν (1 is the highest): the static part flows whenever it
+is on, the dynamic part is capacitance times voltage squared times frequency, and the voltage goes about with the
 frequency. The cube holds only as far as the voltage can still be lowered. A step takes T(ν) = T_C / ν + T_M: computing
 follows the clock of the cores, memory and network do not (what of them is not overlapped).
 

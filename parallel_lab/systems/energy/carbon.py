@@ -93,7 +93,7 @@ PUBLISHED = (
     ),
     PublishedRun("Llama-3.1-405B", 30.84e6, 700, 1.0, None, None, 8930, "TDP", True, "model card, Meta 2024"),
     PublishedRun(
-        "T5-11B", 512 * 20 * 24, 310, 1.12, 85.7, None, 46.7, "measured", False, "Patterson et al. 2021, table 4"
+        "T5-11B", 512 * 20 * 24, 310, 1.12, 85.7, None, None, "measured", False, "Patterson et al. 2021, table 4"
     ),
 )
 

@@ -22,7 +22,7 @@ def multiply(products=200, size=8192):
 
 
 def test_nvml_reads_a_matrix_product():
-    """The counter and the mean power agree with the cap: what was drawn lies above 0 and below the cap with a margin."""
+    """What the counter and the gauge say lies above 0, and below the cap with a margin."""
     gpu = board()
     multiply(10)
     with Meter([gpu]) as meter:
