@@ -5,6 +5,7 @@ from parallel_lab.grading.gaps import (
     compression,
     contexts,
     data_parallel,
+    energy,
     evaluation,
     fault_tolerance,
     hybrid,
@@ -38,4 +39,5 @@ GAPS = (
     *storage_and_data.GAPS,
     *fault_tolerance.GAPS,
     *evaluation.GAPS,
+    *energy.GAPS,
 )
