@@ -36,7 +36,7 @@ def energy_deadline(dice: Random) -> Drawn:
     fast = Setting(250, 1.0, dice.choice((230, 240)))
     steps, deadline = 1000, dice.choice((1100, 1150, 1200))
     found = least_energy([slow, fast], steps, deadline_s=deadline, caps=2)
-    share = dict((row.limit_w, count) for row, count in found.steps)[150]
+    share = {row.limit_w: count for row, count in found.steps}[150]
     return Drawn(
         question=f"1,000 steps must be over in {deadline} s. A step takes {slow.step_s} s at {slow.power_w:g} W under"
         f" a cap of 150 W, and 1.0 s at {fast.power_w:g} W under 250 W. The GPU is given back at the end. How many kJ"

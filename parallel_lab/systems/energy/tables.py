@@ -183,5 +183,5 @@ def shipped_reached(workload: str, target: float) -> list[Reached]:
 
 
 def shipped_draw(cluster: str) -> list[tuple[float, float]]:
-    """(per cent, watts) of all A100s of Acme's `seren` or `kalos`, 21 points of the distribution."""
+    """(per cent, watts) of all A100s of Acme's `seren` or `kalos`, 22 points of the distribution."""
     return [(float(row["per_cent"]), float(row[f"{cluster}_w"])) for row in _shipped("draw.csv")]
