@@ -42,7 +42,9 @@ def main(folder: Path) -> None:
         found,
     )
     draw = tables.read_distribution(folder / "acme_gpu_power_cdf.csv")
-    rows = [[per_cent, *(_at(points, per_cent) for points in draw.values())] for per_cent in (*range(0, 100, 5), 99, 100)]
+    rows = [
+        [per_cent, *(_at(points, per_cent) for points in draw.values())] for per_cent in (*range(0, 100, 5), 99, 100)
+    ]
     _write("draw.csv", ACME + "All GPUs, idle ones too.", ["per_cent", "seren_w", "kalos_w"], rows)
 
 

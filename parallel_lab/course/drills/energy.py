@@ -79,7 +79,7 @@ def energy_wait(dice: Random) -> Drawn:
     share = 100 * straggler_share(n, step, late, waiting)
     waited = (n - 1) * late * waiting
     return Drawn(
-        question=f"{n} ranks compute for {step} s a step, one of them for {late} s longer. A rank that waits in an"
+        question=f"{n} ranks compute for {step} s per step, one of them for {late} s longer. A rank that waits in an"
         f" all-reduce draws {waiting:g} of the power of one that computes. How many per cent of the step's energy go"
         " into waiting?",
         answer=share,

@@ -33,7 +33,8 @@ def advice(given: tuple, plan: list) -> str:
         FAST: min(in_time, key=lambda row: row[1]),
         IDLE: min(in_time, key=lambda row: row[1] * row[2]),
     }
-    if caps == 2 and len(plan) == 1 and plan[0][0] == right(*given[:4], 1).steps[0][0].limit_w:
+    single = right(rows, steps, deadline_s, idle_w, 1)
+    if caps == 2 and len(plan) == 1 and single and plan[0][0] == single.steps[0][0].limit_w:
         return ONE
     made = [said for said, row in usual.items() if len(plan) == 1 and plan[0][0] == row[0] and (said != IDLE or idle_w)]
     return made[0] if made else "Compute the energy of every row by hand, and sort."
@@ -66,7 +67,7 @@ def spends_least(outcome: Outcome) -> None:
         raise Wrong(f"{at}: {got} takes {seconds:g} s", LATE)
     if joules > best.joules * (1 + CLOSE):
         seen = f"{at}: {got} takes {joules / 1e3:.4g} kJ, expected {best.joules / 1e3:.4g} kJ"
-        raise Wrong(seen, advice(given, got))
+        raise Wrong(seen, advice(given, [(row.limit_w, share) for row, share in plan]))
 
 
 def _on(kind: str) -> list:

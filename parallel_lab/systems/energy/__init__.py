@@ -1,6 +1,6 @@
 """What training costs in energy: sensors, tables of real GPUs, caps, waiting, moving bytes, and carbon."""
 
-from parallel_lab.systems.energy import caps, carbon, moving, roofline, sensors, tables, to_loss, tools, waiting
+from parallel_lab.systems.energy import caps, carbon, moving, roofline, sensors, slack, tables, to_loss, tools, waiting
 from parallel_lab.systems.energy.caps import Chip, Choice, Setting, least_energy, race_to_idle_j
 from parallel_lab.systems.energy.carbon import PUBLISHED, PublishedRun, Work, daily, kwh, schedule, tonnes
 from parallel_lab.systems.energy.moving import all_reduce_j, matmul_j, multiply_add_j, reuse_that_pays

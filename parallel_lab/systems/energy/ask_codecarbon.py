@@ -5,8 +5,9 @@ It runs offline, so it asks no server where it is, and it writes no file.
 
 import json
 import sys
+from importlib.metadata import version
 
-from codecarbon import OfflineEmissionsTracker, __version__
+from codecarbon import OfflineEmissionsTracker
 
 from parallel_lab.systems.energy.work import busy
 
@@ -25,7 +26,7 @@ def report(seconds: float) -> dict:
     joules = {"cpu": seen.cpu_energy, "gpu": seen.gpu_energy, "ram": seen.ram_energy}
     how = {type(each).__name__.lower(): _how(each) for each in tracker._hardware}
     return {
-        "version": __version__,
+        "version": version("codecarbon"),
         "seconds": seen.duration,
         "joules": {part: value * J_PER_KWH for part, value in joules.items()},
         "how": how | {"ram watts": seen.ram_power, "pue": seen.pue, "g CO2": seen.emissions * 1e3},

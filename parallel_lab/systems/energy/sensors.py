@@ -22,7 +22,10 @@ NVML_LIBRARY = "libnvidia-ml.so.1"
 class Sensor(Protocol):
     """Something that counts joules."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it measures, for people."""
+        ...
 
     def joules(self) -> float:
         """Joules since some moment."""
