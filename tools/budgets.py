@@ -62,6 +62,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise uneven_perplexity": 9.0,
     "exercise streaming_shuffle": 10.0,
     "exercise near_duplicates": 16.0,  # three steps, and seven answers on up to four ranks
+    "exercise power_cap": 9.0,  # nine answers, most of one rank
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,
     "03_data_parallel": 50.0,
