@@ -64,6 +64,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise streaming_shuffle": 10.0,
     "exercise authenticated_messages": 14.0,  # six launches for one answer, each of 3 ranks
     "exercise near_duplicates": 16.0,  # three steps, and seven answers on up to four ranks
+    "exercise power_cap": 9.0,  # nine answers, most of one rank
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,
     "03_data_parallel": 50.0,

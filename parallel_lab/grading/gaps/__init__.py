@@ -5,6 +5,7 @@ from parallel_lab.grading.gaps import (
     compression,
     contexts,
     data_parallel,
+    energy,
     evaluation,
     fault_tolerance,
     hybrid,
@@ -14,8 +15,8 @@ from parallel_lab.grading.gaps import (
     performance,
     pipeline,
     precision,
-    security,
     scheduling,
+    security,
     sharded,
     storage_and_data,
     synchronization,
@@ -42,4 +43,5 @@ GAPS = (
     *fault_tolerance.GAPS,
     *evaluation.GAPS,
     *security.GAPS,
+    *energy.GAPS,
 )
