@@ -35,7 +35,10 @@ def missing() -> str:
 def two_hosts() -> Iterator[tuple[Host, Host]]:
     """Two hosts that reach each other and nobody else; gone afterwards, with all that ran on them."""
     number = os.getpid()
-    hosts = tuple(Host(f"plab-{number}-{k}", f"10.213.{number % 256}.{k}") for k in (1, 2))
+    hosts = (
+        Host(f"plab-{number}-1", f"10.213.{number % 256}.1"),
+        Host(f"plab-{number}-2", f"10.213.{number % 256}.2"),
+    )
     ends = [f"pl{number}-{k}" for k in (1, 2)]
     try:
         for host in hosts:
