@@ -62,7 +62,7 @@ class Chip:
         return low
 
     def _slope(self, clock: float, compute_s: float, other_s: float) -> float:
-        """Of the energy: w'(ν) T(ν) + w(ν) T'(ν). It grows with ν for exponents from 1 on, so it is 0 at most once."""
+        """Of the energy: w'(ν) T(ν) + w(ν) T'(ν). Times ν² it grows for exponents from 1 on: it is 0 at most once."""
         rising = self.exponent * self.dynamic_w * clock ** (self.exponent - 1) * time_s(clock, compute_s, other_s)
         return rising - self.power_w(clock) * compute_s / clock**2
 

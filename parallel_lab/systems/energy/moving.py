@@ -1,7 +1,7 @@
 """What arithmetic and moving bytes cost, by published orders of magnitude.
 
 Horowitz 2014 ("Computing's energy problem", ISSCC) gives picojoules in a 45 nm process at 0.9 V. Newer processes need
-several times less for arithmetic and far less of a saving for wires; so the *ratios* are worth remembering and the
+several times less for arithmetic and save less on wires and memory; so the *order* is worth remembering, and the
 numbers are not those of today's GPU. A number of e bytes that comes from memory costs hundreds of times its addition.
 """
 

@@ -1,8 +1,9 @@
 """Energy, read where the machine gives it: RAPL of the processor, NVML of the GPU. Where there is none, it says so.
 
 A sensor is one of two kinds. A *counter* counts joules since some moment (RAPL's `energy_uj`; NVML's total energy, from
-Volta on): two readings and a difference are exact, however seldom one reads. A *gauge* shows watts (NVML's power, an
-average over a window of the driver's): it must be sampled, and what lies between two samples is guessed.
+Volta on): two readings and a difference leave nothing out in between, as long as the counter begins anew at most once.
+A *gauge* shows watts (NVML's power: a mean over a second on most GPUs since Ampere, a momentary value on the A100 and
+older ones): it must be sampled, and what lies between two samples is guessed.
 
 RAPL's files have been readable by root alone since 2020 (CVE-2020-8694: power tells secrets); virtual machines mostly
 hide them. NVML counts one board with its memory, and neither the host, nor the fans, nor the network.
@@ -62,9 +63,11 @@ class Rapl:
 def rapl(root: Path = POWERCAP) -> tuple[list[Rapl], str]:
     """The processor packages that can be read, and in words why there are not more.
 
-    Only whole packages are returned: cores and memory stand inside them, and adding both would count joules twice.
+    Only whole packages are returned. Cores stand inside them, and adding both would count joules twice; so would
+    `psys`, which stands beside the packages and holds them. Memory's own counter, where there is one, is left out.
     """
-    folders = [each for each in sorted(root.glob("intel-rapl:*")) if each.name.count(":") == 1]
+    zones = [each for each in sorted(root.glob("intel-rapl:*")) if each.name.count(":") == 1]
+    folders = [each for each in zones if (each / "name").read_text().strip() != "psys"]
     if not folders:
         return [], f"no RAPL: {root} has no intel-rapl"
     found = []
@@ -105,7 +108,7 @@ class Nvml:
         return after - before
 
     def power_w(self) -> float:
-        """What it draws now, as the driver averages it."""
+        """What it draws: momentary or the mean of a second, depending on the GPU."""
         return self._ask("nvmlDeviceGetPowerUsage", ctypes.c_uint) / 1e3
 
     def limit_w(self) -> float:

@@ -28,6 +28,11 @@ def test_rapl_counts_packages_and_wraps(tmp_path):
     assert meter.measured and meter.joules == pytest.approx({"package-0": 2.5, "package-1": 6.0})
 
 
+def test_the_whole_machine_is_not_counted_beside_its_packages(tmp_path):
+    (tree(tmp_path) / "intel-rapl:1" / "name").write_text("psys\n")
+    assert [each.name for each in rapl(tmp_path)[0]] == ["package-0"]
+
+
 def test_rapl_that_is_not_there_or_cannot_be_read_says_so(tmp_path):
     assert rapl(tmp_path) == ([], f"no RAPL: {tmp_path} has no intel-rapl")
     nothing, said = rapl(tree(tmp_path, 1, "secret"))
