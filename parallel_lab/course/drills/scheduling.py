@@ -38,8 +38,8 @@ def sched_wait(dice: Random) -> Drawn:
     wait_h = queues.mean_wait_s(gpus, load / hours, hours)
     return Drawn(
         question=f"Jobs of one GPU arrive as a Poisson process and last {hours} h on average, exponentially. {gpus}"
-        f" GPU{'s'[: gpus > 1]} serve them in the order of arrival and are busy {100 * busy:g} % of the time. How many"
-        " hours does a job wait on average?",
+        f" GPU{'s'[: gpus > 1]} {'serve' if gpus > 1 else 'serves'} them in the order of arrival and"
+        f" {'are' if gpus > 1 else 'is'} busy {100 * busy:g} % of the time. How many hours does a job wait on average?",
         answer=wait_h,
         unit="h",
         steps=(

@@ -1,4 +1,4 @@
-"""Chapter 15: gang scheduling with backfilling (EASY, Lifka 1995; questions D10 and D19)."""
+"""Chapter 15: gang scheduling with backfilling (EASY, Lifka 1995; questions B5 and D19)."""
 
 from parallel_lab.grading import backfilling, promises
 from parallel_lab.grading.exercise import Exercise, on

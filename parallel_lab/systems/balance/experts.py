@@ -52,6 +52,8 @@ def replicas(load: Sequence[float], places: int) -> list[int]:
 def place_copies(load: Sequence[float], ranks: int, places: int) -> Places:
     """The experts of each rank, of `places` in all with copies; the tokens of an expert are shared by its copies.
 
+    Two copies of an expert may come to one rank, where one with both shares would do.
+
     Raises:
         ValueError: `places` is no multiple of `ranks`, or smaller than the number of experts.
     """

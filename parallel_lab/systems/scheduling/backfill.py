@@ -51,6 +51,9 @@ class Easy:
 def promise(gpus: int, free: int, ends: Iterable[tuple[float, int]]) -> tuple[float, int]:
     """When so many GPUs are free at the latest, and how many more than these are free then.
 
+    Of jobs that end at that one moment only as many are counted as are needed, so the second number may be too low:
+    nobody is delayed by that, and somebody may wait who could start.
+
     Args:
         gpus: how many are needed, more than are free.
         free: GPUs that nobody holds.
