@@ -11,7 +11,9 @@ written anew, and not the shards.
 
 What this does not stop. Who holds the outer key, or reads the memory of a rank, reads everything. A whole older
 checkpoint with its own data key is genuine, so a folder that was set back is found only by its number, which the reader
-must know from elsewhere. A deleted shard is noticed and stays deleted. Sizes and names are in clear.
+must know from elsewhere. The run is not bound here: a whole checkpoint of another run under the same outer key, of the
+same step and with as many shards, opens; in earnest the run's name is bound as well. A deleted shard is noticed and
+stays deleted. Sizes and names are in clear.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ Who sees a rank's gradient, as a server or a neighbor in a ring does, may comput
 
 Defenses: the sum of many ranks, added under masks (`secure_sum`), so that nobody sees one rank's gradient; clipping
 and noise (`private`). A sum alone hides little while some row belongs to one sample: of the sum too, division gives
-that sample. A server that chooses the weights can even see to it that rows belong to single samples (Fowl et al. 2022).
+that sample. A server that chooses the model can even see to it that rows belong to single samples (Fowl et al. 2022).
 Noise bounds what is learned from any number of looks, and costs accuracy.
 """
 

@@ -12,10 +12,12 @@ whatever else the receiver relies on:
 A key for each pair of ranks says who sent it. With one key for all of them any rank can write in the name of any other.
 
 Each message carries 12 bytes of names and number, and 32 of code. The bytes travel in clear: for secrecy take an
-authenticated cipher (AES-GCM, ChaCha20-Poly1305), with the number as the nonce.
+authenticated cipher (AES-GCM, ChaCha20-Poly1305), with the number as the nonce and a key for each *direction*: both
+ends count from 0, and under the one key of the pair each nonce would come twice.
 
-What this does not stop: reading; the loss of the last message, and delay; a rank that lies, since its code is right;
-who has the memory of a rank has its keys. Over a chain of ranks, as in a ring, each hop is authentic and the sum is
+What this does not stop: reading; the loss of the last message, and delay; after a restart that counts from 0 again, all
+messages of the earlier run, unless the keys are new; a rank that lies, since its code is right; who has the memory of a
+rank has its keys. Over a chain of ranks, as in a ring, each hop is authentic and the sum is
 what the ranks on the way made of it.
 """
 

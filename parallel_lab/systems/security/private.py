@@ -14,8 +14,8 @@ e^epsilon at most, but for delta. The accountant adds up Renyi divergences (Miro
 numerically, for all orders in the same way; opacus sums a series. T steps add up: T times as much.
 Of all orders the best bound on epsilon counts (Canonne, Kamath and Steinke 2020, proposition 12).
 
-What it does not stop. It hides one *sample*: who gave a hundred of them, or whose image is there twice, is hidden a
-hundred times or twice less. It hides nothing that all samples have in common, and stops no poisoned gradient: clipping
+What it does not stop. It hides one *sample*: for who gave k of them epsilon is about k times as large, and delta larger
+still. It hides nothing that all samples have in common, and stops no poisoned gradient: clipping
 bounds a sample, not a rank that lies. Runs that were only for tuning count too. The proof asks for Poisson sampling: an
 epoch in shuffled batches is another mechanism. The noise here is of a generator that is not made for secrets.
 """

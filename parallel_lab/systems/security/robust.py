@@ -6,7 +6,8 @@ that sum. Three aggregates of n gradients, f of which may be lies:
 - *coordinate-wise median* (Yin et al. 2018): of each coordinate the middle value; f < n / 2;
 - *coordinate-wise trimmed mean* (Yin et al. 2018): of each coordinate the mean without the f largest and the f smallest
   values; f < n / 2;
-- *Krum* (Blanchard et al. 2017): the one gradient whose n - f - 2 nearest others are nearest to it; n >= 2 f + 3.
+- *Krum* (Blanchard et al. 2017): the one gradient whose n - f - 2 nearest others are nearest to it; n >= 2 f + 3 at
+  least. The proof also asks that the honest draw from one distribution, with little noise beside the gradient.
 
 Of each coordinate the first two stay between the smallest and the largest honest value. Krum returns one rank's
 gradient whole. Each rule needs the gradients apart, so an all-reduce does not do: every rank gathers all of them. Sent:
@@ -18,6 +19,9 @@ What they cannot do. They take what is unlike the others for a lie. Where ranks 
 unlike the others, and what its data say is lost. A lie within the spread of the honest is no outlier: "a little is
 enough" (Baruch et al. 2019), and a backdoor can go in that way, through Krum whole. And f is a guess: with more liars
 than f nothing holds.
+
+Nor does `aggregate` guard the gather itself: in a ring a liar hands on rows of others, which it may change, and it may
+send different rows to different ranks, whose models then drift apart. In earnest rows are signed, and hashes compared.
 """
 
 from collections.abc import Callable

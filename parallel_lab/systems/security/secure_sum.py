@@ -16,8 +16,9 @@ bytes for each party; a share goes to its holder alone, and comes back once.
 
 What it does not stop. A party that lies about its numbers: the sum takes them, nobody can see whose they were, and a
 rule that compares rows (`robust`) is blind here. The sum tells what a sum tells (`inversion`); the sum of all, less the
-sum of all but one, is the one. Parties that help the server: t of them give it everything. A server that lies about
-public keys, unless they are signed.
+sum of all but one, is the one. Parties that help the server: t of them give it everything. Against a server that also
+lies about who is there, 2 t - n are enough, since they answer both ways (the paper takes t > 2 n / 3 against a third of
+the parties). A server that lies about public keys, unless they are signed, which they are not here.
 """
 
 import os
