@@ -1,5 +1,6 @@
 """Every link to a heading goes where it says, in JupyterLab and on the web; so do the cards' links to their proof."""
 
+import functools
 import json
 import re
 from html import unescape
@@ -18,11 +19,13 @@ PLAIN = re.compile(r"[\w;,/?:@&=+$\-.!~*'()]+", re.ASCII)
 PROVED = [name for name in index() if ask(name).evidence]
 
 
+@functools.cache
 def markdown(path: Path) -> list[str]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
 
 
+@functools.cache
 def anchors(path: Path) -> list[str]:
     return [anchor(heading) for text in markdown(path) for heading in headings(text)]
 
@@ -41,7 +44,7 @@ def test_every_link_to_a_heading_leads_to_one(path):
     for file, name in LINK.findall("\n".join(markdown(path))):
         if "://" in file or (file and not file.endswith(".ipynb")):
             continue
-        there = path.parent / file if file else path
+        there = (path.parent / file).resolve() if file else path
         assert name in anchors(there), f"{file}#{name}: no such heading"
         assert PLAIN.fullmatch(name), f"{file}#{name}: JupyterLab does not find it, for the browser encodes it"
         assert anchors(there).count(name) == 1, f"{file}#{name}: two headings have this name"

@@ -1,5 +1,6 @@
 """A reference to a chapter names the one that teaches what the sentence speaks of."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -28,6 +29,7 @@ TOPICS = {  # what a sentence speaks of, and the chapters that teach it
 SENTENCE = re.compile(r"(?:[^.;:|\n]|\n(?!\n))*?\bchapters? (\d\d)\b")
 
 
+@functools.cache
 def texts() -> dict[str, str]:
     """The prose of chapters, solutions, cards, self-checks and notes, by file."""
     found = {}

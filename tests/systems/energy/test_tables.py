@@ -3,6 +3,7 @@
 The originals are read where the checkout stands beside a folder shared/data.
 """
 
+import gzip
 from bisect import bisect_left
 from itertools import pairwise
 from pathlib import Path
@@ -109,6 +110,38 @@ def test_draw_of_a_cluster():
     assert at["seren"] == pytest.approx([96, 395, 558], abs=1) and at["kalos"] == pytest.approx([101, 404, 600], abs=1)
     for name in draw:
         assert [dict(tables.shipped_draw(name))[each] for each in (50, 90, 100)] == at[name]
+
+
+def test_small_files_in_the_originals_form(tmp_path):
+    """By hand: batch 8 needs 4 or 6 epochs; of batch 16 one run fails, the other needs 10."""
+    power, train, draw = tmp_path / "power.csv", tmp_path / "train.csv.gz", tmp_path / "draw.csv"
+    head = "dataset,network,batch_size,optimizer,"
+    rows = ["a,b,8,sgd,250,1.0,100", "a,b,8,sgd,150,1.25,64", "a,b,16,sgd,250,0.5,120"]
+    power.write_text("\n".join([f"{head}power_limit,time_per_epoch,average_power", *rows]))
+    runs = ["a,b,8,sgd,0.1,1,0.6,4", "a,b,8,sgd,0.1,2,0.6,6", "a,b,16,sgd,0.1,1,0.6,10", "a,b,16,sgd,0.1,2,0.6,nan"]
+    with gzip.open(train, "wt") as file:
+        file.write("\n".join([f"{head}learning_rate,run,target_metric,target_epoch", *runs]))
+    draw.write_text("seren_w,seren_cdf,kalos_w,kalos_cdf\n60,0,55,0\n400,100,410,100\n")
+
+    table, epochs = read_power(power), read_epochs(train)
+    assert summary(table) == pytest.approx(
+        {
+            "configurations": 2,
+            "top is best": 0.5,
+            "less, median": 0.1,
+            "less, most": 0.2,
+            "slower, median": 0.125,
+            "less within 5 %": 0.0,
+        }
+    )
+    every, some = (reached(table, epochs, "a/b", 0.6, every_run=all_runs) for all_runs in (True, False))
+    assert [(each.batch, each.limit_w, each.seconds, each.joules) for each in every] == [
+        (8, 150, 6.25, 400),
+        (8, 250, 5, 500),
+    ]
+    assert to_loss.habit(some) == some[-1] and (some[-1].batch, some[-1].joules) == (16, 600)
+    assert to_loss.compared(every[0], every[1]) == pytest.approx((0.2, 0.25))
+    assert read_distribution(draw) == {"seren": [(0, 60), (100, 400)], "kalos": [(0, 55), (100, 410)]}
 
 
 def test_shipped_tables_need_no_originals():
