@@ -33,7 +33,7 @@ from parallel_lab.systems.security import Channel, certificate_door, rendezvous,
 from parallel_lab.systems.security.proxy import LOOPBACK, Proxy
 from parallel_lab.trace.units import format_bytes, format_seconds, table
 
-TURNS, MOST, MIB = 7, 2.0, 2**20
+TURNS, MOST, MIB = 7, 1.5, 2**20
 TOKEN = b"a token"
 
 
