@@ -4,7 +4,7 @@
 
 *Bytes*: one thread works on a message of so many MiB; median of 7. SHA-256 and CRC32 are the peers: they need no key
 and stop no attacker. `Channel` is the package's sealed message, HMAC-SHA256 and its copies; opening costs the same
-code. Its limit is 2 times the plain SHA-256 of the same bytes.
+code. Its limit is 1.5 times the plain SHA-256 of the same bytes.
 
 *Doors*: as many MiB through two proxies on the loopback, as the rendezvous has them, all in one process, so that the
 ratio to the plain proxies counts and not the rate. *Joining* is a connection with its handshakes.
