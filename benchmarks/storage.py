@@ -87,9 +87,8 @@ def fed(local: Local, objects: S3 | None) -> bool:
         prepared(objects)
         stores["object store over a link"] = Far(objects, LINK)
     found = launch(in_turns, stores, keys, ranks=RANKS, timeout=300)[0]
-    print(
-        "| data | fetched | steps/s | of what memory gives, median of the turns | waited for data |\n|---|---|---|---|---|"
-    )
+    print("| data | fetched | steps/s | of what memory gives, median of the turns | waited for data |")
+    print("|---|---|---|---|---|")
     kept = True
     for name, turns in found.items():
         ratio = statistics.median(here[0] / memory[0] for here, memory in zip(turns, found["memory"], strict=True))
