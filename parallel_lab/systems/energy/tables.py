@@ -1,8 +1,9 @@
 """Measured power tables of real GPUs: zeus' runs under power caps, and what a cluster of A100 draws.
 
 Zeus (You, Chung and Chowdhury, NSDI 2023) trained six workloads on a V100 and an A40 under power caps, most in steps of
-25 W, with many batches, and published seconds per epoch and mean watts; and, apart, after how many epochs each batch
-reached a target. Acme (Hu et al., NSDI 2024) published how the draw of all its GPUs is distributed, idle ones included.
+25 W, with many batches, and published seconds per epoch and mean watts, each measured once; and, apart, after how many
+epochs each batch reached a target. Acme (Hu et al., NSDI 2024) published how the draw of all its GPUs is distributed,
+idle ones included.
 
 The course ships summaries that it made of them (the CSV files beside this one, with source and license at their head);
 `read_power`, `read_epochs` and `read_distribution` read the originals, which the heads name.

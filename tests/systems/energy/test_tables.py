@@ -47,6 +47,15 @@ def test_caps_of_the_originals(gpu):
 
 
 @originals
+def test_configurations_that_no_cap_touches(v100):
+    """21 of the V100's 68 never draw the lowest cap; the one whose best cap is the highest is among them."""
+    touched = [rows for rows in v100.values() if max(row.power_w for row in rows) >= 100]
+    found = summary(dict(enumerate(touched)))
+    assert (len(v100) - len(touched), found["top is best"]) == (21, 0)
+    assert (found["less, median"], found["slower, median"]) == pytest.approx((0.293, 0.229), abs=6e-4)
+
+
+@originals
 def test_shipped_quartiles_are_those_of_the_originals(v100):
     middle = next(row for row in tables.shipped_caps("v100") if row["limit_w"] == 175)
     ratios = sorted(
