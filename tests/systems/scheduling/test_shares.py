@@ -104,6 +104,16 @@ def test_a_late_user_comes_to_his_share(policy):
     assert held.count("a") == held.count("b") == 4, "when the first jobs are over, both are equal in any case"
 
 
+def test_nobody_is_stopped_in_vain():
+    """A job of 3 wants GPUs of a user who holds all 8: the youngest has too few of them, and goes on."""
+    jobs = [
+        Job(name, at_s, gpus, 50, user="a")
+        for at_s, (name, gpus) in enumerate([("old", 3), ("large", 4), ("young", 1)])
+    ]
+    runs = simulate([*jobs, Job("late", 10, 3, 5, user="b")], 8, FairShares(preempts=True)).runs
+    assert [run.job.name for run in runs if run.end_s == 10] == ["large"]
+
+
 def test_weights_are_kept():
     jobs = [Job(f"{user}{number}", 0, 1, 10 + number / 100, user=user) for user in "ab" for number in range(20)]
     held = [run.job.user for run in simulate(jobs, 8, FairShares({"a": 3.0})).runs if run.start_s == 0]
