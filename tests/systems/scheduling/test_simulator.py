@@ -21,6 +21,7 @@ from parallel_lab.systems.scheduling import (
     Job,
     Levels,
     OneByOne,
+    Policy,
     Priorities,
     Quotas,
     amdahl,
@@ -59,10 +60,10 @@ by_policy = pytest.mark.parametrize("policy", STRICT + CONSERVING, ids=lambda po
 
 @pytest.fixture
 def owned(mixed):
-    """As `mixed`, of two teams with quotas, and with priorities 0 to 2."""
+    """As `mixed`, of two teams and with priorities 0 to 2; none is larger than a team's quota."""
 
-    def make(seed: int) -> list[Job]:
-        jobs = enumerate(mixed(seed, largest=4))
+    def make(seed: int, policy: Policy) -> list[Job]:
+        jobs = enumerate(mixed(seed, largest=4 if isinstance(policy, Quotas) else 8))
         return [replace(job, user="aab"[n % 3], priority=7 * n % 3) for n, job in jobs]
 
     return make
@@ -180,7 +181,7 @@ def test_who_stops_others_ends_as_in_a_loop_over_seconds(mixed, seed, key, their
 
 @by_policy
 def test_no_work_is_lost_or_done_twice_and_no_gpu_is_held_twice(owned, policy):
-    jobs = owned(11)
+    jobs = owned(11, policy)
     schedule = simulate(jobs, 8, policy)
     assert set(schedule.ends) == {job.name for job in jobs}
     for job in jobs:
@@ -202,7 +203,7 @@ def test_no_work_is_lost_or_done_twice_and_no_gpu_is_held_twice(owned, policy):
 @by_policy
 def test_littles_law(owned, policy):
     """Jobs counted at each event, times the time, are the completion times summed: two accounts of one thing."""
-    schedule = simulate(owned(12), 8, policy)
+    schedule = simulate(owned(12, policy), 8, policy)
     times = measures.jct_s(schedule)
     span_s = schedule.samples[-1].at_s - schedule.samples[0].at_s
     there = measures.mean_over_time(schedule, "waiting") + measures.mean_over_time(schedule, "running")
@@ -226,7 +227,7 @@ def idle_and_wanted(schedule, jobs):
 @by_policy
 def test_work_conservation(owned, policy):
     """Who skips or deals all GPUs out leaves none idle that a waiting job could use; the strict do."""
-    jobs = owned(13)
+    jobs = owned(13, policy)
     assert bool(idle_and_wanted(simulate(jobs, 8, policy), jobs)) == (policy in STRICT)
 
 
