@@ -32,10 +32,10 @@ class Deques:
         asked: how many requests to the store it took.
     """
 
-    def __init__(self, shares: Sequence[int], counters: Counters, *, name: str = "deque", seed: int = 0) -> None:
+    def __init__(self, shares: Sequence[int], counters: Counters, *, name: str = "deque") -> None:
         self.store, self.name, self.rank = counters.store, name, counters.group.rank()
         self.ranks = range(counters.group.size())
-        self.dice = random.Random(f"{seed} {self.rank}")
+        self.dice = random.Random(self.rank)
         self.asked = self.writes = 0
         self._write(*bounds(shares)[self.rank])
         dist.barrier(group=counters.group)  # nobody looks for a deque that is not there yet
