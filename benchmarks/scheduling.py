@@ -66,6 +66,7 @@ def policies() -> bool:
     print(f"2,000 jobs {'of gavel' if real else 'drawn from the summary of gavel'}, {GPUS} GPUs; times in hours")
     print(
         f"{'':<22}{'mean':>7}{'median':>8}{'p99':>7}{'by work':>9}{'wait':>7}{'longest':>9}{'busy':>7}{'restarts':>10}"
+        f"{'1 GPU':>7}{'above 8':>9}   processor"
     )
     good = True
     shrinking = [replace(job, least_gpus=1) for job in jobs]  # at linear speed

@@ -7,7 +7,8 @@ what it returned. `on_one_rank` is the first grader of each test: the others rea
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from numbers import Number
+from typing import Any, NamedTuple
 
 from parallel_lab.grading.expect import grader
 from parallel_lab.grading.lab import Outcome, Wrong
@@ -49,7 +50,7 @@ class Problem(NamedTuple):
 def on_one_rank(outcome: Outcome) -> None:
     """Each sequence is on one rank, and there is a list a rank."""
     for problem, groups in _answers(outcome):
-        if type(groups) is not list or len(groups) != problem.n or not all(type(one) is list for one in groups):
+        if type(groups) is not list or len(groups) != problem.n or not all(map(_is_numbers, groups)):
             raise Wrong(f"{problem}: expected a list of {problem.n} lists of numbers, and got {name(groups)}")
         found = Counter(item for group in groups for item in group)
         for item in range(len(problem.lengths)):
@@ -95,6 +96,10 @@ def of_tokens(problem: Problem, groups: Groups) -> bool:
 def of_equal_ranks(problem: Problem, groups: Groups) -> bool:
     """Even in work, whatever the speeds."""
     return problem.speeds is not None and problem.above(groups, problem.width) < NEAR
+
+
+def _is_numbers(group: Any) -> bool:
+    return type(group) is list and all(isinstance(item, Number) for item in group)
 
 
 def _answers(outcome: Outcome) -> Iterator[tuple[Problem, Groups]]:

@@ -6,11 +6,10 @@ def sched_weights(shares):
 
 
 def sched_may_backfill(now_s, free, head_gpus, running, gpus, limit_s):
-    later = free
-    for held, end_s in sorted(running, key=lambda run: run[1]):
-        later += held
+    for start_s in sorted(end_s for _, end_s in running):
+        later = free + sum(held for held, end_s in running if end_s <= start_s)
         if later >= head_gpus:
-            in_time = now_s + limit_s <= end_s
+            in_time = now_s + limit_s <= start_s
             return gpus <= free and (in_time or gpus <= later - head_gpus)
     return False
 

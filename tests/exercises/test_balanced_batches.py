@@ -105,6 +105,7 @@ def test_what_is_no_cut_is_refused():
         return [[*group, len(lengths)] for group in balanced_batches(lengths, n)]
 
     assert_found_out(NAME, lambda lengths, n, width=None, speeds=None: [0] * n, 0, "a list of 1 lists")
+    assert_found_out(NAME, lambda lengths, n, width=None, speeds=None: [[[0]]] * n, 0, "a list of 1 lists of numbers")
     assert_found_out(NAME, too_many, 0, "a sequence too many")
 
 

@@ -2,8 +2,10 @@
 
 from parallel_lab.grading.exercise import Exercise
 from parallel_lab.grading.gaps.forms import function_gap
+from parallel_lab.systems.scheduling import promise
 
 RUNNING = [(4, 100), (2, 40), (8, 300)]  # GPUs, and when the limit ends
+TOGETHER = [(3, 100), (2, 100), (8, 300)]
 PAPER = ([9, 18], [[1, 4], [3, 1]])  # 9 CPUs and 18 GB; Ghodsi et al. 2011
 
 
@@ -13,11 +15,7 @@ def sched_weights(shares):
 
 
 def _reservation(free, head_gpus, running):
-    for gpus, end_s in sorted(running, key=lambda run: run[1]):
-        free += gpus
-        if free >= head_gpus:
-            return end_s, free - head_gpus
-    raise AssertionError("the head fits into the cluster")
+    return promise(head_gpus, free, [(end_s, gpus) for gpus, end_s in running])
 
 
 def sched_may_backfill(now_s, free, head_gpus, running, gpus, limit_s):
@@ -71,6 +69,11 @@ def _first_to_end(now_s, free, head_gpus, running, gpus, limit_s):
     return gpus <= free and now_s + limit_s <= start_s
 
 
+def _one_by_one(now_s, free, head_gpus, running, gpus, limit_s):
+    apart = [(held, end_s + place / 1e6) for place, (held, end_s) in enumerate(running)]
+    return sched_may_backfill(now_s, free, head_gpus, apart, gpus, limit_s)
+
+
 def _equal_tasks(capacity, needs):
     return _filled(capacity, needs, lambda tasks, need: tasks)
 
@@ -107,6 +110,7 @@ GAPS: tuple[Exercise, ...] = (
             "It does not end in time, and the head leaves enough over": [
                 (0, 3, 8, RUNNING, 1, 900),
                 (0, 2, 8, RUNNING, 2, 60),
+                (0, 2, 5, TOGETHER, 1, 900),
             ],
             "It does not fit": [(0, 2, 8, RUNNING, 3, 10)],
         },
@@ -115,6 +119,7 @@ GAPS: tuple[Exercise, ...] = (
             "The head would wait longer. When can it start, by the limits of what runs?": _who_fits,
             "The limit counts from now: it ends at now + limit.": _from_zero,
             "The first job to end may not free enough. Add up the GPUs in the order of the ends.": _first_to_end,
+            "Two limits end at that moment, and the GPUs of both are free then.": _one_by_one,
         },
     ),
     function_gap(

@@ -29,16 +29,14 @@ class Deques:
     """The deques of all ranks, over items 0, 1, ...: rank r begins with the r-th share of them.
 
     Attributes:
-        items: which items are whose at the beginning, as a list a rank.
-        stolen: how many items this rank has taken from others.
         asked: how many requests to the store it took.
     """
 
-    def __init__(self, shares: Sequence[int], counters: Counters, *, name: str = "deque", seed: int = 0) -> None:
+    def __init__(self, shares: Sequence[int], counters: Counters, *, name: str = "deque") -> None:
         self.store, self.name, self.rank = counters.store, name, counters.group.rank()
         self.ranks = range(counters.group.size())
-        self.dice = random.Random(f"{seed} {self.rank}")
-        self.stolen = self.asked = self.writes = 0
+        self.dice = random.Random(self.rank)
+        self.asked = self.writes = 0
         self._write(*bounds(shares)[self.rank])
         dist.barrier(group=counters.group)  # nobody looks for a deque that is not there yet
 
@@ -98,6 +96,5 @@ class Deques:
                 return False
             cut = back - -(-(back - front) // 2)
             if self._swap(victim, stands, front, cut):
-                self.stolen += back - cut
                 self._write(cut, back)
                 return True

@@ -12,7 +12,8 @@ job may move into its gap, and its promise gets later.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import itemgetter
 
 from parallel_lab.systems.scheduling.cluster import Progress
 from parallel_lab.systems.scheduling.simulator import Decision
@@ -51,16 +52,13 @@ class Easy:
 def promise(gpus: int, free: int, ends: Iterable[tuple[float, int]]) -> tuple[float, int]:
     """When so many GPUs are free at the latest, and how many more than these are free then.
 
-    Of jobs that end at that one moment only as many are counted as are needed, so the second number may be too low:
-    nobody is delayed by that, and somebody may wait who could start.
-
     Args:
         gpus: how many are needed, more than are free.
         free: GPUs that nobody holds.
         ends: for each job that holds GPUs its latest end and their number.
     """
-    for end_s, held in sorted(ends):
-        free += held
+    for end_s, together in groupby(sorted(ends), key=itemgetter(0)):
+        free += sum(held for _, held in together)
         if free >= gpus:
             return end_s, free - gpus
     return float("inf"), 0

@@ -79,9 +79,9 @@ class Priorities:
 
 
 def needed(stopped: Sequence[Progress], spare: int) -> list[Progress]:
-    """Those who must be stopped indeed: whoever is not needed because a later one is large goes on."""
+    """Those who must be stopped indeed: who is not needed because a later one is large goes on, the last ones first."""
     kept = list(stopped)
-    for other in stopped:
+    for other in reversed(stopped):
         if other.gpus <= spare:
             kept.remove(other)
             spare -= other.gpus

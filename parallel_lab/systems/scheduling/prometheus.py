@@ -37,11 +37,6 @@ class Prometheus:
         found = json.loads(ask(self.port, "/api/v1/alerts", 5.0))["data"]["alerts"]
         return [Alert(each["labels"]["alertname"], each["labels"]["rank"], each["state"]) for each in found]
 
-    def targets(self) -> list[str]:
-        """The ranks that it has found."""
-        found = json.loads(ask(self.port, "/api/v1/targets", 5.0))["data"]["activeTargets"]
-        return sorted(each["labels"]["rank"] for each in found)
-
 
 @contextmanager
 def prometheus(folder: Path, targets: Path, rules: Sequence[Rule], every_s: float = 0.2) -> Iterator[Prometheus]:

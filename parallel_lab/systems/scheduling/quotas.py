@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from parallel_lab.systems.scheduling.cluster import Progress
+from parallel_lab.systems.scheduling.priorities import needed
 from parallel_lab.systems.scheduling.simulator import Decision
 
 
@@ -61,7 +62,7 @@ class Quotas:
                 now[one.job.user] -= one.gpus
                 wanted -= one.gpus
                 stopped.append(one)
-        return stopped if wanted <= 0 else None
+        return needed(stopped, -wanted) if wanted <= 0 else None
 
     @staticmethod
     def _apply(stopped: list[Progress], one: Progress, held: dict[str, int], changes: dict[Progress, int]) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parallel_lab.systems.scheduling.cluster import Progress
+from parallel_lab.systems.scheduling.priorities import needed
 from parallel_lab.systems.scheduling.simulator import Decision
 
 Bundle = Mapping[str, float]  # of each resource so much
@@ -184,7 +185,7 @@ class FairShares:
                     room += other.gpus
                     stopped.append(other)
             if room >= one.job.gpus:
-                return one, stopped
+                return one, needed(stopped, room - one.job.gpus)
         return None
 
     def _level(self, one: Progress) -> float:

@@ -103,10 +103,12 @@ class _Watcher(threading.Thread):
         self.ends_s, self.ended, self.seen = time.monotonic() + patience_s, threading.Event(), list[Alert]()
 
     def run(self) -> None:
-        while self.wanted not in self.seen and time.monotonic() < self.ends_s and not self.ended.wait(self.every_s):
-            with contextlib.suppress(OSError):  # a monitor that does not answer in time is asked again
-                self.seen = self.alerts()
-        self.over.file.touch()
+        try:
+            while self.wanted not in self.seen and time.monotonic() < self.ends_s and not self.ended.wait(self.every_s):
+                with contextlib.suppress(OSError):  # a monitor that does not answer in time is asked again
+                    self.seen = self.alerts()
+        finally:  # also where a monitor answers what nobody can read: the job would go on for as long as it may
+            self.over.file.touch()
 
     def __enter__(self) -> None:
         self.start()

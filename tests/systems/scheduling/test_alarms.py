@@ -1,5 +1,6 @@
 """Rules fire as Prometheus says, on synthetic series and on a running job; metrics are what a rank did."""
 
+import json
 import random
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from parallel_lab.systems.scheduling import alarms
 from parallel_lab.systems.scheduling.alarms import Alert, Evaluator, down, rules_file, slow, stands_still, starved
 from parallel_lab.systems.scheduling.exporter import COMPUTE, COMPUTING, HEARTBEAT, QUEUE, UP, Exporter, ask, scrape
 from parallel_lab.systems.scheduling.prometheus import missing
-from parallel_lab.systems.scheduling.watched import watched
+from parallel_lab.systems.scheduling.watched import Over, _Watcher, watched
 
 pytestmark = pytest.mark.usefixtures("by_value")
 RULES = [stands_still(3, for_s=2), slow(1.5, for_s=3), starved(for_s=1), down(for_s=2)]
@@ -165,6 +166,13 @@ def test_an_alarm_fires_while_a_job_runs(work, until, real):
 def test_patience_ends_without_an_alarm():
     seen = watched([down()], partial(starves), ("Down", 1), ranks=2, every_s=0.1, real=False, patience_s=0.5)
     assert not [each for each in seen.fired if each.rank == "1" and each.state == "firing"] and seen.steps > 0
+
+
+def test_a_monitor_that_breaks_lets_the_job_end(tmp_path):
+    watcher = _Watcher(lambda: json.loads("busy"), Alert("Down", "1", "firing"), Over(tmp_path), 0.01, 60)
+    with pytest.raises(json.JSONDecodeError):
+        watcher.run()
+    assert watcher.over.is_set()
 
 
 def test_rules_as_prometheus_reads_them():

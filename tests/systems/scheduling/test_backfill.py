@@ -39,6 +39,37 @@ def test_what_the_head_leaves_free_may_be_held_beyond_its_start():
     assert promise(3, 1, [(60, 3)]) == (60, 1) and promise(5, 1, [(60, 3)]) == (math.inf, 0)
 
 
+def test_all_whose_limits_end_when_the_head_starts_leave_their_gpus():
+    """A and B end together, and the head needs one of them: the other's GPUs may be held beyond its start."""
+    assert promise(3, 1, [(60, 2), (60, 2), (90, 8)]) == (60, 2)
+    jobs = [Job("A", 0, 2, 60), Job("B", 0, 2, 60), Job("head", 1, 3, 60), Job("C", 2, 1, 500), Job("D", 2, 1, 500)]
+    starts = measures.first_starts_s(simulate(jobs, 5, Easy()))
+    assert starts == {"A": 0, "B": 0, "head": 60, "C": 2, "D": 60}
+
+
+@pytest.mark.parametrize("most", [1.0, 5.0])
+@pytest.mark.parametrize("seed", [0, 4, 6])
+def test_nobody_waits_who_would_not_delay_the_head(mixed, seed, most):
+    """Whoever fits and is not started by EASY would delay the head; limits of whole seconds often end together."""
+    refused = []
+
+    class Watched(Easy):
+        def choose(self, now_s, waiting, running, free):
+            decision = super().choose(now_s, waiting, running, free)
+            left = [one for one in waiting if one not in decision.gpus]
+            rest = free - sum(decision.gpus.values())
+            ends = [(one.latest_end_s, one.gpus) for one in running]
+            ends += [(now_s + one.limit_left_s, one.job.gpus) for one in decision.gpus]
+            for one in [one for one in left[1:] if one.job.gpus <= rest]:
+                head, with_it = left[0].job.gpus, [*ends, (now_s + one.limit_left_s, one.job.gpus)]
+                assert promise(head, rest - one.job.gpus, with_it)[0] > promise(head, rest, ends)[0]
+                refused.append(one)
+            return decision
+
+    simulate(mixed(seed, most=most), 8, Watched())
+    assert refused
+
+
 def promised(jobs, gpus, policy):
     """What the head of the line is promised at each event, by its name; and the schedule."""
     told: dict[str, list[float]] = {}

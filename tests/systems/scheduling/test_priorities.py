@@ -88,6 +88,14 @@ def test_nobody_is_stopped_in_vain():
     assert [run.job.name for run in runs if run.end_s == 2] == ["large"], "the youngest alone is too small"
 
 
+def test_who_is_spared_is_the_most_urgent_of_those_who_could_be_stopped():
+    """On 8 GPUs 6 are wanted: of the two jobs of 2 one may go on, and it is not the one of least priority."""
+    jobs = [Job(name, 0, gpus, 9, priority=urgency) for urgency, (name, gpus) in enumerate([("a", 2), ("b", 2)])]
+    jobs += [Job("large", 0, 4, 9, priority=1), Job("urgent", 2, 6, 9, priority=2)]
+    runs = simulate(jobs, 8, Priorities(preempts=True, victims=lambda one: (one.job.priority, one.job.name))).runs
+    assert {run.job.name for run in runs if run.end_s == 2} == {"a", "large"}
+
+
 @pytest.mark.parametrize(("checkpoint_s", "again_s"), [(0.0, 0.0), (4.0, 2.0), (7.0, 3.0), (math.inf, 10.0)])
 def test_what_a_stop_costs(checkpoint_s, again_s):
     """A job is stopped after 10 s of work; what follows its last checkpoint is done again, and a restart takes 3 s."""

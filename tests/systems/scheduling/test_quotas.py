@@ -7,6 +7,7 @@ import pytest
 from parallel_lab.systems.scheduling import SKIPPING, Job, Quotas, measures, priorities, simulate
 
 HALVES = {"a": 4, "b": 4}
+SHARED = [Job("a", 0, 4, 50, user="a"), Job("c", 0, 4, 50, user="c")]
 
 
 def of_teams(jobs, largest=8):
@@ -58,9 +59,12 @@ def test_what_is_lent_is_used_and_what_is_reclaimed_is_paid_by_the_borrower():
 
 
 def test_nothing_is_reclaimed_from_teams_within_their_quota_or_in_vain():
-    jobs = [Job("a", 0, 4, 50, user="a"), Job("c", 0, 4, 50, user="c"), Job("b", 10, 4, 5, user="b")]
+    jobs = [*SHARED, Job("b", 10, 4, 5, user="b")]
     over = Quotas({"a": 4, "b": 4, "c": 4})  # more was promised than there is
     schedule = simulate(jobs, 8, over)
     assert len(schedule.runs) == 3 and measures.wait_s(schedule)["b"] == 40
-    stranger = simulate([*jobs[:2], Job("d", 10, 4, 5, user="d")], 8, Quotas({"a": 4, "c": 4}))
+    jobs = [Job("large", 0, 6, 50, user="a"), Job("young", 1, 2, 50, user="a"), Job("b", 10, 4, 5, user="b")]
+    runs = simulate(jobs, 8, Quotas(HALVES)).runs
+    assert [run.job.name for run in runs if run.end_s == 10] == ["large"], "the youngest alone has too few"
+    stranger = simulate([*SHARED, Job("d", 10, 4, 5, user="d")], 8, Quotas({"a": 4, "c": 4}))
     assert len(stranger.runs) == 3, "a team without a quota can borrow and never reclaims"

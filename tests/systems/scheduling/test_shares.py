@@ -1,6 +1,7 @@
 """Fair shares against the published examples, their definitions, and users who lie."""
 
 import random
+from collections import Counter
 from fractions import Fraction
 
 import pytest
@@ -104,6 +105,16 @@ def test_a_late_user_comes_to_his_share(policy):
     assert held.count("a") == held.count("b") == 4, "when the first jobs are over, both are equal in any case"
 
 
+def test_nobody_is_stopped_in_vain():
+    """A job of 3 wants GPUs of a user who holds all 8: the youngest has too few of them, and goes on."""
+    jobs = [
+        Job(name, at_s, gpus, 50, user="a")
+        for at_s, (name, gpus) in enumerate([("old", 3), ("large", 4), ("young", 1)])
+    ]
+    runs = simulate([*jobs, Job("late", 10, 3, 5, user="b")], 8, FairShares(preempts=True)).runs
+    assert [run.job.name for run in runs if run.end_s == 10] == ["large"]
+
+
 def test_weights_are_kept():
     jobs = [Job(f"{user}{number}", 0, 1, 10 + number / 100, user=user) for user in "ab" for number in range(20)]
     held = [run.job.user for run in simulate(jobs, 8, FairShares({"a": 3.0})).runs if run.start_s == 0]
@@ -112,10 +123,25 @@ def test_weights_are_kept():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_taking_back_ends_and_never_raises_a_user_above_whom_it_takes_from(mixed, seed):
-    """Each event stops and starts at most once a job, and no two users take from each other without end."""
+    """Where one job takes GPUs from others, and no two users take from each other without end."""
+    taken = []
+
+    class Watched(FairShares):
+        def choose(self, now_s, waiting, running, free):
+            decision = super().choose(now_s, waiting, running, free)
+            held = Counter()
+            for one in [*running, *waiting]:
+                held[one.job.user] += decision.gpus.get(one, one.gpus)
+            stopped = [one.job.user for one, gpus in decision.gpus.items() if not gpus]
+            if stopped and len(stopped) == len(decision.gpus) - 1:
+                (start,) = (one.job.user for one, gpus in decision.gpus.items() if gpus)
+                taken.append(min(held[user] for user in stopped) - held[start])
+            return decision
+
     jobs = [
         Job(job.name, job.arrival_s, job.gpus, job.duration_s, user="abc"[n % 3]) for n, job in enumerate(mixed(seed))
     ]
-    schedule = simulate(jobs, 8, FairShares(preempts=True))
+    schedule = simulate(jobs, 8, Watched(preempts=True))
     assert set(schedule.ends) == {job.name for job in jobs}
+    assert min(taken) >= 0
     assert len(schedule.runs) < 6 * len(jobs)

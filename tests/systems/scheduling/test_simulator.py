@@ -1,6 +1,7 @@
 """The simulated cluster against SimPy, against a loop that looks at every second, and against itself."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import simpy
@@ -16,18 +17,56 @@ from parallel_lab.systems.scheduling import (
     Decision,
     Easy,
     Elastic,
+    FairShares,
     Job,
     Levels,
     OneByOne,
+    Policy,
+    Priorities,
+    Quotas,
     amdahl,
     idle_in_gangs,
     measures,
     simulate,
 )
 from parallel_lab.systems.scheduling.orders import STRICT_SJF, Preemptive, by_limit, remaining, service
+from parallel_lab.systems.scheduling.priorities import fewest
 
-POLICIES = [FIFO, SKIPPING, SJF, STRICT_SJF, SRTF, SRSF, Easy(), Conservative(), Levels((20.0, 200.0)), Elastic()]
-by_policy = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+HALVES = {"a": 4, "b": 4}
+STRICT = [  # a job that does not fit, or a promise, or a quota, holds up others
+    FIFO,
+    STRICT_SJF,
+    Easy(),
+    Conservative(),
+    Priorities(),
+    Priorities(preempts=True, name="priorities, preempting"),
+    Priorities(preempts=True, victims=fewest, age_s=20.0, name="priorities, aging"),
+    Quotas(HALVES, borrows=False, name="quotas, hard"),
+]
+CONSERVING = [
+    SKIPPING,
+    SJF,
+    SRTF,
+    SRSF,
+    Levels((20.0, 200.0)),
+    Elastic(),
+    Quotas(HALVES, reclaims=False, name="quotas, borrowing"),
+    Quotas(HALVES, name="quotas, reclaiming"),
+    FairShares(),
+    FairShares({"a": 2.0}, preempts=True, name="fair shares, preempting"),
+]
+by_policy = pytest.mark.parametrize("policy", STRICT + CONSERVING, ids=lambda policy: policy.name)
+
+
+@pytest.fixture
+def owned(mixed):
+    """As `mixed`, of two teams and with priorities 0 to 2; none is larger than a team's quota."""
+
+    def make(seed: int, policy: Policy) -> list[Job]:
+        jobs = enumerate(mixed(seed, largest=4 if isinstance(policy, Quotas) else 8))
+        return [replace(job, user="aab"[n % 3], priority=7 * n % 3) for n, job in jobs]
+
+    return make
 
 
 class WhoFits(simpy.Container):
@@ -141,8 +180,8 @@ def test_who_stops_others_ends_as_in_a_loop_over_seconds(mixed, seed, key, their
 
 
 @by_policy
-def test_no_work_is_lost_or_done_twice_and_no_gpu_is_held_twice(mixed, policy):
-    jobs = mixed(11)
+def test_no_work_is_lost_or_done_twice_and_no_gpu_is_held_twice(owned, policy):
+    jobs = owned(11, policy)
     schedule = simulate(jobs, 8, policy)
     assert set(schedule.ends) == {job.name for job in jobs}
     for job in jobs:
@@ -162,9 +201,9 @@ def test_no_work_is_lost_or_done_twice_and_no_gpu_is_held_twice(mixed, policy):
 
 
 @by_policy
-def test_littles_law(mixed, policy):
+def test_littles_law(owned, policy):
     """Jobs counted at each event, times the time, are the completion times summed: two accounts of one thing."""
-    schedule = simulate(mixed(12), 8, policy)
+    schedule = simulate(owned(12, policy), 8, policy)
     times = measures.jct_s(schedule)
     span_s = schedule.samples[-1].at_s - schedule.samples[0].at_s
     there = measures.mean_over_time(schedule, "waiting") + measures.mean_over_time(schedule, "running")
@@ -186,12 +225,10 @@ def idle_and_wanted(schedule, jobs):
 
 
 @by_policy
-def test_work_conservation(mixed, policy):
-    """Who skips and who stops others leaves no GPU idle that a waiting job could use; a strict line and promises do."""
-    jobs = mixed(13)
-    idle = idle_and_wanted(simulate(jobs, 8, policy), jobs)
-    strict = policy in (FIFO, STRICT_SJF) or isinstance(policy, Easy | Conservative)
-    assert bool(idle) == strict
+def test_work_conservation(owned, policy):
+    """Who skips or deals all GPUs out leaves none idle that a waiting job could use; the strict do."""
+    jobs = owned(13, policy)
+    assert bool(idle_and_wanted(simulate(jobs, 8, policy), jobs)) == (policy in STRICT)
 
 
 def test_a_restart_costs_time_and_what_was_not_saved():
