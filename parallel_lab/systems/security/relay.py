@@ -1,4 +1,4 @@
-"""Who stands on the way of messages, and what he can do without the key; each against four ways to protect them.
+"""Who stands on the way of messages, and what he can do without the key; each against five ways to protect them.
 
 The attacker has every sealed message and may hand on any bytes in any order. An attack has succeeded when the receiver
 has taken anything but the first messages that the sender sent, in their order. That is the whole promise: a channel
@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
-from parallel_lab.systems.security.messages import Channel, Refused, derive, keys_of
+from parallel_lab.systems.security.messages import EVERYTHING, Channel, Refused, derive, keys_of
 
 SECRET = b"of the launcher, for this demonstration"
 PAYLOADS = (b"gradient of step 0", b"gradient of step 1", b"gradient of step 2")
@@ -59,7 +59,7 @@ def _checksum(owner: int, me: int, peer: int) -> Protected:
     return Checked(me, peer)
 
 
-def _group_key(owner: int, me: int, peer: int, binds: Sequence[str] = ("sender", "receiver", "number")) -> Protected:
+def _group_key(owner: int, me: int, peer: int, binds: Sequence[str] = EVERYTHING) -> Protected:
     return Channel(derive(SECRET, "all ranks"), me, peer, binds)  # whoever it is, the key is the same
 
 

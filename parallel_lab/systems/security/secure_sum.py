@@ -29,11 +29,10 @@ import torch
 import torch.distributed as dist
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torch import Tensor
 
 from parallel_lab.runtime.group import member
+from parallel_lab.systems.security.messages import derive
 from parallel_lab.systems.security.shamir import join, split
 
 BITS = 24  # behind the point: a number counts in units of 2^-24
@@ -65,8 +64,7 @@ def mask(seed: bytes, count: int) -> Tensor:
 
 def pair_seed(private: X25519PrivateKey, public: bytes) -> bytes:
     """The seed that two parties have in common: each makes it of its own private and the other's public key."""
-    shared = private.exchange(X25519PublicKey.from_public_bytes(public))
-    return HKDF(SHA256(), 32, salt=None, info=b"parallel_lab secure sum").derive(shared)
+    return derive(private.exchange(X25519PublicKey.from_public_bytes(public)), "parallel_lab secure sum")
 
 
 def pair_masks(number: int, private: X25519PrivateKey, publics: Mapping[int, bytes], count: int) -> Tensor:
