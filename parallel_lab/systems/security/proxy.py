@@ -46,7 +46,6 @@ class Proxy:
         self,
         port: int,
         *,
-        host: str = LOOPBACK,
         inward: Wrap = plain,
         outward: Wrap = plain,
         change: Callable[[bytes], bytes] = bytes,
@@ -55,12 +54,11 @@ class Proxy:
 
         Args:
             port: Of the server behind it.
-            host: Of the server behind it.
             inward: What is asked of who comes in.
             outward: What is said to the server behind.
             change: What becomes of each piece that passes: an attacker's part.
         """
-        self.target, self.inward, self.outward, self.change = (host, port), inward, outward, change
+        self.target, self.inward, self.outward, self.change = (LOOPBACK, port), inward, outward, change
         self.admitted: list[str] = []
         self.refused: list[str] = []
         self.passed_bytes = 0
