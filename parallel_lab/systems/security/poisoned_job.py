@@ -70,7 +70,7 @@ def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int =
         rows = gradients(model, images, labels)
         honest = rows[: job.n - job.liars]
         if job.liars and backdoor:
-            lies = _hidden(job, model, images, labels, honest, backdoor)[-job.liars :]
+            lies = _hidden(job, model, images[-job.liars :], labels[-job.liars :], honest, backdoor)
             rows = torch.cat([honest, lies])
         elif job.liars and attack:
             rows = torch.cat([honest, attack(honest, job.liars, job.n)])
@@ -79,7 +79,7 @@ def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int =
 
 
 def _hidden(job: Job, model: nn.Module, images: Tensor, labels: Tensor, honest: Tensor, reach: float) -> Tensor:
-    """Each rank's gradient on its images and on copies of them with the trigger, labeled TARGET.
+    """Each liar's gradient on its images and on copies of them with the trigger, labeled TARGET.
 
     It is moved towards the mean of the honest until it is as far from it as `reach` times their median distance.
     """
