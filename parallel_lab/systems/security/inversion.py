@@ -60,7 +60,7 @@ class Found:
     Attributes:
         images: (batch, pixels).
         labels: the likeliest class of each.
-        misses: how far the gradients were from those seen, squared, after each round.
+        misses: how far the gradients were from those seen, squared, before each round.
     """
 
     images: Tensor
