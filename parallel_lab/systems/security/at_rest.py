@@ -158,9 +158,9 @@ def checksum_holds(data: bytes) -> bool:
     return hashlib.sha256(data[32:]).digest() == data[:32]
 
 
-def with_nonce(data: bytes, key: bytes, nonce: bytes, bound: bytes = b"") -> bytes:
+def with_nonce(data: bytes, key: bytes, nonce: bytes) -> bytes:
     """As `seal`, with the caller's nonce: what a counter that starts anew after a restart comes to."""
-    return nonce + AESGCM(key).encrypt(nonce, data, bound)
+    return nonce + AESGCM(key).encrypt(nonce, data, None)
 
 
 def read_by_reuse(sealed: bytes, other: bytes, known: bytes) -> bytes:

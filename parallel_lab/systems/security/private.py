@@ -21,7 +21,6 @@ epoch in shuffled batches is another mechanism. The noise here is of a generator
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -60,17 +59,17 @@ def divergence(rate: float, noise: float, order: float) -> float:
     return max(0.0, log_a / (order - 1))
 
 
-def epsilon(rate: float, noise: float, steps: int, delta: float, orders: Sequence[float] = ORDERS) -> float:
-    """The smallest epsilon that the orders prove for `steps` steps at this delta."""
+def epsilon(rate: float, noise: float, steps: int, delta: float) -> float:
+    """The smallest epsilon that `ORDERS` prove for `steps` steps at this delta."""
     bounds = [
         steps * divergence(rate, noise, a) - (math.log(delta) + math.log(a)) / (a - 1) + math.log1p(-1 / a)
-        for a in orders
+        for a in ORDERS
     ]
     return max(0.0, min(bounds))
 
 
-def noise_for(wanted: float, rate: float, steps: int, delta: float, tolerance: float = 1e-3) -> float:
-    """The least noise, to `tolerance`, for which `epsilon` is at most `wanted`.
+def noise_for(wanted: float, rate: float, steps: int, delta: float) -> float:
+    """The least noise from 0.1 on, to 1e-3, for which `epsilon` is at most `wanted`.
 
     Raises:
         ValueError: no noise up to 1,000 does.
@@ -78,7 +77,7 @@ def noise_for(wanted: float, rate: float, steps: int, delta: float, tolerance: f
     low, high = 0.1, 1000.0
     if epsilon(rate, high, steps, delta) > wanted:
         raise ValueError(f"epsilon {wanted} is not to be had in {steps} steps at a rate of {rate}")
-    while high - low > tolerance:
+    while high - low > 1e-3:
         middle = math.sqrt(low * high) if high > 2 * low else (low + high) / 2
         low, high = (low, middle) if epsilon(rate, middle, steps, delta) <= wanted else (middle, high)
     return high
