@@ -19,7 +19,6 @@ each auditor another one, unless auditors compare heads.
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from parallel_lab.systems.disk import sync
 
 START = "0" * 64  # in place of a hash before the first entry
 
@@ -85,8 +86,7 @@ class Log:
         entry = linked(entry, self.count, self.last)
         with open(self.path, "a") as file:
             file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        sync(self.path)
         self.count, self.last = self.count + 1, entry["hash"]
         return entry
 
