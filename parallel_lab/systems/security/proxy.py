@@ -63,6 +63,7 @@ class Proxy:
         self.refused: list[str] = []
         self.passed_bytes = 0
         self._listener, self._stop = socket.create_server((LOOPBACK, 0)), threading.Event()
+        self._listener.settimeout(LOOK_S)
         self.port = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
@@ -73,8 +74,6 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         """Ends all connections and waits for their threads."""
         self._stop.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         for thread in self._threads:
             thread.join()
         self._listener.close()
@@ -85,7 +84,7 @@ class Proxy:
 
     def _accept(self) -> None:
         while not self._stop.is_set():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # nobody came: a look, and on
                 connection, _ = self._listener.accept()
                 self._start(self._serve, connection)
 
