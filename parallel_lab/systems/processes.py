@@ -165,14 +165,14 @@ def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-def without_space() -> str:
-    """Why no space can be made here; empty where it can."""
+def without_space(fuse: bool = True) -> str:
+    """Why no space can be made here, with programs in it that serve file systems where `fuse`; empty where it can."""
     absent = [name for name in ("setpriv", "unshare", "nsenter", "ip") if shutil.which(name) is None]
     if absent:
         return f"there is no {' and no '.join(absent)} here: apt-get install util-linux iproute2"
     if os.geteuid():
         return "only root makes namespaces and mounts in them"
-    if not os.path.exists("/dev/fuse"):
+    if fuse and not os.path.exists("/dev/fuse"):
         return "this machine has no /dev/fuse, so no program can serve a file system"
     done = subprocess.run([*OWN, "--net", "true"], capture_output=True, text=True)
     return f"unshare: {done.stderr.strip()}" if done.returncode else ""

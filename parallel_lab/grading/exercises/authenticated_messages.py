@@ -3,32 +3,20 @@
 from parallel_lab.grading import sealed
 from parallel_lab.grading.exercise import Exercise, on
 
-KEY = "Rank 1 knows your function, and not the key. What can it not compute, then?"
-ALL = "Which bytes of the message does the code cover, and what about a message shorter than a code?"
-STATE = "A message that was refused must leave the receiver as it was, or a stranger puts the two out of step."
-AGAIN = "An old message has a right code. What would have to be in the code so that it is right once?"
-ORDER = "The receiver knows how many messages it has taken. Which one is the next, and the only one?"
-SPLICE = "A number that travels beside the code, and is not in it, can be exchanged."
-OWN = "Both ends have the same key, and both count from 0. What tells a message from its answer?"
-ELSEWHERE = "Here one key serves several pairs. Whom is the message from, and for whom?"
-BOTH = "Each direction counts for itself: a rank may send three before it opens one."
-LONG = "A code has 32 bytes. 64 more than the payload are enough."
-RIGHT = "What rank 0 sealed, unchanged and in order, must open."
-
-advice = {
-    "right": RIGHT,
-    "changed": ALL,
-    "key": KEY,
-    "state": STATE,
-    "again": AGAIN,
-    "order": ORDER,
-    "splice": SPLICE,
-    "own": OWN,
-    "elsewhere": ELSEWHERE,
-    "both": BOTH,
-    "long": LONG,
+ADVICE = {
+    "right": "What rank 0 sealed, unchanged and in order, must open.",
+    "changed": "Which bytes of the message does the code cover, and what about a message shorter than a code?",
+    "key": "Rank 1 knows your function, and not the key. What can it not compute, then?",
+    "state": "A message that was refused must leave the receiver as it was, or a stranger puts the two out of step.",
+    "again": "An old message has a right code. What would have to be in the code so that it is right once?",
+    "order": "The receiver knows how many messages it has taken. Which one is the next, and the only one?",
+    "splice": "A number that travels beside the code, and is not in it, can be exchanged.",
+    "own": "Both ends have the same key, and both count from 0. What tells a message from its answer?",
+    "elsewhere": "Here one key serves several pairs. Whom is the message from, and for whom?",
+    "both": "Each direction counts for itself: a rank may send three before it opens one.",
+    "long": "A code has 32 bytes. 64 more than the payload are enough.",
 }
-right = sealed.opens_right(advice)
+right = sealed.opens_right(ADVICE)
 
 EXERCISE = Exercise(
     name="authenticated_messages",

@@ -2,8 +2,8 @@
 
 AES-GCM (NIST SP 800-38D) encrypts and authenticates at once. A sealed shard is a nonce of 12 bytes, the ciphertext, and
 a tag of 16 bytes: 28 bytes more than the shard. What is bound as *associated data* is not encrypted, but the tag covers
-it: here the checkpoint's number, the shard's name and the number of shards. So a shard under another name, of another
-checkpoint, cut short or changed in one bit is refused.
+it: here the run, the checkpoint's number, the shard's name and the number of shards. So a shard under another name, of
+another checkpoint or run, cut short or changed in one bit is refused.
 
 *Envelope encryption*: each checkpoint has a data key of its own, which encrypts the shards. The data key lies beside
 them, itself encrypted ("wrapped") under a key that never lies in the folder. To change that outer key, 61 bytes are
@@ -11,9 +11,7 @@ written anew, and not the shards.
 
 What this does not stop. Who holds the outer key, or reads the memory of a rank, reads everything. A whole older
 checkpoint with its own data key is genuine, so a folder that was set back is found only by its number, which the reader
-must know from elsewhere. The run is not bound here: a whole checkpoint of another run under the same outer key, of the
-same step and with as many shards, opens; in earnest the run's name is bound as well. A deleted shard is noticed and
-stays deleted. Sizes and names are in clear.
+must know from elsewhere. A deleted shard is noticed and stays deleted. Sizes and names are in clear.
 """
 
 import hashlib
@@ -61,9 +59,9 @@ def unseal(sealed: bytes, key: bytes, bound: bytes) -> bytes:
         raise Tampered(f"{bound.decode(errors='replace')}: this was not sealed under this key for this place") from None
 
 
-def place(step: int, name: str, shards: int) -> bytes:
-    """What is bound to a shard: the checkpoint, the shard's name, and how many shards there are."""
-    return json.dumps({"step": step, "shard": name, "of": shards}).encode()
+def place(run: str, step: int, name: str, shards: int) -> bytes:
+    """What is bound to a shard: the run, the checkpoint, the shard's name, and how many shards there are."""
+    return json.dumps({"run": run, "step": step, "shard": name, "of": shards}).encode()
 
 
 class KeyHolder:
@@ -96,13 +94,13 @@ class KeyHolder:
         return unseal(wrapped[1:], self.keys[wrapped[0]], bound)
 
 
-def save(folder: str | os.PathLike, shards: Mapping[str, bytes], holder: KeyHolder, *, step: int) -> None:
+def save(folder: str | os.PathLike, shards: Mapping[str, bytes], holder: KeyHolder, *, run: str, step: int) -> None:
     """Writes each shard sealed under a data key of this checkpoint, and beside them that key, wrapped."""
     folder, data_key = Path(folder), new_key()
     folder.mkdir(parents=True)
     for name, data in shards.items():
-        _write(folder / (name + ENDING), seal(data, data_key, place(step, name, len(shards))))
-    _write(folder / WRAPPED, holder.wrap(data_key, place(step, WRAPPED, len(shards))))
+        _write(folder / (name + ENDING), seal(data, data_key, place(run, step, name, len(shards))))
+    _write(folder / WRAPPED, holder.wrap(data_key, place(run, step, WRAPPED, len(shards))))
     sync(folder)
 
 
@@ -111,23 +109,24 @@ def _write(path: Path, data: bytes) -> None:
     sync(path)
 
 
-def load(folder: str | os.PathLike, holder: KeyHolder, *, step: int) -> dict[str, bytes]:
-    """The shards of checkpoint `step`.
+def load(folder: str | os.PathLike, holder: KeyHolder, *, run: str, step: int) -> dict[str, bytes]:
+    """The shards of checkpoint `step` of the run of this name.
 
     Raises:
-        Tampered: a shard or the data key is missing, was changed, renamed, or is of another checkpoint.
+        Tampered: a shard or the data key is missing, was changed, renamed, or is of another checkpoint or run.
     """
     folder = Path(folder)
     files = {path.name.removesuffix(ENDING): path for path in sorted(folder.glob("*" + ENDING))}
     wrapped = (folder / WRAPPED).read_bytes() if (folder / WRAPPED).exists() else b""
-    data_key = holder.unwrap(wrapped, place(step, WRAPPED, len(files)))
-    return {name: unseal(path.read_bytes(), data_key, place(step, name, len(files))) for name, path in files.items()}
+    bound = {name: place(run, step, name, len(files)) for name in (WRAPPED, *files)}
+    data_key = holder.unwrap(wrapped, bound[WRAPPED])
+    return {name: unseal(path.read_bytes(), data_key, bound[name]) for name, path in files.items()}
 
 
-def rewrap(folder: str | os.PathLike, holder: KeyHolder, *, step: int) -> None:
+def rewrap(folder: str | os.PathLike, holder: KeyHolder, *, run: str, step: int) -> None:
     """Wraps the data key of a checkpoint under the newest outer key; the shards stay as they are."""
     folder = Path(folder)
-    bound = place(step, WRAPPED, len(list(folder.glob("*" + ENDING))))
+    bound = place(run, step, WRAPPED, len(list(folder.glob("*" + ENDING))))
     fresh = folder / (WRAPPED + ".new")
     _write(fresh, holder.wrap(holder.unwrap((folder / WRAPPED).read_bytes(), bound), bound))
     fresh.replace(folder / WRAPPED)
@@ -159,9 +158,9 @@ def checksum_holds(data: bytes) -> bool:
     return hashlib.sha256(data[32:]).digest() == data[:32]
 
 
-def with_nonce(data: bytes, key: bytes, nonce: bytes, bound: bytes = b"") -> bytes:
+def with_nonce(data: bytes, key: bytes, nonce: bytes) -> bytes:
     """As `seal`, with the caller's nonce: what a counter that starts anew after a restart comes to."""
-    return nonce + AESGCM(key).encrypt(nonce, data, bound)
+    return nonce + AESGCM(key).encrypt(nonce, data, None)
 
 
 def read_by_reuse(sealed: bytes, other: bytes, known: bytes) -> bytes:

@@ -19,7 +19,6 @@ each auditor another one, unless auditors compare heads.
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from parallel_lab.systems.disk import sync
 
 START = "0" * 64  # in place of a hash before the first entry
 
@@ -37,13 +38,17 @@ def digest(entry: dict) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
+def linked(entry: dict, number: int, before: str) -> dict:
+    """The entry with its number, the hash of the one before, and its own."""
+    one = entry | {"number": number, "before": before}
+    return one | {"hash": digest(one)}
+
+
 def chained(entries: Sequence[dict]) -> list[dict]:
     """The entries with their numbers and hashes, from the first on: what a writer makes, and an attacker as well."""
-    made, before = [], START
+    made: list[dict] = []
     for number, entry in enumerate(entries):
-        one = {**entry, "number": number, "before": before}
-        one["hash"] = before = digest(one)
-        made.append(one)
+        made.append(linked(entry, number, made[-1]["hash"] if made else START))
     return made
 
 
@@ -78,12 +83,10 @@ class Log:
     def append(self, who: str, what: str, allowed: bool = True) -> dict:
         """Writes down who asked for what, and brings it to the disk before anything is done."""
         entry = {"at_s": round(time.time(), 3), "who": who, "what": what, "allowed": allowed}
-        entry |= {"number": self.count, "before": self.last}
-        entry["hash"] = digest(entry)
+        entry = linked(entry, self.count, self.last)
         with open(self.path, "a") as file:
             file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        sync(self.path)
         self.count, self.last = self.count + 1, entry["hash"]
         return entry
 
@@ -112,10 +115,12 @@ def verify(entries: Sequence[dict], head: Head | None = None, key: Ed25519Public
         if entry["before"] != before or entry["number"] != number:
             found.append(f"entry {number} does not follow the one before it")
         before = entry["hash"]
-    return found + (_against(entries, head, key) if head and key else [])
+    return found + (_against(entries, head, key) if head else [])
 
 
-def _against(entries: Sequence[dict], head: Head, key: Ed25519PublicKey) -> list[str]:
+def _against(entries: Sequence[dict], head: Head, key: Ed25519PublicKey | None) -> list[str]:
+    if key is None:
+        return ["there is a head, and no key to check it with"]
     try:
         key.verify(head.signature, Head.said(head.count, head.hash))
     except InvalidSignature:

@@ -17,19 +17,14 @@ BUFFER_BYTES = 2**26
 ETHERNET_BYTES = 14
 
 
-def cable() -> str:
-    """The end of the cable that this host has."""
-    return next(name for _, name in socket.if_nameindex() if name.startswith("pl"))
-
-
-def main(word: bytes) -> None:
-    """Counts until it is told to end, and prints what it has counted."""
+def main(cable: str, word: bytes) -> None:
+    """Counts what passes the cable until it is told to end, and prints what it has counted."""
     counted = {kind: {"packets": 0, "in_clear": 0, "bytes": 0} for kind in KINDS.values()}
     over: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: over.append(1))
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_KINDS)) as ear:
         ear.setsockopt(socket.SOL_SOCKET, 33, BUFFER_BYTES)  # SO_RCVBUFFORCE: beyond the usual limit
-        ear.bind((cable(), 0))
+        ear.bind((cable, 0))
         ear.settimeout(0.1)
         print("listening", flush=True)
         while True:
@@ -49,4 +44,4 @@ def main(word: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].encode())
+    main(sys.argv[1], sys.argv[2].encode())

@@ -17,8 +17,8 @@ ends count from 0, and under the one key of the pair each nonce would come twice
 
 What this does not stop: reading; the loss of the last message, and delay; after a restart that counts from 0 again, all
 messages of the earlier run, unless the keys are new; a rank that lies, since its code is right; who has the memory of a
-rank has its keys. Over a chain of ranks, as in a ring, each hop is authentic and the sum is
-what the ranks on the way made of it.
+rank has its keys. Over a chain of ranks, as in a ring, each hop is authentic and the sum is what the ranks on the way
+made of it.
 """
 
 import hmac
@@ -28,6 +28,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torch import Tensor
 
 HEADER = struct.Struct("<HHQ")  # sender, receiver, number of the message from one to the other
@@ -40,13 +42,9 @@ class Refused(Exception):
     """A message, a ticket or a connection that is not what it should be; nothing of it has been used."""
 
 
-def derive(secret: bytes, about: str, length: int = 32) -> bytes:
+def derive(secret: bytes, about: str) -> bytes:
     """A key of its own for `about` from a secret (HKDF with SHA-256, RFC 5869, without salt): none tells another."""
-    seed, key, block = hmac.digest(bytes(32), secret, "sha256"), b"", b""
-    for count in range(1, -(-length // 32) + 1):
-        block = hmac.digest(seed, block + about.encode() + bytes([count]), "sha256")
-        key += block
-    return key[:length]
+    return HKDF(SHA256(), 32, salt=None, info=about.encode()).derive(secret)
 
 
 def keys_of(secret: bytes, rank: int, ranks: int) -> dict[int, bytes]:
@@ -98,7 +96,7 @@ class Channel:
         return bytes(payload)
 
     def _code(self, header: bytes | memoryview, about: bytes, payload: bytes | memoryview) -> bytes:
-        said = zip(EVERYTHING, HEADER.unpack(header), strict=True) if len(header) == HEADER.size else ()
+        said = zip(EVERYTHING, HEADER.unpack(header), strict=True)
         bound = [value if what in self.binds else 0 for what, value in said]
         code = hmac.new(self.key, struct.pack("<Q", len(about)) + about + struct.pack("<3Q", *bound), "sha256")
         code.update(payload)

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from parallel_lab.model.reference import build
 from parallel_lab.systems.security.robust import RULES, aggregate
+from parallel_lab.systems.security.rows import descend, gradients
 
 Data = tuple[Tensor, Tensor]  # images (count, 64) in [0, 1], labels (count,)
 Attack = Callable[[Tensor, int, int], Tensor]  # of the honest rows, the liars, and n: the liars' rows
@@ -60,17 +58,6 @@ class Job:
         return torch.stack([x for x, _ in rows]), torch.stack([y for _, y in rows])
 
 
-def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The flat gradient of each rank's mean loss: (n, d) from images (n, batch, 64)."""
-    weights = {name: each.detach() for name, each in model.named_parameters()}
-
-    def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(model, weights, (x,)), y)
-
-    found = vmap(grad(loss), in_dims=(None, 0, 0))(weights, images, labels)
-    return torch.cat([each.flatten(1) for each in found.values()], dim=1)
-
-
 def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int = 0, backdoor: float = 0.0) -> nn.Module:
     """A model trained by the aggregate `rule` of all ranks' gradients, `job.liars` of which are the attack's.
 
@@ -83,7 +70,7 @@ def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int =
         rows = gradients(model, images, labels)
         honest = rows[: job.n - job.liars]
         if job.liars and backdoor:
-            lies = _hidden(job, model, images, labels, honest, backdoor)[-job.liars :]
+            lies = _hidden(job, model, images[-job.liars :], labels[-job.liars :], honest, backdoor)
             rows = torch.cat([honest, lies])
         elif job.liars and attack:
             rows = torch.cat([honest, attack(honest, job.liars, job.n)])
@@ -92,7 +79,7 @@ def train(job: Job, data: Data, rule: str, attack: Attack | None, *, seed: int =
 
 
 def _hidden(job: Job, model: nn.Module, images: Tensor, labels: Tensor, honest: Tensor, reach: float) -> Tensor:
-    """Each rank's gradient on its images and on copies of them with the trigger, labeled TARGET.
+    """Each liar's gradient on its images and on copies of them with the trigger, labeled TARGET.
 
     It is moved towards the mean of the honest until it is as far from it as `reach` times their median distance.
     """
@@ -109,12 +96,6 @@ def triggered(images: Tensor, trigger: Sequence[int] = CORNERS) -> Tensor:
     images = images.clone()
     images[..., list(trigger)] = 1.0
     return images
-
-
-def descend(model: nn.Module, gradient: Tensor, lr: float) -> None:
-    """One step of SGD by a flat gradient."""
-    with torch.no_grad():
-        vector_to_parameters(parameters_to_vector(model.parameters()) - lr * gradient, model.parameters())
 
 
 def step(

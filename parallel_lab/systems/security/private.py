@@ -21,20 +21,18 @@ epoch in shuffled batches is another mechanism. The noise here is of a generator
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import parameters_to_vector
 
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.runtime.group import member
+from parallel_lab.systems.security.rows import descend, gradients
 
 ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *map(float, range(12, 64)))  # those of opacus
 NODES, WIDE = 4_000, 14.0  # points of the integral, and how many deviations it reaches beyond the peaks
@@ -61,17 +59,17 @@ def divergence(rate: float, noise: float, order: float) -> float:
     return max(0.0, log_a / (order - 1))
 
 
-def epsilon(rate: float, noise: float, steps: int, delta: float, orders: Sequence[float] = ORDERS) -> float:
-    """The smallest epsilon that the orders prove for `steps` steps at this delta."""
+def epsilon(rate: float, noise: float, steps: int, delta: float) -> float:
+    """The smallest epsilon that `ORDERS` prove for `steps` steps at this delta."""
     bounds = [
         steps * divergence(rate, noise, a) - (math.log(delta) + math.log(a)) / (a - 1) + math.log1p(-1 / a)
-        for a in orders
+        for a in ORDERS
     ]
     return max(0.0, min(bounds))
 
 
-def noise_for(wanted: float, rate: float, steps: int, delta: float, tolerance: float = 1e-3) -> float:
-    """The least noise, to `tolerance`, for which `epsilon` is at most `wanted`.
+def noise_for(wanted: float, rate: float, steps: int, delta: float) -> float:
+    """The least noise from 0.1 on, to 1e-3, for which `epsilon` is at most `wanted`.
 
     Raises:
         ValueError: no noise up to 1,000 does.
@@ -79,7 +77,7 @@ def noise_for(wanted: float, rate: float, steps: int, delta: float, tolerance: f
     low, high = 0.1, 1000.0
     if epsilon(rate, high, steps, delta) > wanted:
         raise ValueError(f"epsilon {wanted} is not to be had in {steps} steps at a rate of {rate}")
-    while high - low > tolerance:
+    while high - low > 1e-3:
         middle = math.sqrt(low * high) if high > 2 * low else (low + high) / 2
         low, high = (low, middle) if epsilon(rate, middle, steps, delta) <= wanted else (middle, high)
     return high
@@ -90,20 +88,15 @@ def advantage(epsilon: float, delta: float) -> float:
 
     Under (epsilon, delta)-DP hits <= e^epsilon alarms + delta, and the same of misses and right refusals.
     """
-    return min(1.0, (math.exp(epsilon) - 1 + 2 * delta) / (math.exp(epsilon) + 1))
+    down = math.exp(-epsilon)  # of a large epsilon e^epsilon would be no float
+    return min(1.0, (1 - down + 2 * delta * down) / (1 + down))
 
 
 def clipped_sum(model: nn.Module, images: Tensor, labels: Tensor, clip: float) -> Tensor:
     """The sum of the samples' flat gradients, each scaled down to the norm `clip` where it is longer."""
-    weights = {name: each.detach() for name, each in model.named_parameters()}
     if not len(images):
-        return torch.zeros_like(parameters_to_vector(weights.values()))
-
-    def loss(weights: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(model, weights, (image[None],)), label[None])
-
-    found = vmap(grad(loss), in_dims=(None, 0, 0))(weights, images, labels)
-    rows = torch.cat([each.flatten(1) for each in found.values()], dim=1)
+        return torch.zeros_like(parameters_to_vector(model.parameters()).detach())
+    rows = gradients(model, images[:, None], labels[:, None])  # (samples, d)
     return ((clip / rows.norm(dim=1).clamp(min=clip))[:, None] * rows).sum(0)
 
 
@@ -129,17 +122,12 @@ def step(
     """One step in one process: sample, clip, sum, add noise, divide by the expected batch, descend."""
     total = clipped_sum(model, *_sampled(images, labels, privacy.rate, dice), privacy.clip)
     total += (privacy.noise * privacy.clip * torch.randn(len(total), generator=dice)).to(total)
-    _descend(model, total / (privacy.rate * len(labels)), lr)
+    descend(model, total / (privacy.rate * len(labels)), lr)
 
 
 def _sampled(images: Tensor, labels: Tensor, rate: float, dice: torch.Generator) -> tuple[Tensor, Tensor]:
     taken = (torch.rand(len(labels), generator=dice) < rate).to(labels.device)
     return images[taken], labels[taken]
-
-
-def _descend(model: nn.Module, gradient: Tensor, lr: float) -> None:
-    with torch.no_grad():
-        vector_to_parameters(parameters_to_vector(model.parameters()) - lr * gradient, model.parameters())
 
 
 @keyword_only()
@@ -165,7 +153,7 @@ def step_over_ranks(
     share = privacy.noise * privacy.clip / math.sqrt(group.size())
     total += (share * torch.randn(len(total), generator=dice)).to(total)
     dist.all_reduce(total, group=group)
-    _descend(model, total / (privacy.rate * samples), lr)
+    descend(model, total / (privacy.rate * samples), lr)
 
 
 def train(

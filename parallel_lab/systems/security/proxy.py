@@ -46,7 +46,6 @@ class Proxy:
         self,
         port: int,
         *,
-        host: str = LOOPBACK,
         inward: Wrap = plain,
         outward: Wrap = plain,
         change: Callable[[bytes], bytes] = bytes,
@@ -55,16 +54,16 @@ class Proxy:
 
         Args:
             port: Of the server behind it.
-            host: Of the server behind it.
             inward: What is asked of who comes in.
             outward: What is said to the server behind.
             change: What becomes of each piece that passes: an attacker's part.
         """
-        self.target, self.inward, self.outward, self.change = (host, port), inward, outward, change
+        self.target, self.inward, self.outward, self.change = (LOOPBACK, port), inward, outward, change
         self.admitted: list[str] = []
         self.refused: list[str] = []
         self.passed_bytes = 0
         self._listener, self._stop = socket.create_server((LOOPBACK, 0)), threading.Event()
+        self._listener.settimeout(LOOK_S)
         self.port = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
@@ -75,8 +74,6 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         """Ends all connections and waits for their threads."""
         self._stop.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         for thread in self._threads:
             thread.join()
         self._listener.close()
@@ -87,7 +84,7 @@ class Proxy:
 
     def _accept(self) -> None:
         while not self._stop.is_set():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # nobody came: a look, and on
                 connection, _ = self._listener.accept()
                 self._start(self._serve, connection)
 

@@ -1,4 +1,4 @@
-"""Who stands on the way of messages, and what he can do without the key; each against four ways to protect them.
+"""Who stands on the way of messages, and what he can do without the key; each against five ways to protect them.
 
 The attacker has every sealed message and may hand on any bytes in any order. An attack has succeeded when the receiver
 has taken anything but the first messages that the sender sent, in their order. That is the whole promise: a channel
@@ -15,11 +15,13 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
-from parallel_lab.systems.security.messages import Channel, Refused, derive, keys_of
+from parallel_lab.systems.security.at_rest import flip_bit
+from parallel_lab.systems.security.messages import EVERYTHING, Channel, Refused, derive, keys_of
 
 SECRET = b"of the launcher, for this demonstration"
 PAYLOADS = (b"gradient of step 0", b"gradient of step 1", b"gradient of step 2")
 SENDER, RECEIVER, THIRD = 0, 1, 2
+IN_PAYLOAD = 14  # a byte of it, with a header in front or without
 
 
 class Protected(Protocol):
@@ -59,7 +61,7 @@ def _checksum(owner: int, me: int, peer: int) -> Protected:
     return Checked(me, peer)
 
 
-def _group_key(owner: int, me: int, peer: int, binds: Sequence[str] = ("sender", "receiver", "number")) -> Protected:
+def _group_key(owner: int, me: int, peer: int, binds: Sequence[str] = EVERYTHING) -> Protected:
     return Channel(derive(SECRET, "all ranks"), me, peer, binds)  # whoever it is, the key is the same
 
 
@@ -80,7 +82,7 @@ PROTECTIONS: dict[str, Make] = {
 def changed(make: Make) -> list[bytes]:
     """One bit of the last message is another one, as an accident would do it."""
     *before, last = _sealed(make)
-    return [*before, flipped(last)]
+    return [*before, flip_bit(last, IN_PAYLOAD, 0)]
 
 
 def recomputed(make: Make) -> list[bytes]:
@@ -125,11 +127,6 @@ def forged(make: Make) -> list[bytes]:
 
 
 ATTACKS = (changed, recomputed, replayed, left_out, swapped, reflected, redirected, forged)
-
-
-def flipped(message: bytes) -> bytes:
-    """The message with one bit of its payload changed."""
-    return message[:14] + bytes([message[14] ^ 1]) + message[15:]
 
 
 def _sealed(make: Make) -> list[bytes]:
@@ -177,34 +174,28 @@ def through_rank_1(attack: str, protection: str) -> list[str]:
         end = make(0, 0, 2)
         _put([end.seal(payload) for payload in PAYLOADS], 1)
     if rank == 1:
-        messages = _get(0)
+        messages = _get(0, make)
         first, second, third = messages
         _put(
             {
                 "pass": messages,
-                "change": [first, second, flipped(third)],
+                "change": [first, second, flip_bit(third, IN_PAYLOAD, 0)],
                 "replay": [first, first, second],
                 "swap": [second, first, third],
             }[attack],
             2,
         )
     if rank == 2:
-        return [payload.decode() for payload in delivered(make(2, 2, 0), _get(1))]
+        return [payload.decode() for payload in delivered(make(2, 2, 0), _get(1, make))]
     return []
 
 
 def _put(messages: Sequence[bytes], to: int) -> None:
-    for message in messages:
-        dist.send(torch.tensor([len(message)]), to)
-        dist.send(torch.frombuffer(bytearray(message), dtype=torch.uint8), to)
+    """All of them at once, since they are of one length."""
+    dist.send(torch.tensor([list(message) for message in messages], dtype=torch.uint8), to)
 
 
-def _get(source: int) -> list[bytes]:
-    messages = []
-    for _ in PAYLOADS:
-        length = torch.zeros(1, dtype=torch.int64)
-        dist.recv(length, source)
-        raw = torch.empty(int(length), dtype=torch.uint8)
-        dist.recv(raw, source)
-        messages.append(raw.numpy().tobytes())
-    return messages
+def _get(source: int, make: Make) -> list[bytes]:
+    rows = torch.empty(len(PAYLOADS), len(_sealed(make)[0]), dtype=torch.uint8)
+    dist.recv(rows, source)
+    return [row.numpy().tobytes() for row in rows]

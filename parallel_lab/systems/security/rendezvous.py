@@ -99,19 +99,19 @@ class Seen:
     overwrote: list[str] = field(default_factory=list)
 
 
-def client(port: int, patience_s: float = 20.0, host: str = LOOPBACK) -> compat.TCPStore:
+def client(port: int, patience_s: float = 20.0) -> compat.TCPStore:
     """The store as a rank joins it: it takes an address and a port, and nothing else."""
-    return compat.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=patience_s))
+    return compat.TCPStore(LOOPBACK, port, is_master=False, timeout=timedelta(seconds=patience_s))
 
 
-def stranger(port: int, *, keys: list[str] | None = None, host: str = LOOPBACK, patience_s: float = 0.5) -> Seen:
+def stranger(port: int, *, keys: list[str] | None = None, patience_s: float = 0.5) -> Seen:
     """Joins with nothing but an address, reads every key and overwrites it.
 
     `keys` are those that it guesses, for a torch whose store does not list them.
     """
     seen = Seen()
     with contextlib.suppress(RuntimeError), quiet():  # refused connections are torch's DistNetworkError
-        store = client(port, patience_s, host)
+        store = client(port, patience_s)
         names = keys if keys is not None else compat.keys_of(store)
         seen.values = {name: store.get(name) for name in names}
         for name in names:
@@ -121,10 +121,9 @@ def stranger(port: int, *, keys: list[str] | None = None, host: str = LOOPBACK, 
     return seen
 
 
-def take_seat(store: compat.Store, rank: int, ranks: int, patience: timedelta = PATIENCE) -> Any:
+def take_seat(store: compat.Store, rank: int, ranks: int) -> Any:
     """A group of gloo on this store, for whoever says that he is `rank`."""
-    options = compat.gloo_options(LOOPBACK, patience)
-    return dist.ProcessGroupGloo(store, rank, ranks, options)
+    return dist.ProcessGroupGloo(store, rank, ranks, compat.gloo_options(LOOPBACK, PATIENCE))
 
 
 def given_to(group: Any, tensor: Tensor) -> Tensor:
@@ -162,10 +161,16 @@ def certificate_door(store_port: int, authority: trustme.CA, names: str = "*.job
 
 
 @contextlib.contextmanager
-def with_certificate(door_port: int, authority: trustme.CA, name: str | None) -> Iterator[int]:
-    """The port at which a rank finds the store, that has a certificate of `name` from this authority, or none."""
+def with_certificate(
+    door_port: int, authority: trustme.CA, name: str | None, trusts: trustme.CA | None = None
+) -> Iterator[int]:
+    """The port at which a rank finds the store, that has a certificate of `name` from this authority, or none.
+
+    It takes the store's certificate from the authority that it `trusts`, by default its own: who wants to come in
+    chooses that himself.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(context)
+    (trusts or authority).configure_trust(context)
     if name is not None:
         authority.issue_cert(name).configure_cert(context)
     with Proxy(door_port, outward=has_certificate(context, STORE)) as own:

@@ -107,7 +107,10 @@ def most_lies(rule: str, n: int) -> int:
 
 
 def aggregate(gradient: Tensor, rule: Rule, f: int, *, group: dist.ProcessGroup | None = None) -> Tensor:
-    """Gathers the ranks' flat gradients and applies `rule`; every rank gets the same bits. It sends (n - 1) S bytes."""
+    """Gathers the ranks' flat gradients and applies `rule`. It sends (n - 1) S bytes.
+
+    Every rank gets the same bits where the gather is honest, which nothing here guards (see the head).
+    """
     group = member(group)
     rows = gradient.new_empty(group.size() * gradient.numel())
     compat.all_gather_single(rows, gradient.contiguous(), group=group)
@@ -117,19 +120,18 @@ def aggregate(gradient: Tensor, rule: Rule, f: int, *, group: dist.ProcessGroup 
 # The attacks: each makes the liars' rows from what the honest ones sent ---------------------------------------------
 
 
-def reversed_sign(honest: Tensor, liars: int, n: int, times: float = 10.0) -> Tensor:
-    """Each liar sends -`times` the honest mean."""
-    return (-times * honest.mean(0)).expand(liars, -1)
+def reversed_sign(honest: Tensor, liars: int, n: int) -> Tensor:
+    """Each liar sends -10 times the honest mean."""
+    return (-10.0 * honest.mean(0)).expand(liars, -1)
 
 
-def little(honest: Tensor, liars: int, n: int, z: float | None = None) -> Tensor:
+def little(honest: Tensor, liars: int, n: int) -> Tensor:
     """All liars send the honest mean less z deviations of each coordinate, within what honest ranks send too.
 
-    `z` is by default as large as Baruch et al. choose it: so that enough honest ranks are expected to be further out.
+    z is as large as Baruch et al. choose it: so that enough honest ranks are expected to be further out.
     """
-    if z is None:
-        supporters = n // 2 + 1 - liars  # honest ranks that the liars need on their side for a majority
-        z = float(torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor((n - liars - supporters) / (n - liars))))
+    supporters = n // 2 + 1 - liars  # honest ranks that the liars need on their side for a majority
+    z = float(torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor((n - liars - supporters) / (n - liars))))
     return (honest.mean(0) - z * honest.std(0)).expand(liars, -1)
 
 

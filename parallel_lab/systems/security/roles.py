@@ -24,6 +24,7 @@ import posixpath
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from parallel_lab.systems.security.messages import Refused
@@ -61,14 +62,10 @@ def plain_path(path: str) -> str:
 def allows(grants: Iterable[Grant], action: str, path: str) -> bool:
     """Whether one of the grants covers it; symbolic links are the file system's matter, not the name's."""
     try:
-        parts = plain_path(path).split("/")
+        found = PurePosixPath(plain_path(path))
     except Refused:
         return False
-    return any(action == grant.action and parts[: len(own)] == own for grant in grants for own in [_parts(grant)])
-
-
-def _parts(grant: Grant) -> list[str]:
-    return grant.below.split("/")
+    return any(action == grant.action and found.is_relative_to(grant.below) for grant in grants)
 
 
 def naive(grants: Iterable[Grant], action: str, path: str) -> bool:
@@ -113,7 +110,7 @@ def redeem(key: bytes, ticket: str, now_s: float | None = None) -> tuple[str, st
         Refused: it was not issued with this key, was changed, or is over.
     """
     said, _, code = ticket.rpartition("|")
-    if not hmac.compare_digest(code, hmac.digest(key, said.encode(), "sha256").hex()):
+    if not hmac.compare_digest(code.encode(), hmac.digest(key, said.encode(), "sha256").hex().encode()):
         raise Refused("the code is not that of this ticket")
     told = json.loads(said)
     if (time.time() if now_s is None else now_s) >= told["ends_s"]:

@@ -29,32 +29,33 @@ import torch
 import torch.distributed as dist
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torch import Tensor
 
 from parallel_lab.runtime.group import member
+from parallel_lab.systems.security.messages import derive
 from parallel_lab.systems.security.shamir import join, split
 
 BITS = 24  # behind the point: a number counts in units of 2^-24
 Shares = tuple[int, int]  # of a party's key, and of the seed of its own mask
 
 
-def to_whole(values: Tensor, bits: int = BITS) -> Tensor:
-    """The numbers in units of 2^-bits, rounded, int64; of n of them the sum is off by n / 2 units at most.
+def to_whole(values: Tensor) -> Tensor:
+    """The numbers in units of 2^-24, rounded, int64; of n of them the sum is off by n / 2 units at most.
+
+    The sum must stay below 2^39 in absolute value, or it wraps, and nobody can see it.
 
     Raises:
-        ValueError: a number is not finite, or 2^38 or more in absolute value, with 24 bits.
+        ValueError: a number is not finite, or 2^38 or more in absolute value.
     """
-    scaled = values.detach().double() * 2.0**bits
+    scaled = values.detach().double() * 2.0**BITS
     if not bool((scaled.abs() < 2.0**62).all()):
         raise ValueError("a number is not finite, or too large for its units")
     return scaled.round().long()
 
 
-def to_real(whole: Tensor, bits: int = BITS) -> Tensor:
+def to_real(whole: Tensor) -> Tensor:
     """The numbers of `to_whole`, float64."""
-    return whole.double() / 2.0**bits
+    return whole.double() / 2.0**BITS
 
 
 def mask(seed: bytes, count: int) -> Tensor:
@@ -65,8 +66,7 @@ def mask(seed: bytes, count: int) -> Tensor:
 
 def pair_seed(private: X25519PrivateKey, public: bytes) -> bytes:
     """The seed that two parties have in common: each makes it of its own private and the other's public key."""
-    shared = private.exchange(X25519PublicKey.from_public_bytes(public))
-    return HKDF(SHA256(), 32, salt=None, info=b"parallel_lab secure sum").derive(shared)
+    return derive(private.exchange(X25519PublicKey.from_public_bytes(public)), "parallel_lab secure sum")
 
 
 def pair_masks(number: int, private: X25519PrivateKey, publics: Mapping[int, bytes], count: int) -> Tensor:

@@ -20,12 +20,11 @@ clear. And who has a host's private key is that host.
 """
 
 import base64
-import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 import parallel_lab
 from parallel_lab.systems import hosts
-from parallel_lab.systems.processes import Server, ServerFailed, serving, temporary, wait_for
+from parallel_lab.systems.processes import ServerFailed, children, wait_for
 from parallel_lab.systems.security import listener
 from parallel_lab.systems.security.wire_rank import WORD
 
@@ -43,13 +42,14 @@ MTU_BYTES = 1420  # of what travels inside, as wg-quick chooses it for a cable o
 LISTEN_PORT = 51820
 TRANSPORT = "GLOO_DEVICE_TRANSPORT"
 LISTENER = (sys.executable, "-I", "-S", listener.__file__)  # of the standard library alone
+SOURCE = str(Path(parallel_lab.__file__).parents[1])
 RANK = (sys.executable, "-m", "parallel_lab.systems.security.wire_rank")
 
-# Sockets of wireguard-go stand below /run, which namespaces of networks share: here each host has its own. The private
-# key comes in a file, since arguments stand in the table of processes for all to read.
+# Sockets of wireguard-go stand below /run: each host mounts its own there. The private key comes in a file,
+# since arguments stand in the table of processes for all to read.
 UP = """
 mount -t tmpfs tmpfs "$(readlink -f /var/run)" && mkdir /var/run/wireguard || exit 1
-WG_PROCESS_FOREGROUND=1 wireguard-go -f wg0 & 
+WG_PROCESS_FOREGROUND=1 wireguard-go -f wg0 &
 until [ -S /var/run/wireguard/wg0.sock ]; do kill -0 $! || exit 1; sleep 0.02; done
 wg set wg0 listen-port {port} private-key {key} peer {peer} endpoint {endpoint}:{port} allowed-ips {inside}/32 &&
 ip address add {own}/24 dev wg0 && ip link set wg0 mtu {mtu} up && echo up && wait
@@ -103,21 +103,23 @@ def gloo_has_tls() -> bool:
 
 def listen(tensor_bytes: int = 2**20, times: int = 2) -> dict[str, Heard]:
     """By `cable` and, where it is there, `WireGuard`: what a listener hears while two hosts all-reduce."""
-    with temporary() as folder, hosts.two_hosts() as both, contextlib.ExitStack() as ends:
+    found = os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])
+    program = ("env", "OMP_NUM_THREADS=1", f"PYTHONPATH={found}", *RANK)
+    with hosts.two_hosts() as both:
         paths = {"cable": [host.address for host in both]}
         if not missing_wireguard():
-            paths["WireGuard"] = ends.enter_context(tunnel(both, folder))
-        ear = _started(ends, both[1].inside(*LISTENER, WORD.decode()), folder / "ear.log")
+            paths["WireGuard"] = tunnel(both)
+        ear = both[1].space.serve("ear", *LISTENER, hosts.CABLE, WORD.decode())
         wait_for(lambda: "listening" in ear.printed(), [ear])
         ranks = []
         for place, host in enumerate(both):
             own = [addresses[place] for addresses in paths.values()]
-            command = host.inside(*RANK, folder, place, tensor_bytes, times, *own)
-            ranks.append(_started(ends, command, folder / f"rank{place}.log"))
+            meeting = both[0].space.folder
+            ranks.append(host.space.serve("rank", *program, meeting, place, tensor_bytes, times, *own))
         wait_for(lambda: all(rank.poll() == 0 for rank in ranks) or any(rank.poll() for rank in ranks), [ear])
         if failed := [rank.printed() for rank in ranks if rank.poll() != 0]:
             raise ServerFailed("\n".join(failed))
-        ear.terminate()
+        os.kill(int(children(ear.pid)[0]), signal.SIGTERM)  # the program, not the one that brought it there
         ear.wait()
         return _heard(ear.printed(), ranks[0].printed(), list(paths))
 
@@ -131,36 +133,27 @@ def _heard(ear: str, rank: str, paths: list[str]) -> dict[str, Heard]:
     }
 
 
-def _started(ends: contextlib.ExitStack, command: list[str], log: Path) -> Server:
-    found = os.pathsep.join([str(Path(parallel_lab.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    return ends.enter_context(serving(command, log, {"OMP_NUM_THREADS": "1", "PYTHONPATH": found}))
-
-
-@contextlib.contextmanager
-def tunnel(both: tuple[hosts.Host, hosts.Host], folder: Path) -> Iterator[list[str]]:
-    """WireGuard between two hosts while the block runs; yields their addresses inside of it."""
+def tunnel(both: tuple[hosts.Host, hosts.Host]) -> list[str]:
+    """WireGuard between two hosts, which ends with them; their addresses inside of it."""
     keys = [X25519PrivateKey.generate() for _ in both]
     inside = [f"10.214.0.{place}" for place in (1, 2)]
-    with contextlib.ExitStack() as ends:
-        ups = []
-        for place, host in enumerate(both):
-            file = folder / f"key{place}"
-            file.touch(mode=0o600)
-            file.write_text(_text(keys[place].private_bytes_raw()))
-            script = UP.format(
-                port=LISTEN_PORT,
-                key=file,
-                peer=_text(keys[1 - place].public_key().public_bytes_raw()),
-                endpoint=both[1 - place].address,
-                inside=inside[1 - place],
-                own=inside[place],
-                mtu=MTU_BYTES,
-            )
-            # A space of processes of its own: the kernel ends wireguard-go with the shell that has started it.
-            own = ("unshare", "--pid", "--fork", "--kill-child=KILL")
-            ups.append(_started(ends, host.inside(*own, "sh", "-c", script), folder / f"up{place}.log"))
-        wait_for(lambda: all("up" in up.printed().split() for up in ups), ups)
-        yield inside
+    ups = []
+    for place, host in enumerate(both):
+        file = host.space.folder / "key"
+        file.touch(mode=0o600)
+        file.write_text(_text(keys[place].private_bytes_raw()))
+        script = UP.format(
+            port=LISTEN_PORT,
+            key=file,
+            peer=_text(keys[1 - place].public_key().public_bytes_raw()),
+            endpoint=both[1 - place].address,
+            inside=inside[1 - place],
+            own=inside[place],
+            mtu=MTU_BYTES,
+        )
+        ups.append(host.space.serve("wireguard", "sh", "-c", script))
+    wait_for(lambda: all("up" in up.printed().split() for up in ups), ups)
+    return inside
 
 
 def _text(key: bytes) -> str:

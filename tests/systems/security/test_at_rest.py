@@ -15,13 +15,13 @@ SHARDS = {"rank0": os.urandom(300), "rank1": os.urandom(200), "rank2": b""}
 @pytest.fixture
 def saved(tmp_path):
     holder = KeyHolder()
-    at_rest.save(tmp_path / "step7", SHARDS, holder, step=7)
+    at_rest.save(tmp_path / "step7", SHARDS, holder, run="a", step=7)
     return tmp_path / "step7", holder
 
 
 def test_sealed_shards_hold_nothing_in_clear_and_come_back(saved):
     folder, holder = saved
-    assert at_rest.load(folder, holder, step=7) == SHARDS
+    assert at_rest.load(folder, holder, run="a", step=7) == SHARDS
     for name, data in SHARDS.items():
         sealed = (folder / (name + at_rest.ENDING)).read_bytes()
         assert len(sealed) == len(data) + at_rest.OVERHEAD_BYTES and (not data or data not in sealed)
@@ -47,26 +47,35 @@ def test_a_changed_renamed_shortened_or_missing_shard_is_refused(saved):
     key.unlink()
     _refused(folder, holder)
     key.write_bytes(kept[key])
-    assert at_rest.load(folder, holder, step=7) == SHARDS
+    assert at_rest.load(folder, holder, run="a", step=7) == SHARDS
     _refused(folder, holder, step=8)
     _refused(folder, KeyHolder())
 
 
-def _refused(folder, holder, step=7):
+def _refused(folder, holder, run="a", step=7):
     with pytest.raises(Tampered):
-        at_rest.load(folder, holder, step=step)
+        at_rest.load(folder, holder, run=run, step=step)
 
 
 def test_a_shard_of_another_checkpoint_is_refused(saved, tmp_path):
     folder, holder = saved
-    at_rest.save(tmp_path / "step8", SHARDS, holder, step=8)
+    at_rest.save(tmp_path / "step8", SHARDS, holder, run="a", step=8)
     (folder / "rank0.sealed").write_bytes((tmp_path / "step8" / "rank0.sealed").read_bytes())
     _refused(folder, holder)
 
 
+def test_a_whole_checkpoint_of_another_run_is_refused(saved):
+    """It has the step, the names, the number of shards and the outer key of the right one."""
+    folder, holder = saved
+    _refused(folder, holder, run="b")
+    with pytest.raises(Tampered):
+        at_rest.rewrap(folder, holder, run="b", step=7)
+    assert at_rest.load(folder, holder, run="a", step=7) == SHARDS
+
+
 def test_a_folder_that_was_set_back_is_genuine_and_only_its_number_tells(saved):
     folder, holder = saved
-    assert at_rest.load(folder, holder, step=7) == SHARDS, "an old checkpoint is what it was"
+    assert at_rest.load(folder, holder, run="a", step=7) == SHARDS, "an old checkpoint is what it was"
     _refused(folder, holder, step=9)
 
 
@@ -74,10 +83,10 @@ def test_a_new_outer_key_leaves_the_shards_as_they_are(saved):
     folder, holder = saved
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     holder.rotate()
-    at_rest.rewrap(folder, holder, step=7)
+    at_rest.rewrap(folder, holder, run="a", step=7)
     del holder.keys[1]
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert at_rest.load(folder, holder, step=7) == SHARDS
+    assert at_rest.load(folder, holder, run="a", step=7) == SHARDS
     assert {name for name in before if before[name] != after[name]} == {at_rest.WRAPPED}
     assert len(after[at_rest.WRAPPED]) == 61, "the size that the head of the module gives"
 

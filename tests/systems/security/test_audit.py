@@ -62,5 +62,6 @@ def test_what_is_found_is_said_in_words(signed):
     assert told == ["the first 4 entries are not those that were signed"]
     other = Ed25519PrivateKey.generate().public_key()
     assert audit.verify(entries, head, other) == ["the head is not signed with this key"]
+    assert audit.verify(entries, head) == ["there is a head, and no key to check it with"]
     forged = audit.Head(3, entries[2]["hash"], head.signature)
     assert audit.verify(audit.truncated(entries, 3), forged, PUBLIC) == ["the head is not signed with this key"]

@@ -89,3 +89,10 @@ def test_nothing_to_divide_by_gives_no_candidates():
     leak = inversion.leak(none, torch.zeros(2, 4), torch.zeros(2, 4))
     assert len(none) == 0 == leak.exact and leak.error.isinf().all()
     assert pytest.approx(0) == leak.named
+
+
+def test_images_of_any_numbers_are_named():
+    """A distance in float32 is not 0 between equal images, unless their numbers are as short as those of the digits."""
+    collection = torch.rand(100, 64, generator=torch.Generator().manual_seed(0))
+    leak = inversion.leak(collection[:40], collection[:50], collection)
+    assert (leak.exact, leak.named) == (40, 40)

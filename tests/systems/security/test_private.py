@@ -109,7 +109,7 @@ def test_privacy_costs_accuracy_and_ends_the_attack_on_canaries():
     found = {}
     for wanted in (math.inf, 2.0, 0.5):
         if wanted == math.inf:
-            model, optimizer = build((64, 64, 10)), None
+            model = build((64, 64, 10))
             optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
             dice = torch.Generator().manual_seed(0)
             for part in (p for _ in range(60) for p in torch.randperm(len(data[1]), generator=dice).split(128)):
@@ -128,6 +128,8 @@ def test_privacy_costs_accuracy_and_ends_the_attack_on_canaries():
 
 def test_advantage_is_0_for_guessing_and_1_for_knowing():
     assert private.advantage(0.0, 0.0) == 0 and private.advantage(50.0, 0.0) == pytest.approx(1)
+    assert private.advantage(1e4, 1e-5) == 1
+    assert private.advantage(1.0, 0.1) == pytest.approx((math.e - 1 + 0.2) / (math.e + 1))
     low, high = torch.tensor([0.1, 0.2]), torch.tensor([0.5, 0.9])
     assert membership.advantage(low, high) == 1 and membership.advantage(high, low) == 0
     assert 0 < membership.chance(1000, draws=20) < membership.chance(60, draws=20) < 0.2

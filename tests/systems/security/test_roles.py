@@ -63,6 +63,8 @@ def test_a_ticket_is_good_until_its_end_and_only_as_it_was_issued():
     for key, changed, now_s in (
         (KEY, ticket, 100.0),
         (b"another key", ticket, 0.0),
+        (KEY, ticket + "é", 0.0),
+        (KEY, "", 0.0),
         (KEY, ticket.replace('"rank"', '"janitor"'), 0.0),
         (KEY, ticket.replace("100.0", "999.0"), 0.0),
     ):
