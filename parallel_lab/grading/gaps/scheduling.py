@@ -3,7 +3,7 @@
 from parallel_lab.grading.exercise import Exercise
 from parallel_lab.grading.gaps.forms import function_gap
 
-RUNNING = [(4, 100), (2, 40), (8, 300)]  # GPUs, and when the limit ends
+RUNNING = [(2, 100), (4, 40), (8, 300)]  # GPUs, and when the limit ends; by GPUs they stand in another order
 PAPER = ([9, 18], [[1, 4], [3, 1]])  # 9 CPUs and 18 GB; Ghodsi et al. 2011
 
 
@@ -99,14 +99,18 @@ GAPS: tuple[Exercise, ...] = (
     function_gap(
         sched_may_backfill,
         tests={
-            "It ends before the reservation": [(0, 2, 4, RUNNING, 2, 40), (0, 2, 8, RUNNING, 2, 100)],
+            "It ends before the reservation": [
+                (0, 2, 6, RUNNING, 2, 40),
+                (0, 2, 8, RUNNING, 2, 60),
+                (0, 2, 8, RUNNING, 2, 100),
+            ],
             "It does not end in time, and takes what the head needs": [
                 (0, 2, 8, RUNNING, 1, 101),
                 (30, 2, 8, RUNNING, 2, 90),
             ],
             "It does not end in time, and the head leaves enough over": [
                 (0, 3, 8, RUNNING, 1, 900),
-                (0, 2, 8, RUNNING, 2, 60),
+                (0, 4, 6, RUNNING, 2, 500),
             ],
             "It does not fit": [(0, 2, 8, RUNNING, 3, 10)],
         },
@@ -122,7 +126,7 @@ GAPS: tuple[Exercise, ...] = (
         tests={
             "The example of the paper: 9 CPUs, 18 GB": [PAPER],
             "GPUs and memory": [([16, 100], [[4, 2], [1, 5], [1, 20]]), ([10, 100], [[1, 30], [2, 2]])],
-            "One resource": [([10], [[1], [4]])],
+            "One resource, and equal shares": [([10], [[1], [4]]), ([3], [[1], [1]])],
         },
         mistakes={
             "Equal numbers of tasks favor whoever has the larger tasks.": _equal_tasks,
