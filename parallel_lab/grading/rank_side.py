@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partialmethod
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -76,8 +77,8 @@ def name(value: Any) -> str:
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     if isinstance(value, Opaque):
         return f"an object of class {value.type_name}"
-    if isinstance(value, list) and not are_words(value):
-        return f"a list of {len(value)}"
+    if isinstance(value, list | tuple) and not are_words(value):
+        return f"a {type(value).__name__} of {len(value)}"
     return repr(value)
 
 
@@ -125,7 +126,12 @@ def _to_device(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A copy of `value` in plain tensors on the CPU, numbers, lists and dicts; anything else becomes `Opaque`."""
+    """A copy of `value` in plain tensors on the CPU, numbers, lists and dicts; anything else becomes `Opaque`.
+
+    A number of numpy is a number.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
     if type(value) in (torch.Tensor, torch.nn.Parameter):
         return value.detach().cpu().clone()
     if type(value) in (list, tuple):
