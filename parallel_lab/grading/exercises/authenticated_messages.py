@@ -13,6 +13,7 @@ OWN = "Both ends have the same key, and both count from 0. What tells a message 
 ELSEWHERE = "Here one key serves several pairs. Whom is the message from, and for whom?"
 BOTH = "Each direction counts for itself: a rank may send three before it opens one."
 LONG = "A code has 32 bytes. 64 more than the payload are enough."
+VALUE = "What is taken is returned as bytes. Whatever else is returned is no refusal: that is a ValueError, raised."
 RIGHT = "What rank 0 sealed, unchanged and in order, must open."
 
 advice = {
@@ -27,6 +28,7 @@ advice = {
     "elsewhere": ELSEWHERE,
     "both": BOTH,
     "long": LONG,
+    "value": VALUE,
 }
 right = sealed.opens_right(advice)
 
