@@ -22,6 +22,7 @@ from parallel_lab.runtime.rank.backend import LabGroup
 from parallel_lab.runtime.rank.stage import flatten
 
 REDUCING = ("all_reduce", "reduce_scatter", "reduce", "all_gather", "all_to_all", "gather")
+TO_ROOT = ("gather", "reduce")  # nothing arrives at the other ranks
 ARRIVING = ("recv", *REDUCING, "broadcast", "scatter")
 MOST_RANKS = 64  # of a launch
 PROCESSOR_S = 20  # of one rank in one case; right answers take 1 s and less
@@ -152,7 +153,8 @@ def change_first_arrival(case: Case, kinds: Sequence[str] = ARRIVING) -> None:
 
     def changing(group: LabGroup, own_way: Callable, *arguments: Any) -> Any:
         work = own_way(group, *arguments)
-        if work.call.kind in kinds:
+        kind, root = work.call.kind, work.call.peer
+        if kind in kinds and (kind not in TO_ROOT or root == dist.get_rank()):
             for name, way in own_ways.items():
                 setattr(LabGroup, name, way)
             _after(work, lambda: flatten(arguments)[0].add_(1))

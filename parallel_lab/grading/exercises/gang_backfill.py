@@ -19,7 +19,7 @@ SKIPS = (
 )
 SPARE = "Each of them alone would do no harm. How many GPUs does the head leave free, and who has them by now?"
 WHEN = "Who fits and is over before the head could start takes nothing from it. When do running jobs end at the latest?"
-BESIDE = "At its start the head leaves some GPUs free. Who needs no more may run on beside it; who is over by then takes none."
+BESIDE = "At its start the head leaves some GPUs free. Who needs no more may run on beside it; who is over takes none."
 
 whole = promises.starts_whole(promises.WANTED, PART, OVER)
 head = promises.starts_the_head(HEAD)
