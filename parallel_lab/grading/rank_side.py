@@ -66,6 +66,12 @@ class Case:
         return f"at {self.ranks} rank" + "s" * (self.ranks > 1) + "".join(named)
 
 
+class Endless(RuntimeError):
+    """This rank has computed too long."""
+
+    __module__ = "builtins"  # a message names it without a path
+
+
 class Opaque(NamedTuple):
     """Stands for a returned value that is neither a plain tensor nor a number, list or dict of them."""
 
@@ -114,7 +120,7 @@ def _limit_processor_time() -> None:
     """Ends an endless loop. It counts what this rank computes, so a busy machine changes nothing."""
 
     def over(*_: Any) -> NoReturn:
-        raise RuntimeError(f"this rank has computed for {PROCESSOR_S} s of processor time: does a loop never end?")
+        raise Endless(f"this rank has computed for {PROCESSOR_S} s of processor time: does a loop never end?")
 
     signal.signal(signal.SIGPROF, over)
     signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)

@@ -14,7 +14,7 @@ from torch import Tensor
 from parallel_lab.grading.drivers import from_rank_0
 from parallel_lab.grading.expect import grader
 from parallel_lab.grading.lab import Outcome, Wrong
-from parallel_lab.grading.rank_side import Case, name
+from parallel_lab.grading.rank_side import Case, Endless, name
 
 SENDER, RELAY, RECEIVER = 0, 1, 2
 REFUSED, MOST_BYTES = "refused", 64
@@ -144,6 +144,8 @@ def _sealed(seal: Callable, payload: bytes) -> bytes:
 def _opened(opens: Callable, message: bytes, payloads: Sequence[bytes]) -> int | str:
     try:
         payload = opens(message)
+    except Endless:
+        raise
     except Exception:  # whatever an answer raises, it has not taken the message
         return REFUSED
     if not isinstance(payload, bytes):

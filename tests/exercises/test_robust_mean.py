@@ -101,6 +101,11 @@ def by_rank_0(gradient, f):
     return mean
 
 
+def test_what_is_no_tensor_is_said():
+    assert_found_out(NAME, lambda gradient, f: (gradient, f), 0, "returned a tuple of 2: expected a tensor")
+    assert_found_out(NAME, lambda gradient, f: gradient.numpy(), 0, "object of class ndarray: expected a tensor")
+
+
 def test_other_right_answers_pass():
     assert_passes(NAME, shared_out)
     assert_passes(NAME, by_rank_0)
