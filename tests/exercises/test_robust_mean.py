@@ -101,6 +101,14 @@ def by_rank_0(gradient, f):
     return mean
 
 
+def test_nothing_left_out_is_a_corner_case():
+    def to_minus_f(gradient, f):
+        bears(f)
+        return gathered(gradient).sort(0).values[f:-f].mean(0)
+
+    assert_found_out(NAME, to_minus_f, 0, r"at 2 ranks, f 0: (.*\n)*.*from 0 to -0")
+
+
 def test_what_is_no_tensor_is_said():
     assert_found_out(NAME, lambda gradient, f: (gradient, f), 0, "returned a tuple of 2: expected a tensor")
     assert_found_out(NAME, lambda gradient, f: gradient.numpy(), 0, "object of class ndarray: expected a tensor")
