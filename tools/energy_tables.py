@@ -35,12 +35,7 @@ def main(folder: Path) -> None:
         for each in _kept(tables.reached(gpus["v100"], epochs, workload, target))
     ]
     head = ["workload", "target", "batch", "limit_w", "epochs", "seconds", "joules"]
-    _write(
-        "reached.csv",
-        ZEUS + _REACHED,
-        head,
-        found,
-    )
+    _write("reached.csv", ZEUS + _REACHED, head, found)
     draw = tables.read_distribution(folder / "acme_gpu_power_cdf.csv")
     rows = [
         [per_cent, *(_at(points, per_cent) for points in draw.values())] for per_cent in (*range(0, 100, 5), 99, 100)
@@ -56,15 +51,15 @@ def _kept(points: Sequence[tables.Reached]) -> list[tables.Reached]:
     return [p for p in points if p.limit_w == top_w or p is least[p.batch] or p.batch == best.batch]
 
 
-_CAPS = ["limit_w", "configurations", *(f"{what}_{q}" for what in ("time", "energy") for q in ("q25", "q50", "q75"))]
-_CAPS.insert(0, "gpu")
+_QUARTILES = [f"{what}_{q}" for what in ("time", "energy") for q in ("q25", "q50", "q75")]
+_CAPS = ["gpu", "limit_w", "configurations", *_QUARTILES]
 
 
 def _caps(gpus: dict) -> list[list]:
     made = []
     for gpu, table in gpus.items():
-        for limit_w in sorted({row.limit_w for rows in table.values() for row in rows}):
-            both = [(row, max(rows, key=lambda each: each.limit_w)) for rows in table.values() for row in rows]
+        both = [(row, max(rows, key=lambda each: each.limit_w)) for rows in table.values() for row in rows]
+        for limit_w in sorted({row.limit_w for row, _ in both}):
             here = [(row.step_s / top.step_s, row.step_j / top.step_j) for row, top in both if row.limit_w == limit_w]
             cut = [quantiles(values, n=4, method="inclusive") for values in zip(*here, strict=True)]
             made.append([gpu, *_short((limit_w, len(here), *cut[0], *cut[1]))])

@@ -110,7 +110,8 @@ def decisions(fn: Callable, jobs: list[Asked], gpus: int) -> list[Event]:
 
 def _asked(fn: Callable, *shown: Any) -> Any:
     try:
-        return fn(*deepcopy(shown))
+        starts = fn(*deepcopy(shown))
+        return dict(starts) if isinstance(starts, dict) else starts
     except Exception as error:
         error.add_note(f"It was called with {', '.join(map(repr, shown))}.")
         raise

@@ -20,6 +20,7 @@ Groups = list[list[int]]
 Mistake = Callable[["Problem", Groups], bool]  # whether this cut is a usual wrong one
 NEAR = 0.05
 LOST = "A gradient without a sequence is another gradient, and one that counts twice as well."
+NUMBERS = "A rank gets the places of its sequences in the list, counted from 0, and not their lengths."
 
 
 class Problem(NamedTuple):
@@ -34,16 +35,22 @@ class Problem(NamedTuple):
         """What each sequence costs a model of this width; its tokens without one."""
         return [sequences.work(length, width) if width else length for length in self.lengths]
 
+    def times(self, groups: Groups, width: int | None = None, speeds: list[float] | None = None) -> list[float]:
+        """How long each rank takes, for this cost and these speeds."""
+        loads = sequences.loads(groups, self.costs(width))
+        return [load / speed for load, speed in zip(loads, speeds or [1.0] * self.n, strict=True)]
+
     def above(self, groups: Groups, width: int | None = None, speeds: list[float] | None = None) -> float:
         """By what share the slowest rank takes longer than the lower bound, for this cost and these speeds."""
-        costs, speeds = self.costs(width), speeds or [1.0] * self.n
-        times = [load / speed for load, speed in zip(sequences.loads(groups, costs), speeds, strict=True)]
-        return max(times) / max(sum(costs) / sum(speeds), max(costs) / max(speeds)) - 1
+        costs, most = self.costs(width), max(self.times(groups, width, speeds))
+        speeds = speeds or [1.0] * self.n
+        return most / max(sum(costs) / sum(speeds), max(costs) / max(speeds)) - 1
 
     def __str__(self) -> str:
         work = f", work for a width of {self.width}" if self.width else ""
         fast = f", speeds {', '.join(f'{speed:g}' for speed in self.speeds)}" if self.speeds else ""
-        return f"{len(self.lengths)} sequences of {sum(self.lengths):,} tokens on {self.n} ranks{work}{fast}"
+        ranks = f"{self.n} rank{'s' * (self.n > 1)}"
+        return f"{len(self.lengths)} sequences of {sum(self.lengths):,} tokens on {ranks}{work}{fast}"
 
 
 @grader
@@ -51,13 +58,15 @@ def on_one_rank(outcome: Outcome) -> None:
     """Each sequence is on one rank, and there is a list a rank."""
     for problem, groups in _answers(outcome):
         if type(groups) is not list or len(groups) != problem.n or not all(map(_is_numbers, groups)):
-            raise Wrong(f"{problem}: expected a list of {problem.n} lists of numbers, and got {name(groups)}")
+            inside = f", {name(groups[0])} first" if type(groups) is list and groups else ""
+            got = f"{name(groups)}{inside}"
+            raise Wrong(f"{problem}: expected a list of {problem.n} lists of numbers, and got {got}")
         found = Counter(item for group in groups for item in group)
+        if strangers := [item for item in found if item not in range(len(problem.lengths))]:
+            raise Wrong(f"{problem}: there is no sequence {name(strangers[0])}", NUMBERS)
         for item in range(len(problem.lengths)):
             if found[item] != 1:
                 raise Wrong(f"{problem}: sequence {item} is on {found[item]} ranks, expected one", LOST)
-        if len(found) > len(problem.lengths):
-            raise Wrong(f"{problem}: there is a sequence too many, {max(found, key=str)!r}", LOST)
 
 
 @grader
@@ -90,12 +99,16 @@ def dealt(problem: Problem, groups: Groups) -> bool:
 
 def of_tokens(problem: Problem, groups: Groups) -> bool:
     """Even in tokens, where the work counts."""
-    return problem.width is not None and problem.above(groups, None, problem.speeds) < NEAR
+    return problem.width is not None and _even(problem.times(groups, None, problem.speeds))
 
 
 def of_equal_ranks(problem: Problem, groups: Groups) -> bool:
     """Even in work, whatever the speeds."""
-    return problem.speeds is not None and problem.above(groups, problem.width) < NEAR
+    return problem.speeds is not None and _even(problem.times(groups, problem.width))
+
+
+def _even(times: list[float]) -> bool:
+    return max(times) < (1 + NEAR) * min(times)
 
 
 def _is_numbers(group: Any) -> bool:

@@ -5,6 +5,7 @@ step, mean W meanwhile): the cap limits what is drawn while the GPU computes, an
 """
 
 import random
+from itertools import product
 
 import torch
 
@@ -49,6 +50,8 @@ def _telling(drawn: tuple[list[Row], int, float, float, int], kind: str) -> bool
     in_time = [row for row in rows if row[1] * steps <= deadline_s]
     if kind == "no cap":
         return not in_time
+    if kind == "two caps" and not _skips_a_cap(rows, deadline_s / steps, idle_w):
+        return False
     best = min(in_time, key=lambda row: (row[2] - idle_w) * row[1])
     others = {
         "loose": (min(in_time, key=_watts), min(in_time, key=_seconds), min(in_time, key=_capped)),
@@ -58,6 +61,19 @@ def _telling(drawn: tuple[list[Row], int, float, float, int], kind: str) -> bool
     }
     chosen = [best, *others.get(kind, ())]
     return len(set(chosen)) == len(chosen)
+
+
+def _skips_a_cap(rows: list[Row], step_s: float, idle_w: float) -> bool:
+    """Whether the two caps of the cheapest mixture with this mean time of a step are no neighbors in the table."""
+    slow, quick = ([row for row in rows if (row[1] > step_s) == late] for late in (True, False))
+    pairs = {pair: _mixed(*pair, step_s, idle_w) for pair in product(slow, quick)}
+    (low_w, _, _), (high_w, _, _) = min(pairs, key=pairs.__getitem__)
+    return abs(high_w - low_w) > CAPS_W.step
+
+
+def _mixed(slow: Row, quick: Row, step_s: float, idle_w: float) -> float:
+    share = (step_s - quick[1]) / (slow[1] - quick[1])
+    return share * slow[1] * (slow[2] - idle_w) + (1 - share) * quick[1] * (quick[2] - idle_w)
 
 
 def _seconds(row: Row) -> float:

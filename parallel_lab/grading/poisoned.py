@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parallel_lab.grading.drivers import mark
 from parallel_lab.grading.lab import Outcome
-from parallel_lab.grading.rank_side import Case, change_first_arrival, name
+from parallel_lab.grading.rank_side import Case, change_first_arrival, name, plain
 
 CALL = ("call", "call_over")  # the driver's marks round each call
 MEAN = "the robust mean"
@@ -46,8 +46,9 @@ def average(fn: Callable, case: Case, row: Tensor) -> dict:
             raise
         got = REFUSED
     mark(CALL[1])
-    if type(got) is not Tensor and got != REFUSED:
-        raise TypeError(f"the function returned {name(got)}: expected a tensor like the gradient")
+    if type(got) is not Tensor and got is not REFUSED:
+        seen = name(got if isinstance(got, tuple) else plain(got))
+        raise TypeError(f"the function returned {seen}: expected a tensor like the gradient")
     return {MEAN: got}
 
 

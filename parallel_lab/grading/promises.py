@@ -31,7 +31,9 @@ def starts_whole(outcome: Outcome, shape: str, part: str, over: str) -> None:
             if job not in asked:
                 raise Wrong(f"{event}; the answer starts {job!r}, which does not wait", shape)
             if gpus != asked[job]:
-                raise Wrong(f"{event}; the answer gives {job} {gpus} GPUs, and it asks for {asked[job]}", part)
+                less = isinstance(gpus, int) and gpus < asked[job]
+                seen = f"{event}; the answer gives {job} {name(gpus)} GPUs, and it asks for {asked[job]}"
+                raise Wrong(seen, part if less else shape)
         if sum(event.starts.values()) > event.free:
             raise Wrong(f"{event}; the answer gives away {sum(event.starts.values())} GPUs", over)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partialmethod
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -21,6 +22,7 @@ from parallel_lab.runtime.rank.backend import LabGroup
 from parallel_lab.runtime.rank.stage import flatten
 
 REDUCING = ("all_reduce", "reduce_scatter", "reduce", "all_gather", "all_to_all", "gather")
+TO_ROOT = ("gather", "reduce")  # nothing arrives at the other ranks
 ARRIVING = ("recv", *REDUCING, "broadcast", "scatter")
 MOST_RANKS = 64  # of a launch
 PROCESSOR_S = 20  # of one rank in one case; right answers take 1 s and less
@@ -64,6 +66,12 @@ class Case:
         return f"at {self.ranks} rank" + "s" * (self.ranks > 1) + "".join(named)
 
 
+class Endless(RuntimeError):
+    """This rank has computed too long."""
+
+    __module__ = "builtins"  # a message names it without a path
+
+
 class Opaque(NamedTuple):
     """Stands for a returned value that is neither a plain tensor nor a number, list or dict of them."""
 
@@ -76,8 +84,8 @@ def name(value: Any) -> str:
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     if isinstance(value, Opaque):
         return f"an object of class {value.type_name}"
-    if isinstance(value, list) and not are_words(value):
-        return f"a list of {len(value)}"
+    if isinstance(value, list | tuple) and not are_words(value):
+        return f"a {type(value).__name__} of {len(value)}"
     return repr(value)
 
 
@@ -112,7 +120,7 @@ def _limit_processor_time() -> None:
     """Ends an endless loop. It counts what this rank computes, so a busy machine changes nothing."""
 
     def over(*_: Any) -> NoReturn:
-        raise RuntimeError(f"this rank has computed for {PROCESSOR_S} s of processor time: does a loop never end?")
+        raise Endless(f"this rank has computed for {PROCESSOR_S} s of processor time: does a loop never end?")
 
     signal.signal(signal.SIGPROF, over)
     signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)
@@ -125,7 +133,12 @@ def _to_device(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A copy of `value` in plain tensors on the CPU, numbers, lists and dicts; anything else becomes `Opaque`."""
+    """A copy of `value` in plain tensors on the CPU, numbers, lists and dicts; anything else becomes `Opaque`.
+
+    A number of numpy is a number.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
     if type(value) in (torch.Tensor, torch.nn.Parameter):
         return value.detach().cpu().clone()
     if type(value) in (list, tuple):
@@ -146,7 +159,8 @@ def change_first_arrival(case: Case, kinds: Sequence[str] = ARRIVING) -> None:
 
     def changing(group: LabGroup, own_way: Callable, *arguments: Any) -> Any:
         work = own_way(group, *arguments)
-        if work.call.kind in kinds:
+        kind, root = work.call.kind, work.call.peer
+        if kind in kinds and (kind not in TO_ROOT or root == dist.get_rank()):
             for name, way in own_ways.items():
                 setattr(LabGroup, name, way)
             _after(work, lambda: flatten(arguments)[0].add_(1))

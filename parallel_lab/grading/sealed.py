@@ -14,10 +14,11 @@ from torch import Tensor
 from parallel_lab.grading.drivers import from_rank_0
 from parallel_lab.grading.expect import grader
 from parallel_lab.grading.lab import Outcome, Wrong
-from parallel_lab.grading.rank_side import Case, name
+from parallel_lab.grading.rank_side import Case, Endless, name
 
 SENDER, RELAY, RECEIVER = 0, 1, 2
 REFUSED, MOST_BYTES = "refused", 64
+NO_BYTES = " instead of bytes"
 Pair = tuple[Callable[[bytes], bytes], Callable[[bytes], Any]]
 Try = tuple[str, str, int | str, bytes]  # in words, what kind, what is to come of it, what the receiver is given
 
@@ -36,22 +37,28 @@ def relayed(fn: Callable, case: Case, tensors: list[Tensor]) -> list:
     """
     key, *payloads = (bytes(tensor.tolist()) for tensor in from_rank_0(tensors))
     rank = dist.get_rank()
-    ends: Pair = fn(key, rank, RECEIVER if rank == SENDER else SENDER)  # a stub says so here, on every rank
+    ends = _ends(fn(key, rank, RECEIVER if rank == SENDER else SENDER))  # a stub says so here, on every rank
     if case["look"] == "both":
         return _both_ways(ends, payloads, rank)
     if rank == SENDER:
-        _send([ends[0](payload) for payload in payloads], RELAY)
-        _send([fn(key, SENDER, RELAY)[0](payloads[0])], RELAY)
+        _send([_sealed(ends[0], payload) for payload in payloads], RELAY)
+        _send([_sealed(fn(key, SENDER, RELAY)[0], payloads[0])], RELAY)
     elif rank == RELAY:
         sealed, (elsewhere,), (own,) = _receive(SENDER), _receive(SENDER), _receive(RECEIVER)
         made_up = fn(bytes(32), SENDER, RECEIVER)[0](payloads[0])
         tries = list(_tries(case["look"], sealed, made_up=made_up, elsewhere=elsewhere, own=own))
         _send([message for *_, message in tries], RECEIVER)
-        return [[words, kind, outcome] for words, kind, outcome, _ in tries]
+        told = [[words, kind, outcome] for words, kind, outcome, _ in tries]
+        as_own = ["message 0 as if rank 1 had sent it", "elsewhere", REFUSED]
+        return [*told, as_own] if case["look"] == "names" else told
     else:
-        _send([fn(key, RECEIVER, SENDER)[0](payloads[0])], RELAY)
+        _send([_sealed(fn(key, RECEIVER, SENDER)[0], payloads[0])], RELAY)
         given = _receive(RELAY)
-        return [[_opened(ends[1], each, payloads) for each in given], [len(each) for each in given]]
+        seen = [_opened(ends[1], each, payloads) for each in given]
+        if case["look"] == "names":
+            given.append(given[-1])
+            seen.append(_opened(fn(key, RECEIVER, RELAY)[1], given[-1], payloads))
+        return [seen, [len(each) for each in given]]
     return []
 
 
@@ -105,7 +112,7 @@ def _both_ways(ends: Pair, payloads: list[bytes], rank: int) -> list:
         for source, to in ((SENDER, RECEIVER), (RECEIVER, SENDER)):
             _send(_receive(source), to)
         return [[f"message {number}", "both", number] for number in range(len(payloads))]
-    sealed = [seal(payload) for payload in payloads]
+    sealed = [_sealed(seal, payload) for payload in payloads]
     if rank == SENDER:
         _send(sealed, RELAY)
         given = _receive(RELAY)
@@ -115,21 +122,39 @@ def _both_ways(ends: Pair, payloads: list[bytes], rank: int) -> list:
     return [[_opened(opens, each, payloads) for each in given], [len(each) for each in given]]
 
 
+def _ends(made: Any) -> Pair:
+    if not isinstance(made, list | tuple) or len(made) != 2 or not all(map(callable, made)):
+        raise TypeError(
+            f"the function returned {name(made)}: expected two functions, one that seals and one that opens"
+        )
+    return made[0], made[1]
+
+
+def _sealed(seal: Callable, payload: bytes) -> bytes:
+    try:
+        message = seal(payload)
+    except Exception as error:
+        error.add_note(f"The first of the two functions was called with a payload of {len(payload)} bytes, to seal it.")
+        raise
+    if not isinstance(message, bytes):
+        raise TypeError(f"the function that seals returned {name(message)}: expected bytes")
+    return message
+
+
 def _opened(opens: Callable, message: bytes, payloads: Sequence[bytes]) -> int | str:
     try:
         payload = opens(message)
+    except Endless:
+        raise
     except Exception:  # whatever an answer raises, it has not taken the message
         return REFUSED
     if not isinstance(payload, bytes):
-        return f"returned {name(payload)}, not bytes"
+        return f"returned {name(payload)}{NO_BYTES}"
     return payloads.index(payload) if payload in payloads else "returned bytes that rank 0 never sealed"
 
 
 def _send(messages: Sequence[bytes], to: int) -> None:
     """One message of the group for all of them: their lengths, then their bytes."""
-    for message in messages:
-        if not isinstance(message, bytes):
-            raise TypeError(f"seal() returned {name(message)}: expected bytes")
     lengths = torch.tensor([len(messages), *map(len, messages)])
     dist.send(torch.tensor([len(lengths)]), to)
     dist.send(lengths, to)
@@ -154,8 +179,9 @@ def opens_right(outcome: Outcome, advice: dict[str, str]) -> None:
         got, lengths = outcome.results[rank]
         for (words, kind, right), seen, length in zip(outcome.results[RELAY], got, lengths, strict=True):
             if seen != right:
-                found = f"{outcome.at}: rank {rank} was given {words} and {_said(seen)}, expected {_said(right)}"
-                raise Wrong(found, advice[kind])
+                should = f"taken payload {right}" if isinstance(right, int) else "refused it"
+                found = f"{outcome.at}: rank {rank} was given {words} and {_said(seen)}; it should have {should}"
+                raise Wrong(found, advice["value" if str(seen).endswith(NO_BYTES) else kind])
             if kind == "right" and length > outcome.case["lengths"][right] + MOST_BYTES:
                 payload = f"a payload of {outcome.case['lengths'][right]} bytes"
                 raise Wrong(f"{outcome.at}: {payload} was sealed to {length}", advice["long"])

@@ -95,6 +95,35 @@ def with_everything_in_front(key, rank, peer):
     return seal, open_
 
 
+def for_whom_alone(key, rank, peer):
+    """The code names the receiver, and not the sender."""
+    ends, reverse = (
+        answer(names=False)(key + b"%d" % peer, rank, peer),
+        answer(names=False)(key + b"%d" % rank, rank, peer),
+    )
+    return ends[0], reverse[1]
+
+
+def test_what_is_no_pair_of_functions_and_no_refusal_is_said():
+    def returns_none(key, rank, peer):
+        seal, opens = with_everything_in_front(key, rank, peer)
+
+        def open_(message):
+            try:
+                return opens(message)
+            except ValueError:
+                return None
+
+        return seal, open_
+
+    assert_found_out(NAME, lambda key, rank, peer: None, 0, "returned None: expected two functions")
+    assert_found_out(
+        NAME, lambda *given: with_everything_in_front(*given)[::-1], 0, "called with a payload of .* to seal"
+    )
+    assert_found_out(NAME, returns_none, 1, "returned None instead of bytes; it should have refused it\n.*no refusal")
+    assert_found_out(NAME, for_whom_alone, 5, "as if rank 1 had sent it and took payload 0")
+
+
 def test_another_right_answer_passes():
     assert_passes(NAME, with_everything_in_front)
 

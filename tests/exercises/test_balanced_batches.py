@@ -100,13 +100,34 @@ def test_answer_of_a_step_passes_it_and_fails_the_next():
     assert_ends_a_step(NAME, 2, by_work, "a rank of half the speed")
 
 
+def test_who_has_least_now_is_no_answer_to_speeds():
+    """A slow rank that has nothing yet gets the longest sequence: neither loads nor tokens are even then."""
+
+    def least_now(lengths, n, width=None, speeds=None):
+        costs = [length * (1 + (length + 1) / (12 * width)) if width else length for length in lengths]
+        groups, loads, speeds = [[] for _ in range(n)], [0.0] * n, speeds or [1.0] * n
+        for item in sorted(range(len(lengths)), key=lambda one: -costs[one]):
+            rank = min(range(n), key=lambda one: loads[one] / speeds[one])
+            groups[rank].append(item)
+            loads[rank] += costs[item]
+        return groups
+
+    assert_found_out(NAME, least_now, 3, r"speeds .* longer than the lower bound.*\n.*Not who has least now")
+
+
 def test_what_is_no_cut_is_refused():
     def too_many(lengths, n, width=None, speeds=None):
         return [[*group, len(lengths)] for group in balanced_batches(lengths, n)]
 
     assert_found_out(NAME, lambda lengths, n, width=None, speeds=None: [0] * n, 0, "a list of 1 lists")
     assert_found_out(NAME, lambda lengths, n, width=None, speeds=None: [[[0]]] * n, 0, "a list of 1 lists of numbers")
-    assert_found_out(NAME, too_many, 0, "a sequence too many")
+    assert_found_out(NAME, too_many, 0, r"there is no sequence \d+\n.*counted from 0")
+    assert_found_out(
+        NAME,
+        lambda lengths, n, width=None, speeds=None: [range(3)] * n,
+        1,
+        "a list of 2, an object of class range first",
+    )
 
 
 def test_the_limit_can_always_be_kept_and_no_mistake_keeps_it():

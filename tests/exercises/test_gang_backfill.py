@@ -110,6 +110,29 @@ def largest_first(now_s, waiting, running, free):
     return gang_backfill(now_s, [job for job in waiting if job[0] in starts] + line[:1] + behind, running, free)
 
 
+def test_who_is_over_before_the_head_takes_nothing_of_its_spare():
+    def always_taken(now_s, waiting, running, free):
+        starts, line, free = front(waiting, free)
+        if not line:
+            return starts
+        ends = [(end_s, gpus) for _, gpus, end_s in running]
+        ends += [(now_s + limit_s, gpus) for name, gpus, limit_s in waiting if name in starts]
+        promised_s, spare = promise(line[0][1], free, ends)
+        for name, gpus, limit_s in line[1:]:
+            if gpus <= free and (now_s + limit_s <= promised_s or gpus <= spare):
+                starts[name], free, spare = gpus, free - gpus, spare - gpus
+        return starts
+
+    assert_found_out(NAME, always_taken, 4, r"fits beside it, and the answer starts .*\n.*may run on beside it")
+
+
+def test_what_is_no_number_of_gpus_is_said():
+    def limits(now_s, waiting, running, free):
+        return {name: limit_s for name, _, limit_s in waiting[:1]}
+
+    assert_found_out(NAME, limits, 0, r"gives j\d+ .* GPUs, and it asks for \d\n.*name of each job")
+
+
 def test_another_right_answer_passes():
     assert_passes(NAME, largest_first)
 

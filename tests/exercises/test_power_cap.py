@@ -1,5 +1,7 @@
 """`power_cap`: watts for joules, caps for watts, the quickest one, no deadline, idle power forgotten, and one cap."""
 
+from itertools import pairwise
+
 import pytest
 from grading import assert_ends_a_step, assert_found_out, assert_passes, by_value, solutions
 
@@ -63,6 +65,28 @@ def test_what_is_no_plan_is_said():
     assert_found_out(NAME, no_deadline, 2, "no cap ends in time: expected an empty list")
     assert_found_out(NAME, other_forms, 0, r"expected a list of pairs \(a cap of the table, steps\)")
     assert_found_out(NAME, lambda *given: [], 0, "0 caps and 0 steps, expected at most 1")
+
+
+def neighbors(rows, steps, deadline_s, idle_w, caps):
+    """Mixes two caps that stand side by side in the sorted table."""
+    best, ranked = power_cap(rows, steps, deadline_s, idle_w, 1), sorted(rows)
+    for slow, fast in pairwise(ranked) if caps == 2 else ():
+        if fast[1] * steps <= deadline_s < slow[1] * steps:
+            share = (deadline_s / steps - fast[1]) / (slow[1] - fast[1])
+            plan = [(slow[0], share * steps), (fast[0], (1 - share) * steps)]
+            best = min(best, plan, key=lambda each: joules(rows, each, idle_w))
+    return best
+
+
+def whole_steps(rows, steps, deadline_s, idle_w, caps):
+    plan = power_cap(rows, steps, deadline_s, idle_w, caps)
+    return [(plan[0][0], int(plan[0][1])), (plan[1][0], steps - int(plan[0][1]))] if len(plan) == 2 else plan
+
+
+def test_a_wrong_mixture_is_told_from_a_wrong_cap():
+    assert_found_out(NAME, neighbors, 4, r"expected [\d.]+ kJ\n.*Another pair takes less")
+    assert_found_out(NAME, whole_steps, 4, r"expected [\d.]+ kJ\n.*It need not be a whole number")
+    assert_found_out(NAME, lambda rows, *given: [(rows[0][0], float("nan"))], 0, "not 0 or more")
 
 
 def by_shares(rows, steps, deadline_s, idle_w, caps):

@@ -90,8 +90,33 @@ def shared_out(gradient, f):
     return torch.cat(parts)[:size]
 
 
-def test_another_right_answer_passes():
+def by_rank_0(gradient, f):
+    """Not a cheat: rank 0 gathers, sorts and broadcasts, so nothing arrives at the others in the gather."""
+    bears(f)
+    n, rank = dist.get_world_size(), dist.get_rank()
+    rows = [torch.empty_like(gradient) for _ in range(n)] if rank == 0 else None
+    dist.gather(gradient, rows)
+    mean = torch.stack(rows).sort(0).values[f : n - f].mean(0) if rows else torch.empty_like(gradient)
+    dist.broadcast(mean, 0)
+    return mean
+
+
+def test_nothing_left_out_is_a_corner_case():
+    def to_minus_f(gradient, f):
+        bears(f)
+        return gathered(gradient).sort(0).values[f:-f].mean(0)
+
+    assert_found_out(NAME, to_minus_f, 0, r"at 2 ranks, f 0: (.*\n)*.*from 0 to -0")
+
+
+def test_what_is_no_tensor_is_said():
+    assert_found_out(NAME, lambda gradient, f: (gradient, f), 0, "returned a tuple of 2: expected a tensor")
+    assert_found_out(NAME, lambda gradient, f: gradient.numpy(), 0, "object of class ndarray: expected a tensor")
+
+
+def test_other_right_answers_pass():
     assert_passes(NAME, shared_out)
+    assert_passes(NAME, by_rank_0)
 
 
 def test_answer_of_a_step_passes_it_and_fails_the_next():

@@ -15,6 +15,7 @@ ADVICE = {
     "elsewhere": "Here one key serves several pairs. Whom is the message from, and for whom?",
     "both": "Each direction counts for itself: a rank may send three before it opens one.",
     "long": "A code has 32 bytes. 64 more than the payload are enough.",
+    "value": "What is taken is returned as bytes. Whatever else is returned is no refusal: raise a ValueError.",
 }
 right = sealed.opens_right(ADVICE)
 

@@ -6,7 +6,9 @@ from parallel_lab.grading import batched, drivers, uneven
 from parallel_lab.grading.exercise import Exercise, on
 
 COUNTS = "Equal numbers of sequences are no equal loads: the longest have as much to do as ten others."
-DEALT = "Dealt round, the first rank gets the longest of each turn. Who should get the next one instead?"
+DEALT = (
+    "So one rank has the longest of each turn. Does the longest come first, and does whoever has least get the next?"
+)
 LATE = "A long sequence that comes late finds all ranks even, and makes one of them late. Which should come first?"
 TOKENS = "The tokens are even and the work is not: attention of a long sequence costs more for each token."
 WORK = "What does one sequence cost in tokens, its attention included? Even that out instead of the tokens."

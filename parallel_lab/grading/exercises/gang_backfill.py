@@ -9,6 +9,8 @@ KINDS = tuple((min(job.gpus, 32), job.duration_s) for job in trace.drawn("gavel"
 
 # All GPUs are held, 5 of them for long; the head needs 6. Of the long jobs of one GPU, two may run beside it.
 BESIDE_HEAD = ((5, 100), (3, 20), (6, 30), (1, 300), (1, 300), (1, 300))
+# The first of the small jobs is over before the head could start: it takes nothing of what the head leaves.
+OVER_BEFORE = ((5, 100), (3, 20), (6, 30), (1, 30), (1, 300), (1, 300))
 PART = "A job that holds some of its GPUs does no work, and keeps them from others. Does the whole job fit?"
 OVER = "Each job that starts takes GPUs from what was free. Is that counted before the next one is looked at?"
 HEAD = "Whoever is first in line and fits has waited long enough. Is the line gone through in the order of arrival?"
@@ -17,7 +19,7 @@ SKIPS = (
 )
 SPARE = "Each of them alone would do no harm. How many GPUs does the head leave free, and who has them by now?"
 WHEN = "Who fits and is over before the head could start takes nothing from it. When do running jobs end at the latest?"
-BESIDE = "At its start the head leaves some GPUs free. Who needs no more than those may run on beside it."
+BESIDE = "At its start the head leaves some GPUs free. Who needs no more may run on beside it; who is over takes none."
 
 whole = promises.starts_whole(promises.WANTED, PART, OVER)
 head = promises.starts_the_head(HEAD)
@@ -44,6 +46,7 @@ EXERCISE = Exercise(
         "Who fits beside the head is let in as well, on small clusters and on a real one's jobs": on(
             (
                 {"ranks": 1, "most": 1.2, "first": BESIDE_HEAD},
+                {"ranks": 1, "most": 1.2, "first": OVER_BEFORE},
                 {"ranks": 1, "most": 3.0, "clusters": 1, "gpus": 64, "kinds": KINDS},
             ),
             whole,

@@ -10,6 +10,7 @@ ROWS = "A lie need not be long, and a row is not all lies: look at each coordina
 SIDE = "The lies may all be below, or all above. How many values must go on each side, so that no f lies are left?"
 DIVISOR = "How many values of a coordinate are left when f are dropped on each side?"
 RIGHT = "Sort each coordinate over the ranks, leave f values out at each end, and take the mean of the n - 2f between."
+NONE = "With f = 0 nothing is left out. What does a slice from 0 to -0 hold?"
 GATHER = "Each rank sends its gradient once to each other: nothing but the gradients has to travel."
 DIGITS = "Is a lie left out before anything is added? Added and subtracted again it takes the other digits with it."
 FINITE = "0 times infinity is NaN: a lie that is multiplied by 0 is not left out."
@@ -46,7 +47,7 @@ EXERCISE = Exercise(
         # Step 1
         "Of each coordinate the f largest and the f smallest values are left out, with 1 and 2 lies of 5": on(
             cases("ranks f liars", (5, 1, (0,)), (5, 2, (1, 4))), *mistakes, right
-        ),
+        ) + on(2, expect.equals(NONE), f=0),
         "Every rank sends its gradient to the others, and no more": on(3, travels, right) + changed_on(3),
         # Step 2
         "Nothing is left of a lie of 1e30, of infinity, or of NaN": (

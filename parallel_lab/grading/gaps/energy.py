@@ -83,7 +83,7 @@ GAPS: tuple[Exercise, ...] = (
     function_gap(
         energy_tonnes,
         tests={
-            "A small run": [(1000, 700, 0.7, 1.1, 0.4)],
+            "A small run": [(1250, 700, 0.7, 1.1, 0.43)],
             "A large one": [(1_000_000, 400, 0.8, 1.2, 0.057)],
         },
         mistakes={

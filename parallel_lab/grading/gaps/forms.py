@@ -11,7 +11,7 @@ from parallel_lab.grading import drivers
 from parallel_lab.grading.exercise import Exercise, on
 from parallel_lab.grading.expect import grader
 from parallel_lab.grading.lab import Outcome, Wrong
-from parallel_lab.grading.rank_side import name
+from parallel_lab.grading.rank_side import Opaque, name
 from parallel_lab.grading.values import differ
 
 Calls = Sequence[tuple] | Callable[[Random], Sequence[tuple]]  # the arguments of each call, or what draws them
@@ -54,7 +54,9 @@ def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Mapping[st
     call = f"{answer.__name__}({', '.join(f'{parameter}={written(value)}' for parameter, value in named)})"
     others = f"; wrong in {len(wrong)} of {len(calls)} calls" if len(calls) > 1 else ""
     advice = (text for text, other in mistakes.items() if all(map(alike, got, [other(*call) for call in calls])))
-    seen = f"{call} returned {written(got[first])}, expected {written(expected[first])}{others}"
+    values = written(got[first]), written(expected[first])
+    returned, right = values if values[0] != values[1] else (repr(got[first]), repr(expected[first]))
+    seen = f"{call} returned {returned}, expected {right}{others}"
     raise Wrong(seen, next(advice, ""))
 
 
@@ -79,7 +81,7 @@ def written(value: Any) -> str:
     """`value` as a learner would type it, numbers in six digits."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and not isinstance(value, Opaque):
         items = ", ".join(map(written, value))
         return f"[{items}]" if isinstance(value, list) else f"({items})"
     return name(value)

@@ -24,6 +24,7 @@ HEAD = SOUND[-1][1]
 EDITED = [SOUND[0], ("carol read step 100", SOUND[1][1]), SOUND[2]]
 REHASHED = [SOUND[0], FALSE[1], SOUND[2]]
 TORN_OUT = [SOUND[0], SOUND[2]]
+TWICE = [("eve saved step 100", SOUND[0][1]), ("carol read step 100", SOUND[1][1]), SOUND[2]]
 
 
 def sec_first_break(entries, head):
@@ -58,6 +59,10 @@ def _head_alone(entries, head):
     return None if entries[-1][1] == head else len(entries)
 
 
+def _reversed(value, rank, masks, modulus):
+    return (value + sum(masks[rank][:rank]) - sum(masks[rank][rank + 1 :])) % modulus
+
+
 def _all_added(value, rank, masks, modulus):
     return (value + sum(masks[rank][:rank]) + sum(masks[rank][rank + 1 :])) % modulus
 
@@ -80,17 +85,18 @@ GAPS: tuple[Exercise, ...] = (
         sec_first_break,
         tests={
             "A sound log": [(SOUND, HEAD), (SOUND[:1], SOUND[0][1])],
-            "An entry was edited, edited with its digest, or taken out": [
+            "An entry was edited, edited with its digest, or taken out; or two were edited": [
                 (EDITED, HEAD),
                 (REHASHED, HEAD),
                 (TORN_OUT, HEAD),
+                (TWICE, HEAD),
             ],
             "All digests were computed again, or the end was cut off": [(FALSE, HEAD), (SOUND[:2], HEAD)],
         },
         mistakes={
             "Each digest covers the digest before it and then the text. What is the first one's?": _texts_alone,
             "Who can write the log can compute every digest again. Only the head lies elsewhere.": _no_head,
-            "The head says that something is wrong. Asked is where, if the digests show it.": _head_alone,
+            "The last digest may be the head and an entry before it be wrong. Which one does not follow?": _head_alone,
         },
     ),
     function_gap(
@@ -104,6 +110,7 @@ GAPS: tuple[Exercise, ...] = (
             ],
         },
         mistakes={
+            "So the masks cancel too, if all do it. Asked is that those shared with higher ranks are added.": _reversed,
             "Two ranks share one mask. If both add it, the sum has it twice.": _all_added,
             "Without the modulus the size of what is sent says something about the value.": _no_modulus,
             "Every other rank shares a mask with this one, not only the next.": _neighbor,

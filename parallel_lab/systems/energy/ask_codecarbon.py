@@ -9,9 +9,8 @@ from importlib.metadata import version
 
 from codecarbon import OfflineEmissionsTracker
 
+from parallel_lab.systems.energy.carbon import J_PER_KWH
 from parallel_lab.systems.energy.work import busy
-
-J_PER_KWH = 3.6e6
 
 
 def report(seconds: float) -> dict:

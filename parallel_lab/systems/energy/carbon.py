@@ -45,7 +45,8 @@ class PublishedRun:
         kg_per_kwh: the published intensity; None where only tonnes are.
         tco2: the published tonnes; None where there are none.
         watts_from: where the watts come from.
-        circular: whether the published energy *is* this product, so that recomputing it confirms nothing.
+        circular: whether the published energy *is* this product with watts that were not measured at the run, so that
+            recomputing it confirms nothing.
         source: of the figures.
     """
 
