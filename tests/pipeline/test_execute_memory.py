@@ -181,4 +181,5 @@ def leftovers():
 
 
 def test_nothing_stays_behind_a_step():
-    assert list(launch(leftovers, ranks=2)) == [0, 0]
+    # What an earlier run left to the rank may go meanwhile, so fewer bytes are no fault.
+    assert max(launch(leftovers, ranks=2)) <= 0
