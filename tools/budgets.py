@@ -26,6 +26,10 @@ TECHNIQUES = (
     "systems/scheduling",
     "systems/security",
     "systems/energy",
+    "systems/serving",
+    "systems/reinforcement",
+    "planner",
+    "clinic",
 )
 TECHNIQUE_S, EXERCISE_S, NOTEBOOK_S = 40.0, 6.0, 40.0
 # A processor that other programs share does less in a second: caches are cold, and two threads may share one core.
