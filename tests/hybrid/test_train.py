@@ -131,10 +131,10 @@ def test_bytes_by_axis_are_those_of_the_trace(tmp_path):
 
 
 def test_mfu_where_the_peak_is_named(tmp_path):
-    shown = run(tmp_path, "--steps 4 --peak-tflops 0.001", 1).output[0]
+    shown = run(tmp_path, "--steps 4 --peak-tflops 0.00001", 1).output[0]
     speed, share = re.search(r"4 steps in .*, ([\d,]+) tokens/s  MFU ([\d.]+) %", shown).groups()
     config = config_of(parse(SMALL))
-    assert float(share) == pytest.approx(100 * flops_per_token(config) * float(speed.replace(",", "")) / 1e9, rel=0.02)
+    assert float(share) == pytest.approx(100 * flops_per_token(config) * float(speed.replace(",", "")) / 1e7, rel=0.02)
 
 
 def test_checkpoints_of_a_run_in_bfloat16_are_float32(tmp_path):
