@@ -146,7 +146,7 @@ def accelerators() -> list[str]:
 def faster(
     of: Cluster, *, network: float = 1.0, inside: float = 1.0, memory: float = 1.0, flops: float = 1.0
 ) -> Cluster:
-    """The same cluster with some of it so many times as fast, or as large: the links between nodes (`network`) and in them.
+    """The same cluster with some of it so many times as fast, or as large; `network` is between nodes.
 
     A latency stays what it is.
     """
