@@ -9,6 +9,7 @@ from parallel_lab.planner.clusters import (
     clusters,
     faster,
 )
+from parallel_lab.planner.frameworks import Framework, frameworks
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
@@ -16,6 +17,7 @@ from parallel_lab.planner.terms import Term, largest, total
 __all__ = [
     "Accelerator",
     "Cluster",
+    "Framework",
     "Latent",
     "Matrix",
     "Model",
@@ -26,6 +28,7 @@ __all__ = [
     "cluster",
     "clusters",
     "faster",
+    "frameworks",
     "largest",
     "matrices",
     "model",

@@ -23,7 +23,6 @@ class Framework:
         pick: When one picks it.
         zero_with_pp: The highest stage beside pp > 1.
         zero_with_tp: The highest stage beside tp > 1.
-        offload: Whether optimizer state can lie in the host's memory.
         searches: Whether it looks for the layout itself.
     """
 
@@ -36,7 +35,6 @@ class Framework:
     source: str
     zero_with_pp: int = 0
     zero_with_tp: int = 3
-    offload: bool = False
     searches: bool = False
 
     def lacks(self, scheme: Scheme) -> list[str]:
@@ -49,8 +47,6 @@ class Framework:
             found.append(f"{stage} beside pp")
         elif scheme.tp > 1 and scheme.zero > self.zero_with_tp:
             found.append(f"{stage} beside tp")
-        if scheme.offload != "none" and not self.offload:
-            found.append("offload")
         return found
 
 
