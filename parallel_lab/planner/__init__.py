@@ -10,6 +10,7 @@ from parallel_lab.planner.clusters import (
     faster,
 )
 from parallel_lab.planner.frameworks import Framework, frameworks
+from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
@@ -25,13 +26,17 @@ __all__ = [
     "Term",
     "accelerator",
     "accelerators",
+    "at_rest",
     "cluster",
     "clusters",
     "faster",
     "frameworks",
+    "fits",
     "largest",
     "matrices",
+    "memory",
     "model",
     "models",
+    "room",
     "total",
 ]
