@@ -9,14 +9,21 @@ from parallel_lab.planner.clusters import (
     clusters,
     faster,
 )
+from parallel_lab.planner.constants import BOUNDS, Constants, calibrated, constants
+from parallel_lab.planner.estimate import Estimate, estimate
+from parallel_lab.planner.exchange import Exchange
 from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
 
 __all__ = [
+    "BOUNDS",
     "Accelerator",
     "Cluster",
+    "Constants",
+    "Estimate",
+    "Exchange",
     "Latent",
     "Matrix",
     "Model",
@@ -25,8 +32,11 @@ __all__ = [
     "accelerator",
     "accelerators",
     "at_rest",
+    "calibrated",
     "cluster",
     "clusters",
+    "constants",
+    "estimate",
     "faster",
     "fits",
     "largest",
