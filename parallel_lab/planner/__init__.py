@@ -9,6 +9,9 @@ from parallel_lab.planner.clusters import (
     clusters,
     faster,
 )
+from parallel_lab.planner.constants import BOUNDS, Constants, calibrated, constants
+from parallel_lab.planner.estimate import Estimate, estimate
+from parallel_lab.planner.exchange import Exchange
 from parallel_lab.planner.frameworks import Framework, frameworks
 from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
@@ -16,8 +19,12 @@ from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
 
 __all__ = [
+    "BOUNDS",
     "Accelerator",
     "Cluster",
+    "Constants",
+    "Estimate",
+    "Exchange",
     "Framework",
     "Latent",
     "Matrix",
@@ -27,11 +34,14 @@ __all__ = [
     "accelerator",
     "accelerators",
     "at_rest",
+    "calibrated",
     "cluster",
     "clusters",
+    "constants",
+    "estimate",
     "faster",
-    "frameworks",
     "fits",
+    "frameworks",
     "largest",
     "matrices",
     "memory",
