@@ -1,1 +1,34 @@
 """What a layout of a training run costs: memory, time, money; fitted to published runs; and which layout to take."""
+
+from parallel_lab.planner.clusters import (
+    Accelerator,
+    Cluster,
+    accelerator,
+    accelerators,
+    cluster,
+    clusters,
+    faster,
+)
+from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
+from parallel_lab.planner.scheme import Scheme
+from parallel_lab.planner.terms import Term, largest, total
+
+__all__ = [
+    "Accelerator",
+    "Cluster",
+    "Latent",
+    "Matrix",
+    "Model",
+    "Scheme",
+    "Term",
+    "accelerator",
+    "accelerators",
+    "cluster",
+    "clusters",
+    "faster",
+    "largest",
+    "matrices",
+    "model",
+    "models",
+    "total",
+]
