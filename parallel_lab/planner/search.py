@@ -22,11 +22,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_lab.model.budget import Shape
-from parallel_lab.planner.bound import floor_s
+from parallel_lab.planner.bound import floor_s, memory_of
 from parallel_lab.planner.clusters import Cluster
-from parallel_lab.planner.estimate import Estimate, estimate, memory_of
+from parallel_lab.planner.estimate import Estimate, estimate
+from parallel_lab.planner.remedies import remedies
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.space import Space
+from parallel_lab.planner.words import words
+from parallel_lab.trace.units import format_bytes
 
 NEAR = 0.05
 TIE = 0.01
@@ -186,11 +189,19 @@ class _Hunt:
         least_bytes, scheme = self.least
         if scheme is None:
             return NothingFits(
-                f"no layout of {self.cluster.gpus} accelerators can train this model with {self.batch} sequences of"
-                f" {self.shape.seq} tokens: the batch divides by no data ranks times microbatch. Change --batch to a"
-                " multiple of a power of two, or the number of accelerators"
+                f"no layout of {self.cluster.gpus} accelerators divides this model's {self.shape.layers} layers and"
+                f" {self.shape.heads} heads, and a batch of {self.batch} sequences, among them: change --batch or --gpus"
+                " to a number with more divisors"
             )
-        return NothingFits("", least_bytes, scheme)
+        chip = self.cluster.accelerator
+        found = list(remedies(self.shape, self.cluster, self.batch, self.space, self.model.memory))
+        change = f"What would fit: {'; or '.join(found)}" if found else "No single change that was tried helps"
+        return NothingFits(
+            f"no scheme fits: the least memory found is {format_bytes(least_bytes)} on the fullest rank"
+            f" ({words(scheme)}), and {chip.name} has {format_bytes(chip.memory_bytes)}. {change}",
+            least_bytes,
+            scheme,
+        )
 
 
 def _order(one: Any) -> tuple:
