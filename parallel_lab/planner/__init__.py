@@ -9,6 +9,7 @@ from parallel_lab.planner.clusters import (
     clusters,
     faster,
 )
+from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
@@ -23,12 +24,16 @@ __all__ = [
     "Term",
     "accelerator",
     "accelerators",
+    "at_rest",
     "cluster",
     "clusters",
     "faster",
+    "fits",
     "largest",
     "matrices",
+    "memory",
     "model",
     "models",
+    "room",
     "total",
 ]
