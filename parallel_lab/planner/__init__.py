@@ -13,6 +13,7 @@ from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
+from parallel_lab.planner.traffic import traffic
 
 __all__ = [
     "Accelerator",
@@ -36,4 +37,5 @@ __all__ = [
     "models",
     "room",
     "total",
+    "traffic",
 ]
