@@ -9,6 +9,7 @@ from parallel_lab.planner.clusters import (
     clusters,
     faster,
 )
+from parallel_lab.planner.cost import Run
 from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.scheme import Scheme
@@ -21,6 +22,7 @@ __all__ = [
     "Latent",
     "Matrix",
     "Model",
+    "Run",
     "Scheme",
     "Term",
     "accelerator",

@@ -103,7 +103,7 @@ def mask_bytes(scheme: Scheme) -> int:
 def place_bytes(shape: GPTConfig, scheme: Scheme, microbatches: int, flight: float, first: bool, held: int) -> float:
     """What the executor's embedding and loss keep of tokens and targets: their places in a rank's part of the table.
 
-    One rank keeps the numbers of tokens themselves, which are views of the whole batch, and of each loss how many count.
+    One rank alone keeps the tokens themselves, views of the whole batch, and of each loss how many targets count.
     `held` losses wait; 0 where the rank has no head.
     """
     batch = 8 * microbatches * scheme.microbatch * scheme.dp * shape.seq
