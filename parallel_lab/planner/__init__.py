@@ -10,6 +10,7 @@ from parallel_lab.planner.clusters import (
     faster,
 )
 from parallel_lab.planner.constants import BOUNDS, Constants, calibrated, constants
+from parallel_lab.planner.cost import Run
 from parallel_lab.planner.estimate import Estimate, estimate
 from parallel_lab.planner.exchange import Exchange
 from parallel_lab.planner.frameworks import Framework, frameworks
@@ -17,6 +18,7 @@ from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
+from parallel_lab.planner.traffic import traffic
 
 __all__ = [
     "BOUNDS",
@@ -29,6 +31,7 @@ __all__ = [
     "Latent",
     "Matrix",
     "Model",
+    "Run",
     "Scheme",
     "Term",
     "accelerator",
@@ -49,4 +52,5 @@ __all__ = [
     "models",
     "room",
     "total",
+    "traffic",
 ]
