@@ -9,10 +9,12 @@ from parallel_lab.planner.clusters import (
     clusters,
     faster,
 )
+from parallel_lab.planner.cost import Run
 from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
+from parallel_lab.planner.traffic import traffic
 
 __all__ = [
     "Accelerator",
@@ -20,6 +22,7 @@ __all__ = [
     "Latent",
     "Matrix",
     "Model",
+    "Run",
     "Scheme",
     "Term",
     "accelerator",
@@ -36,4 +39,5 @@ __all__ = [
     "models",
     "room",
     "total",
+    "traffic",
 ]

@@ -25,7 +25,19 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from parallel_lab.model.config import GPTConfig
-from parallel_lab.planner.activations import Kept, in_flight, input_bytes, layer_bytes, number_bytes, shared, tokens
+from parallel_lab.planner.activations import (
+    Kept,
+    in_flight,
+    input_bytes,
+    layer_bytes,
+    mask_bytes,
+    norm_bytes,
+    number_bytes,
+    own,
+    place_bytes,
+    shared,
+    tokens,
+)
 from parallel_lab.planner.clusters import Cluster
 from parallel_lab.planner.models import has_experts
 from parallel_lab.planner.scheme import Scheme
@@ -111,7 +123,8 @@ def _of_rank(shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int, fra
     """The larger of two moments: the end of a forward pass, and the optimizer's step."""
     mine, flight = part(shape, scheme, rank), in_flight(scheme, rank, microbatches)
     terms = [*_states(shape, scheme, mine), _gathered(shape, scheme, mine)]
-    terms += [_activations(shape, scheme, mine, flight), *_peak(shape, scheme, mine)]
+    held = microbatches if scheme.schedule == "gpipe" else 1  # whose losses wait for their backward pass at once
+    terms += [_activations(shape, scheme, mine, microbatches, flight, held), *_peak(shape, scheme, mine, held)]
     terms += [_messages(shape, scheme, flight), _framework(scheme, framework_bytes)]
     passing = total("memory", terms, formula=f"pipeline rank {rank} of {scheme.pp}, the sum of")
     if not _copies(scheme):
@@ -134,8 +147,9 @@ def _copies(scheme: Scheme) -> bool:
 
 
 def _framework(scheme: Scheme, framework_bytes: float | None) -> Term:
-    own = FRAMEWORK_BYTES.get(scheme.states, 2.0 * WORKSPACE_BYTES) if framework_bytes is None else framework_bytes
-    return Term("framework", own, "B", "workspaces of products: 32 MiB each", "goldens of Megatron-LM")
+    usual = FRAMEWORK_BYTES.get(scheme.states, 2.0 * WORKSPACE_BYTES)
+    size = usual if framework_bytes is None else framework_bytes
+    return Term("framework", size, "B", "workspaces of products: 32 MiB each", "goldens of Megatron-LM")
 
 
 def _states(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
@@ -183,13 +197,15 @@ def _gathered(shape: GPTConfig, scheme: Scheme, mine: Part) -> Term:
     return total("gathered", parts)
 
 
-def _activations(shape: GPTConfig, scheme: Scheme, mine: Part, flight: float) -> Term:
-    first = tokens(shape, scheme) * shape.width / shared(scheme) if mine.first and shape.dropout else 0.0
+def _activations(shape: GPTConfig, scheme: Scheme, mine: Part, microbatches: int, flight: float, held: int) -> Term:
+    masked = mask_bytes(scheme) * tokens(shape, scheme) * shape.width / shared(scheme)
+    whole = input_bytes(shape, scheme) * (shared(scheme) if own(scheme) else 1)
+    head = held * (norm_bytes(shape, scheme) + whole) if mine.last else 0.0
+    places = place_bytes(shape, scheme, microbatches, flight, mine.first, held if mine.last else 0)
     ends = [
-        Term("embedding's mask", flight * first, "B", "s b h a microbatch, in the first stage"),
-        Term(
-            "head's inputs", 2 * input_bytes(shape, scheme) if mine.last else 0.0, "B", "of the last norm and the head"
-        ),
+        Term("embedding's mask", flight * masked if mine.first and shape.dropout else 0.0, "B", "s b h, first stage"),
+        Term("head's inputs", head, "B", "of the last norm and the head"),
+        Term("places", places, "B", "tokens and targets"),
     ]
     if scheme.recompute == "full":
         kept = len(mine.layers) * flight * input_bytes(shape, scheme)
@@ -211,7 +227,7 @@ def _kept(shape: GPTConfig, scheme: Scheme, mine: Part) -> dict[str, float]:
     return found
 
 
-def _peak(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
+def _peak(shape: GPTConfig, scheme: Scheme, mine: Part, held: int) -> list[Term]:
     """What only one moment has: the loss, or a layer that is computed again."""
     e, again = number_bytes(scheme), 0.0
     if scheme.recompute == "full" and mine.layers:
@@ -219,7 +235,7 @@ def _peak(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
     columns = padded_vocab(shape, scheme) / scheme.tp
     each = e + (4 if e < 4 else 0)
     text = f"{each} x s b V / tp: as computed" + (", and in float32" if e < 4 else "")
-    loss = Term("loss", each * tokens(shape, scheme) * columns if mine.last else 0.0, "B", text)
+    loss = Term("loss", held * each * tokens(shape, scheme) * columns if mine.last else 0.0, "B", text)
     recomputed = Term("recomputed", again, "B", "one layer, whole again")
     if not again:
         return [loss]
