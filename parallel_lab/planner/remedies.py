@@ -12,7 +12,7 @@ from parallel_lab.planner.clusters import Cluster
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.space import Space
 
-Memory = Callable[[Shape, Cluster, Scheme, int], tuple[float, bool]]
+Fits = Callable[[Shape, Cluster, Scheme, int], bool]
 MOST = 64
 
 
@@ -30,36 +30,36 @@ def lean(space: Space) -> Space:
     )
 
 
-def some_fit(shape: Shape, cluster: Cluster, batch: int, space: Space, memory: Memory) -> bool:
+def some_fit(shape: Shape, cluster: Cluster, batch: int, space: Space, fits: Fits) -> bool:
     """Whether a lean scheme fits."""
     few = lean(space)
     return any(
-        memory(shape, cluster, scheme, batch)[1]
+        fits(shape, cluster, scheme, batch)
         for family in few.families(shape, cluster, batch)
         for scheme in few.members(family, shape, cluster, batch)
     )
 
 
-def remedies(shape: Shape, cluster: Cluster, batch: int, space: Space, memory: Memory) -> Iterator[str]:
+def remedies(shape: Shape, cluster: Cluster, batch: int, space: Space, fits: Fits) -> Iterator[str]:
     """Changes with which a scheme fits, each alone, in the words of `plab plan`'s options."""
     if "optimizer" not in space.offload:
         moved = replace(space, offload=("optimizer",))
-        if some_fit(shape, cluster, batch, moved, memory):
+        if some_fit(shape, cluster, batch, moved, fits):
             yield "keep the optimizer in host memory (--offload)"
     for times in _doubled(MOST):
         larger = replace(cluster, gpus=times * cluster.gpus)
-        if some_fit(shape, larger, times * batch, space, memory):
+        if some_fit(shape, larger, times * batch, space, fits):
             yield f"take {larger.gpus:,} accelerators (--gpus {larger.gpus} --batch {times * batch})"
             break
     for times in _doubled(shape.seq):
         shorter = replace(shape, seq=shape.seq // times)
-        if some_fit(shorter, cluster, batch, space, memory):
+        if some_fit(shorter, cluster, batch, space, fits):
             yield f"train on sequences of {shorter.seq:,} tokens (--seq {shorter.seq})"
             break
     chip = cluster.accelerator
     for times in _doubled(MOST):
         roomier = replace(cluster, accelerator=replace(chip, memory_bytes=times * chip.memory_bytes))
-        if some_fit(shape, roomier, batch, space, memory):
+        if some_fit(shape, roomier, batch, space, fits):
             yield f"take accelerators with {times} times the memory (--cluster)"
             break
 

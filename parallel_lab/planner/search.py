@@ -5,15 +5,17 @@
 
 Land and Doig 1960, "An automatic method of solving discrete programming problems"; best first, so that what is looked
 at last cannot have been needed. Families (see `space.py`) wait in order of a *bound*, a time that none of their schemes
-goes below. The next family is opened while its bound is below the best step so far, plus `near` of it.
+goes below. The next family is opened while its bound is below the limit: the best step so far, plus `near` of it. Of an
+opened family each scheme has a tighter bound of its own, then its step is priced, and last, its memory.
 
-Why the optimum cannot be lost. Let s* be the fastest scheme that fits, and F its family. F is left out in two places
-only. (1) At the end: then a scheme s was found with bound(F) > (1 + near) step(s), and step(s*) >= bound(F) by the
-definition of a bound, so step(s*) > step(s), and s* was not the fastest. (2) Where no member of F fits: each member is
-priced in memory before it is dropped, s* included, and s* fits. The same argument with `near` says that every scheme
-within `near` of the best is found as well, so a tie that is shown is a tie of the whole space, and where none is shown
-there is none. It needs a bound that is one; `bound.py` says why its is, and the tests hold it and the result against
-exhaustive search. "Optimum" means that of the model of costs, and never that of a real cluster.
+Why the optimum cannot be lost. Let s* be the fastest scheme that fits. It is left out in four places at most. (1) Its
+family is never opened: then bound(family) > (1 + near) step(s) for some s that was found and fits, and step(s*) is no
+less than that bound, so s is faster than s*, against the choice of s*. (2) Its own bound is over the limit: the same.
+(3) Its step is over the limit: the same again, without a bound. (4) It does not fit: but it does. So it is found, and
+with (1 + near) in place of 1 the argument holds for every scheme within `near` of it: a tie that is shown is a tie of
+the whole space, and where none is shown there is none. It needs bounds that are bounds; `bound.py` says why they are,
+and the tests hold them, and the result, against exhaustive search. "Optimum" means that of the model of costs, and
+never that of a real cluster.
 """
 
 import heapq
@@ -22,8 +24,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_lab.model.budget import Shape
-from parallel_lab.planner.bound import floor_s, memory_of
+from parallel_lab.planner.bound import family_floor_s, scheme_floor_s
 from parallel_lab.planner.clusters import Cluster
+from parallel_lab.planner.constants import Constants
+from parallel_lab.planner.constants import constants as fitted
 from parallel_lab.planner.estimate import Estimate, estimate
 from parallel_lab.planner.remedies import remedies
 from parallel_lab.planner.scheme import Scheme
@@ -41,14 +45,27 @@ class Model:
     """What prices a scheme. The tests put simpler ones in its place.
 
     Attributes:
-        estimate: of (shape, cluster, scheme, batch), with `.step_s`, `.fits` and `.scheme`.
-        memory: of the same, the bytes that the fullest rank needs, and whether they fit.
-        floor_s: of the same, a time that no member of the scheme's family goes below.
+        estimate: of (shape, cluster, scheme, batch); it has `scheme`, `step_s`, `memory` and `fits`.
+        family_floor_s: of (shape, cluster, family, batch, most stages of a rank), a time below all steps of the family.
+        scheme_floor_s: of an estimate, a time below its step, for less than that costs to compute.
     """
 
-    estimate: Callable[[Shape, Cluster, Scheme, int], Any] = estimate
-    memory: Callable[[Shape, Cluster, Scheme, int], tuple[float, bool]] = memory_of
-    floor_s: Callable[[Shape, Cluster, Scheme, int], float] = floor_s
+    estimate: Callable[[Shape, Cluster, Scheme, int], Any]
+    family_floor_s: Callable[[Shape, Cluster, Scheme, int, int], float]
+    scheme_floor_s: Callable[[Any], float]
+
+
+def model_of(constants: Constants | None = None) -> Model:
+    """The planner's own: `estimate` with these constants, by default the fitted ones."""
+    some = constants or fitted()
+
+    def priced(shape: Shape, cluster: Cluster, scheme: Scheme, batch: int) -> Estimate:
+        return estimate(shape, cluster, scheme, batch, constants=some, check=False)
+
+    def floor_s(shape: Shape, cluster: Cluster, family: Scheme, batch: int, chunks: int) -> float:
+        return family_floor_s(shape, cluster, family, batch, some, chunks)
+
+    return Model(priced, floor_s, scheme_floor_s)
 
 
 class NothingFits(ValueError):
@@ -74,7 +91,7 @@ class Found:
         families: how many there are.
         opened: how many of them were looked into.
         priced: how many schemes' steps were estimated.
-        too_large: how many schemes were dropped since they do not fit.
+        too_large: how many schemes were quick enough and did not fit.
     """
 
     best: Estimate
@@ -126,12 +143,11 @@ def search(
     Raises:
         NothingFits: the space has no scheme that fits.
     """
-    hunt = _Hunt(shape, cluster, batch, space or Space(), near, model or Model(), progress)
+    hunt = _Hunt(shape, cluster, batch, space or Space(), near, model or model_of(), progress)
     hunt.run()
     if not hunt.fitting:
         raise hunt.nothing()
-    limit_s = (1 + near) * hunt.best_s
-    order = sorted((one for one in hunt.fitting if one.step_s <= limit_s), key=_order)
+    order = sorted((one for one in hunt.fitting if one.step_s <= hunt.limit_s), key=_order)
     return Found(order[0], tuple(order), hunt.families, hunt.opened, hunt.priced, hunt.too_large)
 
 
@@ -159,7 +175,7 @@ class _Hunt:
         waiting = list(self._bounded())
         heapq.heapify(waiting)
         self.families = len(waiting)
-        while waiting and waiting[0][0] <= (1 + self.near) * self.best_s:
+        while waiting and waiting[0][0] <= self.limit_s:
             _, _, family = heapq.heappop(waiting)
             self.opened += 1
             for scheme in self.space.members(family, self.shape, self.cluster, self.batch):
@@ -170,19 +186,31 @@ class _Hunt:
     def _bounded(self) -> Iterator[tuple[float, int, Scheme]]:
         found = self.space.families(self.shape, self.cluster, self.batch)
         for number, family in enumerate(found):
-            yield self.model.floor_s(self.shape, self.cluster, family, self.batch), number, family
+            floor_s = self.model.family_floor_s(self.shape, self.cluster, family, self.batch, self.space.most_chunks)
+            yield floor_s, number, family
 
     def _look_at(self, scheme: Scheme) -> None:
-        needed_bytes, fits = self.model.memory(self.shape, self.cluster, scheme, self.batch)
-        if needed_bytes < self.least[0]:
-            self.least = needed_bytes, scheme
-        if not fits:
-            self.too_large += 1
+        one = self.model.estimate(self.shape, self.cluster, scheme, self.batch)
+        if self.model.scheme_floor_s(one) > self.limit_s:
             return
         self.priced += 1
-        one = self.model.estimate(self.shape, self.cluster, scheme, self.batch)
+        if one.step_s > self.limit_s:
+            return
+        if one.memory.value < self.least[0]:
+            self.least = one.memory.value, scheme
+        if not one.fits:
+            self.too_large += 1
+            return
         self.fitting.append(one)
         self.best_s = min(self.best_s, one.step_s)
+
+    @property
+    def limit_s(self) -> float:
+        """Over which no step is of interest any more."""
+        return (1 + self.near) * self.best_s
+
+    def _fits(self, shape: Shape, cluster: Cluster, scheme: Scheme, batch: int) -> bool:
+        return self.model.estimate(shape, cluster, scheme, batch).fits
 
     def nothing(self) -> NothingFits:
         """Why there is no scheme."""
@@ -194,7 +222,7 @@ class _Hunt:
                 " to a number with more divisors"
             )
         chip = self.cluster.accelerator
-        found = list(remedies(self.shape, self.cluster, self.batch, self.space, self.model.memory))
+        found = list(remedies(self.shape, self.cluster, self.batch, self.space, self._fits))
         change = f"What would fit: {'; or '.join(found)}" if found else "No single change that was tried helps"
         return NothingFits(
             f"no scheme fits: the least memory found is {format_bytes(least_bytes)} on the fullest rank"

@@ -11,7 +11,7 @@ from typing import Any
 from parallel_lab.model.budget import Shape
 from parallel_lab.planner.clusters import Cluster, faster
 from parallel_lab.planner.scheme import Scheme
-from parallel_lab.planner.search import Found, Model, NothingFits, search
+from parallel_lab.planner.search import Found, Model, NothingFits, model_of, search
 from parallel_lab.planner.space import Space
 from parallel_lab.planner.words import changes
 from parallel_lab.trace.units import format_seconds, table
@@ -74,7 +74,7 @@ def sensitivity(
         NothingFits: on the machine as it is.
         KeyError: a change has no such name.
     """
-    model = model or Model()
+    model = model or model_of()
     found = found or search(shape, cluster, batch, space=space, model=model)
     rows = []
     for change in changes:
@@ -90,8 +90,8 @@ def _row(
     sequences = max(1, round(batch * factors.pop("batch", 1)))
     machine = faster(cluster, **factors)
     old: Scheme = base.best.scheme
-    runs = old.fits_in(shape, machine, sequences) and model.memory(shape, machine, old, sequences)[1]
-    kept = model.estimate(shape, machine, old, sequences) if runs else None
+    kept = model.estimate(shape, machine, old, sequences) if old.fits_in(shape, machine, sequences) else None
+    kept = kept if kept and kept.fits else None
     try:
         now = base if not CHANGES[change] else search(shape, machine, sequences, space=space, model=model)
     except NothingFits:

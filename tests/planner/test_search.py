@@ -21,8 +21,9 @@ def exhaustive(space, shape, cluster, batch, model):
     """All that fit, fastest first."""
     found = []
     for scheme in every_scheme(space, shape, cluster, batch):
-        if model.memory(shape, cluster, scheme, batch)[1]:
-            found.append(model.estimate(shape, cluster, scheme, batch))
+        one = model.estimate(shape, cluster, scheme, batch)
+        if one.fits:
+            found.append(one)
     return sorted(found, key=lambda one: one.step_s)
 
 
@@ -87,7 +88,7 @@ def test_where_nothing_fits_it_says_the_least_and_what_to_change():
     cluster, model = machine(8, gb=1.0), toy(0)
     with pytest.raises(NothingFits, match=r"least memory found is .* What would fit: .*--gpus \d+") as caught:
         search(SHAPE, cluster, 32, space=SMALL, model=model)
-    needed = [model.memory(SHAPE, cluster, one, 32)[0] for one in every_scheme(SMALL, SHAPE, cluster, 32)]
+    needed = [model.estimate(SHAPE, cluster, one, 32).memory.value for one in every_scheme(SMALL, SHAPE, cluster, 32)]
     assert caught.value.least_bytes == min(needed)
 
 

@@ -10,7 +10,12 @@ from parallel_lab.planner.search import search
 from parallel_lab.planner.space import Space
 from parallel_lab.planner.words import changes, neighbors, reasons, trade, words
 
+CHEAPEST = ["as it is", "memory x 2", "batch / 2"]
 SMALL = Space(microbatch=(1, 2), chunks=(2,), schedules=("1f1b", "interleaved"))
+
+
+def fits(shape, cluster, scheme, batch):
+    return toy(0).estimate(shape, cluster, scheme, batch).fits
 
 
 def test_a_scheme_in_words():
@@ -49,8 +54,8 @@ def test_a_trade_names_the_parts_that_moved():
 
 def test_sensitivity_searches_again_and_prices_the_old_scheme_there():
     cluster, model = machine(16, gb=40), toy(4)
-    rows = sensitivity.sensitivity(SHAPE, cluster, 32, space=SMALL, model=model)
-    assert [row.change for row in rows] == list(sensitivity.CHANGES)
+    rows = sensitivity.sensitivity(SHAPE, cluster, 32, space=SMALL, model=model, changes=CHEAPEST)
+    assert [row.change for row in rows] == CHEAPEST
     assert rows[0].per_sequence == 1 and rows[0].kept.step_s == rows[0].found.best.step_s
     for row in rows:
         if row.found and row.kept:
@@ -62,21 +67,21 @@ def test_sensitivity_searches_again_and_prices_the_old_scheme_there():
 
 
 def test_sensitivity_says_where_nothing_fits():
-    cluster, model = machine(8, gb=18), toy(4)
+    cluster, model = machine(8, gb=8), toy(4)
     rows = sensitivity.sensitivity(SHAPE, cluster, 32, space=SMALL, model=model, changes=["as it is", "memory / 2"])
     assert rows[1].found is None and "nothing fits" in sensitivity.text(rows)
 
 
 def test_remedies_are_changes_with_which_some_scheme_fits():
-    cluster, model = machine(8, gb=6), toy(0)
-    assert not some_fit(SHAPE, cluster, 32, SMALL, model.memory)
-    said = " ".join(remedies(SHAPE, cluster, 32, SMALL, model.memory))
+    cluster = machine(8, gb=6)
+    assert not some_fit(SHAPE, cluster, 32, SMALL, fits)
+    said = " ".join(remedies(SHAPE, cluster, 32, SMALL, fits))
     assert "--gpus" in said and "times the memory" in said
     hopeless = machine(1, gb=0.001)
-    assert not list(remedies(SHAPE, hopeless, 1, SMALL, model.memory))
+    assert not list(remedies(SHAPE, hopeless, 1, SMALL, fits))
 
 
-@pytest.mark.parametrize("gb", [6, 18])
+@pytest.mark.parametrize("gb", [2, 6])
 def test_with_the_optimizer_elsewhere(gb):
-    said = " ".join(remedies(SHAPE, machine(8, gb=gb), 32, SMALL, toy(0).memory))
-    assert ("--offload" in said) == (gb == 18)
+    said = " ".join(remedies(SHAPE, machine(8, gb=gb), 32, SMALL, fits))
+    assert ("--offload" in said) == (gb == 6)

@@ -55,8 +55,11 @@ def toy(seed, looser=1.0):
         stage_s = AGAIN[scheme.recompute] * flops / 4e14 + 1e-4 * shape.layers / scheme.pp * (scheme.tp - 1)
         return m * stage_s, stage_s
 
-    def floor_s(shape, of, scheme, batch):
-        return work_s(shape, of, scheme, batch)[0] / looser
+    def family_floor_s(shape, of, family, batch, chunks):
+        return work_s(shape, of, family, batch)[0] / looser
+
+    def scheme_floor_s(one):
+        return (one.step["work"].value + one.step.get("bubble")) / looser
 
     def estimate(shape, of, scheme, batch):
         work, stage_s = work_s(shape, of, scheme, batch)
@@ -67,4 +70,4 @@ def toy(seed, looser=1.0):
         step = Term("step", sum(part.value for part in parts), "s", parts=parts)
         return Priced(scheme, Term("memory", needed, "B"), step, fits)
 
-    return Model(estimate, memory, floor_s)
+    return Model(estimate, family_floor_s, scheme_floor_s)
