@@ -28,6 +28,7 @@ _NAMES = (
     *("authenticated_messages", "robust_mean"),
     *("power_cap",),
     *("rank_layouts",),
+    *("layout_memory",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
