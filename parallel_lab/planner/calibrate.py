@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m parallel_lab.planner.calibrate", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m parallel_lab.planner.calibrate", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("tables", type=Path, nargs="?", help="a YAML file of tables; without it, rows.csv is fitted")
     parser.add_argument("--check", action="store_true", help="fit and print, and write nothing")
     parser.add_argument("--judge", type=Path, metavar="FILE", help="tables to judge the constants by")
@@ -84,6 +86,7 @@ def say_verdict(verdict: Verdict, title: str) -> None:
         more += f"{100 * max(regrets):8.1f}" if regrets else ""
         print(_line(stratum, errors) + more)
     print(_line("all", verdict.whole))
+    print(_line("and those with a note", verdict.every))
     if verdict.refused[1]:
         print(f"runs that did not fit: {verdict.refused[0]} of {verdict.refused[1]} predicted not to fit")
     for row, error in verdict.noted:
@@ -132,7 +135,9 @@ def constants_text(whole: Fit, unseen: dict[str, dict[str, Errors]]) -> str:
     values = {name: float(f"{value:.4g}") for name, value in whole.constants.values().items()}
     head = "# Written by `python -m parallel_lab.planner.calibrate`; nothing in it was tuned by hand.\n"
     head += "# errors: of each stratum the rows, and mean and median of the relative error, in percent.\n"
-    return head + yaml.safe_dump({"constants": values, "errors": percent}, sort_keys=False, default_flow_style=None, width=110)
+    return head + yaml.safe_dump(
+        {"constants": values, "errors": percent}, sort_keys=False, default_flow_style=None, width=110
+    )
 
 
 def rows_text(found: Sequence[Row]) -> str:
