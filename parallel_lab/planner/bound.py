@@ -1,4 +1,4 @@
-"""Times that no step goes below, in a fraction of what a step costs to price: why a search may leave schemes out.
+"""Times that no step goes below, and bytes, in a fraction of what a step costs to price: why a search may leave schemes out.
 
 Let a pipeline have p ranks, m microbatches, and a rank r whose passes take `busy(r)` in all. A rank runs one pass at a
 time, so the passes end no earlier than busy(r), for each r.
@@ -16,7 +16,11 @@ layers and the head take `whole` for one microbatch, however they are dealt out,
 The pass of a layer depends on the members' ZeRO only by what gathers and scatters of weights add, which is no less than
 0. So step >= m whole / p for every member, and the mean of the sums before rank r adds (p - 1)/2 of the smallest stage.
 
-`tests/planner/test_bound.py` holds both bounds against the planner's own steps.
+Memory has a bound, too. Of the schemes of a family with one schedule, that with the most ZeRO over all data ranks holds
+the least of weights, gradients and optimizer, and the same of activations; but for what it gathers, none needs less.
+
+`tests/planner/test_bound.py` holds the three bounds against the planner's own steps and
+memory.
 """
 
 from functools import lru_cache
@@ -66,6 +70,12 @@ def family_floor_s(
     smallest = shape.layers // (family.pp * chunks)
     waits_s = (family.pp - 1) / 2 * smallest * forward_s
     return HAIR * (family.microbatches(batch) * whole_s / family.pp + waits_s)
+
+
+def group_floor_bytes(leanest: Estimate) -> float:
+    """Bytes that no scheme needs less than on its fullest rank, of those that differ in ZeRO and offload alone."""
+    held = leanest.memory
+    return HAIR * (held.value - (held.get("gathered") or held.get("outside of layers")))
 
 
 @lru_cache(maxsize=4096)
