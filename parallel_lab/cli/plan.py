@@ -18,12 +18,12 @@ import click
 
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.course.typed import parse_number
-from parallel_lab.planner import sensitivity
 from parallel_lab.planner.clusters import Cluster, cluster, clusters
 from parallel_lab.planner.estimate import Estimate, estimate
 from parallel_lab.planner.flags import Flags, all_flags
 from parallel_lab.planner.models import Model, model, models
 from parallel_lab.planner.search import NEAR, Found, axes, search
+from parallel_lab.planner.sensitivity import CHANGES, sensitivity, text
 from parallel_lab.planner.space import Space
 from parallel_lab.planner.words import reasons, trade, words
 from parallel_lab.trace.units import format_bytes, format_seconds, format_share
@@ -162,16 +162,16 @@ class Job:
     def sensitivity(self, found: Found) -> str:
         """What other machines would change."""
         with bar("planning again") as told:
-            done = iter(range(1, 1 + len(sensitivity.CHANGES)))
-            rows = sensitivity.sensitivity(
+            done = iter(range(1, 1 + len(CHANGES)))
+            rows = sensitivity(
                 self.shape,
                 self.cluster,
                 self.batch,
                 space=self.space,
                 found=found,
-                step=lambda change: told(next(done), len(sensitivity.CHANGES), found.best.step_s),
+                step=lambda change: told(next(done), len(CHANGES), found.best.step_s),
             )
-        return f"\nif the machine were another\n{sensitivity.text(rows)}"
+        return f"\nif the machine were another\n{text(rows)}"
 
     def write(self, found: Found, folder: Path) -> None:
         """Writes a file for each framework."""

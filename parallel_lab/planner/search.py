@@ -133,6 +133,7 @@ def search(
     space: Space | None = None,
     near: float = NEAR,
     progress: Progress | None = None,
+    constants: Constants | None = None,
     model: Model | None = None,
 ) -> Found:
     """The fastest scheme that fits, and all that fit within `near` of it.
@@ -144,12 +145,13 @@ def search(
         space: what may be chosen; everything by default.
         near: how much slower than the best a scheme may be and still be of interest, as a share.
         progress: called with (families opened, families, best step so far).
-        model: what prices a scheme.
+        constants: of the planner's model of costs, where they are not the fitted ones.
+        model: what prices a scheme, in place of the planner's own.
 
     Raises:
         NothingFits: the space has no scheme that fits.
     """
-    hunt = _Hunt(shape, cluster, batch, space or Space(), near, model or model_of(), progress)
+    hunt = _Hunt(shape, cluster, batch, space or Space(), near, model or model_of(constants), progress)
     hunt.run()
     if not hunt.fitting:
         raise hunt.nothing()
