@@ -150,15 +150,18 @@ def _scores(shape: GPTConfig, scheme: Scheme) -> float:
     return heads * each * shape.seq * (2 * e + 1 if shape.dropout else e)
 
 
-def in_flight(scheme: Scheme, rank: int, microbatches: int) -> float:
-    """The most microbatches that a pipeline rank holds at once, each through all its stages.
+def under_way(scheme: Scheme, rank: int, microbatches: int) -> tuple[float, ...]:
+    """Of how many microbatches a pipeline rank holds the activations at once, for each of its stages.
 
+    Where stages are unequal it is the moment of the first backward pass that counts, when the last has most to hold.
     Of a number of microbatches that pp does not divide, Megatron's interleaved schedule takes larger groups than pp.
     """
     if scheme.pp == 1:
-        return 1.0
+        return (1.0,)
     p, v, m = scheme.pp, scheme.stages_each, microbatches
-    if scheme.schedule == "interleaved" and m % p:
-        group = next((g for g in range(p, m + 1) if m % g == 0), m)
-        return min(2 * (p - 1 - rank) + (v - 1) * group + 1, v * m) / v
-    return peak_activations(NAMES.get(scheme.schedule, scheme.schedule), p, m, rank, v=v)
+    if scheme.schedule != "interleaved":
+        return (peak_activations(NAMES.get(scheme.schedule, scheme.schedule), p, m, rank, v=v),) * v
+    group = next((g for g in range(p, m + 1) if m % g == 0), m)
+    forwards = min(2 * (p - 1 - rank) + (v - 1) * group + 1, v * m)
+    rounds, rest = divmod(forwards, v * group)
+    return tuple(float(rounds * group + min(group, max(0, rest - stage * group))) for stage in range(v))

@@ -72,6 +72,7 @@ class Part(NamedTuple):
     Attributes:
         rank: in the pipeline.
         layers: their numbers.
+        stages: the same by its stages.
         first, last: whether it has the embedding, and the head.
         numbers: that it holds.
         ends: of those, the numbers outside of layers.
@@ -79,6 +80,7 @@ class Part(NamedTuple):
 
     rank: int
     layers: tuple[int, ...]
+    stages: tuple[range, ...]
     first: bool
     last: bool
     numbers: Numbers
@@ -96,7 +98,7 @@ def part(shape: GPTConfig, scheme: Scheme, rank: int) -> Part:
         count = sum(has_experts(shape, layer) == kind for layer in layers)
         one = layer_numbers(shape, scheme.tp, scheme.ep, shape.layers - 1 if kind else 0) if count else Numbers(0, 0)
         found += Numbers(count * one.dense, count * one.experts)
-    return Part(rank, layers, first, last, found, ends)
+    return Part(rank, layers, tuple(ranges[stage] for stage in mine), first, last, found, ends)
 
 
 def fullest(shape: GPTConfig, scheme: Scheme) -> Sequence[int]:
