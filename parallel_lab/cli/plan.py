@@ -148,7 +148,9 @@ class Job:
     def close(self, found: Found) -> str:
         """Ties and runners-up, and how much of the space was looked at."""
         ties, others = found.ties, found.runners_up()
-        lines = [f"\nruns within {100 * NEAR:.0f} %: {len(found.near) - 1} other schemes, {len(ties)} of them within 1 %"]
+        lines = [
+            f"\nruns within {100 * NEAR:.0f} %: {len(found.near) - 1} other schemes, {len(ties)} of them within 1 %"
+        ]
         seen = {axes(found.best.scheme)}
         chosen = [one for one in ties if axes(one.scheme) in seen][:2] + others
         for one in sorted(chosen, key=lambda one: one.step_s):

@@ -48,14 +48,14 @@ class Model:
 
     Attributes:
         estimate: of (shape, cluster, scheme, batch); it has `scheme`, `step_s`, `memory` and `fits`.
-        family_floor_s: of (shape, cluster, family, batch, most stages of a rank), a time below all steps of the family.
+        family_floor_s: of (shape, cluster, family, batch), a time below all steps of the family.
         scheme_floor_s: of an estimate, a time below its step, for less than that costs to compute.
         group_floor_bytes: of the estimate of a group's leanest, bytes below what each of the group needs.
         room: what of an accelerator's memory there is for them.
     """
 
     estimate: Callable[[Shape, Cluster, Scheme, int], Any]
-    family_floor_s: Callable[[Shape, Cluster, Scheme, int, int], float]
+    family_floor_s: Callable[[Shape, Cluster, Scheme, int], float]
     scheme_floor_s: Callable[[Any], float]
     group_floor_bytes: Callable[[Any], float]
     room: Callable[[Cluster], float] = room
@@ -68,8 +68,8 @@ def model_of(constants: Constants | None = None) -> Model:
     def priced(shape: Shape, cluster: Cluster, scheme: Scheme, batch: int) -> Estimate:
         return estimate(shape, cluster, scheme, batch, constants=some, check=False)
 
-    def floor_s(shape: Shape, cluster: Cluster, family: Scheme, batch: int, chunks: int) -> float:
-        return family_floor_s(shape, cluster, family, batch, some, chunks)
+    def floor_s(shape: Shape, cluster: Cluster, family: Scheme, batch: int) -> float:
+        return family_floor_s(shape, cluster, family, batch, some)
 
     return Model(priced, floor_s, scheme_floor_s, group_floor_bytes)
 
@@ -194,7 +194,7 @@ class _Hunt:
     def _bounded(self) -> Iterator[tuple[float, int, Scheme]]:
         found = self.space.families(self.shape, self.cluster, self.batch)
         for number, family in enumerate(found):
-            floor_s = self.model.family_floor_s(self.shape, self.cluster, family, self.batch, self.space.most_chunks)
+            floor_s = self.model.family_floor_s(self.shape, self.cluster, family, self.batch)
             yield floor_s, number, family
 
     def _look_into(self, leanest: Scheme, group: list[Scheme]) -> None:

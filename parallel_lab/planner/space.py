@@ -51,11 +51,6 @@ class Space:
     sequence_parallel: tuple[bool, ...] = (True,)
     states: str = "megatron"
 
-    @property
-    def most_chunks(self) -> int:
-        """The most stages that a pipeline rank can have."""
-        return max(2, *self.chunks)
-
     def families(self, shape: Shape, cluster: Cluster, batch: int) -> Iterator[Scheme]:
         """One scheme for each family that can train the model at all: its member without pipeline tricks and ZeRO."""
         for axes in self._axes(shape, cluster.gpus):
