@@ -26,7 +26,9 @@ JOBS = [  # model, cluster, accelerators, sequences of a step
 
 def main() -> int:
     """Prints a table; 1 if a search is over its limit."""
-    print(f"{'model':<14}{'GPUs':>6}{'families':>10}{'opened':>8}{'priced':>8}{'estimate':>10}{'search':>9}  best scheme")
+    print(
+        f"{'model':<14}{'GPUs':>6}{'families':>10}{'opened':>8}{'priced':>8}{'estimate':>10}{'search':>9}  best scheme"
+    )
     missed = 0
     for name, of, gpus, batch in JOBS:
         shape, machine = model(name), cluster(of, gpus=gpus)

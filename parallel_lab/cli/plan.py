@@ -18,12 +18,12 @@ import click
 
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.course.typed import parse_number
-from parallel_lab.planner import sensitivity
 from parallel_lab.planner.clusters import Cluster, cluster, clusters
 from parallel_lab.planner.estimate import Estimate, estimate
 from parallel_lab.planner.flags import Flags, all_flags
 from parallel_lab.planner.models import Model, model, models
 from parallel_lab.planner.search import NEAR, Found, axes, search
+from parallel_lab.planner.sensitivity import CHANGES, sensitivity, text
 from parallel_lab.planner.space import Space
 from parallel_lab.planner.words import reasons, trade, words
 from parallel_lab.trace.units import format_bytes, format_seconds, format_share
@@ -148,7 +148,9 @@ class Job:
     def close(self, found: Found) -> str:
         """Ties and runners-up, and how much of the space was looked at."""
         ties, others = found.ties, found.runners_up()
-        lines = [f"\nruns within {100 * NEAR:.0f} %: {len(found.near) - 1} other schemes, {len(ties)} of them within 1 %"]
+        lines = [
+            f"\nruns within {100 * NEAR:.0f} %: {len(found.near) - 1} other schemes, {len(ties)} of them within 1 %"
+        ]
         seen = {axes(found.best.scheme)}
         chosen = [one for one in ties if axes(one.scheme) in seen][:2] + others
         for one in sorted(chosen, key=lambda one: one.step_s):
@@ -162,16 +164,16 @@ class Job:
     def sensitivity(self, found: Found) -> str:
         """What other machines would change."""
         with bar("planning again") as told:
-            done = iter(range(1, 1 + len(sensitivity.CHANGES)))
-            rows = sensitivity.sensitivity(
+            done = iter(range(1, 1 + len(CHANGES)))
+            rows = sensitivity(
                 self.shape,
                 self.cluster,
                 self.batch,
                 space=self.space,
                 found=found,
-                step=lambda change: told(next(done), len(sensitivity.CHANGES), found.best.step_s),
+                step=lambda change: told(next(done), len(CHANGES), found.best.step_s),
             )
-        return f"\nif the machine were another\n{sensitivity.text(rows)}"
+        return f"\nif the machine were another\n{text(rows)}"
 
     def write(self, found: Found, folder: Path) -> None:
         """Writes a file for each framework."""

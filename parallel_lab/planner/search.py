@@ -6,12 +6,13 @@
 Land and Doig 1960, "An automatic method of solving discrete programming problems"; best first, so that what is looked
 at last cannot have been needed. Families (see `space.py`) wait in order of a *bound*, a time that none of their schemes
 goes below. The next family is opened while its bound is below the limit: the best step so far, plus `near` of it. Of an
-opened family each scheme has a tighter bound of its own, then its step is priced, and last, its memory.
+opened family each scheme has a tighter bound of its own; then its memory is counted, and last, its step is priced.
 
 Why the optimum cannot be lost. Let s* be the fastest scheme that fits. It is left out in four places at most. (1) Its
 family is never opened: then bound(family) > (1 + near) step(s) for some s that was found and fits, and step(s*) is no
 less than that bound, so s is faster than s*, against the choice of s*. (2) Its own bound is over the limit: the same.
-(3) Its step is over the limit: the same again, without a bound. (4) It does not fit: but it does. So it is found, and
+(3) Its step is over the limit: the same again, without a bound. (4) It does not fit, or its group is
+dropped since a bound of the memory of all its schemes is over what there is: but s* fits. So it is found, and
 with (1 + near) in place of 1 the argument holds for every scheme within `near` of it: a tie that is shown is a tie of
 the whole space, and where none is shown there is none. It needs bounds that are bounds; `bound.py` says why they are,
 and the tests hold them, and the result, against exhaustive search. "Optimum" means that of the model of costs, and
@@ -24,11 +25,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_lab.model.budget import Shape
-from parallel_lab.planner.bound import family_floor_s, scheme_floor_s
+from parallel_lab.planner.bound import family_floor_s, group_floor_bytes, scheme_floor_s
 from parallel_lab.planner.clusters import Cluster
 from parallel_lab.planner.constants import Constants
 from parallel_lab.planner.constants import constants as fitted
 from parallel_lab.planner.estimate import Estimate, estimate
+from parallel_lab.planner.memory import room
 from parallel_lab.planner.remedies import remedies
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.space import Space
@@ -46,13 +48,17 @@ class Model:
 
     Attributes:
         estimate: of (shape, cluster, scheme, batch); it has `scheme`, `step_s`, `memory` and `fits`.
-        family_floor_s: of (shape, cluster, family, batch, most stages of a rank), a time below all steps of the family.
+        family_floor_s: of (shape, cluster, family, batch), a time below all steps of the family.
         scheme_floor_s: of an estimate, a time below its step, for less than that costs to compute.
+        group_floor_bytes: of the estimate of a group's leanest, bytes below what each of the group needs.
+        room: what of an accelerator's memory there is for them.
     """
 
     estimate: Callable[[Shape, Cluster, Scheme, int], Any]
-    family_floor_s: Callable[[Shape, Cluster, Scheme, int, int], float]
+    family_floor_s: Callable[[Shape, Cluster, Scheme, int], float]
     scheme_floor_s: Callable[[Any], float]
+    group_floor_bytes: Callable[[Any], float]
+    room: Callable[[Cluster], float] = room
 
 
 def model_of(constants: Constants | None = None) -> Model:
@@ -62,10 +68,10 @@ def model_of(constants: Constants | None = None) -> Model:
     def priced(shape: Shape, cluster: Cluster, scheme: Scheme, batch: int) -> Estimate:
         return estimate(shape, cluster, scheme, batch, constants=some, check=False)
 
-    def floor_s(shape: Shape, cluster: Cluster, family: Scheme, batch: int, chunks: int) -> float:
-        return family_floor_s(shape, cluster, family, batch, some, chunks)
+    def floor_s(shape: Shape, cluster: Cluster, family: Scheme, batch: int) -> float:
+        return family_floor_s(shape, cluster, family, batch, some)
 
-    return Model(priced, floor_s, scheme_floor_s)
+    return Model(priced, floor_s, scheme_floor_s, group_floor_bytes)
 
 
 class NothingFits(ValueError):
@@ -91,7 +97,7 @@ class Found:
         families: how many there are.
         opened: how many of them were looked into.
         priced: how many schemes' steps were estimated.
-        too_large: how many schemes were quick enough and did not fit.
+        too_large: how many schemes were dropped since they do not fit.
     """
 
     best: Estimate
@@ -127,6 +133,7 @@ def search(
     space: Space | None = None,
     near: float = NEAR,
     progress: Progress | None = None,
+    constants: Constants | None = None,
     model: Model | None = None,
 ) -> Found:
     """The fastest scheme that fits, and all that fit within `near` of it.
@@ -138,12 +145,13 @@ def search(
         space: what may be chosen; everything by default.
         near: how much slower than the best a scheme may be and still be of interest, as a share.
         progress: called with (families opened, families, best step so far).
-        model: what prices a scheme.
+        constants: of the planner's model of costs, where they are not the fitted ones.
+        model: what prices a scheme, in place of the planner's own.
 
     Raises:
         NothingFits: the space has no scheme that fits.
     """
-    hunt = _Hunt(shape, cluster, batch, space or Space(), near, model or model_of(), progress)
+    hunt = _Hunt(shape, cluster, batch, space or Space(), near, model or model_of(constants), progress)
     hunt.run()
     if not hunt.fitting:
         raise hunt.nothing()
@@ -178,31 +186,45 @@ class _Hunt:
         while waiting and waiting[0][0] <= self.limit_s:
             _, _, family = heapq.heappop(waiting)
             self.opened += 1
-            for scheme in self.space.members(family, self.shape, self.cluster, self.batch):
-                self._look_at(scheme)
+            for leanest, group in self.space.groups(family, self.shape, self.cluster, self.batch):
+                self._look_into(leanest, group)
             if self.progress:
                 self.progress(self.opened, self.families, self.best_s)
 
     def _bounded(self) -> Iterator[tuple[float, int, Scheme]]:
         found = self.space.families(self.shape, self.cluster, self.batch)
         for number, family in enumerate(found):
-            floor_s = self.model.family_floor_s(self.shape, self.cluster, family, self.batch, self.space.most_chunks)
+            floor_s = self.model.family_floor_s(self.shape, self.cluster, family, self.batch)
             yield floor_s, number, family
 
-    def _look_at(self, scheme: Scheme) -> None:
-        one = self.model.estimate(self.shape, self.cluster, scheme, self.batch)
+    def _look_into(self, leanest: Scheme, group: list[Scheme]) -> None:
+        """Prices those of a group that could be of interest."""
+        one = self._priced(leanest)
+        self._note_memory(one)
+        if self.model.group_floor_bytes(one) > self.model.room(self.cluster):
+            self.too_large += len(group)
+            return
+        for scheme in group:
+            self._look_at(self._priced(scheme))
+
+    def _look_at(self, one: Any) -> None:
         if self.model.scheme_floor_s(one) > self.limit_s:
             return
-        self.priced += 1
-        if one.step_s > self.limit_s:
-            return
-        if one.memory.value < self.least[0]:
-            self.least = one.memory.value, scheme
+        self._note_memory(one)
         if not one.fits:
             self.too_large += 1
             return
-        self.fitting.append(one)
-        self.best_s = min(self.best_s, one.step_s)
+        self.priced += 1
+        if one.step_s <= self.limit_s:
+            self.fitting.append(one)
+            self.best_s = min(self.best_s, one.step_s)
+
+    def _note_memory(self, one: Any) -> None:
+        if one.memory.value < self.least[0]:
+            self.least = one.memory.value, one.scheme
+
+    def _priced(self, scheme: Scheme) -> Any:
+        return self.model.estimate(self.shape, self.cluster, scheme, self.batch)
 
     @property
     def limit_s(self) -> float:

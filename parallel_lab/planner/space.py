@@ -51,11 +51,6 @@ class Space:
     sequence_parallel: tuple[bool, ...] = (True,)
     states: str = "megatron"
 
-    @property
-    def most_chunks(self) -> int:
-        """The most stages that a pipeline rank can have."""
-        return max(2, *self.chunks)
-
     def families(self, shape: Shape, cluster: Cluster, batch: int) -> Iterator[Scheme]:
         """One scheme for each family that can train the model at all: its member without pipeline tricks and ZeRO."""
         for axes in self._axes(shape, cluster.gpus):
@@ -66,23 +61,35 @@ class Space:
                 if made and made.fits_in(shape, cluster, batch):
                     yield made
 
+    def groups(
+        self, family: Scheme, shape: Shape, cluster: Cluster, batch: int
+    ) -> Iterator[tuple[Scheme, list[Scheme]]]:
+        """The schemes of a family by schedule; ahead of each group its leanest, but for what ZeRO-3 gathers.
+
+        The leanest has all the ZeRO there is, over all data ranks, and need not be one of the group.
+        """
+        offload = "optimizer" if "optimizer" in self.offload else "none"
+        for schedule, chunks in self._schedules(family):
+            found = list(self._members(family, schedule, chunks, shape, cluster, batch))
+            if found:
+                zero = max(one.zero for one in found)
+                yield replace(found[0], zero=zero, shard=None, offload=offload, sequence_parallel=True), found
+
     def members(self, family: Scheme, shape: Shape, cluster: Cluster, batch: int) -> Iterator[Scheme]:
         """The schemes of a family."""
+        for _, group in self.groups(family, shape, cluster, batch):
+            yield from group
+
+    def _members(
+        self, family: Scheme, schedule: str, chunks: int, shape: Shape, cluster: Cluster, batch: int
+    ) -> Iterator[Scheme]:
+        plain = _made(family, schedule=schedule, chunks=chunks)
+        if plain is None or not plain.fits_in(shape, cluster, batch):
+            return
         tensor = self.sequence_parallel if family.tp > 1 else self.sequence_parallel[:1]
-        for schedule, chunks in self._schedules(family):
-            for zero, shard in self._shards(family, cluster):
-                for offload, shared in product(self.offload, tensor):
-                    made = _made(
-                        family,
-                        schedule=schedule,
-                        chunks=chunks,
-                        zero=zero,
-                        shard=shard,
-                        offload=offload,
-                        sequence_parallel=shared,
-                    )
-                    if made and made.fits_in(shape, cluster, batch):
-                        yield made
+        for zero, shard in self._shards(family, cluster):
+            for offload, shared in product(self.offload, tensor):
+                yield replace(plain, zero=zero, shard=shard, offload=offload, sequence_parallel=shared)
 
     def _axes(self, shape: Shape, gpus: int) -> Iterator[dict[str, int]]:
         for pp, tp in product(_sizes(self.pp, gpus), _sizes(self.tp, gpus)):

@@ -9,6 +9,7 @@ forward hides. Sums over replicas of a sharding group, and of the tables that fi
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from parallel_lab.planner.compute import NUMBER_BYTES, optimizer_s
 from parallel_lab.planner.models import has_experts
@@ -17,6 +18,7 @@ from parallel_lab.planner.pipe import Seconds, compiled, finish_s
 from parallel_lab.planner.scheme import TWO_CHUNKS
 from parallel_lab.planner.stages import Part, part, split, table_numbers
 
+UNSPLIT = ("gpipe", "1f1b", "interleaved")
 NO_BARRIER = ("zb_h1", "zb_h2", "zb_v")  # each rank begins its next step on its own (Qi et al. 2024, section 4)
 HOST_BYTES_PER_S = 25e9  # PCIe 4, 16 lanes: 32 GB/s by its data sheet
 
@@ -103,7 +105,26 @@ class Step:
             whole = self.seconds
             return [self.microbatches * (whole.forward_s[0] + whole.input_s[0] + whole.weight_s[0])]
         own = scheme.schedule in NO_BARRIER
-        return finish_s(scheme.schedule, scheme.pp, self.microbatches, scheme.stages_each, self.seconds, own)
+        found = finish_s(scheme.schedule, scheme.pp, self.microbatches, scheme.stages_each, self.seconds, own)
+        return [max(ends) for ends in zip(found, self.least_s, strict=True)]  # a straight line may fall short
+
+    @cached_property
+    def least_s(self) -> list[float]:
+        """When each pipeline rank is through at the earliest, whatever the order of its passes.
+
+        All stages of rank r are number r or higher: before it begins, stages 0 to r - 1 do a forward pass. Where
+        backward is not split, its last pass is the backward of stage r, and those of stages r - 1 to 0 follow on their
+        ranks. Without a barrier a rank's time is counted from its own first pass.
+        """
+        scheme, whole, ranks = self.setting.scheme, self.seconds, range(self.setting.scheme.pp)
+        if scheme.schedule in NO_BARRIER:
+            return self.busy_s
+        before = [0.0, *accumulate(whole.forward_s[k] + whole.message_s for k in ranks)]
+        ends = [before[rank] + self.busy_s[rank] for rank in ranks]
+        if scheme.schedule in UNSPLIT:
+            behind = [0.0, *accumulate(whole.input_s[k] + whole.weight_s[k] + whole.message_s for k in ranks)]
+            ends[0] = max(ends[rank] + behind[rank] for rank in ranks)
+        return ends
 
     @cached_property
     def busy_s(self) -> list[float]:

@@ -7,11 +7,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 """What the tests of the planner share: where published figures lie, and how ranks get functions of these tests."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "reference" / "published.yaml"
 
 

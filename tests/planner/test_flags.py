@@ -82,7 +82,11 @@ def test_deepspeeds_file_multiplies_out(scheme):
 def test_megatron_says_layout_batch_and_model():
     words = command_of(megatron(SHAPE, SCHEME, 512))
     said = dict(zip(words, words[1:], strict=False))
-    assert [said[f"--{name}-parallel-size"] for name in ("tensor-model", "pipeline-model", "context")] == ["8", "4", "2"]
+    assert [said[f"--{name}-parallel-size"] for name in ("tensor-model", "pipeline-model", "context")] == [
+        "8",
+        "4",
+        "2",
+    ]
     assert said["--num-virtual-stages-per-pipeline-rank"] == "2" and said["--recompute-granularity"] == "full"
     assert said["--num-query-groups"] == "8" and said["--global-batch-size"] == "512"
     assert {"--swiglu", "--sequence-parallel", "--use-distributed-optimizer", "--bf16"} <= set(words)

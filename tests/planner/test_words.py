@@ -3,10 +3,10 @@
 import pytest
 from toy import SHAPE, machine, toy
 
-from parallel_lab.planner import sensitivity
 from parallel_lab.planner.remedies import remedies, some_fit
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.search import search
+from parallel_lab.planner.sensitivity import sensitivity, text
 from parallel_lab.planner.space import Space
 from parallel_lab.planner.words import changes, neighbors, reasons, trade, words
 
@@ -54,7 +54,7 @@ def test_a_trade_names_the_parts_that_moved():
 
 def test_sensitivity_searches_again_and_prices_the_old_scheme_there():
     cluster, model = machine(16, gb=40), toy(4)
-    rows = sensitivity.sensitivity(SHAPE, cluster, 32, space=SMALL, model=model, changes=CHEAPEST)
+    rows = sensitivity(SHAPE, cluster, 32, space=SMALL, model=model, changes=CHEAPEST)
     assert [row.change for row in rows] == CHEAPEST
     assert rows[0].per_sequence == 1 and rows[0].kept.step_s == rows[0].found.best.step_s
     for row in rows:
@@ -62,14 +62,14 @@ def test_sensitivity_searches_again_and_prices_the_old_scheme_there():
             assert row.found.best.step_s <= row.kept.step_s
     roomier = next(row for row in rows if row.change == "memory x 2")
     assert roomier.per_sequence <= 1
-    shown = sensitivity.text(rows)
+    shown = text(rows)
     assert "the same" in shown and shown.count("\n") == len(rows)
 
 
 def test_sensitivity_says_where_nothing_fits():
     cluster, model = machine(8, gb=8), toy(4)
-    rows = sensitivity.sensitivity(SHAPE, cluster, 32, space=SMALL, model=model, changes=["as it is", "memory / 2"])
-    assert rows[1].found is None and "nothing fits" in sensitivity.text(rows)
+    rows = sensitivity(SHAPE, cluster, 32, space=SMALL, model=model, changes=["as it is", "memory / 2"])
+    assert rows[1].found is None and "nothing fits" in text(rows)
 
 
 def test_remedies_are_changes_with_which_some_scheme_fits():

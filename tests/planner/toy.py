@@ -55,7 +55,7 @@ def toy(seed, looser=1.0):
         stage_s = AGAIN[scheme.recompute] * flops / 4e14 + 1e-4 * shape.layers / scheme.pp * (scheme.tp - 1)
         return m * stage_s, stage_s
 
-    def family_floor_s(shape, of, family, batch, chunks):
+    def family_floor_s(shape, of, family, batch):
         return work_s(shape, of, family, batch)[0] / looser
 
     def scheme_floor_s(one):
@@ -70,4 +70,6 @@ def toy(seed, looser=1.0):
         step = Term("step", sum(part.value for part in parts), "s", parts=parts)
         return Priced(scheme, Term("memory", needed, "B"), step, fits)
 
-    return Model(estimate, family_floor_s, scheme_floor_s)
+    return Model(
+        estimate, family_floor_s, scheme_floor_s, lambda leanest: leanest.memory.value, lambda of: of.memory_bytes
+    )
