@@ -10,12 +10,14 @@ from parallel_lab.planner.clusters import (
     faster,
 )
 from parallel_lab.planner.constants import BOUNDS, Constants, calibrated, constants
+from parallel_lab.planner.cost import Run
 from parallel_lab.planner.estimate import Estimate, estimate
 from parallel_lab.planner.exchange import Exchange
 from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
+from parallel_lab.planner.traffic import traffic
 
 __all__ = [
     "BOUNDS",
@@ -27,6 +29,7 @@ __all__ = [
     "Latent",
     "Matrix",
     "Model",
+    "Run",
     "Scheme",
     "Term",
     "accelerator",
@@ -46,4 +49,5 @@ __all__ = [
     "models",
     "room",
     "total",
+    "traffic",
 ]

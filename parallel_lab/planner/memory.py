@@ -14,36 +14,52 @@
 The fullest rank of the pipeline decides; `rank` asks for another. A kind that only the peak of another moment has does
 not count: of logits and a layer that is computed again the larger one does.
 
-What the driver takes beside the allocator (context, NCCL) is not in the sum: `room` leaves `CONTEXT_BYTES` for it.
+What the driver takes beside the allocator is not in the sum: `room` leaves a twentieth of the memory for it.
 
 Sources: Rajbhandari et al. 2020, "ZeRO", section 5; Korthikanti et al. 2022; DeepSpeed's documentation of its memory
 estimators; the public goldens of Megatron-LM, which give the bytes of framework, messages and loss to the megabyte, and
 the sweep of BigScience's prequel for DeepSpeed's stage 1 (tests/planner).
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from parallel_lab.model.config import GPTConfig
-from parallel_lab.planner.activations import Kept, in_flight, input_bytes, layer_bytes, number_bytes, shared, tokens
+from parallel_lab.planner.activations import (
+    Kept,
+    input_bytes,
+    layer_bytes,
+    mask_bytes,
+    norm_bytes,
+    number_bytes,
+    own,
+    place_bytes,
+    shared,
+    tokens,
+    under_way,
+)
 from parallel_lab.planner.clusters import Cluster
+from parallel_lab.planner.models import has_experts
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.stages import Numbers, Part, fullest, layer_numbers, padded_vocab, part, table_numbers
 from parallel_lab.planner.terms import Term, total
 
-CONTEXT_BYTES = 1.5e9  # assumed: half a gigabyte of CUDA context, and as much and more of NCCL's buffers
+USABLE = 0.95  # assumed: a twentieth goes to CUDA's context, NCCL's buffers and what lies idle between allocations
 WORKSPACE_BYTES = 32 * 2**20  # of cuBLAS on Hopper, and wherever CUBLAS_WORKSPACE_CONFIG is :4096:8
 FRAMEWORK_BYTES = {"megatron": 3.0 * WORKSPACE_BYTES, "float32": 0.0}
 """cuBLAS has a workspace for each thread that computes, forward and backward, and Transformer Engine one of its own."""
 
 
 class Bytes(NamedTuple):
-    """Bytes of one number under Adam: the weight that computes, its gradient, what the optimizer holds; and a source."""
+    """Bytes of a number under Adam: the weight that computes, its gradient, what the optimizer holds; and a source."""
 
     weight: float
     gradient: float
     optimizer: float
     source: str
 
+
+Flight = tuple[float, ...]  # microbatches under way, by stage of the rank
 
 STATES = {
     "megatron": Bytes(2, 4, 12, "Megatron Core user guide, distributed optimizer: 18 bytes"),
@@ -75,13 +91,21 @@ def memory(
         rank: of the pipeline; None for the fullest.
         framework_bytes: of workspaces, where one knows better.
     """
+    return _memory(shape, scheme, max(1, scheme.microbatches(batch)), rank, framework_bytes)
+
+
+@lru_cache(maxsize=2**14)
+def _memory(
+    shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int | None, framework_bytes: float | None
+) -> Term:
     ranks = fullest(shape, scheme) if rank is None else (rank,)
-    return max((_of_rank(shape, scheme, batch, one, framework_bytes) for one in ranks), key=lambda term: term.value)
+    found = (_of_rank(shape, scheme, microbatches, one, framework_bytes) for one in ranks)
+    return max(found, key=lambda term: term.value)
 
 
 def room(cluster: Cluster) -> float:
     """What of the memory of one accelerator is left for `memory`."""
-    return cluster.memory_bytes - CONTEXT_BYTES
+    return USABLE * cluster.memory_bytes
 
 
 def fits(shape: GPTConfig, scheme: Scheme, batch: int, cluster: Cluster) -> bool:
@@ -93,25 +117,25 @@ def at_rest(
     shape: GPTConfig, scheme: Scheme, batch: int, *, rank: int | None = None, framework_bytes: float | None = None
 ) -> Term:
     """What a rank holds when the optimizer has stepped: no activations, and no loss; the arguments are `memory`'s."""
-    ranks = fullest(shape, scheme) if rank is None else (rank,)
-    return max((_resting(shape, scheme, batch, one, framework_bytes) for one in ranks), key=lambda term: term.value)
+    ranks, count = fullest(shape, scheme) if rank is None else (rank,), max(1, scheme.microbatches(batch))
+    return max((_resting(shape, scheme, count, one, framework_bytes) for one in ranks), key=lambda term: term.value)
 
 
-def _of_rank(shape: GPTConfig, scheme: Scheme, batch: int, rank: int, framework_bytes: float | None) -> Term:
+def _of_rank(shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int, framework_bytes: float | None) -> Term:
     """The larger of two moments: the end of a forward pass, and the optimizer's step."""
-    mine = part(shape, scheme, rank)
-    flight = in_flight(scheme, rank, max(1, scheme.microbatches(batch)))
+    mine, flight = part(shape, scheme, rank), under_way(scheme, rank, microbatches)
     terms = [*_states(shape, scheme, mine), _gathered(shape, scheme, mine)]
-    terms += [_activations(shape, scheme, mine, flight), *_peak(shape, scheme, mine)]
+    held = microbatches if scheme.schedule == "gpipe" else 1  # whose losses wait for their backward pass at once
+    terms += [_activations(shape, scheme, mine, microbatches, flight, held), *_peak(shape, scheme, mine, held)]
     terms += [_messages(shape, scheme, flight), _framework(scheme, framework_bytes)]
     passing = total("memory", terms, formula=f"pipeline rank {rank} of {scheme.pp}, the sum of")
-    resting = _resting(shape, scheme, batch, rank, framework_bytes)
-    return passing if passing.value >= resting.value else resting
+    if not _copies(scheme):
+        return passing
+    return max(passing, _resting(shape, scheme, microbatches, rank, framework_bytes), key=lambda term: term.value)
 
 
-def _resting(shape: GPTConfig, scheme: Scheme, batch: int, rank: int, framework_bytes: float | None) -> Term:
-    mine = part(shape, scheme, rank)
-    flight = in_flight(scheme, rank, max(1, scheme.microbatches(batch)))
+def _resting(shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int, framework_bytes: float | None) -> Term:
+    mine, flight = part(shape, scheme, rank), under_way(scheme, rank, microbatches)
     copies = _state("copies", mine.numbers, 4.0 if _copies(scheme) else 0.0, scheme, since=1, source="of gradients")
     gathered = [each for each in _gathered(shape, scheme, mine) if each.name == "outside of layers"]
     terms = [*_states(shape, scheme, mine), copies, *gathered]
@@ -125,8 +149,9 @@ def _copies(scheme: Scheme) -> bool:
 
 
 def _framework(scheme: Scheme, framework_bytes: float | None) -> Term:
-    own = FRAMEWORK_BYTES.get(scheme.states, 2.0 * WORKSPACE_BYTES) if framework_bytes is None else framework_bytes
-    return Term("framework", own, "B", "workspaces of products: 32 MiB each", "goldens of Megatron-LM")
+    usual = FRAMEWORK_BYTES.get(scheme.states, 2.0 * WORKSPACE_BYTES)
+    size = usual if framework_bytes is None else framework_bytes
+    return Term("framework", size, "B", "workspaces of products: 32 MiB each", "goldens of Megatron-LM")
 
 
 def _states(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
@@ -174,26 +199,43 @@ def _gathered(shape: GPTConfig, scheme: Scheme, mine: Part) -> Term:
     return total("gathered", parts)
 
 
-def _activations(shape: GPTConfig, scheme: Scheme, mine: Part, flight: float) -> Term:
-    first = tokens(shape, scheme) * shape.width / shared(scheme) if mine.first and shape.dropout else 0.0
+def _activations(shape: GPTConfig, scheme: Scheme, mine: Part, microbatches: int, flight: Flight, held: int) -> Term:
+    masked = mask_bytes(scheme) * tokens(shape, scheme) * shape.width / shared(scheme)
+    whole = input_bytes(shape, scheme) * (shared(scheme) if own(scheme) else 1)
+    head = held * (norm_bytes(shape, scheme) + whole) if mine.last else 0.0
+    places = place_bytes(shape, scheme, microbatches, flight[0], mine.first, held if mine.last else 0)
     ends = [
-        Term("embedding's mask", flight * first, "B", "s b h a microbatch, in the first stage"),
         Term(
-            "head's inputs", 2 * input_bytes(shape, scheme) if mine.last else 0.0, "B", "of the last norm and the head"
+            "embedding's mask", flight[0] * masked if mine.first and shape.dropout else 0.0, "B", "s b h, first stage"
         ),
+        Term("head's inputs", head, "B", "of the last norm and the head"),
+        Term("places", places, "B", "tokens and targets"),
     ]
+    many = " + ".join(f"{len(layers)} x {count:g}" for layers, count in zip(mine.stages, flight, strict=True))
+    text = f"{many} layers x microbatches under way"
     if scheme.recompute == "full":
-        kept = len(mine.layers) * flight * input_bytes(shape, scheme)
-        text = f"inputs of {len(mine.layers)} layers x {flight:g} microbatches under way"
-        return total("activations", [Term("layers' inputs", kept, "B", text), *ends])
-    kinds = [layer_bytes(shape, scheme, layer) for layer in mine.layers]
-    text = f"{len(mine.layers)} layers x {flight:g} microbatches under way"
-    sums = Kept(*(flight * sum(column) for column in zip(*kinds, strict=True))) if kinds else Kept(*[0.0] * 6)
-    parts = [Term(name, value, "B", text) for name, value in sums._asdict().items()]
-    return total("activations", [*parts, *ends])
+        times = sum(len(layers) * count for layers, count in zip(mine.stages, flight, strict=True))
+        return total("activations", [Term("layers' inputs", times * input_bytes(shape, scheme), "B", text), *ends])
+    kept = _kept(shape, scheme, mine, flight)
+    return total("activations", [*(Term(name, size, "B", text) for name, size in kept.items()), *ends])
 
 
-def _peak(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
+def _kept(shape: GPTConfig, scheme: Scheme, mine: Part, flight: Flight) -> dict[str, float]:
+    """What the rank's layers keep of all microbatches under way, by part."""
+    dense = sum(
+        count * sum(not has_experts(shape, layer) for layer in layers)
+        for layers, count in zip(mine.stages, flight, strict=True)
+    )
+    every = sum(len(layers) * count for layers, count in zip(mine.stages, flight, strict=True))
+    found = dict.fromkeys(Kept._fields, 0.0)
+    for times, layer in ((dense, 0), (every - dense, shape.layers - 1)):
+        if times:
+            for name, size in layer_bytes(shape, scheme, layer)._asdict().items():
+                found[name] += times * size
+    return found
+
+
+def _peak(shape: GPTConfig, scheme: Scheme, mine: Part, held: int) -> list[Term]:
     """What only one moment has: the loss, or a layer that is computed again."""
     e, again = number_bytes(scheme), 0.0
     if scheme.recompute == "full" and mine.layers:
@@ -201,16 +243,16 @@ def _peak(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
     columns = padded_vocab(shape, scheme) / scheme.tp
     each = e + (4 if e < 4 else 0)
     text = f"{each} x s b V / tp: as computed" + (", and in float32" if e < 4 else "")
-    loss = Term("loss", each * tokens(shape, scheme) * columns if mine.last else 0.0, "B", text)
+    loss = Term("loss", held * each * tokens(shape, scheme) * columns if mine.last else 0.0, "B", text)
     recomputed = Term("recomputed", again, "B", "one layer, whole again")
     if not again:
         return [loss]
     return [loss if loss.value > again else recomputed]
 
 
-def _messages(shape: GPTConfig, scheme: Scheme, flight: float) -> Term:
+def _messages(shape: GPTConfig, scheme: Scheme, flight: Flight) -> Term:
     if scheme.pp == 1:
         return Term("messages", 0.0, "B")
-    count = 2 * scheme.stages_each + 1 + (flight if scheme.states == "deepspeed" else 0)
+    count = 2 * scheme.stages_each + 1 + (flight[0] if scheme.states == "deepspeed" else 0)
     text = f"{count:g} x s b h: an activation and a gradient for each stage, and one under way"
     return Term("messages", count * input_bytes(shape, scheme), "B", text)
