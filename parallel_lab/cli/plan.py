@@ -6,6 +6,7 @@ Everything is computed from the model of costs of chapter 21, and nothing is run
 """
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -17,19 +18,21 @@ from typing import Any
 import click
 
 from parallel_lab.cli.folders import CommandError
-from parallel_lab.course.typed import parse_number
 from parallel_lab.planner.clusters import Cluster, cluster, clusters
 from parallel_lab.planner.estimate import Estimate, estimate
-from parallel_lab.planner.flags import Flags, all_flags
+from parallel_lab.planner.flags import FRAMEWORKS, Flags, all_flags
+from parallel_lab.planner.memory import room
 from parallel_lab.planner.models import Model, model, models
 from parallel_lab.planner.search import NEAR, Found, axes, search
 from parallel_lab.planner.sensitivity import CHANGES, sensitivity, text
 from parallel_lab.planner.space import Space
+from parallel_lab.planner.terms import text_of
 from parallel_lab.planner.words import reasons, trade, words
 from parallel_lab.trace.units import format_bytes, format_seconds, format_share
 
 TOKENS_OF_A_STEP = 2**22  # where no batch is given; GPT-3 had 3.2 M tokens a step, Llama 2 4 M
 BAR_AFTER_S = 1.0
+SUFFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 FILES = {
     "torchtitan": "torchtitan.sh",
     "Megatron-LM": "megatron.sh",
@@ -51,6 +54,7 @@ FILES = {
 @click.option("--tokens", metavar="COUNT", help="Of the whole training, e.g. 15T: days, energy and money for it.")
 @click.option("--precision", type=click.Choice(["bf16", "fp16", "fp8", "fp32"]), default="bf16", show_default=True)
 @click.option("--offload", is_flag=True, help="Also look at schemes that keep the optimizer in host memory.")
+@click.option("--for", "framework", type=click.Choice(list(FRAMEWORKS)), help="Only what this framework can run.")
 @click.option("--why", metavar="NAME", help="Print what a number is made of: step, memory, or a part of them.")
 @click.option("--sensitivity", "sensitive", is_flag=True, help="Plan again for other networks, memories, batches.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write the flags into this folder.")
@@ -87,11 +91,13 @@ class Job:
         self.cluster = whole_nodes(cluster(cluster_name, options["gpus"]))
         self.cluster.accelerator.peak_flops_per_s(options["precision"])
         self.batch: int = options["batch"] or max(1, TOKENS_OF_A_STEP // self.shape.seq)
-        self.tokens = parse_number(options["tokens"]) if options["tokens"] else None
-        if self.tokens is not None and not self.tokens > 0:
-            raise CommandError(f"--tokens {options['tokens']!r}: expected more than 0, for example 15T")
+        self.tokens = tokens_of(options["tokens"])
         offload = ("none", "optimizer") if options["offload"] else ("none",)
-        self.space = Space(precision=(options["precision"],), offload=offload)
+        self.framework: str | None = options["framework"]
+        states = FRAMEWORKS[self.framework] if self.framework else "megatron"
+        self.space = Space(
+            precision=(options["precision"],), offload=offload, states=states, framework=self.framework
+        )
 
     def search(self) -> Found:
         """The search, with a bar on a terminal once it takes a second."""
@@ -121,16 +127,18 @@ class Job:
 
     def best(self, found: Found) -> str:
         """The recommendation."""
-        best, has = found.best, self.cluster.memory_bytes
+        best, chip = found.best, self.cluster.accelerator
+        of = f", of what {self.framework} runs" if self.framework else ""
         lines = [
-            f"\nbest of this model of costs: {words(best.scheme)}",
+            f"\nbest of this model of costs{of}: {words(best.scheme)}",
             f"  step {format_seconds(best.step_s)}, {best.tokens_per_s:,.0f} tokens/s,"
             f" MFU {format_share(best.mfu)}, HFU {format_share(best.hfu)},"
-            f" {format_bytes(best.memory.value)} of {format_bytes(has)} on the fullest rank",
+            f" {format_bytes(best.memory.value)} on the fullest rank"
+            f" ({chip.name} has {format_bytes(chip.memory_bytes)}, of which {format_bytes(room(self.cluster))} count)",
         ]
         if self.tokens is not None:
             lines.append(
-                f"  {self.tokens:,.0f} tokens: {best.days(self.tokens):,.1f} days,"
+                f"  {text_of(self.tokens, 'tokens')}: {best.days(self.tokens):,.1f} days,"
                 f" {best.kwh(self.tokens) / 1e3:,.0f} MWh, {best.usd(self.tokens) / 1e6:,.2f} M$"
                 " (without failures and restarts)"
             )
@@ -216,6 +224,24 @@ def whole_nodes(of: Cluster) -> Cluster:
             f" the nearest are {less} and {more}"
         )
     return of if of.gpus > each else replace(of, gpus_per_node=of.gpus)
+
+
+def tokens_of(text: str | None) -> float | None:
+    """`15T` as 15e12; None for none.
+
+    Raises:
+        CommandError: it is no number above 0.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([\d.,_]+(?:e\d+)?)\s*([kMBGT]?)", text.strip())
+    try:
+        count = float(match[1].replace(",", "").replace("_", "")) * SUFFIXES[match[2]] if match else 0.0
+    except ValueError:
+        count = 0.0
+    if not 0 < count < float("inf"):
+        raise CommandError(f"--tokens {text!r}: expected a number above 0, for example 15T or 300B")
+    return count
 
 
 def _plain(one: Estimate, tokens: float | None) -> dict[str, Any]:

@@ -15,7 +15,8 @@ The pass of a layer depends on the members' ZeRO only by what gathers and scatte
 added for any.)
 
 Memory has a bound, too. Of the schemes of a family with one schedule, that with the most ZeRO over all data ranks holds
-the least of weights, gradients and optimizer, and the same of activations; but for what it gathers, none needs less.
+the least of weights, gradients and optimizer, and the same of activations: on each rank, none needs less but for what
+is gathered, and the fullest rank no less than the first.
 
 `tests/planner/test_bound.py` holds the three bounds against the planner's own steps and
 memory.
@@ -28,6 +29,7 @@ from parallel_lab.planner.clusters import Cluster
 from parallel_lab.planner.constants import Constants
 from parallel_lab.planner.estimate import Estimate
 from parallel_lab.planner.exchange import Exchange
+from parallel_lab.planner.memory import memory
 from parallel_lab.planner.models import has_experts
 from parallel_lab.planner.passes import Setting, head_passes, layer_passes
 from parallel_lab.planner.scheme import Scheme
@@ -47,9 +49,12 @@ def family_floor_s(shape: Shape, cluster: Cluster, family: Scheme, batch: int, c
     return HAIR * family.microbatches(batch) * whole_s / family.pp
 
 
-def group_floor_bytes(leanest: Estimate) -> float:
-    """Bytes that no scheme needs less than on its fullest rank, of those that differ in ZeRO and offload alone."""
-    held = leanest.memory
+def group_floor_bytes(shape: Shape, cluster: Cluster, leanest: Scheme, batch: int) -> float:
+    """Bytes that no scheme needs less than on its fullest rank, of those that differ in ZeRO and offload alone.
+
+    The first pipeline rank stands for the fullest.
+    """
+    held = memory(shape, leanest, batch, rank=0)
     return HAIR * (held.value - (held.get("gathered") or held.get("outside of layers")))
 
 

@@ -25,6 +25,8 @@ TORCH_SCHEDULES = {
 }
 """By torchtitan's option; the names are those of torch.distributed.pipelining."""
 LOOPED = ("interleaved", "zb_v", "dualpipe_v")  # more than one part of the model on each rank
+FRAMEWORKS = {"torchtitan": "fsdp", "megatron": "megatron", "deepspeed": "deepspeed", "hybrid": "float32"}
+"""For `runs_on`, with the `states` of a scheme that the framework keeps."""
 OF_THE_COURSE = ("gpipe", "1f1b", "interleaved", "zb_h1", "zb_h2", "zb_v", "dualpipe_v")
 
 
@@ -45,6 +47,26 @@ class Flags:
     def __str__(self) -> str:
         notes = "".join(f"\n  note: {note}" for note in self.notes)
         return f"{self.framework}\n{self.text}{notes}"
+
+
+def runs_on(framework: str, scheme: Scheme) -> bool:
+    """Whether a framework (a key of `FRAMEWORKS`) has what the scheme asks for.
+
+    torchtitan shards with FSDP2, and so has no ZeRO-1; Megatron-LM's own schedules are two, and ZeRO-1 is what goes
+    with them; DeepSpeed's pipeline goes with ZeRO 0 and 1, its tensor ranks with 0 to 2; this course's training
+    command has no ZeRO-2, no hybrid sharding, and one size of chunks.
+    """
+    pipeline, sharded = scheme.pp > 1, scheme.shard is not None and scheme.zero > 0
+    if framework == "torchtitan":
+        return (not pipeline or scheme.schedule in TORCH_SCHEDULES) and scheme.zero != 1
+    if framework == "megatron":
+        known = not pipeline or scheme.schedule in ("1f1b", "interleaved")
+        return known and (scheme.zero < 2 or not pipeline)
+    if framework == "deepspeed":
+        plain = scheme.cp == 1 and (not sharded or scheme.zero == 3)
+        return plain and scheme.zero <= (1 if pipeline else 2 if scheme.tp > 1 else 3) and scheme.schedule == "1f1b"
+    chunked = scheme.schedule == "interleaved" and scheme.chunks != 2
+    return scheme.zero != 2 and not sharded and not chunked and scheme.recompute != "selective"
 
 
 def all_flags(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) -> list[Flags]:
@@ -81,7 +103,7 @@ def torchtitan(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) -
     if scheme.zero:
         options["parallelism.fsdp_reshard_after_forward"] = "always" if scheme.zero == 3 else "never"
     if scheme.pp > 1:
-        stages = scheme.pp * (scheme.chunks if scheme.schedule in LOOPED else 1)
+        stages = scheme.pp * scheme.stages_each
         options["parallelism.pipeline_parallel_schedule"] = TORCH_SCHEDULES.get(scheme.schedule, "1F1B")
         options["parallelism.pipeline_parallel_microbatch_size"] = scheme.microbatch
         options["parallelism.pipeline_parallel_layers_per_stage"] = -(-shape.layers // stages)

@@ -50,14 +50,14 @@ class Model:
         estimate: of (shape, cluster, scheme, batch); it has `scheme`, `step_s`, `memory` and `fits`.
         family_floor_s: of (shape, cluster, family, batch), a time below all steps of the family.
         scheme_floor_s: of an estimate, a time below its step, for less than that costs to compute.
-        group_floor_bytes: of the estimate of a group's leanest, bytes below what each of the group needs.
+        group_floor_bytes: of (shape, cluster, leanest of a group, batch), bytes below what each of the group needs.
         room: what of an accelerator's memory there is for them.
     """
 
     estimate: Callable[[Shape, Cluster, Scheme, int], Any]
     family_floor_s: Callable[[Shape, Cluster, Scheme, int], float]
     scheme_floor_s: Callable[[Any], float]
-    group_floor_bytes: Callable[[Any], float]
+    group_floor_bytes: Callable[[Shape, Cluster, Scheme, int], float]
     room: Callable[[Cluster], float] = room
 
 
@@ -199,10 +199,11 @@ class _Hunt:
 
     def _look_into(self, leanest: Scheme, group: list[Scheme]) -> None:
         """Prices those of a group that could be of interest."""
-        one = self._priced(leanest)
-        self._note_memory(one)
-        if self.model.group_floor_bytes(one) > self.model.room(self.cluster):
+        floor_bytes = self.model.group_floor_bytes(self.shape, self.cluster, leanest, self.batch)
+        if floor_bytes > self.model.room(self.cluster):
             self.too_large += len(group)
+            if floor_bytes < self.least[0]:
+                self._note_memory(self._priced(leanest))
             return
         for scheme in group:
             self._look_at(self._priced(scheme))

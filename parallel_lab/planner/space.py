@@ -15,6 +15,7 @@ from itertools import product
 
 from parallel_lab.model.budget import Shape
 from parallel_lab.planner.clusters import Cluster
+from parallel_lab.planner.flags import runs_on
 from parallel_lab.planner.scheme import Scheme
 
 
@@ -34,6 +35,7 @@ class Space:
         offload: what the host keeps.
         sequence_parallel: whether tensor ranks share what they would all keep.
         states: who keeps how many bytes a parameter, see `Scheme`.
+        framework: only what it can run, a key of `flags.FRAMEWORKS`; None for all.
     """
 
     pp: tuple[int, ...] | None = None
@@ -50,6 +52,7 @@ class Space:
     offload: tuple[str, ...] = ("none",)
     sequence_parallel: tuple[bool, ...] = (True,)
     states: str = "megatron"
+    framework: str | None = None
 
     def families(self, shape: Shape, cluster: Cluster, batch: int) -> Iterator[Scheme]:
         """One scheme for each family that can train the model at all: its member without pipeline tricks and ZeRO."""
@@ -89,7 +92,9 @@ class Space:
         tensor = self.sequence_parallel if family.tp > 1 else self.sequence_parallel[:1]
         for zero, shard in self._shards(family, cluster):
             for offload, shared in product(self.offload, tensor):
-                yield replace(plain, zero=zero, shard=shard, offload=offload, sequence_parallel=shared)
+                made = replace(plain, zero=zero, shard=shard, offload=offload, sequence_parallel=shared)
+                if self.framework is None or runs_on(self.framework, made):
+                    yield made
 
     def _axes(self, shape: Shape, gpus: int) -> Iterator[dict[str, int]]:
         for pp, tp in product(_sizes(self.pp, gpus), _sizes(self.tp, gpus)):

@@ -39,7 +39,7 @@ def test_no_step_and_no_memory_lies_below_its_bound(shape, name, gpus, batch, sp
     for family in dice.sample(families, 14):
         below_s = family_floor_s(shape, machine, family, batch, constants())
         for leanest, group in space.groups(family, shape, machine, batch):
-            least = group_floor_bytes(estimate(shape, machine, leanest, batch, check=False))
+            least = group_floor_bytes(shape, machine, leanest, batch)
             for scheme in dice.sample(group, min(6, len(group))):
                 one = estimate(shape, machine, scheme, batch)
                 assert scheme_floor_s(one) <= one.step_s and below_s <= one.step_s

@@ -70,6 +70,7 @@ def toy(seed, looser=1.0):
         step = Term("step", sum(part.value for part in parts), "s", parts=parts)
         return Priced(scheme, Term("memory", needed, "B"), step, fits)
 
-    return Model(
-        estimate, family_floor_s, scheme_floor_s, lambda leanest: leanest.memory.value, lambda of: of.memory_bytes
-    )
+    def group_floor_bytes(shape, of, leanest, batch):
+        return memory(shape, of, leanest, batch)[0]
+
+    return Model(estimate, family_floor_s, scheme_floor_s, group_floor_bytes, lambda of: of.memory_bytes)
