@@ -1,6 +1,7 @@
 """The gaps of the chapters: small exercises that are solved where they stand, in the order of the text."""
 
 from parallel_lab.grading.gaps import (
+    choosing,
     collectives,
     compression,
     contexts,
@@ -44,4 +45,5 @@ GAPS = (
     *evaluation.GAPS,
     *security.GAPS,
     *energy.GAPS,
+    *choosing.GAPS,
 )
