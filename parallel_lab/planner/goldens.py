@@ -129,7 +129,7 @@ def _axes(case: str, args: Mapping[str, Any]) -> dict[str, int]:
     return axes | {"ep": ep if axes["dp"] * axes["cp"] % ep == 0 else 1}
 
 
-def _experts(case: str, args: Mapping[str, Any]) -> dict[str, int]:
+def _experts(case: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """How many experts, and how many a token goes through; Megatron-LM's default is 2."""
     named = re.search(r"(\d+)experts", case)
     count = int(args.get("num-experts") or (named[1] if named else 1))
