@@ -1,4 +1,4 @@
-"""Times that no step goes below, and bytes, in a fraction of what a step costs to price: why a search may leave schemes out.
+"""Times that no step goes below, and bytes: why a search may leave schemes out without pricing them.
 
 Let a pipeline have p ranks, m microbatches, and a rank r whose passes take `busy(r)` in all. A rank runs one pass at a
 time, so the passes end no earlier than busy(r), for each r.
@@ -11,8 +11,8 @@ not split, which backward passes follow its last one. What comes after the passe
 For a *family* of schemes, which differ in ZeRO, sharding, offload and schedule, a mean stands for the maximum: all
 layers and the head take `whole` for one microbatch, however they are dealt out, so the mean of busy(r) is m whole / p.
 The pass of a layer depends on the members' ZeRO only by what gathers and scatters of weights add, which is no less than
-0. So step >= m whole / p for every member. (Schedules without a barrier between steps add no wait to that, so no wait is
-added for any.)
+0. So step >= m whole / p for every member. Schedules without a barrier between steps add no wait to that, so
+no wait is added for any.
 
 Memory has a bound, too. Of the schemes of a family with one schedule, that with the most ZeRO over all data ranks holds
 the least of weights, gradients and optimizer, and the same of activations: on each rank, none needs less but for what

@@ -241,8 +241,8 @@ class _Hunt:
         if scheme is None:
             return NothingFits(
                 f"no layout of {self.cluster.gpus} accelerators divides this model's {self.shape.layers} layers and"
-                f" {self.shape.heads} heads, and a batch of {self.batch} sequences, among them: change --batch or --gpus"
-                " to a number with more divisors"
+                f" {self.shape.heads} heads, and a batch of {self.batch} sequences, among them: change --batch or"
+                " --gpus to a number with more divisors"
             )
         chip = self.cluster.accelerator
         found = list(remedies(self.shape, self.cluster, self.batch, self.space, self._fits))

@@ -29,6 +29,7 @@ _NAMES = (
     *("power_cap",),
     *("rank_layouts",),
     *("layout_memory",),
+    *("layout_memory", "rank_layouts"),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
