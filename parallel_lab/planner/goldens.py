@@ -31,7 +31,7 @@ DEFAULT_WORKSPACE_BYTES = 2 * 4096 * 2**10 + 8 * 16 * 2**10  # of cuBLAS before 
 REASONS = {
     "grpo": "reinforcement learning: what its rollouts hold on the same GPUs is not among the arguments",
     "modelopt_distill": "a teacher beside the student, whose size is not among the arguments",
-    "reruns_resume": "held and most held are one number, 67 GB: what a rerun keeps beside the model is not among the arguments",
+    "reruns_resume": "held and most held are one number, 67 GB: what a rerun keeps is not among the arguments",
     "fp8": "8 bits and overlapped tensor parallelism: which buffers they take is not among the arguments",
     "uninstall_te": "no fused kernels of Transformer Engine and Apex: more is kept",
     "release_sm_gb200": "how many nodes is not among the arguments, and two of its goldens are another layout's",
