@@ -47,6 +47,10 @@ def test_why():
     tree = found.why()
     assert "products" in tree and "bubble" in tree and "constants.yaml" in tree
     assert found.why("weights").startswith("weights")
+    assert "share of the peak" in found.why("products") and "bandwidth of the ring" in found.why("tensor")
+    exposed = estimate(LLAMA, H100, SCHEMES[1], 128, overlap=False)
+    assert "bandwidth of the ring" in exposed.why("gradient sum")
+    assert found.why("mfu").count("\n") == 4
     with pytest.raises(KeyError, match="bubble"):
         found.why("nothing")
 
