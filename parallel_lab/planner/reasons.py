@@ -50,7 +50,7 @@ def rates(
             flops / (step_s * gpus * peak),
             "share",
             formula,
-            "Chowdhery et al. 2022, PaLM, appendix B",
+            source,
             parts,
             "other",
         )
@@ -72,7 +72,7 @@ def _details(timing: Step) -> dict[str, tuple[Term, ...]]:
     exchange, chip = setting.exchange, setting.exchange.cluster.accelerator
     flops, layers = timing.product_flops, sum(sum(timing.stages[k].values()) for k in timing.stages_of[timing.busiest])
     reached = flops / (timing.passes["products"] * chip.peak_flops_per_s(scheme.precision))
-    found = {
+    found: dict[str, tuple[Term, ...]] = {
         "products": (Term("FLOPs", flops, "FLOP", "6 x weights x tokens"), Term("share of the peak", reached, "share")),
         "bubble": (Term("passes over", max(timing.ends_s), "s"), Term("busy", timing.busy_s[timing.busiest], "s")),
     }
