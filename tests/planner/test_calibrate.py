@@ -45,7 +45,7 @@ def test_every_stratum_is_near(verdict):
 
 
 def test_better_than_one_share_of_the_peak(verdict):
-    """Which is a rule with one constant, here fitted to each stratum by itself; eleven rows of 2021 lie nearer to it."""
+    """A rule with one constant, here fitted to each stratum by itself; eleven rows of 2021 lie nearer to it."""
     for stratum, errors in verdict.strata.items():
         assert errors.mean < verdict.rule[stratum].mean + 0.015 * (stratum == "megatron"), stratum
 
