@@ -29,10 +29,10 @@ AMPERE_WORKSPACE_BYTES = 4 * 2**20  # of Transformer Engine before Hopper
 DEFAULT_WORKSPACE_BYTES = 2 * 4096 * 2**10 + 8 * 16 * 2**10  # of cuBLAS before Hopper: :4096:2:16:8
 
 REASONS = {
-    "grpo": "reinforcement learning: the same GPUs also hold what the rollouts need",
+    "grpo": "reinforcement learning: what its rollouts hold on the same GPUs is not among the arguments",
     "modelopt_distill": "a teacher beside the student, whose size is not among the arguments",
-    "reruns_resume": "rank 0's memory at a step that is repeated, in a test of checking gradients",
-    "fp8": "buffers of overlapped tensor parallelism, whose number is not among the arguments",
+    "reruns_resume": "held and most held are one number, 67 GB: what a rerun keeps is not among the arguments",
+    "fp8": "8 bits and overlapped tensor parallelism: which buffers they take is not among the arguments",
     "uninstall_te": "no fused kernels of Transformer Engine and Apex: more is kept",
     "release_sm_gb200": "how many nodes is not among the arguments, and two of its goldens are another layout's",
 }
@@ -54,7 +54,7 @@ class Golden:
     framework_bytes: float
 
 
-OLD = "older than the arguments: measured when attention was not yet fused"
+OLD = "seems older than the arguments: it agrees with attention that is not fused, to 1 %"
 OLD_LOSS = "the fused loss of another version: it, or attention beside it, keeps more than on the other machines"
 HELD_MORE = "holds 60 to 180 MB more than the other goldens of the same test on the same machine"
 SINGLE = {

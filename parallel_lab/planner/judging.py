@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         strata: errors of each stratum.
-        rule: errors of each under a rule with one constant: the share of the peak that the median row reached.
+        rule: errors of each under a rule with one constant, fitted to that stratum alone: a share of the peak.
         ranks: of each stratum, the rank correlation within each model that has enough rows.
         regrets: of each stratum, how much slower the chosen layout is than the best, for each choice.
         whole: errors of all these rows together.
@@ -63,10 +63,12 @@ def judge(rows: Sequence[Row], constants: Constants | None = None) -> Verdict:
 
 
 def one_share(rows: Sequence[Row]) -> list[float]:
-    """The errors of FLOPs / (share x peak), where the share is the median of what all rows reached."""
+    """The errors of FLOPs / (share x peak), where the share of each stratum is the median of what its rows reached."""
     reached = [(found := row.estimate()).hfu * found.step_s / row.step_s for row in rows]
-    share = median(reached)
-    return [each / share - 1 for each in reached]
+    strata: dict[str, list[float]] = defaultdict(list)
+    for row, each in zip(rows, reached, strict=True):
+        strata[row.stratum].append(each)
+    return [each / median(strata[row.stratum]) - 1 for row, each in zip(rows, reached, strict=True)]
 
 
 def regret(pairs: Sequence[tuple[float, float]]) -> float:

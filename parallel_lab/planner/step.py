@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from parallel_lab.planner.compute import NUMBER_BYTES, optimizer_s
-from parallel_lab.planner.models import has_experts
+from parallel_lab.planner.models import has_experts, matrices
 from parallel_lab.planner.passes import LayerPasses, Parts, Setting, head_passes, layer_passes, weights_s
 from parallel_lab.planner.pipe import Seconds, compiled, finish_s
 from parallel_lab.planner.scheme import TWO_CHUNKS
@@ -154,14 +154,14 @@ class Step:
     def tail(self) -> Parts:
         """What comes after the passes, by cause, on the rank with most numbers."""
         setting, scheme = self.setting, self.setting.scheme
-        mine = max((part(setting.shape, scheme, rank) for rank in {0, scheme.pp - 1}), key=lambda one: one.numbers.all)
+        mine = self.largest
         sums_s, gather_s = self._sums_s(mine)
         hidden_s = self._last_backward_s(mine) if setting.overlap else 0.0
         first_s = self._first_forward_s(mine) if setting.overlap else 0.0
         shards = scheme.sharded if scheme.zero else 1
         numbers = mine.numbers.all / shards
         parts = {
-            "gradients": max(0.0, sums_s - hidden_s),
+            "gradient sum": max(0.0, sums_s - hidden_s),
             "weights": max(0.0, gather_s - first_s),
             "tables": self._tables_s(),
             "optimizer": optimizer_s(numbers, setting.exchange.cluster.accelerator, setting.exchange.constants),
@@ -169,6 +169,21 @@ class Step:
         if scheme.offload == "optimizer":
             parts["offload"] = 2 * NUMBER_BYTES * numbers / HOST_BYTES_PER_S
         return parts
+
+    @cached_property
+    def largest(self) -> Part:
+        """Of the first and the last pipeline rank the one with more numbers."""
+        setting, last = self.setting, self.setting.scheme.pp - 1
+        return max((part(setting.shape, setting.scheme, rank) for rank in {0, last}), key=lambda one: one.numbers.all)
+
+    @property
+    def product_flops(self) -> float:
+        """FLOPs of the products in the passes of the busiest rank, forward and backward, without the head."""
+        shape, scheme = self.setting.shape, self.setting.scheme
+        ranges = split(shape, scheme)
+        places = [place for stage in self.stages_of[self.busiest] for place in ranges[stage]]
+        flops = sum(one.flops / (1 if one.cut == "none" else scheme.tp) for k in places for one in matrices(shape, k))
+        return 3 * flops * self.setting.tokens * self.microbatches
 
     def _sums_s(self, mine: Part) -> tuple[float, float]:
         """To sum the gradients over data ranks, and to gather the weights after it."""
