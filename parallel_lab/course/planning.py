@@ -29,8 +29,8 @@ RANKS_DRAWN = 16  # stages of which a picture has room
 
 @cache
 def _best(name: str, of: str, gpus: int, batch: int, pp: int | str, tp: int | str) -> Estimate:
-    fixed = {axis: (size,) for axis, size in (("pp", pp), ("tp", tp)) if isinstance(size, int)}
-    return search(model(name), cluster(of, gpus=gpus), batch, space=Space(**fixed)).best
+    stages, tensor = ((size,) if isinstance(size, int) else None for size in (pp, tp))
+    return search(model(name), cluster(of, gpus=gpus), batch, space=Space(pp=stages, tp=tensor)).best
 
 
 def picture(name: str, of: str, gpus: int, batch: int, pp: int | str = BEST, tp: int | str = BEST) -> Drawing:

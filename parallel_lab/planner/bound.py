@@ -42,6 +42,14 @@ def scheme_floor_s(one: Estimate) -> float:
     return HAIR * (max(one.timing.least_s) + sum(one.timing.tail.values()))
 
 
+def group_floor_s(plain: Estimate) -> float:
+    """A time that no step of a group goes below; `plain` is the scheme of its schedule without ZeRO and offload.
+
+    With ZeRO its passes gather and scatter more, and what comes after them takes no less than nothing.
+    """
+    return HAIR * max(plain.timing.least_s)
+
+
 def family_floor_s(shape: Shape, cluster: Cluster, family: Scheme, batch: int, constants: Constants) -> float:
     """A time that the step of no member of a family goes below; `family` is its member without ZeRO."""
     key = (family.tp, family.cp, family.ep, family.microbatch, family.recompute, family.precision, family.states)

@@ -65,12 +65,14 @@ class Step:
     @cached_property
     def seconds(self) -> Seconds:
         """Of the passes of each stage."""
-        forward_s, input_s, weight_s = [], [], []
-        for counts in self.stages:
-            some = [(count, self.layers[kind]) for kind, count in counts.items() if count]
-            forward_s.append(sum(count * sum(one.forward.values()) for count, one in some))
-            weight_s.append(sum(count * one.weight_s for count, one in some))
-            input_s.append(sum(count * sum(one.backward.values()) for count, one in some) - weight_s[-1])
+        each = {
+            kind: (sum(one.forward.values()), sum(one.backward.values()) - one.weight_s, one.weight_s)
+            for kind, one in self.layers.items()
+        }
+        forward_s, input_s, weight_s = (
+            [sum(count * each[kind][place] for kind, count in counts.items() if count) for counts in self.stages]
+            for place in range(3)
+        )
         forward_s[-1] += self.head_s[0]
         input_s[-1] += self.head_s[1] / 2
         weight_s[-1] += self.head_s[1] / 2
