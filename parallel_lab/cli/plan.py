@@ -9,9 +9,9 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,7 @@ class Job:
         offload = ("none", "optimizer") if options["offload"] else ("none",)
         self.framework: str | None = options["framework"]
         states = FRAMEWORKS[self.framework] if self.framework else "megatron"
-        self.space = Space(
-            precision=(options["precision"],), offload=offload, states=states, framework=self.framework
-        )
+        self.space = Space(precision=(options["precision"],), offload=offload, states=states, framework=self.framework)
 
     def search(self) -> Found:
         """The search, with a bar on a terminal once it takes a second."""
@@ -119,10 +117,11 @@ class Job:
     def head(self) -> str:
         """What is planned."""
         shape, of = self.shape, self.cluster
+        usual = "" if self.options["batch"] else " (by default)"
         return (
             f"{shape.name}, {shape.parameters / 1e9:,.1f} G parameters, on {of.gpus:,} {of.accelerator.name}"
-            f" ({of.name}: {of.nodes:,} nodes of {of.gpus_per_node});"
-            f" {self.batch:,} sequences of {shape.seq:,} tokens a step{'' if self.options['batch'] else ' (by default)'}"
+            f" ({of.name}: {of.nodes:,} node{'s' * (of.nodes > 1)} of {of.gpus_per_node});"
+            f" {self.batch:,} sequences of {shape.seq:,} tokens per step{usual}"
         )
 
     def best(self, found: Found) -> str:
@@ -138,7 +137,7 @@ class Job:
         ]
         if self.tokens is not None:
             lines.append(
-                f"  {text_of(self.tokens, 'tokens')}: {best.days(self.tokens):,.1f} days,"
+                f"  {text_of(self.tokens, '')} tokens: {best.days(self.tokens):,.1f} days,"
                 f" {best.kwh(self.tokens) / 1e3:,.0f} MWh, {best.usd(self.tokens) / 1e6:,.2f} M$"
                 " (without failures and restarts)"
             )
@@ -265,22 +264,21 @@ def _why(best: Estimate, name: str) -> str:
         raise CommandError(f"--why {name!r}: {error.args[0] if error.args else error}") from None
 
 
-class bar:  # noqa: N801 (used like a function)
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int, float], None]]:
     """On a terminal, a line that says how far a search is, once it has taken a second; nothing elsewhere."""
+    began_s, shown = time.perf_counter(), False
 
-    def __init__(self, what: str) -> None:
-        self.what, self.began_s, self.shown = what, time.perf_counter(), False
-
-    def __enter__(self) -> Callable[[int, int, float], None]:
-        return partial(self._tell)
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            click.echo("\r" + " " * 78 + "\r", err=True, nl=False)
-
-    def _tell(self, done: int, total: int, best_s: float) -> None:
-        if not sys.stderr.isatty() or time.perf_counter() - self.began_s < BAR_AFTER_S:
+    def tell(done: int, total: int, best_s: float) -> None:
+        nonlocal shown
+        if not sys.stderr.isatty() or time.perf_counter() - began_s < BAR_AFTER_S:
             return
-        self.shown = True
+        shown = True
         best = "none fits yet" if best_s == float("inf") else f"best step so far {format_seconds(best_s)}"
-        click.echo(f"\r{self.what}: {done:,} of at most {total:,}, {best}".ljust(79), err=True, nl=False)
+        click.echo(f"\r{what}: {done:,} of at most {total:,}, {best}".ljust(79), err=True, nl=False)
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            click.echo("\r" + " " * 78 + "\r", err=True, nl=False)

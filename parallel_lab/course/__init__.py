@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "chapters": ["progress_table"],
         "checks": ["case", "check", "hint"],
         "listing": ["show"],
+        "planning": ["plan_widget"],
         "practice": ["drill"],
         "questions": ["ask"],
         "quizzes": ["predict", "quiz"],

@@ -4,6 +4,7 @@ Where no widgets run, the picture of the first numbers is shown, with its number
 the planner's model of costs, as everything that `plab plan` says.
 """
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from parallel_lab.planner.models import model
 from parallel_lab.planner.search import search
 from parallel_lab.planner.space import Space
 from parallel_lab.planner.words import words
+from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, format_seconds, format_share
 from parallel_lab.view import draw, sliders
 from parallel_lab.view.drawing import Drawing
@@ -27,8 +29,8 @@ RANKS_DRAWN = 16  # stages of which a picture has room
 
 @cache
 def _best(name: str, of: str, gpus: int, batch: int, pp: int | str, tp: int | str) -> Estimate:
-    fixed = {axis: (size,) for axis, size in (("pp", pp), ("tp", tp)) if isinstance(size, int)}
-    return search(model(name), cluster(of, gpus=gpus), batch, space=Space(**fixed)).best
+    stages, tensor = ((size,) if isinstance(size, int) else None for size in (pp, tp))
+    return search(model(name), cluster(of, gpus=gpus), batch, space=Space(pp=stages, tp=tensor)).best
 
 
 def picture(name: str, of: str, gpus: int, batch: int, pp: int | str = BEST, tp: int | str = BEST) -> Drawing:
@@ -50,9 +52,19 @@ def picture(name: str, of: str, gpus: int, batch: int, pp: int | str = BEST, tp:
         f"{words(best.scheme)}: step {format_seconds(best.step_s)}, MFU {format_share(best.mfu)},"
         f" {format_bytes(best.memory.value)} on the fullest rank"
     )
-    shown = draw(best.trace, title=f"{name} on {gpus} x {of}: {words(best.scheme)}")
+    stages = best.scheme.pp
+    some = f", the first {RANKS_DRAWN} of {stages} stages" if stages > RANKS_DRAWN else ""
+    shown = draw(_first(best.trace), title=f"{name}, {gpus} GPUs of {of}: {words(best.scheme).split(', ')[0]}{some}")
     shown.text = f"{said}\n{best.step.tree(1)}\n{shown.text}"
     return shown
+
+
+def _first(trace: Trace) -> Trace:
+    """The ranks that a picture has room for."""
+    if trace.ranks <= RANKS_DRAWN:
+        return trace
+    spans = tuple(span for span in trace.spans if span.rank < RANKS_DRAWN)
+    return replace(trace, ranks=RANKS_DRAWN, spans=spans)
 
 
 def plan_widget(

@@ -5,6 +5,7 @@ how long it takes.
 """
 
 import random
+from collections.abc import Mapping
 from itertools import product
 from math import inf
 
@@ -13,7 +14,7 @@ import torch
 from parallel_lab.grading.rank_side import Case
 
 PER_NODE = 8
-Sizes = dict[str, float]
+Sizes = Mapping[str, float]
 
 
 def five_layouts(case: Case, rank: int, generator: torch.Generator) -> tuple[Sizes, Sizes, list[dict[str, int]]]:
@@ -39,8 +40,8 @@ def held_bytes(model: Sizes, layout: dict[str, int], in_flight: bool = True) -> 
 
 def _model(dice: random.Random, gpus: int) -> Sizes:
     layers, width = dice.choice((32, 48, 64)), dice.choice((4096, 5120, 6144))
-    sizes = {"layers": layers, "width": width, "seq": dice.choice((2048, 4096)), "batch": gpus * dice.choice((2, 4))}
-    return sizes | {"parameters": 12 * layers * width**2}
+    seq, batch = dice.choice((2048, 4096)), gpus * dice.choice((2, 4))
+    return {"layers": layers, "width": width, "seq": seq, "batch": batch, "parameters": 12 * layers * width**2}
 
 
 def _machine(dice: random.Random, gpus: int, kind: str) -> Sizes:
@@ -79,4 +80,4 @@ def _telling(kind: str, model: Sizes, machine: Sizes, layouts: list[dict[str, in
     most = machine["memory_bytes"]
     fits = [held_bytes(model, one) <= most for one in layouts]
     alone = [held_bytes(model, one, in_flight=False) <= most for one in layouts]
-    return 2 <= sum(fits) <= 4 and sum(alone) > sum(fits)
+    return 2 <= sum(fits) < sum(alone) < len(layouts)

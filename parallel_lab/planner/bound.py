@@ -1,4 +1,4 @@
-"""Times that no step goes below, and bytes, in a fraction of what a step costs to price: why a search may leave schemes out.
+"""Times that no step goes below, and bytes: why a search may leave schemes out without pricing them.
 
 Let a pipeline have p ranks, m microbatches, and a rank r whose passes take `busy(r)` in all. A rank runs one pass at a
 time, so the passes end no earlier than busy(r), for each r.
@@ -11,8 +11,8 @@ not split, which backward passes follow its last one. What comes after the passe
 For a *family* of schemes, which differ in ZeRO, sharding, offload and schedule, a mean stands for the maximum: all
 layers and the head take `whole` for one microbatch, however they are dealt out, so the mean of busy(r) is m whole / p.
 The pass of a layer depends on the members' ZeRO only by what gathers and scatters of weights add, which is no less than
-0. So step >= m whole / p for every member. (Schedules without a barrier between steps add no wait to that, so no wait is
-added for any.)
+0. So step >= m whole / p for every member. Schedules without a barrier between steps add no wait to that, so
+no wait is added for any.
 
 Memory has a bound, too. Of the schemes of a family with one schedule, that with the most ZeRO over all data ranks holds
 the least of weights, gradients and optimizer, and the same of activations: on each rank, none needs less but for what
@@ -40,6 +40,14 @@ HAIR = 1 - 1e-9  # sums in another order differ in the last digits
 def scheme_floor_s(one: Estimate) -> float:
     """A time that the step of `one` does not go below: its `Step.least_s`, and what comes after the passes."""
     return HAIR * (max(one.timing.least_s) + sum(one.timing.tail.values()))
+
+
+def group_floor_s(plain: Estimate) -> float:
+    """A time that no step of a group goes below; `plain` is the scheme of its schedule without ZeRO and offload.
+
+    With ZeRO its passes gather and scatter more, and what comes after them takes no less than nothing.
+    """
+    return HAIR * max(plain.timing.least_s)
 
 
 def family_floor_s(shape: Shape, cluster: Cluster, family: Scheme, batch: int, constants: Constants) -> float:

@@ -28,7 +28,7 @@ from parallel_lab.planner.memory import memory, room
 from parallel_lab.planner.models import attention_flops
 from parallel_lab.planner.passes import Setting
 from parallel_lab.planner.pipe import schedule_plan
-from parallel_lab.planner.reasons import step_term
+from parallel_lab.planner.reasons import rates, step_term
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.step import Step
 from parallel_lab.planner.terms import Term
@@ -127,16 +127,18 @@ class Estimate:
         return self.run(tokens).usd.value
 
     def why(self, name: str = "step") -> str:
-        """Why a number is what it is: "step", "memory", or a part of either, as a tree.
+        """Why a number is what it is, as a tree: "step", "memory", a part of either, "mfu", "hfu", "tokens per second".
 
         Raises:
-            KeyError: neither has such a part.
+            KeyError: there is none of that name; the message lists those that there are.
         """
-        for term in (self.step, self.memory):
+        speeds = rates(self.model_flops, self.hardware_flops, self.tokens, self.step_s, self.cluster.gpus, self._peak)
+        for term in (*speeds, self.step, self.memory):
             found = term.find(name)
             if found:
                 return found.tree()
         known = ["step", *(part.name for part in self.step), "memory", *(part.name for part in self.memory)]
+        known += [speed.name for speed in speeds]
         raise KeyError(f"no part {name!r}: there are {', '.join(known)}")
 
     @property

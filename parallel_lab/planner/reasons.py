@@ -17,7 +17,7 @@ _FORMULAS = {
     "context": ("a gather of keys and values, less what attention hides", "price of a ring"),
     "experts": ("two all-to-alls for each layer and way", "Lepikhin et al. 2021"),
     "weights": ("gathers of weights and scatters of gradients, less what the layer hides", "Rajbhandari et al. 2020"),
-    "gradients": ("the sum over data ranks, less what the last backward hides", "price of a ring"),
+    "gradient sum": ("the sum over data ranks, less what the last backward hides", "price of a ring"),
     "tables": ("first and last stage sum the gradients of the shared table", "price of a ring"),
     "optimizer": ("bytes of Adam's step / bandwidth, over the ranks that share it", _FITTED),
     "offload": ("gradients to the host and weights back", "PCIe 4 x16"),
@@ -27,17 +27,66 @@ _FORMULAS = {
 
 def step_term(timing: Step) -> Term:
     """The step of the busiest rank: its passes, what it waits, and what comes after."""
-    passes = [_term(name, seconds) for name, seconds in timing.passes.items()]
+    details = _details(timing)
+    passes = [_term(name, seconds, details) for name, seconds in timing.passes.items()]
     tail = dict(timing.tail)
     gathered_s = tail.pop("weights")
-    after = [_term(name, seconds) for name, seconds in tail.items()]
-    after.append(
-        Term("gathered weights", gathered_s, "s", "weights after the optimizer's step, less what forward hides")
-    )
+    after = [_term(name, seconds, details) for name, seconds in tail.items()]
+    after.append(Term("gathered weights", gathered_s, "s", "gathered after the optimizer's step, less what is hidden"))
     name = f"pipeline rank {timing.busiest} of {len(timing.busy_s)}, {timing.microbatches} microbatches; the sum of"
-    return total("step", [*passes, _term("bubble", timing.bubble_s), *after], formula=name)
+    return total("step", [*passes, _term("bubble", timing.bubble_s, details), *after], formula=name)
 
 
-def _term(name: str, seconds: float) -> Term:
+def rates(
+    model_flops: float, hardware_flops: float, tokens: float, step_s: float, gpus: int, peak: float
+) -> list[Term]:
+    """Model and hardware FLOPs utilization and tokens per second, each with what it is made of."""
+    step = Term("time of a step", step_s, "s")
+    all_s = (step, Term("accelerators", gpus), Term("peak", peak, "FLOP/s", source="data sheet"))
+    formula, source = "FLOPs of a step / (its time x accelerators x peak)", "Chowdhery et al. 2022, PaLM, appendix B"
+    found = [
+        Term(
+            name,
+            flops / (step_s * gpus * peak),
+            "share",
+            formula,
+            source,
+            parts,
+            "other",
+        )
+        for name, flops in (("mfu", model_flops), ("hfu", hardware_flops))
+        for parts in [(Term("FLOPs", flops, "FLOP"), *all_s)]
+    ]
+    each = (Term("tokens", tokens), step)
+    return [*found, Term("tokens per second", tokens / step_s, "1/s", "tokens of a step / its time", "", each, "other")]
+
+
+def _term(name: str, seconds: float, details: dict[str, tuple[Term, ...]]) -> Term:
     formula, source = _FORMULAS[name]
-    return Term(name, seconds, "s", formula, source)
+    return Term(name, seconds, "s", formula, source, details.get(name, ()), "other")
+
+
+def _details(timing: Step) -> dict[str, tuple[Term, ...]]:
+    """What some parts are made of: FLOPs and the share of the peak that they reach, bytes and the ring's bandwidth."""
+    setting, scheme = timing.setting, timing.setting.scheme
+    exchange, chip = setting.exchange, setting.exchange.cluster.accelerator
+    flops, layers = timing.product_flops, sum(sum(timing.stages[k].values()) for k in timing.stages_of[timing.busiest])
+    reached = flops / (timing.passes["products"] * chip.peak_flops_per_s(scheme.precision))
+    found: dict[str, tuple[Term, ...]] = {
+        "products": (Term("FLOPs", flops, "FLOP", "6 x weights x tokens"), Term("share of the peak", reached, "share")),
+        "bubble": (Term("passes over", max(timing.ends_s), "s"), Term("busy", timing.busy_s[timing.busiest], "s")),
+    }
+    if scheme.tp > 1:
+        ways = 3 if scheme.recompute == "full" else 2
+        found["tensor"] = (
+            Term("all-reduces", 2 * ways * layers * timing.microbatches, "", "2 for each layer and way"),
+            Term("activation", setting.activation_bytes, "B", "2 x tokens x width"),
+            Term("bandwidth of the ring", exchange.link(scheme.tp, 1).bytes_per_s, "B/s", "", _FITTED),
+        )
+    if scheme.data > 1:
+        size_bytes = timing.largest.numbers.all * setting.gradient_bytes
+        found["gradient sum"] = (
+            Term("gradients", size_bytes, "B", f"{setting.gradient_bytes} bytes a parameter of the rank"),
+            Term("bandwidth of the ring", exchange.link(scheme.data, scheme.tp).bytes_per_s, "B/s", "", _FITTED),
+        )
+    return found

@@ -1,18 +1,19 @@
 """The best scheme under memory: branch and bound over families of schemes, and what comes close to it.
 
-    found = search(model("llama3-70b"), cluster("h100-ib", gpus=1024), batch=1024)
+    found = search(model("llama3-70b"), cluster("h100-ib", gpus=1024), batch=512)
     print(found.best.scheme, found.best.step_s)
 
 Land and Doig 1960, "An automatic method of solving discrete programming problems"; best first, so that what is looked
 at last cannot have been needed. Families (see `space.py`) wait in order of a *bound*, a time that none of their schemes
 goes below. The next family is opened while its bound is below the limit: the best step so far, plus `near` of it. Of an
-opened family each scheme has a tighter bound of its own; then its memory is counted, and last, its step is priced.
+opened family each schedule has a tighter bound, and of that each scheme; then its memory is counted, and last, its step
+is priced.
 
 Why the optimum cannot be lost. Let s* be the fastest scheme that fits. It is left out in four places at most. (1) Its
 family is never opened: then bound(family) > (1 + near) step(s) for some s that was found and fits, and step(s*) is no
-less than that bound, so s is faster than s*, against the choice of s*. (2) Its own bound is over the limit: the same.
-(3) Its step is over the limit: the same again, without a bound. (4) It does not fit, or its group is
-dropped since a bound of the memory of all its schemes is over what there is: but s* fits. So it is found, and
+less than that bound, so s is faster than s*, against the choice of s*. (2) Its own bound, or that of its schedule, is
+over the limit: the same. (3) Its step is over the limit: the same again, without a bound. (4) It does not fit, or its
+group is dropped since a bound of the memory of all its schemes is over what there is: but s* fits. So it is found, and
 with (1 + near) in place of 1 the argument holds for every scheme within `near` of it: a tie that is shown is a tie of
 the whole space, and where none is shown there is none. It needs bounds that are bounds; `bound.py` says why they are,
 and the tests hold them, and the result, against exhaustive search. "Optimum" means that of the model of costs, and
@@ -21,11 +22,13 @@ never that of a real cluster.
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from parallel_lab.model.budget import Shape
-from parallel_lab.planner.bound import family_floor_s, group_floor_bytes, scheme_floor_s
+from parallel_lab.plan import collector_paused
+from parallel_lab.planner.bound import family_floor_s, group_floor_bytes, group_floor_s, scheme_floor_s
 from parallel_lab.planner.clusters import Cluster
 from parallel_lab.planner.constants import Constants
 from parallel_lab.planner.constants import constants as fitted
@@ -50,6 +53,7 @@ class Model:
         estimate: of (shape, cluster, scheme, batch); it has `scheme`, `step_s`, `memory` and `fits`.
         family_floor_s: of (shape, cluster, family, batch), a time below all steps of the family.
         scheme_floor_s: of an estimate, a time below its step, for less than that costs to compute.
+        group_floor_s: of the estimate of a group's plainest, without ZeRO, a time below all steps of the group.
         group_floor_bytes: of (shape, cluster, leanest of a group, batch), bytes below what each of the group needs.
         room: what of an accelerator's memory there is for them.
     """
@@ -57,6 +61,7 @@ class Model:
     estimate: Callable[[Shape, Cluster, Scheme, int], Any]
     family_floor_s: Callable[[Shape, Cluster, Scheme, int], float]
     scheme_floor_s: Callable[[Any], float]
+    group_floor_s: Callable[[Any], float]
     group_floor_bytes: Callable[[Shape, Cluster, Scheme, int], float]
     room: Callable[[Cluster], float] = room
 
@@ -71,7 +76,7 @@ def model_of(constants: Constants | None = None) -> Model:
     def floor_s(shape: Shape, cluster: Cluster, family: Scheme, batch: int) -> float:
         return family_floor_s(shape, cluster, family, batch, some)
 
-    return Model(priced, floor_s, scheme_floor_s, group_floor_bytes)
+    return Model(priced, floor_s, scheme_floor_s, group_floor_s, group_floor_bytes)
 
 
 class NothingFits(ValueError):
@@ -82,7 +87,7 @@ class NothingFits(ValueError):
         scheme: that scheme; None where no scheme can train the model at all.
     """
 
-    def __init__(self, message: str, least_bytes: float = float("inf"), scheme: Scheme | None = None) -> None:
+    def __init__(self, message: str, least_bytes: float = inf, scheme: Scheme | None = None) -> None:
         super().__init__(message)
         self.least_bytes, self.scheme = least_bytes, scheme
 
@@ -152,7 +157,8 @@ def search(
         NothingFits: the space has no scheme that fits.
     """
     hunt = _Hunt(shape, cluster, batch, space or Space(), near, model or model_of(constants), progress)
-    hunt.run()
+    with collector_paused():  # many small objects, and no cycles among them
+        hunt.run()
     if not hunt.fitting:
         raise hunt.nothing()
     order = sorted((one for one in hunt.fitting if one.step_s <= hunt.limit_s), key=_order)
@@ -171,8 +177,8 @@ class _Hunt:
     model: Model
     progress: Progress | None
     fitting: list[Any] = field(default_factory=list)
-    best_s: float = float("inf")
-    least: tuple[float, Scheme | None] = (float("inf"), None)
+    best_s: float = inf
+    least: tuple[float, Scheme | None] = (inf, None)
     families: int = 0
     opened: int = 0
     priced: int = 0
@@ -199,6 +205,9 @@ class _Hunt:
 
     def _look_into(self, leanest: Scheme, group: list[Scheme]) -> None:
         """Prices those of a group that could be of interest."""
+        plain = replace(leanest, zero=0, shard=None, offload="none")
+        if self.best_s < inf and self.model.group_floor_s(self._priced(plain)) > self.limit_s:
+            return
         floor_bytes = self.model.group_floor_bytes(self.shape, self.cluster, leanest, self.batch)
         if floor_bytes > self.model.room(self.cluster):
             self.too_large += len(group)
@@ -241,8 +250,8 @@ class _Hunt:
         if scheme is None:
             return NothingFits(
                 f"no layout of {self.cluster.gpus} accelerators divides this model's {self.shape.layers} layers and"
-                f" {self.shape.heads} heads, and a batch of {self.batch} sequences, among them: change --batch or --gpus"
-                " to a number with more divisors"
+                f" {self.shape.heads} heads, and a batch of {self.batch} sequences, among them: change --batch or"
+                " --gpus to a number with more divisors"
             )
         chip = self.cluster.accelerator
         found = list(remedies(self.shape, self.cluster, self.batch, self.space, self._fits))

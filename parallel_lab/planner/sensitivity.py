@@ -13,7 +13,7 @@ from parallel_lab.planner.clusters import Cluster, faster
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.search import Found, Model, NothingFits, model_of, search
 from parallel_lab.planner.space import Space
-from parallel_lab.planner.words import changes
+from parallel_lab.planner.words import changes, percent
 from parallel_lab.trace.units import format_seconds, table
 
 CHANGES: dict[str, dict[str, float]] = {
@@ -108,7 +108,7 @@ def text(rows: Iterable[Row]) -> str:
         {
             "change": [row.change for row in rows],
             "step": [format_seconds(row.found.best.step_s) if row.found else "nothing fits" for row in rows],
-            "a sequence": [f"{100 * (row.per_sequence - 1):+.1f} %" if row.per_sequence else "" for row in rows],
+            "a sequence": [percent(row.per_sequence - 1) if row.per_sequence else "" for row in rows],
             "old scheme": [_kept(row) for row in rows],
             "best scheme": [_scheme(row, base) for row in rows],
         }
@@ -118,7 +118,7 @@ def text(rows: Iterable[Row]) -> str:
 def _kept(row: Row) -> str:
     if row.kept is None:
         return "does not fit"
-    return f"{100 * (row.kept.step_s / row.found.best.step_s - 1):+.1f} %" if row.found else ""
+    return percent(row.kept.step_s / row.found.best.step_s - 1) if row.found else ""
 
 
 def _scheme(row: Row, base: Scheme | None) -> str:

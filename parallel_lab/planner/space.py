@@ -12,6 +12,7 @@ names them looks at them.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from parallel_lab.model.budget import Shape
 from parallel_lab.planner.clusters import Cluster
@@ -58,9 +59,8 @@ class Space:
         """One scheme for each family that can train the model at all: its member without pipeline tricks and ZeRO."""
         for axes in self._axes(shape, cluster.gpus):
             for microbatch, recompute, precision in product(self.microbatch, self.recompute, self.precision):
-                made = _made(
-                    **axes, microbatch=microbatch, recompute=recompute, precision=precision, states=self.states
-                )
+                chosen = {"recompute": recompute, "precision": precision, "states": self.states}
+                made = _made(None, **axes, microbatch=microbatch, **chosen)
                 if made and made.fits_in(shape, cluster, batch):
                     yield made
 
@@ -134,7 +134,7 @@ def _sizes(chosen: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
     return divisors(count) if chosen is None else tuple(size for size in chosen if count % size == 0)
 
 
-def _made(of: Scheme | None = None, **choices) -> Scheme | None:
+def _made(of: Scheme | None, **choices: Any) -> Scheme | None:
     """The scheme of these choices; None where they exclude each other."""
     try:
         return replace(of, **choices) if of else Scheme(**choices)

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from parallel_lab.planner.compute import NUMBER_BYTES, optimizer_s
-from parallel_lab.planner.models import has_experts
+from parallel_lab.planner.models import has_experts, matrices
 from parallel_lab.planner.passes import LayerPasses, Parts, Setting, head_passes, layer_passes, weights_s
 from parallel_lab.planner.pipe import Seconds, compiled, finish_s
 from parallel_lab.planner.scheme import TWO_CHUNKS
@@ -65,12 +65,14 @@ class Step:
     @cached_property
     def seconds(self) -> Seconds:
         """Of the passes of each stage."""
-        forward_s, input_s, weight_s = [], [], []
-        for counts in self.stages:
-            some = [(count, self.layers[kind]) for kind, count in counts.items() if count]
-            forward_s.append(sum(count * sum(one.forward.values()) for count, one in some))
-            weight_s.append(sum(count * one.weight_s for count, one in some))
-            input_s.append(sum(count * sum(one.backward.values()) for count, one in some) - weight_s[-1])
+        each = {
+            kind: (sum(one.forward.values()), sum(one.backward.values()) - one.weight_s, one.weight_s)
+            for kind, one in self.layers.items()
+        }
+        forward_s, input_s, weight_s = (
+            [sum(count * each[kind][place] for kind, count in counts.items() if count) for counts in self.stages]
+            for place in range(3)
+        )
         forward_s[-1] += self.head_s[0]
         input_s[-1] += self.head_s[1] / 2
         weight_s[-1] += self.head_s[1] / 2
@@ -152,14 +154,14 @@ class Step:
     def tail(self) -> Parts:
         """What comes after the passes, by cause, on the rank with most numbers."""
         setting, scheme = self.setting, self.setting.scheme
-        mine = max((part(setting.shape, scheme, rank) for rank in {0, scheme.pp - 1}), key=lambda one: one.numbers.all)
+        mine = self.largest
         sums_s, gather_s = self._sums_s(mine)
         hidden_s = self._last_backward_s(mine) if setting.overlap else 0.0
         first_s = self._first_forward_s(mine) if setting.overlap else 0.0
         shards = scheme.sharded if scheme.zero else 1
         numbers = mine.numbers.all / shards
         parts = {
-            "gradients": max(0.0, sums_s - hidden_s),
+            "gradient sum": max(0.0, sums_s - hidden_s),
             "weights": max(0.0, gather_s - first_s),
             "tables": self._tables_s(),
             "optimizer": optimizer_s(numbers, setting.exchange.cluster.accelerator, setting.exchange.constants),
@@ -167,6 +169,21 @@ class Step:
         if scheme.offload == "optimizer":
             parts["offload"] = 2 * NUMBER_BYTES * numbers / HOST_BYTES_PER_S
         return parts
+
+    @cached_property
+    def largest(self) -> Part:
+        """Of the first and the last pipeline rank the one with more numbers."""
+        setting, last = self.setting, self.setting.scheme.pp - 1
+        return max((part(setting.shape, setting.scheme, rank) for rank in {0, last}), key=lambda one: one.numbers.all)
+
+    @property
+    def product_flops(self) -> float:
+        """FLOPs of the products in the passes of the busiest rank, forward and backward, without the head."""
+        shape, scheme = self.setting.shape, self.setting.scheme
+        ranges = split(shape, scheme)
+        places = [place for stage in self.stages_of[self.busiest] for place in ranges[stage]]
+        flops = sum(one.flops / (1 if one.cut == "none" else scheme.tp) for k in places for one in matrices(shape, k))
+        return 3 * flops * self.setting.tokens * self.microbatches
 
     def _sums_s(self, mine: Part) -> tuple[float, float]:
         """To sum the gradients over data ranks, and to gather the weights after it."""

@@ -40,9 +40,14 @@ def trade(best: Any, other: Any) -> str:
     share = other.step_s / best.step_s - 1
     saved = (best.memory.value - other.memory.value) / GB
     memory = f"{abs(saved):.1f} GB {'less' if saved > 0 else 'more'} memory"
-    text = f"{100 * share:+.1f} % time" + (f", {memory}" if abs(saved) >= 0.1 else "")
+    text = f"{percent(share)} time" + (f", {memory}" if abs(saved) >= 0.1 else "")
     moved = _moved(best, other)
     return text + (f"; {', '.join(moved)}" if moved else "")
+
+
+def percent(share: float) -> str:
+    """`+3.1 %`; what rounds to nothing is `+0.0 %`."""
+    return f"{round(100 * share, 1) + 0.0:+.1f} %"
 
 
 def _moved(best: Any, other: Any) -> list[str]:
@@ -80,7 +85,13 @@ def reasons(
         else:
             needs = f"{changed}: does not fit, {format_bytes(one.memory.value)} on the fullest rank"
             found.setdefault(label, []).append((True, one.memory.value, needs))
-    return [f"{label}: {min(rows)[2]}" for label, rows in found.items()]
+    chosen = {label: min(rows)[2] for label, rows in found.items()}
+    return [f"{label}: {text}" for label, text in chosen.items() if text not in _before(chosen, label)]
+
+
+def _before(chosen: dict[str, str], label: str) -> list[str]:
+    """What the choices ahead of this one say: an axis grows at the cost of another, and is told once."""
+    return list(chosen.values())[: list(chosen).index(label)]
 
 
 def changes(best: Scheme, other: Scheme) -> str:

@@ -1,9 +1,3 @@
-"""Lets the tests of this folder import what they share."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 """What the tests of the planner share: where published figures lie, and how ranks get functions of these tests."""
 
 import json

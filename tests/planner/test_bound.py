@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from parallel_lab.planner.bound import family_floor_s, group_floor_bytes, scheme_floor_s
+from parallel_lab.planner.bound import family_floor_s, group_floor_bytes, group_floor_s, scheme_floor_s
 from parallel_lab.planner.clusters import cluster
 from parallel_lab.planner.constants import constants
 from parallel_lab.planner.estimate import estimate
@@ -40,9 +40,12 @@ def test_no_step_and_no_memory_lies_below_its_bound(shape, name, gpus, batch, sp
         below_s = family_floor_s(shape, machine, family, batch, constants())
         for leanest, group in space.groups(family, shape, machine, batch):
             least = group_floor_bytes(shape, machine, leanest, batch)
+            plain = replace(leanest, zero=0, shard=None, offload="none")
+            group_s = group_floor_s(estimate(shape, machine, plain, batch))
             for scheme in dice.sample(group, min(6, len(group))):
                 one = estimate(shape, machine, scheme, batch)
-                assert scheme_floor_s(one) <= one.step_s and below_s <= one.step_s
+                assert scheme_floor_s(one) <= one.step_s
+                assert below_s <= one.step_s and group_s <= one.step_s
                 assert least <= one.memory.value
                 tight = max(tight, scheme_floor_s(one) / one.step_s)
     assert tight > 0.95, "a bound of nothing would hold, too"

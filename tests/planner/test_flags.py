@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from torch.distributed.pipelining.schedules import get_schedule_class
@@ -81,7 +82,7 @@ def test_deepspeeds_file_multiplies_out(scheme):
 
 def test_megatron_says_layout_batch_and_model():
     words = command_of(megatron(SHAPE, SCHEME, 512))
-    said = dict(zip(words, words[1:], strict=False))
+    said = dict(pairwise(words))
     assert [said[f"--{name}-parallel-size"] for name in ("tensor-model", "pipeline-model", "context")] == [
         "8",
         "4",

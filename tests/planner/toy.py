@@ -73,4 +73,6 @@ def toy(seed, looser=1.0):
     def group_floor_bytes(shape, of, leanest, batch):
         return memory(shape, of, leanest, batch)[0]
 
-    return Model(estimate, family_floor_s, scheme_floor_s, group_floor_bytes, lambda of: of.memory_bytes)
+    return Model(
+        estimate, family_floor_s, scheme_floor_s, scheme_floor_s, group_floor_bytes, lambda of: of.memory_bytes
+    )

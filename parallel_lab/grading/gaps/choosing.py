@@ -65,18 +65,6 @@ def _over_chosen(predicted, measured):
 
 GAPS: tuple[Exercise, ...] = (
     function_gap(
-        choose_tp_sizes,
-        tests={
-            "Nodes of eight": [(64, 8, 8), (48, 48, 8), (32, 4, 8)],
-            "Other nodes, other heads": [(128, 8, 72), (40, 8, 8), (96, 6, 4), (28, 4, 8)],
-        },
-        mistakes={
-            "Which key-value heads does a rank hold, if tp and their number do not fit into each other?": _any_size,
-            "With more ranks than key-value heads, several ranks can hold a copy of one.": _only_kv,
-            "The group must fill nodes evenly: what divides the GPUs of a node?": _past_the_node,
-        },
-    ),
-    function_gap(
         choose_least_pp,
         tests={
             "State that does not fit": [(1.2e12, 4e11, 8e10, 8), (6e11, 6e10, 8e10, 4), (3.1e12, 3e11, 8e10, 8)],
@@ -101,6 +89,18 @@ GAPS: tuple[Exercise, ...] = (
             "A step takes as long as was measured, whatever was predicted.": _predicted_over,
             "That is the error of the prediction, and not what the choice costs.": _error,
             "The share is of the best time, which one could have had.": _over_chosen,
+        },
+    ),
+    function_gap(
+        choose_tp_sizes,
+        tests={
+            "Nodes of eight": [(64, 8, 8), (48, 48, 8), (32, 4, 8)],
+            "Other nodes, other heads": [(128, 8, 72), (40, 8, 8), (96, 6, 4), (28, 4, 8)],
+        },
+        mistakes={
+            "Which key-value heads does a rank hold, if tp and their number do not fit into each other?": _any_size,
+            "With more ranks than key-value heads, several ranks can hold a copy of one.": _only_kv,
+            "The group must fill nodes evenly: what divides the GPUs of a node?": _past_the_node,
         },
     ),
 )
