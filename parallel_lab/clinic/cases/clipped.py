@@ -1,0 +1,110 @@
+"""Case 15: gradients that each rank clips before their average."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from parallel_lab.clinic.chart import Chart
+from parallel_lab.clinic.instruments import Report
+from parallel_lab.clinic.job import Case, States, alike, one_process
+from parallel_lab.model.reference import build
+
+STEPS, BATCH, IN, OUT, MOST = 8, 6, 6, 4, 0.5
+
+
+def job(model: nn.Module, batches: list[tuple[Tensor, Tensor]], report: Report) -> nn.Module:
+    """Trains with gradients of a norm of at most 0.5."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for x, y in batches:
+        loss = cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        for p in model.parameters():
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+        optimizer.step()
+        report(model, loss=loss.detach(), norm=norm)
+    return model
+
+
+def mended(model: nn.Module, batches: list[tuple[Tensor, Tensor]], report: Report) -> nn.Module:
+    """Clips the average."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for x, y in batches:
+        loss = cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        for p in model.parameters():
+            dist.all_reduce(p.grad)
+            p.grad /= dist.get_world_size()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        report(model, loss=loss.detach(), norm=norm)
+    return model
+
+
+def given(rank: int, ranks: int, seed: int) -> tuple:
+    """The model, and the batches of this rank."""
+    return build((IN, 8, OUT), seed, torch.float64), _batches(rank, seed)
+
+
+def _batches(rank: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Wide features, so that few samples have large gradients that point apart."""
+    draw = torch.Generator().manual_seed(1000 * seed + rank)
+    features = 3 * torch.randn(STEPS, BATCH, IN, generator=draw, dtype=torch.float64)
+    return [(x, x[:, :OUT].argmax(1)) for x in features]
+
+
+def _alone(ranks: int, seed: int) -> tuple[nn.Module, list[float]]:
+    """One process on the batches of all ranks, and the norms that it sees."""
+    model, norms = build((IN, 8, OUT), seed, torch.float64), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for each in zip(*(_batches(rank, seed) for rank in range(ranks)), strict=True):
+        x, y = (torch.cat(parts) for parts in zip(*each, strict=True))
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        norms.append(float(clip_grad_norm_(model.parameters(), MOST)))
+        optimizer.step()
+    return model, norms
+
+
+def oracle(ranks: int, seed: int) -> States:
+    """One process on the batches of all ranks."""
+    return [_alone(ranks, seed)[0].state_dict()] * ranks
+
+
+def notes(ranks: int, seed: int) -> str:
+    """The norms of one process on the same batches."""
+    norms = _alone(ranks, seed)[1]
+    return "One process, all samples of each step in one batch: norm " + ", ".join(f"{each:.4g}" for each in norms)
+
+
+def sign(chart: Chart) -> bool:
+    """The ranks agree on the weights, and report different norms."""
+    if not chart.results:
+        return False
+    by_rank = [chart.column(rank, "norm") for rank in range(chart.ranks)]
+    return any(len({round(norm, 9) for norm in step}) > 1 for step in zip(*by_rank, strict=True))
+
+
+CASE = Case(
+    number=15,
+    title="On more ranks it learns more slowly",
+    complaint=(
+        "We clip at a norm of 0.5, as on one GPU. On four the loss falls more slowly at the same batch, and the more "
+        "ranks, the slower. The ranks agree on every weight. Somebody wants to raise the learning rate."
+    ),
+    cause="clipped per rank",
+    evidence="The norms differ from rank to rank, and all are larger than that of one process: norms of shares.",
+    job=job,
+    mended=mended,
+    given=given,
+    demands=(alike(), one_process("Whose gradient has the norm that is reported?")),
+    sign=sign,
+    oracle=oracle,
+    notes=notes,
+    also=(2, 3),
+)
