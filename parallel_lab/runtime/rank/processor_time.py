@@ -11,7 +11,7 @@ class Endless(RuntimeError):
 
 
 def limit_processor_time(seconds: float) -> None:
-    """Raises `Endless` in this rank when it has computed for so long. What it waits does not count."""
+    """Ends this rank by `Endless` when it has computed for so long. What it waits does not count."""
 
     def over(*_: Any) -> NoReturn:
         raise Endless(f"this rank has computed for {seconds:g} s of processor time: does a loop never end?")
