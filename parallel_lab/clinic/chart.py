@@ -105,6 +105,7 @@ class Chart:
         }
         if any("samples" in result["notes"] for result in self.results):
             columns["samples read"] = [_reads(self.noted(rank, "samples")) for rank in ranks]
+            columns["of each class"] = [_classes(self.noted(rank, "classes")) for rank in ranks]
         if self.trace.memory:
             columns["most held"] = [format_bytes(self.trace.peak_bytes(rank)) for rank in ranks]
         columns["waited in calls"] = [format_seconds(self.waited_s(rank)) for rank in ranks]
@@ -148,3 +149,9 @@ def _reads(reads: Sequence[Sequence[int]]) -> str:
     """How many samples were read, and how many of them were different."""
     places = [place for each in reads for place in each]
     return f"{len(places)}, {len(set(places))} different"
+
+
+def _classes(targets: Sequence[int]) -> str:
+    """`60 60 60 60`: how many samples of class 0, 1, and so on."""
+    counted = Counter(targets)
+    return " ".join(str(counted[target]) for target in range(max(counted, default=-1) + 1)) or "-"

@@ -44,6 +44,10 @@ class Instrument:
     def __init__(self) -> None:
         self.noted: list[Any] = []  # plain numbers, lists and tensors
 
+    def notes(self) -> dict[str, Any]:
+        """What the chart keeps, by name."""
+        return {self.name: self.noted}
+
 
 class Samples(Instrument):
     """A data set that notes which samples this rank reads: `inputs, targets = samples[[3, 1, 2]]`, or a slice."""
@@ -63,6 +67,11 @@ class Samples(Instrument):
         self.noted.append(places.tolist())
         return self.inputs[places], self.targets[places]
 
+    def notes(self) -> dict[str, Any]:
+        """The places that were read, and of what classes the samples there are."""
+        places = [place for each in self.noted for place in each]
+        return super().notes() | {"classes": self.targets[places].tolist() if self.targets.dim() == 1 else []}
+
 
 def fingerprint(model: nn.Module) -> str:
     """Eight letters that differ, but for one chance in four billion, where a single bit of a parameter does."""
@@ -77,7 +86,7 @@ def work(job: Callable, given: Callable, seed: int) -> dict[str, Any]:
     limit_processor_time(PROCESSOR_S)
     report, arguments = Report(), given(dist.get_rank(), dist.get_world_size(), seed)
     model = job(*arguments, report)
-    notes = {one.name: one.noted for one in arguments if isinstance(one, Instrument)}
+    notes = {key: value for one in arguments if isinstance(one, Instrument) for key, value in one.notes().items()}
     is_model = isinstance(model, nn.Module)
     state = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()} if is_model else {}
     what = "None" if model is None else f"a {type(model).__name__}"
