@@ -8,6 +8,8 @@ _NAMES = (
     *("skew", "straggler", "hosts", "noise"),
     *("tied", "early", "cache", "order"),
     *("uneven", "overflow", "drift", "resume"),
+    *("skipped", "starved", "clipped", "torn"),
+    *("copies", "circle", "gathered", "shrunk"),
 )
 CASES: dict[int, Case] = {
     case.number: case

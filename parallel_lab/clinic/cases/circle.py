@@ -2,17 +2,19 @@
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
+from parallel_lab.clinic.cases.dealt import Batch, batches_of
+from parallel_lab.clinic.cases.ground import CLASSES, FEATURES, LR
 from parallel_lab.clinic.chart import Chart, Unhealthy
 from parallel_lab.clinic.instruments import Report
 from parallel_lab.clinic.job import Case, Demand, States, one_process
 from parallel_lab.model.reference import build, train
 
-STEPS, MICROBATCHES, BATCH, IN, WIDTH, OUT = 3, 6, 4, 6, 5, 4
+STEPS, MICROBATCHES, BATCH, WIDTH = 3, 6, 4, 5
 FLIGHT = 2  # microbatches that a pipeline of two stages may hold
-Microbatches = list[tuple[Tensor, Tensor]]
+Microbatches = list[Batch]
 
 
 def job(stage: nn.Module, batches: list[Microbatches], report: Report) -> nn.Module:
@@ -75,8 +77,8 @@ def mended(stage: nn.Module, batches: list[Microbatches], report: Report) -> nn.
 
 def stages(seed: int) -> list[nn.Module]:
     """Both stages as they begin."""
-    first = nn.Sequential(*build((IN, WIDTH, WIDTH), seed, torch.float64), nn.ReLU())
-    return [first, build((WIDTH, OUT), seed + 50, torch.float64)]
+    first = nn.Sequential(*build((FEATURES, WIDTH, WIDTH), seed, torch.float64), nn.ReLU())
+    return [first, build((WIDTH, CLASSES), seed + 50, torch.float64)]
 
 
 def given(rank: int, ranks: int, seed: int) -> tuple:
@@ -85,16 +87,15 @@ def given(rank: int, ranks: int, seed: int) -> tuple:
 
 
 def _batches(seed: int) -> list[Microbatches]:
-    draw = torch.Generator().manual_seed(seed)
-    features = torch.randn(STEPS, MICROBATCHES, BATCH, IN, generator=draw, dtype=torch.float64)
-    return [[(x, x[:, :OUT].argmax(1)) for x in each] for each in features]
+    each = batches_of(0, seed, STEPS * MICROBATCHES, BATCH)
+    return [each[first : first + MICROBATCHES] for first in range(0, len(each), MICROBATCHES)]
 
 
 def oracle(ranks: int, seed: int) -> States:
     """One process with both stages, all microbatches of a step in one batch."""
     both = nn.Sequential(*stages(seed))
     whole = [(torch.cat([x for x, _ in each]), torch.cat([y for _, y in each])) for each in _batches(seed)]
-    right = train(both, whole, torch.optim.SGD, lr=0.5).weights
+    right = train(both, whole, torch.optim.SGD, lr=LR).weights
     return [{n[2:]: t for n, t in right.items() if n.startswith(f"{rank}.")} for rank in range(2)]
 
 

@@ -2,19 +2,20 @@
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
+from parallel_lab.clinic.cases.dealt import Batch, batches_of, together
+from parallel_lab.clinic.cases.ground import LR, model_of
 from parallel_lab.clinic.chart import Chart
 from parallel_lab.clinic.instruments import Report
 from parallel_lab.clinic.job import Case, States, alike, one_process
-from parallel_lab.model.reference import build
 
-STEPS, BATCH, IN, OUT, MOST = 8, 6, 6, 4, 0.5
+STEPS, BATCH, MOST, SPREAD = 8, 6, 0.5, 3.0
 
 
-def job(model: nn.Module, batches: list[tuple[Tensor, Tensor]], report: Report) -> nn.Module:
+def job(model: nn.Module, batches: list[Batch], report: Report) -> nn.Module:
     """Trains with gradients of a norm of at most 0.5."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for x, y in batches:
@@ -30,7 +31,7 @@ def job(model: nn.Module, batches: list[tuple[Tensor, Tensor]], report: Report) 
     return model
 
 
-def mended(model: nn.Module, batches: list[tuple[Tensor, Tensor]], report: Report) -> nn.Module:
+def mended(model: nn.Module, batches: list[Batch], report: Report) -> nn.Module:
     """Clips the average."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for x, y in batches:
@@ -47,23 +48,15 @@ def mended(model: nn.Module, batches: list[tuple[Tensor, Tensor]], report: Repor
 
 
 def given(rank: int, ranks: int, seed: int) -> tuple:
-    """The model, and the batches of this rank."""
-    return build((IN, 8, OUT), seed, torch.float64), _batches(rank, seed)
-
-
-def _batches(rank: int, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Wide features, so that few samples have large gradients that point apart."""
-    draw = torch.Generator().manual_seed(1000 * seed + rank)
-    features = 3 * torch.randn(STEPS, BATCH, IN, generator=draw, dtype=torch.float64)
-    return [(x, x[:, :OUT].argmax(1)) for x in features]
+    """The model, and the batches of this rank: few points far apart, whose gradients are large and disagree."""
+    return model_of(seed), batches_of(rank, seed, STEPS, BATCH, SPREAD)
 
 
 def _alone(ranks: int, seed: int) -> tuple[nn.Module, list[float]]:
     """One process on the batches of all ranks, and the norms that it sees."""
-    model, norms = build((IN, 8, OUT), seed, torch.float64), []
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    for each in zip(*(_batches(rank, seed) for rank in range(ranks)), strict=True):
-        x, y = (torch.cat(parts) for parts in zip(*each, strict=True))
+    model, norms = model_of(seed), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    for x, y in together(ranks, seed, STEPS, BATCH, SPREAD):
         optimizer.zero_grad()
         cross_entropy(model(x), y).backward()
         norms.append(float(clip_grad_norm_(model.parameters(), MOST)))

@@ -5,12 +5,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from parallel_lab.clinic.cases.ground import model_of, points, samples_of, trained
 from parallel_lab.clinic.chart import Chart, Unhealthy
 from parallel_lab.clinic.instruments import Report, Samples
 from parallel_lab.clinic.job import Case, Demand, alike, reads, same
-from parallel_lab.model.reference import build, train
 
-SAMPLES, BATCH, EPOCHS, IN, OUT = 96, 8, 2, 6, 4
+SAMPLES, EPOCHS = 96, 2
 
 
 def job(model: nn.Module, samples: Samples, report: Report) -> nn.Module:
@@ -53,28 +53,18 @@ def mended(model: nn.Module, samples: Samples, report: Report) -> nn.Module:
 
 def given(rank: int, ranks: int, seed: int) -> tuple:
     """The model, and all samples."""
-    return build((IN, 8, OUT), seed, torch.float64), _samples(seed)
+    return model_of(seed), samples_of(SAMPLES, seed)
 
 
-def _samples(seed: int) -> Samples:
-    draw = torch.Generator().manual_seed(seed)
-    x = torch.randn(SAMPLES, IN, generator=draw, dtype=torch.float64)
-    return Samples(x, x[:, :OUT].argmax(1))
-
-
-def trains_on_what_it_reads(make: type | None = None, advice: str = "") -> Demand:
+def trains_on_what_it_reads(advice: str) -> Demand:
     """The model is what one process comes to on the samples that all ranks read, step by step."""
 
     def look(case: Case, chart: Chart) -> None:
         each = [chart.noted(rank, "samples") for rank in range(chart.ranks)]
         if len({len(own) for own in each}) > 1:
             raise Unhealthy(f"the ranks read {', '.join(str(len(own)) for own in each)} batches", advice)
-        model, samples = case.given(0, chart.ranks, chart.seed)[:2]
-        whole = [
-            (samples.inputs[places], samples.targets[places])
-            for places in (sum(own, []) for own in zip(*each, strict=True))
-        ]
-        right = train(model, whole, torch.optim.SGD, lr=0.5).weights
+        steps = [[place for batch in step for place in batch] for step in zip(*each, strict=True)]
+        right = trained(chart.seed, points(SAMPLES, chart.seed), steps).weights
         for rank in range(chart.ranks):
             same(chart.state(rank), right, f"rank {rank}", advice)
 
@@ -104,7 +94,7 @@ CASE = Case(
     demands=(
         alike(),
         reads(lambda ranks, seed: EPOCHS * list(range(SAMPLES)), "How many samples does an epoch have?"),
-        trains_on_what_it_reads(advice="The gradient is the mean over what all ranks read."),
+        trains_on_what_it_reads("The gradient is the mean over what all ranks read."),
     ),
     sign=sign,
     also=(2, 3),

@@ -5,15 +5,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from parallel_lab.clinic.cases.dealt import Batch, alone, batches_of, same_everywhere
+from parallel_lab.clinic.cases.ground import model_of
 from parallel_lab.clinic.chart import Chart, Unhealthy
 from parallel_lab.clinic.instruments import Instrument, Report
 from parallel_lab.clinic.job import Case, Demand, States, alike, one_process
-from parallel_lab.model.reference import build, train
 from parallel_lab.trace import recorder
 from parallel_lab.trace.memory import live_bytes
 from parallel_lab.trace.units import format_bytes
 
-STEPS, BATCH, IN, OUT = 4, 6, 6, 4
+STEPS, BATCH = 4, 6
 SHARE = 250_000  # numbers of the optimizer's state on each rank, float64: 2 MB
 ROOM = 1.5  # times its share that a rank may hold beside model and data
 
@@ -29,9 +30,7 @@ class Folder(Instrument):
         self.noted.append((name, [len(content), float(content.sum())]))
 
 
-def job(
-    model: nn.Module, state: Tensor, batches: list[tuple[Tensor, Tensor]], folder: Folder, report: Report
-) -> nn.Module:
+def job(model: nn.Module, state: Tensor, batches: list[Batch], folder: Folder, report: Report) -> nn.Module:
     """Trains, and saves the optimizer's state, of which each rank holds its share, at the end."""
     rank, world = dist.get_rank(), dist.get_world_size()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -51,9 +50,7 @@ def job(
     return model
 
 
-def mended(
-    model: nn.Module, state: Tensor, batches: list[tuple[Tensor, Tensor]], folder: Folder, report: Report
-) -> nn.Module:
+def mended(model: nn.Module, state: Tensor, batches: list[Batch], folder: Folder, report: Report) -> nn.Module:
     """Each rank writes its own share."""
     rank, world = dist.get_rank(), dist.get_world_size()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -72,24 +69,13 @@ def mended(
 
 def given(rank: int, ranks: int, seed: int) -> tuple:
     """The model, this rank's share of the state, its batches, and the folder."""
-    return build((IN, 8, OUT), seed, torch.float64), _state(rank, seed), _batches(rank, seed), Folder()
-
-
-def _state(rank: int, seed: int) -> Tensor:
-    return torch.full((SHARE,), float(rank + 1 + seed % 7), dtype=torch.float64)
-
-
-def _batches(rank: int, seed: int) -> list[tuple[Tensor, Tensor]]:
-    draw = torch.Generator().manual_seed(1000 * seed + rank)
-    features = torch.randn(STEPS, BATCH, IN, generator=draw, dtype=torch.float64)
-    return [(x, x[:, :OUT].argmax(1)) for x in features]
+    state = torch.full((SHARE,), float(rank + 1 + seed % 7), dtype=torch.float64)
+    return model_of(seed), state, batches_of(rank, seed, STEPS, BATCH), Folder()
 
 
 def oracle(ranks: int, seed: int) -> States:
     """One process on the batches of all ranks."""
-    each = zip(*(_batches(rank, seed) for rank in range(ranks)), strict=True)
-    whole = [tuple(torch.cat(parts) for parts in zip(*batches, strict=True)) for batches in each]
-    return [train(build((IN, 8, OUT), seed, torch.float64), whole, torch.optim.SGD, lr=0.5).weights] * ranks
+    return same_everywhere(alone(ranks, seed, STEPS, BATCH), ranks)
 
 
 def saves_all() -> Demand:

@@ -5,12 +5,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from parallel_lab.clinic.cases.dealt import same_everywhere
+from parallel_lab.clinic.cases.ground import LR, model_of, points, samples_of, trained
 from parallel_lab.clinic.chart import Chart
 from parallel_lab.clinic.instruments import Report, Samples
 from parallel_lab.clinic.job import Case, States, alike, one_process, reads
-from parallel_lab.model.reference import build, train
 
-SAMPLES, BATCH, IN, OUT, CONFIGURED = 144, 24, 6, 4, 4
+SAMPLES, BATCH, CONFIGURED = 144, 24, 4
 
 
 def job(model: nn.Module, samples: Samples, config: dict[str, int], report: Report) -> nn.Module:
@@ -38,27 +39,19 @@ def mended(model: nn.Module, samples: Samples, config: dict[str, int], report: R
 
 def given(rank: int, ranks: int, seed: int) -> tuple:
     """The model, all samples, and the configuration that was written for four ranks."""
-    return build((IN, 8, OUT), seed, torch.float64), _samples(seed), {"world": CONFIGURED, "batch": BATCH}
-
-
-def _samples(seed: int) -> Samples:
-    draw = torch.Generator().manual_seed(seed)
-    x = torch.randn(SAMPLES, IN, generator=draw, dtype=torch.float64)
-    return Samples(x, x[:, :OUT].argmax(1))
+    return model_of(seed), samples_of(SAMPLES, seed), {"world": CONFIGURED, "batch": BATCH}
 
 
 def oracle(ranks: int, seed: int) -> States:
     """One process on the same global batches."""
-    samples = _samples(seed)
-    whole = list(zip(samples.inputs.split(BATCH), samples.targets.split(BATCH), strict=True))
-    return [train(build((IN, 8, OUT), seed, torch.float64), whole, torch.optim.SGD, lr=0.5).weights] * ranks
+    return same_everywhere(trained(seed, points(SAMPLES, seed), torch.arange(SAMPLES).split(BATCH)), ranks)
 
 
 def notes(ranks: int, seed: int) -> str:
     """What the same steps said on four ranks."""
-    model, norms = build((IN, 8, OUT), seed, torch.float64), []
-    optimizer, samples = torch.optim.SGD(model.parameters(), lr=0.5), _samples(seed)
-    for x, y in zip(samples.inputs.split(BATCH), samples.targets.split(BATCH), strict=True):
+    model, norms = model_of(seed), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    for x, y in zip(*(each.split(BATCH) for each in points(SAMPLES, seed)), strict=True):
         optimizer.zero_grad()
         cross_entropy(model(x), y).backward()
         norms.append(float(torch.stack([p.grad.norm() for p in model.parameters()]).norm()))

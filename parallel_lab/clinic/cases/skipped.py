@@ -7,17 +7,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from parallel_lab.clinic.cases.dealt import batches_of
+from parallel_lab.clinic.cases.ground import LR, model_of
 from parallel_lab.clinic.chart import Chart
 from parallel_lab.clinic.instruments import Report
 from parallel_lab.clinic.job import Case, States, alike, one_process
-from parallel_lab.model.reference import build
 
-STEPS, TOKENS, IN, OUT, EXPERTS = 8, 12, 6, 4, 3
+STEPS, TOKENS, EXPERTS = 8, 12, 3
 AT = 3  # the step at which one rank has no token for the middle expert
-Batch = tuple[Tensor, Tensor, Tensor]
+Tokens = tuple[Tensor, Tensor, Tensor]
 
 
-def job(model: nn.ModuleList, batches: list[Batch], report: Report) -> nn.ModuleList:
+def job(model: nn.ModuleList, batches: list[Tokens], report: Report) -> nn.ModuleList:
     """Trains three experts; each token goes through one of them."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for x, y, expert in batches:  # of this rank's tokens: features, targets, the expert that each goes to
@@ -36,7 +37,7 @@ def job(model: nn.ModuleList, batches: list[Batch], report: Report) -> nn.Module
     return model
 
 
-def mended(model: nn.ModuleList, batches: list[Batch], report: Report) -> nn.ModuleList:
+def mended(model: nn.ModuleList, batches: list[Tokens], report: Report) -> nn.ModuleList:
     """Every rank exchanges every gradient; where it has none, it sends zeros."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for x, y, expert in batches:
@@ -57,7 +58,7 @@ def mended(model: nn.ModuleList, batches: list[Batch], report: Report) -> nn.Mod
 
 def experts(seed: int) -> nn.ModuleList:
     """The model as it begins."""
-    return nn.ModuleList(build((IN, 5, OUT), 10 * seed + e, torch.float64) for e in range(EXPERTS))
+    return nn.ModuleList(model_of(10 * seed + e) for e in range(EXPERTS))
 
 
 def given(rank: int, ranks: int, seed: int) -> tuple:
@@ -65,24 +66,23 @@ def given(rank: int, ranks: int, seed: int) -> tuple:
     return experts(seed), [each[rank] for each in _batches(ranks, seed)]
 
 
-def _batches(ranks: int, seed: int) -> Iterator[list[Batch]]:
+def _batches(ranks: int, seed: int) -> Iterator[list[Tokens]]:
     """For each step the batches of all ranks. Each expert has tokens everywhere, but for one rank at one step."""
-    draw = torch.Generator().manual_seed(seed)
+    by_rank = [batches_of(rank, seed, STEPS, TOKENS) for rank in range(ranks)]
     for step in range(STEPS):
         batch = []
         for rank in range(ranks):
-            x = torch.randn(TOKENS, IN, generator=draw, dtype=torch.float64)
             expert = torch.arange(TOKENS) % EXPERTS
             if step == AT and rank == 1 + seed % (ranks - 1):
                 expert[expert == 1] = 2
-            batch.append((x, x[:, :OUT].argmax(1), expert))
+            batch.append((*by_rank[rank][step], expert))
         yield batch
 
 
 def oracle(ranks: int, seed: int) -> States:
     """One process on the tokens of all ranks."""
     model = experts(seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     for each in _batches(ranks, seed):
         x, y, expert = (torch.cat(parts) for parts in zip(*each, strict=True))
         out = torch.stack([model[int(e)](row) for row, e in zip(x, expert, strict=True)])

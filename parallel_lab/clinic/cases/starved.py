@@ -8,14 +8,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from parallel_lab.clinic.cases.dealt import Batch, alone, batches_of, same_everywhere
+from parallel_lab.clinic.cases.ground import CLASSES, FEATURES, HIDDEN, model_of
 from parallel_lab.clinic.chart import Chart, Unhealthy
 from parallel_lab.clinic.instruments import Instrument, Report
 from parallel_lab.clinic.job import Case, Demand, States, one_process
 from parallel_lab.model import MLP
-from parallel_lab.model.reference import build, train
 from parallel_lab.trace import Span, span
 
-STEPS, BATCH, IN, OUT = 10, 8, 6, 4
+STEPS, BATCH = 10, 8
 READ_S, FORWARD_S = 0.03, 0.03  # stand-ins: both sleep, so that two cores do for four ranks
 MOST = 4  # batches that may lie in memory before they are used
 SHARE = 1 / 3  # of the reads at least so many must begin while something computes; a busy machine wakes threads late
@@ -26,14 +27,14 @@ class Disk(Instrument):
 
     name = "disk"
 
-    def __init__(self, batches: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, batches: list[Batch]) -> None:
         super().__init__()
         self.batches = batches
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def read(self, step: int) -> tuple[Tensor, Tensor]:
+    def read(self, step: int) -> Batch:
         """The batch of a step. It may be called from any thread."""
         with span("read", part=step, lane="disk"):
             time.sleep(READ_S)
@@ -89,22 +90,14 @@ def mended(model: nn.Module, disk: Disk, report: Report) -> nn.Module:
 
 def given(rank: int, ranks: int, seed: int) -> tuple:
     """The model, and the disk with the batches of this rank."""
-    model = Large((IN, 8, OUT)).double()
-    model.load_state_dict(build((IN, 8, OUT), seed, torch.float64).state_dict())
-    return model, Disk(_batches(rank, seed))
-
-
-def _batches(rank: int, seed: int) -> list[tuple[Tensor, Tensor]]:
-    draw = torch.Generator().manual_seed(1000 * seed + rank)
-    features = torch.randn(STEPS, BATCH, IN, generator=draw, dtype=torch.float64)
-    return [(x, x[:, :OUT].argmax(1)) for x in features]
+    model = Large((FEATURES, HIDDEN, CLASSES)).double()
+    model.load_state_dict(model_of(seed).state_dict())
+    return model, Disk(batches_of(rank, seed, STEPS, BATCH))
 
 
 def oracle(ranks: int, seed: int) -> States:
     """One process on the batches of all ranks."""
-    each = zip(*(_batches(rank, seed) for rank in range(ranks)), strict=True)
-    whole = [tuple(torch.cat(parts) for parts in zip(*batches, strict=True)) for batches in each]
-    return [train(build((IN, 8, OUT), seed, torch.float64), whole, torch.optim.SGD, lr=0.5).weights] * ranks
+    return same_everywhere(alone(ranks, seed, STEPS, BATCH), ranks)
 
 
 def hidden(chart: Chart, rank: int) -> tuple[int, int]:

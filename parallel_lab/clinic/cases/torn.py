@@ -1,19 +1,19 @@
 """Case 16: a resume from files of two different steps."""
 
-from collections.abc import Iterator
-
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from parallel_lab.clinic.cases.dealt import Batch, batches_of, same_everywhere, together
+from parallel_lab.clinic.cases.ground import LR, model_of
 from parallel_lab.clinic.chart import Chart
 from parallel_lab.clinic.instruments import Instrument, Report
 from parallel_lab.clinic.job import Case, States, alike, one_process
-from parallel_lab.model.reference import build, train
+from parallel_lab.model.reference import Reference, train
 
-STEPS, SAVES, BATCH, IN, OUT = 12, (4, 8), 6, 6, 4
+STEPS, SAVES, BATCH = 12, (4, 8), 6
 
 
 class Folder(Instrument):
@@ -35,7 +35,7 @@ class Folder(Instrument):
         return self.files[step, rank]
 
 
-def job(model: nn.Module, folder: Folder, batches: list[tuple[Tensor, Tensor]], report: Report) -> nn.Module:
+def job(model: nn.Module, folder: Folder, batches: list[Batch], report: Report) -> nn.Module:
     """Goes on where the checkpoints end; each rank saved its share of the weights."""
     rank, world = dist.get_rank(), dist.get_world_size()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -59,7 +59,7 @@ def job(model: nn.Module, folder: Folder, batches: list[tuple[Tensor, Tensor]], 
     return model
 
 
-def mended(model: nn.Module, folder: Folder, batches: list[tuple[Tensor, Tensor]], report: Report) -> nn.Module:
+def mended(model: nn.Module, folder: Folder, batches: list[Batch], report: Report) -> nn.Module:
     """Goes on from the newest step of which every rank has its file."""
     rank, world = dist.get_rank(), dist.get_world_size()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -87,10 +87,12 @@ def given(rank: int, ranks: int, seed: int) -> tuple:
     """An untrained model, the folder as the crash left it, and the batches of this rank from the first step on."""
     files = {}
     for step in SAVES:
-        flat = parameters_to_vector(_alone(ranks, seed, step)[0].parameters()).detach()
-        files |= {(step, owner): share for owner, share in enumerate(flat.chunk(ranks))}
+        model = model_of(seed)
+        model.load_state_dict(_first(step, ranks, seed).weights)
+        shares = parameters_to_vector(model.parameters()).detach().chunk(ranks)
+        files |= {(step, owner): share for owner, share in enumerate(shares)}
     del files[SAVES[-1], lost(ranks, seed)]
-    return build((IN, 8, OUT), seed + 50, torch.float64), Folder(files), [each[rank] for each in _batches(ranks, seed)]
+    return model_of(seed + 50), Folder(files), batches_of(rank, seed, STEPS, BATCH)
 
 
 def lost(ranks: int, seed: int) -> int:
@@ -98,30 +100,19 @@ def lost(ranks: int, seed: int) -> int:
     return 1 + (seed + 1) % (ranks - 1)
 
 
-def _batches(ranks: int, seed: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    draw = torch.Generator().manual_seed(seed)
-    for _ in range(STEPS):
-        features = torch.randn(ranks, BATCH, IN, generator=draw, dtype=torch.float64)
-        yield [(x, x[:, :OUT].argmax(1)) for x in features]
-
-
-def _alone(ranks: int, seed: int, steps: int) -> tuple[nn.Module, list[float]]:
-    """One process on the batches of all ranks, and its losses."""
-    model = build((IN, 8, OUT), seed, torch.float64)
-    whole = [tuple(torch.cat(parts) for parts in zip(*each, strict=True)) for each in _batches(ranks, seed)][:steps]
-    trained = train(model, whole, torch.optim.SGD, lr=0.5)
-    model.load_state_dict(trained.weights)
-    return model, trained.losses
+def _first(steps: int, ranks: int, seed: int) -> Reference:
+    """One process that trains for `steps` steps on the batches of all ranks."""
+    return train(model_of(seed), together(ranks, seed, STEPS, BATCH)[:steps], torch.optim.SGD, lr=LR)
 
 
 def oracle(ranks: int, seed: int) -> States:
     """The run that nothing interrupted."""
-    return [_alone(ranks, seed, STEPS)[0].state_dict()] * ranks
+    return same_everywhere(_first(STEPS, ranks, seed), ranks)
 
 
 def notes(ranks: int, seed: int) -> str:
     """What the run said before it crashed."""
-    losses = ", ".join(f"{loss:.4g}" for loss in _alone(ranks, seed, SAVES[-1])[1])
+    losses = ", ".join(f"{loss:.4g}" for loss in _first(SAVES[-1], ranks, seed).losses)
     return f"Before the crash, which came while it saved after {SAVES[-1]} steps: loss {losses}"
 
 
