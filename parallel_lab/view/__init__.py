@@ -2,6 +2,7 @@
 
 from parallel_lab.view.chrome import chrome_trace, save_chrome
 from parallel_lab.view.drawing import Drawing
+from parallel_lab.view.flow import flow
 from parallel_lab.view.memory import draw_memory
 from parallel_lab.view.plots import bars, lines
 from parallel_lab.view.sheets import draw_mesh, grid, heatmap
@@ -18,6 +19,7 @@ __all__ = [
     "draw",
     "draw_memory",
     "draw_mesh",
+    "flow",
     "grid",
     "heatmap",
     "lines",

@@ -21,6 +21,7 @@ from parallel_lab.grading.gaps import (
     storage_and_data,
     synchronization,
     tensor_parallel,
+    what_goes_wrong,
 )
 
 GAPS = (
@@ -44,4 +45,5 @@ GAPS = (
     *evaluation.GAPS,
     *security.GAPS,
     *energy.GAPS,
+    *what_goes_wrong.GAPS,
 )
