@@ -92,8 +92,8 @@ GAPS: tuple[Exercise, ...] = (
         },
         mistakes={
             "Who waits longest is early. The others wait for the rank that waits least.": _longest_waits,
-            "Where all wait alike, no rank is late: the exchange itself takes long.": _always_a_rank,
             "Two ranks that do not wait, or all of them, name nobody.": _any_wait,
+            "Where all wait alike, no rank is late: the exchange itself takes long.": _always_a_rank,
         },
     ),
 )
