@@ -114,8 +114,40 @@ class Chart:
         ]
         return table(columns)
 
+    def groups(self) -> dict[tuple[int, ...], int]:
+        """For each group of ranks that called collectives, the bytes that all of its ranks sent in them."""
+        ranks: dict[str, set[int]] = {}
+        sent: Counter = Counter()
+        for s in self.trace.spans:
+            if s.lane == "send" and s.kind != "send":
+                ranks.setdefault(s.group, set()).add(s.rank)
+                sent[s.group] += s.sent_bytes
+        return {tuple(sorted(own)): sent[group] for group, own in ranks.items()}
+
+    def waited_in_groups_s(self) -> list[float]:
+        """For each group of `groups`, the seconds that its ranks stood still in its collectives, all together."""
+        waited: Counter = Counter()
+        for s in self.trace.spans:
+            if s.lane == "send" and s.kind != "send":
+                waited[s.group] += s.wait_s
+        return list(waited.values())
+
     def traffic(self) -> str:
-        """Bytes of messages from each rank to each other; empty where there were none."""
+        """Bytes by group of ranks, where there is more than one, and of messages from each rank to each other."""
+        groups, messages = self.groups(), self._messages()
+        if len(groups) < 2:
+            return messages
+        names = [" ".join(map(str, ranks)) for ranks in groups]
+        by_group = table(
+            {
+                "ranks of a group": names,
+                "sent together": [format_bytes(size) for size in groups.values()],
+                "waited together": [format_seconds(each) for each in self.waited_in_groups_s()],
+            }
+        )
+        return "\n\n".join(filter(None, [by_group, messages]))
+
+    def _messages(self) -> str:
         sent: Counter = Counter()
         for s in self.trace.spans:
             if s.kind == "send":
@@ -133,9 +165,9 @@ class Chart:
 def _cell(values: Sequence[Any], letters: dict[str, str]) -> str:
     """The values of all ranks in one step."""
     if any(isinstance(value, str) for value in values):
-        for value in values:
+        for value in filter(None, values):
             letters.setdefault(value, LETTERS[len(letters) % len(LETTERS)])
-        return "".join(letters[value] for value in values)
+        return "".join(letters[value] if value else "-" for value in values)
     said = ["-" if value is None else f"{value:.4g}" for value in values]
     return said[0] if len(set(said)) == 1 else " | ".join(said)
 

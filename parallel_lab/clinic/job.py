@@ -6,6 +6,7 @@ of a run: weights, bytes, samples, the order of calls, what was held. None looks
 no verdict.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,11 +122,11 @@ def reads(right: Callable[[int, int], Sequence[Any]], advice: str = "") -> Deman
     """All ranks together read in the run the samples `right(ranks, seed)`, each as often, in whatever order."""
 
     def look(case: Case, chart: Chart) -> None:
-        got = sorted(p for rank in range(chart.ranks) for each in chart.noted(rank, "samples") for p in each)
-        wanted = sorted(right(chart.ranks, chart.seed))
+        got = Counter(p for rank in range(chart.ranks) for each in chart.noted(rank, "samples") for p in each)
+        wanted = Counter(right(chart.ranks, chart.seed))
         if got != wanted:
-            twice, never = len(got) - len(set(got)), len(set(wanted) - set(got))
-            seen = f"the ranks read {len(got)} samples, {twice} of them again, and missed {never} of {len(set(wanted))}"
+            more, less = (got - wanted).total(), (wanted - got).total()
+            seen = f"of {wanted.total()} reads {less} are missing, and {more} are of samples not due, or not due again"
             raise Unhealthy(seen, advice)
 
     return look

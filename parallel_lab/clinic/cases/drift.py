@@ -24,6 +24,7 @@ def job(model: nn.Module, samples: Samples, report: Report) -> nn.Module:
         for p in params:
             dist.all_reduce(p.grad)
             p.grad /= n
+        nn.utils.clip_grad_norm_(params, 1.0)
         if loss < 8:
             optimizer.step()
         report(model, loss=loss)
@@ -42,6 +43,7 @@ def mended(model: nn.Module, samples: Samples, report: Report) -> nn.Module:
         for p in params:
             dist.all_reduce(p.grad)
             p.grad /= n
+        nn.utils.clip_grad_norm_(params, 1.0)
         worst = loss.detach().clone()
         dist.all_reduce(worst, dist.ReduceOp.MAX)
         if worst < 8:

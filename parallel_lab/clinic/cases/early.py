@@ -96,7 +96,7 @@ CASE = Case(
     cause="stale bucket",
     evidence=(
         "the timeline: the all-reduce is issued before the last backward of the step, on a copy of what was there by "
-        "then. The norm is about two thirds of what one process has: one of three microbatches is missing, and what it "
+        "then. The norm is nearly a third below that of one process: one of three microbatches is missing, and what it "
         "adds to p.grad is overwritten."
     ),
     job=job,

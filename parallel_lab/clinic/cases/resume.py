@@ -101,21 +101,23 @@ def notes(ranks: int, seed: int) -> str:
 def sign(chart: Chart) -> bool:
     """Samples that were read before the checkpoint are read again."""
     before = set(_order()[: CRASH * BATCH].tolist())
-    return any(place in before for rank in range(chart.ranks) for each in chart.noted(rank, "samples") for place in each)
+    return any(
+        place in before for rank in range(chart.ranks) for each in chart.noted(rank, "samples") for place in each
+    )
 
 
 CASE = Case(
     number=12,
-    title="After each restart the loss is a little too good",
+    title="Runs that were interrupted test worse",
     complaint=(
-        "A node died and the job went on from its checkpoint; weights and optimizer were loaded, I compared them. The "
-        "train loss is lower than I expected after the restart. Runs that were interrupted more often test worse. "
-        "Nothing in the log is red."
+        "A node died in the middle of the epoch and the job went on from its checkpoint. Weights, optimizer and step "
+        "were loaded, I compared them bit by bit. Nothing in the log is red. But the more often a run was interrupted, "
+        "the larger the gap between its train loss and its test loss."
     ),
     cause="data repeated after resume",
     evidence=(
-        "the numbers of the samples after the restart are those of the first steps of the epoch, in the same order, so "
-        "their loss is low; as many others are read in no step of the epoch."
+        "the first samples of the batches after the restart, 131, 68, 112 and 163, are those of the first steps of the "
+        "epoch. They are trained on twice, and as many others are read in no step of the epoch."
     ),
     job=job,
     mended=mended,

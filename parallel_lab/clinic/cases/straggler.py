@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from parallel_lab.clinic.cases.ground import LR, model_of, points, samples_of, trained
+from parallel_lab.clinic.cases.ground import model_of, points, samples_of, trained
 from parallel_lab.clinic.chart import Chart, Unhealthy
 from parallel_lab.clinic.instruments import Report, Samples
 from parallel_lab.clinic.job import Case, same
