@@ -142,7 +142,7 @@ def test_an_order_of_its_own_for_each_rank():
                 report(model)
         return model
 
-    refused(17, shuffled, "of them again, and missed")
+    refused(17, shuffled, "are missing")
 
 
 def test_all_forward_passes_first():
@@ -206,7 +206,7 @@ def test_the_divisor_alone():
             report(model)
         return model
 
-    refused(20, divisor, "missed 36 of 144")
+    refused(20, divisor, "of 144 reads 36 are missing")
 
 
 def refused(number, job, said):
