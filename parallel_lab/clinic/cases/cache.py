@@ -1,6 +1,7 @@
 """Case 7: a cache that never hits."""
 
 from collections import UserDict
+from itertools import pairwise
 
 import torch
 import torch.distributed as dist
@@ -132,7 +133,7 @@ def sign(chart: Chart) -> bool:
     """The cache grows in every step, and has more entries than this rank has samples."""
     entries = chart.column(0, "cache_entries")
     own = len({place for each in chart.noted(0, "samples") for place in each})
-    return all(one < other for one, other in zip(entries, entries[1:], strict=False)) and entries[-1] > own
+    return all(one < other for one, other in pairwise(entries)) and entries[-1] > own
 
 
 CASE = Case(

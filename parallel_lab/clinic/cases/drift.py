@@ -84,14 +84,14 @@ CASE = Case(
     number=11,
     title="The checkpoint of host 1 scores differently",
     complaint=(
-        "Each host saves its own copy, to be quick. They should be the same, and were for a day; now the copy of rank 1 "
-        "scores differently from the others. Nothing crashed. The train losses look alike, but for one spike that we "
-        "are prepared for."
+        "Each host saves its own copy, to be quick. They should be the same, and were for a day; now the copy of rank"
+        " 1 scores differently from the others. Nothing crashed. The train losses look alike, but for one spike that "
+        "we are prepared for."
     ),
     cause="weights drifted apart",
     evidence=(
-        "the letters of the weights: equal on all ranks until the spike, and from that step on another letter on rank 1. "
-        "Gradients were still averaged, but one rank took no step: it alone saw the loss that the guard looks at."
+        "the letters of the weights: equal on all ranks until the spike, and from that step on another letter on rank"
+        " 1. Gradients were still averaged, but one rank took no step: it alone saw the loss that the guard looks at."
     ),
     job=job,
     mended=mended,

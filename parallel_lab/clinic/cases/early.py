@@ -30,7 +30,7 @@ def job(model: nn.Module, samples: Samples, report: Report) -> nn.Module:
             with span("backward", mb=mb):
                 loss.backward()
         exchange.wait()
-        for p, grad in zip(params, flat.split([p.numel() for p in params])):
+        for p, grad in zip(params, flat.split([p.numel() for p in params]), strict=True):
             p.grad = grad.view_as(p)
         optimizer.step()
         report(model, norm=flat.norm())
@@ -50,7 +50,7 @@ def mended(model: nn.Module, samples: Samples, report: Report) -> nn.Module:
                 loss.backward()
         flat = torch.cat([p.grad.flatten() for p in params])
         dist.all_reduce(flat)
-        for p, grad in zip(params, flat.split([p.numel() for p in params])):
+        for p, grad in zip(params, flat.split([p.numel() for p in params]), strict=True):
             p.grad = grad.view_as(p)
         optimizer.step()
         report(model, norm=flat.norm())

@@ -81,15 +81,15 @@ CASE = Case(
     number=8,
     title="Averaged every step, and never the same",
     complaint=(
-        "Every gradient goes through an all-reduce in every step: same number of calls, same bytes on all ranks, no error, "
-        "no hang. Yet the ranks have different weights after a step or two. With another model the same loop ends at "
-        "once with a complaint about sizes."
+        "Every gradient goes through an all-reduce in every step: same number of calls, same bytes on all ranks, no "
+        "error, no hang. Yet the ranks have different weights after a step or two. With another model the same loop "
+        "ends at once with a complaint about sizes."
     ),
     cause="collectives in different orders",
     evidence=(
         "the weights come apart at the first step in which the ranks rank their gradients differently. An all-reduce "
-        "knows no names: the k-th call of one rank meets the k-th of the others, and adds up whatever has that size. Here "
-        "all layers have one shape; with other shapes it is an error or a hang."
+        "knows no names: the k-th call of one rank meets the k-th of the others, and adds up whatever has that size. "
+        "Here all layers have one shape; with other shapes it is an error or a hang."
     ),
     job=job,
     mended=mended,

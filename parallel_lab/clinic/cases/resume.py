@@ -93,7 +93,8 @@ def notes(ranks: int, seed: int) -> str:
     firsts = ", ".join(str(int(batch[0])) for batch in _order().split(BATCH)[:CRASH])
     losses = ", ".join(f"{each:.4g}" for each in _trained(seed, CRASH)[2])
     return (
-        f"The log of this epoch up to the checkpoint, steps 0 to {CRASH - 1}:\n  loss {losses}\n  first_sample {firsts}\n"
+        f"The log of this epoch up to the checkpoint, steps 0 to {CRASH - 1}:\n"
+        f"  loss {losses}\n  first_sample {firsts}\n"
         f"Step 0 above is step {CRASH} of the epoch."
     )
 

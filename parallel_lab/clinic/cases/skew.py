@@ -80,8 +80,9 @@ CASE = Case(
     number=1,
     title="Every rank says 0.01, the test says no",
     complaint=(
-        "We average the weights once a pass over the data, to save bytes. The train loss is close to zero on every rank "
-        "in every round. The test loss of the mean stays high. One rank alone, on all the data, has no such trouble."
+        "We average the weights once a pass over the data, to save bytes. The train loss is close to zero on every "
+        "rank in every round. The test loss of the mean stays high. One rank alone, on all the data, has no such "
+        "trouble."
     ),
     cause="skewed shards",
     evidence=(

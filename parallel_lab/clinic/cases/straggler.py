@@ -31,7 +31,7 @@ def job(model: nn.Module, samples: Samples, report: Report) -> nn.Module:
         flat = torch.cat([*(p.grad.flatten() for p in params), loss.detach()[None]])
         dist.all_reduce(flat, group=group)
         *grads, loss = flat.split([*(p.numel() for p in params), 1])
-        for p, grad in zip(params, grads):
+        for p, grad in zip(params, grads, strict=True):
             p.grad = grad.view_as(p)
         optimizer.step()
         report(model, loss=loss)
@@ -55,7 +55,7 @@ def mended(model: nn.Module, samples: Samples, report: Report) -> nn.Module:
         flat = torch.cat([*(p.grad.flatten() for p in params), loss.detach()[None]])
         dist.all_reduce(flat, group=group)
         *grads, loss = flat.split([*(p.numel() for p in params), 1])
-        for p, grad in zip(params, grads):
+        for p, grad in zip(params, grads, strict=True):
             p.grad = grad.view_as(p)
         optimizer.step()
         report(model, loss=loss)
@@ -92,13 +92,14 @@ CASE = Case(
     number=2,
     title="Four hosts are no faster than one",
     complaint=(
-        "The same job, the same network, since last night every step takes several times as long. The losses are right. "
-        "Our dashboard says that the time goes into all_reduce, so the network people are looking at the switches."
+        "The same job, the same network, since last night every step takes several times as long. The losses are "
+        "right. Our dashboard says that the time goes into all_reduce, so the network people are looking at the "
+        "switches."
     ),
     cause="slow rank",
     evidence=(
-        "rank 2 waits least in the all-reduces and works longest between them. The others wait for it: their all-reduce "
-        "begins when they call it and ends when rank 2 has come, so the time is booked under communication."
+        "rank 2 waits least in the all-reduces and works longest between them. The others wait for it: their all-"
+        "reduce begins when they call it and ends when rank 2 has come, so the time is booked under communication."
     ),
     job=job,
     mended=mended,

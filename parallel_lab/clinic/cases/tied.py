@@ -148,8 +148,8 @@ CASE = Case(
     cause="norm counted twice",
     evidence=(
         "the norm of the first step is too large although the weights are still those of one process. Its square is "
-        "too large by the square of the shared weight's gradient, which both stages add. All gradients are then clipped "
-        "too far."
+        "too large by the square of the shared weight's gradient, which both stages add. All gradients are then "
+        "clipped too far."
     ),
     job=job,
     mended=mended,
