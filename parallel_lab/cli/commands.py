@@ -26,6 +26,7 @@ COMMANDS = {  # by the names of their modules, with their lines in --help
     "list": "List the chapters with their exercises and questions.",
     "reset": "Put an empty exercise notebook back.",
     "update": "Fetch the newest version of the course.",
+    "clinic": "Run a broken job, and judge who mends it.",
     "run": "Run a function of a file on real ranks.",
     "doctor": "Say what will run where, and why.",
 }

@@ -24,6 +24,7 @@ LONGEST_S = 900.0  # nothing comes near; a limit for what neither computes, nor 
 MEMORY_BYTES = 2 * 2**30
 _DRIVERS = "rank_side|contexts|cutting|drivers|experts|halves|layouts|pruned|quantized|runs|scales|sharding|small_gpt"
 _DRIVERS += "|backfilling|crash_points|crashes|metrics|orders|poisoned|resembling|sealed|stages|streamed|sums|workers"
+_DRIVERS += "|clinical|instruments"
 _OURS = re.compile(rf"^ +(?:{_DRIVERS})\.py, line \d+, in .*\n.*\n(?: +and the same .*\n)?", re.MULTILINE)
 RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run the case below by yourself."}
 NEVER_JOINED = "Every rank of the group must call a collective: does this call stand behind an `if`, or in a loop?"
