@@ -133,7 +133,7 @@ CASE = Case(
         "of all forward passes first runs on them."
     ),
     cause="blocking sends in a circle",
-    evidence="Each of two ranks waits in a send to the other, so neither comes to its receive.",
+    evidence="each of two ranks waits in a send to the other, so neither comes to its receive.",
     job=job,
     mended=mended,
     given=given,

@@ -91,7 +91,7 @@ CASE = Case(
         "ranks, the slower. The ranks agree on every weight. Somebody wants to raise the learning rate."
     ),
     cause="clipped per rank",
-    evidence="The norms differ from rank to rank, and all are larger than that of one process: norms of shares.",
+    evidence="the norms differ from rank to rank, and all are larger than that of one process: norms of shares.",
     job=job,
     mended=mended,
     given=given,

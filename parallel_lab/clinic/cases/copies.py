@@ -87,7 +87,7 @@ CASE = Case(
         "good sign."
     ),
     cause="same samples",
-    evidence="Every rank reports the same loss, and reads all samples in an epoch.",
+    evidence="every rank reports the same loss, and reads all samples in an epoch.",
     job=job,
     mended=mended,
     given=given,

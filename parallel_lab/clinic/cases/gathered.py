@@ -134,7 +134,7 @@ CASE = Case(
         "dies: out of memory. We halved the batch, twice. We exchanged the card. It is always rank 0."
     ),
     cause="gathered on rank 0",
-    evidence="At the save rank 0 holds every share, twice; the others send theirs, in one gather.",
+    evidence="at the save rank 0 holds every share, twice; the others send theirs, in one gather.",
     job=job,
     mended=mended,
     given=given,

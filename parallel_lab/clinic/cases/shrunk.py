@@ -76,7 +76,7 @@ CASE = Case(
         "of epochs."
     ),
     cause="stale world size",
-    evidence="A quarter of the samples is read by nobody, and the norm is about three quarters of what it was.",
+    evidence="a quarter of the samples is read by nobody, and the norm is about three quarters of what it was.",
     job=job,
     mended=mended,
     given=given,

@@ -106,7 +106,7 @@ CASE = Case(
         "raised the timeout twice."
     ),
     cause="unused parameters",
-    evidence="The weights are the same on all ranks up to step 2 and never again; one rank makes fewer all-reduces.",
+    evidence="the weights are the same on all ranks up to step 2 and never again; one rank makes fewer all-reduces.",
     job=job,
     mended=mended,
     given=given,

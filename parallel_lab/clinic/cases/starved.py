@@ -147,7 +147,7 @@ CASE = Case(
         "each of them is as fast as it should be. Faster links made no difference. Nor did larger buckets."
     ),
     cause="loader bound",
-    evidence="On all ranks alike a read fills the time from one step's exchange to the next forward pass.",
+    evidence="on all ranks alike a read fills the time from one step's exchange to the next forward pass.",
     job=job,
     mended=mended,
     given=given,

@@ -129,7 +129,7 @@ CASE = Case(
         "compared all checksums. Still the loss jumped up, and it takes hours to come down again. We suspect the data."
     ),
     cause="torn checkpoint",
-    evidence="The ranks read files of two different steps: the newest that each of them has.",
+    evidence="the ranks read files of two different steps: the newest that each of them has.",
     job=job,
     mended=mended,
     given=given,
