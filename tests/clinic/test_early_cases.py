@@ -29,7 +29,7 @@ WRONG = [  # (case, what of it is changed, the line, what takes its place, what 
     (4, "mended", "hidden = noise(", "hidden = (", "the noise is gone"),
     (5, "job", "dist.all_reduce(squares)", "dist.all_reduce(squares)\n        squares /= 2", "reports norm"),
     (5, "job", "0.1 / squares.sqrt()", "0.123 / squares.sqrt()", "reports norm"),
-    (5, "mended", "min(1.0, 0.1 / squares.sqrt())", "min(1.0, 0.1 / squares)", "away from what one process comes to"),
+    (5, "mended", "min(1.0, 0.1 / squares.sqrt())", "min(1.0, 0.1 / squares)", "step 1: rank 0 reports norm"),
     (6, "job", "flat = torch.cat(", "flat = 1.5 * torch.cat(", "away from what one process comes to"),
     (7, "job", "report(model", "cache.clear()\n        report(model", "has encoded 48 samples, and has only 12"),
     (8, "job", "optimizer.step()", BROADCAST, "away from .* Weights that are made equal are not yet right"),

@@ -1,4 +1,4 @@
-"""`clinic`: a neighbor of the cause, a factor, copies made equal, an empty cache, half a norm; answers of other kinds."""
+"""`clinic`: a neighbor of the cause, a factor, equal copies, an empty cache, half a norm; answers of other kinds."""
 
 import inspect
 import sys
