@@ -126,10 +126,10 @@ class Chart:
 
     def waited_in_groups_s(self) -> list[float]:
         """For each group of `groups`, the seconds that its ranks stood still in its collectives, all together."""
-        waited: Counter = Counter()
+        waited: dict[str, float] = {}
         for s in self.trace.spans:
             if s.lane == "send" and s.kind != "send":
-                waited[s.group] += s.wait_s
+                waited[s.group] = waited.get(s.group, 0.0) + s.wait_s
         return list(waited.values())
 
     def traffic(self) -> str:

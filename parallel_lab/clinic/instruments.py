@@ -26,7 +26,7 @@ class Report:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
-    def __call__(self, model: nn.Module | None = None, **numbers: float) -> None:
+    def __call__(self, model: nn.Module | None = None, **numbers: float | Tensor) -> None:
         """Adds the row of one step."""
         row: dict[str, Any] = {name: float(value) for name, value in numbers.items()}
         if model is not None:

@@ -1,5 +1,8 @@
 """Case 11: a decision that each rank takes for itself."""
 
+# A job is written as one writes it in a notebook: gradients are there, a loop has run.
+# pyright: reportOperatorIssue=false
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn

@@ -1,5 +1,8 @@
 """Case 6: gradients that leave before the last of them has come."""
 
+# A job is written as one writes it in a notebook: gradients are there, a loop has run.
+# pyright: reportOptionalMemberAccess=false, reportPossiblyUnboundVariable=false
+
 from collections.abc import Sequence
 
 import torch

@@ -1,5 +1,8 @@
 """Case 3: the groups that talk most lie across the slow link."""
 
+# A job is written as one writes it in a notebook: gradients are there, a loop has run.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from collections.abc import Callable
 
 import torch

@@ -1,5 +1,8 @@
 """Case 8: collectives in another order on each rank."""
 
+# A job is written as one writes it in a notebook: gradients are there, a loop has run.
+# pyright: reportOptionalMemberAccess=false
+
 from functools import cache
 
 import torch

@@ -1,5 +1,8 @@
 """Case 10: a gradient that 16 bits cannot hold, on one rank."""
 
+# A job is written as one writes it in a notebook: gradients are there, a loop has run.
+# pyright: reportIndexIssue=false, reportOptionalMemberAccess=false
+
 from functools import cache
 
 import torch

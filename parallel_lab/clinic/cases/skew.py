@@ -1,5 +1,8 @@
 """Case 1: a sorted file, cut into parts."""
 
+# A job is written as one writes it in a notebook: gradients are there, a loop has run.
+# pyright: reportPossiblyUnboundVariable=false
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn

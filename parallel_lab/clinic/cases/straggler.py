@@ -1,5 +1,8 @@
 """Case 2: a rank that takes longer than the others."""
 
+# A job is written as one writes it in a notebook: gradients are there, a loop has run.
+# pyright: reportOptionalMemberAccess=false
+
 import torch
 import torch.distributed as dist
 from torch import nn

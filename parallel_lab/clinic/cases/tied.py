@@ -1,5 +1,8 @@
 """Case 5: a weight that stands in two stages, and a norm over both."""
 
+# A job is written as one writes it in a notebook: gradients are there, a loop has run.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false, reportOptionalMemberAccess=false
+
 from collections.abc import Sequence
 from functools import cache
 
