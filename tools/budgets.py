@@ -42,6 +42,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "tensor_parallel": 60.0,  # with the matrix products
     "runtime": 75.0,
     "systems/resilience": 150.0,  # faults: nearly every case starts ranks again, after they were killed or hung
+    "clinic": 75.0,  # twenty jobs, each run broken, mended, and with the mistakes of a tired person
     "exercise bucketed_ddp": 9.0,
     "exercise gathered_layer": 16.0,
     "exercise accumulated_step": 9.0,
@@ -68,6 +69,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "exercise streaming_shuffle": 10.0,
     "exercise authenticated_messages": 14.0,  # six launches for one answer, each of 3 ranks
     "exercise near_duplicates": 16.0,  # three steps, and seven answers on up to four ranks
+    "exercise clinic": 9.0,  # five jobs on two to four ranks
     "exercise power_cap": 9.0,  # nine answers, most of one rank
     "exercises": 30.0,  # the gaps among them
     "01_language_models_and_why_parallel": 60.0,

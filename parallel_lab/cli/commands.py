@@ -27,6 +27,7 @@ COMMANDS = {  # by the names of their modules, with their lines in --help
     "reset": "Put an empty exercise notebook back.",
     "update": "Fetch the newest version of the course.",
     "plan": "Choose how to lay out a model on a cluster, and say why.",
+    "clinic": "Run a broken job, and judge who mends it.",
     "run": "Run a function of a file on real ranks.",
     "doctor": "Say what will run where, and why.",
 }

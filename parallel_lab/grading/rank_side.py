@@ -6,11 +6,10 @@ widgets nor a technique.
 """
 
 import contextlib
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partialmethod
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ import torch.distributed as dist
 from parallel_lab.grading import references
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.runtime.rank.backend import LabGroup
+from parallel_lab.runtime.rank.processor_time import limit_processor_time
 from parallel_lab.runtime.rank.stage import flatten
 
 REDUCING = ("all_reduce", "reduce_scatter", "reduce", "all_gather", "all_to_all", "gather")
@@ -66,12 +66,6 @@ class Case:
         return f"at {self.ranks} rank" + "s" * (self.ranks > 1) + "".join(named)
 
 
-class Endless(RuntimeError):
-    """This rank has computed too long."""
-
-    __module__ = "builtins"  # a message names it without a path
-
-
 class Opaque(NamedTuple):
     """Stands for a returned value that is neither a plain tensor nor a number, list or dict of them."""
 
@@ -105,7 +99,7 @@ def graded(fn: Callable, case: Case, given: Callable, drive: Callable | None, se
     When `fn` has returned, its arguments are overwritten: a send that nobody waited for then sends the wrong bytes.
     Returned are the result, the arguments as they were after the call, and the techniques that it loaded.
     """
-    _limit_processor_time()
+    limit_processor_time(PROCESSOR_S)
     arguments = _to_device(drawn(given, case, dist.get_rank(), seed))
     if drive is None:
         change_first_arrival(case)
@@ -114,16 +108,6 @@ def graded(fn: Callable, case: Case, given: Callable, drive: Callable | None, se
     for tensor in flatten(arguments):
         tensor.detach().fill_(float("nan") if tensor.is_floating_point() else -1)
     return result, after, references.loaded()
-
-
-def _limit_processor_time() -> None:
-    """Ends an endless loop. It counts what this rank computes, so a busy machine changes nothing."""
-
-    def over(*_: Any) -> NoReturn:
-        raise Endless(f"this rank has computed for {PROCESSOR_S} s of processor time: does a loop never end?")
-
-    signal.signal(signal.SIGPROF, over)
-    signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)
 
 
 def _to_device(value: Any) -> Any:

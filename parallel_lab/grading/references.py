@@ -12,7 +12,21 @@ from parallel_lab.runtime.wire import dumps
 
 # Every other room of the package is a technique, and so an answer.
 _NO_TECHNIQUES = frozenset(
-    {"compat", "plan", "trace", "network", "simulate", "view", "runtime", "model", "agree", "grading", "course", "cli"}
+    {
+        "compat",
+        "plan",
+        "trace",
+        "network",
+        "simulate",
+        "view",
+        "runtime",
+        "model",
+        "agree",
+        "clinic",
+        "grading",
+        "course",
+        "cli",
+    }
 )
 _READY_MADE = frozenset(
     {

@@ -14,7 +14,8 @@ from torch import Tensor
 from parallel_lab.grading.drivers import from_rank_0
 from parallel_lab.grading.expect import grader
 from parallel_lab.grading.lab import Outcome, Wrong
-from parallel_lab.grading.rank_side import Case, Endless, name
+from parallel_lab.grading.rank_side import Case, name
+from parallel_lab.runtime.rank.processor_time import Endless
 
 SENDER, RELAY, RECEIVER = 0, 1, 2
 REFUSED, MOST_BYTES = "refused", 64

@@ -22,6 +22,7 @@ from parallel_lab.grading.gaps import (
     storage_and_data,
     synchronization,
     tensor_parallel,
+    what_goes_wrong,
 )
 
 GAPS = (
@@ -45,5 +46,6 @@ GAPS = (
     *evaluation.GAPS,
     *security.GAPS,
     *energy.GAPS,
+    *what_goes_wrong.GAPS,
     *choosing.GAPS,
 )
