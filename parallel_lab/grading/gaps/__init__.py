@@ -15,6 +15,7 @@ from parallel_lab.grading.gaps import (
     performance,
     pipeline,
     precision,
+    real_runs,
     scheduling,
     security,
     sharded,
@@ -44,4 +45,5 @@ GAPS = (
     *evaluation.GAPS,
     *security.GAPS,
     *energy.GAPS,
+    *real_runs.GAPS,
 )
