@@ -20,7 +20,7 @@ def runs_scale(dice: Random) -> Drawn:
     return Drawn(
         question=f"A run with pp = {pp}, {v} chunk{'s' * (v > 1)} and dp = {few} has {m} microbatches per pipeline, and"
         f" a step takes {step} s. It moves to dp = {more} with the same batch and the same microbatch. Communication"
-        " between data ranks is hidden, and all else grows with the tokens of a GPU. How many seconds does a step take?",
+        " between data ranks is hidden, and all else grows with the tokens of a GPU. How many seconds is a step?",
         answer=again,
         unit="s",
         steps=(
