@@ -10,33 +10,51 @@ from parallel_lab.planner.clusters import (
     clusters,
     faster,
 )
+from parallel_lab.planner.constants import BOUNDS, Constants, calibrated, constants
+from parallel_lab.planner.estimate import Estimate, estimate
+from parallel_lab.planner.exchange import Exchange
+from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
+from parallel_lab.planner.replays import Replay, replays
 from parallel_lab.planner.runs import Field, Run, fields, run, runs
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
 
 __all__ = [
+    "BOUNDS",
     "Accelerator",
     "Cluster",
+    "Constants",
+    "Estimate",
+    "Exchange",
     "Field",
     "Latent",
     "Matrix",
     "Model",
+    "Replay",
     "Run",
     "Scheme",
     "Term",
     "accelerator",
     "accelerators",
+    "at_rest",
     "by_hand",
+    "calibrated",
     "cluster",
     "clusters",
+    "constants",
+    "estimate",
     "faster",
     "fields",
+    "fits",
     "fitted_share",
     "largest",
     "matrices",
+    "memory",
     "model",
     "models",
+    "replays",
+    "room",
     "run",
     "runs",
     "total",

@@ -134,7 +134,7 @@ def accelerator(name: str) -> Accelerator:
     row = known[name]
     peaks = tuple((precision, tflops * 1e12) for precision, tflops in row["tflops"].items())
     return Accelerator(
-        name, peaks, row["memory_gb"] * _GB, row["tb_per_s"] * 1e12, row["watts"], row["year"], row["source"]
+        name, peaks, row["memory_gib"] * 2**30, row["tb_per_s"] * 1e12, row["watts"], row["year"], row["source"]
     )
 
 

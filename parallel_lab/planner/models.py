@@ -77,6 +77,7 @@ class Model(Shape):
         dense_hidden: hidden width of those; None as in experts.
         shared_hidden: hidden width of the experts that all tokens go through, together.
         attention_bias: whether query, key and value have a bias where nothing else has (Qwen2).
+        qk_norm: whether queries and keys are normalized (Qwen3).
         latent: latent attention; None for keys and values of their own.
         source: of these numbers.
     """
@@ -87,6 +88,7 @@ class Model(Shape):
     dense_hidden: int | None = None
     shared_hidden: int = 0
     attention_bias: bool = False
+    qk_norm: bool = False
     latent: Latent | None = None
     source: str = ""
 
@@ -193,6 +195,7 @@ def vectors(shape: GPTConfig, layer: int = 0) -> int:
     norm = 2 * shape.width * (2 if shape.bias and shape.norm == "layer" else 1)
     latent: Latent | None = getattr(shape, "latent", None)
     norm += latent.query + latent.key_value if latent else 0
+    norm += 2 * shape.head_width if getattr(shape, "qk_norm", False) else 0
     if shape.bias:
         return norm + sum(m.outputs * m.copies for m in found if m.name != "router")
     some = ("query", "key", "value") if getattr(shape, "attention_bias", False) else ()

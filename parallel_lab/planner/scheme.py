@@ -18,7 +18,7 @@ from parallel_lab.planner.clusters import Cluster
 Schedule = Literal["gpipe", "1f1b", "interleaved", "zb_h1", "zb_h2", "zb_v", "dualpipe_v"]
 Precision = Literal["fp32", "fp16", "bf16", "fp8"]
 Offload = Literal["none", "optimizer"]
-States = Literal["megatron", "deepspeed", "fsdp", "float32"]
+States = Literal["megatron", "deepspeed", "mixed", "fsdp", "float32"]
 
 AXES = ("pp", "dp", "cp", "tp")
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb_h1", "zb_h2", "zb_v", "dualpipe_v")
@@ -28,7 +28,7 @@ CHOICES = {
     "recompute": ("none", "selective", "full"),
     "precision": ("fp32", "fp16", "bf16", "fp8"),
     "offload": ("none", "optimizer"),
-    "states": ("megatron", "deepspeed", "fsdp", "float32"),
+    "states": ("megatron", "deepspeed", "mixed", "fsdp", "float32"),
     "attention": ("fused", "unfused"),
 }
 TWO_CHUNKS = ("zb_v", "dualpipe_v")  # schedules that give each rank two stages, in a V
@@ -54,8 +54,9 @@ class Scheme:
         precision: of the products. The optimizer's numbers are float32.
         offload: "optimizer" keeps the master weights and moments in the host's memory.
         states: who keeps how many bytes a parameter. "megatron" has weights in 2 bytes and gradients in 4 (in 2 where
-            `precision` is fp16, and a copy in 4), "deepspeed" both in 2; "fsdp" shards float32 and gathers copies of 2
-            bytes; "float32" has four numbers of 4 bytes, as this course's own executor.
+            `precision` is fp16, and a copy in 4); "mixed" is ZeRO's paper, both in 2, and "deepspeed" what became of
+            it; "fsdp" shards float32 and gathers copies of 2 bytes; "float32" has four numbers of 4 bytes, as this
+            course's own executor.
         attention: "fused" keeps no scores of pairs of tokens (FlashAttention), "unfused" does.
 
     Raises:
@@ -158,8 +159,8 @@ class Scheme:
 
     def _check_model(self, shape: GPTConfig) -> None:
         stages, kv_heads = self.pp * self.stages_each, shape.kv_heads or shape.heads
-        if stages > shape.layers:
-            raise ValueError(f"{shape.layers} layers do not fill {stages} stages: lower pp or chunks")
+        if stages > shape.layers + 2:
+            raise ValueError(f"{shape.layers} layers and two tables do not fill {stages} stages: lower pp or chunks")
         for name, count in (("heads", shape.heads), ("hidden columns", shape.hidden_width)):
             if count % self.tp:
                 raise ValueError(f"{count} {name} do not divide by tp={self.tp}")

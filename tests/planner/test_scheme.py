@@ -43,7 +43,7 @@ def test_sizes_are_whole_numbers():
     [
         (Scheme(dp=512), 512, "makes 512 ranks, and h100-ib has 1024"),
         (Scheme(dp=64, tp=16), 63, "does not divide into dp=64"),
-        (Scheme(dp=4, pp=128, tp=2), 1024, "80 layers do not fill 128 stages"),
+        (Scheme(dp=4, pp=128, tp=2), 1024, "80 layers and two tables do not fill 128 stages"),
         (Scheme(dp=128, tp=8, ep=2), 1024, "a model without experts, and ep=2"),
         (Scheme(dp=16, pp=8, tp=8, schedule="interleaved", chunks=2), 16 * 12, "groups of pp=8, and there are 12"),
     ],
@@ -104,14 +104,14 @@ def test_clusters_of_the_table_have_sources():
     assert all(cluster(name).source and cluster(name).fast.bytes_per_s > 0 for name in clusters())
     assert {cluster(name).accelerator.name for name in clusters()} <= set(accelerators())
     one = cluster("h100-ib", gpus=20)
-    assert (one.gpus, one.nodes, one.memory_bytes) == (20, 3, 80e9)
+    assert (one.gpus, one.nodes, one.memory_bytes) == (20, 3, 80 * 2**30)
 
 
 def test_a_faster_cluster():
     one = cluster("h100-ib")
     two = faster(one, network=2, inside=3, memory=0.5, flops=4)
     assert two.slow.bytes_per_s == 2 * one.slow.bytes_per_s and two.fast.bytes_per_s == 3 * one.fast.bytes_per_s
-    assert two.memory_bytes == 40e9 and two.accelerator.peak_flops_per_s() == 4 * 989e12
+    assert two.memory_bytes == 40 * 2**30 and two.accelerator.peak_flops_per_s() == 4 * 989e12
 
 
 @pytest.mark.parametrize(("find", "name"), [(model, "lama3-70b"), (cluster, "h100")])

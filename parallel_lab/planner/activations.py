@@ -1,0 +1,128 @@
+"""What a layer keeps for its backward pass on one rank, in bytes of one microbatch, and how many microbatches are held.
+
+With two bytes a number, as many key-value heads as heads, GELU, a hidden width of 4h and dropout, this is Korthikanti's
+account: 34 s b h + 5 a s^2 b for one rank, 10 + 24/t and 5/t over t tensor ranks, (34 + 5 a s/h)/t with sequence
+parallelism, 2 s b h where the layer is computed again (equations 1 to 6). By part, in numbers of a token:
+
+    norms                 2 h: their inputs                                 over tp with sequence parallelism
+    inputs                2 h: what attention and feed-forward part take    over tp with sequence parallelism (gathered
+                          again in the backward pass)
+    query, key, value     a w + 2 k w, and a w that attention gives         over tp; key-value heads by tp or whole
+    hidden                2 f around a GELU; 3 f with a fused gate (both products and the result), 4 f with an unfused one
+    masks                 2 h bytes, with dropout                           over tp with sequence parallelism
+    scores                a s numbers for each token, and with dropout      over tp; a fused kernel keeps 4 a bytes, a
+                          a second copy and a mask of a byte                log-sum-exp, in their place
+
+A mixture keeps for each of K experts of a token its input, its hidden numbers and its output; loads are taken as even.
+
+Sources: Korthikanti et al. 2022, "Reducing activation recomputation in large transformer models", section 4; Dao et al.
+2022, "FlashAttention"; held against the public goldens of Megatron-LM (tests/planner/test_goldens.py).
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+from parallel_lab.model.config import GPTConfig
+from parallel_lab.pipeline.formulas import peak_activations
+from parallel_lab.planner.models import Latent, core_widths, has_experts
+from parallel_lab.planner.scheme import Scheme
+
+NAMES = {"1f1b": "one_f_one_b"}  # where the planner's word for a schedule is not the function's
+LOG_SUM_EXP_BYTES = 4
+
+
+class Kept(NamedTuple):
+    """Bytes that one layer keeps of one microbatch, by part."""
+
+    norms: float
+    inputs: float
+    attention: float
+    hidden: float
+    masks: float
+    scores: float
+
+    @property
+    def all(self) -> float:
+        """Their sum."""
+        return sum(self)
+
+
+def number_bytes(scheme: Scheme) -> int:
+    """Bytes of an activation; fp8 casts what products take, and keeps the rest in 16 bits."""
+    return 4 if scheme.precision == "fp32" else 2
+
+
+def tokens(shape: GPTConfig, scheme: Scheme) -> float:
+    """Of one microbatch on one rank."""
+    return scheme.microbatch * shape.seq / scheme.cp
+
+
+def shared(scheme: Scheme) -> int:
+    """Over how many ranks the activations between the cut parts are spread."""
+    return scheme.tp if scheme.sequence_parallel else 1
+
+
+@cache
+def layer_bytes(shape: GPTConfig, scheme: Scheme, layer: int) -> Kept:
+    """What one layer keeps where nothing, or with `selective` the core of attention, is computed again."""
+    each, spread, e = tokens(shape, scheme), shared(scheme), number_bytes(scheme)
+    h = shape.width
+    inputs, hidden = _feed_forward(shape, scheme, layer)
+    return Kept(
+        norms=2 * e * each * h / spread,
+        inputs=e * each * (h / spread + inputs),
+        attention=e * each * _attention(shape, scheme),
+        hidden=e * each * hidden,
+        masks=2 * each * h / spread if shape.dropout else 0.0,
+        scores=_scores(shape, scheme),
+    )
+
+
+def input_bytes(shape: GPTConfig, scheme: Scheme) -> float:
+    """The input of a layer, all that is kept where it is computed again; and what a message carries."""
+    return number_bytes(scheme) * tokens(shape, scheme) * shape.width / shared(scheme)
+
+
+def _attention(shape: GPTConfig, scheme: Scheme) -> float:
+    """Query, key, value and what attention gives, in numbers of a token."""
+    query, value = core_widths(shape)
+    latent: Latent | None = getattr(shape, "latent", None)
+    heads = shape.heads / scheme.tp
+    if latent:  # both latents before and after their norms; keys and values are whole heads once they are made
+        return heads * (2 * query + 2 * value) + 2 * (latent.query + latent.key_value) + latent.rotary
+    kv_heads = max(1, (shape.kv_heads or shape.heads) / scheme.tp)
+    normed = (heads + kv_heads) * query if getattr(shape, "qk_norm", False) else 0.0  # and what the norms were given
+    return heads * (query + value) + kv_heads * (query + value) + normed
+
+
+def _feed_forward(shape: GPTConfig, scheme: Scheme, layer: int) -> tuple[float, float]:
+    """Its inputs and its hidden numbers, of a token."""
+    copies = (3 if scheme.states in ("megatron", "deepspeed") else 4) if shape.gated else 2
+    spread = shared(scheme)
+    if not has_experts(shape, layer):
+        hidden = (getattr(shape, "dense_hidden", None) if shape.experts > 1 else None) or shape.hidden_width
+        return shape.width / spread, copies * hidden / scheme.tp
+    chosen = shape.active_experts
+    routed = shape.width / spread + 2 * chosen * shape.width / spread  # the mixture's input; those of experts; outputs
+    return routed, copies * (chosen * shape.hidden_width + getattr(shape, "shared_hidden", 0)) / scheme.tp
+
+
+def _scores(shape: GPTConfig, scheme: Scheme) -> float:
+    heads, each, e = shape.heads / scheme.tp, tokens(shape, scheme), number_bytes(scheme)
+    if scheme.attention == "fused" or scheme.recompute == "selective":
+        return LOG_SUM_EXP_BYTES * heads * each if scheme.attention == "fused" else 0.0
+    return heads * each * shape.seq * (2 * e + 1 if shape.dropout else e)
+
+
+def in_flight(scheme: Scheme, rank: int, microbatches: int) -> float:
+    """The most microbatches that a pipeline rank holds at once, each through all its stages.
+
+    Of a number of microbatches that pp does not divide, Megatron's interleaved schedule takes larger groups than pp.
+    """
+    if scheme.pp == 1:
+        return 1.0
+    p, v, m = scheme.pp, scheme.stages_each, microbatches
+    if scheme.schedule == "interleaved" and m % p:
+        group = next((g for g in range(p, m + 1) if m % g == 0), m)
+        return min(2 * (p - 1 - rank) + (v - 1) * group + 1, v * m) / v
+    return peak_activations(NAMES.get(scheme.schedule, scheme.schedule), p, m, rank, v=v)

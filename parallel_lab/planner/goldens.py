@@ -1,0 +1,149 @@
+"""Megatron-LM's functional tests read as schemes, so that `memory` can be held against what they measured.
+
+    golden = read("gpt/gpt3_mcore_te_tp2_pp2", "dev_dgx_h100", args)
+    predicted(golden).value                  # beside mem-max-allocated-bytes
+
+Megatron-LM commits for each test the bytes that torch's allocator had handed out on the last rank: between steps, and
+at most. Some of what decides them stands in the test's name or in its file and not among the arguments: how many GPUs,
+whether products are deterministic (which makes cuBLAS take 32 MiB), whether layers are Transformer Engine's, whether
+attention is fused. `read` takes these from the name by the rules below. `unexplained` names the tests that it cannot
+know: they use a feature that is not among the arguments, or the golden is older than the test's arguments.
+
+Nothing here is fitted: each rule says what the framework does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parallel_lab.planner.memory import WORKSPACE_BYTES, at_rest, memory
+from parallel_lab.planner.models import Model
+from parallel_lab.planner.scheme import Scheme
+from parallel_lab.planner.terms import Term
+
+AMPERE_WORKSPACE_BYTES = 4 * 2**20  # of Transformer Engine before Hopper
+DEFAULT_WORKSPACE_BYTES = 2 * 4096 * 2**10 + 8 * 16 * 2**10  # of cuBLAS before Hopper: :4096:2:16:8
+
+REASONS = {
+    "grpo": "reinforcement learning: the same GPUs also hold what the rollouts need",
+    "modelopt_distill": "a teacher beside the student, whose size is not among the arguments",
+    "uneven_pipeline": "how many layers the last stage has is not among the arguments",
+    "account_for_embedding": "how many layers the last stage has is not among the arguments",
+    "reruns_resume": "rank 0's memory at a step that is repeated, in a test of checking gradients",
+    "fp8": "buffers of overlapped tensor parallelism, whose number is not among the arguments",
+    "cross_entropy_loss_fusion": "the fused loss, whose kernel holds more, and which changed between versions",
+    "defer_embedding_wgrad": "the head's inputs of all microbatches are kept for a late product",
+    "multi-latent-attention": "ranks and widths of latent attention are defaults, not arguments",
+    "uninstall_te": "no fused kernels of Transformer Engine and Apex: more is kept",
+    "release_sm_gb200": "how many nodes is not among the arguments, and two of its goldens are another layout's",
+}
+"""Why a test is left out: a word of its name, or an argument of it."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A test as a scheme.
+
+    Attributes:
+        shape, scheme, batch: what ran.
+        framework_bytes: of the workspaces on its machine.
+    """
+
+    shape: Model
+    scheme: Scheme
+    batch: int
+    framework_bytes: float
+
+
+def unexplained(case: str, golden: str, args: Mapping[str, Any]) -> str:
+    """Why a row cannot be told from its arguments; empty where it can."""
+    for word, reason in REASONS.items():
+        if word in case or word in args:
+            return reason
+    return ""
+
+
+def read(case: str, golden: str, args: Mapping[str, Any]) -> Golden:
+    """A test of Megatron-LM: its name, whose golden it is, and its arguments without the dashes before them."""
+    pp, tp = (int(args.get(f"{axis}-model-parallel-size", 1)) for axis in ("pipeline", "tensor"))
+    cp = int(args.get("context-parallel-size", 1))
+    world = tp * pp * 16 if "release" in case else 4 if "_1node" in case else 8
+    dp = max(1, world // (tp * pp * cp))
+    older = "dracooci" in golden and not _free(case, cp)
+    fused = not (args.get("attention-backend") == "unfused" or _local(case) or older)
+    layers = int(args["num-layers"])
+    chunks = int(args.get("num-virtual-stages-per-pipeline-rank", 1))
+    if "num-layers-per-virtual-pipeline-stage" in args and pp > 1:
+        chunks = layers // pp // int(args["num-layers-per-virtual-pipeline-stage"])
+    sharded = args.get("use-distributed-optimizer", False)
+    scheme = Scheme(
+        pp=pp, dp=dp, cp=cp, tp=tp,
+        zero=3 if args.get("use-megatron-fsdp") else 1 if sharded else 0,
+        shard=dp * cp // 2 if "multi_dist_optimizer_instances" in case else None,
+        sequence_parallel=bool(args.get("sequence-parallel")),
+        schedule="interleaved" if chunks > 1 else "1f1b",
+        chunks=chunks,
+        microbatch=int(args["micro-batch-size"]),
+        recompute=args.get("recompute-granularity", "none"),
+        precision="fp16" if args.get("fp16") else "bf16",
+        attention="fused" if fused else "unfused",
+    )  # fmt: skip
+    shape = _shape(case, args)
+    batch = int(args.get("global-batch-size", 1152))
+    return Golden(shape, scheme, batch, _framework(case, golden, shape, scheme))
+
+
+def predicted(golden: Golden) -> Term:
+    """What the last rank holds at most."""
+    where = {"rank": golden.scheme.pp - 1, "framework_bytes": golden.framework_bytes}
+    return memory(golden.shape, golden.scheme, golden.batch, **where)
+
+
+def between_steps(golden: Golden) -> Term:
+    """What the last rank holds when a step is over."""
+    where = {"rank": golden.scheme.pp - 1, "framework_bytes": golden.framework_bytes}
+    return at_rest(golden.shape, golden.scheme, golden.batch, **where)
+
+
+def _shape(case: str, args: Mapping[str, Any]) -> Model:
+    width, gated = int(args["hidden-size"]), bool(args.get("swiglu"))
+    hidden = int(args.get("ffn-hidden-size", int(4 * width * 2 / 3) // 64 * 64 if gated else 4 * width))
+    release = "release" in case
+    return Model(
+        name=case,
+        vocab=int(args.get("vocab-size", 256_000 if release else 50_257)),
+        seq=int(args["seq-length"]),
+        layers=int(args["num-layers"]),
+        heads=int(args["num-attention-heads"]),
+        kv_heads=int(args["num-query-groups"]) if "num-query-groups" in args else None,
+        width=width,
+        head=int(args["kv-channels"]) if "kv-channels" in args else None,
+        hidden=hidden,
+        gated=gated,
+        tied=not args.get("untie-embeddings-and-output-weights", False),
+        bias=not ("disable_bias" in case or release),
+        positions="rotary" if "rope" in case or release else "learned",
+        norm="rms" if args.get("normalization") == "RMSNorm" else "layer",
+        dropout=0.0 if release else 0.1,
+        qk_norm="qk_layernorm" in case,
+    )
+
+
+def _local(case: str) -> bool:
+    """Whether layers are Megatron's own: its tests with Transformer Engine say so in their names."""
+    return "gpt3_mcore_tp" in case
+
+
+def _free(case: str, cp: int) -> bool:
+    """Whether products need not be deterministic; tests with a context axis need not."""
+    return any(word in case for word in ("nondeterministic", "release", "reshard")) or cp > 1
+
+
+def _framework(case: str, golden: str, shape: Model, scheme: Scheme) -> float:
+    """Workspaces: cuBLAS' of two threads, and Transformer Engine's, or the scores that Megatron's own layers reuse."""
+    ampere = "a100" in golden or golden == "lts"
+    cublas = DEFAULT_WORKSPACE_BYTES if ampere and _free(case, scheme.cp) else WORKSPACE_BYTES
+    engine = AMPERE_WORKSPACE_BYTES if ampere else WORKSPACE_BYTES
+    if _local(case):
+        engine = 2 * scheme.microbatch * shape.heads // scheme.tp * shape.seq**2
+    return 2.0 * cublas + engine

@@ -1,0 +1,216 @@
+"""What a rank of a scheme holds at most, by kind, before anything runs: a tree of terms.
+
+    memory(model("llama3-70b"), Scheme(pp=4, dp=32, tp=8, zero=1), batch=1024).tree()
+
+    weights, gradients, optimizer      numbers of the rank times the bytes that `states` says, over the ranks that share
+    gathered                           with ZeRO-3: two layers and what lies outside of layers, in whole
+    buffers                            DeepSpeed's flat copy of the gradients
+    activations                        what a layer keeps, times layers, times microbatches under way
+    recomputed                         with full recomputation: one layer, whole again
+    loss                               logits, as they are computed and in float32; only in the last stage
+    messages                           activations and gradients that arrived, or wait to be sent
+    framework                          workspaces of the products
+
+The fullest rank of the pipeline decides; `rank` asks for another. A kind that only the peak of another moment has does
+not count: of logits and a layer that is computed again the larger one does.
+
+What the driver takes beside the allocator (context, NCCL) is not in the sum: `room` leaves `CONTEXT_BYTES` for it.
+
+Sources: Rajbhandari et al. 2020, "ZeRO", section 5; Korthikanti et al. 2022; DeepSpeed's documentation of its memory
+estimators; the public goldens of Megatron-LM, which give the bytes of framework, messages and loss to the megabyte, and
+the sweep of BigScience's prequel for DeepSpeed's stage 1 (tests/planner).
+"""
+
+from typing import NamedTuple
+
+from parallel_lab.model.config import GPTConfig
+from parallel_lab.planner.activations import Kept, in_flight, input_bytes, layer_bytes, number_bytes, shared, tokens
+from parallel_lab.planner.clusters import Cluster
+from parallel_lab.planner.scheme import Scheme
+from parallel_lab.planner.stages import Numbers, Part, fullest, layer_numbers, padded_vocab, part, table_numbers
+from parallel_lab.planner.terms import Term, total
+
+CONTEXT_BYTES = 1.5e9  # assumed: half a gigabyte of CUDA context, and as much and more of NCCL's buffers
+WORKSPACE_BYTES = 32 * 2**20  # of cuBLAS on Hopper, and wherever CUBLAS_WORKSPACE_CONFIG is :4096:8
+FRAMEWORK_BYTES = {"megatron": 3.0 * WORKSPACE_BYTES, "float32": 0.0}
+"""cuBLAS has a workspace for each thread that computes, forward and backward, and Transformer Engine one of its own."""
+
+
+class Bytes(NamedTuple):
+    """Bytes of one number under Adam: the weight that computes, its gradient, what the optimizer holds; and a source."""
+
+    weight: float
+    gradient: float
+    optimizer: float
+    source: str
+
+
+STATES = {
+    "megatron": Bytes(2, 4, 12, "Megatron Core user guide, distributed optimizer: 18 bytes"),
+    "megatron fp16": Bytes(2, 2, 12, "Megatron Core user guide, distributed optimizer: 20 bytes, with the copies"),
+    "megatron fp8": Bytes(4, 4, 12, "as bf16, and the 8-bit weight and its transpose"),
+    "deepspeed": Bytes(2, 2, 16, "DeepSpeed, memory estimators: 4 N + 16 N/n in stage 2, 18 N/n in stage 3"),
+    "mixed": Bytes(2, 2, 12, "Rajbhandari et al. 2020, ZeRO, section 3.1"),
+    "fsdp": Bytes(4, 4, 8, "PyTorch FSDP2: shards in float32"),
+    "float32": Bytes(4, 4, 8, "all in float32"),
+}
+
+
+def bytes_of(scheme: Scheme) -> Bytes:
+    """The bytes of a number that the scheme's framework holds."""
+    if scheme.precision == "fp32":
+        return STATES["float32"]
+    return STATES.get(f"{scheme.states} {scheme.precision}", STATES[scheme.states])
+
+
+def memory(
+    shape: GPTConfig, scheme: Scheme, batch: int, *, rank: int | None = None, framework_bytes: float | None = None
+) -> Term:
+    """Bytes of a rank by kind: the most that the allocator has handed out at once.
+
+    Args:
+        shape: of the model; `seq` is the length of its sequences.
+        scheme: of the run.
+        batch: sequences of a step, over all ranks.
+        rank: of the pipeline; None for the fullest.
+        framework_bytes: of workspaces, where one knows better.
+    """
+    ranks = fullest(shape, scheme) if rank is None else (rank,)
+    return max((_of_rank(shape, scheme, batch, one, framework_bytes) for one in ranks), key=lambda term: term.value)
+
+
+def room(cluster: Cluster) -> float:
+    """What of the memory of one accelerator is left for `memory`."""
+    return cluster.memory_bytes - CONTEXT_BYTES
+
+
+def fits(shape: GPTConfig, scheme: Scheme, batch: int, cluster: Cluster) -> bool:
+    """Whether the fullest rank has room."""
+    return memory(shape, scheme, batch).value <= room(cluster)
+
+
+def at_rest(
+    shape: GPTConfig, scheme: Scheme, batch: int, *, rank: int | None = None, framework_bytes: float | None = None
+) -> Term:
+    """What a rank holds when the optimizer has stepped: no activations, and no loss; the arguments are `memory`'s."""
+    ranks = fullest(shape, scheme) if rank is None else (rank,)
+    return max((_resting(shape, scheme, batch, one, framework_bytes) for one in ranks), key=lambda term: term.value)
+
+
+def _of_rank(shape: GPTConfig, scheme: Scheme, batch: int, rank: int, framework_bytes: float | None) -> Term:
+    """The larger of two moments: the end of a forward pass, and the optimizer's step."""
+    mine = part(shape, scheme, rank)
+    flight = in_flight(scheme, rank, max(1, scheme.microbatches(batch)))
+    terms = [*_states(shape, scheme, mine), _gathered(shape, scheme, mine)]
+    terms += [_activations(shape, scheme, mine, flight), *_peak(shape, scheme, mine)]
+    terms += [_messages(shape, scheme, flight), _framework(scheme, framework_bytes)]
+    passing = total("memory", terms, formula=f"pipeline rank {rank} of {scheme.pp}, the sum of")
+    resting = _resting(shape, scheme, batch, rank, framework_bytes)
+    return passing if passing.value >= resting.value else resting
+
+
+def _resting(shape: GPTConfig, scheme: Scheme, batch: int, rank: int, framework_bytes: float | None) -> Term:
+    mine = part(shape, scheme, rank)
+    flight = in_flight(scheme, rank, max(1, scheme.microbatches(batch)))
+    copies = _state("copies", mine.numbers, 4.0 if _copies(scheme) else 0.0, scheme, since=1, source="of gradients")
+    gathered = [each for each in _gathered(shape, scheme, mine) if each.name == "outside of layers"]
+    terms = [*_states(shape, scheme, mine), copies, *gathered]
+    terms += [_messages(shape, scheme, flight), _framework(scheme, framework_bytes)]
+    return total("memory", terms, formula=f"pipeline rank {rank} of {scheme.pp} in the optimizer's step, the sum of")
+
+
+def _copies(scheme: Scheme) -> bool:
+    """Whether the optimizer makes a copy of gradients in float32, which the next step's first pass finds gone."""
+    return scheme.states == "megatron" and scheme.precision == "fp16"
+
+
+def _framework(scheme: Scheme, framework_bytes: float | None) -> Term:
+    own = FRAMEWORK_BYTES.get(scheme.states, 2.0 * WORKSPACE_BYTES) if framework_bytes is None else framework_bytes
+    return Term("framework", own, "B", "workspaces of products: 32 MiB each", "goldens of Megatron-LM")
+
+
+def _states(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
+    each, n = bytes_of(scheme), mine.numbers
+    copied = 2 * n.all if scheme.states == "deepspeed" and scheme.zero < 2 else 0.0
+    offloaded = scheme.offload == "optimizer"
+    summed = 0.0 if scheme.states == "deepspeed" and scheme.zero == 3 else each.gradient
+    since = 3 if scheme.states == "deepspeed" else 2  # its stage 2 keeps room for all gradients of a step
+    return [
+        _state("weights", n, each.weight, scheme, since=3, source=each.source),
+        _state("gradients", n, summed, scheme, since=since, source=each.source),
+        _state("optimizer", n, 0.0 if offloaded else each.optimizer, scheme, since=1, source=each.source),
+        Term("buffers", copied, "B", "2 N: gradients once more, end to end", "BigScience's prequel, stages 0 and 1"),
+    ]
+
+
+def _state(name: str, n: Numbers, each: float, scheme: Scheme, *, since: int, source: str) -> Term:
+    over = scheme.sharded if scheme.zero >= since else 1
+    over_experts = max(1, over // scheme.ep)
+    text = f"{each:g} x {n.dense / 1e6:,.1f} M" + (f" / {over}" if over > 1 else "")
+    parts = (Term(f"{name} outside of experts", each * n.dense / over, "B", text, source),)
+    if not n.experts:
+        return Term(name, parts[0].value, "B", text, source)
+    text = f"{each:g} x {n.experts / 1e6:,.1f} M" + (f" / {over_experts}" if over_experts > 1 else "")
+    return total(name, (*parts, Term(f"{name} of experts", each * n.experts / over_experts, "B", text)))
+
+
+def _gathered(shape: GPTConfig, scheme: Scheme, mine: Part) -> Term:
+    """What ZeRO-3 has in whole while it computes; and with FSDP's stage 2 all weights, in the type of the products."""
+    e = number_bytes(scheme)
+    if scheme.zero == 2 and scheme.states == "fsdp":
+        return Term("gathered", e * mine.numbers.all, "B", f"{e} N: weights stay gathered", "PyTorch FSDP")
+    if scheme.zero < 3 or scheme.sharded == 1:
+        return Term("gathered", 0.0, "B")
+    layer = max((layer_numbers(shape, scheme.tp, scheme.ep, k).all for k in {0, shape.layers - 1}), default=0.0)
+    tables = (mine.first + (mine.last and not (shape.tied and mine.first))) * table_numbers(shape, scheme)
+    if scheme.states == "deepspeed":
+        largest_numbers = max(layer, float(tables))
+        return Term("gathered", 4.0 * largest_numbers, "B", "4 x the largest layer", STATES["deepspeed"].source)
+    parts = [
+        Term("two layers", 2 * e * layer, "B", f"2 x {e} x {layer / 1e6:,.1f} M: computing and the next"),
+        Term("a layer's gradients", e * layer, "B", f"{e} x {layer / 1e6:,.1f} M: before they are summed"),
+        Term("outside of layers", float(e * tables), "B", f"{e} x {tables / 1e6:,.1f} M: the root stays gathered"),
+    ]
+    return total("gathered", parts)
+
+
+def _activations(shape: GPTConfig, scheme: Scheme, mine: Part, flight: float) -> Term:
+    first = tokens(shape, scheme) * shape.width / shared(scheme) if mine.first and shape.dropout else 0.0
+    ends = [
+        Term("embedding's mask", flight * first, "B", "s b h a microbatch, in the first stage"),
+        Term(
+            "head's inputs", 2 * input_bytes(shape, scheme) if mine.last else 0.0, "B", "of the last norm and the head"
+        ),
+    ]
+    if scheme.recompute == "full":
+        kept = len(mine.layers) * flight * input_bytes(shape, scheme)
+        text = f"inputs of {len(mine.layers)} layers x {flight:g} microbatches under way"
+        return total("activations", [Term("layers' inputs", kept, "B", text), *ends])
+    kinds = [layer_bytes(shape, scheme, layer) for layer in mine.layers]
+    text = f"{len(mine.layers)} layers x {flight:g} microbatches under way"
+    sums = Kept(*(flight * sum(column) for column in zip(*kinds, strict=True))) if kinds else Kept(*[0.0] * 6)
+    parts = [Term(name, value, "B", text) for name, value in sums._asdict().items()]
+    return total("activations", [*parts, *ends])
+
+
+def _peak(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
+    """What only one moment has: the loss, or a layer that is computed again."""
+    e, again = number_bytes(scheme), 0.0
+    if scheme.recompute == "full" and mine.layers:
+        again = max(layer_bytes(shape, scheme, layer).all for layer in {mine.layers[0], mine.layers[-1]})
+    columns = padded_vocab(shape, scheme) / scheme.tp
+    each = e + (4 if e < 4 else 0)
+    text = f"{each} x s b V / tp: as computed" + (", and in float32" if e < 4 else "")
+    loss = Term("loss", each * tokens(shape, scheme) * columns if mine.last else 0.0, "B", text)
+    recomputed = Term("recomputed", again, "B", "one layer, whole again")
+    if not again:
+        return [loss]
+    return [loss if loss.value > again else recomputed]
+
+
+def _messages(shape: GPTConfig, scheme: Scheme, flight: float) -> Term:
+    if scheme.pp == 1:
+        return Term("messages", 0.0, "B")
+    count = 2 * scheme.stages_each + 1 + (flight if scheme.states == "deepspeed" else 0)
+    text = f"{count:g} x s b h: an activation and a gradient for each stage, and one under way"
+    return Term("messages", count * input_bytes(shape, scheme), "B", text)
