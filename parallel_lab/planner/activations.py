@@ -8,7 +8,7 @@ parallelism, 2 s b h where the layer is computed again (equations 1 to 6). By pa
     inputs                2 h: what attention and feed-forward part take    over tp with sequence parallelism (gathered
                           again in the backward pass)
     query, key, value     a w + 2 k w, and a w that attention gives         over tp; key-value heads by tp or whole
-    hidden                2 f around a GELU; 3 f with a fused gate (both products and the result), 4 f with an unfused one
+    hidden                2 f around a GELU; 3 f with a fused gate, 4 f with one of three kernels   over tp
     masks                 2 h bytes, with dropout                           over tp with sequence parallelism
     scores                a s numbers for each token, and with dropout      over tp; a fused kernel keeps 4 a bytes, a
                           a second copy and a mask of a byte                log-sum-exp, in their place

@@ -55,8 +55,29 @@ class Golden:
     framework_bytes: float
 
 
+OLD = "older than the arguments: measured when attention was not yet fused"
+HELD_MORE = "holds 60 to 180 MB more than the other goldens of the same test on the same machine"
+SINGLE = {
+    ("gpt3_mcore_te_tp1_pp1_frozen_resume_torch_dist_dist_optimizer", "lts_dgx_a100"): OLD,
+    ("gpt3_mcore_te_tp1_pp1_resume_torch_dist_dist_optimizer_no_mmap_bin_files", "lts_dgx_a100"): OLD,
+    ("gpt3_mcore_te_tp1_pp4_frozen_resume_torch_dist_swiglu", "lts_dgx_a100"): OLD,
+    ("gpt3_mcore_te_tp1_pp4_resume_torch_dist_disable_bias_linear", "lts_dgx_a100"): OLD,
+    ("gpt3_mcore_te_tp1_pp4_resume_torch_dist_sequence_parallel", "lts_dgx_a100"): OLD,
+    ("gpt3_mcore_te_tp1_pp4_resume_torch_dist_swiglu", "lts_dgx_a100"): OLD,
+    ("gpt3_mcore_te_tp1_pp4_vp1_resume_torch_dist", "lts_dgx_a100"): OLD,
+    ("gpt3_mcore_te_tp2_pp2_resume_torch_dist_no_mmap_bin_files", "lts_dgx_a100"): OLD,
+    ("gpt3_mcore_te_tp1_pp4_vp1_resume_torch_dist_dist_optimizer_overlap_grad_reduce", "lts_dgx_a100_2nd"): HELD_MORE,
+    ("gpt3_mcore_te_tp4_pp1_resume_torch_dist_dist_optimizer_overlap_grad_reduce", "lts_dgx_a100_2nd"): HELD_MORE,
+    ("gpt3_mcore_te_tp2_pp2_resume_torch_dist_cp2_nondeterministic", "dev_dgx_h100_2nd"): HELD_MORE,
+}
+"""Goldens that disagree with others of the same arguments, so that no rule can have both."""
+
+
 def unexplained(case: str, golden: str, args: Mapping[str, Any]) -> str:
     """Why a row cannot be told from its arguments; empty where it can."""
+    single = SINGLE.get((case.rpartition("/")[2], golden))
+    if single:
+        return single
     for word, reason in REASONS.items():
         if word in case or word in args:
             return reason

@@ -14,30 +14,32 @@
 The fullest rank of the pipeline decides; `rank` asks for another. A kind that only the peak of another moment has does
 not count: of logits and a layer that is computed again the larger one does.
 
-What the driver takes beside the allocator (context, NCCL) is not in the sum: `room` leaves `CONTEXT_BYTES` for it.
+What the driver takes beside the allocator is not in the sum: `room` leaves a twentieth of the memory for it.
 
 Sources: Rajbhandari et al. 2020, "ZeRO", section 5; Korthikanti et al. 2022; DeepSpeed's documentation of its memory
 estimators; the public goldens of Megatron-LM, which give the bytes of framework, messages and loss to the megabyte, and
 the sweep of BigScience's prequel for DeepSpeed's stage 1 (tests/planner).
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from parallel_lab.model.config import GPTConfig
 from parallel_lab.planner.activations import Kept, in_flight, input_bytes, layer_bytes, number_bytes, shared, tokens
 from parallel_lab.planner.clusters import Cluster
+from parallel_lab.planner.models import has_experts
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.stages import Numbers, Part, fullest, layer_numbers, padded_vocab, part, table_numbers
 from parallel_lab.planner.terms import Term, total
 
-CONTEXT_BYTES = 1.5e9  # assumed: half a gigabyte of CUDA context, and as much and more of NCCL's buffers
+USABLE = 0.95  # assumed: a twentieth goes to CUDA's context, NCCL's buffers and what lies idle between allocations
 WORKSPACE_BYTES = 32 * 2**20  # of cuBLAS on Hopper, and wherever CUBLAS_WORKSPACE_CONFIG is :4096:8
 FRAMEWORK_BYTES = {"megatron": 3.0 * WORKSPACE_BYTES, "float32": 0.0}
 """cuBLAS has a workspace for each thread that computes, forward and backward, and Transformer Engine one of its own."""
 
 
 class Bytes(NamedTuple):
-    """Bytes of one number under Adam: the weight that computes, its gradient, what the optimizer holds; and a source."""
+    """Bytes of a number under Adam: the weight that computes, its gradient, what the optimizer holds; and a source."""
 
     weight: float
     gradient: float
@@ -75,13 +77,21 @@ def memory(
         rank: of the pipeline; None for the fullest.
         framework_bytes: of workspaces, where one knows better.
     """
+    return _memory(shape, scheme, max(1, scheme.microbatches(batch)), rank, framework_bytes)
+
+
+@lru_cache(maxsize=2**14)
+def _memory(
+    shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int | None, framework_bytes: float | None
+) -> Term:
     ranks = fullest(shape, scheme) if rank is None else (rank,)
-    return max((_of_rank(shape, scheme, batch, one, framework_bytes) for one in ranks), key=lambda term: term.value)
+    found = (_of_rank(shape, scheme, microbatches, one, framework_bytes) for one in ranks)
+    return max(found, key=lambda term: term.value)
 
 
 def room(cluster: Cluster) -> float:
     """What of the memory of one accelerator is left for `memory`."""
-    return cluster.memory_bytes - CONTEXT_BYTES
+    return USABLE * cluster.memory_bytes
 
 
 def fits(shape: GPTConfig, scheme: Scheme, batch: int, cluster: Cluster) -> bool:
@@ -93,25 +103,24 @@ def at_rest(
     shape: GPTConfig, scheme: Scheme, batch: int, *, rank: int | None = None, framework_bytes: float | None = None
 ) -> Term:
     """What a rank holds when the optimizer has stepped: no activations, and no loss; the arguments are `memory`'s."""
-    ranks = fullest(shape, scheme) if rank is None else (rank,)
-    return max((_resting(shape, scheme, batch, one, framework_bytes) for one in ranks), key=lambda term: term.value)
+    ranks, count = fullest(shape, scheme) if rank is None else (rank,), max(1, scheme.microbatches(batch))
+    return max((_resting(shape, scheme, count, one, framework_bytes) for one in ranks), key=lambda term: term.value)
 
 
-def _of_rank(shape: GPTConfig, scheme: Scheme, batch: int, rank: int, framework_bytes: float | None) -> Term:
+def _of_rank(shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int, framework_bytes: float | None) -> Term:
     """The larger of two moments: the end of a forward pass, and the optimizer's step."""
-    mine = part(shape, scheme, rank)
-    flight = in_flight(scheme, rank, max(1, scheme.microbatches(batch)))
+    mine, flight = part(shape, scheme, rank), in_flight(scheme, rank, microbatches)
     terms = [*_states(shape, scheme, mine), _gathered(shape, scheme, mine)]
     terms += [_activations(shape, scheme, mine, flight), *_peak(shape, scheme, mine)]
     terms += [_messages(shape, scheme, flight), _framework(scheme, framework_bytes)]
     passing = total("memory", terms, formula=f"pipeline rank {rank} of {scheme.pp}, the sum of")
-    resting = _resting(shape, scheme, batch, rank, framework_bytes)
-    return passing if passing.value >= resting.value else resting
+    if not _copies(scheme):
+        return passing
+    return max(passing, _resting(shape, scheme, microbatches, rank, framework_bytes), key=lambda term: term.value)
 
 
-def _resting(shape: GPTConfig, scheme: Scheme, batch: int, rank: int, framework_bytes: float | None) -> Term:
-    mine = part(shape, scheme, rank)
-    flight = in_flight(scheme, rank, max(1, scheme.microbatches(batch)))
+def _resting(shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int, framework_bytes: float | None) -> Term:
+    mine, flight = part(shape, scheme, rank), in_flight(scheme, rank, microbatches)
     copies = _state("copies", mine.numbers, 4.0 if _copies(scheme) else 0.0, scheme, since=1, source="of gradients")
     gathered = [each for each in _gathered(shape, scheme, mine) if each.name == "outside of layers"]
     terms = [*_states(shape, scheme, mine), copies, *gathered]
@@ -186,11 +195,20 @@ def _activations(shape: GPTConfig, scheme: Scheme, mine: Part, flight: float) ->
         kept = len(mine.layers) * flight * input_bytes(shape, scheme)
         text = f"inputs of {len(mine.layers)} layers x {flight:g} microbatches under way"
         return total("activations", [Term("layers' inputs", kept, "B", text), *ends])
-    kinds = [layer_bytes(shape, scheme, layer) for layer in mine.layers]
     text = f"{len(mine.layers)} layers x {flight:g} microbatches under way"
-    sums = Kept(*(flight * sum(column) for column in zip(*kinds, strict=True))) if kinds else Kept(*[0.0] * 6)
-    parts = [Term(name, value, "B", text) for name, value in sums._asdict().items()]
-    return total("activations", [*parts, *ends])
+    kept = _kept(shape, scheme, mine)
+    return total("activations", [*(Term(name, flight * size, "B", text) for name, size in kept.items()), *ends])
+
+
+def _kept(shape: GPTConfig, scheme: Scheme, mine: Part) -> dict[str, float]:
+    """What the rank's layers keep of one microbatch, by part."""
+    dense = sum(not has_experts(shape, layer) for layer in mine.layers)
+    found = dict.fromkeys(Kept._fields, 0.0)
+    for count, layer in ((dense, 0), (len(mine.layers) - dense, shape.layers - 1)):
+        if count:
+            for name, size in layer_bytes(shape, scheme, layer)._asdict().items():
+                found[name] += count * size
+    return found
 
 
 def _peak(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:

@@ -104,7 +104,7 @@ def fullest(shape: GPTConfig, scheme: Scheme) -> Sequence[int]:
     """
     dense = getattr(shape, "dense_layers", 0)
     each = max(1, shape.layers // (scheme.pp * scheme.stages_each))
-    some = {0, 1, 2, dense // each, dense // each + 1, scheme.pp - 2, scheme.pp - 1}
+    some = {0, 1, scheme.pp - 1} | ({dense // each, dense // each + 1} if dense else set())
     return sorted(rank for rank in some if 0 <= rank < scheme.pp)
 
 
