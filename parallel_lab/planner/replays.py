@@ -27,6 +27,7 @@ class Replay:
         tflops: TFLOP/s per GPU as published, FLOPs of the model alone.
         mfu: utilization as published, in per cent.
         causal: whether the source's FLOPs count only pairs of tokens that see each other.
+        overlap: whether sums over data ranks run beside computation; frameworks of 2020 to 2022 did not do that.
         assumed: what the source does not give.
     """
 
@@ -39,6 +40,7 @@ class Replay:
     tflops: float | None = None
     mfu: float | None = None
     causal: bool = False
+    overlap: bool = True
     assumed: str = ""
 
     @property
@@ -57,7 +59,7 @@ class Replay:
 
     def estimate(self) -> Estimate:
         """The step as the planner predicts it."""
-        return estimate(self.shape, self.cluster, self.scheme, self.batch)
+        return estimate(self.shape, self.cluster, self.scheme, self.batch, overlap=self.overlap)
 
     def off(self, predicted_s: float) -> float:
         """By which share of the reported time a prediction is too slow; negative where it is too fast."""
