@@ -11,9 +11,10 @@ scores, and multiplies the whole square; fused attention keeps none and multipli
 (Dao et al. 2022, "FlashAttention": backward has five products for two of forward).
 
 The host launches kernels one by one, so that a layer takes at least `host_s`. Where the accelerator's time comes near
-to it, the two wait for each other now and then: the fourth root of the sum of fourth powers stands for that.
+to it, the two wait for each other now and then: the root of the sum of squares stands for that.
 """
 
+import math
 from typing import NamedTuple
 
 from parallel_lab.model.config import GPTConfig
@@ -83,6 +84,8 @@ def layer(shape: GPTConfig, scheme: Scheme, chip: Accelerator, constants: Consta
     """What the layer at `place` takes."""
     tokens = scheme.microbatch * shape.seq / scheme.cp
     peak = chip.peak_flops_per_s(scheme.precision)
+    if scheme.states == "deepspeed":
+        peak /= constants.deepspeed_products
     each = [_matrix_s(one, tokens, peak, scheme, chip, constants) for one in matrices(shape, place)]
     forward_s, backward_s = _attention_s(shape, scheme, tokens, chip, constants)
     bandwidth = constants.memory_share * chip.bytes_per_s
@@ -150,10 +153,9 @@ def head_s(shape: GPTConfig, scheme: Scheme, chip: Accelerator, constants: Const
 
 
 def paced_s(accelerator_s: float, passes: int, all_passes: int, constants: Constants) -> float:
-    """`accelerator_s` of `passes` of a layer's `all_passes`, with its gaps, no faster than the host launches them."""
+    """`accelerator_s` of `passes` of a layer's `all_passes`, no faster than the host launches them."""
     share = passes / all_passes
-    busy_s, host_s = accelerator_s + share * constants.gap_s, share * constants.host_s
-    return (busy_s**4 + host_s**4) ** 0.25
+    return math.hypot(accelerator_s, share * constants.host_s)
 
 
 def optimizer_s(parameters: float, chip: Accelerator, constants: Constants) -> float:

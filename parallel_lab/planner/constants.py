@@ -1,4 +1,4 @@
-"""What no data sheet gives and the planner fits: a dozen constants, each with a unit, bounds and a meaning.
+"""What no data sheet gives and the planner fits: eleven constants, each with a unit, bounds and a meaning.
 
 constants()                    # as `python -m parallel_lab.planner.calibrate` wrote them
 constants().but(host_s=0)      # with one changed
@@ -25,15 +25,14 @@ BOUNDS = {
     "product_share": Bounds(0.3, 0.95, "share", "of the peak that a large product of matrices reaches"),
     "memory_share": Bounds(0.3, 1.0, "share", "of the memory's bandwidth that kernels reach which read and write"),
     "host_s": Bounds(1e-4, 1e-2, "s", "to launch the kernels of a layer's passes: below it no layer can go"),
-    "gap_s": Bounds(0, 5e-3, "s", "for which the accelerator waits in a layer's passes: at starts, at random states"),
     "misaligned": Bounds(1, 60, "times", "that products of attention take where a head's width is no multiple of 8"),
     "attention_share": Bounds(0.1, 0.9, "share", "of the peak that fused attention reaches, forward"),
     "attention_back_share": Bounds(0.1, 0.9, "share", "of the peak that fused attention reaches, backward"),
-    "logit_bytes": Bounds(2, 60, "B", "read and written for each logit by the loss, beyond the product"),
+    "logit_bytes": Bounds(2, 100, "B", "read and written for each logit by the loss, beyond the product"),
     "unfused_traffic": Bounds(1, 4, "times", "the bytes that elementwise work moves where a framework fuses none"),
     "fast_share": Bounds(0.4, 1.0, "share", "of a node's links that a collective reaches"),
     "slow_share": Bounds(0.4, 1.0, "share", "of the network's cards that a collective reaches"),
-    "staged_share": Bounds(0.02, 1.0, "share", "the same over OmniPath, which copies through the host"),
+    "deepspeed_products": Bounds(1, 2, "times", "that products take under Megatron-DeepSpeed of 2022 on Jean Zay"),
 }
 """The free constants of the planner. All else is counted, or stands on a data sheet."""
 
@@ -45,7 +44,6 @@ class Constants:
     product_share: float = 0.81
     memory_share: float = 0.78
     host_s: float = 3.3e-3
-    gap_s: float = 0.7e-3
     misaligned: float = 28.0
     attention_share: float = 0.40
     attention_back_share: float = 0.29
@@ -53,7 +51,7 @@ class Constants:
     unfused_traffic: float = 1.8
     fast_share: float = 0.76
     slow_share: float = 0.9
-    staged_share: float = 0.1
+    deepspeed_products: float = 1.2
 
     def but(self, **changed: float) -> "Constants":
         """The same with some changed."""

@@ -14,9 +14,6 @@ from parallel_lab.network import Link, price
 from parallel_lab.planner.clusters import Cluster
 from parallel_lab.planner.constants import Constants
 
-STAGED = ("a100-jz",)
-"""Clusters over OmniPath, whose messages pass through the host."""
-
 
 @dataclass(frozen=True)
 class Exchange:
@@ -50,9 +47,8 @@ class Exchange:
     @property
     def between(self) -> Link:
         """What it reaches between nodes, for one accelerator."""
-        slow, staged = self.cluster.slow, self.cluster.name in STAGED
-        share = self.constants.staged_share if staged else self.constants.slow_share
-        return Link(slow.latency_s, slow.bytes_per_s * share)
+        slow = self.cluster.slow
+        return Link(slow.latency_s, slow.bytes_per_s * self.constants.slow_share)
 
     def message_s(self, stride: int, stages: int, size_bytes: float) -> float:
         """A message to the next stage, `stride` ranks on; all ranks of a node send at once."""

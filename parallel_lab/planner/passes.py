@@ -69,12 +69,12 @@ def layer_passes(setting: Setting, place: int = 0) -> LayerPasses:
         "recompute": work.again_s(scheme),
     }
     again = scheme.recompute == "full"
-    passes = 4 if again else 3
-    for parts, count in ((forward, 1), (backward, passes - 1)):
-        computing_s = sum(parts.values())
-        parts["launch"] = paced_s(computing_s, count, passes, constants) - computing_s
     forward |= inside
     backward |= {name: seconds * (2 if again else 1) for name, seconds in inside.items()}
+    passes = 4 if again else 3
+    for parts, count in ((forward, 1), (backward, passes - 1)):
+        busy_s = sum(parts.values())
+        parts["launch"] = paced_s(busy_s, count, passes, constants) - busy_s
     _add_weights(setting, forward, backward, place)
     return LayerPasses(forward, backward, work.weight_s)
 

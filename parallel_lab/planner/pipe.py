@@ -48,6 +48,7 @@ class Compiled(NamedTuple):
 
     passes: tuple[tuple[int, int, int, int], ...]
     kinds: tuple[tuple[str, int], ...]  # kind and stage of each number of a kind
+    first: tuple[tuple[int, int], ...]  # of each rank the first pass and its kind
     last: tuple[int, ...]  # of each rank the last pass
     ranks: tuple[int, ...]  # the rank of each stage
 
@@ -68,23 +69,25 @@ class Seconds(NamedTuple):
         return {"B": whole, "I": self.input_s[stage], "W": self.weight_s[stage]}[kind]
 
 
-def finish_s(schedule: str, p: int, m: int, v: int, seconds: Seconds) -> list[float]:
-    """When each rank is through with its passes."""
+def finish_s(schedule: str, p: int, m: int, v: int, seconds: Seconds, own: bool = False) -> list[float]:
+    """When each rank is through with its passes, or how long after its own first one, which counts without barrier."""
     short = _STEADY * p + m % p
     if m <= short + p:
-        return _ends(compiled(schedule, p, m, v), seconds)
-    one, two = (_ends(compiled(schedule, p, count, v), seconds) for count in (short, short + p))
+        return _ends(compiled(schedule, p, m, v), seconds, own)
+    one, two = (_ends(compiled(schedule, p, count, v), seconds, own) for count in (short, short + p))
     rounds = (m - short) // p
     return [first + rounds * (second - first) for first, second in zip(one, two, strict=True)]
 
 
-def _ends(plan: Compiled, seconds: Seconds) -> list[float]:
+def _ends(plan: Compiled, seconds: Seconds, own: bool) -> list[float]:
     takes = [seconds.of(*kind) for kind in plan.kinds]
     message_s = seconds.message_s
     ends = [0.0] * (len(plan.passes) + 1)  # the last stays 0, for what waits for nothing
     for i, ahead, needed, kind in plan.passes:
         start_s, arrival_s = ends[ahead], ends[needed] + message_s if needed >= 0 else 0.0
         ends[i] = (arrival_s if arrival_s > start_s else start_s) + takes[kind]
+    if own:
+        return [ends[i] - (ends[one] - takes[kind]) for i, (one, kind) in zip(plan.last, plan.first, strict=True)]
     return [ends[i] for i in plan.last]
 
 
@@ -100,4 +103,6 @@ def compiled(schedule: str, p: int, m: int, v: int) -> Compiled:
     ]
     passes = tuple((i, waits.ahead[i], needed[i], kinds[ops[i].kind, ops[i].part]) for i in waits.order())
     last = {op.rank: i for i, op in enumerate(ops)}
-    return Compiled(passes, tuple(kinds), tuple(last[rank] for rank in range(p)), tuple(placement(plan)))
+    ends = tuple(last[rank] for rank in range(p))
+    starts = tuple((i, kinds[ops[i].kind, ops[i].part]) for i in (0, *(end + 1 for end in ends[:-1])))
+    return Compiled(passes, tuple(kinds), starts, ends, tuple(placement(plan)))

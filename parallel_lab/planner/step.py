@@ -17,6 +17,7 @@ from parallel_lab.planner.pipe import Seconds, compiled, finish_s
 from parallel_lab.planner.scheme import TWO_CHUNKS
 from parallel_lab.planner.stages import Part, part, split, table_numbers
 
+NO_BARRIER = ("zb_h1", "zb_h2", "zb_v")  # each rank begins its next step on its own (Qi et al. 2024, section 4)
 HOST_BYTES_PER_S = 25e9  # PCIe 4, 16 lanes: 32 GB/s by its data sheet
 
 
@@ -71,7 +72,17 @@ class Step:
         forward_s[-1] += self.head_s[0]
         input_s[-1] += self.head_s[1] / 2
         weight_s[-1] += self.head_s[1] / 2
-        return Seconds(forward_s, input_s, weight_s, self.message_s)
+        if not self.blocking:
+            return Seconds(forward_s, input_s, weight_s, self.message_s)
+        sent = [self.message_s] * (len(forward_s) - 1)
+        forward_s = [each + extra for each, extra in zip(forward_s, [*sent, 0.0], strict=True)]
+        input_s = [each + extra for each, extra in zip(input_s, [0.0, *sent], strict=True)]
+        return Seconds(forward_s, input_s, weight_s, 0.0)
+
+    @property
+    def blocking(self) -> bool:
+        """Whether a rank waits until its message has arrived, as in Megatron-LM of 2021 to 2023."""
+        return not self.setting.overlap and self.setting.scheme.schedule not in NO_BARRIER
 
     @cached_property
     def message_s(self) -> float:
@@ -91,7 +102,8 @@ class Step:
         if scheme.pp == 1 and scheme.stages_each == 1:
             whole = self.seconds
             return [self.microbatches * (whole.forward_s[0] + whole.input_s[0] + whole.weight_s[0])]
-        return finish_s(scheme.schedule, scheme.pp, self.microbatches, scheme.stages_each, self.seconds)
+        own = scheme.schedule in NO_BARRIER
+        return finish_s(scheme.schedule, scheme.pp, self.microbatches, scheme.stages_each, self.seconds, own)
 
     @cached_property
     def busy_s(self) -> list[float]:
@@ -177,6 +189,9 @@ class Step:
                     for parts in (self.layers[kind].forward, self.layers[kind].backward):
                         for name, seconds in parts.items():
                             found[name] = found.get(name, 0.0) + self.microbatches * count * seconds
+        if self.blocking:
+            sends = sum((stage > 0) + (stage < len(self.stages) - 1) for stage in self.stages_of[self.busiest])
+            found["messages"] = self.microbatches * sends * self.message_s
         if len(self.stages) - 1 in self.stages_of[self.busiest]:
             found["head"] = self.microbatches * sum(self.head_s)
         return found
