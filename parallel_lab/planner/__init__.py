@@ -11,6 +11,7 @@ from parallel_lab.planner.clusters import (
     faster,
 )
 from parallel_lab.planner.constants import BOUNDS, Constants, calibrated, constants
+from parallel_lab.planner.cost import Run
 from parallel_lab.planner.estimate import Estimate, estimate
 from parallel_lab.planner.exchange import Exchange
 from parallel_lab.planner.memory import at_rest, fits, memory, room
@@ -19,6 +20,7 @@ from parallel_lab.planner.replays import Replay, replays
 from parallel_lab.planner.runs import Field, Run, fields, run, runs
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
+from parallel_lab.planner.traffic import traffic
 
 __all__ = [
     "BOUNDS",
@@ -58,4 +60,5 @@ __all__ = [
     "run",
     "runs",
     "total",
+    "traffic",
 ]

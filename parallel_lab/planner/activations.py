@@ -66,16 +66,52 @@ def shared(scheme: Scheme) -> int:
 def layer_bytes(shape: GPTConfig, scheme: Scheme, layer: int) -> Kept:
     """What one layer keeps where nothing, or with `selective` the core of attention, is computed again."""
     each, spread, e = tokens(shape, scheme), shared(scheme), number_bytes(scheme)
-    h = shape.width
     inputs, hidden = _feed_forward(shape, scheme, layer)
+    turned = e * shape.seq / scheme.cp * shape.head_width if own(scheme) and shape.positions == "rotary" else 0.0
     return Kept(
-        norms=2 * e * each * h / spread,
-        inputs=e * each * (h / spread + inputs),
-        attention=e * each * _attention(shape, scheme),
+        norms=2 * norm_bytes(shape, scheme),
+        inputs=e * each * (shape.width / (1 if own(scheme) else spread) + inputs),
+        attention=e * each * _attention(shape, scheme) + turned,
         hidden=e * each * hidden,
-        masks=2 * each * h / spread if shape.dropout else 0.0,
+        masks=2 * each * shape.width / spread * mask_bytes(scheme) if shape.dropout else 0.0,
         scores=_scores(shape, scheme),
     )
+
+
+def own(scheme: Scheme) -> bool:
+    """Whether this course's executor runs it, in float32 on CPUs: what autograd keeps there is counted to the byte.
+
+    Norms then keep what they note of each token, an RMS norm also its result; rotary positions keep their turns; and of
+    sequence parallelism the gathered inputs are kept. `model.formulas` and `tensor_parallel.formulas` say the same.
+    """
+    return scheme.states == "float32"
+
+
+def norm_bytes(shape: GPTConfig, scheme: Scheme) -> float:
+    """What a norm keeps: its input."""
+    here = tokens(shape, scheme) / shared(scheme) * number_bytes(scheme)
+    if not own(scheme):
+        return here * shape.width
+    return here * (shape.width + 2 if shape.norm == "layer" else 2 * shape.width + 1)
+
+
+def mask_bytes(scheme: Scheme) -> int:
+    """Bytes of a number of a dropout mask: one, but for the CPU's."""
+    return number_bytes(scheme) if own(scheme) and shared(scheme) == 1 else 1
+
+
+def place_bytes(shape: GPTConfig, scheme: Scheme, microbatches: int, flight: float, first: bool, held: int) -> float:
+    """What the executor's embedding and loss keep of tokens and targets: their places in a rank's part of the table.
+
+    One rank alone keeps the tokens themselves, views of the whole batch, and of each loss how many targets count.
+    `held` losses wait; 0 where the rank has no head.
+    """
+    batch = 8 * microbatches * scheme.microbatch * scheme.dp * shape.seq
+    if not own(scheme):
+        return 0.0
+    if scheme.tp == 1:
+        return first * batch + (batch if held else 0) + 4 * held
+    return tokens(shape, scheme) * (9 * first * flight + 10 * held)
 
 
 def input_bytes(shape: GPTConfig, scheme: Scheme) -> float:
@@ -98,7 +134,7 @@ def _attention(shape: GPTConfig, scheme: Scheme) -> float:
 def _feed_forward(shape: GPTConfig, scheme: Scheme, layer: int) -> tuple[float, float]:
     """Its inputs and its hidden numbers, of a token."""
     copies = (3 if scheme.states in ("megatron", "deepspeed") else 4) if shape.gated else 2
-    spread = shared(scheme)
+    spread = 1 if own(scheme) else shared(scheme)
     if not has_experts(shape, layer):
         hidden = (getattr(shape, "dense_hidden", None) if shape.experts > 1 else None) or shape.hidden_width
         return shape.width / spread, copies * hidden / scheme.tp
@@ -114,15 +150,18 @@ def _scores(shape: GPTConfig, scheme: Scheme) -> float:
     return heads * each * shape.seq * (2 * e + 1 if shape.dropout else e)
 
 
-def in_flight(scheme: Scheme, rank: int, microbatches: int) -> float:
-    """The most microbatches that a pipeline rank holds at once, each through all its stages.
+def under_way(scheme: Scheme, rank: int, microbatches: int) -> tuple[float, ...]:
+    """Of how many microbatches a pipeline rank holds the activations at once, for each of its stages.
 
+    Where stages are unequal it is the moment of the first backward pass that counts, when the last has most to hold.
     Of a number of microbatches that pp does not divide, Megatron's interleaved schedule takes larger groups than pp.
     """
     if scheme.pp == 1:
-        return 1.0
+        return (1.0,)
     p, v, m = scheme.pp, scheme.stages_each, microbatches
-    if scheme.schedule == "interleaved" and m % p:
-        group = next((g for g in range(p, m + 1) if m % g == 0), m)
-        return min(2 * (p - 1 - rank) + (v - 1) * group + 1, v * m) / v
-    return peak_activations(NAMES.get(scheme.schedule, scheme.schedule), p, m, rank, v=v)
+    if scheme.schedule != "interleaved":
+        return (peak_activations(NAMES.get(scheme.schedule, scheme.schedule), p, m, rank, v=v),) * v
+    group = next((g for g in range(p, m + 1) if m % g == 0), m)
+    forwards = min(2 * (p - 1 - rank) + (v - 1) * group + 1, v * m)
+    rounds, rest = divmod(forwards, v * group)
+    return tuple(float(rounds * group + min(group, max(0, rest - stage * group))) for stage in range(v))

@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m parallel_lab.planner.calibrate", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m parallel_lab.planner.calibrate", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("tables", type=Path, nargs="?", help="a YAML file of tables; without it, rows.csv is fitted")
     parser.add_argument("--check", action="store_true", help="fit and print, and write nothing")
     parser.add_argument("--judge", type=Path, metavar="FILE", help="tables to judge the constants by")
@@ -132,7 +134,9 @@ def constants_text(whole: Fit, unseen: dict[str, dict[str, Errors]]) -> str:
     values = {name: float(f"{value:.4g}") for name, value in whole.constants.values().items()}
     head = "# Written by `python -m parallel_lab.planner.calibrate`; nothing in it was tuned by hand.\n"
     head += "# errors: of each stratum the rows, and mean and median of the relative error, in percent.\n"
-    return head + yaml.safe_dump({"constants": values, "errors": percent}, sort_keys=False, default_flow_style=None, width=110)
+    return head + yaml.safe_dump(
+        {"constants": values, "errors": percent}, sort_keys=False, default_flow_style=None, width=110
+    )
 
 
 def rows_text(found: Sequence[Row]) -> str:

@@ -25,7 +25,19 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from parallel_lab.model.config import GPTConfig
-from parallel_lab.planner.activations import Kept, in_flight, input_bytes, layer_bytes, number_bytes, shared, tokens
+from parallel_lab.planner.activations import (
+    Kept,
+    input_bytes,
+    layer_bytes,
+    mask_bytes,
+    norm_bytes,
+    number_bytes,
+    own,
+    place_bytes,
+    shared,
+    tokens,
+    under_way,
+)
 from parallel_lab.planner.clusters import Cluster
 from parallel_lab.planner.models import has_experts
 from parallel_lab.planner.scheme import Scheme
@@ -46,6 +58,8 @@ class Bytes(NamedTuple):
     optimizer: float
     source: str
 
+
+Flight = tuple[float, ...]  # microbatches under way, by stage of the rank
 
 STATES = {
     "megatron": Bytes(2, 4, 12, "Megatron Core user guide, distributed optimizer: 18 bytes"),
@@ -109,9 +123,10 @@ def at_rest(
 
 def _of_rank(shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int, framework_bytes: float | None) -> Term:
     """The larger of two moments: the end of a forward pass, and the optimizer's step."""
-    mine, flight = part(shape, scheme, rank), in_flight(scheme, rank, microbatches)
+    mine, flight = part(shape, scheme, rank), under_way(scheme, rank, microbatches)
     terms = [*_states(shape, scheme, mine), _gathered(shape, scheme, mine)]
-    terms += [_activations(shape, scheme, mine, flight), *_peak(shape, scheme, mine)]
+    held = microbatches if scheme.schedule == "gpipe" else 1  # whose losses wait for their backward pass at once
+    terms += [_activations(shape, scheme, mine, microbatches, flight, held), *_peak(shape, scheme, mine, held)]
     terms += [_messages(shape, scheme, flight), _framework(scheme, framework_bytes)]
     passing = total("memory", terms, formula=f"pipeline rank {rank} of {scheme.pp}, the sum of")
     if not _copies(scheme):
@@ -120,7 +135,7 @@ def _of_rank(shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int, fra
 
 
 def _resting(shape: GPTConfig, scheme: Scheme, microbatches: int, rank: int, framework_bytes: float | None) -> Term:
-    mine, flight = part(shape, scheme, rank), in_flight(scheme, rank, microbatches)
+    mine, flight = part(shape, scheme, rank), under_way(scheme, rank, microbatches)
     copies = _state("copies", mine.numbers, 4.0 if _copies(scheme) else 0.0, scheme, since=1, source="of gradients")
     gathered = [each for each in _gathered(shape, scheme, mine) if each.name == "outside of layers"]
     terms = [*_states(shape, scheme, mine), copies, *gathered]
@@ -134,8 +149,9 @@ def _copies(scheme: Scheme) -> bool:
 
 
 def _framework(scheme: Scheme, framework_bytes: float | None) -> Term:
-    own = FRAMEWORK_BYTES.get(scheme.states, 2.0 * WORKSPACE_BYTES) if framework_bytes is None else framework_bytes
-    return Term("framework", own, "B", "workspaces of products: 32 MiB each", "goldens of Megatron-LM")
+    usual = FRAMEWORK_BYTES.get(scheme.states, 2.0 * WORKSPACE_BYTES)
+    size = usual if framework_bytes is None else framework_bytes
+    return Term("framework", size, "B", "workspaces of products: 32 MiB each", "goldens of Megatron-LM")
 
 
 def _states(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
@@ -183,35 +199,43 @@ def _gathered(shape: GPTConfig, scheme: Scheme, mine: Part) -> Term:
     return total("gathered", parts)
 
 
-def _activations(shape: GPTConfig, scheme: Scheme, mine: Part, flight: float) -> Term:
-    first = tokens(shape, scheme) * shape.width / shared(scheme) if mine.first and shape.dropout else 0.0
+def _activations(shape: GPTConfig, scheme: Scheme, mine: Part, microbatches: int, flight: Flight, held: int) -> Term:
+    masked = mask_bytes(scheme) * tokens(shape, scheme) * shape.width / shared(scheme)
+    whole = input_bytes(shape, scheme) * (shared(scheme) if own(scheme) else 1)
+    head = held * (norm_bytes(shape, scheme) + whole) if mine.last else 0.0
+    places = place_bytes(shape, scheme, microbatches, flight[0], mine.first, held if mine.last else 0)
     ends = [
-        Term("embedding's mask", flight * first, "B", "s b h a microbatch, in the first stage"),
         Term(
-            "head's inputs", 2 * input_bytes(shape, scheme) if mine.last else 0.0, "B", "of the last norm and the head"
+            "embedding's mask", flight[0] * masked if mine.first and shape.dropout else 0.0, "B", "s b h, first stage"
         ),
+        Term("head's inputs", head, "B", "of the last norm and the head"),
+        Term("places", places, "B", "tokens and targets"),
     ]
+    many = " + ".join(f"{len(layers)} x {count:g}" for layers, count in zip(mine.stages, flight, strict=True))
+    text = f"{many} layers x microbatches under way"
     if scheme.recompute == "full":
-        kept = len(mine.layers) * flight * input_bytes(shape, scheme)
-        text = f"inputs of {len(mine.layers)} layers x {flight:g} microbatches under way"
-        return total("activations", [Term("layers' inputs", kept, "B", text), *ends])
-    text = f"{len(mine.layers)} layers x {flight:g} microbatches under way"
-    kept = _kept(shape, scheme, mine)
-    return total("activations", [*(Term(name, flight * size, "B", text) for name, size in kept.items()), *ends])
+        times = sum(len(layers) * count for layers, count in zip(mine.stages, flight, strict=True))
+        return total("activations", [Term("layers' inputs", times * input_bytes(shape, scheme), "B", text), *ends])
+    kept = _kept(shape, scheme, mine, flight)
+    return total("activations", [*(Term(name, size, "B", text) for name, size in kept.items()), *ends])
 
 
-def _kept(shape: GPTConfig, scheme: Scheme, mine: Part) -> dict[str, float]:
-    """What the rank's layers keep of one microbatch, by part."""
-    dense = sum(not has_experts(shape, layer) for layer in mine.layers)
+def _kept(shape: GPTConfig, scheme: Scheme, mine: Part, flight: Flight) -> dict[str, float]:
+    """What the rank's layers keep of all microbatches under way, by part."""
+    dense = sum(
+        count * sum(not has_experts(shape, layer) for layer in layers)
+        for layers, count in zip(mine.stages, flight, strict=True)
+    )
+    every = sum(len(layers) * count for layers, count in zip(mine.stages, flight, strict=True))
     found = dict.fromkeys(Kept._fields, 0.0)
-    for count, layer in ((dense, 0), (len(mine.layers) - dense, shape.layers - 1)):
-        if count:
+    for times, layer in ((dense, 0), (every - dense, shape.layers - 1)):
+        if times:
             for name, size in layer_bytes(shape, scheme, layer)._asdict().items():
-                found[name] += count * size
+                found[name] += times * size
     return found
 
 
-def _peak(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
+def _peak(shape: GPTConfig, scheme: Scheme, mine: Part, held: int) -> list[Term]:
     """What only one moment has: the loss, or a layer that is computed again."""
     e, again = number_bytes(scheme), 0.0
     if scheme.recompute == "full" and mine.layers:
@@ -219,16 +243,16 @@ def _peak(shape: GPTConfig, scheme: Scheme, mine: Part) -> list[Term]:
     columns = padded_vocab(shape, scheme) / scheme.tp
     each = e + (4 if e < 4 else 0)
     text = f"{each} x s b V / tp: as computed" + (", and in float32" if e < 4 else "")
-    loss = Term("loss", each * tokens(shape, scheme) * columns if mine.last else 0.0, "B", text)
+    loss = Term("loss", held * each * tokens(shape, scheme) * columns if mine.last else 0.0, "B", text)
     recomputed = Term("recomputed", again, "B", "one layer, whole again")
     if not again:
         return [loss]
     return [loss if loss.value > again else recomputed]
 
 
-def _messages(shape: GPTConfig, scheme: Scheme, flight: float) -> Term:
+def _messages(shape: GPTConfig, scheme: Scheme, flight: Flight) -> Term:
     if scheme.pp == 1:
         return Term("messages", 0.0, "B")
-    count = 2 * scheme.stages_each + 1 + (flight if scheme.states == "deepspeed" else 0)
+    count = 2 * scheme.stages_each + 1 + (flight[0] if scheme.states == "deepspeed" else 0)
     text = f"{count:g} x s b h: an activation and a gradient for each stage, and one under way"
     return Term("messages", count * input_bytes(shape, scheme), "B", text)

@@ -72,15 +72,19 @@ class Part(NamedTuple):
     Attributes:
         rank: in the pipeline.
         layers: their numbers.
+        stages: the same by its stages.
         first, last: whether it has the embedding, and the head.
         numbers: that it holds.
+        ends: of those, the numbers outside of layers.
     """
 
     rank: int
     layers: tuple[int, ...]
+    stages: tuple[range, ...]
     first: bool
     last: bool
     numbers: Numbers
+    ends: float
 
 
 @cache
@@ -89,12 +93,12 @@ def part(shape: GPTConfig, scheme: Scheme, rank: int) -> Part:
     ranges, mine = split(shape, scheme), stages_of(scheme, rank)
     layers = tuple(layer for stage in mine for layer in ranges[stage])
     first, last = 0 in mine, scheme.pp * scheme.stages_each - 1 in mine
-    found = Numbers(_ends(shape, scheme, first, last), 0.0)
+    found = Numbers(ends := _ends(shape, scheme, first, last), 0.0)
     for kind in (False, True):
         count = sum(has_experts(shape, layer) == kind for layer in layers)
         one = layer_numbers(shape, scheme.tp, scheme.ep, shape.layers - 1 if kind else 0) if count else Numbers(0, 0)
         found += Numbers(count * one.dense, count * one.experts)
-    return Part(rank, layers, first, last, found)
+    return Part(rank, layers, tuple(ranges[stage] for stage in mine), first, last, found, ends)
 
 
 def fullest(shape: GPTConfig, scheme: Scheme) -> Sequence[int]:

@@ -82,9 +82,7 @@ def _korthikanti(line: Line) -> Iterator[Row]:
     for recompute, shared, column in (("full", False, "full_recompute"), ("selective", True, "seqpar_selective")):
         more = _MEGATRON | {"recompute": recompute, "sequence_parallel": shared}
         step_s = line[f"iter_s_{column}"]
-        yield Row(
-            "korthikanti", "a100-selene", _shape(line, 2048), Scheme(**sizes, **more), False, line["gbs"], step_s
-        )
+        yield Row("korthikanti", "a100-selene", _shape(line, 2048), Scheme(**sizes, **more), False, line["gbs"], step_s)
 
 
 def _bloom(line: Line) -> Iterator[Row]:
@@ -95,7 +93,9 @@ def _bloom(line: Line) -> Iterator[Row]:
     if line["tflops_gpu_hw"] and line["gpus"] == 8 and line["layers"]:
         batch = _bloom_batch(line)
     scheme = Scheme(**_of(line, "pp", "tp"), dp=data, zero=line["zero_stage"], microbatch=line["mbs"], **_BLOOM)
-    layers = line["layers"] or round(float(line["size"][:-1]) * 1e9 / (12 * line["hidden"] ** 2 * line["pp"])) * line["pp"]
+    layers = (
+        line["layers"] or round(float(line["size"][:-1]) * 1e9 / (12 * line["hidden"] ** 2 * line["pp"])) * line["pp"]
+    )
     heads = line["heads"] or 64
     shape = gpt(_BLOOM_VOCAB, 2048, layers, heads, line["hidden"], True)
     if shape.head_width == 128 and heads & (heads - 1):
