@@ -11,7 +11,7 @@ from parallel_lab.planner.clusters import (
     faster,
 )
 from parallel_lab.planner.constants import BOUNDS, Constants, calibrated, constants
-from parallel_lab.planner.cost import Run
+from parallel_lab.planner.cost import Run as PricedRun
 from parallel_lab.planner.estimate import Estimate, estimate
 from parallel_lab.planner.exchange import Exchange
 from parallel_lab.planner.memory import at_rest, fits, memory, room

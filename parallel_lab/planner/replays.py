@@ -28,6 +28,7 @@ class Replay:
         mfu: utilization as published, in per cent.
         causal: whether the source's FLOPs count only pairs of tokens that see each other.
         overlap: whether sums over data ranks run beside computation; frameworks of 2020 to 2022 did not do that.
+        fitted: whether the constants of `estimate` were fitted to this row, among others.
         assumed: what the source does not give.
     """
 
@@ -41,6 +42,7 @@ class Replay:
     mfu: float | None = None
     causal: bool = False
     overlap: bool = True
+    fitted: bool = False
     assumed: str = ""
 
     @property

@@ -1,5 +1,7 @@
 """Published steps, replayed: what is told of them, and how far the prediction is off."""
 
+from dataclasses import replace
+
 import pytest
 
 from parallel_lab.planner.replays import replays
@@ -7,15 +9,19 @@ from parallel_lab.planner.runs import run
 
 ROWS = {row.name: row for row in replays()}
 LLAMA = "Llama 3 405B, 16384 GPUs"
-# By how much a prediction may be off; what is further off is named in chapter 22 with the reason.
+# By how much a prediction may be off; chapter 22 names the reasons. DeepSeek-V3 is held below.
 WITHIN = {
-    "Megatron GPT-3 175B": 0.20,
-    "BLOOM 176B": 0.10,
-    "Llama 3 405B, 8192 GPUs": 0.15,
-    LLAMA: 0.15,
-    "Llama 3 405B, 131072 tokens": 0.20,
-    "MegaScale 175B": 0.20,
-    "Megatron-LM beside it": 0.25,
+    "Megatron GPT-3 175B": 0.18,
+    "MT-NLG 530B, 280 nodes": 0.12,
+    "MT-NLG 530B, 350 nodes": 0.12,
+    "MT-NLG 530B, 420 nodes": 0.14,
+    "BLOOM 176B": 0.08,
+    "GLM-130B": 0.12,
+    "Llama 3 405B, 8192 GPUs": 0.16,
+    LLAMA: 0.16,
+    "Llama 3 405B, 131072 tokens": 0.18,
+    "MegaScale 175B": 0.16,
+    "Megatron-LM beside it": 0.22,
 }
 
 
@@ -31,14 +37,23 @@ def test_prediction_beside_what_was_reported(name, within):
     assert row.off(row.estimate().step_s) == pytest.approx(0, abs=within)
 
 
-def test_known_misses_go_the_way_that_the_chapter_says():
-    nlg = [row for name, row in ROWS.items() if name.startswith("MT-NLG")]
-    assert len(nlg) == 3
-    for row in (*nlg, ROWS["GLM-130B"]):
-        assert -0.35 < row.off(row.estimate().step_s) < -0.1, row.name
-    found = ROWS["DeepSeek-V3 671B"].estimate()
-    hidden_s, reported_s = found.step_s - found.step.get("experts"), ROWS["DeepSeek-V3 671B"].reported_s
-    assert hidden_s < reported_s < found.step_s
+def test_stack_is_half_of_the_difference_between_two_papers():
+    """Without the constant for DeepSpeed of 2022, which BLOOM's sweep gave, the same runs come out far too fast."""
+    row = ROWS["MT-NLG 530B, 280 nodes"]
+    tuned = replace(row, scheme=replace(row.scheme, states="megatron"))
+    assert tuned.off(tuned.estimate().step_s) < -0.18 < row.off(row.estimate().step_s)
+
+
+def test_hours_of_deepseek_lie_between_a_hidden_exchange_and_an_exposed_one():
+    row = ROWS["DeepSeek-V3 671B"]
+    found = row.estimate()
+    assert found.step_s - found.step.get("experts") < row.reported_s < found.step_s
+
+
+def test_gradients_that_are_scattered_more_often_cost_time_and_save_memory():
+    row = ROWS[LLAMA]
+    once, often = (replace(row, scheme=replace(row.scheme, zero=zero)).estimate() for zero in (1, 2))
+    assert once.step_s < row.reported_s < often.step_s and once.memory.value > often.memory.value
 
 
 def test_three_sizes_of_one_run_keep_their_ratios():
