@@ -76,7 +76,7 @@ class Decoder:
         On a cut model they are those of this rank's tokens of the vocabulary.
 
         Raises:
-            ValueError: there are no tokens, or not as many rows as slots; a slot stands there twice, or has no room left.
+            ValueError: there are no tokens, or not as many rows as slots; a slot stands there twice, or is full.
         """
         cache, model = self.cache, self.model
         self._now = self._where(tokens, slots)
@@ -134,6 +134,26 @@ def greedy(logits: Tensor, *, vocab: int | None = None, group: dist.ProcessGroup
         dist.all_gather(candidates, best, group=group)
     values, tokens = torch.stack(candidates).unbind(-1)  # (n, rows) each
     return tokens.gather(0, values.argmax(0, keepdim=True))[0].long()
+
+
+@keyword_only()
+@torch.no_grad()
+def sampled(
+    decoder: Decoder, prompt: Sequence[int], *, tokens: int, temperature: float = 1.0, seed: int = 0
+) -> list[int]:
+    """`prompt` and what the model writes after it, `tokens` long, each drawn by its probability.
+
+    A `temperature` below 1 prefers what is probable.
+    """
+    device, dice = decoder.cache.numbers.device, torch.Generator().manual_seed(seed)
+    written, logits = list(prompt), decoder.prefill(torch.tensor(prompt, device=device), 0)
+    for number in range(tokens):
+        shares = (logits.double().cpu() / temperature).softmax(-1)
+        written.append(int(torch.multinomial(shares, 1, generator=dice)))
+        if number + 1 < tokens:
+            logits = decoder.decode(torch.tensor(written[-1:], device=device), [0])[0]
+    decoder.cache.free(0)
+    return written
 
 
 @keyword_only()

@@ -131,7 +131,7 @@ def _model(config: GPTConfig, held: dict[str, Tensor]) -> GPT:
 
 
 def _tensor(numbers: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(numbers) if numbers.flags.writeable else numbers.copy())
+    return torch.from_numpy(np.require(numbers, requirements=["C", "W"]))  # a copy only of what is part of the file
 
 
 def _words(tokenizers: Any, fields: dict[str, Any]) -> Any:
