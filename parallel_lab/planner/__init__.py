@@ -11,13 +11,13 @@ from parallel_lab.planner.clusters import (
     faster,
 )
 from parallel_lab.planner.constants import BOUNDS, Constants, calibrated, constants
-from parallel_lab.planner.cost import Run as PricedRun
+from parallel_lab.planner.cost import Run
 from parallel_lab.planner.estimate import Estimate, estimate
 from parallel_lab.planner.exchange import Exchange
 from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
 from parallel_lab.planner.replays import Replay, replays
-from parallel_lab.planner.runs import Field, Run, fields, run, runs
+from parallel_lab.planner.runs import Field, TrainingRun, fields, run, runs
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.terms import Term, largest, total
 from parallel_lab.planner.traffic import traffic
@@ -37,6 +37,7 @@ __all__ = [
     "Run",
     "Scheme",
     "Term",
+    "TrainingRun",
     "accelerator",
     "accelerators",
     "at_rest",

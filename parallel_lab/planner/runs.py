@@ -23,7 +23,7 @@ FACTS = ("tokens", "accelerator", "count", "hours", "layout", "mfu", "failures",
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What is published of a training run; None where no value was found.
 
     Attributes:
@@ -82,12 +82,12 @@ def peak_16_bits(name: str) -> float:
     return peaks.get("bf16") or peaks["fp16"]
 
 
-def runs() -> list[Run]:
+def runs() -> list[TrainingRun]:
     """All runs of the table, the oldest first."""
-    return [Run(**row) for row in table()["runs"]]
+    return [TrainingRun(**row) for row in table()["runs"]]
 
 
-def run(name: str) -> Run:
+def run(name: str) -> TrainingRun:
     """The run of that name.
 
     Raises:
