@@ -32,7 +32,7 @@ from parallel_lab.planner.tables import read
 HEAD = """\
 # Published runs that the planner's constants are fitted to; written by python -m parallel_lab.planner.calibrate FILE.
 # vtrain: Bang et al. 2024, vTrain (MICRO), github.com/VIA-Research/vTrain, data/ground_truth_*.csv (MIT).
-# megatron: Narayanan et al. 2021, table 1, and Megatron-LM's README; megatron 2020: images/tables.tex of its repository.
+# megatron: Narayanan et al. 2021, table 1, and Megatron-LM's README. megatron 2020: images/tables.tex beside it.
 # korthikanti: Korthikanti et al. 2022, table 5. zero bubble: Qi et al. 2024, table 4.
 # bloom: BigScience, github.com/bigscience-workshop/bigscience, train/tr11-176B-ml, chronicles-prequel.md and README.md.
 # mosaic: github.com/mosaicml/llm-foundry, scripts/train/benchmarking/README.md (Apache-2.0).
@@ -86,6 +86,7 @@ def say_verdict(verdict: Verdict, title: str) -> None:
         more += f"{100 * max(regrets):8.1f}" if regrets else ""
         print(_line(stratum, errors) + more)
     print(_line("all", verdict.whole))
+    print(_line("and those with a note", verdict.every))
     if verdict.refused[1]:
         print(f"runs that did not fit: {verdict.refused[0]} of {verdict.refused[1]} predicted not to fit")
     for row, error in verdict.noted:
@@ -134,9 +135,8 @@ def constants_text(whole: Fit, unseen: dict[str, dict[str, Errors]]) -> str:
     values = {name: float(f"{value:.4g}") for name, value in whole.constants.values().items()}
     head = "# Written by `python -m parallel_lab.planner.calibrate`; nothing in it was tuned by hand.\n"
     head += "# errors: of each stratum the rows, and mean and median of the relative error, in percent.\n"
-    return head + yaml.safe_dump(
-        {"constants": values, "errors": percent}, sort_keys=False, default_flow_style=None, width=110
-    )
+    text = {"constants": values, "errors": percent}
+    return head + yaml.safe_dump(text, sort_keys=False, default_flow_style=None, width=110)
 
 
 def rows_text(found: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""What no data sheet gives and the planner fits: eleven constants, each with a unit, bounds and a meaning.
+"""What no data sheet gives and the planner fits: twelve constants, each with a unit, bounds and a meaning.
 
 constants()                    # as `python -m parallel_lab.planner.calibrate` wrote them
 constants().but(host_s=0)      # with one changed
@@ -33,6 +33,7 @@ BOUNDS = {
     "fast_share": Bounds(0.4, 1.0, "share", "of a node's links that a collective reaches"),
     "slow_share": Bounds(0.4, 1.0, "share", "of the network's cards that a collective reaches"),
     "deepspeed_products": Bounds(1, 2, "times", "that products take under Megatron-DeepSpeed of 2022 on Jean Zay"),
+    "deepspeed_s": Bounds(1e-4, 3e-2, "s", "that the same adds to a layer's passes, however long the microbatch"),
 }
 """The free constants of the planner. All else is counted, or stands on a data sheet."""
 
@@ -52,6 +53,7 @@ class Constants:
     fast_share: float = 0.76
     slow_share: float = 0.9
     deepspeed_products: float = 1.2
+    deepspeed_s: float = 5e-3
 
     def but(self, **changed: float) -> "Constants":
         """The same with some changed."""

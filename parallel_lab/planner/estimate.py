@@ -12,7 +12,7 @@ The constants are those that `calibrate` fitted to published runs. Times are a m
 from dataclasses import dataclass
 from functools import cached_property
 
-from parallel_lab.model.budget import SECONDS_PER_DAY, SECONDS_PER_HOUR, recomputed_flops
+from parallel_lab.model.budget import recomputed_flops
 from parallel_lab.model.config import GPTConfig
 from parallel_lab.model.formulas import flops_per_token
 from parallel_lab.network import CostModel
@@ -22,6 +22,7 @@ from parallel_lab.plan import Op, Plan
 from parallel_lab.planner.clusters import Cluster
 from parallel_lab.planner.constants import Constants
 from parallel_lab.planner.constants import constants as fitted
+from parallel_lab.planner.cost import Run
 from parallel_lab.planner.exchange import Exchange
 from parallel_lab.planner.memory import memory, room
 from parallel_lab.planner.models import attention_flops
@@ -109,21 +110,21 @@ class Estimate:
     def _peak(self) -> float:
         return self.cluster.accelerator.peak_flops_per_s(self.scheme.precision)
 
+    def run(self, tokens: float, goodput: float = 1.0) -> Run:
+        """A training on so many tokens: its days, energy, carbon and money as terms."""
+        return Run(self.shape, self.cluster, self.batch, self.step_s, tokens, goodput)
+
     def days(self, tokens: float) -> float:
         """To train on so many, where nothing fails."""
-        return tokens / self.tokens_per_s / SECONDS_PER_DAY
-
-    def gpu_hours(self, tokens: float) -> float:
-        """Of all accelerators together."""
-        return tokens / self.tokens_per_s * self.cluster.gpus / SECONDS_PER_HOUR
+        return self.run(tokens).days.value
 
     def kwh(self, tokens: float) -> float:
-        """Of the accelerators at their TDP, times the PUE of the building; what the rest of a server draws is not in it."""
-        return self.gpu_hours(tokens) * self.cluster.accelerator.watts * self.cluster.pue / 1000
+        """Of the accelerators at their TDP, times the PUE of the building, without what the rest of a server draws."""
+        return self.run(tokens).kwh.value
 
     def usd(self, tokens: float) -> float:
         """At the cluster's price."""
-        return self.gpu_hours(tokens) * self.cluster.usd_per_gpu_hour
+        return self.run(tokens).usd.value
 
     def why(self, name: str = "step") -> str:
         """Why a number is what it is: "step", "memory", or a part of either, as a tree.

@@ -1,8 +1,9 @@
 """The fit of the constants to published rows, and what rows come to that it has not seen.
 
 The residual of a row is log(predicted / measured), so that twice too long and half too long weigh the same. A
-stratum weighs as the root of its rows, so that neither one of 360 rows nor one of 8 decides alone. Beyond 3 % a residual counts by its size and no longer by its square
-(soft L1), so that a row that no term explains pulls little. Constants are fitted as logarithms, between `BOUNDS`.
+stratum weighs as the root of its rows, so that neither one of 360 rows nor one of 8 decides alone. Beyond 3 % a
+residual counts by its size and no longer by its square (soft L1), so that a row that no term explains pulls little.
+Constants are fitted as logarithms, between `BOUNDS`.
 
 Rows of one model, or of one layout, are near copies of each other: whoever leaves out single rows tests nothing. Here
 whole models, whole layouts and whole tables are left out. For each the constants are fitted again to all other rows,

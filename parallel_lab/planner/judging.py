@@ -25,7 +25,8 @@ class Verdict(NamedTuple):
         strata: errors of each stratum.
         ranks: of each stratum, the rank correlation within each model that has enough rows.
         regrets: of each stratum, how much slower the chosen layout is than the best, for each choice.
-        whole: errors of all rows together.
+        whole: errors of all these rows together.
+        every: the same with the rows that no term explains.
         refused: of the runs that did not fit, how many were predicted not to fit, and how many there are.
         noted: errors of rows that no term explains, which stand in none of these.
     """
@@ -34,6 +35,7 @@ class Verdict(NamedTuple):
     ranks: dict[str, list[float]]
     regrets: dict[str, list[float]]
     whole: Errors
+    every: Errors
     refused: tuple[int, int]
     noted: list[tuple[Row, float]]
 
@@ -53,7 +55,8 @@ def judge(rows: Sequence[Row], constants: Constants | None = None) -> Verdict:
     regrets = {stratum: [regret(pairs) for pairs in groups.values() if len(pairs) > 1]
                for stratum, groups in choices.items()}  # fmt: skip
     noted = [(row, row.error(constants)) for row in rows if row.step_s and row.note]
-    return Verdict(by_stratum(found, errors), ranks, regrets, Errors.of(errors), refused(rows), noted)
+    every = Errors.of([*errors, *(error for _, error in noted)])
+    return Verdict(by_stratum(found, errors), ranks, regrets, Errors.of(errors), every, refused(rows), noted)
 
 
 def regret(pairs: Sequence[tuple[float, float]]) -> float:

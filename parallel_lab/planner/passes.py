@@ -75,6 +75,8 @@ def layer_passes(setting: Setting, place: int = 0) -> LayerPasses:
     for parts, count in ((forward, 1), (backward, passes - 1)):
         busy_s = sum(parts.values())
         parts["launch"] = paced_s(busy_s, count, passes, constants) - busy_s
+    if scheme.states == "deepspeed":
+        backward["framework"] = constants.deepspeed_s
     _add_weights(setting, forward, backward, place)
     return LayerPasses(forward, backward, work.weight_s)
 

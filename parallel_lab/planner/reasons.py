@@ -9,6 +9,7 @@ _FORMULAS = {
     "attention": ("FLOPs of its core at the share that attention reaches", "Dao et al. 2022; " + _FITTED),
     "elementwise": ("bytes that norms, sums and activation functions move / bandwidth", _FITTED),
     "recompute": ("forward once more, or of it attention's core", "Korthikanti et al. 2022"),
+    "framework": ("seconds for each layer and microbatch under Megatron-DeepSpeed of 2022", _FITTED),
     "launch": ("what the host delays: the root of the sum of squares of both, less the accelerator", _FITTED),
     "head": ("products of the output layer, and the bytes of the logits", _FITTED),
     "messages": ("an activation or its gradient to the next rank, for which both wait", "price of a message"),

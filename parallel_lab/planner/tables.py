@@ -48,9 +48,16 @@ def _vtrain(stratum: str) -> Callable[[Line], Iterator[Row]]:
     def row_of(line: Line) -> Iterator[Row]:
         shape = _shape(line, line["seq"])
         scheme = Scheme(**_of(line, "pp", "dp", "tp"), microbatch=line["mbs"], recompute="full", **_MEGATRON)
-        yield Row(stratum, "a100-vtrain", shape, scheme, False, line["gbs"], line["iter_ms"] / 1000)
+        note = _VTRAIN_NOTES.get((line["hidden"], line["tp"], line["mbs"]), "") if stratum == "vtrain single" else ""
+        yield Row(stratum, "a100-vtrain", shape, scheme, False, line["gbs"], line["iter_ms"] / 1000, note)
 
     return row_of
+
+
+_VTRAIN_NOTES = {
+    (2048, 8, 1): "a microbatch of one sequence takes longer than one of two",
+    (2048, 4, 2): "a microbatch of two sequences takes no longer than one of one",
+}
 
 
 def _sc21(line: Line) -> Iterator[Row]:

@@ -35,7 +35,7 @@ def test_choices_that_exclude_each_other(wrong, message):
 
 def test_sizes_are_whole_numbers():
     with pytest.raises(TypeError, match=r"tp=2.0: expected a whole number"):
-        Scheme(tp=2.0)
+        Scheme(tp=2.0)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

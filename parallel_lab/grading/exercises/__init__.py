@@ -27,6 +27,7 @@ _NAMES = (
     *("metrics_over_ranks", "uneven_perplexity"),
     *("authenticated_messages", "robust_mean"),
     *("power_cap",),
+    *("layout_memory",),
     *("step_time",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
