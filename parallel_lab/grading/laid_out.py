@@ -35,9 +35,8 @@ def scene(case: Case, rank: int, generator: torch.Generator) -> tuple[Model, Lay
         "hidden": 256 * dice.randrange(5, 30), "vocab": tp * dice.randrange(5000, 9000),
         "seq": dice.choice((1024, 4096)),
     }  # fmt: skip
-    stages = (1, 2, 3) if case.get("zero") else (0,)
     layout = {
-        "pp": pp, "dp": dice.choice((2, 8, 16)), "tp": tp, "zero": dice.choice(stages),
+        "pp": pp, "dp": dice.choice((2, 8, 16)), "tp": tp, "zero": int(str(case.get("zero") or 0)),
         "microbatch": dice.choice((1, 2, 3)), "microbatches": 3 * pp + 1, "recompute": int(bool(case.get("recompute"))),
     }  # fmt: skip
     if case.get("few"):

@@ -222,17 +222,13 @@ def _activations(shape: GPTConfig, scheme: Scheme, mine: Part, microbatches: int
 
 def _kept(shape: GPTConfig, scheme: Scheme, mine: Part, flight: Flight) -> dict[str, float]:
     """What the rank's layers keep of all microbatches under way, by part."""
-    dense = sum(
-        count * sum(not has_experts(shape, layer) for layer in layers)
-        for layers, count in zip(mine.stages, flight, strict=True)
-    )
-    every = sum(len(layers) * count for layers, count in zip(mine.stages, flight, strict=True))
-    found = dict.fromkeys(Kept._fields, 0.0)
-    for times, layer in ((dense, 0), (every - dense, shape.layers - 1)):
-        if times:
-            for name, size in layer_bytes(shape, scheme, layer)._asdict().items():
-                found[name] += times * size
-    return found
+    times = {False: 0.0, True: 0.0}
+    for layers, count in zip(mine.stages, flight, strict=True):
+        for layer in layers:
+            times[has_experts(shape, layer)] += count
+    dense, mixture = layer_bytes(shape, scheme, 0), layer_bytes(shape, scheme, shape.layers - 1)
+    sums = (times[False] * one + times[True] * other for one, other in zip(dense, mixture, strict=True))
+    return dict(zip(Kept._fields, sums, strict=True))
 
 
 def _peak(shape: GPTConfig, scheme: Scheme, mine: Part, held: int) -> list[Term]:

@@ -1,6 +1,7 @@
 """`layout_memory`: tables forgotten, heads that share keys, everything sharded at once, and microbatches under way."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,10 +94,12 @@ def test_answer_of_a_step_passes_it_and_fails_the_next():
 def test_what_is_graded_is_what_the_planner_says(changes):
     """Beside the norms, the planner's head inputs, and what attention keeps for each head."""
     model, layout = laid_out.LLAMA3_70B, laid_out.BY_HAND | changes
-    shape = Model(**model)
-    axes = {axis: layout[axis] for axis in ("pp", "dp", "tp", "zero", "microbatch")}
+    sizes: Any = model
+    shape = Model(**sizes)
+    axes: Any = {axis: layout[axis] for axis in ("pp", "dp", "tp", "zero", "microbatch")}
     scheme = dataclasses.replace(Scheme(**axes), recompute="full" if layout["recompute"] else "none")
     for stage, mine in enumerate(laid_out.held(model, layout)):
         terms = memory(shape, scheme, layout["microbatches"] * layout["dp"], rank=stage)
         for kind, size in mine.items():
-            assert size == pytest.approx(terms[kind].value, rel=2e-3 if kind != "activations" else 0.03)
+            whole = terms[kind].value - terms[kind].get("head's inputs")
+            assert size == pytest.approx(whole, rel=2e-3)

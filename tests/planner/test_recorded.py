@@ -48,6 +48,8 @@ BASE = {"num-layers": 4, "hidden-size": 256, "num-attention-heads": 4, "seq-leng
         ("gpt3_mcore_te_tp2_zp_z3", {"use-megatron-fsdp": True, "tensor-model-parallel-size": 2}, {"zero": 3, "dp": 4}),
         ("gpt3_mcore_te_multi_dist_optimizer_instances", {"use-distributed-optimizer": True}, {"shard": 4, "zero": 1}),
         ("gpt3_mcore_tp1_pp1", {"fp16": True}, {"attention": "unfused", "precision": "fp16"}),
+        ("moe_te_tp1_pp1_te_8experts2parallel", {}, {"ep": 2, "dp": 8}),
+        ("moe_te_tp1_pp1_ep4", {"num-experts": 8}, {"ep": 4}),
         ("gpt3_15b_release", {"tensor-model-parallel-size": 2}, {"dp": 16}),
     ],
 )
@@ -55,6 +57,7 @@ def test_arguments_become_a_scheme(case, args, expected):
     found = read(case, "dev_dgx_h100", BASE | {"global-batch-size": 32} | args)
     assert {name: getattr(found.scheme, name) for name in expected} == expected
     assert found.shape.width == 256
+    assert (found.shape.experts, found.shape.active_experts) == ((8, 2) if "moe" in case else (1, 1))
 
 
 def test_shapes_follow_the_arguments():

@@ -75,10 +75,10 @@ EXERCISE = Exercise(
         ),
         "Weights, gradients and optimizer of other models": on(1, counts(*STATES)),
         # Step 2
-        "The same where data ranks shard": on(1, counts(*STATES), zero=True),
+        "The same where data ranks shard": on([{"ranks": 1, "zero": stage} for stage in (1, 2, 3)], counts(*STATES)),
         # Step 3
         "Activations of the microbatches under way": on(1, counts(*laid_out.KINDS)),
         "A step of fewer microbatches than stages": on(1, counts(*laid_out.KINDS), few=True),
-        "Layers that are computed again": on(1, counts(*laid_out.KINDS), recompute=True, zero=True),
+        "Layers that are computed again": on(1, counts(*laid_out.KINDS), recompute=True, zero=1),
     },
 )
