@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import parallel_lab.model
 from parallel_lab.model.data import VALIDATION, cut, text, tokenize
-from parallel_lab.model.digits import digit_images
 
 MODULES = ("argparse", "ast", "calendar", "configparser", "csv", "dataclasses", "difflib", "pathlib", "textwrap")
 IMAGE_MARK = 17  # stands before each picture; a gray value is at most 16
@@ -105,7 +105,8 @@ def _source(module: str) -> Path:
 
 
 def _digits() -> Tensor:
-    images = torch.cat([digit_images("train")[0], digit_images("test")[0]])  # (count, 64)
+    splits = (parallel_lab.model.digit_images(split) for split in ("train", "test"))  # scikit-learn is loaded here
+    images = torch.cat([images for images, _ in splits])  # (count, 64)
     marks = torch.full((len(images), 1), IMAGE_MARK, dtype=torch.uint8)
     return torch.cat([marks, (images * 16).round().to(torch.uint8)], 1).flatten()
 

@@ -1,5 +1,6 @@
 """Reinforcement learning of a language model in parallel: rollouts, a trainer, and the weights between them."""
 
+from parallel_lab.systems.reinforcement import compare
 from parallel_lab.systems.reinforcement.policy import Rollout, advantages, objective, sample
 from parallel_lab.systems.reinforcement.task import Sorting
 from parallel_lab.systems.reinforcement.train import (
@@ -19,6 +20,7 @@ __all__ = [
     "Sorting",
     "Trained",
     "advantages",
+    "compare",
     "objective",
     "plan",
     "rollout_bytes",

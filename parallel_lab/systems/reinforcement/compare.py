@@ -65,7 +65,7 @@ def main() -> None:
     """Runs the whole table, and prints its means."""
     wanted = [(k, ratio, seed) for k in STALENESS for ratio in RATIOS for seed in SEEDS]
     results = [run(*each) for each in progress(wanted)]
-    write(results, Path(__file__).with_name(TABLE))
+    write(results, Path(__file__).parent / TABLE)
     for k in STALENESS:
         print(
             k, *[f"{ratio}: {m:.3f} +- {s:.3f}" for ratio in RATIOS for m, s in [spread(results, k, ratio)]], sep="  "

@@ -58,8 +58,9 @@ class Decoder:
         shape = (config.layers, heads, config.head_width)
         self.cache = Cache(shape, slots=slots, longest=longest or config.seq, like=next(model.parameters()))
         self._now: _Now | None = None
-        for layer, each in enumerate(model.blocks):
-            each.attention.attend = self._attention(layer)  # pyright: ignore[reportAttributeAccessIssue]
+        blocks: Any = model.blocks
+        for layer, each in enumerate(blocks):
+            each.attention.attend = self._attention(layer)
 
     def prefill(self, tokens: Tensor, slot: int) -> Tensor:
         """Reads `tokens` (seq,), a prompt or its next piece, into `slot`; the logits (vocab,) after the last one."""

@@ -17,6 +17,7 @@ its slots become free, and looks for the next between two steps without waiting 
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -106,7 +107,7 @@ class _Decoding:
         header = torch.empty(3, dtype=torch.int64)
         cache = numbers.new_empty(layers, both, heads, len(request.prompt), width)
         with tag(part=number, phase="cache"):
-            works = [dist.irecv(each, group=self.group, group_src=source) for each in (header, cache)]
+            works: list[Any] = [dist.irecv(each, group=self.group, group_src=source) for each in (header, cache)]
         # gloo's handle does not tell that a message has come; a thread that waits for it does.
         arrived = on_a_thread(Future(), lambda: [work.wait() for work in works])
         return request, (header, cache), arrived

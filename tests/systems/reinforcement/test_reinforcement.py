@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,17 @@ from parallel_lab import launch
 from parallel_lab.plan.check import check_plan
 from parallel_lab.simulate import AlphaBeta, simulate
 from parallel_lab.systems import reinforcement
-from parallel_lab.systems.reinforcement import Settings, Sorting, advantages, objective, plan, sample, train, train_here
+from parallel_lab.systems.reinforcement import (
+    Settings,
+    Sorting,
+    advantages,
+    compare,
+    objective,
+    plan,
+    sample,
+    train,
+    train_here,
+)
 from parallel_lab.systems.serving import Decoder
 
 SHORT = Settings(task=Sorting(partial=True, warm_steps=2), steps=4, prompts=5, samples=4, staleness=0)
@@ -21,7 +32,7 @@ def on_ranks(settings, sizes):
     """What rank 0 has at several numbers of ranks."""
     found = {}
     for n in sizes:
-        group = dist.new_group(range(n))
+        group: Any = dist.new_group(range(n))
         if dist.get_rank() < n:
             found[n] = train(settings, group=group)
     return found
@@ -108,6 +119,32 @@ def test_the_task_and_its_samples():
     first = again(prompts)[0, -1].softmax(-1)  # how often each first token should come
     seen = rollout.sequences[::2, 4].bincount(minlength=7) / 400
     assert (seen - first).abs().max() < 4 * math.sqrt(0.25 / 400)
+
+
+def test_the_shipped_table():
+    """Every combination once; one run again; and what the chapter reads from it, seed by seed."""
+    table = compare.shipped()
+    keys = [(each.staleness, each.ratio, each.seed) for each in table]
+    assert keys == [(k, ratio, seed) for k in compare.STALENESS for ratio in compare.RATIOS for seed in compare.SEEDS]
+    assert compare.run(1, "clipped", 0)[3:] == pytest.approx(table[keys.index((1, "clipped", 0))][3:], abs=0.1)
+    after = {key: each.after for key, each in zip(keys, table, strict=True)}
+    for seed in compare.SEEDS:
+        assert all(after[k, "clipped", seed] > after[k, "left out", seed] for k in (1, 2, 4, 8))
+        assert after[1, "clipped", seed] > after[0, "clipped", seed]
+    before = table[0].before
+    assert compare.spread(table, 8, "left out")[0] < sum(each.before for each in table) / len(table) < 0.3
+    assert 0.2 < before < 0.4
+
+
+def test_the_table_is_written_as_it_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "STALENESS", (3,))
+    monkeypatch.setattr(compare, "SEEDS", range(2))
+    monkeypatch.setattr(compare, "run", lambda k, ratio, seed: compare.Result(k, ratio, seed, 0.25, 0.5 + seed / 4))
+    monkeypatch.setattr(compare, "TABLE", tmp_path / "table.csv")
+    compare.main()
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert rows[0].startswith("#") and rows[1:3] == ["staleness,ratio,seed,before,after", "3,clipped,0,0.25,0.5"]
+    assert "3  clipped: 0.625 +- 0.177  left out: 0.625" in capsys.readouterr().out
 
 
 def test_what_is_refused():

@@ -62,9 +62,9 @@ def test_seconds_are_a_sum_over_iterations():
 
 
 def test_what_is_refused():
-    for options, words in (({"slots": 0}, "slots=0"), ({"slots": 1, "chunk": 0}, "chunk=0")):
+    for slots, chunk, words in ((0, None, "slots=0"), (1, 0, "chunk=0")):
         with pytest.raises(ValueError, match=words):
-            serve(Counted(), [], **options)
+            serve(Counted(), [], slots=slots, chunk=chunk)
     with pytest.raises(ValueError, match="request 0: expected a prompt"):
         serve(Counted(), [Request([], 1)], slots=1)
 

@@ -1,12 +1,14 @@
 """Prefill and decode with a cache answer what a whole computation answers; cut over ranks they send what is counted."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.distributed as dist
 from shared_serving import LLAMA, PLAIN, model, prompts, recomputed
 
 from parallel_lab import launch
-from parallel_lab.systems.serving import Decoder, formulas, generate
+from parallel_lab.systems.serving import Decoder, formulas, generate, greedy, sampled
 from parallel_lab.tensor_parallel import tensor_parallel
 
 
@@ -48,6 +50,16 @@ def test_a_cache_that_forgets_its_place_answers_otherwise():
     assert generate(decoder, [prompt], tokens=12) != [recomputed(model(LLAMA), prompt, 12)]
 
 
+def test_samples_come_as_often_as_they_should():
+    """A cold sample is the greedy answer; two seeds write two texts, one seed writes one."""
+    decoder, prompt = Decoder(model(LLAMA), slots=1), prompts(LLAMA)[1]
+    cold = sampled(decoder, prompt, tokens=8, temperature=1e-6)
+    assert cold == prompt + recomputed(model(LLAMA), prompt, 8)
+    texts = [sampled(decoder, prompt, tokens=8, temperature=2.0, seed=seed) for seed in (0, 0, 1)]
+    assert texts[0] == texts[1] != texts[2]
+    assert greedy(torch.tensor([[0.0, 3.0, 1.0]])).tolist() == [1]
+
+
 def test_what_a_cache_holds():
     cache = Decoder(model(LLAMA), slots=3, longest=20).cache
     assert cache.bytes_per_token == formulas.cache_bytes_per_token(LLAMA, 8) == 2 * 2 * 16 * 8
@@ -82,7 +94,7 @@ def cut(config, sizes):
     """Each rank's answers, bytes and messages of its last decode step, and cache, at several numbers of ranks."""
     found = {}
     for n in sizes:
-        group = dist.new_group(range(n))
+        group: Any = dist.new_group(range(n))
         if dist.get_rank() < n:
             decoder = Decoder(tensor_parallel(model(config), group=group), slots=5, group=group)
             found[n] = generate(decoder, prompts(config), tokens=8), decoder.cache.bytes_per_token
