@@ -44,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = _parser().parse_args(arguments)
     if options.judge:
-        say_verdict(judge(read(options.judge), fitted()), "constants of constants.yaml")
+        found = read(options.judge)
+        if not any(row.step_s and not row.note for row in found):
+            print(f"{options.judge} has no row of a table that the planner knows", file=sys.stderr)
+            return 1
+        say_verdict(judge(found, fitted()), "constants of constants.yaml")
         return 0
     found = tuple(read(options.tables)) if options.tables else rows()
     whole = fit(found)
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m parallel_lab.planner.calibrate", description=__doc__.split("\n")[0]
+        prog="python -m parallel_lab.planner.calibrate", description=str(__doc__).split("\n")[0]
     )
     parser.add_argument("tables", type=Path, nargs="?", help="a YAML file of tables; without it, rows.csv is fitted")
     parser.add_argument("--check", action="store_true", help="fit and print, and write nothing")
@@ -77,12 +81,14 @@ def say_constants(constants: Constants) -> None:
 
 
 def say_verdict(verdict: Verdict, title: str) -> None:
-    """Prints errors, order, regret and the rows that are not explained."""
+    """Prints errors, beside those of a rule with one share of the peak, order, regret, and rows without explanation."""
     print(f"\n{title}: errors of the step time, in percent")
-    print(f"{'stratum':24s}{'rows':>5s}{'mean':>7s}{'median':>7s}{'most':>7s}{'bias':>7s}{'order':>7s}{'regret':>8s}")
+    print(
+        f"{'stratum':24s}{'rows':>5s}{'mean':>7s}{'median':>7s}{'most':>7s}{'bias':>7s}{'rule':>7s}{'order':>7s}{'regret':>8s}"
+    )
     for stratum, errors in verdict.strata.items():
         order, regrets = verdict.ranks[stratum], verdict.regrets[stratum]
-        more = f"{mean(order):7.2f}" if order else f"{'':7s}"
+        more = f"{100 * verdict.rule[stratum].mean:7.1f}" + (f"{mean(order):7.2f}" if order else f"{'':7s}")
         more += f"{100 * max(regrets):8.1f}" if regrets else ""
         print(_line(stratum, errors) + more)
     print(_line("all", verdict.whole))

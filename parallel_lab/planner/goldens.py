@@ -4,23 +4,23 @@
     predicted(golden).value                  # beside mem-max-allocated-bytes
 
 Megatron-LM commits for each test the bytes that torch's allocator had handed out on the last rank: between steps, and
-at most. Some of what decides them stands in the test's name or in its file and not among the arguments: how many GPUs,
-whether products are deterministic (which makes cuBLAS take 32 MiB), whether layers are Transformer Engine's, whether
-attention is fused. `read` takes these from the name by the rules below. `unexplained` names the tests that it cannot
-know: they use a feature that is not among the arguments, or the golden is older than the test's arguments.
+at most. Some of what decides them is no argument and stands in the test's name or file: how many GPUs, whether products
+are deterministic (which makes cuBLAS take 32 MiB), whether layers are Transformer Engine's, whether attention is fused.
+`read` takes it from the name by the rules below, and two numbers from files. `unexplained` names the tests that it
+cannot know: they use a feature that is not among the arguments, or the golden is older than the test's arguments.
 
 Nothing here is fitted: each rule says what the framework does. The public rows have no experts: how tests with experts
 are read is not held against a measurement.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from parallel_lab.planner.activations import tokens
 from parallel_lab.planner.memory import WORKSPACE_BYTES, at_rest, memory
-from parallel_lab.planner.models import Model
+from parallel_lab.planner.models import Latent, Model
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.stages import padded_vocab
 from parallel_lab.planner.terms import Term, total
@@ -31,11 +31,8 @@ DEFAULT_WORKSPACE_BYTES = 2 * 4096 * 2**10 + 8 * 16 * 2**10  # of cuBLAS before 
 REASONS = {
     "grpo": "reinforcement learning: the same GPUs also hold what the rollouts need",
     "modelopt_distill": "a teacher beside the student, whose size is not among the arguments",
-    "uneven_pipeline": "how many layers the last stage has is not among the arguments",
     "reruns_resume": "rank 0's memory at a step that is repeated, in a test of checking gradients",
     "fp8": "buffers of overlapped tensor parallelism, whose number is not among the arguments",
-    "defer_embedding_wgrad": "the head's inputs of all microbatches are kept for a late product",
-    "multi-latent-attention": "ranks and widths of latent attention are defaults, not arguments",
     "uninstall_te": "no fused kernels of Transformer Engine and Apex: more is kept",
     "release_sm_gb200": "how many nodes is not among the arguments, and two of its goldens are another layout's",
 }
@@ -144,14 +141,24 @@ def _chunks(args: Mapping[str, Any], pp: int) -> int:
 
 
 def predicted(golden: Golden) -> Term:
-    """What the last rank holds at most; a fused loss keeps the logits in float32 a second time."""
+    """What the last rank holds at most."""
     where = {"rank": golden.scheme.pp - 1, "framework_bytes": golden.framework_bytes}
     found = memory(golden.shape, golden.scheme, golden.batch, **where)
-    if "cross_entropy_loss_fusion" not in golden.shape.name:
-        return found
+    return total("memory", [*found, *_of_features(golden)], formula=found.formula)
+
+
+def _of_features(golden: Golden) -> Iterator[Term]:
+    """What two features of the head add, which a scheme does not know.
+
+    A fused loss keeps the logits in float32 a second time. A late product with the head's inputs keeps those and the
+    gradients of the logits, of two microbatches (the tests' files have a limit of 2).
+    """
+    places, case = tokens(golden.shape, golden.scheme), golden.shape.name
     columns = padded_vocab(golden.shape, golden.scheme) / golden.scheme.tp
-    again = Term("fused loss", 4 * tokens(golden.shape, golden.scheme) * columns, "B", "4 x s b V / tp")
-    return total("memory", [*found, again], formula=found.formula)
+    if "cross_entropy_loss_fusion" in case:
+        yield Term("fused loss", 4 * places * columns, "B", "4 x s b V / tp")
+    if "defer_embedding_wgrad" in case:
+        yield Term("late product", 2 * 2 * places * (columns + golden.shape.width), "B", "2 x 2 x s b (V / tp + h)")
 
 
 def between_steps(golden: Golden) -> Term:
@@ -162,6 +169,7 @@ def between_steps(golden: Golden) -> Term:
 
 def _shape(case: str, args: Mapping[str, Any]) -> Model:
     width, gated = int(args["hidden-size"]), bool(args.get("swiglu"))
+    pp = int(args.get("pipeline-model-parallel-size", 1))
     usual = args.get("ffn-hidden-size", int(4 * width * 2 / 3) // 64 * 64 if gated else 4 * width)
     hidden = int(args.get("moe-ffn-hidden-size", usual))
     release = "release" in case
@@ -169,7 +177,7 @@ def _shape(case: str, args: Mapping[str, Any]) -> Model:
         name=case,
         vocab=int(args.get("vocab-size", 256_000 if release else 50_257)),
         seq=int(args["seq-length"]),
-        layers=int(args["num-layers"]),
+        layers=2 * pp if "uneven_pipeline" in case else int(args["num-layers"]),  # the file gives both ends two layers
         heads=int(args["num-attention-heads"]),
         kv_heads=int(args["num-query-groups"]) if "num-query-groups" in args else None,
         width=width,
@@ -182,6 +190,7 @@ def _shape(case: str, args: Mapping[str, Any]) -> Model:
         norm="rms" if args.get("normalization") == "RMSNorm" else "layer",
         dropout=0.0 if release else 0.1,
         qk_norm="qk_layernorm" in case,
+        latent=Latent(0, 32, 128, 64, 128) if args.get("multi-latent-attention") else None,  # its defaults
         **_experts(case, args),
     )
 

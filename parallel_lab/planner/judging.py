@@ -7,7 +7,7 @@ planner holds for the fastest is compared with the one that was.
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from statistics import mean
+from statistics import mean, median
 from typing import NamedTuple
 
 from parallel_lab.planner.constants import Constants
@@ -23,6 +23,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         strata: errors of each stratum.
+        rule: errors of each under a rule with one constant: the share of the peak that the median row reached.
         ranks: of each stratum, the rank correlation within each model that has enough rows.
         regrets: of each stratum, how much slower the chosen layout is than the best, for each choice.
         whole: errors of all these rows together.
@@ -32,6 +33,7 @@ class Verdict(NamedTuple):
     """
 
     strata: dict[str, Errors]
+    rule: dict[str, Errors]
     ranks: dict[str, list[float]]
     regrets: dict[str, list[float]]
     whole: Errors
@@ -56,7 +58,15 @@ def judge(rows: Sequence[Row], constants: Constants | None = None) -> Verdict:
                for stratum, groups in choices.items()}  # fmt: skip
     noted = [(row, row.error(constants)) for row in rows if row.step_s and row.note]
     every = Errors.of([*errors, *(error for _, error in noted)])
-    return Verdict(by_stratum(found, errors), ranks, regrets, Errors.of(errors), every, refused(rows), noted)
+    rule = by_stratum(found, one_share(found))
+    return Verdict(by_stratum(found, errors), rule, ranks, regrets, Errors.of(errors), every, refused(rows), noted)
+
+
+def one_share(rows: Sequence[Row]) -> list[float]:
+    """The errors of FLOPs / (share x peak), where the share is the median of what all rows reached."""
+    reached = [(found := row.estimate()).hfu * found.step_s / row.step_s for row in rows]
+    share = median(reached)
+    return [each / share - 1 for each in reached]
 
 
 def regret(pairs: Sequence[tuple[float, float]]) -> float:

@@ -57,7 +57,10 @@ class Matrix(NamedTuple):
 
 
 class Latent(NamedTuple):
-    """Multi-head latent attention (DeepSeek-V2, 2024): ranks of its two latents, widths of a head's parts."""
+    """Multi-head latent attention (DeepSeek-V2, 2024): ranks of its two latents, widths of a head's parts.
+
+    With `query=0` queries have no latent (DeepSeek-V2-Lite).
+    """
 
     query: int
     key_value: int
@@ -154,8 +157,9 @@ def _attention(shape: GPTConfig) -> Iterator[Matrix]:
         yield Matrix("value", shape.width, shape.kv_width, "column")
         yield Matrix("out", inner, shape.width, "row")
         return
-    yield Matrix("query down", shape.width, latent.query, "none")
-    yield Matrix("query up", latent.query, shape.heads * (latent.plain + latent.rotary), "column")
+    if latent.query:
+        yield Matrix("query down", shape.width, latent.query, "none")
+    yield Matrix("query up", latent.query or shape.width, shape.heads * (latent.plain + latent.rotary), "column")
     yield Matrix("key value down", shape.width, latent.key_value + latent.rotary, "none")
     yield Matrix("key value up", latent.key_value, shape.heads * (latent.plain + latent.value), "column")
     yield Matrix("out", shape.heads * latent.value, shape.width, "row")

@@ -2,7 +2,8 @@
 
 Tensor ranks sum twice in a layer and way; sequence parallelism cuts each sum in two halves of the same bytes
 (Korthikanti et al. 2022, section 4.2.2). Context ranks gather keys and values beside attention, and only what is longer
-than it shows. Experts send every token to its experts and back. Where ZeRO shards weights, they are gathered beside the
+than it shows. Every token is sent to its experts and back; DualPipe does it beside the pass
+of another microbatch (DeepSeek-V3 report 2024, section 3.2.1). Where ZeRO shards weights, they are gathered beside the
 computation of the layer before, forward and backward, and gradients leave beside it; again only the excess shows.
 """
 
@@ -99,7 +100,9 @@ def _inside(setting: Setting, work: Layer, place: int) -> Parts:
         inside["context"] = max(0.0, gather_s - work.attention_s) if setting.overlap else gather_s
     if scheme.ep > 1 and has_experts(shape, place):
         sent_bytes = setting.activation_bytes * shape.active_experts / (scheme.tp if scheme.sequence_parallel else 1)
-        inside["experts"] = 2 * exchange.seconds("all_to_all", scheme.ep, scheme.tp, sent_bytes)
+        exchanged_s = 2 * exchange.seconds("all_to_all", scheme.ep, scheme.tp, sent_bytes)
+        hidden_s = work.forward_s if scheme.schedule == "dualpipe_v" and setting.overlap else 0.0
+        inside["experts"] = max(0.0, exchanged_s - hidden_s)
     return inside
 
 

@@ -23,7 +23,7 @@ _SHAPE = ("vocab", "seq", "layers", "heads", "width")
 _SIZES = ("pp", "dp", "tp", "zero", "chunks", "microbatch")
 _WORDS = ("schedule", "recompute", "precision", "states", "attention")
 _SWITCHES = ("dropout", "sequence_parallel", "overlap")
-COLUMNS = ("stratum", "cluster", *_SHAPE, *_SIZES, *_WORDS, *_SWITCHES, "batch", "step_s", "note")
+COLUMNS: tuple[str, ...] = ("stratum", "cluster", *_SHAPE, *_SIZES, *_WORDS, *_SWITCHES, "batch", "step_s", "note")
 
 
 @dataclass(frozen=True)

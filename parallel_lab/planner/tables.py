@@ -13,6 +13,7 @@ Where a table says nothing, this stands:
     zb_table4_throughput  shapes and microbatches by the paper's table 3; a vocabulary of 51,200
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ _SC21 = {2304: (16, 1), 3072: (16, 1), 4096: (16, 1), 6144: (8, 1), 8192: (4, 1)
 _SC21 |= {16_384: (1, 2), 20_480: (1, 3), 25_600: (1, 1)}  # width: microbatch and chunks
 _ZB = {"1.5B": (22, 24, 2304, 6), "6.2B": (30, 32, 4096, 3), "14.6B": (46, 40, 5120, 1), "28.3B": (62, 48, 6144, 1)}
 _ZB_SCHEDULES = {"1F1B": "1f1b", "1F1B-I": "interleaved", "ZB-1p": "zb_h1", "ZB-2p": "zb_h2"}
-_MEGATRON = {"states": "megatron", "precision": "fp16", "attention": "unfused", "sequence_parallel": False}
-_FSDP = {"zero": 3, "states": "fsdp", "sequence_parallel": False}
+_MEGATRON: Line = {"states": "megatron", "precision": "fp16", "attention": "unfused", "sequence_parallel": False}
+_FSDP: Line = {"zero": 3, "states": "fsdp", "sequence_parallel": False}
 
 
 def read(path: Path) -> list[Row]:
@@ -40,7 +41,10 @@ def read(path: Path) -> list[Row]:
     found = []
     for name, row_of in _READERS.items():
         for values in tables.get(name, {"rows": ()})["rows"]:
-            found += row_of(dict(zip(tables[name]["columns"], values, strict=True)))
+            try:
+                found += row_of(dict(zip(tables[name]["columns"], values, strict=True)))
+            except (KeyError, TypeError, ValueError, ZeroDivisionError) as why:
+                print(f"left out, a row of {name} that says too little ({why!r}): {values}", file=sys.stderr)
     return found
 
 
@@ -48,15 +52,17 @@ def _vtrain(stratum: str) -> Callable[[Line], Iterator[Row]]:
     def row_of(line: Line) -> Iterator[Row]:
         shape = _shape(line, line["seq"])
         scheme = Scheme(**_of(line, "pp", "dp", "tp"), microbatch=line["mbs"], recompute="full", **_MEGATRON)
-        note = _VTRAIN_NOTES.get((line["hidden"], line["tp"], line["mbs"]), "") if stratum == "vtrain single" else ""
+        many = line["gpus"] > 8
+        note = _VTRAIN_NOTES.get((many, line["hidden"], line["tp"], many * line["pp"], line["mbs"]), "")
         yield Row(stratum, "a100-vtrain", shape, scheme, False, line["gbs"], line["iter_ms"] / 1000, note)
 
     return row_of
 
 
-_VTRAIN_NOTES = {
-    (2048, 8, 1): "a microbatch of one sequence takes longer than one of two",
-    (2048, 4, 2): "a microbatch of two sequences takes no longer than one of one",
+_VTRAIN_NOTES = {  # over nodes, width, tp, pp (0: any), microbatch
+    (False, 2048, 8, 0, 1): "a microbatch of one sequence takes longer than one of two",
+    (False, 2048, 4, 0, 2): "a microbatch of two sequences takes no longer than one of one",
+    (True, 6144, 4, 2, 4): "slower than with half and with twice the microbatch",
 }
 
 
@@ -84,7 +90,7 @@ def _dgx(line: Line) -> Iterator[Row]:
 
 
 def _korthikanti(line: Line) -> Iterator[Row]:
-    schedule = {"schedule": "interleaved" if line["interleave"] > 1 else "1f1b", "chunks": line["interleave"]}
+    schedule: Line = {"schedule": "interleaved" if line["interleave"] > 1 else "1f1b", "chunks": line["interleave"]}
     sizes = _of(line, "pp", "tp") | {"microbatch": line["mbs"]} | schedule
     for recompute, shared, column in (("full", False, "full_recompute"), ("selective", True, "seqpar_selective")):
         more = _MEGATRON | {"recompute": recompute, "sequence_parallel": shared}
@@ -110,7 +116,7 @@ def _bloom(line: Line) -> Iterator[Row]:
     yield Row("bloom", "a100-jz", shape, scheme, False, batch, line["sec_per_it"] or 0.0, note)
 
 
-_BLOOM = {"states": "deepspeed", "attention": "unfused", "sequence_parallel": False, "recompute": "full"}
+_BLOOM: Line = {"states": "deepspeed", "attention": "unfused", "sequence_parallel": False, "recompute": "full"}
 
 
 def _bloom_batch(line: Line) -> int:
@@ -130,7 +136,7 @@ def _mosaic(line: Line) -> Iterator[Row]:
     like = model(f"mpt-{line['model']}")
     shape = gpt(_MPT_VOCAB, line["seq"], like.layers, like.heads, like.width, False)
     where = {"a100_80gb": "a100-mosaic", "a100_40gb": "a100-40-mosaic"}.get(line["gpu"], "h100-roce")
-    more = {"recompute": "full" if line["act_ckpt"] == "True" else "none"}
+    more: Line = {"recompute": "full" if line["act_ckpt"] == "True" else "none"}
     more["zero"] = 2 if line["sharding"] == "SHARD_GRAD_OP" else 3
     more["precision"] = "fp8" if "fp8" in line["precision"] else "bf16"
     scheme = Scheme(dp=line["gpus"], microbatch=line["mbs"], **_FSDP | more)
@@ -154,18 +160,18 @@ _MOSAIC_NOTES = {
 
 def _zero_bubble(line: Line) -> Iterator[Row]:
     layers, heads, width, microbatch = _ZB[line["model"]]
-    schedule = _ZB_SCHEDULES[line["schedule"]]
+    schedule: Any = _ZB_SCHEDULES[line["schedule"]]
     batch = line["m"] * microbatch
     chunks = (layers + 2) // line["gpus"] if schedule == "interleaved" else 1
-    scheme = Scheme(pp=line["gpus"], schedule=schedule, chunks=chunks, microbatch=microbatch, **_MEGATRON)  # pyright: ignore[reportArgumentType]
+    scheme = Scheme(pp=line["gpus"], schedule=schedule, chunks=chunks, microbatch=microbatch, **_MEGATRON)
     step_s = batch / (line["samples_per_gpu_s"] * line["gpus"])
     yield Row("zero bubble", "a100-selene", gpt(_VOCAB, 1024, layers, heads, width, True), scheme, False, batch, step_s)
 
 
 def _megatron(line: Line, data: int, microbatch: int, chunks: int = 1) -> Scheme:
-    schedule = "interleaved" if chunks > 1 else "1f1b"
+    schedule: Any = "interleaved" if chunks > 1 else "1f1b"
     sizes = _of(line, "pp", "tp") | {"dp": data, "microbatch": microbatch, "chunks": chunks}
-    return Scheme(**sizes, schedule=schedule, recompute="full", **_MEGATRON)  # pyright: ignore[reportArgumentType]
+    return Scheme(**sizes, schedule=schedule, recompute="full", **_MEGATRON)
 
 
 def _shape(line: Line, seq: int):

@@ -36,10 +36,10 @@ def test_adds_up_and_is_simulated(scheme, overlap):
 
 
 def test_zero_bubble_has_no_barrier():
-    """Its trace shows one step; in a row of steps what counts is a rank's own window, which is shorter."""
+    """Its trace shows one step; in a row of steps what counts is a rank's own window, which is never longer."""
     found = estimate(LLAMA, H100, Scheme(pp=8, tp=8, schedule="zb_h2"), 128)
     one = estimate(LLAMA, H100, Scheme(pp=8, tp=8), 128)
-    assert found.step_s < found.trace.duration_s < one.step_s
+    assert found.step_s <= found.trace.duration_s < one.step_s
 
 
 def test_why():

@@ -23,7 +23,7 @@ def test_all_published_goldens(published):
     rows = list(golden_rows(published("megatron_golden_memory")))
     kept = [row for row in rows if not row.why]
     beyond = [row.name for row in kept if abs(row.off) > TOLERANCE]
-    assert len(rows) == 551 and len(kept) >= 488
+    assert len(rows) == 551 and len(kept) >= 515
     assert all("reshard_8x1xNone dev_dgx_gb200" in name for name in beyond)  # two rows, 5.2 and 5.4 %
     assert sum(abs(row.off) for row in kept) / len(kept) < 0.012
 

@@ -1,5 +1,7 @@
 """A scheme refuses what cannot be trained, in a sentence; clusters and models are those of the tables."""
 
+import dataclasses
+
 import pytest
 
 from parallel_lab.model import budget
@@ -98,6 +100,8 @@ def test_latent_attention_and_dense_layers_before_experts():
     assert attention_flops(deepseek, 1) == 2 * 128 * (192 + 128)
     assert deepseek.kv_bytes_per_token() == 61 * (512 + 64) * 2
     assert model("llama3-8b", seq=4096).seq == 4096
+    lite = dataclasses.replace(deepseek, latent=deepseek.latent._replace(query=0) if deepseek.latent else None)
+    assert matrices(lite)[0][:3] == ("query up", 7168, 128 * 192)
 
 
 def test_clusters_of_the_table_have_sources():
