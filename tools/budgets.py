@@ -81,6 +81,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "16_fault_tolerance": 70.0,  # ranks that are killed and started again
     "17_storage_and_data": 80.0,  # four servers; five augmentations with five seeds each
     "18_evaluation": 60.0,  # seeds: 30 small classifiers and 18 small language models are trained
+    "22_real_runs": 55.0,  # a real model of 135 M parameters is read, six kinds of data are learned, a dozen launches
     "19_security": 60.0,  # seeds: 77 small classifiers, under rules of aggregation and with privacy
     "cli": 40.0,  # an update is tried on a clone of the whole course
     "parameter_server": 50.0,

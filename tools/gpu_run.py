@@ -109,6 +109,7 @@ def sections(cuda: bool) -> list[Section]:
         tests("metrics over ranks: counts, AUC, calibration, perplexity", 60, "systems/evaluation/test_devices.py"),
         tests("security: rules, masked sums, private steps, inversion", 60, "systems/security/test_devices.py"),
         tests("energy: NVML while a matrix product runs", 60, "systems/energy/test_devices.py"),
+        tests("serving: decoding alone, over ranks, and apart", 60, "systems/serving/test_devices.py"),
         tests("every pipeline schedule ends where one process ends", 60, "pipeline/test_devices.py"),
         tests("layouts of all axes end where one process ends", 90, "hybrid/test_devices.py"),
         tests("the training command, float32 and bfloat16", 90, "hybrid/test_train_devices.py"),

@@ -18,8 +18,9 @@ def rotate(
 ) -> tuple[Tensor, Tensor]:
     """`query` and `key`, (..., seq, heads, d) each, turned by the places of their tokens.
 
-    `positions` (seq,) are the places; by default 0, 1, 2, ... Query and key may differ in heads. Heads stand inside, so
-    that memory keeps the layout of the linears, and the attention's output needs no copy.
+    `positions` (seq,) are the places; by default 0, 1, 2, ... Where the sequences of a batch stand at different places,
+    as in decoding, they are (batch, seq). Query and key may differ in heads. Heads stand inside, so that memory keeps
+    the layout of the linears, and the attention's output needs no copy.
 
     Raises:
         ValueError: there are not as many positions as tokens.
@@ -27,11 +28,11 @@ def rotate(
     seq = query.shape[-3]
     if positions is None:
         positions = torch.arange(seq, device=query.device)
-    if positions.shape != (seq,):
+    if positions.shape not in ((seq,), (*query.shape[:-3], seq)):
         raise ValueError(f"positions of shape {tuple(positions.shape)} for a sequence of {seq} tokens")
     # In float64: at place 100,000 an angle in float32 is off by thousandths, and one in bfloat16 by many turns.
     pairs = torch.arange(0, query.shape[-1], 2, dtype=torch.float64, device=query.device)
-    angles = torch.outer(positions.double(), base ** (-pairs / query.shape[-1]))[:, None]  # (seq, 1, d / 2)
+    angles = positions.double()[..., None, None] * base ** (-pairs / query.shape[-1])  # (..., seq, 1, d / 2)
     cos, sin = angles.cos().to(query.dtype), angles.sin().to(query.dtype)
     return _turn(query, cos, sin), _turn(key, cos, sin)
 

@@ -1,5 +1,6 @@
 """What a layout of a training run costs: memory, time, money; fitted to published runs; and which layout to take."""
 
+from parallel_lab.planner.by_hand import by_hand, fitted_share
 from parallel_lab.planner.clusters import (
     Accelerator,
     Cluster,
@@ -17,6 +18,8 @@ from parallel_lab.planner.flags import Flags, all_flags, deepspeed, hybrid_train
 from parallel_lab.planner.frameworks import Framework, frameworks
 from parallel_lab.planner.memory import at_rest, fits, memory, room
 from parallel_lab.planner.models import Latent, Matrix, Model, matrices, model, models
+from parallel_lab.planner.replays import Replay, replays
+from parallel_lab.planner.runs import Field, TrainingRun, fields, run, runs
 from parallel_lab.planner.scheme import Scheme
 from parallel_lab.planner.search import Found, NothingFits, model_of, search
 from parallel_lab.planner.sensitivity import CHANGES, sensitivity
@@ -33,6 +36,7 @@ __all__ = [
     "Constants",
     "Estimate",
     "Exchange",
+    "Field",
     "Flags",
     "Found",
     "Framework",
@@ -40,14 +44,17 @@ __all__ = [
     "Matrix",
     "Model",
     "NothingFits",
+    "Replay",
     "Run",
     "Scheme",
     "Space",
     "Term",
+    "TrainingRun",
     "accelerator",
     "accelerators",
     "all_flags",
     "at_rest",
+    "by_hand",
     "calibrated",
     "cluster",
     "clusters",
@@ -55,7 +62,9 @@ __all__ = [
     "deepspeed",
     "estimate",
     "faster",
+    "fields",
     "fits",
+    "fitted_share",
     "frameworks",
     "hybrid_train",
     "largest",
@@ -66,7 +75,10 @@ __all__ = [
     "model_of",
     "models",
     "reasons",
+    "replays",
     "room",
+    "run",
+    "runs",
     "search",
     "sensitivity",
     "torchtitan",

@@ -51,6 +51,13 @@ def test_far_places_stay_exact_in_narrow_types(dtype, near):
     torch.testing.assert_close(turned.double(), exact, rtol=0, atol=near)
 
 
+def test_the_sequences_of_a_batch_may_stand_at_different_places():
+    query, places = some(3), torch.tensor([[0, 1, 2, 3, 4], [7, 8, 9, 10, 11]])
+    turned = rotate(query, query, places)[0]
+    for row in range(2):
+        assert torch.equal(turned[row], rotate(query[row], query[row], places[row])[0])
+
+
 def test_gradients_are_turned_back():
     query = some(2).requires_grad_()
     rotate(query, query.detach())[0].backward(some(2))

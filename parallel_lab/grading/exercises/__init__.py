@@ -27,8 +27,10 @@ _NAMES = (
     *("metrics_over_ranks", "uneven_perplexity"),
     *("authenticated_messages", "robust_mean"),
     *("power_cap",),
-    *("clinic",),
     *("layout_memory", "rank_layouts"),
+    *("step_time",),
+    *("clinic",),
+    *("layout_memory",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}

@@ -16,6 +16,7 @@ from parallel_lab.grading.gaps import (
     performance,
     pipeline,
     precision,
+    real_runs,
     scheduling,
     security,
     sharded,
@@ -46,6 +47,7 @@ GAPS = (
     *evaluation.GAPS,
     *security.GAPS,
     *energy.GAPS,
-    *what_goes_wrong.GAPS,
     *choosing.GAPS,
+    *real_runs.GAPS,
+    *what_goes_wrong.GAPS,
 )
