@@ -83,9 +83,9 @@ def _join(ax: Axes, start: FancyBboxPatch, end: FancyBboxPatch, label: str) -> N
     (left, top, wide, high), (x, y, other_wide, other_high) = (box.get_bbox().bounds for box in (start, end))
     if left == x:
         here, there = (left + wide / 2, top + high), (x + other_wide / 2, y)
-        beside, place = (here[0] + 0.015, (here[1] + there[1]) / 2), {"ha": "left", "va": "center"}
+        beside, place = (here[0] + 0.015, (here[1] + there[1]) / 2), ("left", "center")
     else:
         here, there = (left + wide, top + high / 2), (x, y + other_high / 2)
-        beside, place = ((here[0] + there[0]) / 2, (here[1] + there[1]) / 2 - 0.04), {"ha": "center", "va": "bottom"}
+        beside, place = ((here[0] + there[0]) / 2, (here[1] + there[1]) / 2 - 0.04), ("center", "bottom")
     ax.annotate("", there, here, arrowprops={"arrowstyle": "-|>", "color": FAINT, "shrinkA": 0, "shrinkB": 0})
-    ax.text(*beside, label, fontsize=7, color=FAINT, **place)
+    ax.text(*beside, label, fontsize=7, color=FAINT, ha=place[0], va=place[1])
