@@ -24,6 +24,7 @@ COMMANDS = {  # by the names of their modules, with their lines in --help
     "ask": "Ask an interview question, then show the answer.",
     "progress": "Show what is solved and what comes next.",
     "list": "List the chapters with their exercises and questions.",
+    "claims": "List what is often heard, with the verdict and where it is measured.",
     "reset": "Put an empty exercise notebook back.",
     "update": "Fetch the newest version of the course.",
     "plan": "Choose how to lay out a model on a cluster, and say why.",
