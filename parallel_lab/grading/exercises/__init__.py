@@ -30,7 +30,6 @@ _NAMES = (
     *("layout_memory", "rank_layouts"),
     *("step_time",),
     *("clinic",),
-    *("layout_memory",),
 )
 _LONGER = [import_module(f"{__name__}.{name}").EXERCISE for name in _NAMES]
 EXERCISES = {one.name: one for one in sorted([*GAPS, *_LONGER], key=lambda one: one.chapter)}
