@@ -48,8 +48,12 @@ class Claim:
 def judged() -> tuple[Claim, ...]:
     """All claims, in the order of the index."""
     verdicts = yaml.safe_load(files("parallel_lab.course").joinpath("verdicts.yaml").read_text(encoding="utf-8"))
-    tested = [question for question in index().values() if question.test]
-    return tuple(Claim(question, *verdicts[question.id], ask(question.id).evidence) for question in tested)
+    found = []
+    for question in index().values():
+        if question.test:
+            verdict, why, zh = verdicts[question.id]
+            found.append(Claim(question, verdict, why, zh, ask(question.id).evidence))
+    return tuple(found)
 
 
 def claims() -> page.Page:
