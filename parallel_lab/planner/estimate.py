@@ -7,6 +7,7 @@
 
 The constants are those that `calibrate` fitted to published runs. Times are a model's; tests/planner and
 `python -m parallel_lab.planner.calibrate` say how far they are from what was measured.
+All rows of the fit are of V100 and A100: for a later chip, experts, 8 bits or context parallelism no error is known.
 """
 
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ def test_a_rank_alone_lacks_nothing(row):
         ("Megatron-LM", Scheme(dp=8, pp=4, tp=8, zero=1), []),
         ("DeepSpeed", Scheme(dp=8, pp=4, zero=2), ["ZeRO-2 beside pp"]),
         ("DeepSpeed", Scheme(dp=8, tp=4, zero=3), ["ZeRO-3 beside tp"]),
-        ("Alpa", Scheme(dp=8, cp=2, ep=4), ["cp", "ep"]),
+        ("Alpa", Scheme(dp=8, cp=2, ep=4), ["cp"]),
     ],
 )
 def test_what_a_framework_lacks_for_a_scheme(name, scheme, lacking):
