@@ -36,13 +36,14 @@ _ALL = (
     ),
     Cause(
         "sum instead of mean", "diverges",
-        "The gradient norm is n times that of one process on the same batch, at every number of ranks n.",
+        "The gradient norm is n times that of one process on the same batch, at every number of ranks n; behind Adam "
+        "or a clip the loss may not show it.",
         "Compare the norm at two numbers of ranks.",
         "Divide by what was added up: ranks, microbatches or tokens, and once.", "03",
     ),
     Cause(
         "different initial weights", "trains worse",
-        "The weights of the ranks differ before the first step, and by the same amount ever after.",
+        "The weights of the ranks differ before the first step, and stay apart although all take the same steps.",
         "Compare a checksum of the weights before training.",
         "Broadcast the weights of one rank before the first step.", "03",
     ),

@@ -141,7 +141,8 @@ CASE = Case(
     title="Killed for memory, always in the third pass",
     complaint=(
         "The losses are right. Memory grows by the same amount in every step until the host kills a rank. With half of "
-        "the batch it comes twice as far. We took shorter runs and go on from checkpoints; each begins small again."
+        "the batch it makes twice as many steps. We took shorter runs and go on from checkpoints; each begins small "
+        "again."
     ),
     cause="leaking cache",
     evidence=(

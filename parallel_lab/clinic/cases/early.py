@@ -93,8 +93,8 @@ CASE = Case(
     title="Overlap made it quicker, and a little worse",
     complaint=(
         "Since we hide the exchange behind the backward pass, the curve lies above the old one. The ranks agree on "
-        "every weight, nothing is NaN. With one microbatch per step, old and new curve were the same, so I doubt that "
-        "it is the overlap."
+        "every weight, nothing is NaN. With more microbatches per step the two curves come closer, so I doubt that it "
+        "is the overlap."
     ),
     cause="stale bucket",
     evidence=(

@@ -95,9 +95,9 @@ CASE = Case(
     number=9,
     title="On one GPU the loss is lower",
     complaint=(
-        "We read real documents now. Same seed, same tokens per step. On one GPU the loss is lower "
-        "than on four, from the first step on, and the gap grows. Nothing is wrong with the ranks: they agree on every "
-        "weight."
+        "We read real documents now. Same seed, same tokens per step. The loss is not the same on one GPU and on four, "
+        "from the first step on; on one it is soon the lower, and the gap grows. Nothing is wrong with the ranks: they "
+        "agree on every weight."
     ),
     cause="unweighted mean",
     evidence=(
