@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 
 from parallel_lab.agree.arguments import keyword_only, whole
-from parallel_lab.systems.serving.decoder import Decoder, greedy
+from parallel_lab.systems.serving.decoder import Decoder
 
 
 class Request(NamedTuple):
@@ -113,18 +112,15 @@ class Greedy:
 
     def prefill(self, prompt: Sequence[int], slot: int) -> int:
         """The most probable token after the prompt."""
-        return self._pick(self.decoder.prefill(torch.tensor(prompt, device=self.device), slot)[None])[0]
+        return int(self.decoder.greedy(self.decoder.prefill(torch.tensor(prompt, device=self.device), slot)[None]))
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> list[int]:
         """The most probable token of each slot."""
-        return self._pick(self.decoder.decode(torch.tensor(tokens, device=self.device), slots))
+        return self.decoder.greedy(self.decoder.decode(torch.tensor(tokens, device=self.device), slots)).tolist()
 
     def free(self, slot: int) -> None:
         """Empties the slot."""
         self.decoder.cache.free(slot)
-
-    def _pick(self, logits: Tensor) -> list[int]:
-        return greedy(logits, vocab=self.decoder.model.config.vocab, group=self.decoder.group).tolist()
 
 
 @dataclass
