@@ -55,7 +55,7 @@ class Decoder:
         config, block = model.config, model.blocks[0]
         attention: Any = block.attention
         heads = attention.key.weight.shape[0] // config.head_width  # of a cut model: this rank's
-        self.model, self.group = model, group
+        self.model, self.group = model.eval(), group  # dropout is of training
         shape = (config.layers, heads, config.head_width)
         self.cache = Cache(shape, slots=slots, longest=longest or config.seq, like=next(model.parameters()))
         self._now: _Now | None = None

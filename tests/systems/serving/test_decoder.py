@@ -1,5 +1,6 @@
 """Prefill and decode with a cache answer what a whole computation answers; cut over ranks they send what is counted."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,11 @@ def test_a_batch_answers_what_each_sequence_answers_alone(config):
     stop = expected[0][4]
     cut = [answer[: answer.index(stop)] if stop in answer else answer for answer in expected]
     assert generate(decoder, prompts(config), tokens=12, stop=stop) == cut
+
+
+def test_nothing_is_dropped_in_decoding():
+    prompt, training = prompts(PLAIN)[0], model(replace(PLAIN, dropout=0.5)).train()
+    assert generate(Decoder(training, slots=1), [prompt], tokens=4) == [recomputed(model(PLAIN), prompt, 4)]
 
 
 def test_a_cache_that_forgets_its_place_answers_otherwise():
