@@ -93,7 +93,7 @@ def test_prefill_and_decode_on_ranks_of_their_own(ranks, prefill, slots):
     assert answers == expected()
     tokens = sum(len(each.prompt) for each in requests(LLAMA, 6))
     sent = sum(run.trace.bytes_sent(rank) for rank in range(ranks))
-    assert sent == tokens * formulas.cache_bytes_per_token(LLAMA, 8) + 6 * 3 * 8
+    assert sent == tokens * formulas.cache_bytes_per_token(LLAMA, 8) + 6 * 8
     assert all(run.trace.bytes_sent(rank) == 0 for rank in range(prefill, ranks))
     names = {s.rank: set() for s in run.trace.spans}
     for s in run.trace.spans:
