@@ -78,12 +78,6 @@ def prompt(kind: str) -> list[int]:
     return list(begun.get(kind, "The ").encode())
 
 
-def right_sums(text: str) -> tuple[int, int]:
-    """How many of the whole sums in a sample are right, and how many there are."""
-    found = re.findall(r"(?<=;)(\d+)\+(\d+)=(\d+)(?=;)", text)
-    return sum(int(a) + int(b) == int(c) for a, b, c in found), len(found)
-
-
 def _code() -> Tensor:
     return tokenize("\n\n".join(_source(name).read_text(encoding="utf-8") for name in MODULES))
 

@@ -27,7 +27,8 @@ class Replay:
         tflops: TFLOP/s per GPU as published, FLOPs of the model alone.
         mfu: utilization as published, in per cent.
         causal: whether the source's FLOPs count only pairs of tokens that see each other.
-        overlap: whether sums over data ranks run beside computation; frameworks of 2020 to 2022 did not do that.
+        overlap: whether sums over data ranks run beside computation; the pipelines of Megatron-LM and DeepSpeed of
+            2020 to 2022 did not do that.
         fitted: whether the constants of `estimate` were fitted to this row, among others.
         assumed: what the source does not give.
     """

@@ -4,7 +4,8 @@ Shao et al. 2024, "DeepSeekMath", section 4.1 (GRPO): several answers to one pro
 second network has to guess the value. Schulman et al. 2017, "Proximal policy optimization algorithms", equation 7 (the
 clipped ratio). An answer is sampled from the weights mu that the rollout rank has, and its gradient is taken at the
 trainer's weights theta. The ratio pi_theta / pi_mu per token corrects for the difference; where the weights are equal
-it is 1, and the gradient is REINFORCE's.
+it is 1, and the gradient is REINFORCE's with that baseline. The paper's penalty for the distance to a reference model
+is left out.
 """
 
 from typing import NamedTuple

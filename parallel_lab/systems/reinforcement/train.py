@@ -200,11 +200,12 @@ def _train(trainer: Trainer, group: dist.ProcessGroup) -> Trained:
 
 
 def _work(worker: Worker, group: dist.ProcessGroup) -> None:
-    """Samples step after step; waits for a version only where none that it has is new enough."""
-    settings, sent = worker.settings, []
+    """Samples step after step; waits for a version only where the one that it has is too old."""
+    settings, sent, version = worker.settings, [], 0  # which version it has: it counts those that have come
     flat = torch.empty(sum(p.numel() for p in worker.model.parameters()), dtype=settings.sent)
     for step in range(settings.steps):
-        if version := settings.version(step):
+        if settings.version(step) > version:
+            version += 1
             with tag(part=version, phase="weights"):
                 dist.recv(flat, group=group, group_src=0)
             worker.load(flat)

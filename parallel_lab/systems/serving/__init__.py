@@ -3,7 +3,7 @@
 from parallel_lab.systems.serving import formulas, small_model
 from parallel_lab.systems.serving.batching import Counted, Greedy, Iteration, Log, Request, serve
 from parallel_lab.systems.serving.cache import Cache
-from parallel_lab.systems.serving.decoder import Decoder, generate, greedy, sampled
+from parallel_lab.systems.serving.decoder import Decoder, generate, sampled
 from parallel_lab.systems.serving.disaggregated import serve_apart
 from parallel_lab.systems.serving.small_model import SmallModel, load_small_model
 
@@ -18,7 +18,6 @@ __all__ = [
     "SmallModel",
     "formulas",
     "generate",
-    "greedy",
     "load_small_model",
     "sampled",
     "serve",

@@ -7,20 +7,18 @@ ended. A prompt is read between two iterations of decoding, and those who decode
 "Taming throughput-latency tradeoff in LLM inference with Sarathi-Serve", cut prompts into chunks, so that no wait is
 long.
 
-One loop, `serve`, drives a `Decoder` on real tokens and `Counted`, which computes nothing; `Log` counts iterations, and
-`Log.seconds` prices them by a roofline.
+One loop, `serve`, drives a `Decoder` on real tokens and `Counted`, which computes nothing; `Log` counts iterations.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 
 from parallel_lab.agree.arguments import keyword_only, whole
-from parallel_lab.systems.serving.decoder import Decoder, greedy
+from parallel_lab.systems.serving.decoder import Decoder
 
 
 class Request(NamedTuple):
@@ -36,7 +34,6 @@ class Iteration(NamedTuple):
 
     prompt_tokens: int  # read by prefill
     decoded: int  # sequences that got a token by decoding
-    cached: int  # tokens in the caches of those
 
 
 @dataclass
@@ -63,15 +60,6 @@ class Log:
     def stall(self) -> int:
         """The most prompt tokens that were read while sequences waited for their next token."""
         return max((each.prompt_tokens for each in self.iterations if each.decoded), default=0)
-
-    def seconds(self, prefill_s: Callable[[int], float], step_s: Callable[[int, int], float]) -> list[float]:
-        """The end of each iteration: `prefill_s(prompt tokens)`, then `step_s(sequences, cached tokens)`."""
-        ends, now = [], 0.0
-        for each in self.iterations:
-            now += prefill_s(each.prompt_tokens) if each.prompt_tokens else 0.0
-            now += step_s(each.decoded, each.cached) if each.decoded else 0.0
-            ends.append(now)
-        return ends
 
 
 class Engine(Protocol):
@@ -113,18 +101,15 @@ class Greedy:
 
     def prefill(self, prompt: Sequence[int], slot: int) -> int:
         """The most probable token after the prompt."""
-        return self._pick(self.decoder.prefill(torch.tensor(prompt, device=self.device), slot)[None])[0]
+        return int(self.decoder.greedy(self.decoder.prefill(torch.tensor(prompt, device=self.device), slot)[None]))
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int]) -> list[int]:
         """The most probable token of each slot."""
-        return self._pick(self.decoder.decode(torch.tensor(tokens, device=self.device), slots))
+        return self.decoder.greedy(self.decoder.decode(torch.tensor(tokens, device=self.device), slots)).tolist()
 
     def free(self, slot: int) -> None:
         """Empties the slot."""
         self.decoder.cache.free(slot)
-
-    def _pick(self, logits: Tensor) -> list[int]:
-        return greedy(logits, vocab=self.decoder.model.config.vocab, group=self.decoder.group).tolist()
 
 
 @dataclass
@@ -135,10 +120,6 @@ class _Sequence:
     request: Request
     read: int = 0  # of its prompt
     written: list[int] = field(default_factory=list)
-
-    @property
-    def cached(self) -> int:
-        return self.read + max(0, len(self.written) - 1)
 
     @property
     def ended(self) -> bool:
@@ -173,10 +154,9 @@ def serve(
         if continuous or not active:
             _admit(waiting, active, slots, now)
         ready = {slot: each for slot, each in active.items() if each.written}
-        cached = sum(each.cached for each in ready.values())
         read = _prefill(engine, active, chunk)
         _decode(engine, ready)
-        log.iterations.append(Iteration(read, len(ready), cached))
+        log.iterations.append(Iteration(read, len(ready)))
         for slot, each in list(active.items()):
             if each.written:
                 log.first.setdefault(each.number, now)

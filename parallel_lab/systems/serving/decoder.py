@@ -26,6 +26,7 @@ from parallel_lab.collectives.passes import named, next_pass
 from parallel_lab.model.gpt import GPT
 from parallel_lab.runtime.group import member
 from parallel_lab.systems.serving.cache import Cache
+from parallel_lab.tensor_parallel.vocab import own_tokens
 
 
 class _Now(NamedTuple):
@@ -54,7 +55,7 @@ class Decoder:
         config, block = model.config, model.blocks[0]
         attention: Any = block.attention
         heads = attention.key.weight.shape[0] // config.head_width  # of a cut model: this rank's
-        self.model, self.group = model, group
+        self.model, self.group = model.eval(), group  # dropout is of training
         shape = (config.layers, heads, config.head_width)
         self.cache = Cache(shape, slots=slots, longest=longest or config.seq, like=next(model.parameters()))
         self._now: _Now | None = None
@@ -69,6 +70,22 @@ class Decoder:
     def decode(self, tokens: Tensor, slots: Sequence[int]) -> Tensor:
         """Reads the next token of each of `slots`, (rows,); the logits (rows, vocab) after it."""
         return self.read(tokens[:, None], slots)
+
+    def greedy(self, logits: Tensor) -> Tensor:
+        """The most probable token of each row of `logits`, (rows,). Of a cut model, the ranks compare their best."""
+        if self.group is None:
+            return logits.argmax(-1)
+        group = member(self.group)
+        wide = torch.promote_types(logits.dtype, torch.float32)  # tokens are whole numbers up to 2^24 in float32
+        best = torch.full((len(logits), 2), -torch.inf, dtype=wide, device=logits.device)
+        if logits.shape[-1]:  # a rank may have no token of a small vocabulary
+            value, place = logits.max(-1)
+            best = torch.stack([value.to(wide), place.to(wide) + own_tokens(self.model.config.vocab, group).start], -1)
+        candidates = [torch.empty_like(best) for _ in range(group.size())]
+        with named(group, "pick"):
+            dist.all_gather(candidates, best, group=group)
+        values, tokens = torch.stack(candidates).unbind(-1)  # (n, rows) each
+        return tokens.gather(0, values.argmax(0, keepdim=True))[0].long()
 
     @torch.no_grad()
     def read(self, tokens: Tensor, slots: Sequence[int]) -> Tensor:
@@ -114,30 +131,6 @@ class Decoder:
 
 
 @keyword_only()
-def greedy(logits: Tensor, *, vocab: int | None = None, group: dist.ProcessGroup | None = None) -> Tensor:
-    """The most probable token of each row, (rows,). Where the logits are cut, the ranks compare their best.
-
-    Args:
-        logits: (rows, vocab), or of a cut model those of this rank's tokens.
-        vocab: of a cut model, how many tokens there are in all.
-        group: whose ranks share the vocabulary; None where the logits are whole.
-    """
-    if group is None or vocab is None:
-        return logits.argmax(-1)
-    group = member(group)
-    wide = torch.promote_types(logits.dtype, torch.float32)  # tokens are whole numbers up to 2^24 in float32
-    best = torch.full((len(logits), 2), -torch.inf, dtype=wide, device=logits.device)
-    if logits.shape[-1]:  # a rank may have no token of a small vocabulary
-        value, place = logits.max(-1)
-        best = torch.stack([value.to(wide), place.to(wide) + group.rank() * -(-vocab // group.size())], -1)
-    candidates = [torch.empty_like(best) for _ in range(group.size())]
-    with named(group, "pick"):
-        dist.all_gather(candidates, best, group=group)
-    values, tokens = torch.stack(candidates).unbind(-1)  # (n, rows) each
-    return tokens.gather(0, values.argmax(0, keepdim=True))[0].long()
-
-
-@keyword_only()
 @torch.no_grad()
 def sampled(
     decoder: Decoder, prompt: Sequence[int], *, tokens: int, temperature: float = 1.0, seed: int = 0
@@ -145,7 +138,12 @@ def sampled(
     """`prompt` and what the model writes after it, `tokens` long, each drawn by its probability.
 
     A `temperature` below 1 prefers what is probable.
+
+    Raises:
+        ValueError: ranks share the model, so none of them has all logits.
     """
+    if decoder.group is not None:
+        raise ValueError("the model is cut over ranks: expected a decoder without a group")
     device, dice = decoder.cache.numbers.device, torch.Generator().manual_seed(seed)
     written, logits = list(prompt), decoder.prefill(torch.tensor(prompt, device=device), 0)
     for number in range(tokens):
@@ -170,15 +168,14 @@ def generate(
         stop: a token that ends an answer; it is left out.
     """
     device = decoder.cache.numbers.device
-    options: dict[str, Any] = {"vocab": decoder.model.config.vocab, "group": decoder.group}
-    first = [greedy(decoder.prefill(torch.tensor(p, device=device), i)[None], **options) for i, p in enumerate(prompts)]
+    first = [decoder.greedy(decoder.prefill(torch.tensor(p, device=device), i)[None]) for i, p in enumerate(prompts)]
     answers = [[int(token)] for token in first]
     for _ in range(tokens - 1):
         going = [slot for slot, answer in enumerate(answers) if answer[-1] != stop]
         if not going:
             break
         last = torch.tensor([answers[slot][-1] for slot in going], device=device)
-        for slot, token in zip(going, greedy(decoder.decode(last, going), **options).tolist(), strict=True):
+        for slot, token in zip(going, decoder.greedy(decoder.decode(last, going)).tolist(), strict=True):
             answers[slot].append(token)
     for slot in range(len(prompts)):
         decoder.cache.free(slot)

@@ -7,8 +7,8 @@ first token on; the others decode, and no prompt comes between two of their step
 hardware, other batches and another cut of the model.
 
     replicated             the weights: each rank has the whole model
-    sent per request       2 L k s e bytes for a prompt of s tokens, once, and a header of 3 numbers
-    held per rank          the weights; a decode rank holds caches, a prefill rank one at a time
+    sent per request       2 L k s e bytes for a prompt of s tokens, once, and the first token
+    held per rank          the weights; a decode rank holds caches, a prefill rank those that it sent
 
 Request i is read by prefill rank i mod P and decoded by rank P + i mod D. A decode rank takes its requests in order, as
 its slots become free, and looks for the next between two steps without waiting for it.
@@ -65,15 +65,15 @@ Routed = tuple[int, Request, int, int]  # its number, the request, who reads it,
 def _read(model: GPT, mine: list[Routed], group: dist.ProcessGroup) -> None:
     """Reads prompt after prompt; a cache is sent on while the next is being read."""
     engine = Greedy(Decoder(model, slots=1))
-    sent = deque()
+    sent = []
     for number, request, _, to in mine:
         with span("prefill", part=number):
             token = engine.prefill(request.prompt, 0)
         cache = engine.decoder.cache.sequence(0)
         engine.free(0)
-        header = torch.tensor([number, token, len(request.prompt)])
+        first = torch.tensor([token])
         with tag(part=number, phase="cache"):
-            sent += [dist.isend(each, group=group, group_dst=to) for each in (header, cache)]
+            sent += [dist.isend(each, group=group, group_dst=to) for each in (first, cache)]
     for work in sent:
         work.wait()
 
@@ -97,27 +97,27 @@ class _Decoding:
             self._step()
         return self.answers
 
-    def _expect(self) -> tuple[Request, tuple[Tensor, Tensor], Future] | None:
+    def _expect(self) -> tuple[Routed, tuple[Tensor, Tensor], Future] | None:
         """Asks for the next cache; its length is known from the prompt."""
         if not self.waiting:
             return None
-        number, request, source, _ = self.waiting.popleft()
+        number, request, source, _ = next_one = self.waiting.popleft()
         numbers = self.engine.decoder.cache.numbers
         layers, both, _, heads, _, width = numbers.shape
-        header = torch.empty(3, dtype=torch.int64)
+        first = torch.empty(1, dtype=torch.int64)
         cache = numbers.new_empty(layers, both, heads, len(request.prompt), width)
         with tag(part=number, phase="cache"):
-            works: list[Any] = [dist.irecv(each, group=self.group, group_src=source) for each in (header, cache)]
+            works: list[Any] = [dist.irecv(each, group=self.group, group_src=source) for each in (first, cache)]
         # gloo's handle does not tell that a message has come; a thread that waits for it does.
         arrived = on_a_thread(Future(), lambda: [work.wait() for work in works])
-        return request, (header, cache), arrived
+        return next_one, (first, cache), arrived
 
-    def _take(self, request: Request, received: tuple[Tensor, Tensor], arrived: Future) -> None:
+    def _take(self, routed: Routed, received: tuple[Tensor, Tensor], arrived: Future) -> None:
         arrived.result()
-        header, cache = received
+        first, cache = received
         slot = self.free.popleft()
         self.engine.decoder.cache.put(slot, cache)
-        self.active[slot] = (int(header[0]), request, [int(header[1])])
+        self.active[slot] = (*routed[:2], [int(first)])
         self._end(slot)
 
     def _step(self) -> None:

@@ -1,5 +1,6 @@
 """Prefill and decode with a cache answer what a whole computation answers; cut over ranks they send what is counted."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch.distributed as dist
 from shared_serving import LLAMA, PLAIN, model, prompts, recomputed
 
 from parallel_lab import launch
-from parallel_lab.systems.serving import Decoder, formulas, generate, greedy, sampled
+from parallel_lab.systems.serving import Decoder, formulas, generate, sampled
 from parallel_lab.tensor_parallel import tensor_parallel
 
 
@@ -40,6 +41,11 @@ def test_a_batch_answers_what_each_sequence_answers_alone(config):
     assert generate(decoder, prompts(config), tokens=12, stop=stop) == cut
 
 
+def test_nothing_is_dropped_in_decoding():
+    prompt, training = prompts(PLAIN)[0], model(replace(PLAIN, dropout=0.5)).train()
+    assert generate(Decoder(training, slots=1), [prompt], tokens=4) == [recomputed(model(PLAIN), prompt, 4)]
+
+
 def test_a_cache_that_forgets_its_place_answers_otherwise():
     """The wrong variant: each token is read as if it stood at the beginning."""
     decoder = Decoder(model(LLAMA), slots=1)
@@ -50,14 +56,14 @@ def test_a_cache_that_forgets_its_place_answers_otherwise():
     assert generate(decoder, [prompt], tokens=12) != [recomputed(model(LLAMA), prompt, 12)]
 
 
-def test_samples_come_as_often_as_they_should():
+def test_a_sample_is_drawn_by_its_seed():
     """A cold sample is the greedy answer; two seeds write two texts, one seed writes one."""
     decoder, prompt = Decoder(model(LLAMA), slots=1), prompts(LLAMA)[1]
     cold = sampled(decoder, prompt, tokens=8, temperature=1e-6)
     assert cold == prompt + recomputed(model(LLAMA), prompt, 8)
     texts = [sampled(decoder, prompt, tokens=8, temperature=2.0, seed=seed) for seed in (0, 0, 1)]
     assert texts[0] == texts[1] != texts[2]
-    assert greedy(torch.tensor([[0.0, 3.0, 1.0]])).tolist() == [1]
+    assert decoder.greedy(torch.tensor([[0.0, 3.0, 1.0]])).tolist() == [1]
 
 
 def test_what_a_cache_holds():
@@ -90,8 +96,19 @@ def test_what_is_refused():
         decoder.prefill(torch.arange(7), 0)
 
 
+def alone(config):
+    group = dist.group.WORLD
+    decoder = Decoder(tensor_parallel(model(config), group=group), slots=1, group=group)
+    sampled(decoder, prompts(config)[0], tokens=2)
+
+
+def test_no_rank_samples_from_its_part_of_the_vocabulary():
+    with pytest.raises(Exception, match="the model is cut over ranks"):
+        launch(alone, LLAMA, ranks=1, echo=False)
+
+
 def cut(config, sizes):
-    """Each rank's answers, bytes and messages of its last decode step, and cache, at several numbers of ranks."""
+    """Each rank's answers, and the bytes of a token in its cache, at several numbers of ranks."""
     found = {}
     for n in sizes:
         group: Any = dist.new_group(range(n))

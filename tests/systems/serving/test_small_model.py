@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import gguf
 import pytest
 import torch
-from tokenizers.pre_tokenizers import ByteLevel
 
 from parallel_lab.model import GPTConfig, build, causal_attention, parameter_count
 from parallel_lab.systems.serving import load_small_model, small_model
@@ -36,6 +34,7 @@ def test_it_answers_from_its_weights():
     assert small.words.encode("17 + 25").tokens == ["1", "7", "Ġ+", "Ġ", "2", "5"]
 
 
+READERS = ("gguf", "tokenizers")
 TINY = GPTConfig(
     vocab=260,
     seq=128,
@@ -54,6 +53,7 @@ TINY = GPTConfig(
 
 def written(path):
     """A file of the same form around a small model; every byte is a token, and one pair is merged."""
+    gguf, tokenizers = (pytest.importorskip(name, reason=f"{name} is missing: make model") for name in READERS)
     model, writer = build(TINY, seed=5), gguf.GGUFWriter(path, "llama")
     sizes = {"vocab_size": 260, "context_length": 128, "block_count": 2, "embedding_length": 32}
     sizes |= {"feed_forward_length": 64, "attention.head_count": 4, "attention.head_count_kv": 2}
@@ -62,7 +62,7 @@ def written(path):
     writer.add_float32("llama.rope.freq_base", 500.0)
     writer.add_uint32("tokenizer.ggml.eos_token_id", 2)
     control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    writer.add_array("tokenizer.ggml.tokens", [*control, *sorted(ByteLevel.alphabet()), "he"])
+    writer.add_array("tokenizer.ggml.tokens", [*control, *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()), "he"])
     writer.add_array("tokenizer.ggml.token_type", [3] * 3 + [1] * 257)
     writer.add_array("tokenizer.ggml.merges", ["h e"])
     held = dict(model.named_parameters())
