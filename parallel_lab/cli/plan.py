@@ -59,13 +59,15 @@ FILES = {
 @click.option("--sensitivity", "sensitive", is_flag=True, help="Plan again for other networks, memories, batches.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write the flags into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for a program to read.")
-@click.option("--list", "listed", is_flag=True, help="List models and clusters.")
+@click.option("--list", "listed", is_flag=True, help="List models, and clusters with their sources.")
 def command(
     model_name: str | None, cluster_name: str | None, why: str | None, as_json: bool, listed: bool, **options: Any
 ) -> None:
     """Choose how to lay out a model on a cluster: the best layout, the reasons, and what to type."""
     if listed:
-        click.echo(f"models: {', '.join(models())}\n\nclusters: {', '.join(clusters())}")
+        known = [f"  {one.name}: {one.gpus:,} {one.accelerator.name}; {one.source}" for one in map(cluster, clusters())]
+        head = f"models: {', '.join(models())}\n\nclusters, with the source of links and prices:"
+        click.echo("\n".join([head, *known]))
         return
     if model_name is None or cluster_name is None:
         raise CommandError("give --model and --cluster; plab plan --list has their names")

@@ -14,7 +14,7 @@ from parallel_lab.planner.compute import NUMBER_BYTES, Layer, head_s, layer, pac
 from parallel_lab.planner.exchange import Exchange
 from parallel_lab.planner.models import has_experts
 from parallel_lab.planner.scheme import Scheme
-from parallel_lab.planner.stages import layer_numbers
+from parallel_lab.planner.stages import Numbers, copies, layer_numbers
 
 Parts = dict[str, float]  # seconds by cause
 
@@ -120,8 +120,11 @@ def _add_weights(setting: Setting, forward: Parts, backward: Parts, place: int) 
 
 def weights_s(setting: Setting, place: int = 0) -> tuple[float, float]:
     """To gather the weights of a layer among the ranks that share them, and to scatter its gradients."""
-    scheme = setting.scheme
-    numbers = layer_numbers(setting.shape, scheme.tp, scheme.ep, place).all
-    gather_s = setting.exchange.seconds("all_gather", scheme.sharded, scheme.tp, numbers * NUMBER_BYTES)
-    scatter_s = setting.exchange.seconds("reduce_scatter", scheme.sharded, scheme.tp, numbers * setting.gradient_bytes)
-    return gather_s, scatter_s
+    return shared_s(setting, layer_numbers(setting.shape, setting.scheme.tp, setting.scheme.ep, place))
+
+
+def shared_s(setting: Setting, numbers: Numbers) -> tuple[float, float]:
+    """To gather the weights `numbers` among the ranks that share them, and to scatter their gradients."""
+    held, seconds, each = copies(numbers, setting.scheme), setting.exchange.seconds, setting.gradient_bytes
+    gather_s = sum(seconds("all_gather", one.shards, one.stride, one.numbers * NUMBER_BYTES) for one in held)
+    return gather_s, sum(seconds("reduce_scatter", one.shards, one.stride, one.numbers * each) for one in held)

@@ -1,5 +1,8 @@
 """The step as a tree of terms: what the busiest pipeline rank spends, by cause, each with its formula and source."""
 
+from collections.abc import Iterator
+
+from parallel_lab.planner.stages import copies
 from parallel_lab.planner.step import Step
 from parallel_lab.planner.terms import Term, total
 
@@ -84,9 +87,14 @@ def _details(timing: Step) -> dict[str, tuple[Term, ...]]:
             Term("bandwidth of the ring", exchange.link(scheme.tp, 1).bytes_per_s, "B/s", "", _FITTED),
         )
     if scheme.data > 1:
-        size_bytes = timing.largest.numbers.all * setting.gradient_bytes
-        found["gradient sum"] = (
-            Term("gradients", size_bytes, "B", f"{setting.gradient_bytes} bytes a parameter of the rank"),
-            Term("bandwidth of the ring", exchange.link(scheme.data, scheme.tp).bytes_per_s, "B/s", "", _FITTED),
-        )
+        found["gradient sum"] = tuple(_summed(timing))
     return found
+
+
+def _summed(timing: Step) -> Iterator[Term]:
+    """What is summed over data ranks, and over which ring."""
+    setting = timing.setting
+    for of, one in zip(("", " of experts"), copies(timing.largest.numbers, setting.scheme), strict=False):
+        each, bandwidth = setting.gradient_bytes, setting.exchange.link(one.ranks, one.stride).bytes_per_s
+        yield Term(f"gradients{of}", one.numbers * each, "B", f"{each} bytes a parameter of the rank")
+        yield Term(f"bandwidth of the ring{of}", bandwidth, "B/s", "", _FITTED)

@@ -7,6 +7,9 @@ ships, one of Megatron-LM's goldens for each set of arguments. It prints for eac
 which rows are more than 5 % off, and those that are left out, with the reason. Runs that did not fit are rows without a
 time whose note says so.
 
+Which goldens are left out, and how the others are read from their names, was decided with their numbers in view (see
+`goldens`): the errors say how well the rows can be explained, and not how well unseen ones are predicted.
+
 What the sources leave open is said here once, and holds for all rows of a table:
 
     BigScience   DeepSpeed's stage 1 in 16 bits, all activations recomputed, attention not fused, A100 with 80 GB. It

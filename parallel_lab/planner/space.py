@@ -12,6 +12,7 @@ names them looks at them.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from math import isqrt
 from typing import Any
 
 from parallel_lab.model.budget import Shape
@@ -127,7 +128,8 @@ class Space:
 
 def divisors(count: int) -> tuple[int, ...]:
     """The divisors of `count`, ascending."""
-    return tuple(size for size in range(1, count + 1) if count % size == 0)
+    small = [size for size in range(1, isqrt(count) + 1) if count % size == 0]
+    return tuple(sorted({*small, *(count // size for size in small)}))
 
 
 def _sizes(chosen: tuple[int, ...] | None, count: int) -> tuple[int, ...]:

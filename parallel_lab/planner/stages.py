@@ -38,6 +38,24 @@ class Numbers(NamedTuple):
         return self.dense + self.experts
 
 
+class Copies(NamedTuple):
+    """Numbers that some data ranks hold alike: how many, on how many ranks, how many share them, and how far apart."""
+
+    numbers: float
+    ranks: int
+    shards: int
+    stride: int
+
+
+def copies(numbers: Numbers, scheme: Scheme) -> tuple[Copies, ...]:
+    """Who holds the same: all data ranks, but of experts that are cut every ep-th; `numbers` are a rank's."""
+    tp, ep, shards = scheme.tp, scheme.ep, scheme.sharded if scheme.zero else 1
+    if ep == 1:
+        return (Copies(numbers.all, scheme.data, shards, tp),)
+    experts = Copies(numbers.experts, scheme.data // ep, max(1, shards // ep), tp * ep)
+    return Copies(numbers.dense, scheme.data, shards, tp), experts
+
+
 def split(shape: GPTConfig, scheme: Scheme) -> list[range]:
     """The layers of each stage, 0 being the first; there are pp times `stages_each` stages."""
     stages = scheme.pp * scheme.stages_each

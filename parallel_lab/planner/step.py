@@ -8,15 +8,15 @@ forward hides. Sums over replicas of a sharding group, and of the tables that fi
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 
 from parallel_lab.planner.compute import NUMBER_BYTES, optimizer_s
 from parallel_lab.planner.models import has_experts, matrices
-from parallel_lab.planner.passes import LayerPasses, Parts, Setting, head_passes, layer_passes, weights_s
+from parallel_lab.planner.passes import LayerPasses, Parts, Setting, head_passes, layer_passes, shared_s, weights_s
 from parallel_lab.planner.pipe import Seconds, compiled, finish_s
 from parallel_lab.planner.scheme import TWO_CHUNKS
-from parallel_lab.planner.stages import Part, part, split, table_numbers
+from parallel_lab.planner.stages import Part, copies, part, split, table_numbers
 
 UNSPLIT = ("gpipe", "1f1b", "interleaved")
 NO_BARRIER = ("zb_h1", "zb_h2", "zb_v")  # each rank begins its next step on its own (Qi et al. 2024, section 4)
@@ -158,8 +158,7 @@ class Step:
         sums_s, gather_s = self._sums_s(mine)
         hidden_s = self._last_backward_s(mine) if setting.overlap else 0.0
         first_s = self._first_forward_s(mine) if setting.overlap else 0.0
-        shards = scheme.sharded if scheme.zero else 1
-        numbers = mine.numbers.all / shards
+        numbers = sum(one.numbers / one.shards for one in copies(mine.numbers, scheme))
         parts = {
             "gradient sum": max(0.0, sums_s - hidden_s),
             "weights": max(0.0, gather_s - first_s),
@@ -187,18 +186,19 @@ class Step:
 
     def _sums_s(self, mine: Part) -> tuple[float, float]:
         """To sum the gradients over data ranks, and to gather the weights after it."""
-        setting, scheme, exchange = self.setting, self.setting.scheme, self.setting.exchange
+        setting, scheme = self.setting, self.setting.scheme
         if scheme.data == 1:
             return 0.0, 0.0
-        gradients = mine.numbers.all * setting.gradient_bytes
+        all_reduce_s, each = partial(setting.exchange.seconds, "all_reduce"), setting.gradient_bytes
+        between_s = sum(
+            all_reduce_s(one.ranks // one.shards, one.stride * one.shards, each * one.numbers / one.shards)
+            for one in copies(mine.numbers, scheme)
+        )
         if scheme.zero == 0:
-            return exchange.seconds("all_reduce", scheme.data, scheme.tp, gradients), 0.0
-        replicas = scheme.data // scheme.sharded
-        between_s = exchange.seconds("all_reduce", replicas, scheme.tp * scheme.sharded, gradients / scheme.sharded)
+            return between_s, 0.0
         if scheme.zero == 3:  # scattered in every microbatch; the first layer's gather has nothing to hide behind
             return between_s + weights_s(setting)[1], weights_s(setting)[0]
-        gather_s = exchange.seconds("all_gather", scheme.sharded, scheme.tp, mine.numbers.all * NUMBER_BYTES)
-        scatter_s = exchange.seconds("reduce_scatter", scheme.sharded, scheme.tp, gradients)
+        gather_s, scatter_s = shared_s(setting, mine.numbers)
         return between_s + (scatter_s if scheme.zero == 1 else 0.0), gather_s
 
     def _last_backward_s(self, mine: Part) -> float:

@@ -69,7 +69,9 @@ def test_sensitivity_plans_again():
 
 
 def test_names_are_listed():
-    assert "llama3-70b" in plab("plan", "--list").output and "h100-ib" in plab("plan", "--list").output
+    said = plab("plan", "--list").output
+    assert "llama3-70b" in said and "h100-ib: 1,024 H100" in said
+    assert re.search("h100-pcie: .*made up, for comparison", said)
 
 
 WRONG = [

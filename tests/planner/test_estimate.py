@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from parallel_lab.planner import Constants, Scheme, cluster, constants, estimate, faster, model
+from parallel_lab.planner import Constants, Scheme, cluster, constants, estimate, faster, matrices, model
 from parallel_lab.planner.constants import BOUNDS
+from parallel_lab.planner.stages import part
 
 LLAMA = model("llama3-70b")
 H100 = cluster("h100-ib", gpus=64)
@@ -95,6 +96,39 @@ def test_experts_exchange():
     found = estimate(mixtral, H100, Scheme(dp=64, ep=8, zero=1), 64)
     assert found.step.get("experts") > 0
     assert found.trace.duration_s == pytest.approx(found.step_s)
+
+
+@pytest.mark.parametrize(("ep", "zero"), [(1, 0), (8, 0), (8, 1), (4, 2)])
+def test_experts_that_are_cut_are_summed_only_over_their_copies(ep, zero):
+    """In a node of 8, by hand: a ring of the dense numbers over all, one of a rank's experts over every ep-th."""
+    node, mixtral = cluster("h100-ib", gpus=8), model("mixtral-8x7b", seq=4096)
+    scheme, copies = Scheme(dp=8, ep=ep, zero=zero), 8 // ep
+    found, own = estimate(mixtral, node, scheme, 64, overlap=False), part(mixtral, scheme, 0).numbers
+    dense_bytes, expert_bytes = 4 * own.dense, 4 * own.experts
+    ways = (2, 1, 0)[zero]  # stage 2 scatters inside the passes
+    bandwidth = 450e9 * constants().fast_share
+    summed_s = ways * (7 / 8 * dense_bytes + (copies - 1) / copies * expert_bytes) / bandwidth
+    assert found.step.get("gradient sum") == pytest.approx(summed_s, abs=1e-4)
+    updated = own.dense / (8 if zero else 1) + own.experts / (copies if zero else 1)
+    written_s = 40 * updated / (constants().memory_share * 3.35e12)
+    assert found.step.get("optimizer") == pytest.approx(written_s)
+    gathered_s = (7 / 8 * 2 * own.dense + (copies - 1) / copies * 2 * own.experts) / bandwidth if zero else 0.0
+    assert found.step.get("gathered weights") == pytest.approx(gathered_s, abs=1e-4)
+
+
+def test_one_gpu_by_hand():
+    """Products alone: FLOPs over the share of the peak, and the bytes of three matrices over the memory's bandwidth."""
+    shape, alone = model("gpt3-2.7b"), cluster("h100-ib", gpus=1)
+    found, some, tokens = estimate(shape, alone, Scheme(), 4), constants(), shape.seq
+    of_layer_s = sum(
+        2 * tokens * one.inputs * one.outputs / (some.product_share * 989e12)
+        + 2 * (tokens * one.inputs + one.inputs * one.outputs + tokens * one.outputs) / (some.memory_share * 3.35e12)
+        for one in matrices(shape)
+    )
+    assert found.step.get("products") == pytest.approx(4 * 3 * shape.layers * of_layer_s)
+    for name in ("tensor", "bubble", "gradient sum", "weights", "gathered weights"):
+        assert found.step.get(name) == 0
+    assert found.memory.get("optimizer") == pytest.approx(12 * shape.parameters, rel=1e-3)
 
 
 def test_other_constants():
