@@ -1,7 +1,9 @@
 """The ward: what a chart shows, and what is said to answers of every kind; the causes as data."""
 
+import sys
 import threading
 
+import cloudpickle
 import pytest
 import torch
 import torch.distributed as dist
@@ -14,6 +16,8 @@ from parallel_lab.clinic.ward import SEED, judge, run_case
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.trace import Span, Trace
 from parallel_lab.view import draw
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # else each rank imports pytest and the view
 
 
 def test_an_opened_case_shows_complaint_program_log_bytes_and_notes():
