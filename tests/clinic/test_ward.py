@@ -164,6 +164,10 @@ def test_an_unknown_cause_gets_the_nearest():
         cause_named("slow rnak")
     with pytest.raises(ValueError, match="there is no cause 5"):
         diagnose(12, 5, CASES[12].mended)
+    with pytest.raises(ValueError, match="the nearest are slow rank"):
+        cause_named(["slow rank"])
+    with pytest.raises(ValueError, match=r"there is no cause '\?'; `plab clinic causes` lists them"):
+        cause_named("?")
 
 
 def test_each_case_has_a_cause_and_more_causes_than_cases_are_known():
