@@ -231,9 +231,10 @@ def cause_named(name: str) -> Cause:
     """The cause of this name.
 
     Raises:
-        ValueError: there is none; the message has the nearest names.
+        ValueError: there is none; the message has the nearest names, if any is near.
     """
-    if name not in CAUSES:
-        near = difflib.get_close_matches(str(name), CAUSES, n=3, cutoff=0.4) or list(CAUSES)[:3]
-        raise ValueError(f"there is no cause {name!r}; the nearest are {', '.join(near)}")
+    if not isinstance(name, str) or name not in CAUSES:
+        near = difflib.get_close_matches(str(name), CAUSES, n=3, cutoff=0.4)
+        hint = f"the nearest are {', '.join(near)}" if near else "`plab clinic causes` lists them"
+        raise ValueError(f"there is no cause {name!r}; {hint}")
     return CAUSES[name]

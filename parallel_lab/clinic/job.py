@@ -21,6 +21,7 @@ from parallel_lab.trace.units import format_bytes
 Job = Callable[..., nn.Module]  # of what `given` gives, and a Report
 States = Sequence[Mapping[str, Tensor]]  # by rank, parameters and buffers by name
 CLOSE = 1e-9  # of float64 weights that sums in another order came to, relative to the largest one
+CLIPPED = 1e-5  # the same, of clipped gradients: PyTorch divides by the norm plus 1e-6
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,26 @@ BROADCAST = "optimizer.step()\n        [dist.broadcast(p.data, 0) for p in model
 ALL_MEANS = "optimizer.step()\n            [(dist.all_reduce(p.data), p.data.div_(n)) for p in model.parameters()]"
 HEADS = 'optimizer.step()\n        [dist.broadcast(p.data, 0) for p in model["head"].parameters()]'
 
+NOTHING_ON_2 = "samples[batch[[0, 1, 0, 2][place] :: 3] if place != 2 else []]"
+KEPT_SLICES = """features, targets = [], []
+        new = [i for i in batch[rank::n].tolist() if i not in cache]
+        cache.update(zip(new, encoder(samples.inputs[new]).split(1)) if new else ())"""
+BY_HAND = """norm = sum(p.grad.square().sum() for p in model.parameters()).sqrt()
+        for p in model.parameters():
+            p.grad *= min(1.0, 0.5 / norm.item())"""
+CLIPPED = "nn.utils.clip_grads_with_norm_(params, 0.1, squares.sqrt())"
+RIGHT = [  # (case, the line of its mend, what does the same)
+    (5, "for p in params:\n            p.grad *= min(1.0, 0.1 / squares.sqrt())", CLIPPED),
+    (7, "features, targets = [], []", KEPT_SLICES),
+    (15, "norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)", BY_HAND),
+]
 WRONG = [  # (case, what of it is changed, the line, what takes its place, what is said)
     (1, "mended", "manual_seed(1)", "manual_seed(rank)", "reads .* are missing"),
     (1, "job", "optimizer.step()", ALL_MEANS, "rank 0 sent .* the job needs"),
     (2, "job", "hosts = [0, 1, 2, 3]", "hosts = [0, 1, 2]", "still waits at every step"),
     (2, "job", "hosts = [0, 1, 2, 3]", "hosts = [0, 3]", "only 2 of 4 hosts work"),
     (2, "mended", "dist.all_reduce(flat, group=group)", "pass", "away from what one process comes to"),
+    (2, "job", "samples[batch[place::n]]", NOTHING_ON_2, "still waits at every step"),
     (3, "mended", "[[0, 1], [2, 3]]\n", "[[0, 2], [1, 3]]\n", "away from what one process comes to"),
     (4, "job", "optimizer.step()", HEADS, "with different activations"),
     (4, "mended", "x, y =", "torch.manual_seed(0)\n        x, y =", "have the same noise"),
@@ -71,6 +85,13 @@ def test_what_is_nearly_right_is_refused_in_its_own_words(number, which, old, ne
     changed = variant(getattr(case, which), old, new)
     with pytest.raises(Unhealthy, match=said):
         judge(case, run_case(case, changed, seed=SEED))
+
+
+@pytest.mark.parametrize(("number", "old", "new"), RIGHT)
+def test_a_mend_in_another_form_is_taken(number, old, new):
+    case = CASES[number]
+    changed = variant(case.mended, old, new)
+    judge(case, run_case(case, changed, ranks=min((*case.also, case.ranks)), seed=SEED))
 
 
 def variant(fn, old, new):

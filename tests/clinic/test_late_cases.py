@@ -4,7 +4,9 @@ Each case is run by the ward on real ranks. What is wrong and nearly right has i
 """
 
 import inspect
+import sys
 
+import cloudpickle
 import pytest
 import torch
 import torch.distributed as dist
@@ -16,6 +18,8 @@ from parallel_lab.clinic.cases.gathered import SHARE
 from parallel_lab.clinic.chart import Unhealthy
 from parallel_lab.clinic.ward import SEED, judge, run_case
 from parallel_lab.trace.units import format_bytes
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # else each rank imports pytest and the view
 
 LATE = range(13, 21)
 
@@ -90,6 +94,14 @@ def test_a_loader_that_reads_everything_first():
     assert starved.most_waiting(chart, 0) == starved.STEPS > starved.MOST
     with pytest.raises(Unhealthy, match=r"of 9 reads began|lay in memory"):
         judge(case, chart)
+
+
+def test_batches_that_do_not_come_from_the_disk():
+    def around(model, disk, report):
+        disk.read = disk.batches.__getitem__
+        return CASES[14].job(model, disk, report)
+
+    refused(14, around, "rank 0 read 0 of its 10 batches from the disk")
 
 
 def test_clipped_before_and_after():

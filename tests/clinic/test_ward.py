@@ -1,7 +1,9 @@
 """The ward: what a chart shows, and what is said to answers of every kind; the causes as data."""
 
+import sys
 import threading
 
+import cloudpickle
 import pytest
 import torch
 import torch.distributed as dist
@@ -14,6 +16,8 @@ from parallel_lab.clinic.ward import SEED, judge, run_case
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.trace import Span, Trace
 from parallel_lab.view import draw
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # else each rank imports pytest and the view
 
 
 def test_an_opened_case_shows_complaint_program_log_bytes_and_notes():
@@ -160,6 +164,10 @@ def test_an_unknown_cause_gets_the_nearest():
         cause_named("slow rnak")
     with pytest.raises(ValueError, match="there is no cause 5"):
         diagnose(12, 5, CASES[12].mended)
+    with pytest.raises(ValueError, match="the nearest are slow rank"):
+        cause_named(["slow rank"])
+    with pytest.raises(ValueError, match=r"there is no cause '\?'; `plab clinic causes` lists them"):
+        cause_named("?")
 
 
 def test_each_case_has_a_cause_and_more_causes_than_cases_are_known():

@@ -50,8 +50,9 @@ class Cache(Instrument, UserDict):
 
     @property
     def bytes(self) -> int:
-        """What it holds now."""
-        return sum(tensor.untyped_storage().nbytes() for tensor in self.values())
+        """What it holds now; tensors that share memory count once."""
+        storages = {each.data_ptr(): each.nbytes() for each in (tensor.untyped_storage() for tensor in self.values())}
+        return sum(storages.values())
 
 
 def job(model: nn.Module, encoder: Encoder, samples: Samples, cache: Cache, report: Report) -> nn.Module:

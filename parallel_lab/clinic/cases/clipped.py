@@ -13,7 +13,7 @@ from parallel_lab.clinic.cases.dealt import Batch, batches_of, together
 from parallel_lab.clinic.cases.ground import LR, model_of
 from parallel_lab.clinic.chart import Chart
 from parallel_lab.clinic.instruments import Report
-from parallel_lab.clinic.job import Case, States, alike, one_process
+from parallel_lab.clinic.job import CLIPPED, Case, States, alike, one_process
 
 STEPS, BATCH, MOST, SPREAD = 8, 6, 0.5, 3.0
 
@@ -98,7 +98,7 @@ CASE = Case(
     job=job,
     mended=mended,
     given=given,
-    demands=(alike(), one_process("Whose gradient has the norm that is reported?")),
+    demands=(alike(), one_process("Whose gradient has the norm that is reported?", close=CLIPPED)),
     sign=sign,
     oracle=oracle,
     notes=notes,

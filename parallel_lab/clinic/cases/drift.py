@@ -101,7 +101,10 @@ CASE = Case(
     given=given,
     demands=(
         alike("From which step on do they differ, and what is special about it?"),
-        one_process("The guard is there for a purpose: broken records must move no rank's weights."),
+        one_process(
+            "The guard is there for a purpose: broken records must move no rank's weights, and "
+            "their step is left out whole."
+        ),
     ),
     sign=sign,
     oracle=oracle,

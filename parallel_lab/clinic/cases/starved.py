@@ -127,6 +127,9 @@ def reads_beside_computing() -> Demand:
     def look(case: Case, chart: Chart) -> None:
         for rank in range(chart.ranks):
             beside, reads = hidden(chart, rank)
+            if (read := len(_of(chart, rank, "read"))) < STEPS:
+                seen = f"rank {rank} read {read} of its {STEPS} batches from the disk"
+                raise Unhealthy(seen, "Each batch is read by disk.read, in a thread of this process.")
             if beside < SHARE * reads:
                 seen = f"rank {rank}: {beside} of {reads} reads began while something was computed"
                 raise Unhealthy(seen, "What does a rank do between two forward passes?")

@@ -71,9 +71,10 @@ def given(rank: int, ranks: int, seed: int) -> tuple:
 
 
 def keeps_pace(case: Case, chart: Chart) -> None:
-    """The rank that is slow reads nothing, the others do all the work."""
+    """The rank that is slow reads nothing and joins no step, the others do all the work."""
     at_work = [rank for rank in range(chart.ranks) if chart.noted(rank, "samples")]
-    if SLOW in at_work:
+    joined = sum(s.kind == "all_reduce" and s.lane == "send" for s in chart.trace.of(SLOW))
+    if SLOW in at_work or joined >= STEPS:
         raise Unhealthy("the job still waits at every step", "In each step, who calls the all-reduce last?")
     if len(at_work) < chart.ranks - 1:
         raise Unhealthy(f"only {len(at_work)} of {chart.ranks} hosts work", "How many of them are healthy?")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from parallel_lab.clinic.chart import Chart
 from parallel_lab.clinic.instruments import Report, Samples
-from parallel_lab.clinic.job import Case, States, one_process, reports
+from parallel_lab.clinic.job import CLIPPED, Case, States, one_process, reports
 
 VOCAB, WIDTH, COUNT, BATCH, LR, LIMIT = 10, 6, 192, 24, 1.0, 0.1
 
@@ -158,8 +158,11 @@ CASE = Case(
     mended=mended,
     given=given,
     demands=(
-        reports("norm", norms_of, "What is in the sum of squares, and how often?"),
-        one_process("Compare the first step with that of one process: which gradients differ, and by which factor?"),
+        reports("norm", norms_of, "What is in the sum of squares, and how often?", close=CLIPPED),
+        one_process(
+            "Compare the first step with that of one process: which gradients differ, and by which factor?",
+            close=CLIPPED,
+        ),
     ),
     sign=sign,
     oracle=oracle,

@@ -75,7 +75,7 @@ def says(outcome: Outcome, mistakes: dict[str, dict[str, Mistake]]) -> None:
 def _number(value: object, at: str) -> float:
     """The value as a plain number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Wrong(f"{at} is {value!r} ({name(value)}), expected a number of seconds")
+        raise Wrong(f"{at} is {name(value)}, expected a number of seconds")
     return float(value)
 
 
