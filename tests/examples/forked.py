@@ -19,7 +19,7 @@ def rank(number: int, ranks: int, port: int, script: str, arguments: list[str]) 
     place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
     # The store is the parent's, as it is the agent's under torchrun.
     os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
-    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     sys.argv = [script, *arguments]
     try:
         runpy.run_path(script, run_name="__main__")
