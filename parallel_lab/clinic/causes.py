@@ -163,7 +163,7 @@ _ALL = (
     ),
     Cause(
         "data repeated after resume", "trains worse",
-        "The samples after a restart are those of the first steps of the epoch; others are never read.",
+        "The samples after a restart are those of the first steps of the epoch; others are left out of it.",
         "Log the numbers of the samples, and compare before and after.",
         "Save the position in the data with the weights, and go on from there.", "16",
     ),
@@ -207,7 +207,7 @@ _ALL = (
     ),
     Cause(
         "torn checkpoint", "trains worse",
-        "After a restart the loss is above that of the step it goes on from, and ranks have read different steps.",
+        "After a restart the loss is above that of an uninterrupted run, and ranks have read different steps.",
         "Print the step of the file that each rank has read.",
         "Agree on the newest step of which every rank has its part; write all files before the name.", "16",
     ),

@@ -129,7 +129,8 @@ CASE = Case(
     title="After the restart the loss is back where it was hours ago",
     complaint=(
         "A node died at night, while the job saved. The restart found its checkpoints and no file is damaged: we "
-        "compared all checksums. Still the loss jumped up, and it takes hours to come down again. We suspect the data."
+        "compared all checksums. Still the loss lies above that of a twin that ran on, as if hours were lost. We "
+        "suspect the data."
     ),
     cause="torn checkpoint",
     evidence="the ranks read files of two different steps: the newest that each of them has.",
