@@ -24,10 +24,8 @@ TORCH_SCHEDULES = {
     "dualpipe_v": "DualPipeV",
 }
 """By torchtitan's option; the names are those of torch.distributed.pipelining."""
-LOOPED = ("interleaved", "zb_v", "dualpipe_v")  # more than one part of the model on each rank
 FRAMEWORKS = {"torchtitan": "fsdp", "megatron": "megatron", "deepspeed": "deepspeed", "hybrid": "float32"}
 """For `runs_on`, with the `states` of a scheme that the framework keeps."""
-OF_THE_COURSE = ("gpipe", "1f1b", "interleaved", "zb_h1", "zb_h2", "zb_v", "dualpipe_v")
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,6 @@ def all_flags(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) ->
         deepspeed(shape, scheme, batch),
         hybrid_train(shape, scheme, batch, per_node=per_node),
     ]
-
-
-def microbatches(scheme: Scheme, batch: int) -> int:
-    """How many microbatches each data rank has in a step."""
-    return max(1, batch // (scheme.dp * scheme.microbatch))
 
 
 def torchtitan(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) -> Flags:
@@ -210,7 +203,7 @@ def _megatron_notes(scheme: Scheme) -> list[str]:
 
 def deepspeed(shape: Shape, scheme: Scheme, batch: int) -> Flags:
     """The configuration file of DeepSpeed."""
-    accumulated = microbatches(scheme, batch)
+    accumulated = max(1, scheme.microbatches(batch))
     zero: dict[str, object] = {"stage": scheme.zero, "overlap_comm": True}
     if scheme.offload == "optimizer":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
@@ -257,10 +250,10 @@ def _deepspeed_notes(scheme: Scheme) -> list[str]:
 
 def hybrid_train(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) -> Flags:
     """The options of this course's `python -m parallel_lab.hybrid.train`, for a GPT of the same widths."""
-    schedule = scheme.schedule if scheme.schedule in OF_THE_COURSE else "1f1b"
-    zero = scheme.zero if scheme.zero in (0, 1, 3) else 1
+    zero = 1 if scheme.zero == 2 else scheme.zero
     parts = [f"--{axis} {getattr(scheme, axis)}" for axis in ("pp", "dp", "cp", "tp", "ep")]
-    parts += [f"--zero {zero}", f"--schedule {schedule}", f"--microbatches {microbatches(scheme, batch)}"]
+    parts += [f"--zero {zero}", f"--schedule {scheme.schedule}"]
+    parts.append(f"--microbatches {max(1, scheme.microbatches(batch))}")
     if scheme.tp > 1 and scheme.sequence_parallel:
         parts.append("--sequence")
     if scheme.recompute == "full":
@@ -270,19 +263,16 @@ def hybrid_train(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8)
         parts += [f"--experts {shape.experts}", f"--active-experts {shape.active_experts}"]
     parts += [f"--batch {batch}", f"--dtype {'float32' if scheme.precision == 'fp32' else 'bfloat16'}"]
     head = [_torchrun(scheme, per_node), "-m parallel_lab.hybrid.train"]
-    notes = tuple(_hybrid_notes(shape, scheme, schedule))
-    return Flags("parallel_lab.hybrid.train", _continued([*head, *parts]), notes)
+    return Flags("parallel_lab.hybrid.train", _continued([*head, *parts]), tuple(_hybrid_notes(shape, scheme)))
 
 
-def _hybrid_notes(shape: Shape, scheme: Scheme, schedule: str) -> list[str]:
+def _hybrid_notes(shape: Shape, scheme: Scheme) -> list[str]:
     notes = []
     if shape.gated or shape.kv_heads not in (None, shape.heads):
         notes.append("its model is a GPT of these widths: no gated feed-forward part, no shared key heads")
     if scheme.zero == 2:
         notes.append("it has ZeRO 0, 1 and 3: 1 stands in the place of 2")
-    if schedule != scheme.schedule:
-        notes.append(f"it has no schedule {scheme.schedule}: 1f1b stands in its place")
-    if schedule == "interleaved" and scheme.chunks != 2:
+    if scheme.schedule == "interleaved" and scheme.chunks != 2:
         notes.append(f"its interleaved schedule has 2 chunks a rank, and the scheme {scheme.chunks}")
     if scheme.recompute == "selective":
         notes.append("it recomputes everything or nothing: here nothing")

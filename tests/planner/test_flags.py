@@ -9,10 +9,11 @@ from itertools import pairwise
 import pytest
 from torch.distributed.pipelining.schedules import get_schedule_class
 
+from parallel_lab.hybrid import stages
 from parallel_lab.hybrid.options import config_of, layout_of, parse
-from parallel_lab.planner.flags import LOOPED, TORCH_SCHEDULES, all_flags, deepspeed, hybrid_train, megatron, torchtitan
+from parallel_lab.planner.flags import TORCH_SCHEDULES, all_flags, deepspeed, hybrid_train, megatron, torchtitan
 from parallel_lab.planner.models import model
-from parallel_lab.planner.scheme import SCHEDULES, Scheme
+from parallel_lab.planner.scheme import SCHEDULES, TWO_CHUNKS, Scheme
 
 SHAPE = model("llama3-70b")
 SCHEME = Scheme(pp=4, dp=16, cp=2, tp=8, zero=1, schedule="interleaved", chunks=2, microbatch=1, recompute="full")
@@ -42,6 +43,10 @@ def test_this_courses_own_parser_takes_them(scheme):
     assert (options.recompute, options.batch) == (scheme.recompute == "full", 512)
 
 
+def test_the_course_has_every_schedule_of_a_scheme():
+    assert set(SCHEDULES) <= set(stages.SCHEDULES)
+
+
 def test_with_experts_too():
     scheme = Scheme(dp=8, ep=4, zero=1)
     words = command_of(hybrid_train(model("mixtral-8x7b"), scheme, 64))
@@ -55,7 +60,7 @@ def test_with_experts_too():
 def test_torch_has_the_schedules_that_torchtitan_is_told():
     for ours, name in TORCH_SCHEDULES.items():
         schedule = get_schedule_class(name)
-        assert ("Multi" in str(schedule.__mro__)) == (ours in LOOPED)
+        assert ("Multi" in str(schedule.__mro__)) == (ours in ("interleaved", *TWO_CHUNKS))
     missing = set(SCHEDULES) - set(TORCH_SCHEDULES)
     for name in missing:
         notes = torchtitan(SHAPE, Scheme(pp=4, schedule=name), 64).notes
