@@ -12,6 +12,7 @@ torch, which has them.
 
 import json
 from dataclasses import dataclass
+from math import gcd
 
 from parallel_lab.model.budget import Shape
 from parallel_lab.planner.scheme import Scheme
@@ -50,13 +51,14 @@ class Flags:
 def runs_on(framework: str, scheme: Scheme) -> bool:
     """Whether a framework (a key of `FRAMEWORKS`) has what the scheme asks for.
 
-    torchtitan shards with FSDP2, and so has no ZeRO-1; Megatron-LM's own schedules are two, and ZeRO-1 is what goes
-    with them; DeepSpeed's pipeline goes with ZeRO 0 and 1, its tensor ranks with 0 to 2; this course's training
-    command has no ZeRO-2, no hybrid sharding, and one size of chunks.
+    torchtitan shards with FSDP2: it has no ZeRO-1, and shards over all context ranks; Megatron-LM's own schedules
+    are two, and ZeRO-1 is what goes with them; DeepSpeed's pipeline goes with ZeRO 0 and 1, its tensor ranks with 0 to
+    2; this course's training command has no ZeRO-2, no hybrid sharding, and one size of chunks.
     """
     pipeline, sharded = scheme.pp > 1, scheme.shard is not None and scheme.zero > 0
     if framework == "torchtitan":
-        return (not pipeline or scheme.schedule in TORCH_SCHEDULES) and scheme.zero != 1
+        known = not pipeline or scheme.schedule in TORCH_SCHEDULES
+        return known and scheme.zero != 1 and not (sharded and scheme.sharded % scheme.cp)
     if framework == "megatron":
         known = not pipeline or scheme.schedule in ("1f1b", "interleaved")
         return known and (scheme.zero < 2 or not pipeline)
@@ -79,7 +81,7 @@ def all_flags(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) ->
 
 def torchtitan(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) -> Flags:
     """The options of torchtitan's `run_train.sh` or `torchtitan.train`."""
-    shard = min(scheme.dp, max(1, (scheme.shard or scheme.dp * scheme.cp) // scheme.cp)) if scheme.zero else 1
+    shard = gcd(scheme.dp, max(1, scheme.sharded // scheme.cp)) if scheme.zero else 1
     local = batch // scheme.dp if scheme.pp > 1 else scheme.microbatch
     options = {
         "training.seq_len": shape.seq,
@@ -113,6 +115,8 @@ def _torchtitan_notes(scheme: Scheme) -> list[str]:
     notes = ["the model is named by its own configuration, and is not described by options"]
     if scheme.zero in (1, 2):
         notes.append("FSDP2 without resharding shards gradients and optimizer, as ZeRO-2; there is no ZeRO-1")
+    if scheme.zero and scheme.sharded % scheme.cp:
+        notes.append(f"it shards over all context ranks, and so has no groups of {scheme.shard}")
     if scheme.pp > 1 and scheme.schedule not in TORCH_SCHEDULES:
         notes.append(f"torch has no schedule {scheme.schedule}: 1F1B stands in its place")
     if scheme.recompute == "selective":

@@ -11,7 +11,15 @@ from torch.distributed.pipelining.schedules import get_schedule_class
 
 from parallel_lab.hybrid import stages
 from parallel_lab.hybrid.options import config_of, layout_of, parse
-from parallel_lab.planner.flags import TORCH_SCHEDULES, all_flags, deepspeed, hybrid_train, megatron, torchtitan
+from parallel_lab.planner.flags import (
+    TORCH_SCHEDULES,
+    all_flags,
+    deepspeed,
+    hybrid_train,
+    megatron,
+    runs_on,
+    torchtitan,
+)
 from parallel_lab.planner.models import model
 from parallel_lab.planner.scheme import SCHEDULES, TWO_CHUNKS, Scheme
 
@@ -24,6 +32,7 @@ SCHEMES = [
     Scheme(pp=4, dp=4, zero=2, schedule="zb_h1", precision="fp16"),
     Scheme(pp=2, dp=2, tp=2, schedule="zb_v", precision="fp32", sequence_parallel=False),
 ]
+PARTS_OF_CONTEXT = (Scheme(dp=9, cp=2, tp=8, zero=3, shard=9), Scheme(dp=4, cp=4, zero=3, shard=2))
 
 
 def command_of(flags):
@@ -67,7 +76,7 @@ def test_torch_has_the_schedules_that_torchtitan_is_told():
         assert any(f"no schedule {name}" in note for note in notes)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES, *PARTS_OF_CONTEXT])
 def test_the_degrees_of_torchtitan_make_the_world(scheme):
     said = dict(re.findall(r"--parallelism\.(\w+) (\d+)", torchtitan(SHAPE, scheme, 512).text))
     names = ("data_parallel_replicate", "data_parallel_shard", "tensor_parallel", "context_parallel")
@@ -75,6 +84,12 @@ def test_the_degrees_of_torchtitan_make_the_world(scheme):
     for name in (*names, "pipeline_parallel"):
         product *= int(said[f"{name}_degree"])
     assert product == scheme.world
+
+
+@pytest.mark.parametrize("scheme", PARTS_OF_CONTEXT)
+def test_torchtitan_has_no_groups_of_some_context_ranks(scheme):
+    assert f"no groups of {scheme.shard}" in str(torchtitan(SHAPE, scheme, 512))
+    assert not runs_on("torchtitan", scheme) and runs_on("torchtitan", replace(scheme, shard=scheme.cp))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
