@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 import threading
+from pathlib import Path
 
 import cloudpickle
 import matplotlib
@@ -47,6 +48,15 @@ def _on_the_cpu(request, monkeypatch):
     """What does not ask for a GPU runs on the CPU, on a machine with GPUs as well."""
     if not request.node.get_closest_marker("gpu"):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture(scope="session")
+def published_yaml():
+    """The file of published figures beside the checkout; skips where it is not there."""
+    file = Path(__file__).resolve().parents[2] / "shared" / "reference" / "published.yaml"
+    if not file.exists():
+        pytest.skip("published.yaml is not beside the checkout")
+    return file
 
 
 @pytest.fixture(scope="module")

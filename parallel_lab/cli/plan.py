@@ -148,11 +148,9 @@ class Job:
     def why(self, found: Found) -> str:
         """The parts of step and memory, and what each other choice would do."""
         best = found.best
-        lines = ["\nwhy", *(f"  {row}" for row in best.step.tree(1).splitlines())]
-        lines += [f"  {row}" for row in best.memory.tree(1).splitlines()]
-        lines += ["", "with one choice changed"]
+        parts = [*best.step.tree(1).splitlines(), *best.memory.tree(1).splitlines()]
         said = reasons(best, self.shape, self.cluster, self.batch, estimate)
-        return "\n".join([*lines, *(f"  {row}" for row in said)])
+        return "\n  ".join(["\nwhy", *parts]) + "\n\n" + "\n  ".join(["with one choice changed", *said])
 
     def close(self, found: Found) -> str:
         """Ties and runners-up, and how much of the space was looked at."""
@@ -160,9 +158,8 @@ class Job:
         lines = [
             f"\nruns within {100 * NEAR:.0f} %: {len(found.near) - 1} other schemes, {len(ties)} of them within 1 %"
         ]
-        seen = {axes(found.best.scheme)}
-        chosen = [one for one in ties if axes(one.scheme) in seen][:2] + others
-        for one in sorted(chosen, key=lambda one: one.step_s):
+        alike = [one for one in ties if axes(one.scheme) == axes(found.best.scheme)]
+        for one in sorted(alike[:2] + others, key=lambda one: one.step_s):
             lines.append(f"  {words(one.scheme)}\n    {trade(found.best, one)}")
         lines.append(
             f"looked into {found.opened:,} of {found.families:,} families of schemes: the bounds of the others lie"
@@ -212,19 +209,19 @@ class Job:
 
 
 def whole_nodes(of: Cluster) -> Cluster:
-    """The same cluster.
+    """The same cluster; accelerators that do not fill one node are a node of that size.
 
     Raises:
         CommandError: its accelerators do not fill its nodes.
     """
     each = of.gpus_per_node
     if of.gpus > each and of.gpus % each:
-        less, more = of.gpus // each * each, -(-of.gpus // each) * each
+        less = of.gpus // each * each
         raise CommandError(
             f"--gpus {of.gpus}: {of.name} has {each} accelerators in a node, and that fills no whole nodes;"
-            f" the nearest are {less} and {more}"
+            f" the nearest are {less} and {less + each}"
         )
-    return of if of.gpus > each else replace(of, gpus_per_node=of.gpus)
+    return replace(of, gpus_per_node=min(each, of.gpus))
 
 
 def tokens_of(text: str | None) -> float | None:

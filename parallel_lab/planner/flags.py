@@ -12,6 +12,7 @@ torch, which has them.
 
 import json
 from dataclasses import dataclass
+from math import gcd
 
 from parallel_lab.model.budget import Shape
 from parallel_lab.planner.scheme import Scheme
@@ -24,10 +25,8 @@ TORCH_SCHEDULES = {
     "dualpipe_v": "DualPipeV",
 }
 """By torchtitan's option; the names are those of torch.distributed.pipelining."""
-LOOPED = ("interleaved", "zb_v", "dualpipe_v")  # more than one part of the model on each rank
 FRAMEWORKS = {"torchtitan": "fsdp", "megatron": "megatron", "deepspeed": "deepspeed", "hybrid": "float32"}
 """For `runs_on`, with the `states` of a scheme that the framework keeps."""
-OF_THE_COURSE = ("gpipe", "1f1b", "interleaved", "zb_h1", "zb_h2", "zb_v", "dualpipe_v")
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,14 @@ class Flags:
 def runs_on(framework: str, scheme: Scheme) -> bool:
     """Whether a framework (a key of `FRAMEWORKS`) has what the scheme asks for.
 
-    torchtitan shards with FSDP2, and so has no ZeRO-1; Megatron-LM's own schedules are two, and ZeRO-1 is what goes
-    with them; DeepSpeed's pipeline goes with ZeRO 0 and 1, its tensor ranks with 0 to 2; this course's training
-    command has no ZeRO-2, no hybrid sharding, and one size of chunks.
+    torchtitan shards with FSDP2: it has no ZeRO-1, and shards over all context ranks; Megatron-LM's own schedules
+    are two, and ZeRO-1 is what goes with them; DeepSpeed's pipeline goes with ZeRO 0 and 1, its tensor ranks with 0 to
+    2; this course's training command has no ZeRO-2, no hybrid sharding, and one size of chunks.
     """
     pipeline, sharded = scheme.pp > 1, scheme.shard is not None and scheme.zero > 0
     if framework == "torchtitan":
-        return (not pipeline or scheme.schedule in TORCH_SCHEDULES) and scheme.zero != 1
+        known = not pipeline or scheme.schedule in TORCH_SCHEDULES
+        return known and scheme.zero != 1 and not (sharded and scheme.sharded % scheme.cp)
     if framework == "megatron":
         known = not pipeline or scheme.schedule in ("1f1b", "interleaved")
         return known and (scheme.zero < 2 or not pipeline)
@@ -79,14 +79,9 @@ def all_flags(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) ->
     ]
 
 
-def microbatches(scheme: Scheme, batch: int) -> int:
-    """How many microbatches each data rank has in a step."""
-    return max(1, batch // (scheme.dp * scheme.microbatch))
-
-
 def torchtitan(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) -> Flags:
     """The options of torchtitan's `run_train.sh` or `torchtitan.train`."""
-    shard = min(scheme.dp, max(1, (scheme.shard or scheme.dp * scheme.cp) // scheme.cp)) if scheme.zero else 1
+    shard = gcd(scheme.dp, max(1, scheme.sharded // scheme.cp)) if scheme.zero else 1
     local = batch // scheme.dp if scheme.pp > 1 else scheme.microbatch
     options = {
         "training.seq_len": shape.seq,
@@ -120,6 +115,8 @@ def _torchtitan_notes(scheme: Scheme) -> list[str]:
     notes = ["the model is named by its own configuration, and is not described by options"]
     if scheme.zero in (1, 2):
         notes.append("FSDP2 without resharding shards gradients and optimizer, as ZeRO-2; there is no ZeRO-1")
+    if scheme.zero and scheme.sharded % scheme.cp:
+        notes.append(f"it shards over all context ranks, and so has no groups of {scheme.shard}")
     if scheme.pp > 1 and scheme.schedule not in TORCH_SCHEDULES:
         notes.append(f"torch has no schedule {scheme.schedule}: 1F1B stands in its place")
     if scheme.recompute == "selective":
@@ -210,7 +207,7 @@ def _megatron_notes(scheme: Scheme) -> list[str]:
 
 def deepspeed(shape: Shape, scheme: Scheme, batch: int) -> Flags:
     """The configuration file of DeepSpeed."""
-    accumulated = microbatches(scheme, batch)
+    accumulated = max(1, scheme.microbatches(batch))
     zero: dict[str, object] = {"stage": scheme.zero, "overlap_comm": True}
     if scheme.offload == "optimizer":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
@@ -257,10 +254,10 @@ def _deepspeed_notes(scheme: Scheme) -> list[str]:
 
 def hybrid_train(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8) -> Flags:
     """The options of this course's `python -m parallel_lab.hybrid.train`, for a GPT of the same widths."""
-    schedule = scheme.schedule if scheme.schedule in OF_THE_COURSE else "1f1b"
-    zero = scheme.zero if scheme.zero in (0, 1, 3) else 1
+    zero = 1 if scheme.zero == 2 else scheme.zero
     parts = [f"--{axis} {getattr(scheme, axis)}" for axis in ("pp", "dp", "cp", "tp", "ep")]
-    parts += [f"--zero {zero}", f"--schedule {schedule}", f"--microbatches {microbatches(scheme, batch)}"]
+    parts += [f"--zero {zero}", f"--schedule {scheme.schedule}"]
+    parts.append(f"--microbatches {max(1, scheme.microbatches(batch))}")
     if scheme.tp > 1 and scheme.sequence_parallel:
         parts.append("--sequence")
     if scheme.recompute == "full":
@@ -270,19 +267,16 @@ def hybrid_train(shape: Shape, scheme: Scheme, batch: int, *, per_node: int = 8)
         parts += [f"--experts {shape.experts}", f"--active-experts {shape.active_experts}"]
     parts += [f"--batch {batch}", f"--dtype {'float32' if scheme.precision == 'fp32' else 'bfloat16'}"]
     head = [_torchrun(scheme, per_node), "-m parallel_lab.hybrid.train"]
-    notes = tuple(_hybrid_notes(shape, scheme, schedule))
-    return Flags("parallel_lab.hybrid.train", _continued([*head, *parts]), notes)
+    return Flags("parallel_lab.hybrid.train", _continued([*head, *parts]), tuple(_hybrid_notes(shape, scheme)))
 
 
-def _hybrid_notes(shape: Shape, scheme: Scheme, schedule: str) -> list[str]:
+def _hybrid_notes(shape: Shape, scheme: Scheme) -> list[str]:
     notes = []
     if shape.gated or shape.kv_heads not in (None, shape.heads):
         notes.append("its model is a GPT of these widths: no gated feed-forward part, no shared key heads")
     if scheme.zero == 2:
         notes.append("it has ZeRO 0, 1 and 3: 1 stands in the place of 2")
-    if schedule != scheme.schedule:
-        notes.append(f"it has no schedule {scheme.schedule}: 1f1b stands in its place")
-    if schedule == "interleaved" and scheme.chunks != 2:
+    if scheme.schedule == "interleaved" and scheme.chunks != 2:
         notes.append(f"its interleaved schedule has 2 chunks a rank, and the scheme {scheme.chunks}")
     if scheme.recompute == "selective":
         notes.append("it recomputes everything or nothing: here nothing")

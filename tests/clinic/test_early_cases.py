@@ -1,6 +1,6 @@
-"""Cases 1 to 12: the cause shows in the broken run and not in the mended one; a tempting half of the cure is refused.
+"""Mends of cases 1 to 12, and one of 15: a tempting half of the cure is refused, the same cure in another form taken.
 
-Each case is run by the ward on real ranks. A wrong mend is the program, or the right mend, with one line changed.
+Each is run by the ward on real ranks. A wrong mend is the program, or the right mend, with one line changed.
 """
 
 import inspect
@@ -12,7 +12,6 @@ from parallel_lab.clinic.cases import CASES
 from parallel_lab.clinic.chart import Unhealthy
 from parallel_lab.clinic.ward import SEED, judge, run_case
 
-EARLY = range(1, 13)
 BROADCAST = "optimizer.step()\n        [dist.broadcast(p.data, 0) for p in model.parameters()]"
 ALL_MEANS = "optimizer.step()\n            [(dist.all_reduce(p.data), p.data.div_(n)) for p in model.parameters()]"
 HEADS = 'optimizer.step()\n        [dist.broadcast(p.data, 0) for p in model["head"].parameters()]'
@@ -57,26 +56,6 @@ WRONG = [  # (case, what of it is changed, the line, what takes its place, what 
     (12, "mended", 'saved["step"] :]', 'saved["step"] - 1 :]', "24 are missing, and 24 are of samples not due"),
     (12, "job", 'manual_seed(saved["epoch"])', "manual_seed(99)", "of 96 reads .* are missing"),
 ]
-
-
-@pytest.mark.parametrize("number", EARLY)
-def test_the_sign_is_there_and_goes_away(number):
-    """The mended job runs on other data, and where the case allows it on another number of ranks."""
-    case = CASES[number]
-    broken = run_case(case)
-    assert not broken.error and case.sign(broken)
-    with pytest.raises(Unhealthy):
-        judge(case, broken)
-    mended = run_case(case, case.mended, ranks=min((*case.also, case.ranks)), seed=SEED + 4)
-    judge(case, mended)
-    assert not case.sign(mended)
-
-
-@pytest.mark.parametrize("number", EARLY)
-def test_a_program_is_short_and_does_not_name_its_cause(number):
-    case = CASES[number]
-    assert len(inspect.getsource(case.job).splitlines()) <= 26
-    assert case.cause not in case.title + case.complaint + inspect.getsource(case.job)
 
 
 @pytest.mark.parametrize(("number", "which", "old", "new", "said"), WRONG)

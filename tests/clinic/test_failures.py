@@ -1,13 +1,9 @@
 """The published counts are those of the originals, and the two formulas hold."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
 from parallel_lab.clinic.failures import by_category, hang_gpu_hours, meets_one, published
-
-ORIGINAL = Path(__file__).resolve().parents[3] / "shared" / "reference" / "published.yaml"
 
 
 def test_llama_3_has_419_unexpected_interruptions():
@@ -15,9 +11,9 @@ def test_llama_3_has_419_unexpected_interruptions():
     assert by_category()["GPU"] == 268 and by_category()["software"] == 56
 
 
-@pytest.mark.skipif(not ORIGINAL.exists(), reason="the file of published figures is not beside the checkout")
-def test_the_counts_are_those_of_the_original():
-    tables = {table["id"]: table["rows"] for table in yaml.safe_load(ORIGINAL.read_text(encoding="utf-8"))["tables"]}
+def test_the_counts_are_those_of_the_original(published_yaml):
+    text = published_yaml.read_text(encoding="utf-8")
+    tables = {table["id"]: table["rows"] for table in yaml.safe_load(text)["tables"]}
     counts = [row[2] for row in tables["llama3_table5_failures"]]
     assert [row[2] for row in published()["llama3"]] == counts
 

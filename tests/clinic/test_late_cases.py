@@ -1,9 +1,8 @@
-"""Cases 13 to 20: the cause shows in the broken run and not in the mended one; a tempting half of the cure is refused.
+"""Mends of cases 13 to 20: a tempting half of the cure is refused.
 
-Each case is run by the ward on real ranks. What is wrong and nearly right has its own words in the feedback.
+Each is run by the ward on real ranks. What is wrong and nearly right has its own words in the feedback.
 """
 
-import inspect
 import sys
 
 import cloudpickle
@@ -21,33 +20,11 @@ from parallel_lab.trace.units import format_bytes
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # else each rank imports pytest and the view
 
-LATE = range(13, 21)
-
 
 def averaged(model):
     for p in model.parameters():
         dist.all_reduce(p.grad)
         p.grad /= dist.get_world_size()
-
-
-@pytest.mark.parametrize("number", LATE)
-def test_the_sign_is_there_and_goes_away(number):
-    """The mended job runs on other data, and where the case allows it on another number of ranks."""
-    case = CASES[number]
-    broken = run_case(case)
-    assert case.sign(broken)
-    with pytest.raises(Unhealthy):
-        judge(case, broken)
-    mended = run_case(case, case.mended, ranks=min((*case.also, case.ranks)), seed=SEED + 4)
-    assert not case.sign(mended)
-    judge(case, mended)
-
-
-@pytest.mark.parametrize("number", LATE)
-def test_a_program_is_short_and_does_not_name_its_cause(number):
-    case = CASES[number]
-    assert len(inspect.getsource(case.job).splitlines()) <= 26
-    assert case.cause not in case.title + case.complaint + inspect.getsource(case.job)
 
 
 def test_experts_the_gradients_are_dropped_where_not_all_ranks_have_them():

@@ -35,6 +35,7 @@ def main(script: str, ranks: int, arguments: list[str]) -> int:
     children = []
     for number in range(ranks):
         if (child := os.fork()) == 0:
+            os.close(writing)  # else no rank would see that the parent is gone
             code = rank(number, ranks, int(os.read(reading, 8)), script, arguments)
             sys.stdout.flush()
             os._exit(code)

@@ -1,4 +1,4 @@
-"""What the tests of the planner share: where published figures lie, and how ranks get functions of these tests."""
+"""What the tests of the planner share: published figures, and how ranks get functions of these tests."""
 
 import json
 import sys
@@ -8,15 +8,12 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
-PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "reference" / "published.yaml"
 
 
 @pytest.fixture(scope="session")
-def published():
-    """A table of the published figures by its id, as a list of rows; skips where the file is not there."""
-    if not PUBLISHED.exists():
-        pytest.skip("published.yaml is not beside the checkout")
-    tables = {table["id"]: table for table in yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))["tables"]}
+def published(published_yaml):
+    """A table of the published figures by its id, as a list of rows."""
+    tables = {table["id"]: table for table in yaml.safe_load(published_yaml.read_text(encoding="utf-8"))["tables"]}
 
     def rows(name):
         found = [dict(zip(tables[name]["columns"], row, strict=True)) for row in tables[name]["rows"]]

@@ -8,7 +8,6 @@ import csv
 import re
 from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,7 +23,6 @@ from parallel_lab.planner.judging import judge, rank_correlation, refused, regre
 from parallel_lab.planner.rows import rows, text_of
 from parallel_lab.planner.tables import read
 
-PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "reference" / "published.yaml"
 STRATA = {"vtrain multi", "vtrain single", "megatron", "megatron 2020", "korthikanti", "bloom"}
 STRATA |= {"mosaic a100-mosaic", "mosaic a100-40-mosaic", "zero bubble"}
 
@@ -77,10 +75,8 @@ def test_the_file_is_of_this_fit(verdict):
         assert mean == pytest.approx(100 * verdict.strata[stratum].mean, abs=0.15)
 
 
-def test_rows_are_those_of_the_tables():
-    if not PUBLISHED.exists():
-        pytest.skip("published.yaml is not beside the checkout")
-    found = read(PUBLISHED)
+def test_rows_are_those_of_the_tables(published_yaml):
+    found = read(published_yaml)
     assert rows_text(found) == files("parallel_lab.planner").joinpath("rows.csv").read_text(encoding="utf-8")
     assert len(found) == len(rows()) == 654
 

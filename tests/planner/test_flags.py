@@ -9,10 +9,19 @@ from itertools import pairwise
 import pytest
 from torch.distributed.pipelining.schedules import get_schedule_class
 
+from parallel_lab.hybrid import stages
 from parallel_lab.hybrid.options import config_of, layout_of, parse
-from parallel_lab.planner.flags import LOOPED, TORCH_SCHEDULES, all_flags, deepspeed, hybrid_train, megatron, torchtitan
+from parallel_lab.planner.flags import (
+    TORCH_SCHEDULES,
+    all_flags,
+    deepspeed,
+    hybrid_train,
+    megatron,
+    runs_on,
+    torchtitan,
+)
 from parallel_lab.planner.models import model
-from parallel_lab.planner.scheme import SCHEDULES, Scheme
+from parallel_lab.planner.scheme import SCHEDULES, TWO_CHUNKS, Scheme
 
 SHAPE = model("llama3-70b")
 SCHEME = Scheme(pp=4, dp=16, cp=2, tp=8, zero=1, schedule="interleaved", chunks=2, microbatch=1, recompute="full")
@@ -23,6 +32,7 @@ SCHEMES = [
     Scheme(pp=4, dp=4, zero=2, schedule="zb_h1", precision="fp16"),
     Scheme(pp=2, dp=2, tp=2, schedule="zb_v", precision="fp32", sequence_parallel=False),
 ]
+PARTS_OF_CONTEXT = (Scheme(dp=9, cp=2, tp=8, zero=3, shard=9), Scheme(dp=4, cp=4, zero=3, shard=2))
 
 
 def command_of(flags):
@@ -42,6 +52,10 @@ def test_this_courses_own_parser_takes_them(scheme):
     assert (options.recompute, options.batch) == (scheme.recompute == "full", 512)
 
 
+def test_the_course_has_every_schedule_of_a_scheme():
+    assert set(SCHEDULES) <= set(stages.SCHEDULES)
+
+
 def test_with_experts_too():
     scheme = Scheme(dp=8, ep=4, zero=1)
     words = command_of(hybrid_train(model("mixtral-8x7b"), scheme, 64))
@@ -55,14 +69,14 @@ def test_with_experts_too():
 def test_torch_has_the_schedules_that_torchtitan_is_told():
     for ours, name in TORCH_SCHEDULES.items():
         schedule = get_schedule_class(name)
-        assert ("Multi" in str(schedule.__mro__)) == (ours in LOOPED)
+        assert ("Multi" in str(schedule.__mro__)) == (ours in ("interleaved", *TWO_CHUNKS))
     missing = set(SCHEDULES) - set(TORCH_SCHEDULES)
     for name in missing:
         notes = torchtitan(SHAPE, Scheme(pp=4, schedule=name), 64).notes
         assert any(f"no schedule {name}" in note for note in notes)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [*SCHEMES, *PARTS_OF_CONTEXT])
 def test_the_degrees_of_torchtitan_make_the_world(scheme):
     said = dict(re.findall(r"--parallelism\.(\w+) (\d+)", torchtitan(SHAPE, scheme, 512).text))
     names = ("data_parallel_replicate", "data_parallel_shard", "tensor_parallel", "context_parallel")
@@ -70,6 +84,12 @@ def test_the_degrees_of_torchtitan_make_the_world(scheme):
     for name in (*names, "pipeline_parallel"):
         product *= int(said[f"{name}_degree"])
     assert product == scheme.world
+
+
+@pytest.mark.parametrize("scheme", PARTS_OF_CONTEXT)
+def test_torchtitan_has_no_groups_of_some_context_ranks(scheme):
+    assert f"no groups of {scheme.shard}" in str(torchtitan(SHAPE, scheme, 512))
+    assert not runs_on("torchtitan", scheme) and runs_on("torchtitan", replace(scheme, shard=scheme.cp))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
