@@ -22,6 +22,9 @@ def command(case: str | None, target: str | None, cause: str | None) -> None:
 
     Without CASE, list the complaints; `plab clinic causes` lists the causes and how each shows.
     """
+    if cause is not None and not target:
+        number = case if case and case.isdecimal() else "CASE"
+        raise CommandError(f"--cause needs your mended job as well: plab clinic {number} FILE.py:FUNCTION --cause ...")
     if case is None:
         rows = [(str(one.number), one.title) for one in CASES.values()]
         click.echo(page.table(("case", "complaint"), rows).text)
@@ -33,10 +36,8 @@ def command(case: str | None, target: str | None, cause: str | None) -> None:
         return
     if not case.isdecimal():
         raise CommandError(f"{case!r} is no case: expected a number, as in `plab clinic 7`, or `plab clinic causes`")
-    if cause and not target:
-        raise CommandError(f"--cause needs your mended job as well: plab clinic {case} FILE.py:FUNCTION --cause ...")
     job = function_of(target) if target else None
-    if cause and job:
+    if cause is not None and job:
         diagnosis = diagnose(int(case), cause, job)
         click.echo(str(diagnosis))
         click.get_current_context().exit(0 if diagnosis.passed else 1)

@@ -28,7 +28,7 @@ def scene(case: Case, rank: int, generator: torch.Generator) -> tuple[Model, Lay
         return dict(LLAMA3_70B), dict(BY_HAND)
     pp, tp = dice.choice((3, 4, 6)), dice.choice((2, 4))
     kv_heads = tp * dice.choice((1, 2))
-    heads = kv_heads * dice.choice((2, 4))
+    heads = kv_heads * dice.choice((3, 6))  # never kv_heads^2, as in Llama 3 70B: h/kv_heads would be right by chance
     width = heads * dice.choice((64, 128))
     model = {
         "layers": pp * dice.choice((2, 3, 5)), "width": width, "heads": heads, "kv_heads": kv_heads,
@@ -37,7 +37,7 @@ def scene(case: Case, rank: int, generator: torch.Generator) -> tuple[Model, Lay
     }  # fmt: skip
     layout = {
         "pp": pp, "dp": dice.choice((2, 8, 16)), "tp": tp, "zero": int(str(case.get("zero") or 0)),
-        "microbatch": dice.choice((1, 2, 3)), "microbatches": 3 * pp + 1, "recompute": int(bool(case.get("recompute"))),
+        "microbatch": dice.choice((2, 3)), "microbatches": 3 * pp + 1, "recompute": int(bool(case.get("recompute"))),
     }  # fmt: skip
     if case.get("few"):
         layout["microbatches"] = pp - 1
@@ -71,8 +71,7 @@ def _with_tables(layout: Layout, wrong: Collection[str]) -> Collection[int]:
 def _bytes(kind: str, layout: Layout, wrong: Collection[str]) -> float:
     each = {"weights": 2, "gradients": 2 if "short gradients" in wrong else 4, "optimizer": 12}[kind]
     since = {"optimizer": 1, "gradients": 2, "weights": 3}[kind]
-    if "all sharded" in wrong:
-        since = 1
+    since = 1 if "all sharded" in wrong else 4 if "none sharded" in wrong else since
     return each / (layout["dp"] if layout["zero"] >= since else 1)
 
 

@@ -8,6 +8,7 @@ widgets nor a technique.
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partialmethod
 from typing import Any, NamedTuple
 
@@ -119,15 +120,17 @@ def _to_device(value: Any) -> Any:
 def plain(value: Any) -> Any:
     """A copy of `value` in plain tensors on the CPU, numbers, lists and dicts; anything else becomes `Opaque`.
 
-    A number of numpy is a number.
+    A number of numpy is a number, and so is a fraction; any kind of dict is a dict.
     """
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, Fraction):
+        value = float(value)
     if type(value) in (torch.Tensor, torch.nn.Parameter):
         return value.detach().cpu().clone()
     if type(value) in (list, tuple):
         return [plain(item) for item in value]
-    if type(value) is dict:
+    if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     return value if value is None or type(value) in (bool, int, float, str) else Opaque(type(value).__name__)
 

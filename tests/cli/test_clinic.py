@@ -49,6 +49,7 @@ def test_a_version_of_ones_own_is_shown_and_judged(mine):
         (("99",), "there is no case 99: the clinic has 1, 2"),
         (("seven",), "'seven' is no case: expected a number"),
         (("7", "--cause", "slow link"), "--cause needs your mended job as well"),
+        (("--cause", "slow link"), "--cause needs your mended job as well: plab clinic CASE"),
         (("7", "nothing.py:job"), "'nothing.py:job': expected FILE.py:FUNCTION with an existing file"),
     ],
 )

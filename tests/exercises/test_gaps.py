@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 from collections import Counter
+from fractions import Fraction
 from functools import cache
 
 import pytest
@@ -135,6 +136,7 @@ def test_numbers_may_be_of_another_type_and_are_right_but_for_rounding():
     gap = EXERCISES["ring_chunks"]
     answer = solutions(gap.notebook)[gap.name]
     assert not called_here(gap, lambda rank, n: tuple(0.1 * chunk * 10 for chunk in answer(rank, n)))
+    assert not called_here(gap, lambda rank, n: [Fraction(3 * chunk, 3) for chunk in answer(rank, n)])
     assert called_here(gap, lambda rank, n: None)
 
 

@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from grading import assert_ends_a_step, assert_found_out, assert_passes, by_value, solutions
+
+from parallel_lab.grading.rank_side import Case
+from parallel_lab.grading.ranked import five_layouts, held_bytes
 
 by_value(__name__)
 NAME = "rank_layouts"
@@ -88,7 +92,7 @@ def another_place(model, machine, layouts):
         (lambda model, machine, layouts: None, r"got None\n.*Return a list of pairs"),
         (places_alone, r"got \[\d.*\]\n.*Return a list of pairs"),
         (not_a_number, r"takes nan s, expected"),
-        (another_place, r"layout 9 is ranked, and does not fit"),
+        (another_place, r"layout 9 is ranked; there are those from 0 to 4\n.*Return a list of pairs"),
     ],
 )
 def test_what_is_no_ranking_is_said(wrong, said):
@@ -100,7 +104,7 @@ def slowest_first(model, machine, layouts):
 
 
 def test_another_order_is_said():
-    assert_found_out(NAME, slowest_first, 0, r"the order is \[.*\], expected \[")
+    assert_found_out(NAME, slowest_first, 0, r"the order is \[.*\], expected \[.*\n.*The times are right")
 
 
 def data_ring_on_the_slow_link(model, machine, layouts):
@@ -112,12 +116,26 @@ def test_a_data_ring_inside_a_node_is_asked_for():
 
 
 def with_numpy(model, machine, layouts):
-    """Not a cheat: numbers of numpy, and pairs as tuples."""
-    return [(place, np.float64(seconds)) for place, seconds in answer(model, machine, layouts)]
+    """Not a cheat: numbers of numpy, pairs as tuples, and of layouts that take equally long the last first."""
+    rows = sorted(answer(model, machine, layouts), key=lambda row: (row[1], -row[0]))
+    return [(place, np.float64(seconds)) for place, seconds in rows]
 
 
 def test_another_right_answer_passes():
     assert_passes(NAME, with_numpy)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_memory_is_so_tight_that_it_matters_what_is_counted(seed):
+    """GB taken for GiB, or a few percent more, change what fits on one of the four ranks."""
+    case = Case(4, (("kind", "memory"),))
+    more = less = False
+    for rank in range(4):
+        model, machine, layouts = five_layouts(case, rank, torch.Generator().manual_seed(64 * seed + rank))
+        held = [held_bytes(model, one) / machine["memory_bytes"] for one in layouts]
+        more = more or any(1 < share <= 2**30 / 1e9 for share in held)
+        less = less or any(1e9 / 2**30 < share <= 1 for share in held)
+    assert more and less
 
 
 def compute_alone(model, machine, layouts):

@@ -7,9 +7,10 @@ from parallel_lab.grading import laid_out
 from parallel_lab.grading.exercise import Exercise, on
 from parallel_lab.grading.expect import grader
 from parallel_lab.grading.lab import Outcome, Wrong
-from parallel_lab.grading.rank_side import name
+from parallel_lab.grading.rank_side import Opaque, name
 
 CLOSE = 1e-6
+SHARDED = "ZeRO shards stage by stage: first the optimizer, then gradients, then weights."
 SAID = {
     "all layers": "That is every layer on every stage. How many does a stage have?",
     "no table": "That leaves out the tables. Which stages look tokens up, or turn vectors into logits?",
@@ -18,7 +19,8 @@ SAID = {
     "all heads": "That has a key for each query head. How wide are key and value where heads share them?",
     "two matrices": "A gated feed-forward part has three matrices: gate, up and down.",
     "short gradients": "That takes gradients of 2 bytes. Here they are summed in float32.",
-    "all sharded": "ZeRO shards stage by stage: first the optimizer, then gradients, then weights.",
+    "all sharded": SHARDED,
+    "none sharded": SHARDED,
     "all under way": "That holds all microbatches at once, as GPipe does. When does 1F1B free the first?",
     "one under way": "That is one microbatch. How many has a stage sent on before its first comes back?",
     "as the first": "That is the first stage's number. The last stage turns back at once.",
@@ -29,10 +31,13 @@ SAID = {
 
 def stages_of(got: object, count: int, at: str) -> list[dict]:
     """The answer as a list of dicts, one for each stage."""
-    if not isinstance(got, list | tuple) or not all(isinstance(each, dict) for each in got):
+    if not isinstance(got, list | tuple) or isinstance(got, Opaque):
         raise Wrong(f"{at}: got {name(got)}, expected a list with a dict for each of {count} stages")
     if len(got) != count:
         raise Wrong(f"{at}: got {len(got)} stages, expected {count}")
+    for stage, mine in enumerate(got):
+        if not isinstance(mine, dict):
+            raise Wrong(f"{at}: stage {stage} is {name(mine)}, expected a dict of bytes by kind")
     return list(got)
 
 
@@ -49,7 +54,7 @@ def counts(outcome: Outcome, *kinds: str) -> None:
             if not isinstance(seen, Real) or isinstance(seen, bool):
                 raise Wrong(f"{at}: {kind} of stage {stage} is {name(seen)}, expected a number of bytes")
             if not math.isclose(seen, wanted, rel_tol=CLOSE):
-                text = f"{at}: {kind} of stage {stage} is {float(seen):,.0f} B, expected {wanted:,.0f} B"
+                text = f"{at}: {kind} of stage {stage} is {float(seen):,.12g} B, expected {wanted:,.0f} B"
                 raise Wrong(text, advice(float(seen), model, layout, stage, kind))
 
 
@@ -59,6 +64,8 @@ def advice(seen: float, model: laid_out.Model, layout: laid_out.Layout, stage: i
         made = laid_out.held(model, layout, {mistake})[stage][kind]
         if math.isclose(seen, made, rel_tol=CLOSE):
             return said
+    if kind == "activations":
+        return "Do one layer of this stage by hand: how many tokens has a microbatch, how many of them are under way?"
     return "Do one layer of one stage by hand: which matrices has it, and what of each is on one tensor rank?"
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from parallel_lab.grading.exercise import Exercise, on
 from parallel_lab.grading.expect import each_rank
+from parallel_lab.grading.gaps.forms import written
 from parallel_lab.grading.lab import Outcome, Wrong
-from parallel_lab.grading.rank_side import name
 from parallel_lab.grading.ranked import Sizes, five_layouts, held_bytes
 
 CLOSE = 1e-6
@@ -19,6 +19,8 @@ EACH = "Gradients are summed over microbatches first, and over ranks once a step
 FITS = "What does not fit is not slow, it does not run. Which of the five hold more than memory_bytes?"
 FLIGHT = "The first stage has begun min(pp, m) microbatches before one comes back: how many does it keep?"
 BY_HAND = "Take one layout, and compute its parts by hand: stage, bubble, tensor sums, data sum."
+BYTES = "Take this layout, and add its bytes by hand: weights and gradients, a share of the optimizer, activations."
+ORDER = "The times are right. Name each layout that fits once, the fastest first."
 FORM = "Return a list of pairs (place in layouts, seconds), the fastest first."
 
 
@@ -53,48 +55,57 @@ def ranked(model: Sizes, machine: Sizes, layouts: list[dict[str, int]], wrong: s
 
 
 def _same(got: list[list], right: list[list]) -> bool:
-    return [place for place, _ in got] == [place for place, _ in right] and all(
-        isclose(seconds, expected, rel_tol=CLOSE) for (_, seconds), (_, expected) in zip(got, right, strict=True)
+    """Whether layouts, times and order are the same; of those that take equally long any may come first."""
+    if len(got) != len(right):
+        return False
+    alike = all(
+        place == other and isclose(seconds, expected, rel_tol=CLOSE)
+        for (place, seconds), (other, expected) in zip(sorted(got), sorted(right), strict=True)
     )
+    return alike and all(isclose(one[1], other[1], rel_tol=CLOSE) for one, other in zip(got, right, strict=True))
 
 
 def _rows(got: Any, at: str) -> list[list]:
     """The answer as rows, or what is wrong with its form."""
     right = isinstance(got, list) and all(isinstance(row, list) and len(row) == 2 for row in got)
     if not right or any(type(n) not in (int, float) for row in got for n in row):
-        raise Wrong(f"{at}: got {got if isinstance(got, list) else name(got)}", FORM)
+        raise Wrong(f"{at}: got {written(got)}", FORM)
     return got
 
 
 @each_rank
 def ranks_them(outcome: Outcome, rank: int, where: str) -> None:
     """The layouts that fit, with their times, fastest first."""
-    model, machine, layouts = outcome.inputs[rank]
+    _, machine, layouts = outcome.inputs[rank]
     right, at = outcome.expected[rank], f"{where}, {machine['gpus']} GPUs"
     got = _rows(outcome.results[rank], at)
     if _same(got, right):
         return
     usual = (BUBBLE, FORWARD, NODE, INSIDE, EACH, FITS, FLIGHT)
-    made = [wrong for wrong in usual if _same(got, ranked(model, machine, layouts, wrong))]
-    raise Wrong(f"{at}: {_difference(got, right, layouts)}", made[0] if made else BY_HAND)
+    # On every rank, as on one of them what fits may be the same by chance.
+    answers = [(_rows(own, at), given) for own, given in zip(outcome.results, outcome.inputs, strict=True)]
+    made = [wrong for wrong in usual if all(_same(own, ranked(*given, wrong=wrong)) for own, given in answers)]
+    seen, advice = _difference(got, right, layouts)
+    raise Wrong(f"{at}: {seen}", made[0] if made else advice)
 
 
-def _difference(got: list[list], right: list[list], layouts: list[dict[str, int]]) -> str:
+def _difference(got: list[list], right: list[list], layouts: list[dict[str, int]]) -> tuple[str, str]:
+    """The first difference, and what to do about it where the mistake is not a usual one."""
     known, expected = ({row[0]: row[1] for row in rows} for rows in (got, right))
     for place in sorted(known.keys() - expected.keys()):
-        return f"{_named(place, layouts)} is ranked, and does not fit"
+        if place not in range(len(layouts)):
+            return f"layout {place:.6g} is ranked; there are those from 0 to {len(layouts) - 1}", FORM
+        return f"{_named(place, layouts)} is ranked, and does not fit", BYTES
     for place in sorted(expected.keys() - known.keys()):
-        return f"{_named(place, layouts)} is missing, and fits"
+        return f"{_named(place, layouts)} is missing, and fits", BYTES
     for place, seconds in expected.items():
         if not isclose(known[place], seconds, rel_tol=CLOSE):
-            return f"{_named(place, layouts)} takes {known[place]:.6g} s, expected {seconds:.6g} s"
-    return f"the order is {[row[0] for row in got]}, expected {[row[0] for row in right]}"
+            return f"{_named(place, layouts)} takes {known[place]:.6g} s, expected {seconds:.6g} s", BY_HAND
+    return f"the order is {[row[0] for row in got]}, expected {[row[0] for row in right]}", ORDER
 
 
-def _named(place: Any, layouts: list[dict[str, int]]) -> str:
-    if type(place) is not int or not 0 <= place < len(layouts):
-        return f"layout {place}"
-    return f"layout {place} ({', '.join(f'{key}={size}' for key, size in layouts[place].items())})"
+def _named(place: float, layouts: list[dict[str, int]]) -> str:
+    return f"layout {place:.0f} ({', '.join(f'{key}={size}' for key, size in layouts[int(place)].items())})"
 
 
 def _on(kind: str) -> list:

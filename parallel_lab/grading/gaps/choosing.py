@@ -32,6 +32,10 @@ def _only_kv(heads, kv_heads, gpus_per_node):
     return [n for n in choose_tp_sizes(heads, kv_heads, gpus_per_node) if kv_heads % n == 0]
 
 
+def _powers_of_two(heads, kv_heads, gpus_per_node):
+    return [n for n in choose_tp_sizes(heads, kv_heads, gpus_per_node) if n & (n - 1) == 0]
+
+
 def _past_the_node(heads, kv_heads, gpus_per_node):
     return [n for n in range(1, heads + 1) if heads % n == 0 and (kv_heads % n == 0 or n % kv_heads == 0)]
 
@@ -95,12 +99,13 @@ GAPS: tuple[Exercise, ...] = (
         choose_tp_sizes,
         tests={
             "Nodes of eight": [(64, 8, 8), (48, 48, 8), (32, 4, 8)],
-            "Other nodes, other heads": [(128, 8, 72), (40, 8, 8), (96, 6, 4), (28, 4, 8)],
+            "Other nodes, other heads": [(128, 8, 72), (40, 8, 8), (96, 6, 4), (28, 4, 8), (96, 12, 72)],
         },
         mistakes={
             "Which key-value heads does a rank hold, if tp and their number do not fit into each other?": _any_size,
             "With more ranks than key-value heads, several ranks can hold a copy of one.": _only_kv,
             "The group must fill nodes evenly: what divides the GPUs of a node?": _past_the_node,
+            "Not only powers of two divide a node of 72.": _powers_of_two,
         },
     ),
 )

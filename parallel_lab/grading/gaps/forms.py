@@ -11,7 +11,7 @@ from parallel_lab.grading import drivers
 from parallel_lab.grading.exercise import Exercise, on
 from parallel_lab.grading.expect import grader
 from parallel_lab.grading.lab import Outcome, Wrong
-from parallel_lab.grading.rank_side import Opaque, name
+from parallel_lab.grading.rank_side import Opaque, name, plain
 from parallel_lab.grading.values import differ
 
 Calls = Sequence[tuple] | Callable[[Random], Sequence[tuple]]  # the arguments of each call, or what draws them
@@ -54,7 +54,7 @@ def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Mapping[st
     call = f"{answer.__name__}({', '.join(f'{parameter}={written(value)}' for parameter, value in named)})"
     others = f"; wrong in {len(wrong)} of {len(calls)} calls" if len(calls) > 1 else ""
     advice = (text for text, other in mistakes.items() if all(map(alike, got, [other(*call) for call in calls])))
-    values = written(got[first]), written(expected[first])
+    values = written(got[first]), written(plain(expected[first]))  # got is plain: both with the same brackets
     returned, right = values if values[0] != values[1] else (repr(got[first]), repr(expected[first]))
     seen = f"{call} returned {returned}, expected {right}{others}"
     raise Wrong(seen, next(advice, ""))

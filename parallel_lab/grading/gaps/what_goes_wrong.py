@@ -5,8 +5,8 @@ from collections import Counter
 from parallel_lab.grading.exercise import Exercise
 from parallel_lab.grading.gaps.forms import function_gap
 
-TRAIN = ["broadcast", "all_reduce", "all_reduce", "all_gather"]
-SKIPPED = ["broadcast", "all_reduce", "all_gather"]
+TRAIN = ["broadcast", "all_reduce", "all_reduce", "all_gather", "barrier"]
+SKIPPED = ["broadcast", "all_reduce", "all_gather", "barrier"]
 
 
 def wrong_calls(calls):
@@ -37,6 +37,11 @@ def _last_place(calls):
     return found
 
 
+def _from_1(calls):
+    found = wrong_calls(calls)
+    return found and (found[0] + 1, found[1])
+
+
 def _shortest_only(calls):
     for number, made in enumerate(zip(*calls, strict=False)):
         usual = Counter(made).most_common(1)[0][0]
@@ -58,6 +63,13 @@ def _longest_waits(waited_s, exchange_s):
     return (word, waited_s.index(max(waited_s))) if rank >= 0 else (word, rank)
 
 
+def _long_above_twice(waited_s, exchange_s):
+    late = [rank for rank, waited in enumerate(waited_s) if waited <= 2 * exchange_s]
+    if not late:
+        return "slow link", -1
+    return ("slow rank", late[0]) if len(late) == 1 else ("neither", -1)
+
+
 def _always_a_rank(waited_s, exchange_s):
     return "slow rank", waited_s.index(min(waited_s))
 
@@ -74,11 +86,12 @@ GAPS: tuple[Exercise, ...] = (
         tests={
             "One rank skips a call": [([TRAIN, SKIPPED, TRAIN],), ([TRAIN, TRAIN, TRAIN, SKIPPED],)],
             "Rank 0 is the odd one": [([SKIPPED, TRAIN, TRAIN],), ([["barrier"], ["all_reduce"], ["all_reduce"]],)],
-            "A rank ends early": [([TRAIN, TRAIN[:2], TRAIN],)],
+            "Ranks end early": [([TRAIN, TRAIN[:2], TRAIN],), ([TRAIN, TRAIN[:3], TRAIN, TRAIN[:3], TRAIN],)],
             "All the same": [([TRAIN] * 3,), ([[], []],)],
         },
         mistakes={
             "Behind the first difference everything is shifted. Stop at the first.": _last_place,
+            "Calls are numbered from 0.": _from_1,
             "A rank that has made fewer calls differs as well: at the call that it never made.": _shortest_only,
             "Rank 0 may be the odd one: what do most of the ranks call?": _against_rank_0,
         },
@@ -88,12 +101,14 @@ GAPS: tuple[Exercise, ...] = (
         tests={
             "One waits least": [([0.9, 0.1, 0.8, 0.9], 0.1), ([0.4, 0.5, 0.6, 0.1], 0.1)],
             "All wait alike": [([0.8, 0.9, 0.8, 0.85], 0.1), ([2.0, 2.0], 0.5)],
+            "Exactly twice": [([1.0, 0.5, 1.0], 0.5), ([1.0, 1.0], 0.5)],
             "Nobody waits long": [([0.11, 0.1, 0.12, 0.1], 0.1), ([0.1, 0.12, 0.9, 0.8], 0.1)],
         },
         mistakes={
             "Who waits longest is early. The others wait for the rank that waits least.": _longest_waits,
             "Two ranks that do not wait, or all of them, name nobody.": _any_wait,
             "Where all wait alike, no rank is late: the exchange itself takes long.": _always_a_rank,
+            "A wait of twice exchange_s is long already.": _long_above_twice,
         },
     ),
 )
