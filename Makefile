@@ -72,7 +72,7 @@ lock:  ## resolve pyproject.toml anew and write the lock files and environment.y
 	@python=$$(tools/find_python.sh "$(PYTHON)") && rm -rf build/lock && "$$python" -m venv build/lock
 	@echo "Resolving into build/lock; this takes some minutes."
 	@build/lock/bin/pip install -qq --disable-pip-version-check \
-	    torch==$(TORCH) --upgrade setuptools packaging appnope async-timeout --editable '.[dev,browser,storage,energy,model]'
+	    torch==$(TORCH) --upgrade setuptools packaging appnope async-timeout --editable '.[dev,browser,storage,energy,model,classes,book]'
 	@build/lock/bin/python tools/lock.py && rm -rf build/lock
 
 clean:  ## remove .venv, caches and build output; work/, which is yours, stays

@@ -30,6 +30,7 @@ TECHNIQUES = (
     "systems/reinforcement",
     "planner",
     "clinic",
+    "interview",
 )
 TECHNIQUE_S, EXERCISE_S, NOTEBOOK_S = 40.0, 6.0, 40.0
 # A processor that other programs share does less in a second: caches are cold, and two threads may share one core.

@@ -1,4 +1,4 @@
-"""Writes the lock files (core, dev, storage, energy, model, CUDA) and environment.yml from what is installed.
+"""Writes the lock files (core, dev, one an extra, CUDA) and environment.yml from what is installed.
 
 Run by `make lock`, in a fresh environment that has this package with its extras and nothing else. The lock files name
 versions only; what is needed on another platform alone gets a marker. The libraries of CUDA stand in a file of their
@@ -28,6 +28,8 @@ EXTRAS = {
     "storage": "What the servers of chapter 17 need besides.",
     "energy": "What the tools that report energy need besides.",
     "model": "What reads the small language model of chapter 22 needs besides.",
+    "classes": "What a teacher's tools need besides.",
+    "book": "What builds the web book needs besides.",
 }
 ENVIRONMENT = "name: parallel-lab\nchannels:\n  - conda-forge\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n"
 
