@@ -20,7 +20,7 @@ help:  ## print this list
 	@echo "  make PYTHON=python3.12 lab another Python (3.11 or later)"
 
 lab: $(VENV)/.lab  ## install what is missing and open the course in JupyterLab
-	@exec $(BIN)/python tools/lab.py "$(PORT)"
+	@exec $(BIN)/python -m parallel_lab.cli start --port "$(PORT)"
 
 storage: $(VENV)/.lab  ## install the object store and the file system of chapter 17, 210 MB
 	@$(BIN)/python tools/install.py $(VENV) requirements-storage.lock

@@ -14,6 +14,7 @@ from parallel_lab.course.typed import UnknownName
 
 INTERRUPTED = 130
 COMMANDS = {  # by the names of their modules, with their lines in --help
+    "start": "Copy the course into a folder of yours and open JupyterLab there.",
     "next": "Say what to solve next, where it stands and how to check it.",
     "check": "Check an exercise, or all of a notebook or chapter.",
     "watch": "Check a chapter on every save, one exercise after the other.",

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from parallel_lab.course import page
+from parallel_lab.course import page, workspace
 from parallel_lab.course.typed import UnknownName, named
 
 PACKAGE = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ class Listing(page.Shown):
     def as_page(self) -> page.Page:
         """The lines, under a link to their file."""
         place = self.file.relative_to(PACKAGE.parent).as_posix()
-        link = f'<a href="{escape(os.path.relpath(self.file))}">{escape(place)}</a>'
+        link = f'<a href="{escape(os.path.relpath(workspace.shown(self.file)))}">{escape(place)}</a>'
         head = page.Part(f"<p>{escape(self.names)} · {link}</p>", f"# {self.names} · {place}\n")
         return page.Page(f"Code of {self.names}", [head, page.code(self.code)])
 

@@ -1,4 +1,4 @@
-"""Brings the course to the learner: `pull` fetches its newest version, `bring` copies from it into `work/`.
+"""Brings the course to the learner: `pull` fetches its newest version, `bring` copies from it into `work`.
 
 Nothing that a learner has written is lost. What was given is remembered in `work/.given`: the text of each file as the
 course gave it. A file whose sources are still those that were given is replaced by a newer one; outputs do not count.
@@ -15,12 +15,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from parallel_lab.course import workspace
 from parallel_lab.course.progress import replace
+from parallel_lab.course.workspace import GIVEN
 
 COPIED = ("notebooks", "exercises", "solutions", "examples")
 KINDS = (".ipynb", ".py")
 LINKED = "parallel_lab"  # for the links of notebooks to the code that they explain
-GIVEN = ".given"
 ADVICE = {
     "would be overwritten": "{files}: changed here and in the new version; put your change aside by `git stash`",
     "Not possible to fast-forward": "commits of yours stand in the way: put them on the new version by `git rebase`",
@@ -39,6 +40,8 @@ def pull(root: Path) -> str:
     Raises:
         CannotPull: there is no git, no remote, or something of the learner's in the way; nothing was changed.
     """
+    if root == workspace.CARRIED:
+        raise CannotPull("the course was installed by pip: upgrade the package as you installed it, then `plab start`")
     if shutil.which("git") is None:
         raise CannotPull("git is not installed")
     if not (root / ".git").exists():  # it may be a folder in the clone of something else
@@ -62,34 +65,38 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(["git", *arguments], cwd=root, env=plain, capture_output=True, text=True, errors="replace")
 
 
-def bring(root: Path) -> list[str]:
-    """Brings `root/work` up to date with the course in `root`; returns what was done, a line each.
+def bring(root: Path, work: Path | None = None) -> list[str]:
+    """Brings `work` (default: `root/work`) up to date with the course in `root`; returns what was done, a line each.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    return _Bringing(root).all()
+    return _Bringing(root, work or root / "work").all()
 
 
 class _Bringing:
-    """One bringing of files, each named by its path below `root` and below `root/work`."""
+    """One bringing of files, each named by its path below `root` and below `work`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.work, self.given = root, root / "work", root / "work" / GIVEN
+    def __init__(self, root: Path, work: Path) -> None:
+        self.root, self.work, self.given = root, work, work / GIVEN
         self.brought: list[Path] = []
 
     def all(self) -> list[str]:
         first = not self.given.exists()
         self.given.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError):  # it is there, or this file system has no links
-            (self.work / LINKED).symlink_to(Path("..", LINKED))
+            inside = self.root == workspace.CARRIED
+            (self.work / LINKED).symlink_to(workspace.CARRIED.parent if inside else Path("..", LINKED))
         names, changed = list(_names(self.root)), _changed(self.root)
         said = [self.one(name, name in changed) for name in names]
         said += [self.take_out(name) for name in _names(self.given) if name not in names and ".new" not in name]
         _trust([path for path in self.brought if path.suffix == ".ipynb"])
         if first:
             said = [line for line in said if not line.startswith("new: ")]
-            said.insert(0, "work/ is yours: it has a copy of every chapter and exercise, and git leaves it alone.")
+            said.insert(
+                0,
+                "work/ is yours: it has a copy of every chapter and exercise, and nothing that you change there is overwritten.",
+            )
         return [line for line in said if line]
 
     def one(self, name: str, changed: bool) -> str:

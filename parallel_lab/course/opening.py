@@ -1,8 +1,6 @@
-"""Brings the learner's folder `work` up to date, and opens JupyterLab there, on the loopback and with a token.
+"""Opens JupyterLab at the learner's copy of the course, on the loopback and with a token."""
 
-Run by make, in the virtual environment: .venv/bin/python tools/lab.py PORT
-"""
-
+import contextlib
 import errno
 import json
 import os
@@ -13,9 +11,6 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_runtime_dir
 
-from parallel_lab.course.update import bring
-
-ROOT = Path(__file__).resolve().parents[1]
 FIRST = "work/notebooks/00_start_here.ipynb"
 MOST_OF_A_SOCKET = 100  # letters of its path; the kernel of Linux takes 107, that of macOS 103
 # Nothing here asks the network for news or for a newer version, nor asks the reader whether it may.
@@ -30,8 +25,9 @@ QUIET = {
 def trouble_with(port: str) -> str | None:
     """Why JupyterLab could not listen on `port`, in a line; None if it can."""
     if not port.isdecimal() or not 0 < int(port) < 2**16:
-        return f"PORT={port} is no port: choose a number from 1024 to 65535"
-    advice = f"make lab PORT={8899 if port == '8888' else 8888}"
+        return f"{port!r} is no port: choose a number from 1024 to 65535"
+    other = 8899 if port == "8888" else 8888
+    advice = f"make lab PORT={other} or plab start --port {other}"
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -46,13 +42,14 @@ def trouble_with(port: str) -> str | None:
 def settle() -> None:
     """Puts the settings above where JupyterLab of this environment reads them."""
     folder = Path(sys.prefix) / "share" / "jupyter" / "lab" / "settings"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "overrides.json").write_text(json.dumps(QUIET, indent=2) + "\n")
+    with contextlib.suppress(PermissionError):  # of an environment that others share; JupyterLab then asks
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "overrides.json").write_text(json.dumps(QUIET, indent=2) + "\n")
 
 
-def command(port: str) -> list[str]:
-    """What starts JupyterLab."""
-    line = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
+def command(port: str, folder: Path) -> list[str]:
+    """What starts JupyterLab with `folder` as the root of what it shows."""
+    line = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
     line += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     line += [f"--LabApp.default_url=/lab/tree/{FIRST}", "--ServerApp.answer_yes=True"]
     line += ["--LabApp.extension_manager=readonly", "--ServerApp.log_level=WARN"]  # the address is shown all the same
@@ -66,24 +63,13 @@ def command(port: str) -> list[str]:
     return line
 
 
-def main() -> int:
-    """Replaces this process by JupyterLab; returns 1, with one line, if it cannot listen or cannot write `work`."""
-    port = sys.argv[1]
-    if trouble := trouble_with(port):
-        print(trouble, file=sys.stderr)
-        return 1
-    try:
-        settle()
-        for line in bring(ROOT):
-            print(line)
-    except OSError as error:
-        print(f"{error.filename or ROOT} cannot be written: {error.strerror or error}", file=sys.stderr)
-        return 1
-    print(f"Opening {FIRST}. If no browser opens, open the address below yourself. Ctrl-C stops.", flush=True)
+def open_lab(port: str, folder: Path) -> None:
+    """Replaces this process by JupyterLab.
+
+    Raises:
+        OSError: the settings cannot be written.
+    """
+    settle()
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # for `plab`
-    os.chdir(ROOT)
-    os.execv(sys.executable, command(port))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    os.chdir(folder)
+    os.execv(sys.executable, command(port, folder))

@@ -1,6 +1,5 @@
 """Starting JupyterLab: what cannot work gives one line, and nothing in the terminal alarms."""
 
-import runpy
 import socket
 import subprocess
 import sys
@@ -8,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from parallel_lab.course.opening import command, trouble_with
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
-TOOL = runpy.run_path(str(TOOLS / "lab.py"))
-trouble_with, command = TOOL["trouble_with"], TOOL["command"]
+HERE = Path("/course")
 
 
 def test_a_free_port_is_no_trouble_and_a_taken_one_is_named():
@@ -31,20 +31,20 @@ def test_what_is_no_port(text):
 
 
 def test_listens_on_the_loopback_only_and_keeps_the_token():
-    line = command("8888")
+    line = command("8888", HERE)
     assert "--ServerApp.ip=127.0.0.1" in line
     assert "--ServerApp.port_retries=0" in line
     assert not [one for one in line if "token" in one or "password" in one]
 
 
 def test_opens_the_learners_copy():
-    assert "--LabApp.default_url=/lab/tree/work/notebooks/00_start_here.ipynb" in command("8888")
+    assert "--LabApp.default_url=/lab/tree/work/notebooks/00_start_here.ipynb" in command("8888", HERE)
 
 
 @pytest.mark.parametrize("folder, ipc", [("/short", True), (f"/{'l' * 60}", False)])
 def test_kernels_listen_on_files_unless_the_path_of_these_is_too_long(monkeypatch, folder, ipc):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", folder)
-    assert ("--KernelManager.transport=ipc" in command("8888")) is ipc
+    assert ("--KernelManager.transport=ipc" in command("8888", HERE)) is ipc
 
 
 @pytest.mark.parametrize("python", ["/bin/true", "/bin/false", "/bin/echo", "/nowhere"])
