@@ -94,8 +94,7 @@ class _Bringing:
         if first:
             said = [line for line in said if not line.startswith("new: ")]
             said.insert(
-                0,
-                "work/ is yours: it has a copy of every chapter and exercise, and nothing that you change there is overwritten.",
+                0, "work/ is yours: it has a copy of every chapter, and nothing you change there is overwritten."
             )
         return [line for line in said if line]
 

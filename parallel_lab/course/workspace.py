@@ -1,7 +1,7 @@
 """Where the course is, and where the learner's own part of it: the same from every working folder.
 
-The course is a checkout, or what the installed package carries in `_course`. The learner's part is `work`: in a checkout
-the folder of that name, else one that `plab start` made.
+The course is a checkout, or what the installed package carries in `_course`. The learner's part is `work`: in a
+checkout the folder of that name, else one that `plab start` made.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ FOLDER = "parallel-lab"  # what `plab start` makes where nothing is said
 
 
 def root() -> Path:
-    """The course's folder: the checkout of this package, else the nearest one from here upwards, else what is carried."""
+    """The course's folder: the checkout of this package, else the nearest one upwards, else what is carried."""
     here = Path.cwd()
     checkouts = (one for one in (HERE, here, *here.parents) if _is_checkout(one))
     return next(checkouts, CARRIED if CARRIED.is_dir() else here)
