@@ -4,6 +4,7 @@ The learner's function runs in ranks, never in the kernel; whatever it does ther
 itself does not fail. How it is graded stands in `parallel_lab.grading`.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from parallel_lab.view import Timeline, draw
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 PRINTED = 20  # lines that a rank printed last
 _SHOWN = Counter()  # hints of each exercise that this process has shown
+NBGRADER = "NBGRADER_EXECUTION"  # set while nbgrader runs an answer of somebody
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_RUN: "–"}
 
 
@@ -114,6 +116,10 @@ class Report(page.Shown):
     def hint(self) -> page.Page:
         """The next hint; hints ask rather than tell, and come one at a time."""
         return hint(self.exercise.name)
+
+    def __repr__(self) -> str:
+        """The page in words; to nbgrader, while it gives marks, the number of tests that passed."""
+        return str(self._count) if NBGRADER in os.environ else super().__repr__()
 
     def as_page(self) -> page.Page:
         """The headline, each test with its details, what was printed, and what to do next."""
@@ -243,7 +249,7 @@ def grade(
             said = f"{exercise.name} still raises NotImplementedError: replace it by your answer."
             return Report(exercise, said=f"{said} {older}".strip())
     report = Report(exercise, verdicts, older, cells.defined_in(fn), step)
-    if not save or (not report.passed and tasks.as_given(exercise.chapter, fn)):
+    if not save or NBGRADER in os.environ or (not report.passed and tasks.as_given(exercise.chapter, fn)):
         return report  # looking at what the course gives books nothing
     return replace(report, said=f"{older} {progress.record_exercise(exercise.name, report.score)}".strip())
 
