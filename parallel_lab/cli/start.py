@@ -11,9 +11,12 @@ from parallel_lab.course.update import bring
 
 @click.command("start", epilog="Examples: plab start, plab start ~/parallel-lab --port 8899")
 @click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--port", default="8888", show_default=True, help="Where JupyterLab listens, on this machine only.")
+@click.option("--port", default="8888", show_default=True, help="Where JupyterLab listens.")
+@click.option(
+    "--ip", default=opening.LOOPBACK, show_default=True, help="0.0.0.0 in a container; the token protects it."
+)
 @click.option("--no-lab", is_flag=True, help="Copy what is new, and open nothing.")
-def command(folder: Path | None, port: str, no_lab: bool) -> None:
+def command(folder: Path | None, port: str, ip: str, no_lab: bool) -> None:
     """Copy the course into FOLDER/work and open JupyterLab there.
 
     FOLDER is where you began before, else a new folder parallel-lab; in a clone of the course it is the clone. After an
@@ -29,7 +32,7 @@ def command(folder: Path | None, port: str, no_lab: bool) -> None:
         click.echo(f"The course is in {work}")
         return
     click.echo(f"Opening {opening.FIRST}. If no browser opens, open the address below yourself. Ctrl-C stops.")
-    opening.open_lab(port, work.parent)
+    opening.open_lab(port, work.parent, ip)
 
 
 def _work(folder: Path | None) -> Path:

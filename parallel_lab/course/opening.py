@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_runtime_dir
 
+LOOPBACK = "127.0.0.1"
 FIRST = "work/notebooks/00_start_here.ipynb"
 MOST_OF_A_SOCKET = 100  # letters of its path; the kernel of Linux takes 107, that of macOS 103
 # Nothing here asks the network for news or for a newer version, nor asks the reader whether it may.
@@ -31,7 +32,7 @@ def trouble_with(port: str) -> str | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", int(port)))
+            probe.bind((LOOPBACK, int(port)))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return f"port {port} is taken, perhaps by another JupyterLab: choose another, as in {advice}"
@@ -47,10 +48,10 @@ def settle() -> None:
         (folder / "overrides.json").write_text(json.dumps(QUIET, indent=2) + "\n")
 
 
-def command(port: str, folder: Path) -> list[str]:
+def command(port: str, folder: Path, ip: str = LOOPBACK) -> list[str]:
     """What starts JupyterLab with `folder` as the root of what it shows."""
     line = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
-    line += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    line += [f"--ServerApp.ip={ip}", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     line += [f"--LabApp.default_url=/lab/tree/{FIRST}", "--ServerApp.answer_yes=True"]
     line += ["--LabApp.extension_manager=readonly", "--ServerApp.log_level=WARN"]  # the address is shown all the same
     line += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
@@ -63,7 +64,7 @@ def command(port: str, folder: Path) -> list[str]:
     return line
 
 
-def open_lab(port: str, folder: Path) -> None:
+def open_lab(port: str, folder: Path, ip: str) -> None:
     """Replaces this process by JupyterLab.
 
     Raises:
@@ -72,4 +73,4 @@ def open_lab(port: str, folder: Path) -> None:
     settle()
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # for `plab`
     os.chdir(folder)
-    os.execv(sys.executable, command(port, folder))
+    os.execv(sys.executable, command(port, folder, ip))
