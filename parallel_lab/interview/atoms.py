@@ -1,8 +1,8 @@
 """Atoms: what a card claims, cut so small that one can say of each whether it was known.
 
 The question with its 30-second answer (`E5/definition`) and the follow-ups (`E5/follow-up-1`, ...) are cut from the
-card itself. Mechanism, formula, number and half-truth stand in `atoms/A.yaml` to `atoms/F.yaml`; they claim what the card
-claims and nothing else.
+card itself. Mechanism, formula, number and half-truth stand in `atoms/A.yaml` to `atoms/F.yaml`; they claim what the
+card claims and nothing else.
 """
 
 import re
