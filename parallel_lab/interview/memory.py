@@ -2,7 +2,7 @@
 
 FSRS holds two numbers for a key: its stability S, the days after which nine in ten are still recalled, and its
 difficulty. After t days the chance of recall is `R = (1 + (0.9^(-1/w) - 1) t/S)^(-w)`, w = 0.1542 by default. A key is
-due when R falls to the retention that is aimed at. Nothing of this is stored: the log alone is, and there is no fuzz, so
+due when R falls to the retention aimed at. Nothing of this is stored: the log alone is, and there is no fuzz, so
 two machines with the same log agree on every date.
 
 Where an interview has a date, no interval is longer than the days that were left to it.
