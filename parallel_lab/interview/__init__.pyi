@@ -1,2 +1,4 @@
 # One line a module, in the order of the alphabet; `__all__` as well.
-__all__: list[str] = []
+from .words import language_of, say
+
+__all__ = ["language_of", "say"]
