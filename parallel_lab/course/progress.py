@@ -22,7 +22,7 @@ from filelock import FileLock
 from parallel_lab.course import workspace
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = ("exercises", "quizzes", "predictions", "cards", "drills")
+KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", "sprints")
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
 
@@ -79,6 +79,11 @@ def record_card(name: str, known: str) -> str:
 def record_drill(name: str) -> str:
     """Counts one right answer to drill `name`."""
     return _update("drills", name, lambda entry: _scored(entry, 1.0) | {"right": entry.get("right", 0) + 1})
+
+
+def record_sprint(key: str, report: Entry) -> str:
+    """Keeps the `report` of the sprint that began at `key`, a moment; a later report of it replaces the earlier."""
+    return _update("sprints", key, lambda _: report)
 
 
 def _scored(entry: Entry, share: float) -> Entry:
