@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from parallel_lab.course import forms, page, progress
-from parallel_lab.course.asked import Number, heading
+from parallel_lab.course.asked import Number, heading, reads
 from parallel_lab.course.drills import listed, problems
 from parallel_lab.course.drills.engine import Drawn, Problem
 from parallel_lab.course.typed import named
@@ -37,16 +37,17 @@ class Attempt:
         right, said = one.feedback(given)
         if self.solved or self.seen:
             return right, said
-        if right:
-            self.solved, warning = True, progress.record_drill(self.name)
-        else:
-            self.failed += readable(one, given)
+        if reads(one, given):  # what is no number is no wrong answer
+            self.solved, self.failed = right, self.failed + (not right)
+            warning = progress.record_drill(self.name, right)
         return right, f"{said} {warning}".strip()
 
     def give_up(self) -> list[page.Part]:
-        """The solution; from here on a right number does not count."""
-        self.seen = not self.solved
-        return solution(self.drawn)
+        """The solution; asked for before the right number, it is kept as a failure, and no number counts after it."""
+        if self.solved or self.seen:
+            return solution(self.drawn)
+        self.seen, warning = True, progress.record_drill(self.name, right=False)
+        return [*solution(self.drawn), *([page.paragraph(warning)] if warning else [])]
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,15 +118,6 @@ def answer_row(tried: Attempt, judge: Callable[[str | None], tuple[bool, str]] |
 def asked(drawn: Drawn) -> Number:
     """The problem as a question for a number."""
     return Number(drawn.question, drawn.answer, drawn.unit, drawn.tolerance, wrong=drawn.wrong)
-
-
-def readable(one: Number, given: str | None) -> bool:
-    """Whether `given` is a number at all; what is none is no wrong answer."""
-    try:
-        one.read(given)
-    except ValueError:
-        return False
-    return True
 
 
 def solution(drawn: Drawn) -> list[page.Part]:
