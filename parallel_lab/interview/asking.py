@@ -1,7 +1,7 @@
 """One thing that is asked in a review: an atom, a drill with fresh numbers, a question of a self-check.
 
-A number, an option or a verdict is judged by the machine; what is said aloud, by oneself. Either way one rating is kept,
-with the confidence that was stated before the answer.
+A number, an option or a verdict is judged by the machine; what is said aloud, by oneself. Either way one rating is
+kept, with the confidence that was stated before the answer.
 """
 
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from random import Random
 from typing import Any
 
 from parallel_lab.course import events, page, practice, progress
-from parallel_lab.course.anchors import proof
 from parallel_lab.course.asked import Choice, Number, reads
 from parallel_lab.course.drills import problems
 from parallel_lab.course.drills.engine import Drawn
 from parallel_lab.course.quizzes import sheets
 from parallel_lab.interview.atoms import VERDICTS, atom
+from parallel_lab.interview.evidence import link
 from parallel_lab.interview.feeds import feeders, log_of
 from parallel_lab.interview.memory import Memory, replay
 from parallel_lab.interview.queue import Item
@@ -103,7 +103,7 @@ class Asking:
         return [page.paragraph(self.head, "small", name), in_language(f"{words}{unit}", "" if english else name)]
 
     def answer(self, given: str | None) -> tuple[bool, str]:
-        """Whether what was typed or picked is right, and what is said to it; a right one, or a wrong option, is kept."""
+        """Whether what was typed or picked is right, and what is said; what is right, or a wrong option, is kept."""
         one = self.judged
         if one is None or self.rating is not None:
             return False, ""
@@ -156,13 +156,8 @@ class Asking:
         one, language = atom(self.item.key), self.answer_language
         text = one.answered(language)
         if isinstance(self.judged, Choice):
-            text = (
-                f"{say(f'review.{one.verdict}', language)}. {text}"
-                if language == "en"
-                else (f"{say(f'review.{one.verdict}', language)}。{text}")
-            )
-        where = proof(say("review.measured", self.language), one.evidence)
-        return [in_language(text, lang(language)), where]
+            text = say("review.verdict", language, verdict=say(f"review.{one.verdict}", language), why=text)
+        return [in_language(text, lang(language)), link(one.evidence, self.language)]
 
     def memory(self) -> Memory | None:
         """What the log comes to now."""
