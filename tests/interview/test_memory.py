@@ -45,7 +45,7 @@ def test_recall_is_the_formula_and_the_package_agrees():
 
 def test_no_interval_is_longer_than_the_days_that_are_left():
     assert always(GOOD, 4, "drill", START + 20 * DAY) == [2, 11, 7, 70], "after the date it is as without one"
-    assert always(GOOD, 3, "drill", START + DAY) == [1, 11, 46]
+    assert always(GOOD, 3, "drill", START + DAY) == [1, 7, 32], "reviewed earlier, it gains less"
 
 
 def test_the_state_is_the_log_in_any_order_and_two_machines_agree():
