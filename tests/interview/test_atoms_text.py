@@ -107,7 +107,7 @@ def value_of(node: ast.expr) -> float:
 def converted(values: list[float], unit: str) -> list[float]:
     """`values` and what they are in `unit`, if they came out in its base, in another prefix or in seconds."""
     word = next((word for word in UNITS if unit.startswith(word)), "")
-    scales = UNITS.get(word, (1000.0,) if re.match("[kMGTm]", unit) else ())
+    scales = UNITS.get(word, ())
     factors = [1.0, *scales, *(1 / scale for scale in scales)]
     return [value * factor for value in values for factor in factors]
 
