@@ -51,6 +51,13 @@ def text(words: str, placeholder: str, tooltip: str, value: str | None = None) -
     return widgets.Text(value=value or "", style={"description_width": "initial"}, **about)
 
 
+def area(words: str, placeholder: str, tooltip: str, value: str = "", lines: int = 6) -> Any:
+    """Several lines to type in, in a font for code."""
+    about = {"description": words, "placeholder": placeholder, "tooltip": tooltip, "rows": lines}
+    wide = widgets.Layout(width="95%", font_family="monospace")
+    return widgets.Textarea(value=value, style={"description_width": "initial"}, layout=wide, **about)
+
+
 def row(asked: Sequence[page.Part], field: Any, words: str, tooltip: str, answer: Callable[[Any], page.Page]) -> Any:
     """A question with its input and a button; below, what `answer` says to what was put in."""
     said = html()
