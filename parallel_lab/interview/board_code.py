@@ -1,7 +1,7 @@
 """Code on the whiteboard: a function, or some lines, carried out by real ranks.
 
-Lines find `torch`, `dist` (torch.distributed), `rank` and `n`, the number of ranks. What the last line comes to is shown
-for each rank, with what the rank printed and sent.
+Lines find `torch`, `dist` (torch.distributed), `rank` and `n`, the number of ranks. What the last line comes to is
+shown for each rank, with what the rank printed and sent.
 """
 
 import ast
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from parallel_lab.course import page
 from parallel_lab.course.tasks import without_magics
 from parallel_lab.interview.board import Answer, block, picture, sentence
-from parallel_lab.runtime import Link, LaunchError, launch
+from parallel_lab.runtime import LaunchError, Link, launch
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, table
 from parallel_lab.view import draw
