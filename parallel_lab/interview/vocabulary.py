@@ -38,13 +38,15 @@ def _atom(row: dict[str, Any], to: str, chapter: str) -> Atom:
 
 
 def _chapter(english: str) -> str:
-    """The chapter of the first card that says the term; `00` where none does."""
+    """The first chapter with a card that says the term; `00` where none does."""
     words = [word for word in _forms(english) if len(word) > 2]
-    for name, question in index().items():
-        text = " ".join(ask(name).sections.values()).lower()
-        if any(word in text for word in words):
-            return question.chapter
-    return "00"
+    return min((chapter for chapter, text in _texts() if any(word in text for word in words)), default="00")
+
+
+@cache
+def _texts() -> list[tuple[str, str]]:
+    """The chapter and the text of each card."""
+    return [(one.chapter, " ".join(ask(name).sections.values()).lower()) for name, one in index().items()]
 
 
 def judged(key: str, given: str, language: str = "en") -> tuple[bool, str]:
