@@ -26,7 +26,7 @@ from filelock import FileLock
 from parallel_lab.course import events, workspace
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", "reviews", "interviews", "preparations")
+KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", "sprints", "reviews", "interviews", "preparations")
 _OF_CARDS = {"knew": events.GOOD, "partly": events.HARD, "missed": events.AGAIN}
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
@@ -181,6 +181,11 @@ def _see(entries: Entries, key: str, source: str, passed: bool, helped: bool = F
     at, log = now(), entries["reviews"].get(key, {}).get("log", [])
     if (rating := events.seen(log, at, passed, helped)) is not None:
         _log(entries, key, events.event(at, rating, source))
+
+
+def record_sprint(key: str, report: Entry) -> str:
+    """Keeps the `report` of the sprint that began at `key`, a moment; a later report of it replaces the earlier."""
+    return _update("sprints", key, lambda _: report)
 
 
 def _scored(entry: Entry, share: float) -> Entry:
