@@ -5,12 +5,12 @@ The planner is a model of costs (chapter 21). What it says is simulated, and no 
 
 import re
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from parallel_lab.course import page
 from parallel_lab.interview.roles import Design
-from parallel_lab.interview.rounds import Judged, Turn
+from parallel_lab.interview.rounds import LONG_S, Judged, Turn
 from parallel_lab.interview.words import lang, say
 from parallel_lab.planner.clusters import cluster
 from parallel_lab.planner.estimate import Estimate, estimate
@@ -21,6 +21,7 @@ from parallel_lab.planner.search import search
 from parallel_lab.planner.words import words
 from parallel_lab.trace.units import format_bytes, format_seconds
 
+CHAPTER = "21"
 CLOSE, FAR = 0.1, 0.5  # shares over the planner's best step: a strong answer, and one in part
 _TYPES = {one.name: one.type for one in fields(Scheme)}
 _PAIR = re.compile(r"(\w+)\s*=\s*([\w.]+)")
@@ -62,14 +63,14 @@ def best(asked: Design) -> Estimate:
     return search(model(asked.model), cluster(asked.cluster, gpus=asked.gpus), asked.batch).best
 
 
-def judged(asked: Design, text: str, language: str) -> Judged:
+def judged(asked: Design, given: Any, language: str) -> Judged:
     """What the planner says to a layout.
 
     Raises:
         ValueError: it is no layout, or the planner refuses it; the message says why.
     """
     shape, machines = model(asked.model), cluster(asked.cluster, gpus=asked.gpus)
-    found = estimate(shape, machines, scheme_from(text, asked.gpus), asked.batch)
+    found = estimate(shape, machines, scheme_from(str(given), asked.gpus), asked.batch)
     if not found.fits:
         sizes = {"need": format_bytes(found.memory.value), "room": format_bytes(room(machines))}
         return Judged(0.0, say("rounds.design-unfit", language, **sizes))
@@ -98,7 +99,7 @@ def design(asked: Design, language: str) -> Turn:
     }
     about = {"scheme": words(found.scheme), "step": format_seconds(found.step_s)}
     end = say("rounds.design-best", language, **about, memory=format_bytes(found.memory.value))
-    asked_words = say("rounds.design", language, **numbers)
-    shown = (page.paragraph(end, lang=lang(language)),)
-    judge = lambda given: judged(asked, str(given), language)  # noqa: E731
-    return Turn("design", "layout", asked.key, "21", asked_words, asked_words, rubric=shown, judge=judge, speak_s=120)
+    text = say("rounds.design", language, **numbers)
+    more: dict[str, Any] = {"rubric": (page.paragraph(end, lang=lang(language)),), "speak_s": LONG_S}
+    more["title"] = f"{asked.model}, {asked.gpus} x {chip.name} ({asked.cluster})"
+    return Turn("design", "layout", asked.key, CHAPTER, text, text, judge=partial(judged, asked, language=language), **more)

@@ -21,7 +21,7 @@ from parallel_lab.course.drills.engine import Problem
 from parallel_lab.course.tasks import Task
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.interview.coding import function_from, stub
-from parallel_lab.interview.rounds import Judged, Turn, plain
+from parallel_lab.interview.rounds import Judged, Turn, feedback, plain
 from parallel_lab.interview.words import lang, say
 from parallel_lab.view import draw
 
@@ -34,8 +34,8 @@ def number(problem: Problem, language: str, dice: Random) -> Turn:
     asked = practice.asked(drawn)
 
     def judge(given: Any) -> Judged:
-        passed, said = asked.feedback(str(given))
-        return Judged(float(passed), said)
+        asked.read(str(given))
+        return feedback(asked, given, language)
 
     unit = f" {say('rounds.unit', language, unit=drawn.unit)}" if drawn.unit else ""
     words = f"{say('rounds.number', language, question=drawn.question)}{unit}"
@@ -55,7 +55,7 @@ def log(case: Case, language: str, dice: Random) -> Turn:
     def judge(given: Any) -> Judged:
         place = Choice("", names, right).read(str(given))
         if place == right:
-            return Judged(1.0, names[right])
+            return Judged(1.0, "")
         told = {"cause": names[place], "signature": causes[place].signature}
         return Judged(0.0, say("rounds.log-wrong", language, **told))
 
@@ -66,7 +66,7 @@ def log(case: Case, language: str, dice: Random) -> Turn:
     )
     end = tuple(page.paragraph(text, lang=lang(language)) for text in (names[right], *said))
     asked, key = say("rounds.log", language, ranks=opened.chart.ranks), f"clinic/{case.number}"
-    about = {"shown": _chart(opened), "options": names, "rubric": end, "judge": judge}
+    about = {"title": case.title, "shown": _chart(opened), "options": names, "rubric": end, "judge": judge}
     return Turn("log", "choice", key, CAUSES[case.cause].chapter, asked, asked, **about)
 
 
@@ -116,5 +116,5 @@ def code(task: Task, language: str) -> Turn:
 
     asked = say("rounds.code", language, name=task.name, title=task.title, minutes=task.minutes)
     note = (page.markdown(exercise.solution_note),)
-    about = {"shown": (page.markdown(said),), "stub": begin, "rubric": note, "judge": judge}
+    about = {"title": f"{task.name}: {task.title}", "shown": (page.markdown(said),), "stub": begin, "rubric": note, "judge": judge}
     return Turn("code", "code", f"exercise/{task.name}", task.chapter, asked, asked, **about)

@@ -64,7 +64,7 @@ class Note:
         """The note as JSON holds it."""
         turn = self.turn
         points = {point.key: point.key in self.ticked for point in turn.points}
-        kept = {"part": turn.part, "kind": turn.kind, "key": turn.key, "chapter": turn.chapter, "ask": turn.spoken}
+        kept = {"part": turn.part, "kind": turn.kind, "key": turn.key, "chapter": turn.chapter, "ask": turn.title or turn.spoken}
         sure = {} if self.confidence is None else {"confidence": self.confidence}
         return {**kept, "result": self.result, "used_s": round(self.used_s), "points": points, **sure}
 
@@ -103,7 +103,10 @@ class Mock:
         """The turns in their order; what a deep round asks next depends on the answer before."""
         for self.place, part in enumerate(self.rounds):
             self._began_part = progress.now()
-            yield from self._asked_in(part)
+            try:
+                yield from self._asked_in(part)
+            except (OSError, RuntimeError) as error:  # no ranks to be had, or the course's notebooks are not here
+                self.warning = self.say("skipped", why=str(error).split("\n")[0])
 
     def _asked_in(self, part: Round) -> Iterator[Turn]:
         choose, language = self._chooser, self.language
@@ -159,10 +162,21 @@ class Mock:
         note.tries += 1
         note.result = max(note.result, result if note.tries == 1 else 0.5 * result)
         right = result >= FULL_MARK
-        self._answered = right or not turn.again
+        self._answered = self._answered or right or not turn.again
         if self._answered:
             return self._said(right, said, turn.rubric)
         return self._said(False, self.say("again", said=said), ())
+
+    def reveal(self) -> page.Page:
+        """Gives up what a machine judges, and shows the way to it; what was reached so far counts."""
+        self._answered = True
+        after = self.turn.rubric if self.turn else ()
+        return page.Page(self.say("solution"), [page.paragraph(self.say("solution"), "head", lang(self.language)), *after])
+
+    @property
+    def answered(self) -> bool:
+        """Whether the turn is over and `go_on` is next."""
+        return self._answered
 
     def _said(self, right: bool, said: str, after: Collection[page.Part]) -> page.Page:
         word = say("common.right" if right else "common.not-yet", self.language)

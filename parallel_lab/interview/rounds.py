@@ -13,12 +13,13 @@ from parallel_lab.course import page
 from parallel_lab.course.asked import Choice, Number
 from parallel_lab.course.questions import ask
 from parallel_lab.interview.atoms import Atom, atoms_of
-from parallel_lab.interview.words import lang, say
+from parallel_lab.interview.words import lang, say, words
 
 SHORT_S, LONG_S = 30, 120  # what one speaks for, without notes
 WORDS = {SHORT_S: {"en": 75, "zh": 120}, LONG_S: {"en": 300, "zh": 480}}  # at 150 words, or 240 signs, a minute
 POINTS = ("mechanism", "formula", "number", "half-truth")  # what an opening answer may hold beyond the definition
 MOST_POINTS = 4  # that a follow-up is judged by
+_IT = re.compile(r"\b[Ii]ts?\b")
 HALF, FULL = 0.3, 0.7  # shares of the points from which an answer is one in part, and a strong one
 
 
@@ -56,6 +57,7 @@ class Turn:
         stub: The code to begin with.
         judge: Of a machine: what was handed in, and what came of it.
         evidence: `notebook#cell` that measures the answer.
+        title: What a report calls it; by default what is asked.
         again: Whether a wrong answer may be mended.
         missed: Whether it digs for what the answer before lacked.
     """
@@ -75,6 +77,7 @@ class Turn:
     stub: str = ""
     judge: Callable[[Any], Judged] | None = None
     evidence: str = ""
+    title: str = ""
     again: bool = True
     missed: bool = False
 
@@ -92,7 +95,10 @@ def opening(name: str, part: str, language: str) -> Turn:
     if not rest:
         points = sentences(first, language)
     turn = _spoken(first, part, language, points, LONG_S if part == "deep" else SHORT_S)
-    return replace(turn, rubric=rubric(card.sections, language))
+    asked = turn.ask
+    if language == "en" and name.startswith("E") and _IT.search(asked):  # the list that these are from is about it
+        asked = say("rounds.about-it", language, ask=asked)
+    return replace(turn, ask=asked, spoken=plain(asked), rubric=rubric(card.sections, language))
 
 
 def _point(atom: Atom, language: str) -> Point:
@@ -135,17 +141,24 @@ def _number(atom: Atom, part: str, language: str) -> Turn:
     right = Number(asked, float(atom.value or 0), atom.unit, atom.tolerance, atom.answered(language))
 
     def judge(given: Any) -> Judged:
-        passed, said = right.feedback(str(given))
-        return Judged(float(passed), said)
+        right.read(str(given))
+        return feedback(right, given, language)
 
     unit = f" {say('rounds.unit', language, unit=atom.unit)}" if atom.unit else ""
     return _machine(atom, part, language, "number", f"{asked}{unit}", judge)
 
 
+def feedback(asked: Number | Choice, given: Any, language: str) -> Judged:
+    """What a number or a letter comes to, with the usual hints in the language of the interview."""
+    passed, said = asked.feedback(str(given))
+    usual = f"rounds.{said.rstrip('.').lower().replace(' ', '-')}"
+    return Judged(float(passed), say(usual, language) if usual in words() else said)
+
+
 def _half_truth(atom: Atom, part: str, language: str) -> Turn:
     verdicts = ("right", "half", "wrong")
-    words = [say(f"rounds.verdict.{one}", language) for one in verdicts]
-    asked = Choice("", words, verdicts.index(atom.verdict), atom.answered(language))
+    options = [say(f"rounds.verdict.{one}", language) for one in verdicts]
+    asked = Choice("", options, verdicts.index(atom.verdict), atom.answered(language))
 
     def judge(given: Any) -> Judged:
         place = asked.read(str(given))
@@ -154,7 +167,7 @@ def _half_truth(atom: Atom, part: str, language: str) -> Turn:
         return Judged(1.0 if near == 1 else near, atom.answered(language))
 
     turn = _machine(atom, part, language, "choice", say("rounds.half-truth", language, ask=atom.asked(language)), judge)
-    return replace(turn, options=tuple(words), again=False)
+    return replace(turn, options=tuple(options), again=False)
 
 
 def _machine(atom: Atom, part: str, language: str, kind: str, asked: str, judge: Callable[[Any], Judged]) -> Turn:
@@ -168,26 +181,26 @@ def _machine(atom: Atom, part: str, language: str, kind: str, asked: str, judge:
 def rubric(sections: Any, language: str) -> tuple[page.Part, ...]:
     """What separates a weak answer from a strong one; in Chinese the answer and the mistake, then the English rubric."""
     strong, weak = (page.markdown(sections.get(name, "")) for name in ("Strong answer", "Weak answer"))
-    words = {name: say(f"mock.{name}", language) for name in ("strong", "weak", "thirty", "mistake", "rubric-english")}
+    names = ("strong", "weak", "thirty", "mistake", "rubric-english")
+    heads = {name: say(f"mock.{name}", language) for name in names}
     if language == "en":
         thirty = page.markdown(sections["30 seconds"])
-        open_ones = [page.folded(words[key], part, unfolded=True) for key, part in (("weak", weak), ("strong", strong))]
-        return (*open_ones, page.folded(words["thirty"], thirty))
+        open_ones = [page.folded(heads[key], part, unfolded=True) for key, part in (("weak", weak), ("strong", strong))]
+        return (*open_ones, page.folded(heads["thirty"], thirty))
     shown = (("thirty", "30 秒"), ("mistake", "常见错误"))
-    chinese = [page.folded(words[key], page.markdown(sections[name]), "zh", unfolded=True) for key, name in shown]
-    both = page.Part(
-        f'<div lang="en">{weak.html}{strong.html}</div>', f"{words['weak']}\n{weak.text}\n{words['strong']}\n{strong.text}"
-    )
-    return (*chinese, page.folded(words["rubric-english"], both, "zh"))
+    chinese = [page.folded(heads[key], page.markdown(sections[name]), "zh", unfolded=True) for key, name in shown]
+    text = f"{heads['weak']}\n{weak.text}\n{heads['strong']}\n{strong.text}"
+    both = page.Part(f'<div lang="en">{weak.html}{strong.html}</div>', text)
+    return (*chinese, page.folded(heads["rubric-english"], both, "zh"))
 
 
 def sentences(atom: Atom, language: str) -> list[Point]:
     """The sentences of an answer, at most `MOST_POINTS`; the last point holds the rest."""
-    text = " ".join(atom.answered(language).split())
+    text = (r"" if language == "zh" else " ").join(atom.answered(language).splitlines())
     pattern = r"(?<=[。！？；])" if language == "zh" else r"(?<=[.!?;])\s+(?=[A-Z`\"“(0-9])"
     pieces = [piece.strip() for piece in re.split(pattern, text) if piece.strip()]
     if len(pieces) > MOST_POINTS:
-        pieces = [*pieces[: MOST_POINTS - 1], " ".join(pieces[MOST_POINTS - 1 :])]
+        pieces = [*pieces[: MOST_POINTS - 1], ("" if language == "zh" else " ").join(pieces[MOST_POINTS - 1 :])]
     return [Point(f"{atom.key}#{number}", piece) for number, piece in enumerate(pieces, 1)]
 
 
