@@ -12,9 +12,10 @@ from random import Random
 from typing import NamedTuple
 
 from parallel_lab.course import page, progress
-from parallel_lab.course.asked import Number
+from parallel_lab.course.asked import Number, reads
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.events import AGAIN, GOOD, HARD
+from parallel_lab.interview.asking import in_language
 from parallel_lab.interview.atoms import VERDICTS, Atom, atoms
 from parallel_lab.interview.evidence import Evidence, Told, evidence
 from parallel_lab.interview.memory import replay
@@ -81,21 +82,23 @@ class Climb:
         word = say(f"ladder.is-{atom.verdict}", self.language)
         mark, kind, look = ("✓", "right", "good") if apart == 0 else ("✗", "wrong", "bad")
         head = page.paragraph(f"{mark} {word}", kind, lang(self.language))
-        return page.Page(word, [head, page.markdown(atom.answered(self.language)), *self._warned()], look)
+        return page.Page(word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look)
 
     def answer(self, given: str) -> tuple[bool, page.Page]:
         """Judges a number; whether the question is over, and what is said of it."""
         atom = self.rung.number
         assert atom and atom.value is not None
         asked = Number(atom.asked(self.language), atom.value, atom.unit, atom.tolerance)
-        try:
-            asked.read(given)
-        except ValueError as wrong:
-            return False, page.Page("", [page.paragraph(str(wrong))], "bad")
+        if not reads(asked, given):
+            said = say("review.no-number", self.language)
+            return False, page.Page(said, [page.paragraph(said, lang=lang(self.language))], "note")
         right, said = asked.feedback(given)
         self.tries += 1
         if right or self.tries >= TRIES:
             return True, self._end_number(right)
+        if self.language != "en":
+            large = abs(asked.read(given)) > abs(asked.answer)
+            said = say("review.too-large" if large else "review.too-small", self.language)
         return False, page.verdict(False, say("common.not-yet", self.language), said)
 
     def show_number(self) -> page.Page:
@@ -111,7 +114,7 @@ class Climb:
         word = say("common.right" if right else "ladder.number-is", self.language)
         mark, kind, look = ("✓", "right", "good") if right else ("✗", "wrong", "bad")
         head = page.paragraph(f"{mark} {word}", kind, lang(self.language))
-        return page.Page(word, [head, page.markdown(atom.answered(self.language)), *self._warned()], look)
+        return page.Page(word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look)
 
     def evidence(self, told: Told | None = None) -> Evidence:
         """Runs the cell that measures the answer."""

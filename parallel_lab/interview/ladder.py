@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel_lab.course import forms, page
-from parallel_lab.interview import confidence
+from parallel_lab.interview.asking import CONFIDENCES, sure
 from parallel_lab.interview.atoms import VERDICTS
 from parallel_lab.interview.climbing import COUNT, Climb, climb
 from parallel_lab.interview.words import lang, say
@@ -51,23 +51,24 @@ class _Rungs:
         of, own = self.climb, self.own
         count = say("ladder.count", own, n=of.place + 1, count=len(of.rungs))
         sentence = page.paragraph(of.rung.sentence.asked(own), "head", lang(own))
-        lines = [say(f"ladder.{word}", own) for word in VERDICTS]
+        lines = [say(f"review.{word}", own) for word in VERDICTS]
         verdict = forms.radio(lines, VERDICTS, say("ladder.ask", own))
-        sure = confidence.choice(own)
+        shares = [f"{share:.0%}" for share in CONFIDENCES]
+        confidence = forms.radio(shares, shares, say("review.sure", own), side_by_side=True)
         said, more = forms.html(), forms.box()
-        how = forms.html(_plain(page.paragraph(say("confidence.ask", own), lang=lang(own))))
+        how = forms.html(_plain(page.paragraph(say("review.sure", own), lang=lang(own))))
 
         def check() -> None:
             if verdict.value is None:
-                said.value = _said(page.Page("", [page.paragraph(say("ladder.pick", own), lang=lang(own))], "note"))
+                said.value = _said(page.Page("", [page.paragraph(say("review.no-option", own), lang=lang(own))], "note"))
                 return
-            said.value = _said(of.judge(verdict.value, confidence.confidence_of(sure.value)))
-            verdict.disabled = sure.disabled = button.disabled = True
+            said.value = _said(of.judge(verdict.value, sure(confidence.value)))
+            verdict.disabled = confidence.disabled = button.disabled = True
             more.children = [self.number()] if of.rung.number else [self.end()]
 
         button = forms.button(say("common.check", own), say("ladder.check-tip", own), check)
         head = forms.html(_plain(page.paragraph(count, "small", lang(own)), sentence))
-        self.place.children = [head, verdict, how, sure, button, said, more]
+        self.place.children = [head, verdict, how, confidence, button, said, more]
 
     def number(self) -> Any:
         """The number of the card, to compute."""
