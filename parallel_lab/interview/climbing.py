@@ -82,7 +82,9 @@ class Climb:
         word = say(f"ladder.is-{atom.verdict}", self.language)
         mark, kind, look = ("✓", "right", "good") if apart == 0 else ("✗", "wrong", "bad")
         head = page.paragraph(f"{mark} {word}", kind, lang(self.language))
-        return page.Page(word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look)
+        return page.Page(
+            word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look
+        )
 
     def answer(self, given: str) -> tuple[bool, page.Page]:
         """Judges a number; whether the question is over, and what is said of it."""
@@ -114,7 +116,9 @@ class Climb:
         word = say("common.right" if right else "ladder.number-is", self.language)
         mark, kind, look = ("✓", "right", "good") if right else ("✗", "wrong", "bad")
         head = page.paragraph(f"{mark} {word}", kind, lang(self.language))
-        return page.Page(word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look)
+        return page.Page(
+            word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look
+        )
 
     def evidence(self, told: Told | None = None) -> Evidence:
         """Runs the cell that measures the answer."""

@@ -116,5 +116,11 @@ def code(task: Task, language: str) -> Turn:
 
     asked = say("rounds.code", language, name=task.name, title=task.title, minutes=task.minutes)
     note = (page.markdown(exercise.solution_note),)
-    about = {"title": f"{task.name}: {task.title}", "shown": (page.markdown(said),), "stub": begin, "rubric": note, "judge": judge}
+    about = {
+        "title": f"{task.name}: {task.title}",
+        "shown": (page.markdown(said),),
+        "stub": begin,
+        "rubric": note,
+        "judge": judge,
+    }
     return Turn("code", "code", f"exercise/{task.name}", task.chapter, asked, asked, **about)

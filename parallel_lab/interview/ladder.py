@@ -60,7 +60,9 @@ class _Rungs:
 
         def check() -> None:
             if verdict.value is None:
-                said.value = _said(page.Page("", [page.paragraph(say("review.no-option", own), lang=lang(own))], "note"))
+                said.value = _said(
+                    page.Page("", [page.paragraph(say("review.no-option", own), lang=lang(own))], "note")
+                )
                 return
             said.value = _said(of.judge(verdict.value, sure(confidence.value)))
             verdict.disabled = confidence.disabled = button.disabled = True
