@@ -13,6 +13,7 @@ is none by default, and nothing leaves the machine.
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 from typing import Any, NamedTuple
 
@@ -263,10 +264,15 @@ class Mock:
     def _ratings(self, note: Note) -> Iterator[tuple[str, int]]:
         """What memory is told of a turn; what was said only when it was asked for is hard."""
         turn = note.turn
-        if not (turn.kind == "code" and note.tries):  # that, the grader has logged
+        if not self._logged(turn.key):  # as the grader of an exercise does
             yield turn.key, min(note.rating, HARD) if turn.missed else note.rating
         if turn.key.endswith("/definition"):
             yield from ((key, GOOD) for key in note.ticked if key != turn.key and "#" not in key)
+
+    def _logged(self, key: str) -> bool:
+        """Whether something was logged of `key` since it was asked."""
+        log, since = progress.read()["reviews"].get(key, {}).get("log", []), self._asked_at.replace(microsecond=0)
+        return bool(log) and datetime.fromisoformat(log[-1]["at"]) >= since
 
     def _end(self, stopped: bool) -> None:
         if not self.finished:
