@@ -23,6 +23,7 @@ COMMANDS = {  # by the names of their modules, with their lines in --help
     "drill": "Ask a problem with fresh numbers, then derive its answer.",
     "ask": "Ask an interview question, then show the answer.",
     "review": "Ask what is due today, and keep how well it was known.",
+    "prepare": "Plan the days until an interview, backwards from its date.",
     "interview": "Take a mock interview, and see what to do next.",
     "progress": "Show what is solved and what comes next.",
     "list": "List the chapters with their exercises and questions.",

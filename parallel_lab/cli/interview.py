@@ -38,7 +38,7 @@ def command(role: str | None, minutes: str, language: str | None, seed: int | No
         for name, one in roles().items():
             click.echo(f"{name}: {one.title[words]}")
         role = click.prompt(say("mock.role", words), type=click.Choice(list(roles())), default=next(iter(roles())))
-    interview = Mock(role, int(minutes), words, seed=seed)
+    interview = Mock(role, int(minutes), words, seed=seed, told=lambda said: click.echo(said, err=True))
     kinds = ", ".join(interview.say(f"round.{part.kind}") for part in interview.rounds)
     click.echo(interview.say("about", minutes=minutes, rounds=kinds))
     try:
@@ -69,8 +69,6 @@ def _hold(interview: Mock, sure: bool) -> None:
         if interview.warning:
             click.echo(interview.warning, err=True)
             interview.warning = ""
-        if turn.kind == "code" or interview.part.kind in ("number", "deep", "warm-up"):
-            click.echo(interview.say("wait"), err=True)
         interview.go_on()
 
 
@@ -128,6 +126,8 @@ def _machine(interview: Mock, turn: Turn, confidence: float | None) -> None:
         if not given:
             click.echo(interview.reveal())
             return
+        if file:
+            click.echo(interview.say("wait-grade"), err=True)
         try:
             click.echo(interview.answer(_code(turn, given, file) if file else given, confidence))
         except CommandError as error:
@@ -166,5 +166,3 @@ def _typed(words: str) -> str:
 def _clock(left_s: float) -> str:
     minutes, seconds = divmod(max(int(left_s), 0), 60)
     return f"{minutes}:{seconds:02}"
-
-

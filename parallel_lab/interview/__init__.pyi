@@ -1,5 +1,8 @@
 # One line a module, in the order of the alphabet; `__all__` as well.
 from .atoms import Atom, atom, atoms, atoms_of
+from .prepared import prepare
+from .queue import todays
+from .review import review
 from .words import language_of, say
 
 __all__ = [
@@ -8,5 +11,8 @@ __all__ = [
     "atoms",
     "atoms_of",
     "language_of",
+    "prepare",
+    "review",
     "say",
+    "todays",
 ]

@@ -102,4 +102,6 @@ def design(asked: Design, language: str) -> Turn:
     text = say("rounds.design", language, **numbers)
     more: dict[str, Any] = {"rubric": (page.paragraph(end, lang=lang(language)),), "speak_s": LONG_S}
     more["title"] = f"{asked.model}, {asked.gpus} x {chip.name} ({asked.cluster})"
-    return Turn("design", "layout", asked.key, CHAPTER, text, text, judge=partial(judged, asked, language=language), **more)
+    return Turn(
+        "design", "layout", asked.key, CHAPTER, text, text, judge=partial(judged, asked, language=language), **more
+    )

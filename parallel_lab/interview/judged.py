@@ -40,9 +40,8 @@ def number(problem: Problem, language: str, dice: Random) -> Turn:
     unit = f" {say('rounds.unit', language, unit=drawn.unit)}" if drawn.unit else ""
     words = f"{say('rounds.number', language, question=drawn.question)}{unit}"
     inside = page.markdown("\n".join(str(part.text) for part in practice.solution(drawn)))
-    way = page.folded(say("mock.solution", language), inside, lang(language), unfolded=True)
     key = f"drill/{problem.name}"
-    return Turn("number", "number", key, problem.chapter, words, plain(drawn.question), rubric=(way,), judge=judge)
+    return Turn("number", "number", key, problem.chapter, words, plain(drawn.question), rubric=(inside,), judge=judge)
 
 
 def log(case: Case, language: str, dice: Random) -> Turn:

@@ -13,6 +13,7 @@ is none by default, and nothing leaves the machine.
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 from typing import Any, NamedTuple
 
@@ -64,7 +65,13 @@ class Note:
         """The note as JSON holds it."""
         turn = self.turn
         points = {point.key: point.key in self.ticked for point in turn.points}
-        kept = {"part": turn.part, "kind": turn.kind, "key": turn.key, "chapter": turn.chapter, "ask": turn.title or turn.spoken}
+        kept = {
+            "part": turn.part,
+            "kind": turn.kind,
+            "key": turn.key,
+            "chapter": turn.chapter,
+            "ask": turn.title or turn.spoken,
+        }
         sure = {} if self.confidence is None else {"confidence": self.confidence}
         return {**kept, "result": self.result, "used_s": round(self.used_s), "points": points, **sure}
 
@@ -80,9 +87,11 @@ class Mock:
         *,
         seed: int | None = None,
         interviewer: Interviewer | None = None,
+        told: Callable[[str], None] | None = None,
     ) -> None:
         self.role, self.minutes, self.rounds = role_named(role), minutes, form_of(minutes)
         self.language, self.interviewer = language_of(language), interviewer
+        self._told = told or (lambda words: None)  # is told what takes a while
         self.seed = Random().randrange(10**6) if seed is None else seed
         self.began = progress.now()
         self.notes: list[Note] = []
@@ -101,7 +110,8 @@ class Mock:
 
     def _turns(self) -> Iterator[Turn]:
         """The turns in their order; what a deep round asks next depends on the answer before."""
-        for self.place, part in enumerate(self.rounds):
+        for place, part in enumerate(self.rounds):
+            self.place = place
             self._began_part = progress.now()
             try:
                 yield from self._asked_in(part)
@@ -113,10 +123,12 @@ class Mock:
         if part.kind == "number":
             yield judged.number(choose.drill(), language, self._dice)
         elif part.kind == "log":
+            self._told(self.say("wait"))
             yield judged.log(choose.case(), language, self._dice)
         elif part.kind == "code":
             yield judged.code(choose.task(part.minutes), language)
         elif part.kind == "design":
+            self._told(self.say("wait-plan"))
             yield design(choose.design(), language)
         else:
             yield from self._spoken(part)
@@ -171,7 +183,9 @@ class Mock:
         """Gives up what a machine judges, and shows the way to it; what was reached so far counts."""
         self._answered = True
         after = self.turn.rubric if self.turn else ()
-        return page.Page(self.say("solution"), [page.paragraph(self.say("solution"), "head", lang(self.language)), *after])
+        return page.Page(
+            self.say("solution"), [page.paragraph(self.say("solution"), "head", lang(self.language)), *after]
+        )
 
     @property
     def answered(self) -> bool:
@@ -248,13 +262,17 @@ class Mock:
         self._save()
 
     def _ratings(self, note: Note) -> Iterator[tuple[str, int]]:
-        """What memory is told of a turn; said only when it was asked for is hard, and what a grader has logged is not
-        logged twice."""
+        """What memory is told of a turn; what was said only when it was asked for is hard."""
         turn = note.turn
-        if not (turn.kind == "code" and note.tries):
+        if not self._logged(turn.key):  # as the grader of an exercise does
             yield turn.key, min(note.rating, HARD) if turn.missed else note.rating
         if turn.key.endswith("/definition"):
             yield from ((key, GOOD) for key in note.ticked if key != turn.key and "#" not in key)
+
+    def _logged(self, key: str) -> bool:
+        """Whether something was logged of `key` since it was asked."""
+        log, since = progress.read()["reviews"].get(key, {}).get("log", []), self._asked_at.replace(microsecond=0)
+        return bool(log) and datetime.fromisoformat(log[-1]["at"]) >= since
 
     def _end(self, stopped: bool) -> None:
         if not self.finished:

@@ -179,7 +179,7 @@ def _machine(atom: Atom, part: str, language: str, kind: str, asked: str, judge:
 
 
 def rubric(sections: Any, language: str) -> tuple[page.Part, ...]:
-    """What separates a weak answer from a strong one; in Chinese the answer and the mistake, then the English rubric."""
+    """What separates weak from strong; in Chinese the answer and the common mistake, then the English rubric."""
     strong, weak = (page.markdown(sections.get(name, "")) for name in ("Strong answer", "Weak answer"))
     names = ("strong", "weak", "thirty", "mistake", "rubric-english")
     heads = {name: say(f"mock.{name}", language) for name in names}
@@ -212,4 +212,4 @@ def by_share(share: float) -> float:
 def plain(markdown: str) -> str:
     """Text as a voice reads it: without marks, and with the names of what a voice skips."""
     text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", markdown)
-    return re.sub(r"[`*_$]+", "", text).strip()
+    return re.sub(r"[`$]+|\*\*", "", text).strip()
