@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from parallel_lab.cli.folders import CommandError
-from parallel_lab.interview.calibration import calibration, drawing
+from parallel_lab.interview.brier import calibration, drawing
 from parallel_lab.interview.words import LANGUAGES, say
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from parallel_lab.interview.evidence import evidence
+from parallel_lab.interview.proofs import evidence
 from parallel_lab.interview.words import LANGUAGES
 
 

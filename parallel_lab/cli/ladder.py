@@ -16,7 +16,7 @@ LETTERS = {"r": "right", "h": "half", "w": "wrong"}
 @click.option("--seed", type=int, help="The same sentences for the same seed and progress.")
 @click.option("--language", type=click.Choice(["en", "zh"]), help="en without, or as the environment.")
 def command(count: int, chapter: str | None, seed: int | None, language: str | None) -> None:
-    """Judge sentences that are often heard: right, half right or wrong? Then the number, then the cell that measures it.
+    """Judge sentences that are often heard: right, half right or wrong? Then the number, then the evidence.
 
     Each answer is kept at once. Stop at any time with Ctrl-C; the score so far is kept.
     """

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from parallel_lab.cli.run import parse_link
-from parallel_lab.interview.whiteboard import EXAMPLES, Board, answered
+from parallel_lab.interview.boards import EXAMPLES, Board, answered
 from parallel_lab.interview.words import LANGUAGES, language_of, say
 
 

@@ -1,8 +1,8 @@
 """The ladder of half-truths, free of any form: is the sentence right, half right or wrong? the number; the evidence.
 
-A rung is a sentence that is often heard, the number that goes with it where its card has one, and the cell that measures
-the answer. A verdict brings 2 points, 1 where it is one step off; a number brings 2 at once and 1 at a second try. What
-is answered is kept at once, for the sentence with the confidence that was stated; the score is kept at the end.
+A rung is a sentence that is often heard, the number that goes with it where its card has one, and the cell that
+measures the answer. A verdict brings 2 points, 1 where it is one step off; a number brings 2 at once and 1 at a second
+try. What is answered is kept at once, for the sentence with the confidence that was stated; the score at the end.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.events import AGAIN, GOOD, HARD
 from parallel_lab.interview.asking import in_language
 from parallel_lab.interview.atoms import VERDICTS, Atom, atoms
-from parallel_lab.interview.evidence import Evidence, Told, evidence
 from parallel_lab.interview.memory import replay
+from parallel_lab.interview.proofs import Evidence, Told, evidence
 from parallel_lab.interview.words import lang, language_of, say
 
 COUNT = 5

@@ -1,7 +1,7 @@
 """A debugging round: a broken job with a hidden fault, four causes to choose from, and a clock; free of any form.
 
 The job is a case of the clinic and runs on real ranks. The cause at once brings 50 points, at a second try 30, at a
-third 10; a mended job 50, less 10 for each version that was not, and 10 at least. What comes after the time counts half.
+third 10; a mended job 50, less 10 for each version that was not, and 10 at least. What comes late counts half.
 """
 
 import ast

@@ -7,7 +7,11 @@ from parallel_lab.course import forms, page
 from parallel_lab.interview.coding import function_from
 from parallel_lab.interview.debugging import MINUTES, Round, begin, program
 from parallel_lab.interview.judged import chart_parts
-from parallel_lab.interview.words import lang, language_of, say
+from parallel_lab.interview.words import lang, language_of, say, words
+from parallel_lab.view.clock import WORDS as CLOCK_WORDS
+from parallel_lab.view.clock import Clock
+
+TONGUES = {"en": "en-US", "zh": "zh-CN"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,12 +58,15 @@ class _Sheet:
     def __init__(self, of: Round) -> None:
         self.round, self.own = of, of.language
         self.said, self.time = forms.html(), forms.html()
+        texts = {key: words()[f"clock.{key}"][self.own] for key in CLOCK_WORDS} | {"left": self._say("clock")}
+        self.clock = Clock(language=TONGUES[self.own], words=texts)
+        self.clock.set(of.left_s)
 
     def widgets(self) -> list[Any]:
         """What is shown, then what is asked, then what is said."""
         shown = page.Page(self._say("title"), [_line("debugging.english", self.own), *chart_parts(self.round.opened)])
         self._tell()
-        return [forms.html(shown.section), self.time, *self._cause(), *self._job(), self.said]
+        return [self.clock, forms.html(shown.section), self.time, *self._cause(), *self._job(), self.said]
 
     def _cause(self) -> list[Any]:
         values = [str(place) for place in range(len(self.round.options))]
@@ -95,6 +102,7 @@ class _Sheet:
 
     def _end(self) -> None:
         self._show(self.round.finish())
+        self.clock.stop()
         self.picked.disabled = self.area.disabled = True
 
     def _show(self, said: page.Page) -> None:

@@ -199,7 +199,6 @@ class Calibration(page.Shown):
             "count": of.count,
             "brier": f"{of.brier:.3f}",
             "base": f"{of.base:.3f}",
-            "bias": f"{100 * of.bias:+.0f}",
         }
         shares = {"confidence": format_share(of.confidence), "right": format_share(of.right)}
         return (

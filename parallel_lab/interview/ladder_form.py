@@ -1,4 +1,4 @@
-"""`ladder()`: half-truths to judge in a cell, then a number to compute, then the cell that measures it, run in place."""
+"""`ladder()`: half-truths to judge in a cell, then a number to compute, then the cell that measures it, run there."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +132,7 @@ def _plain(*parts: page.Part) -> str:
 def ladder(
     count: int = COUNT, *, chapter: str | None = None, seed: int | None = None, language: str | None = None
 ) -> Ladder:
-    """Half-truths to judge: right, half right or wrong? Then the number is predicted, then the cell that measures it runs.
+    """Half-truths to judge: right, half right or wrong? Then the number is predicted, then the evidence is run.
 
     Args:
         count: how many sentences.
