@@ -127,8 +127,8 @@ class Round:
         return page.Page(score, [head, *(page.paragraph(line, lang=lang(own)) for line in lines)], "note")
 
     def _keep(self, took_s: float) -> str:
-        quick = len(self.named) == 1 and not self.late
-        rating = AGAIN if not self.found else GOOD if quick else HARD
+        first, soon = len(self.named) == 1 and not self.late, len(self.named) <= 2
+        rating = AGAIN if not (self.found and soon) else GOOD if first else HARD
         report = {
             "kind": "debugging",
             "case": self.case.number,

@@ -128,7 +128,9 @@ def test_what_was_left_out_and_said_later_is_hard(short):
     opening, *rest = [note.turn for note in mock.notes if note.turn.card]
     assert [reviews[opening.key]["log"][-1][key] for key in ("rating", "from")] == [1, "mock"]
     for turn in rest:
-        assert reviews[turn.key]["log"][-1]["rating"] == (2 if turn.missed and turn.kind == "speak" else reviews[turn.key]["log"][-1]["rating"])
+        assert reviews[turn.key]["log"][-1]["rating"] == (
+            2 if turn.missed and turn.kind == "speak" else reviews[turn.key]["log"][-1]["rating"]
+        )
 
 
 def test_confidence_is_kept_with_the_first_answer(short):
