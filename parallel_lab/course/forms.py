@@ -68,9 +68,9 @@ def text(words: str, placeholder: str, tooltip: str, value: str | None = None) -
 
 
 def area(words: str, placeholder: str, tooltip: str, value: str = "", lines: int = 6) -> Any:
-    """Several lines to type in, in a font for code."""
+    """Several lines to type in."""
     about = {"description": words, "placeholder": placeholder, "tooltip": tooltip, "rows": lines}
-    wide = widgets.Layout(width="95%", font_family="monospace")
+    wide = widgets.Layout(width="95%")
     return widgets.Textarea(value=value, style={"description_width": "initial"}, layout=wide, **about)
 
 
