@@ -65,7 +65,7 @@ def log(case: Case, language: str, dice: Random) -> Turn:
     )
     end = tuple(page.paragraph(text, lang=lang(language)) for text in (names[right], *said))
     asked, key = say("rounds.log", language, ranks=opened.chart.ranks), f"clinic/{case.number}"
-    about = {"title": case.title, "shown": _chart(opened), "options": names, "rubric": end, "judge": judge}
+    about = {"title": case.title, "shown": chart_parts(opened), "options": names, "rubric": end, "judge": judge}
     return Turn("log", "choice", key, CAUSES[case.cause].chapter, asked, asked, **about)
 
 
@@ -86,7 +86,7 @@ def cause_words(name: str, language: str) -> str:
     return words if language == "en" else f"{words}（{name}）"
 
 
-def _chart(opened: Opened) -> tuple[page.Part, ...]:
+def chart_parts(opened: Opened) -> tuple[page.Part, ...]:
     """Complaint, program, log and timeline of a run."""
     case, chart = opened.case, opened.chart
     notes = case.notes(chart.ranks, chart.seed)
