@@ -23,4 +23,6 @@ def command(name: str | None, times: int) -> None:
         while not right and (given := click.prompt("Answer", default="", show_default=False)):
             right, said = one.answer(drawn, given)
             click.echo(f"{'Right.' if right else 'Not yet.'} {said}")
+        if not right and (warning := one.give_up()):
+            click.echo(warning, err=True)
         click.echo("\n".join(str(part.text) for part in solution(drawn)))

@@ -141,6 +141,15 @@ class Order:
         return forms.text("Order", "the letters, as in: b a c", label, value)
 
 
+def reads(one: Any, given: str | None) -> bool:
+    """Whether the text `given` answers the question at all."""
+    try:
+        one.read(given)
+    except ValueError:
+        return False
+    return True
+
+
 KINDS = {"number": Number, "choice": Choice, "order": Order}
 Asked = Number | Choice | Order
 

@@ -245,7 +245,8 @@ def grade(
     report = Report(exercise, verdicts, older, cells.defined_in(fn), step)
     if not save or (not report.passed and tasks.as_given(exercise.chapter, fn)):
         return report  # looking at what the course gives books nothing
-    return replace(report, said=f"{older} {progress.record_exercise(exercise.name, report.score)}".strip())
+    warning = progress.record_exercise(exercise.name, report.score, failed=not report.passed)
+    return replace(report, said=f"{older} {warning}".strip())
 
 
 def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:

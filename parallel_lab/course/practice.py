@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 from parallel_lab.course import forms, page, progress
-from parallel_lab.course.asked import Number, heading
+from parallel_lab.course.asked import Number, heading, reads
 from parallel_lab.course.drills import problems
 from parallel_lab.course.drills.engine import Drawn, Problem
 from parallel_lab.course.typed import named
@@ -23,10 +23,15 @@ class Drill(page.Shown):
         return self.problem.draw(self.dice)
 
     def answer(self, drawn: Drawn, given: str | None) -> tuple[bool, str]:
-        """Whether the text `given` is right, and what a wrong number hints at; keeps what is right in the progress."""
-        right, said = asked(drawn).feedback(given)
-        warning = progress.record_drill(self.problem.name) if right else ""
+        """Whether the text `given` is right, and what a wrong number hints at; keeps the outcome in the progress."""
+        one = asked(drawn)
+        right, said = one.feedback(given)
+        warning = progress.record_drill(self.problem.name, right) if reads(one, given) else ""
         return right, f"{said} {warning}".strip()
+
+    def give_up(self) -> str:
+        """Keeps that the solution was asked for before a right answer; returns a warning, or nothing."""
+        return progress.record_drill(self.problem.name, right=False)
 
     def form(self) -> Any:
         """The widgets: the problem, an input, and buttons to check, to see the solution, to draw other numbers."""
@@ -35,14 +40,18 @@ class Drill(page.Shown):
         def ask() -> None:
             drawn = self.draw()
             one = asked(drawn)
-            below = forms.html()
+            below, solved = forms.html(), False
 
             def check(given: str | None) -> page.Page:
+                nonlocal solved
                 right, said = self.answer(drawn, given)
+                solved = solved or right
                 shown = page.verdict(right, "Right" if right else "Not yet", said)
                 return shown._replace(parts=[*shown.parts, *(solution(drawn) if right else ())])
 
             def show() -> None:
+                if not solved:
+                    self.give_up()
                 below.value = forms.status(page.Page("Solution", solution(drawn), "note"))
 
             row = forms.row(heading(one), one.input(f"Answer to {name}"), "Check", f"Check the answer to {name}", check)

@@ -6,6 +6,10 @@ the course's folder, from whatever folder it is asked for.
 Two notebooks may write at the same time: each update locks, reads, changes and replaces the file. A file that cannot be
 read is set aside as `progress.json.damaged-<n>`, never overwritten. Grading must not fail because a disk is full, so
 what records returns a warning, or nothing, instead of raising.
+
+Beside what was reached, the kind `reviews` holds a log of what was recalled and when (see `events`): of atoms as
+`E5/definition`, of drills as `drill/ring-bytes`, of exercises as `exercise/ring_all_reduce`, of questions of a
+self-check as `quiz/02-1`.
 """
 
 import contextlib
@@ -19,10 +23,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from parallel_lab.course import workspace
+from parallel_lab.course import events, workspace
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = ("exercises", "quizzes", "predictions", "cards", "drills")
+KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", "reviews", "interviews", "preparations")
+_OF_CARDS = {"knew": events.GOOD, "partly": events.HARD, "missed": events.AGAIN}
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
 
@@ -47,13 +52,28 @@ def read() -> Entries:
         return {kind: {} for kind in KINDS}
 
 
-def record_exercise(name: str, share: float) -> str:
-    """Counts one check of exercise `name` that passed `share` of the tests, from 0 to 1; the best one is kept."""
+def now() -> datetime:
+    """The one clock of what is recorded and of what is due."""
+    return datetime.now(UTC)
 
-    def change(entry: Entry) -> Entry:
-        return _scored(entry, share) | {"last": share, "checks": entry.get("checks", 0) + 1}
 
-    return _update("exercises", name, change)
+def record_exercise(name: str, share: float, failed: bool = False) -> str:
+    """Counts one check of exercise `name` that passed `share` of the tests, from 0 to 1; the best one is kept.
+
+    Args:
+        name: of the exercise.
+        share: of the tests that passed.
+        failed: whether a test that ran did not pass; a first step that passes is no failure of the exercise.
+    """
+
+    def change(entries: Entries) -> None:
+        entry = entries["exercises"].get(name, {})
+        new = {"last": share, "checks": entry.get("checks", 0) + 1}
+        entries["exercises"][name] = _scored(entry, share) | new
+        if failed or share >= 1:
+            _see(entries, f"exercise/{name}", "exercise", share >= 1, helped=entry.get("hints", 0) > 0)
+
+    return _save(change)
 
 
 def record_hint(name: str, shown: int) -> str:
@@ -61,9 +81,22 @@ def record_hint(name: str, shown: int) -> str:
     return _update("exercises", name, lambda entry: entry | {"hints": max(shown, entry.get("hints", 0))})
 
 
-def record_quiz(name: str, share: float) -> str:
-    """Notes that `share` of the questions of self-check `name`, from 0 to 1, are answered."""
-    return _update("quizzes", name, lambda entry: _scored(entry, share))
+def record_quiz(name: str, share: float, place: int | None = None, right: bool = False) -> str:
+    """Notes that `share` of the questions of self-check `name`, from 0 to 1, are answered.
+
+    Args:
+        name: as `02_collectives_and_topologies`.
+        share: of the questions that are answered.
+        place: the question that was answered just now, from 0.
+        right: whether it was answered rightly.
+    """
+
+    def change(entries: Entries) -> None:
+        entries["quizzes"][name] = _scored(entries["quizzes"].get(name, {}), share)
+        if place is not None:
+            _see(entries, f"quiz/{name[:2]}-{place + 1}", "quiz", right)
+
+    return _save(change)
 
 
 def record_prediction(name: str, guess: Any) -> str:
@@ -73,12 +106,81 @@ def record_prediction(name: str, guess: Any) -> str:
 
 def record_card(name: str, known: str) -> str:
     """Keeps how well the question of card `name` was answered, `knew`, `partly` or `missed`."""
-    return _update("cards", name, lambda entry: entry | {"known": known, "when": _today()})
+
+    def change(entries: Entries) -> None:
+        entries["cards"][name] = entries["cards"].get(name, {}) | {"known": known, "when": _today()}
+        _log(entries, f"{name}/definition", events.event(now(), _OF_CARDS[known], "self"))
+
+    return _save(change)
 
 
-def record_drill(name: str) -> str:
-    """Counts one right answer to drill `name`."""
-    return _update("drills", name, lambda entry: _scored(entry, 1.0) | {"right": entry.get("right", 0) + 1})
+def record_drill(name: str, right: bool = True) -> str:
+    """Counts one right answer to drill `name`, or logs a failure: a wrong number, or the solution asked for."""
+
+    def change(entries: Entries) -> None:
+        entry = entries["drills"].get(name, {})
+        if right:
+            entries["drills"][name] = _scored(entry, 1.0) | {"right": entry.get("right", 0) + 1}
+        _see(entries, f"drill/{name}", "drill", right)
+
+    return _save(change)
+
+
+def record_review(key: str, rating: int, source: str, confidence: float | None = None) -> str:
+    """Logs that what `key` names was recalled just now.
+
+    Args:
+        key: as `E5/definition`, `drill/ring-bytes`, `exercise/ring_all_reduce`.
+        rating: 1 (again), 2 (hard), 3 (good) or 4 (easy).
+        source: who said so: `self`, `drill`, `exercise`, `quiz`, `mock`, `ladder` or `clinic`.
+        confidence: what was stated before the answer, from 0 to 1.
+
+    Raises:
+        ValueError: the rating, the source or the confidence is none.
+    """
+    one = events.event(now(), rating, source, confidence)
+    return _save(lambda entries: _log(entries, key, one))
+
+
+def record_interview(key: str, report: Entry) -> str:
+    """Keeps the `report` of a mock interview under its start time."""
+    return _update("interviews", key, lambda _: report)
+
+
+def record_preparation(name: str, plan: Entry) -> str:
+    """Keeps the plan for the date of an interview; a merge keeps the later one, by its `when`."""
+    return _update("preparations", name, lambda _: plan | {"when": now().isoformat()})
+
+
+def merge(other: Path) -> str:
+    """Takes up what another machine's progress file holds: of two scores the better, of two logs the union.
+
+    Returns:
+        A warning, or nothing.
+
+    Raises:
+        ValueError: `other` is no progress file.
+        OSError: it cannot be read.
+    """
+    if not other.is_file():
+        raise ValueError(f"{other}: there is no such file")
+    try:
+        theirs = _load(other)
+    except ValueError:
+        raise ValueError(f"{other}: this is no progress file of the course") from None
+    return _save(lambda entries: entries.update(events.merged(entries, theirs)))
+
+
+def _log(entries: Entries, key: str, one: events.Event) -> None:
+    log = entries["reviews"].get(key, {}).get("log", [])
+    entries["reviews"][key] = {"log": [*log, one]}
+
+
+def _see(entries: Entries, key: str, source: str, passed: bool, helped: bool = False) -> None:
+    """Logs what a machine saw, if it adds anything."""
+    at, log = now(), entries["reviews"].get(key, {}).get("log", [])
+    if (rating := events.seen(log, at, passed, helped)) is not None:
+        _log(entries, key, events.event(at, rating, source))
 
 
 def _scored(entry: Entry, share: float) -> Entry:
@@ -86,7 +188,7 @@ def _scored(entry: Entry, share: float) -> Entry:
 
 
 def _today() -> str:
-    return datetime.now(UTC).astimezone().date().isoformat()
+    return now().astimezone().date().isoformat()
 
 
 def solved(entry: Entry) -> bool:
@@ -103,6 +205,15 @@ def state(entry: Entry) -> str:
 
 def _update(kind: str, name: str, change: Callable[[Entry], Entry]) -> str:
     """Replaces the entry `name` of `kind` by `change(entry)`; returns a warning for the learner, or nothing."""
+
+    def replaced(entries: Entries) -> None:
+        entries[kind][name] = change(entries[kind].get(name, {}))
+
+    return _save(replaced)
+
+
+def _save(change: Callable[[Entries], None]) -> str:
+    """Changes what is recorded by `change(entries)`; returns a warning for the learner, or nothing."""
     file = location()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +227,7 @@ def _update(kind: str, name: str, change: Callable[[Entry], Entry]) -> str:
                 file.replace(aside)
                 entries = _load(file)
                 said = f"The progress file was damaged; it is kept as {aside.name}, and a new one was begun."
-            entries[kind][name] = change(entries[kind].get(name, {}))
+            change(entries)
             replace(file, json.dumps({"version": 1, **entries}, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
             return said
     except OSError as error:

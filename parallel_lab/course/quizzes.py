@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from parallel_lab.course import forms, page, progress
-from parallel_lab.course.asked import KINDS, Choice, Number, Order, heading, option_lines
+from parallel_lab.course.asked import KINDS, Choice, Number, Order, heading, option_lines, reads
 from parallel_lab.course.typed import named
 
 FOLDER = files("parallel_lab.course").joinpath("quizzes")
@@ -57,7 +57,8 @@ class Quiz(page.Shown):
         right, said = self.questions[place].feedback(given)
         if right:
             self.solved.add(place)
-        warning = progress.record_quiz(self.name, len(self.solved) / len(self.questions))
+        share = len(self.solved) / len(self.questions)
+        warning = progress.record_quiz(self.name, share, place if reads(self.questions[place], given) else None, right)
         return right, f"{said} {warning}".strip()
 
     def form(self) -> Any:

@@ -1,4 +1,4 @@
-"""Practice that lasts: atoms of the cards, when they are due, mock interviews, the whiteboard, decks, the way to a date.
+"""Practice that lasts: atoms of cards, when they are due, mock interviews, the whiteboard, decks, the way to a date.
 
 The face is lazy: the names stand in `__init__.pyi`.
 """

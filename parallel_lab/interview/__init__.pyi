@@ -1,2 +1,9 @@
 # One line a module, in the order of the alphabet; `__all__` as well.
-__all__: list[str] = []
+from .atoms import Atom, atom, atoms, atoms_of
+
+__all__ = [
+    "Atom",
+    "atom",
+    "atoms",
+    "atoms_of",
+]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -70,6 +71,7 @@ def test_folder_that_cannot_be_made_is_a_warning(tmp_path, monkeypatch):
 
 WRITER = """
 import sys
+
 from parallel_lab.course import progress
 for turn in range(40):
     assert progress.record_exercise(f"task-{sys.argv[1]}-{turn}", 1 / 1) == ""
@@ -110,3 +112,80 @@ def test_the_table_names_its_file_from_the_working_folder(tmp_path, monkeypatch)
     elsewhere = tmp_path.parent / "progress.json"
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(elsewhere))
     assert repr(progress_table()).endswith(f"\n{elsewhere}")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    at = [datetime(2026, 11, 28, 9, 0, tzinfo=UTC)]
+    monkeypatch.setattr(progress, "now", lambda: at[0])
+    return at
+
+
+def ratings(key: str) -> list[int]:
+    return [one["rating"] for one in progress.read()["reviews"].get(key, {}).get("log", [])]
+
+
+def test_what_a_machine_saw_needs_no_typed_rating(file, clock):
+    progress.record_exercise("ring", 0.4)  # a first step that passes is no failure
+    assert ratings("exercise/ring") == []
+    progress.record_exercise("ring", 0.4, failed=True)
+    progress.record_exercise("ring", 0.6, failed=True)
+    progress.record_exercise("ring", 1.0)
+    progress.record_exercise("ring", 1.0)
+    assert ratings("exercise/ring") == [1, 2]
+    clock[0] += timedelta(days=3)
+    progress.record_exercise("ring", 1.0)
+    assert ratings("exercise/ring") == [1, 2, 3]
+    progress.record_hint("tree", 1)
+    progress.record_exercise("tree", 1.0)
+    progress.record_drill("ring-bytes")
+    progress.record_drill("tree-bytes", right=False)
+    assert [ratings(key) for key in ("exercise/tree", "drill/ring-bytes", "drill/tree-bytes")] == [[2], [3], [1]]
+    progress.record_quiz("02_ring", 0.5, place=1, right=True)
+    progress.record_card("E5", "partly")
+    assert ratings("quiz/02-2") == [3] and ratings("E5/definition") == [2]
+
+
+def test_a_review_is_logged_with_its_source_and_the_confidence(file, clock):
+    assert progress.record_review("E5/formula", 3, "mock", 0.7) == ""
+    at = "2026-11-28T09:00:00+00:00"
+    expected = {"at": at, "rating": 3, "from": "mock", "confidence": 0.7}
+    assert progress.read()["reviews"]["E5/formula"]["log"] == [expected]
+    for wrong, said in (((5, "self"), "no rating"), ((3, "guess"), "none of self"), ((3, "self", 2.0), "from 0 to 1")):
+        with pytest.raises(ValueError, match=said):
+            progress.record_review("E5/formula", *wrong)
+    assert progress.record_interview(at, {"minutes": 15}) == "" and progress.record_preparation("interview", {}) == ""
+    assert progress.read()["interviews"] == {at: {"minutes": 15}}
+
+
+def test_two_machines_are_merged_by_the_union_of_their_logs(file, clock, monkeypatch):
+    progress.record_review("E5/formula", 3, "self")
+    progress.record_exercise("ring", 0.5)
+    other = file.with_name("other.json")
+    other.write_bytes(file.read_bytes())
+    clock[0] += timedelta(hours=1)
+    progress.record_review("E5/formula", 1, "self")
+    progress.record_prediction("02-bytes", "1")
+    monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(other))
+    clock[0] += timedelta(days=1)
+    progress.record_review("E5/formula", 2, "self")
+    progress.record_prediction("02-bytes", "2")
+    progress.record_exercise("ring", 1.0)
+    mine, theirs = file.read_bytes(), other.read_bytes()
+    assert progress.merge(file) == "" and progress.merge(file) == ""
+    merged = progress.read()
+    assert ratings("E5/formula") == [3, 1, 2] and merged["predictions"]["02-bytes"]["guess"] == "2"
+    assert merged["exercises"]["ring"] == {"best": 1.0, "last": 1.0, "checks": 2, "when": "2026-11-29"}
+    file.write_bytes(mine)
+    other.write_bytes(theirs)
+    monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(file))
+    progress.merge(other)
+    assert progress.read() == merged, "the order of a merge matters"
+
+
+def test_a_file_that_is_none_is_not_merged(file, tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        progress.merge(tmp_path / "nothing.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ValueError, match="no progress file"):
+        progress.merge(tmp_path / "list.json")
