@@ -22,6 +22,7 @@ COMMANDS = {  # by the names of their modules, with their lines in --help
     "quiz": "Ask the self-check of a chapter.",
     "drill": "Ask a problem with fresh numbers, then derive its answer.",
     "ask": "Ask an interview question, then show the answer.",
+    "anki": "Write the cards as a deck for Anki, in English and Chinese.",
     "progress": "Show what is solved and what comes next.",
     "list": "List the chapters with their exercises and questions.",
     "claims": "List what is often heard, with the verdict and where it is measured.",

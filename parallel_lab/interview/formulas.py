@@ -8,9 +8,11 @@ ends are beyond doubt: `(p-1)/m` is, `w_0 / 2 w_1` is not.
 import re
 from functools import cache
 
-_CODE = re.compile(r"[\"':\[\]{}\\@$%#]|--|\.\.|\w\(\)|[-+]=|[A-Za-z_]\.[A-Za-z]|(?<![\w.])\.[a-z]|[A-Za-z]\d+[A-Za-z]")
+_CODE = re.compile(
+    r"[\"':\[\]{}\\@$%#]|--|\.\.|\w\(\)|[-+=]=|[A-Za-z_]\.[A-Za-z]|(?<![\w.])\.[a-z]|[A-Za-z]\d+[A-Za-z]"
+)
 _LETTER = "A-Za-zŴͰ-Ͽ一-鿿"
-_BETWEEN = re.compile("over|of|all|and|per|share|product|Bits")
+_BETWEEN = re.compile("over|of|all|and|per|share|product|the|one|two|is|for|Bits")
 # What stands upright beside them: words, and the sizes of a layout.
 _UPRIGHT = re.compile(
     "tokens?|bytes?|batch|latency|bandwidth|exchange|hidden|factor|peak|mean|nats|grad|rows|columns|right|wrong|"
@@ -26,6 +28,7 @@ _SIGNS |= {"*": r"\cdot ", "·": r"\cdot ", "×": r"\times ", "−": "-", "∇":
 _SIGNS |= {"≈": r"\approx ", "‖": r"\Vert ", "|": r"\vert ", "&": r"\& ", "~": r"\sim ", "Ŵ": r"\hat{W}"}
 _TEXT = r"\\text\{([^{}]*)\}"
 _TEXTS = re.compile(rf"{_TEXT}(?:\s*{_TEXT})+")
+_SIGN = re.compile(r"[·×/+^≤≥<>*≈]| = ")
 _RAISED = str.maketrans("²³⁻¹⁰", "23-10")
 _NAME = rf"[{_LETTER}]+\d*(?:_[{_LETTER}\d]+)?"
 _TOKEN = re.compile(rf"<=|>=|<-|\d+(?:,\d{{3}})*(?:\.\d+)?|{_NAME}|\s+|[²³¹⁻⁰]+|.", re.DOTALL)
@@ -49,7 +52,12 @@ def tex(code: str) -> str | None:
     """
     text = code.strip()
     words = re.findall(rf"[{_LETTER}][{_LETTER}\d_]*", text)
-    if not words or _CODE.search(text) or _UPRIGHT.fullmatch(text) or not all(_is_known(word, text) for word in words):
+    if (
+        not (words or _SIGN.search(text))
+        or _CODE.search(text)
+        or _UPRIGHT.fullmatch(text)
+        or not all(_is_known(word, text) for word in words)
+    ):
         return None
     return re.sub(r"\s+", " ", _set(text, [])).strip()
 
@@ -61,6 +69,8 @@ def _is_known(word: str, text: str) -> bool:
         return True
     if _UPRIGHT.fullmatch(head):
         return not index
+    if len(head) > 3 and head.isalpha() and head.islower():  # a word of the trade, where signs of a formula stand
+        return not index and bool(_SIGN.search(text))
     letters = head.rstrip("0123456789")
     if index or text == word:
         return len(letters) == 1 and "_" not in index
@@ -102,7 +112,11 @@ def _piece(token: str) -> str:
         return f"^{{{token.translate(_RAISED)}}}"
     if _BETWEEN.fullmatch(token):
         return rf"\text{{ {token} }}"
-    if _UPRIGHT.fullmatch(token) or "一" <= token[0] <= "鿿":
+    if (
+        _UPRIGHT.fullmatch(token)
+        or "一" <= token[0] <= "鿿"
+        or (len(token) > 3 and token.isalpha() and token.islower())
+    ):
         return rf"\text{{{token}}}"
     if numbered := re.fullmatch(r"([A-Za-z])(\d+)", token):
         return f"{numbered[1]}_{{{numbered[2]}}}"
