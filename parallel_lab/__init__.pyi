@@ -23,7 +23,7 @@ from . import (
     trace,
     view,
 )
-from .course import ask, case, check, drill, hint, predict, quiz, show, symbols
+from .course import ask, case, check, drill, hint, predict, quiz, show, sprint, symbols
 from .performance import explain
 from .runtime import (
     Deadlock,
@@ -86,6 +86,7 @@ __all__ = [
     "show",
     "simulate",
     "span",
+    "sprint",
     "symbols",
     "synchronization",
     "systems",

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "practice": ["drill"],
         "questions": ["ask"],
         "quizzes": ["predict", "quiz"],
+        "sprints": ["sprint"],
         "terms": ["glossary", "symbols"],
     },
 )

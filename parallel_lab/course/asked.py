@@ -11,6 +11,7 @@ from parallel_lab.course import forms, page
 from parallel_lab.course.typed import off_by, parse_number
 
 _LETTERS = "abcdefghij"
+Wrong = tuple[float, str]  # what a known wrong formula comes to, and what is said to who typed that
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Number:
     unit: str = ""
     tolerance: float = 0.01  # relative
     why: str = ""
+    wrong: Sequence[Wrong] = ()
     options = ()
 
     def read(self, given: str | None) -> float:
@@ -49,7 +51,13 @@ class Number:
         except ValueError as error:
             return False, str(error)
         right = self.same(value, self.answer)
-        return right, self.why if right else off_by(value, self.answer)
+        return right, self.why if right else self.mistake(value) or off_by(value, self.answer)
+
+    def mistake(self, value: float) -> str:
+        """What is said of the known wrong formula that comes to `value`; empty where none does."""
+        near = recognizable(self.tolerance)
+        fits = [(abs(value - wrong), said) for wrong, said in self.wrong if math.isclose(value, wrong, rel_tol=near)]
+        return min(fits, default=(0.0, ""))[1]
 
     def input(self, label: str, value: str | None = None) -> Any:
         """The widget to answer with."""
@@ -152,6 +160,11 @@ def reads(one: Any, given: str | None) -> bool:
 
 KINDS = {"number": Number, "choice": Choice, "order": Order}
 Asked = Number | Choice | Order
+
+
+def recognizable(tolerance: float) -> float:
+    """How far what was typed may be off a wrong formula's number: room for rounding, also where an answer is exact."""
+    return max(tolerance, 0.005)
 
 
 def lettered(options: Sequence[str]) -> list[str]:

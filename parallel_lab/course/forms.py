@@ -39,10 +39,13 @@ def button(words: str, tooltip: str, clicked: Callable[[], None]) -> Any:
     return one
 
 
-def radio(lines: Sequence[str], values: Sequence[str], tooltip: str, value: str | None = None) -> Any:
-    """One of several lines."""
+def radio(
+    lines: Sequence[str], values: Sequence[str], tooltip: str, value: str | None = None, side_by_side: bool = False
+) -> Any:
+    """One of several lines, or of several words beside each other."""
     options, wide = list(zip(lines, values, strict=True)), widgets.Layout(width="auto")
-    return widgets.RadioButtons(options=options, value=value, layout=wide, tooltip=tooltip)
+    way = {"orientation": "horizontal"} if side_by_side else {}
+    return widgets.RadioButtons(options=options, value=value, layout=wide, tooltip=tooltip, **way)
 
 
 def text(words: str, placeholder: str, tooltip: str, value: str | None = None) -> Any:

@@ -1,14 +1,53 @@
-"""Drills: `drill("ring-bytes")` asks a problem with fresh numbers at every call, and derives the answer."""
+"""Drills: `drill("ring-bytes")` asks a problem with fresh numbers at every call, and derives the answer.
 
+`drill(chapter="09")` picks one of a chapter's: one that was never solved, else the one solved longest ago.
+"""
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from parallel_lab.course import forms, page, progress
 from parallel_lab.course.asked import Number, heading, reads
-from parallel_lab.course.drills import problems
+from parallel_lab.course.drills import listed, problems
 from parallel_lab.course.drills.engine import Drawn, Problem
 from parallel_lab.course.typed import named
+
+
+@dataclass
+class Attempt:
+    """One problem with its numbers, from the question to the right answer or to the solution.
+
+    Attributes:
+        failed: How many wrong numbers were given.
+        solved: The right number was given before the solution was shown.
+        seen: The solution was shown before the right number was given.
+    """
+
+    name: str
+    drawn: Drawn
+    failed: int = 0
+    solved: bool = False
+    seen: bool = False
+
+    def answer(self, given: str | None) -> tuple[bool, str]:
+        """Whether the text `given` is right, and what a wrong number hints at; keeps what is right in the progress."""
+        one, warning = asked(self.drawn), ""
+        right, said = one.feedback(given)
+        if self.solved or self.seen:
+            return right, said
+        if reads(one, given):  # what is no number is no wrong answer
+            self.solved, self.failed = right, self.failed + (not right)
+            warning = progress.record_drill(self.name, right)
+        return right, f"{said} {warning}".strip()
+
+    def give_up(self) -> list[page.Part]:
+        """The solution; asked for before the right number, it is kept as a failure, and no number counts after it."""
+        if self.solved or self.seen:
+            return solution(self.drawn)
+        self.seen, warning = True, progress.record_drill(self.name, right=False)
+        return [*solution(self.drawn), *([page.paragraph(warning)] if warning else [])]
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,42 +61,23 @@ class Drill(page.Shown):
         """The problem with the next numbers."""
         return self.problem.draw(self.dice)
 
-    def answer(self, drawn: Drawn, given: str | None) -> tuple[bool, str]:
-        """Whether the text `given` is right, and what a wrong number hints at; keeps the outcome in the progress."""
-        one = asked(drawn)
-        right, said = one.feedback(given)
-        warning = progress.record_drill(self.problem.name, right) if reads(one, given) else ""
-        return right, f"{said} {warning}".strip()
-
-    def give_up(self) -> str:
-        """Keeps that the solution was asked for before a right answer; returns a warning, or nothing."""
-        return progress.record_drill(self.problem.name, right=False)
+    def attempt(self) -> Attempt:
+        """The problem with the next numbers, to be answered."""
+        return Attempt(self.problem.name, self.draw())
 
     def form(self) -> Any:
         """The widgets: the problem, an input, and buttons to check, to see the solution, to draw other numbers."""
         name, place = self.problem.name, forms.box()
 
         def ask() -> None:
-            drawn = self.draw()
-            one = asked(drawn)
-            below, solved = forms.html(), False
-
-            def check(given: str | None) -> page.Page:
-                nonlocal solved
-                right, said = self.answer(drawn, given)
-                solved = solved or right
-                shown = page.verdict(right, "Right" if right else "Not yet", said)
-                return shown._replace(parts=[*shown.parts, *(solution(drawn) if right else ())])
+            tried, below = self.attempt(), forms.html()
 
             def show() -> None:
-                if not solved:
-                    self.give_up()
-                below.value = forms.status(page.Page("Solution", solution(drawn), "note"))
+                below.value = forms.status(page.Page("Solution", tried.give_up(), "note"))
 
-            row = forms.row(heading(one), one.input(f"Answer to {name}"), "Check", f"Check the answer to {name}", check)
             see = forms.button("Show the solution", f"Derive the answer to {name}", show)
             again = forms.button("Other numbers", f"Ask {name} with other numbers", ask)
-            place.children = [row, forms.box(see, again, side_by_side=True), below]
+            place.children = [answer_row(tried), forms.box(see, again, side_by_side=True), below]
 
         ask()
         head = "".join(part.html for part in [page.Part(page.STYLE, None), *self._head()])
@@ -78,9 +98,26 @@ class Drill(page.Shown):
         return page.Page(f"Drill {name}", [*self._head(), example, *heading(asked(sample)), small])
 
 
+def answer_row(tried: Attempt, judge: Callable[[str | None], tuple[bool, str]] | None = None) -> Any:
+    """The widgets of one problem: the question, an input and a button; below, what is said, with the way to it.
+
+    Args:
+        tried: the problem with its numbers.
+        judge: says whether what was typed is right, and why not; without it, the attempt itself.
+    """
+    one, name = asked(tried.drawn), tried.name
+
+    def check(given: str | None) -> page.Page:
+        right, said = (judge or tried.answer)(given)
+        shown = page.verdict(right, "Right" if right else "Not yet", said)
+        return shown._replace(parts=[*shown.parts, *(solution(tried.drawn) if right else ())])
+
+    return forms.row(heading(one), one.input(f"Answer to {name}"), "Check", f"Check the answer to {name}", check)
+
+
 def asked(drawn: Drawn) -> Number:
     """The problem as a question for a number."""
-    return Number(drawn.question, drawn.answer, drawn.unit, drawn.tolerance)
+    return Number(drawn.question, drawn.answer, drawn.unit, drawn.tolerance, wrong=drawn.wrong)
 
 
 def solution(drawn: Drawn) -> list[page.Part]:
@@ -88,14 +125,42 @@ def solution(drawn: Drawn) -> list[page.Part]:
     return [page.markdown("\n".join(f"{n}. {step}" for n, step in enumerate(drawn.steps, 1)))]
 
 
-def drill(name: str, seed: int | None = None) -> Drill:
+def drill(name: str | None = None, seed: int | None = None, *, chapter: str | None = None) -> Drill:
     """A problem to solve with pen and paper, with fresh numbers at every call.
 
     Args:
-        name: as `"ring-bytes"`.
+        name: as `"ring-bytes"`; without it, the drill that is next: never solved, or solved longest ago.
         seed: the same numbers for the same seed; fresh ones without.
+        chapter: one of this chapter's drills, as `"09"`.
 
     Raises:
-        UnknownName: there is no such drill; this KeyError names the nearest ones.
+        UnknownName: there is no such drill or chapter; this KeyError names the nearest ones.
+        ValueError: the drill is of another chapter.
     """
-    return Drill(named("drill", name, problems()), Random(seed))
+    dice, choices = Random(seed), names_of(chapter)
+    if name is None:
+        name = in_turn(choices, dice)[0]
+    one = named("drill", name, problems())
+    if name not in choices:
+        raise ValueError(f"drill {name} is one of chapter {one.chapter}; chapter {chapter} has {', '.join(choices)}")
+    return Drill(one, dice)
+
+
+def names_of(chapter: str | None) -> list[str]:
+    """The drills of a chapter, given as `"09"`, 9 or `"09_pipeline_parallel"`, or of all where it is None.
+
+    Raises:
+        UnknownName: no chapter of this number has drills.
+    """
+    if chapter is None:
+        return list(listed())
+    number = str(chapter).zfill(2)[:2]
+    named("chapter with drills", number, dict.fromkeys(listed().values()))
+    return [name for name, its in listed().items() if its == number]
+
+
+def in_turn(names: Iterable[str], dice: Random) -> list[str]:
+    """The drills `names` in the order in which they are asked: never solved, then solved longest ago; else shuffled."""
+    kept = progress.read()["drills"]
+    shuffled = dice.sample(list(names), len(list(names)))
+    return sorted(shuffled, key=lambda name: kept.get(name, {}).get("when", ""))

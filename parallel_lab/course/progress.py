@@ -26,7 +26,7 @@ from filelock import FileLock
 from parallel_lab.course import events, workspace
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", "reviews", "interviews", "preparations")
+KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", "sprints", "reviews", "interviews", "preparations")
 _OF_CARDS = {"knew": events.GOOD, "partly": events.HARD, "missed": events.AGAIN}
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
@@ -114,14 +114,14 @@ def record_card(name: str, known: str) -> str:
     return _save(change)
 
 
-def record_drill(name: str, right: bool = True) -> str:
+def record_drill(name: str, right: bool = True, confidence: float | None = None) -> str:
     """Counts one right answer to drill `name`, or logs a failure: a wrong number, or the solution asked for."""
 
     def change(entries: Entries) -> None:
         entry = entries["drills"].get(name, {})
         if right:
             entries["drills"][name] = _scored(entry, 1.0) | {"right": entry.get("right", 0) + 1}
-        _see(entries, f"drill/{name}", "drill", right)
+        _see(entries, f"drill/{name}", "drill", right, confidence=confidence)
 
     return _save(change)
 
@@ -176,11 +176,23 @@ def _log(entries: Entries, key: str, one: events.Event) -> None:
     entries["reviews"][key] = {"log": [*log, one]}
 
 
-def _see(entries: Entries, key: str, source: str, passed: bool, helped: bool = False) -> None:
+def _see(
+    entries: Entries,
+    key: str,
+    source: str,
+    passed: bool,
+    helped: bool = False,
+    confidence: float | None = None,
+) -> None:
     """Logs what a machine saw, if it adds anything."""
     at, log = now(), entries["reviews"].get(key, {}).get("log", [])
     if (rating := events.seen(log, at, passed, helped)) is not None:
-        _log(entries, key, events.event(at, rating, source))
+        _log(entries, key, events.event(at, rating, source, confidence))
+
+
+def record_sprint(key: str, report: Entry) -> str:
+    """Keeps the `report` of the sprint that began at `key`, a moment; a later report of it replaces the earlier."""
+    return _update("sprints", key, lambda _: report)
 
 
 def _scored(entry: Entry, share: float) -> Entry:

@@ -45,7 +45,8 @@ def test_every_chapter_with_drills_has_two_to_four():
 
 def draw(dice: Random) -> Drawn:
     n = dice.randint(2, 9)
-    return Drawn(f"What is twice {n}?", 2 * n, ("Take it twice.", f"2 · {n} = {2 * n} MB."), "MB")
+    wrong = ((n**2, "You took it times itself."), (3 * n, "You took it three times."))
+    return Drawn(f"What is twice {n}?", 2 * n, ("Take it twice.", f"2 · {n} = {2 * n} MB."), "MB", wrong=wrong)
 
 
 TWICE = Problem("twice", "02", "Twice a number", draw)
@@ -58,12 +59,31 @@ def test_numbers_are_fresh_at_every_call_and_kept_within_a_problem():
 
 
 def test_a_right_answer_is_kept_and_a_slip_is_hinted_at():
-    one = practice.Drill(TWICE, Random(1))
-    drawn = one.draw()
-    right, said = one.answer(drawn, f"{drawn.answer / 1000} MB")
+    one = practice.Drill(TWICE, Random(1)).attempt()
+    right, said = one.answer(f"{one.drawn.answer / 1000} MB")
     assert not right and "1000" in said and progress.read()["drills"] == {}
-    assert one.answer(drawn, f"{1000 * drawn.answer} kB")[0]
-    assert progress.read()["drills"]["twice"]["right"] == 1
+    assert one.answer("much")[0] is False and one.failed == 1, "what is no number is no wrong answer"
+    assert one.answer(f"{1000 * one.drawn.answer} kB")[0] and one.solved
+    one.answer(str(one.drawn.answer))
+    assert progress.read()["drills"]["twice"]["right"] == 1, "an answer counts once"
+
+
+def test_after_the_solution_an_answer_does_not_count():
+    one = practice.Drill(TWICE, Random(1)).attempt()
+    assert "Take it twice" in one.give_up()[0].text
+    assert one.answer(str(one.drawn.answer))[0] and not one.solved and progress.read()["drills"] == {}
+
+
+@pytest.mark.parametrize(("typed", "said"), [("36", "times itself"), ("17.97", "three times"), ("13", "Too large.")])
+def test_a_known_wrong_formula_is_named(typed, said):
+    six = Drawn("What is twice 6?", 12, ("", "12"), wrong=((36.0, "You took it times itself."), (18, "three times")))
+    right, answer = practice.asked(six).feedback(typed)
+    assert not right and said in answer
+
+
+def test_a_wrong_formula_that_comes_to_the_answer_is_not_named():
+    two = Drawn("What is twice 2?", 4, ("", "4"), wrong=((4, "times itself"), (4.05, "near"), (6, "one"), (6.1, "two")))
+    assert two.wrong == ((6, "one"),)
 
 
 def test_the_form_asks_checks_shows_and_draws_again():
@@ -77,6 +97,26 @@ def test_the_form_asks_checks_shows_and_draws_again():
     assert "Take it twice" in below.value
     buttons.children[1].click()
     assert place.children[0] is not row
+
+
+def test_a_drill_of_a_chapter_is_one_never_solved_then_the_one_solved_longest_ago(monkeypatch):
+    names = practice.names_of("09")
+    assert practice.names_of(9) == names and {listed()[name] for name in names} == {"09"}
+    for day, name in enumerate(names[1:], 1):
+        monkeypatch.setattr(progress, "_today", lambda day=day: f"2026-01-{day:02d}")
+        progress.record_drill(name)
+    assert {drill(chapter="09").problem.name for _ in range(5)} == {names[0]}
+    monkeypatch.setattr(progress, "_today", lambda: "2026-02-01")
+    progress.record_drill(names[0])
+    assert {drill(chapter=9).problem.name for _ in range(5)} == {names[1]}
+    assert drill("pipeline-bubble", chapter="09").problem.name == "pipeline-bubble"
+
+
+def test_a_chapter_without_drills_and_a_drill_of_another_chapter_say_so():
+    with pytest.raises(UnknownName, match="no chapter with drills '77'"):
+        drill(chapter="77")
+    with pytest.raises(ValueError, match="ring-bytes is one of chapter 02; chapter 09 has pipeline-bubble"):
+        drill("ring-bytes", chapter="09")
 
 
 def test_the_page_has_a_question_and_no_answer():

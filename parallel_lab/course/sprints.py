@@ -1,0 +1,192 @@
+"""`sprint(minutes=10)`: drills one after the other until the time is over, and a score at the end, which is kept.
+
+A problem solved at once counts 1, one solved after a wrong answer a half, one that was skipped nothing. An answer that
+comes after the time counts nothing. The report is written after every problem, so that one who stops loses nothing.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+from parallel_lab.course import forms, page, progress
+from parallel_lab.course.drills import problems
+from parallel_lab.course.practice import Attempt, Drill, answer_row, in_turn, names_of
+
+
+@dataclass
+class Race:
+    """A sprint that is being run: the clock, and what was asked.
+
+    Attributes:
+        clock: Seconds that only grow.
+    """
+
+    minutes: float
+    chapter: str | None = None
+    dice: Random = field(default_factory=Random)
+    clock: Callable[[], float] = time.monotonic
+    tried: list[Attempt] = field(default_factory=list)
+    warning: str = ""
+
+    def __post_init__(self) -> None:
+        self.began_s, self.key = self.clock(), datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._names = _endless(names_of(self.chapter), self.dice)
+        self.before = best(self.minutes, self.chapter)
+
+    @property
+    def left_s(self) -> float:
+        """The seconds that are left; 0 where the time is over."""
+        return max(0.0, 60 * self.minutes - (self.clock() - self.began_s))
+
+    def ask(self) -> Attempt | None:
+        """The next problem; None where the time is over."""
+        self.keep()
+        if not self.left_s:
+            return None
+        self.tried.append(Drill(problems()[next(self._names)], self.dice).attempt())
+        return self.tried[-1]
+
+    def answer(self, given: str | None) -> tuple[bool, str]:
+        """Feedback for an answer to the problem that was asked last; too late, it counts nothing."""
+        one = self.tried[-1]
+        if not self.left_s:
+            one.seen = not one.solved
+            return False, "The time is over; this answer does not count."
+        right, said = one.answer(given)
+        self.keep()
+        return right, said
+
+    @property
+    def score(self) -> float:
+        """1 for each problem solved at once, a half for each solved after a wrong answer."""
+        return sum(0.5 if one.failed else 1.0 for one in self.tried if one.solved)
+
+    def keep(self) -> None:
+        """Writes down how the sprint stands, once something was answered."""
+        if done := [one for one in self.tried if one.solved or one.seen or one.failed]:
+            solved = {one.name: 0.5 if one.failed else 1.0 for one in done if one.solved}
+            missed = [one.name for one in done if not one.solved]
+            about = {"minutes": self.minutes, "chapter": self.chapter, "score": self.score, "asked": len(done)}
+            self.warning = progress.record_sprint(self.key, about | {"solved": solved, "missed": missed})
+
+    def report(self) -> page.Page:
+        """The score, the best one before, and what to do again."""
+        self.keep()
+        return page.Page("Sprint", [page.paragraph(line) for line in self._lines()], "note")
+
+    def _lines(self) -> Iterator[str]:
+        solved = [one for one in self.tried if one.solved]
+        at_once = sum(not one.failed for one in solved)
+        over = "The time is over. " if not self.left_s else ""
+        yield f"{over}Score {self.score:g}: {at_once} solved at once, {len(solved) - at_once} after a wrong answer."
+        if self.before is not None:
+            yield f"Your best one of {_length(self.minutes, self.chapter)} before: {self.before:g}."
+        if again := list(dict.fromkeys(one.name for one in self.tried if one.failed or one.seen)):
+            yield f"Do again: {', '.join(again)}."
+        if self.warning:
+            yield self.warning
+
+
+def _endless(names: list[str], dice: Random) -> Iterator[str]:
+    """The drills in their turn, and again from the start, each time with fresh numbers."""
+    while True:
+        yield from in_turn(names, dice)
+
+
+def best(minutes: float, chapter: str | None) -> float | None:
+    """The best score of a sprint of this length over these drills; None where there was none."""
+    kept = progress.read()["sprints"].values()
+    same = [one["score"] for one in kept if (one["minutes"], one["chapter"]) == (minutes, chapter)]
+    return max(same, default=None)
+
+
+def _length(minutes: float, chapter: str | None) -> str:
+    about = f" over chapter {chapter}" if chapter else ""
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}{about}"
+
+
+@dataclass(frozen=True, repr=False)
+class Sprint(page.Shown):
+    """Drills against the clock, ready to be shown in a cell; see `sprint`."""
+
+    minutes: float
+    chapter: str | None = None
+    dice: Random = field(default_factory=Random)
+    clock: Callable[[], float] = time.monotonic
+
+    def start(self) -> Race:
+        """Starts the clock."""
+        return Race(self.minutes, self.chapter, self.dice, self.clock)
+
+    def form(self) -> Any:
+        """The widgets: a button that starts the clock, then one problem after the other, then the score."""
+        place = forms.box()
+
+        def begin() -> None:
+            _next(self.start(), place, begin)
+
+        words = f"Start: {_length(self.minutes, self.chapter)}"
+        place.children = [forms.button(words, "Start the clock of the sprint", begin)]
+        head = "".join(part.html for part in [page.Part(page.STYLE, None), *self._head()])
+        return forms.box(forms.html(f'<div class="plab">{head}</div>'), place)
+
+    def _head(self) -> list[page.Part]:
+        rule = "Solved at once counts 1, after a wrong answer a half. Skip what takes too long."
+        return [page.paragraph(f"Sprint · {_length(self.minutes, self.chapter)}", "head"), page.paragraph(rule)]
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return forms.bundle(self.form(), self.as_page())
+
+    def as_page(self) -> page.Page:
+        """What a sprint is, and where to run one."""
+        about = f" --chapter {self.chapter}" if self.chapter else ""
+        where = (
+            f"Run this cell in JupyterLab, or type plab drill --sprint --minutes {self.minutes:g}{about} in a terminal."
+        )
+        return page.Page("Sprint", [*self._head(), page.paragraph(where, "small")])
+
+
+def _next(race: Race, place: Any, begin: Callable[[], None]) -> None:
+    """Shows the next problem in `place`, or the report where the time is over."""
+    one = race.ask()
+    again = forms.button("Another sprint", "Start the clock of another sprint", begin)
+    if one is None:
+        place.children = [forms.html(forms.status(race.report())), again]
+        return
+
+    def on() -> None:
+        one.give_up()
+        _next(race, place, begin)
+
+    def stop() -> None:
+        place.children = [forms.html(forms.status(race.report())), again]
+
+    left = forms.html(f'<p class="plab-small">{_clock(race.left_s)} left, score {race.score:g}</p>')
+    onward = forms.button("Next", "Go on to the next problem; one that is not solved counts as skipped", on)
+    end = forms.button("Stop here", "End the sprint and see the score", stop)
+    place.children = [left, answer_row(one, race.answer), forms.box(onward, end, side_by_side=True)]
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def sprint(minutes: float = 10, chapter: str | None = None, seed: int | None = None) -> Sprint:
+    """Drills one after the other against the clock, and a score at the end, which is kept with your progress.
+
+    Args:
+        minutes: how long.
+        chapter: the drills of this chapter alone, as `"09"`; without it, those of all chapters.
+        seed: the same problems for the same seed; fresh ones without.
+
+    Raises:
+        UnknownName: no chapter of this number has drills; this KeyError names the nearest ones.
+        ValueError: the time is not between 1 and 120 minutes.
+    """
+    if not 1 <= minutes <= 120:
+        raise ValueError(f"a sprint takes 1 to 120 minutes, and {minutes:g} is not between them")
+    number = None if chapter is None else problems()[names_of(chapter)[0]].chapter
+    return Sprint(minutes, number, Random(seed))
