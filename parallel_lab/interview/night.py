@@ -6,6 +6,7 @@ family is on the machine, it prints the page as a PDF.
 
 import base64
 import re
+import struct
 from collections.abc import Iterator
 from html import escape, unescape
 from importlib.resources import files
@@ -25,6 +26,7 @@ from parallel_lab.interview.words import language_of, say
 # Code stays as it is; what stands between dollars is TeX.
 _MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<!\\)\$(?P<line>[^$]+?)\$", re.DOTALL)
 _LINK = re.compile(r'<a href="([^"]*)">(.*?)</a>', re.DOTALL)
+_TALL = 0.7  # high against wide
 _CODE = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")
 
 
@@ -46,13 +48,13 @@ def night_page(*, cards: bool = False, language: str | None = None) -> str:
     head = f"<h1>{escape(say('night.title', chosen))}</h1><p>{escape(say('night.what', chosen, count=len(named)))}</p>"
     rows = "".join(f'<li><a href="#chapter-{chapter}">{escape(name)}</a></li>' for chapter, name in named.items())
     body = "\n".join(_chapter(chapter, chosen, cards) for chapter in named)
-    style = files("parallel_lab.interview").joinpath("night.css").read_text(encoding="utf-8")
+    style = files("parallel_lab.interview").joinpath("paper.css").read_text(encoding="utf-8")
     contents = f'<nav aria-label="{escape(say("night.contents", chosen))}"><ol>{rows}</ol></nav>'
     title = f"<title>{escape(say('night.title', chosen))} · Parallel Lab</title>"
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     main = f"<main>{head}{contents}{body}</main>"
-    spoken = "zh" if chosen == "zh" else "en"
-    return f'<!DOCTYPE html>\n<html lang="{spoken}"><head>{meta}{title}<style>{style}</style></head><body>{main}</body></html>\n'
+    page_head = f"<head>{meta}{title}<style>{style}</style></head>"
+    return f'<!DOCTYPE html>\n<html lang="{chosen}">{page_head}<body>{main}</body></html>\n'
 
 
 def write_night(
@@ -122,10 +124,11 @@ def _formula(found: re.Match) -> str:
 
 
 def _figure(picture: Picture) -> str:
+    wide, high = struct.unpack(">II", picture.png[16:24])  # of a PNG, in its first chunk
+    look = ' class="tall"' if high > _TALL * wide else ""
     data = base64.b64encode(picture.png).decode()
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" width="{picture.width}"></figure>'
-    )
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" width="{picture.width}">'
+    return f"<figure{look}>{image}</figure>"
 
 
 def _answers(chapter: str, language: str) -> Iterator[str]:
