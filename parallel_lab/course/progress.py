@@ -82,6 +82,15 @@ def record_hint(name: str, shown: int) -> str:
     return _update("exercises", name, lambda entry: entry | {"hints": max(shown, entry.get("hints", 0))})
 
 
+def record_solution(name: str) -> str:
+    """Remembers when the solution of exercise `name` was first looked at, and whether that was before it was solved."""
+
+    def change(entry: Entry) -> Entry:
+        return {"solution": _today(), "solution_first": not solved(entry)} | entry
+
+    return _update("exercises", name, change)
+
+
 def record_quiz(name: str, share: float, place: int | None = None, right: bool = False) -> str:
     """Notes that `share` of the questions of self-check `name`, from 0 to 1, are answered.
 

@@ -4,7 +4,6 @@ The first page and the questions come first, then formulas, numbers and gaps, th
 mechanisms and drills, then exercises, then follow-ups. What was solved already is left out.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from parallel_lab.interview.queue import TIERS, Item
 ROUNDS = (("page", "tier-0"), ("tier-1", "gaps"), ("text", "tier-2"), ("exercises",), ("tier-3",))
 LEVELS = tuple(kind for kinds in ROUNDS for kind in kinds)
 FAILED = 1 / 0.9  # one in ten is forgotten when it is due, and takes one more
+_HEAD = 5000
 PAGE_MINUTES, TEXT_MINUTES = 10, 80  # where the notebook is not at hand
 _MINUTES = re.compile(r"\*\*Minutes\*\*: (\d+) for the page, (\d+) for the")
 
@@ -83,7 +83,8 @@ def _of_chapter(number: str, new: Iterable[Item], entries: Mapping[str, Mapping[
 def minutes_of(number: str) -> tuple[int, int]:
     """How long the first page and the whole of a chapter take, as its notebook says."""
     for file in (workspace.root() / "notebooks").glob(f"{number}_*.ipynb"):
-        first = json.loads(file.read_text(encoding="utf-8"))["cells"][0]
-        if found := _MINUTES.search("".join(first["source"])):
+        with file.open(encoding="utf-8") as notebook:
+            head = notebook.read(_HEAD)  # the first cell; the whole is megabytes of pictures
+        if found := _MINUTES.search(head):
             return int(found[1]), int(found[2])
     return PAGE_MINUTES, TEXT_MINUTES
