@@ -24,6 +24,7 @@ from . import (
     view,
 )
 from .course import ask, case, check, drill, hint, predict, quiz, show, sprint, symbols
+from .interview import evidence, ladder, review, whiteboard
 from .performance import explain
 from .runtime import (
     Deadlock,
@@ -65,11 +66,13 @@ __all__ = [
     "data_parallel",
     "draw",
     "drill",
+    "evidence",
     "expert_parallel",
     "explain",
     "hint",
     "hybrid",
     "interview",
+    "ladder",
     "launch",
     "model",
     "network",
@@ -81,6 +84,7 @@ __all__ = [
     "predict",
     "progress",
     "quiz",
+    "review",
     "runtime",
     "seed_for",
     "show",
@@ -93,4 +97,5 @@ __all__ = [
     "tensor_parallel",
     "trace",
     "view",
+    "whiteboard",
 ]

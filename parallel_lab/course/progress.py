@@ -26,7 +26,8 @@ from filelock import FileLock
 from parallel_lab.course import events, workspace
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", "sprints", "reviews", "interviews", "preparations")
+_LOGS = ("sprints", "reviews", "interviews", "preparations", "rounds")
+KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", *_LOGS)
 _OF_CARDS = {"knew": events.GOOD, "partly": events.HARD, "missed": events.AGAIN}
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
@@ -79,6 +80,15 @@ def record_exercise(name: str, share: float, failed: bool = False) -> str:
 def record_hint(name: str, shown: int) -> str:
     """Remembers that `shown` hints of exercise `name` were seen."""
     return _update("exercises", name, lambda entry: entry | {"hints": max(shown, entry.get("hints", 0))})
+
+
+def record_solution(name: str) -> str:
+    """Remembers when the solution of exercise `name` was first looked at, and whether that was before it was solved."""
+
+    def change(entry: Entry) -> Entry:
+        return {"solution": _today(), "solution_first": not solved(entry)} | entry
+
+    return _update("exercises", name, change)
 
 
 def record_quiz(name: str, share: float, place: int | None = None, right: bool = False) -> str:
@@ -145,6 +155,11 @@ def record_review(key: str, rating: int, source: str, confidence: float | None =
 def record_interview(key: str, report: Entry) -> str:
     """Keeps the `report` of a mock interview under its start time."""
     return _update("interviews", key, lambda _: report)
+
+
+def record_round(key: str, report: Entry) -> str:
+    """Keeps the `report` of a round of practice, with its `kind`, time and score, under its start time."""
+    return _update("rounds", key, lambda _: report)
 
 
 def record_preparation(name: str, plan: Entry) -> str:

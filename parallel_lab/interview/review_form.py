@@ -5,9 +5,9 @@ from functools import partial
 from typing import Any
 
 from parallel_lab.course import events, forms, page
-from parallel_lab.course.asked import Choice, Number
-from parallel_lab.interview.asking import CONFIDENCES, RATINGS, Asking, again_on
-from parallel_lab.interview.evidence import evidence
+from parallel_lab.course.asked import Choice
+from parallel_lab.interview.asking import CONFIDENCES, RATINGS, Asking, Judged, again_on
+from parallel_lab.interview.proofs import evidence
 from parallel_lab.interview.sessions import Session, saved, session
 from parallel_lab.interview.words import lang, say
 
@@ -69,15 +69,14 @@ class Sheet:
         self.asked.value = forms.status(page.Page(title, [page.paragraph(self.count, "small"), *self.asking.question]))
         words = [f"{share:.0%}" for share in CONFIDENCES]
         self.sure = forms.radio(words, words, self._say("sure"), side_by_side=True)
-        about = forms.html(page.paragraph(self._say("sure"), lang=lang(self.language)).html)
+        about = self._line("sure")
         self.inputs.children = (about, self.sure, *self._judged())
 
     def _judged(self) -> list[Any]:
         """The input of what a machine judges, and the buttons."""
         one, show = self.asking.judged, self._button("common.show", self._reveal)
         if one is None:
-            aloud = forms.html(page.paragraph(self._say("aloud"), lang=lang(self.language)).html)
-            return [aloud, forms.box(show, *self._fresh(), side_by_side=True)]
+            return [self._line("aloud"), forms.box(show, *self._fresh(), side_by_side=True)]
         self.field = _input(one, self.language)
         check = self._button("common.check", self._check)
         return [self.field, forms.box(check, show, *self._fresh(), side_by_side=True)]
@@ -108,10 +107,9 @@ class Sheet:
             self.asking.give_up()
             self._answered(None)
             return
-        words = page.paragraph(self._say("judge-yourself"), lang=lang(self.language))
         rates = [self._button(f"review.rate-{rating}", partial(self._rate, rating)) for rating in RATINGS]
         self.inputs.children = ()
-        self.below.children = (*self._solution(), forms.html(words.html), forms.box(*rates, side_by_side=True))
+        self.below.children = (*self._solution(), self._line("judge-yourself"), forms.box(*rates, side_by_side=True))
 
     def _rate(self, rating: int) -> None:
         self.asking.rate(rating)
@@ -129,7 +127,7 @@ class Sheet:
         """The answer, and a button that runs the cell that measures it."""
         shown = forms.html(page.Page(say("common.answer", self.language), self.asking.solution()).section)
         key = self.asking.item.key
-        if self.asking.drawn or self.asking.item.kind == "quiz":
+        if self.asking.drawn or self.asking.item.kind in ("quiz", "term"):
             return [shown]
         place = forms.html()
 
@@ -153,11 +151,14 @@ class Sheet:
         words = say(key, self.language)
         return forms.button(words, words, clicked)
 
+    def _line(self, key: str) -> Any:
+        return forms.html(page.paragraph(self._say(key), lang=lang(self.language), tag="div").html)
+
     def _say(self, key: str) -> str:
         return say(f"review.{key}", self.language)
 
 
-def _input(one: Number | Choice, language: str) -> Any:
+def _input(one: Judged, language: str) -> Any:
     """The widget to answer with, its words in `language`."""
     words = say("common.answer", language)
     if isinstance(one, Choice):
