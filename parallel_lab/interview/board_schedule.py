@@ -121,7 +121,7 @@ def one_step(rows: tuple, m: int) -> tuple[float, dict[int, Tensor]]:
     plan = with_needs(rows)
     mine = {stage: layer(stage) for stage in stages_of(plan, dist.get_rank())}
     loss = step(plan, mine, *batch(m), squares)
-    return float(loss), {stage: gradient(one) for stage, one in mine.items()}
+    return float(loss.item()), {stage: gradient(one) for stage, one in mine.items()}
 
 
 def alone(stages: int, m: int) -> tuple[float, dict[int, Tensor]]:
@@ -131,7 +131,7 @@ def alone(stages: int, m: int) -> tuple[float, dict[int, Tensor]]:
     output = nn.Sequential(*layers)(torch.cat(inputs))
     loss = squares(output, torch.cat(targets)) / output.numel()
     loss.backward()
-    return float(loss), {stage: gradient(one) for stage, one in enumerate(layers)}
+    return float(loss.item()), {stage: gradient(one) for stage, one in enumerate(layers)}
 
 
 def gradient(of: nn.Linear) -> Tensor:
