@@ -9,7 +9,7 @@ from .mock import Mock, Opinion
 from .prepared import prepare
 from .proofs import evidence
 from .queue import todays
-from .review import review
+from .review_form import review
 from .vocabulary import terms
 from .words import language_of, say
 
