@@ -55,8 +55,10 @@ class Number:
 
     def mistake(self, value: float) -> str:
         """What is said of the known wrong formula that comes to `value`; empty where none does."""
-        near = recognizable(self.tolerance)
-        fits = [(abs(value - wrong), said) for wrong, said in self.wrong if math.isclose(value, wrong, rel_tol=near)]
+        near, known = recognizable(self.tolerance), list(self.wrong)
+        if self.unit == "%":
+            known.append((self.answer / 100, "You typed a share of 1. The answer is asked for in per cent."))
+        fits = [(abs(value - wrong), said) for wrong, said in known if math.isclose(value, wrong, rel_tol=near)]
         return min(fits, default=(0.0, ""))[1]
 
     def input(self, label: str, value: str | None = None) -> Any:

@@ -26,7 +26,8 @@ from filelock import FileLock
 from parallel_lab.course import events, workspace
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", "sprints", "reviews", "interviews", "preparations")
+_LOGS = ("sprints", "reviews", "interviews", "preparations", "rounds")
+KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", *_LOGS)
 _OF_CARDS = {"knew": events.GOOD, "partly": events.HARD, "missed": events.AGAIN}
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
@@ -154,6 +155,11 @@ def record_review(key: str, rating: int, source: str, confidence: float | None =
 def record_interview(key: str, report: Entry) -> str:
     """Keeps the `report` of a mock interview under its start time."""
     return _update("interviews", key, lambda _: report)
+
+
+def record_round(key: str, report: Entry) -> str:
+    """Keeps the `report` of a round of practice, with its `kind`, time and score, under its start time."""
+    return _update("rounds", key, lambda _: report)
 
 
 def record_preparation(name: str, plan: Entry) -> str:

@@ -14,9 +14,9 @@ from parallel_lab.course.drills import problems
 from parallel_lab.course.drills.engine import Drawn
 from parallel_lab.course.quizzes import sheets
 from parallel_lab.interview.atoms import VERDICTS, atom
-from parallel_lab.interview.evidence import link
 from parallel_lab.interview.feeds import feeders, log_of
 from parallel_lab.interview.memory import Memory, replay
+from parallel_lab.interview.proofs import link
 from parallel_lab.interview.queue import Item
 from parallel_lab.interview.words import lang, say
 

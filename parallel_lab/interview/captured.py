@@ -10,13 +10,13 @@ import io
 import linecache
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from IPython.core.displaypub import DisplayPublisher
 from IPython.display import display
 
 from parallel_lab.course import page
+from parallel_lab.interview.board import block, picture_html
 from parallel_lab.interview.needed import Cell
 
 Shown = list[page.Part]
@@ -94,7 +94,7 @@ class _Printed(io.TextIOBase):
             self.shown.append(page.Part("", ""))
             self.own, self.text = len(self.shown) - 1, ""
         self.text += text
-        self.shown[self.own] = as_text(self.text.rstrip("\n"))
+        self.shown[self.own] = block(self.text.rstrip("\n"))
         return len(text)
 
 
@@ -114,11 +114,6 @@ class _Displayed(DisplayPublisher):
         self.kept.clear()
 
 
-def as_text(text: str) -> page.Part:
-    """Text as a cell prints it."""
-    return page.Part(f"<pre>{escape(text)}</pre>", text)
-
-
 def as_part(data: Mapping[str, Any], metadata: Mapping[str, Any]) -> page.Part:
     """An output by the richest form that a page can hold: HTML, a picture, or text."""
     text = str(data.get("text/plain", ""))
@@ -126,12 +121,7 @@ def as_part(data: Mapping[str, Any], metadata: Mapping[str, Any]) -> page.Part:
         return page.Part("".join(html), text)
     if png := data.get("image/png"):
         return page.Part(picture_html("".join(png), str(metadata.get("alt") or text)), text)
-    return as_text(text)
-
-
-def picture_html(png: str, alt: str) -> str:
-    """A picture inside the page; `png` in base64."""
-    return f'<img src="data:image/png;base64,{"".join(png.split())}" alt="{escape(alt)}" style="max-width: 100%">'
+    return block(text)
 
 
 def texts(shown: Sequence[page.Part]) -> str:

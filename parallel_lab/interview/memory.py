@@ -28,22 +28,31 @@ class Memory:
     """What a log comes to.
 
     Attributes:
+        card: FSRS's own state.
         reviews: How many events there are.
         first: The time of the first one.
         last: The time of the last one.
-        stability_days: After so many days R is 0.9.
-        difficulty: From 1 to 10.
-        due: When it is asked again.
-        in_steps: Whether it is being learned, and comes back after minutes.
     """
 
+    card: fsrs.Card
     reviews: int
     first: datetime
     last: datetime
-    stability_days: float
-    difficulty: float
-    due: datetime
-    in_steps: bool = False
+
+    @property
+    def stability_days(self) -> float:
+        """After so many days the chance of recall is 0.9."""
+        return self.card.stability or 0.0
+
+    @property
+    def due(self) -> datetime:
+        """When it is asked again."""
+        return self.card.due
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether it is being learned, and comes back after minutes."""
+        return self.card.state != fsrs.State.Review
 
     def recall(self, at: datetime) -> float:
         """The chance of recall at a time, from 0 to 1."""
@@ -63,19 +72,44 @@ def recall(stability_days: float, elapsed_days: float) -> float:
     return (1 + (0.9 ** (-1 / w) - 1) * elapsed_days / stability_days) ** -w
 
 
-def replay(log: Iterable[Event], until: datetime | None = None) -> Memory | None:
-    """The state that follows from a log; None if it is empty.
+def reviewed(
+    before: Memory | None, at: datetime, rating: int, source: str = "self", until: datetime | None = None
+) -> Memory:
+    """The state after one more review.
 
     Args:
-        log: the events, of the key itself and of what feeds it, in any order.
-        until: the date of an interview; no interval is longer than the days that were left.
+        before: the state before; None where there is none.
+        at: the time of the review, in UTC.
+        rating: 1 to 4.
+        source: who said so.
+        until: the date of an interview; no interval is longer than the days that are left.
     """
-    found = sorted(((datetime.fromisoformat(one["at"]).astimezone(UTC), one) for one in log), key=lambda pair: pair[0])
-    if not found:
-        return None
-    card = fsrs.Card(card_id=1, due=found[0][0])
-    for at, one in found:
-        ahead = max(1, (until - at).days) if until and until > at else FOREVER
-        card, _ = scheduler(ahead, one["from"] in _STEPPED).review_card(card, fsrs.Rating(one["rating"]), at)
-    in_steps = card.state != fsrs.State.Review
-    return Memory(len(found), found[0][0], found[-1][0], card.stability, card.difficulty, card.due, in_steps)  # type: ignore[arg-type]
+    card = before.card if before else fsrs.Card(card_id=1, due=at)
+    longest = max(1, (until - at).days) if until and until > at else FOREVER
+    card, _ = scheduler(longest, source in _STEPPED).review_card(card, fsrs.Rating(rating), at)
+    return Memory(card, before.reviews + 1 if before else 1, before.first if before else at, at)
+
+
+def replay(log: Iterable[Event], until: datetime | None = None) -> Memory | None:
+    """The state that follows from a log, of the key itself and of what feeds it, in any order; None if it is empty.
+
+    Args:
+        log: the events.
+        until: as in `reviewed`.
+    """
+    times = ((datetime.fromisoformat(one["at"]).astimezone(UTC), one) for one in log)
+    state = None
+    for at, one in sorted(times, key=lambda pair: pair[0]):
+        state = reviewed(state, at, one["rating"], one["from"], until)
+    return state
+
+
+@cache
+def good_path(days: int) -> tuple[int, ...]:
+    """The days after its first one on which an item is asked again, if it is always known, up to `days`."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    state, found = reviewed(None, at, 3), []
+    while (state.due - at).days <= days:
+        found.append((state.due - at).days)
+        state = reviewed(state, state.due, 3)
+    return tuple(found)

@@ -69,7 +69,7 @@ def needed(cells: Sequence[Cell], name: str) -> list[Cell]:
     tagged = next((n for n, cell in enumerate(cells) if name in (cell.id, *cell.tags)), None)
     if tagged is None:
         raise ValueError(f"no cell of code has the tag {name}")
-    uses = _uses(cells)
+    uses = _uses(tuple(cells))
     made = uses[tagged].bound
     showing = (n for n in range(tagged, len(cells)) if cells[n].shows and (n == tagged or made & uses[n].all))
     last = next(showing, tagged)
@@ -86,7 +86,8 @@ def needed(cells: Sequence[Cell], name: str) -> list[Cell]:
 
 def missing(cells: Sequence[Cell]) -> set[str]:
     """The names that `cells`, run one after the other, look up and that none of them has bound by then."""
-    absent, there, uses = set(), set(KNOWN), _uses(cells)
+    absent: set[str] = set()
+    there, uses = set(KNOWN), _uses(tuple(cells))
     for one in uses:
         absent |= one.now - there
         there |= one.bound
@@ -107,7 +108,8 @@ class _Use(NamedTuple):
         return self.now | self.later
 
 
-def _uses(cells: Sequence[Cell]) -> list[_Use]:
+@cache
+def _uses(cells: tuple[Cell, ...]) -> list[_Use]:
     trees = [cell.tree for cell in cells]
     effects = {}  # what functions of the cells change outside of themselves
     for tree in trees:
@@ -147,6 +149,8 @@ def bound(tree: ast.AST) -> set[str]:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             found |= {(one.asname or one.name).split(".")[0] for one in node.names}
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)

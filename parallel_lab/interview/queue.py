@@ -94,7 +94,9 @@ def todays(chapter: str | None = None, minutes: float | None = None) -> Queue:
         raise ValueError(f"{minutes:g} minutes are no time to review in: give 1 or more")
     entries, now = progress.read(), progress.now()
     plan = entries["preparations"].get(PREPARATION, {})
-    until, everything = _date_of(plan, now), items(entries["reviews"], chapter, _date_of(plan, now))
+    until = _date_of(plan, now)
+    plan = plan if until else {}
+    everything = items(entries["reviews"], chapter, until)
     due, later = in_order(everything, now, until)
     minutes = minutes or plan.get("minutes")
     kept = within(due, 60 * minutes) if minutes else due

@@ -7,7 +7,7 @@ from typing import Any
 from parallel_lab.course import events, forms, page
 from parallel_lab.course.asked import Choice, Number
 from parallel_lab.interview.asking import CONFIDENCES, RATINGS, Asking, again_on
-from parallel_lab.interview.evidence import evidence
+from parallel_lab.interview.proofs import evidence
 from parallel_lab.interview.sessions import Session, saved, session
 from parallel_lab.interview.words import lang, say
 

@@ -81,6 +81,15 @@ def test_a_known_wrong_formula_is_named(typed, said):
     assert not right and said in answer
 
 
+def test_a_share_in_place_of_per_cent_is_named():
+    half = Drawn("Which share?", 50, ("", "50 %"), "%", wrong=((25, "You took the half of it."),))
+    assert practice.asked(half).feedback("0.5") == (
+        False,
+        "You typed a share of 1. The answer is asked for in per cent.",
+    )
+    assert practice.asked(half).feedback("25 %")[1] == "You took the half of it."
+
+
 def test_a_wrong_formula_that_comes_to_the_answer_is_not_named():
     two = Drawn("What is twice 2?", 4, ("", "4"), wrong=((4, "times itself"), (4.05, "near"), (6, "one"), (6.1, "two")))
     assert two.wrong == ((6, "one"),)

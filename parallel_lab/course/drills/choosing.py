@@ -25,6 +25,19 @@ def choose_cuts(dice: Random) -> Drawn:
             f"There is room for {share} % of {memory} GB = {memory * share / 100:.4g} GB: at least {least:.3g} ranks.",
             f"The next power of two: tp · pp = {cuts}.",
         ),
+        wrong=(
+            (
+                2 ** max(0, ceil(log2(billions * 18 / (memory * share / 100)))),
+                "You did not shard the optimizer's state over dp.",
+            ),
+            (2 ** max(0, ceil(log2(billions * each / memory))), "You filled the whole GPU with state."),
+            (
+                2 ** max(0, ceil(log2(billions * 18 / data / (memory * share / 100)))),
+                "You sharded weights and gradients, too. ZeRO-1 does not.",
+            ),
+            (cuts / 2, "Then it does not fit."),
+            (least, "It must be a power of two."),
+        ),
     )
 
 
@@ -35,7 +48,11 @@ def choose_tp(dice: Random) -> Drawn:
     reached, percent = dice.choice((150, 200, 450, 600)), dice.choice((20, 30, 50))
     one = 2 * reached * 1e12 / (9 * width * link * 1e9)
     most = 1 + percent / 100 / one
-    tp = 2 ** int(log2(most))
+
+    def allowed(each: float) -> int:
+        return 2 ** int(log2(1 + percent / 100 / each))
+
+    tp = allowed(one)
     return Drawn(
         question=f"A block of width {width:,} in 2-byte numbers; a GPU reaches {reached} TFLOP/s, its link"
         f" {link} GB/s in a ring. Nothing is hidden. Which is the largest power of two for tp at which the"
@@ -46,6 +63,11 @@ def choose_tp(dice: Random) -> Drawn:
             "Collectives over products: 8 (n-1)/n · 2 s b h / W over 72 s b h² / (n F) = 2 (n-1) F / (9 h W).",
             f"Here (n - 1) · {one:.3g}, so n is at most 1 + {percent / 100}/{one:.3g} = {most:.3g}.",
             f"The largest power of two: tp = {tp}.",
+        ),
+        wrong=(
+            (allowed(one / 2), "You let an all-reduce send S, or counted two of them per block. Look at both."),
+            (allowed(3 * one), "You counted the forward products only, and all four all-reduces."),
+            (most, "It must be a power of two."),
         ),
     )
 
@@ -68,6 +90,15 @@ def choose_more_gpus(dice: Random) -> Drawn:
             f"dp = {dp}, so m = {batch}/({dp} · {b}) = {m} microbatches; afterwards {few}.",
             f"A step lasts m + p - 1 = {m + p - 1} passes, afterwards {few + p - 1}.",
             f"{m + p - 1}/{few + p - 1} = {gained:.3g} times as fast, on {times} times as many GPUs.",
+        ),
+        wrong=(
+            (
+                times,
+                "You let the step shrink with the GPUs. The bubble grows when each pipeline has fewer microbatches.",
+            ),
+            (gained / times, "That is how efficient it is compared with before."),
+            (1 / gained, "You divided the other way around."),
+            (1, "Each pipeline has fewer microbatches, so a step is shorter."),
         ),
     )
 
@@ -93,6 +124,18 @@ def choose_regret(dice: Random) -> Drawn:
             f"It was measured at {measured[chosen]} s, the best at {measured[order[0]]} s ({layouts[order[0]]}).",
             f"{measured[chosen]}/{measured[order[0]]} - 1 = {regret:.3g} %.",
         ),
+        wrong=(
+            (
+                100 * (measured[chosen] / predicted[chosen] - 1),
+                "That is how wrong its prediction was. The question compares two measured layouts.",
+            ),
+            (100 * (predicted[order[0]] / predicted[chosen] - 1), "You compared predictions."),
+            (100 * (measured[chosen] - measured[order[0]]), "That is the difference in hundredths of a second."),
+            (
+                100 * (1 - measured[order[0]] / measured[chosen]),
+                "You divided by the chosen layout. The best measured one is the measure.",
+            ),
+        ),
     )
 
 
@@ -114,5 +157,18 @@ def choose_upgrade(dice: Random) -> Drawn:
             f"Exposed are {hidden + exposed:.1f} - {hidden} = {exposed} s: the step takes {before:.3g} s.",
             f"Afterwards {exposed}/{times} = {exposed / times:.3g} s are exposed: {after:.4g} s.",
             f"{before:.4g}/{after:.4g} - 1 = {gained:.3g} %.",
+        ),
+        wrong=(
+            (100 * (1 - after / before), "That is how much shorter a step is. The question asks for steps per hour."),
+            (
+                100 * (before / (before - (hidden + exposed) * (1 - 1 / times)) - 1),
+                "You took all messages. What is hidden gains nothing.",
+            ),
+            (100 * (before / (before - exposed) - 1), "You let the exposed part vanish. It only shrinks."),
+            (100 * (times - 1), "That is the network's gain. Only a part of the step is exposed."),
+            (
+                100 * (before / (before - (inside + exposed) * (1 - 1 / times)) - 1),
+                "You sped up the collectives inside the node, too.",
+            ),
         ),
     )

@@ -20,6 +20,12 @@ def ring_bytes(dice: Random) -> Drawn:
             "All-gather: as many again.",
             f"2 (n - 1)/n · S = 2 · {n - 1}/{n} · {size_mb} MB = {sent_mb:,.4g} MB, always less than 2S.",
         ),
+        wrong=(
+            (2 * size_mb, "You let a rank send 2S. In each half of the ring it sends all pieces but one."),
+            (size_mb, "You counted S once. The ring has two halves, and each sends a little less than S."),
+            (sent_mb / 2, "That is one half of the ring, the reduce-scatter or the all-gather."),
+            ((n - 1) * size_mb, "You sent everything to every other rank. A ring adds up on the way."),
+        ),
     )
 
 
@@ -45,6 +51,16 @@ def ring_time(dice: Random) -> Drawn:
             f"{time_ms - waiting_ms:,.4g} ms.",
             f"Together {time_ms:,.4g} ms.",
         ),
+        wrong=(
+            (time_ms - waiting_ms, "You left out the latency."),
+            (time_ms - waiting_ms / 2, "You counted the latency of one half of the ring."),
+            ((time_ms + waiting_ms) / 2, "You counted the bytes of one half of the ring."),
+            (waiting_ms, "That is the latency alone. The bytes take time too."),
+            (
+                time_ms - waiting_ms + 2 * link.latency_s * 1e3,
+                "Two latencies: the messages of a ring follow one another.",
+            ),
+        ),
     )
 
 
@@ -65,6 +81,12 @@ def measured_bandwidth(dice: Random) -> Drawn:
             f"algbw = S/T = {size_gb} GB / {time_ms} ms = {algorithm_gb:,.4g} GB/s.",
             "Busbw, not algbw, is what one compares with one direction of the link.",
             f"busbw = 2 (n - 1)/n · algbw = 2 · {n - 1}/{n} · {algorithm_gb:,.4g} = {bus_gb:,.4g} GB/s.",
+        ),
+        wrong=(
+            (algorithm_gb, "That is the algorithm bandwidth, S/T. The question asks for busbw."),
+            (bus_gb / 2, "You took (n - 1)/n, the factor of an all-gather or a reduce-scatter."),
+            (algorithm_gb**2 / bus_gb, "You divided by the factor of the ring. A link carries more than S here."),
+            (8 * bus_gb, "That is in Gbit/s."),
         ),
     )
 
@@ -87,5 +109,11 @@ def node_egress(dice: Random) -> Drawn:
             f"So {2 * (nodes - 1)}/{nodes} · S = {leaves_gb:,.4g} GB leave each node: the nodes are the ring's ranks.",
             f"{cards} card(s) carry {50 * cards} GB/s in one direction: 400 Gbit/s are 50 GB/s.",
             f"{leaves_gb:,.4g} GB / {50 * cards} GB/s = {time_ms:,.4g} ms.",
+        ),
+        wrong=(
+            (time_ms * cards, "You let one card carry all. The cards of a node work at one time."),
+            (time_ms / 8, "You took Gbit/s for GB/s, or one GPU's eighth: all eighths share the cards."),
+            (8 * time_ms, "You sent all of every GPU's gradients. Inside the node they are added up first."),
+            (time_ms / 2, "That is one half of the ring over the nodes."),
         ),
     )

@@ -23,6 +23,13 @@ def comp_stored(dice: Random) -> Drawn:
             f"{bits} + {beside / group:g} = {each:g} bits per weight, an eighth of that in bytes.",
             f"{billions}e9 · {each:g}/8 = {billions * each / 8:,.4g} GB; 16-bit weights are {2 * billions} GB.",
         ),
+        wrong=(
+            (billions * bits / 8, "You left out what each group adds."),
+            (billions * (bits + 16 / group) / 8, "You left out the zero points."),
+            (billions * (bits + beside) / 8, "You gave each weight a scale. A whole group shares one."),
+            (billions * each, "That is in Gbit."),
+            (2 * billions, "That is in 16 bits."),
+        ),
     )
 
 
@@ -42,6 +49,20 @@ def comp_top_k(dice: Random) -> Drawn:
             "All-reduce by a ring: 2 (n - 1)/n · 4 N bytes.",
             f"8 ρ (n - 1) / (8 (n - 1)/n) = ρ n = {per_cent / 100:g} · {n} = {ratio:g}: {won} the dense one.",
         ),
+        wrong=(
+            (per_cent / 100, "You compared the numbers that are kept. An all-gather grows with the ranks."),
+            (ratio / 2, "You left out the indices."),
+            (
+                2 * per_cent / 100,
+                "You compared one rank's message with the gradient. An all-gather grows with the ranks.",
+            ),
+            (
+                per_cent / 100 * (n - 1),
+                "You let the all-reduce send 2S. In each half of the ring a rank sends all pieces but one.",
+            ),
+            (2 * ratio, "You let the all-reduce send S. It sends nearly twice that."),
+            (1 / ratio, "You divided the other way around."),
+        ),
     )
 
 
@@ -60,6 +81,12 @@ def comp_rank(dice: Random) -> Drawn:
             f" {rank} · ({rows:,} + {columns:,}) = {rank * (rows + columns):,} numbers.",
             f"The matrix has {rows:,} · {columns:,} = {rows * columns:,}.",
             f"{rows * columns:,} / {rank * (rows + columns):,} = {ratio:,.4g}.",
+        ),
+        wrong=(
+            (columns / rank, "You counted one of the two factors."),
+            (rows / rank, "You counted one of the two factors."),
+            (rows * columns / (rows + columns), "That is rank 1."),
+            (1 / ratio, "You divided the other way around."),
         ),
     )
 
@@ -81,5 +108,16 @@ def comp_step(dice: Random) -> Drawn:
             "A bit more halves it (nearly); one weight ten times as large as the others makes it ten times as large for"
             " all that share its scale.",
             f"1,000 Δ/√12 = {1e3 * error:.4g}.",
+        ),
+        wrong=(
+            (1e3 * step, "That is the step."),
+            (500 * step, "That is the largest error. The question asks for the root of the mean square."),
+            (
+                1e3 * step / 3**0.5,
+                "You let errors go up to a whole step. Rounding to nearest leaves at most half of one.",
+            ),
+            (1e3 * step**2 / 12, "That is the mean square. Take the root."),
+            (1e3 * largest / 2 ** (bits - 1) / 12**0.5, "You took one grid point too many on a side."),
+            (1e3 * step / 2 / 12**0.5, "You gave the grid one bit too many."),
         ),
     )

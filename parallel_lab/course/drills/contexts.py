@@ -37,6 +37,19 @@ def cp_bytes(dice: Random) -> Drawn:
         answer=sent / 1e9,
         unit="GB",
         steps=(shard, *steps),
+        wrong=(
+            (
+                (2 * (n - 1) / n * 2 * (query + keys) if ring else 4 * (n - 1) * 2 * keys) / 1e9,
+                "That is the other way of the two, ring and Ulysses.",
+            ),
+            (sent / (4 if ring else 2) / 1e9, "That is the forward pass alone."),
+            (sent / 1e9 * 3 / 4 if ring else 0, "You sent gradients in 16 bits. Their sums travel in float32."),
+            (0 if ring else sent / 1e9 * n / (n - 1), "You sent what stays on its rank, too."),
+            (
+                sent / 1e9 * heads / kv_heads if ring else 2 * (n - 1) / n * 4 * query / 1e9,
+                "You gave keys and values as many heads as queries have.",
+            ),
+        ),
     )
 
 
@@ -55,6 +68,15 @@ def cp_slowest(dice: Random) -> Drawn:
             f" {n - 1} B² + B (B + 1)/2, B = {block:,}.",
             f"All pairs: s (s + 1)/2 with s = {n} · {block:,}; the mean is 1/{n} of that.",
             f"{pairs:,} / {mean:,.0f} = {pairs / mean:.3f}, nearly 2 - 1/n = {2 - 1 / n:.3f}.",
+        ),
+        wrong=(
+            (
+                n * block**2 / mean,
+                "You counted the last rank's own block whole. A query does not see what comes after it.",
+            ),
+            (pairs / (block * (block + 1) / 2), "You compared with the fastest rank. The question asks for the mean."),
+            (n, "You gave the slowest rank all of the work."),
+            ((n - 1) * block**2 / mean, "You left out the last rank's own block."),
         ),
     )
 
@@ -75,6 +97,12 @@ def ep_dispatch(dice: Random) -> Drawn:
             f"Copies: K·t = {chosen} · {tokens:,}, each of h·e = {width:,} · 2 bytes.",
             f"Of these (n - 1)/n = {n - 1}/{n} leave the rank: {once / 1e9:.4g} GB.",
             f"Dispatch and combine forward, and both again backward: 4 · {once / 1e9:.4g} = {4 * once / 1e9:.4g} GB.",
+        ),
+        wrong=(
+            (2 * once / 1e9, "That is the forward pass alone."),
+            (once / 1e9, "That is one dispatch. The results come back, and the backward pass does both again."),
+            (4 * chosen * tokens * width * 2 / 1e9, "You sent what stays on its rank, too."),
+            (4 * once / chosen / 1e9, "You sent one copy per token. One is sent for each choice."),
         ),
     )
 
@@ -98,5 +126,14 @@ def ep_dropped(dice: Random) -> Drawn:
             f"C = ⌈factor · K·t/E⌉ = ⌈{factor:g} · {chosen} · {tokens}/{experts}⌉ = {capacity} per expert.",
             f"Beyond it: {' + '.join(map(str, over))} = {sum(over)}.",
             f"{sum(over)}/{sum(load)} = {sum(over) / sum(load):.2%}.",
+        ),
+        wrong=(
+            (100 * sum(over) / tokens, "You divided by the tokens. The question asks about choices."),
+            (100 - 100 * sum(over) / sum(load), "That is what is kept."),
+            (
+                100 * sum(max(0, each - chosen * tokens / experts) for each in load) / sum(load),
+                "You left out the capacity factor.",
+            ),
+            (100 * sum(over) / max(load), "You divided by the fullest expert's choices."),
         ),
     )

@@ -26,6 +26,12 @@ def gpu_days(dice: Random) -> Drawn:
             f"All GPUs together reach {gpus:,} · 989e12 · {mfu:g} = {per_s:.3g} FLOP/s.",
             f"{flops:.3g} / {per_s:.3g} = {flops / per_s:.3g} s; with 86,400 s per day that is {days:.4g} days.",
         ),
+        wrong=(
+            (days / 3, "You counted 2ND, the forward pass. The backward pass computes two more products."),
+            (days * 8 / 6, "You counted 8ND, with a second forward pass. Nothing is recomputed here."),
+            (days * mfu, "You divided by the peak. The GPUs reach only the MFU's share of it."),
+            (days * 24, "That is hours."),
+        ),
     )
 
 
@@ -57,6 +63,13 @@ def state_bytes(dice: Random) -> Drawn:
             f"{each} · {billions:g}e9 bytes are {whole:,.4g} GB.",
             f"{whole:,.4g} GB{last}.",
         ),
+        wrong=(
+            (whole, "That is the state of the whole model. It is cut over the ranks."),
+            (16 * billions / ranks, "That is 2 + 2 + 12 bytes. Look again at which gradients are kept."),
+            (2 * billions / ranks, "Those are the 16-bit weights alone."),
+            (12 * billions / ranks, "That is Adam in float32 alone, without what is kept in 16 bits."),
+            (4 * billions / ranks, "You left out what Adam keeps: a float32 copy of the weights and two moments."),
+        ),
     )
 
 
@@ -76,6 +89,14 @@ def activation_bytes(dice: Random) -> Drawn:
         steps=(
             f"Per layer {factor} · s · b · h bytes: {factor} · {seq:,} · 1 · {width:,} = {layer / 1e6:,.4g} MB.",
             f"{layers} layers: {layers} · {layer / 1e6:,.4g} MB = {layers * layer / 1e9:.4g} GB.",
+        ),
+        wrong=(
+            (
+                layers * layer / 1e9 * (17 if recompute else 1 / 17),
+                "You took the other case: look at whether layers are recomputed.",
+            ),
+            (layer / 1e9, "That is one layer."),
+            (2 * layers * layer / 1e9, "You multiplied by 2 bytes once more. The formula counts bytes already."),
         ),
     )
 
@@ -98,5 +119,10 @@ def job_mtbf(dice: Random) -> Drawn:
             f" = {mtbf_s:,.5g} s.",
             f"Young: sqrt(2 · {save_s} s · {mtbf_s:,.5g} s) = {60 * minutes:,.4g} s.",
             f"That is {minutes:.4g} min.",
+        ),
+        wrong=(
+            (minutes / 2**0.5, "You left out the 2 under Young's root."),
+            (minutes * gpus**0.5, "You took the failures of one GPU. The job stops when any of its GPUs fails."),
+            (mtbf_s / 60, "That is the time between failures, not that between checkpoints."),
         ),
     )

@@ -29,6 +29,12 @@ def tokens_to_hide(dice: Random) -> Drawn:
             "N is on both sides. So t is at least F/W, times half the bytes per gradient.",
             f"{gradient}/2 · {flops}e12 / {gigabytes:g}e9 = {gradient / 2:g} · {ratio:,.6g} = {answer:,.6g} tokens.",
         ),
+        wrong=(
+            (answer * 2 / 3, "You hid it behind the forward pass too. Gradients exist only in the backward pass."),
+            (answer / 2, "You let the ring send S, or took half the bytes of a gradient. Look at both."),
+            (2 * answer, "You hid it behind 2Nt FLOPs. The backward pass has two products."),
+            (answer / gradient, "You counted gradients. Each of them has bytes."),
+        ),
     )
 
 
@@ -49,6 +55,21 @@ def overlapped_step(dice: Random) -> Drawn:
             f"Then the longer of {part} (computing) and {exchange} (sending) sets the pace, {buckets - 1} times.",
             f"The last all-reduce travels alone: {exchange} ms.",
             f"{forward} + {part} + {buckets - 1} · {pace} + {exchange} = {answer:,.6g} ms.",
+        ),
+        wrong=(
+            (
+                forward + buckets * (part + exchange),
+                "That is without any overlap. A bucket travels while the next is computed.",
+            ),
+            (
+                forward + buckets * max(part, exchange),
+                "You let the link start with the backward pass, and end with it.",
+            ),
+            (
+                forward + buckets * part,
+                "You hid all of it. The last bucket is full only when the backward pass is over.",
+            ),
+            (answer - forward, "You left out the forward pass."),
         ),
     )
 
@@ -73,6 +94,14 @@ def ranks_at_most(dice: Random) -> Drawn:
             f" {own}.",
             f"The batch has {sequences:,} sequences: {sequences:,} / {own} = {answer:,} ranks.",
         ),
+        wrong=(
+            (sequences * sequence / needed, "You cut sequences. A rank has whole ones."),
+            (
+                sequences // max(1, own - 1),
+                "You rounded the sequences of a rank down. Then the exchange does not hide.",
+            ),
+            (sequences, "With one sequence a rank: it has too few tokens to hide the exchange."),
+        ),
     )
 
 
@@ -91,5 +120,10 @@ def uneven_weight(dice: Random) -> Drawn:
             f"DDP gives 1/n of the sum over ranks; wanted is the sum over all {total:,} tokens, divided by {total:,}.",
             "A mean over b tokens times n b / B counts each token 1/B after the averaging.",
             f"{n} · {mine:,} / {total:,} = {answer:.4f}.",
+        ),
+        wrong=(
+            (mine / total, "That is the rank's share of the tokens. DDP divides by the number of ranks as well."),
+            (total / (n * mine), "You divided the other way around: a rank with more tokens must count more."),
+            (n * mine / (total - mine), "You compared with the other ranks' tokens, not with all."),
         ),
     )

@@ -26,6 +26,19 @@ def energy_clock(dice: Random) -> Drawn:
             f" against {static + dynamic} W; the work takes {1 / best:.3g} times as long.",
             f"{less:.4g} % less.",
         ),
+        wrong=(
+            (100 - less, "That is what is left."),
+            (100 * (1 - best), "That is how much slower the clock is."),
+            (
+                100 * (1 - (static + dynamic * best**3) / (static + dynamic)),
+                "You compared power. The work takes longer at a slower clock.",
+            ),
+            (
+                100 * (1 - chip.energy_j((static / dynamic) ** (1 / 3), 1.0) / chip.energy_j(1.0, 1.0)),
+                "You made both parts of the power equal. The slope of the energy is 0 elsewhere.",
+            ),
+            (100 * (1 - best**2), "You left out the static power. It burns longer at a slower clock."),
+        ),
     )
 
 
@@ -48,6 +61,13 @@ def energy_deadline(dice: Random) -> Drawn:
             f"x · {slow.step_s} + (1000 - x) · 1.0 = {deadline}: x = {share:.4g}.",
             f"{share:.4g} · {slow.step_j:.4g} + {steps - share:.4g} · {fast.step_j:.4g} = {found.joules / 1e3:.4g} kJ.",
         ),
+        wrong=(
+            (steps * slow.step_j / 1e3, "You ran all steps under the low cap. Then it is too late."),
+            (steps * fast.step_j / 1e3, "You ran all steps under the high cap. There is time to save energy."),
+            (deadline * slow.power_w / 1e3, "You drew the low cap's power until the deadline. Some steps run faster."),
+            ((steps - share) / 1e3 * slow.step_j + share / 1e3 * fast.step_j, "You swapped the two settings."),
+            (steps * (slow.step_j + fast.step_j) / 2e3, "You took half of each."),
+        ),
     )
 
 
@@ -69,6 +89,12 @@ def energy_target(dice: Random) -> Drawn:
             f" {quick * more / (seconds * watts):.3g}.",
             f"{other / one:.4g} times.",
         ),
+        wrong=(
+            (quick * more / (seconds * watts), "That is one epoch. The large batch needs more of them."),
+            (large * quick / (small * seconds), "You compared times. Power differs as well."),
+            (large * more / (small * watts), "You left out how long an epoch takes."),
+            (one / other, "You divided the other way around."),
+        ),
     )
 
 
@@ -89,6 +115,18 @@ def energy_wait(dice: Random) -> Drawn:
             f"Working: {n} · {step} + {late} = {n * step + late:.4g} s.",
             f"{waited:.4g} / {waited + n * step + late:.4g} = {share:.4g} %.",
         ),
+        wrong=(
+            (
+                100 * waited / (n * step + late),
+                "You divided by the work alone. The step's energy holds the waiting, too.",
+            ),
+            (100 * late * waiting / (late * waiting + n * step + late), "You let one rank wait. All but one do."),
+            (100 * waited / waiting / (waited / waiting + n * step + late), "You let those who wait draw full power."),
+            (
+                100 * n * late * waiting / (n * late * waiting + n * step),
+                "You let the slow rank wait, too. It computes.",
+            ),
+        ),
     )
 
 
@@ -108,5 +146,12 @@ def energy_carbon(dice: Random) -> Drawn:
             f"{hours:,} h · {watts / 1e3} kW = {hours * watts / 1e6:,.4g} MWh of servers.",
             f"Times {pue}, once: {energy / 1e3:,.4g} MWh.",
             f"Times {intensity} t per MWh: {found:,.4g} t.",
+        ),
+        wrong=(
+            (found * pue, "You multiplied by the PUE twice."),
+            (found / pue, "You left out the PUE."),
+            (found / pue * (pue - 1), "That is cooling and conversion alone."),
+            (found / pue / pue, "You divided by the PUE. The building draws more than its servers."),
+            (energy / 1e3, "Those are MWh. The question asks for CO2."),
         ),
     )

@@ -1,5 +1,6 @@
 """Drills of chapter 18: F1 over ranks, perplexity, error bars, the MFU of published hours, and scaling."""
 
+from math import exp
 from random import Random
 
 from parallel_lab.course.drills.engine import Drawn, problem
@@ -24,6 +25,16 @@ def eval_f1(dice: Random) -> Drawn:
             f"Not the mean of the ranks' F1, {100 * sum(each) / 3:.3g} %. Add up: tp {tp}, fp {fp}, fn {fn}.",
             f"F1 = 2 tp / (2 tp + fp + fn) = {2 * tp} / {2 * tp + fp + fn} = {200 * tp / (2 * tp + fp + fn):.4g} %.",
         ),
+        wrong=(
+            (100 * sum(each) / 3, "That is the mean of the ranks' F1. Counts add up, ratios do not."),
+            (100 * tp / (tp + fp), "That is the precision."),
+            (100 * tp / (tp + fn), "That is the recall."),
+            (100 * tp / (tp + fp + fn), "You counted true positives once. F1 is a mean of precision and recall."),
+            (
+                50 * tp * (1 / (tp + fp) + 1 / (tp + fn)),
+                "You took the plain mean of precision and recall. F1 is the harmonic one.",
+            ),
+        ),
     )
 
 
@@ -42,6 +53,16 @@ def eval_perplexity(dice: Random) -> Drawn:
             f"Nats: {' + '.join(f'{t} · {x}' for t, x in zip(tokens, losses, strict=True))} = {nats:.1f}.",
             f"Tokens: {sum(tokens)}. Mean loss {nats / sum(tokens):.4f}.",
             f"exp of it: {found:.4g}.",
+        ),
+        wrong=(
+            (exp(sum(losses) / 3), "You averaged over ranks. They have different numbers of tokens."),
+            (sum(exp(x) for x in losses) / 3, "You averaged perplexities."),
+            (
+                sum(t * exp(x) for t, x in zip(tokens, losses, strict=True)) / sum(tokens),
+                "You averaged perplexities over tokens. Average the losses first.",
+            ),
+            (nats / sum(tokens), "That is the mean loss."),
+            (2 ** (nats / sum(tokens)), "You took a power of 2. The losses are in nats."),
         ),
     )
 
@@ -62,6 +83,22 @@ def eval_error(dice: Random) -> Drawn:
             f" {apart:.2f} - {points / 100}² = {apart - (points / 100) ** 2:.5f}.",
             f"Unpaired it would be 2 · {share} · {1 - share:.1f}, and more questions.",
             f"1.96 · sqrt({apart - (points / 100) ** 2:.5f} / n) = {points / 100}, n = {needed / 1000:.4g} thousand.",
+        ),
+        wrong=(
+            (
+                (1.96 / (points / 100)) ** 2 * 2 * share * (1 - share) / 1000,
+                "That is for unpaired models. Both answer the same questions.",
+            ),
+            (needed / 1.96**2 / 1000, "You took one standard error."),
+            (needed / 1.96 / 1000, "You forgot to square 1.96."),
+            (
+                (1.96 / (points / 100)) ** 2 * share * (1 - share) / 1000,
+                "That is the error of one model. Here a difference of two is asked about.",
+            ),
+            (
+                (1.96 / (points / 100)) ** 2 * apart * agree / 1000,
+                "You took the variance of whether they differ. A difference is +1 or -1.",
+            ),
         ),
     )
 
@@ -85,6 +122,11 @@ def eval_mfu(dice: Random) -> Drawn:
             f"The hours could have done {hours:,.0f} · 3,600 · {peak:.4g} = {hours * 3600 * peak:.4g}.",
             f"{100 * found:.4g} %, restarts and idle hours included.",
         ),
+        wrong=(
+            (100 * found / 3, "You counted 2ND, the forward pass."),
+            (100 * found * 8 / 6, "You counted 8ND. MFU counts no recomputation."),
+            (100 * found * peak / (989e12 + 312e12 - peak), "You took the peak of the other GPU."),
+        ),
     )
 
 
@@ -102,5 +144,11 @@ def eval_scaling(dice: Random) -> Drawn:
         steps=(
             f"Serial share f: (1/{speedup} - 1/{n}) / (1 - 1/{n}) = {serial:.4g}; never above 1/f = {1 / serial:.3g}.",
             f"On {m}: 1 / (f + (1 - f)/{m}) = {found:.4g}, and less where communication grows with the ranks.",
+        ),
+        wrong=(
+            (speedup * m / n, "You kept the efficiency. By Amdahl's law it falls."),
+            (1 / serial, "That is the limit for any number of GPUs."),
+            (1 / (1 - speedup / n + speedup / n / m), "You took the efficiency for the parallel share."),
+            (m, "That is without any serial share."),
         ),
     )

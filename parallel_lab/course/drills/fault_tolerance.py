@@ -28,6 +28,13 @@ def fault_mtbf(dice: Random) -> Drawn:
             f" {counted / node_days * mine / GPUS_PER_NODE:.4g} interruptions per day.",
             f"24 h / {counted / node_days * mine / GPUS_PER_NODE:.4g} = {hours:.4g} h.",
         ),
+        wrong=(
+            (24 * days / counted, "That is the job that was measured. Yours has fewer GPUs."),
+            (24 * days / counted * mine / gpus, "You turned the 1/n law around: fewer GPUs fail less often."),
+            (24 / hours, "Those are interruptions per day."),
+            (hours * GPUS_PER_NODE, "You mixed GPUs and nodes."),
+            (hours / GPUS_PER_NODE, "You mixed GPUs and nodes."),
+        ),
     )
 
 
@@ -51,6 +58,19 @@ def fault_interval(dice: Random) -> Drawn:
             f" interval each M, {factor * best_s:,.4g} / 2 / {mtbf_s:,} = {50 * factor * best_s / mtbf_s:.4g} %.",
             f"Together {lost:.4g} %, that is (k + 1/k)/2 = {(factor + 1 / factor) / 2:.4g} times the least,"
             f" {200 * save_s / best_s:.4g} %.",
+        ),
+        wrong=(
+            (200 * save_s / best_s, "That is the cost of the best interval."),
+            (
+                factor * 200 * save_s / best_s,
+                "The cost does not grow in proportion: saving falls while work done again grows.",
+            ),
+            (100 * save_s / (factor * best_s), "That is saving alone."),
+            (
+                100 * (save_s / (factor * best_s) + factor * best_s / mtbf_s),
+                "You lost a whole interval with each failure. On average it is less.",
+            ),
+            (50 * factor * best_s / mtbf_s, "That is work done again alone."),
         ),
     )
 
@@ -80,6 +100,12 @@ def fault_checkpoint(dice: Random) -> Drawn:
             f" {storage_gb_s:,} = {shared_s:.4g} s.",
             f"The slower one counts, {binds}: {seconds:.4g} s.",
         ),
+        wrong=(
+            (min(alone_s, shared_s), "You took the faster of two limits. The slower one counts."),
+            (alone_s + shared_s, "You added up. Sending and storing happen at one time."),
+            (size_gb / rank_gb_s, "You let one GPU write all. It is cut over the GPUs."),
+            (2 / per_parameter * seconds, "You saved the 16-bit weights alone."),
+        ),
     )
 
 
@@ -103,6 +129,19 @@ def fault_goodput(dice: Random) -> Drawn:
             f"Of this, {interval_s} s of {interval_s} + {save_s} s train: {1 / (1 + save_s / interval_s):.4g}.",
             f"{1 - lost_s / mtbf_s:.4g} · {1 / (1 + save_s / interval_s):.4g} = {100 * kept:.4g} %.",
         ),
+        wrong=(
+            (100 * (1 - lost_s / mtbf_s), "You left out the time of saving."),
+            (
+                100 * (1 - 60 * restart_min / mtbf_s) / (1 + save_s / interval_s),
+                "You left out the work that is done again.",
+            ),
+            (100 * (1 - interval_s / 2 / mtbf_s) / (1 + save_s / interval_s), "You left out the restarts."),
+            (
+                100 * (1 - (60 * restart_min + interval_s) / mtbf_s) / (1 + save_s / interval_s),
+                "You lost a whole interval each time. On average it is less.",
+            ),
+            (100 - 100 * kept, "That is what is lost."),
+        ),
     )
 
 
@@ -124,5 +163,10 @@ def fault_spares(dice: Random) -> Drawn:
             f"Nodes under repair on average (Little): {nodes:,} · {rate:g}/1,000 · {repair_days} = {mean:.4g}.",
             f"Their number is Poisson: P(at most k) = sum of e^-{mean:.4g} · {mean:.4g}^i / i! for i = 0 to k.",
             f"The first k with at least {aim:g} is {wanted}.",
+        ),
+        wrong=(
+            (-int(-mean // 1), "That is the mean, rounded up. Often more nodes are broken than on average."),
+            (mean, "That is the mean. Often more nodes are broken than on average."),
+            (spares.needed(mean / repair_days, 1 - aim), "You took one day. Nodes pile up while the repair lasts."),
         ),
     )

@@ -17,6 +17,8 @@ def hybrid_groups(dice: Random) -> Drawn:
     inner = prod(list(sizes.values())[list(sizes).index(axis) + 1 :])
     place = rank // inner % sizes[axis]
     last = rank + (sizes[axis] - 1 - place) * inner
+    outer = prod(list(sizes.values())[: list(sizes).index(axis)])  # the stride if the first axis were innermost
+    outer_last = rank + (sizes[axis] - 1 - rank // outer % sizes[axis]) * outer
     shape = " x ".join(f"{name} {size}" for name, size in sizes.items())
     return Drawn(
         question=f"A mesh of {shape}, the first axis outermost, ranks numbered in this order. Which is the highest"
@@ -27,6 +29,15 @@ def hybrid_groups(dice: Random) -> Drawn:
             f"Neighbors along {axis} are as far apart as the axes inside it have ranks: {inner}.",
             f"Rank {rank} has place {rank} // {inner} mod {sizes[axis]} = {place} along {axis}.",
             f"The last has place {sizes[axis] - 1}: {rank} + {sizes[axis] - 1 - place} · {inner} = {last}.",
+        ),
+        wrong=(
+            (rank - place * inner, "That is the lowest number of the group."),
+            (rank + (sizes[axis] - 1) * inner, "You started at the rank itself. It may not be the first of its group."),
+            (outer_last, "You took the first axis as innermost. It is outermost: its neighbors are farthest apart."),
+            (
+                rank // sizes[axis] * sizes[axis] + sizes[axis] - 1,
+                "You took neighboring numbers. Those are a group of the last axis only.",
+            ),
         ),
     )
 
@@ -60,6 +71,15 @@ def hybrid_bytes(dice: Random) -> Drawn:
             f"tp {tensor / 1e9:.4g} GB, dp {data / 1e9:.4g} GB, pp {pipeline / 1e9:.4g} GB. Along {axis}:"
             f" {sent / 1e9:.4g} GB.",
         ),
+        wrong=(
+            (tensor / 1e9, "That goes along tp."),
+            (data / 1e9, "That goes along dp."),
+            (pipeline / 1e9, "That goes along pp."),
+            (sent / 2e9, "That is half of it: look at both passes, and at both halves of a ring."),
+            (sent / m / 1e9, "That is one microbatch."),
+            (sent * tp / 1e9, "Look at tp again: it cuts the parameters, and what a boundary carries."),
+            (sent * pp / 1e9, "Look at pp again: a GPU has one stage."),
+        ),
     )
 
 
@@ -81,6 +101,16 @@ def hybrid_memory(dice: Random) -> Drawn:
             f"dp and cp copy them, and ZeRO-1 shards 12 bytes over {dp} · {cp} = {dp * cp} ranks.",
             f"{share:.4g}e9 · (2 + 4 + 12/{dp * cp}) bytes = {held:.4g} GB.",
         ),
+        wrong=(
+            (share * 18, "That is without ZeRO: the master copy and the moments are sharded."),
+            (
+                share * (6 + 12 / dp),
+                "You sharded over dp alone. Ranks of cp hold the same weights, so they share as well.",
+            ),
+            (share * 18 / (dp * cp), "You sharded everything. ZeRO-1 shards the optimizer's state only."),
+            (held * tp, "You left out tp: it cuts the parameters."),
+            (held * pp, "You left out pp: a GPU has one stage."),
+        ),
     )
 
 
@@ -100,5 +130,12 @@ def hybrid_norm(dice: Random) -> Drawn:
             f"Copied along tp: the same numbers, so once: {copied}. Along dp all is copied: once.",
             f"Along pp all is different: {pp} · ({tp * cut} + {copied}) = {total}; the norm is √{total} ="
             f" {sqrt(total):.4g}.",
+        ),
+        wrong=(
+            (sqrt(pp * tp * (cut + copied)), "You counted what tp copies once for each of its ranks."),
+            (sqrt(dp * total), "You added up over dp. Its ranks hold the same gradients."),
+            (sqrt(cut + copied), "That is one rank."),
+            (total, "That is the square of the norm."),
+            (sqrt(total / pp), "That is one stage."),
         ),
     )

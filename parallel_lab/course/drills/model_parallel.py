@@ -25,6 +25,15 @@ def cut_bytes(dice: Random) -> Drawn:
             f"The ring: 2 (n - 1)/n · 2N = 2 · {n - 1}/{n} · {2 * billions} GB = {copied_gb:.4g} GB.",
             f"{copied_gb:.4g} / {cut_gb:.4g} = {copied_gb / cut_gb:,.0f}.",
         ),
+        wrong=(
+            (2 * copied_gb / cut_gb, "You let the cut move one way. A gradient comes back."),
+            (copied_gb / cut_gb / 2, "That is one half of the ring, or a cut in float32."),
+            (
+                2 * 2 * billions / cut_gb,
+                "You let a rank send 2S. In each half of the ring it sends all pieces but one.",
+            ),
+            (cut_gb / copied_gb, "You divided the other way around."),
+        ),
     )
 
 
@@ -42,6 +51,13 @@ def pipeline_speedup(dice: Random) -> Drawn:
             f"One rank needs T. A stage needs T/(p m) = T/{p * m} per microbatch.",
             f"The step ends after m + p - 1 = {m + p - 1} of these: m, and p - 1 to fill and drain.",
             f"T / (T · {m + p - 1}/{p * m}) = {p * m}/{m + p - 1} = {faster:.4g}.",
+        ),
+        wrong=(
+            (p, "That is without a bubble. The pipeline must fill and drain."),
+            (m / (m + p - 1), "That is the share of the time in which a stage works."),
+            (p * (1 - (p - 1) / m), "You took (p - 1)/m for the idle share of a step. It is the idle time per work."),
+            (m * p / (m + p), "You counted one slot too many to fill and drain."),
+            (1 / faster, "You divided the other way around."),
         ),
     )
 
@@ -66,6 +82,12 @@ def ways_to_fit(dice: Random) -> Drawn:
             f"{per_parameter * billions:,} / {room_gb:g}, rounded up: {ways}."
             " In practice the next product of tensor and pipeline ways that divide heads and layers.",
         ),
+        wrong=(
+            (ceil(round(per_parameter * billions / card_gb, 9)), "You filled the whole GPU with states."),
+            (ceil(round(2 * billions / room_gb, 9)), "You counted the 16-bit weights alone."),
+            (ways - 1, "You rounded down. So few ways do not hold it."),
+            (per_parameter * billions / room_gb, "There are no parts of ways: round it."),
+        ),
     )
 
 
@@ -87,5 +109,21 @@ def tensor_time(dice: Random) -> Drawn:
             f"Computed per token: 6 · 12 h²/n = {72 * width**2 / n:.4g} FLOPs: {computing_s * 1e9:.4g} ns.",
             f"{talking_s * 1e9:.4g} / ({talking_s * 1e9:.4g} + {computing_s * 1e9:.4g})"
             f" = {100 * talking_s / (talking_s + computing_s):.3g} %.",
+        ),
+        wrong=(
+            (100 * talking_s / computing_s, "You divided by the computing alone. The block's time holds both."),
+            (
+                100 * talking_s / (talking_s + n * computing_s),
+                "You let each rank compute the whole block. It is cut over the ranks.",
+            ),
+            (
+                100 * talking_s / (talking_s + computing_s / 3),
+                "You counted the forward products only, and all four all-reduces.",
+            ),
+            (
+                100 * talking_s / (talking_s + 2 * computing_s),
+                "You let an all-reduce send S. It sends nearly twice that.",
+            ),
+            (100 * computing_s / (talking_s + computing_s), "That is the share of computing."),
         ),
     )

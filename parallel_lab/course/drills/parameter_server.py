@@ -28,6 +28,13 @@ def server_step(dice: Random) -> Drawn:
             "While one group pushes, the next is answered; the last group pushes alone: one S/W more.",
             f"({groups} + 1) S/W = {groups + 1} · {one_ms:g} ms = {answer:,.4g} ms.",
         ),
+        wrong=(
+            (2 * groups * one_ms, "You let pushes wait for all pulls. A group pushes while the next one pulls."),
+            (groups * one_ms, "You left out the last push. It has nothing to hide behind."),
+            ((workers + 1) * one_ms, "You took one server. They share the parameters, and work at one time."),
+            (2 * one_ms, "You gave each worker a server of its own."),
+            (answer / 8, "You took Gbit/s for GB/s."),
+        ),
     )
 
 
@@ -54,6 +61,12 @@ def overlapped_servers(dice: Random) -> Drawn:
             f"The ring: 2 (n-1)/n S/W = 2 · {workers - 1}/{workers} S/W = {2 * (workers - 1) / workers:.4g} S/W.",
             f"{max(1, busiest):g} / {2 * (workers - 1) / workers:.4g} = {answer:.4g}.",
         ),
+        wrong=(
+            (2 * answer, "You added push and pull. Here they overlap, each in its own direction."),
+            (1 / answer, "You divided the other way around."),
+            (max(1, busiest), "That is the bound in S/W. The question compares it with the ring."),
+            (max(1, busiest) / 2, "You let the ring send 2S. It sends a little less."),
+        ),
     )
 
 
@@ -72,5 +85,11 @@ def shard_state(dice: Random) -> Drawn:
             f"N/k = {billions}/{servers} = {shard:g} billion parameters per server.",
             "4 bytes for the parameter and 4 for each of the two moments: 12 bytes per parameter.",
             f"{shard:g} · 12 = {answer:,.4g} GB.",
+        ),
+        wrong=(
+            (billions * 12, "That is the whole model. The servers share it."),
+            (shard * 16, "You counted 16 bytes, with gradients. They are left out here."),
+            (shard * 8, "AdamW keeps two moments."),
+            (shard * 4, "Those are the parameters alone."),
         ),
     )

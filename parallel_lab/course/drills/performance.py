@@ -29,6 +29,15 @@ def perf_mfu(dice: Random) -> Drawn:
             f"{rate:,.0f} tokens per second are {flops * rate / 1e12:,.1f} TFLOP/s.",
             f"{flops * rate / 1e12:,.1f} / 989 = {100 * mfu:.3g} %.",
         ),
+        wrong=(
+            (600 * shape.matmul_parameters * rate / 989e12, "You left out attention's own products."),
+            (100 * mfu / 3, "You counted the forward pass only."),
+            (100 * mfu * 4 / 3, "You counted a second forward pass. That is HFU with full recomputation."),
+            (
+                (600 * shape.matmul_parameters + 600 * shape.layers * shape.width * seq) * rate / 989e12,
+                "You counted half of attention's square.",
+            ),
+        ),
     )
 
 
@@ -58,6 +67,15 @@ def perf_exposed(dice: Random) -> Drawn:
             hides,
             f"Exposed: {exposed:,.4g} ms.",
         ),
+        wrong=(
+            (q * each_ms, "That is all communication. Most of it runs beside the backward pass."),
+            (
+                max(0, q * each_ms - backward_ms),
+                "You let the link start with the backward pass. The first bucket must be full first.",
+            ),
+            (each_ms, "That is the last bucket alone. Others are still waiting for the link."),
+            (backward_ms + exposed, "That is when the last message ends. The question asks what sticks out."),
+        ),
     )
 
 
@@ -83,6 +101,12 @@ def perf_recompute(dice: Random) -> Drawn:
             f"Together {held / 1e9:.4g} GB; without recomputation it would be {shape.layers * one / 1e9:,.4g} GB"
             f" = {held / 1e9:.4g} GB · {shape.layers * one / held:.3g}.",
         ),
+        wrong=(
+            (inputs / 1e9, "You left out the layer that is whole again in the backward pass."),
+            (shape.layers * one / 1e9, "That is without recomputation."),
+            (one / 1e9, "That is one whole layer. The inputs of all layers are kept beside it."),
+            (held / batch / 1e9, "That is one sequence."),
+        ),
     )
 
 
@@ -103,5 +127,11 @@ def perf_critical(dice: Random) -> Drawn:
             f"Sequences: {samples / batch:,.0f} · {batch:,}; the least possible is {least:,} · {critical:,} ="
             f" {least * critical / 1e6:,.4g} million.",
             f"{samples / 1e6:,.4g} million, {samples / least / critical:.3g} times the least.",
+        ),
+        wrong=(
+            (least * batch / 1e6, "You took the fewest steps possible. A batch of this size needs more."),
+            (least * critical / 1e6, "That is the least possible number of sequences."),
+            (2 * least * batch / 1e6, "You took twice the fewest steps: that is so at the critical batch only."),
+            (2 * least * critical / 1e6, "You took twice the least: that is so at the critical batch only."),
         ),
     )

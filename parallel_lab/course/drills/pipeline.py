@@ -23,6 +23,15 @@ def pipeline_bubble(dice: Random) -> Drawn:
             f"Idle / work, the papers' number: {p - 1}/{v * m} = {(p - 1) / (v * m):.1%}.",
             f"Idle / step: {p - 1}/({v * m} + {p - 1}) = {idle:.1%}.",
         ),
+        wrong=(
+            (
+                100 * (p - 1) / (v * m),
+                "That is idle time per work, the papers' number. The question asks for the share of the step.",
+            ),
+            (100 * (p - 1) / (m + p - 1), "You took one chunk per rank. With more of them the pipeline fills sooner."),
+            (100 * p / (v * m + p), "You counted p idle slots. A rank works in one of them."),
+            (100 * (1 - idle), "That is the share in which a rank works."),
+        ),
     )
 
 
@@ -42,6 +51,16 @@ def pipeline_microbatches(dice: Random) -> Drawn:
             f"Idle / work = (p - 1)/(v·m) <= {percent / 100:g}.",
             f"m >= {p - 1}/({v} · {percent / 100:g}) = {needed:.4g}.",
             f"Rounded up to a multiple of {p}: {m}.",
+        ),
+        wrong=(
+            (
+                ceil((p - 1) * (100 / percent - 1) / v / p) * p,
+                "You took the share of the step. Here idle time is compared with work.",
+            ),
+            (ceil((p - 1) * 100 / percent / p) * p, "You took one chunk per rank."),
+            (m - p, "You rounded down. Then idle time is too long."),
+            (needed, "It must be a multiple of p."),
+            (ceil(p * 100 / (percent * v) / p) * p, "You counted p idle slots. A rank works in one of them."),
         ),
     )
 
@@ -64,6 +83,17 @@ def pipeline_activations(dice: Random) -> Drawn:
         answer=held * gb,
         unit="GB",
         steps=(f"{kind} holds {rule}.", f"Here {held} microbatches.", f"{held} · {gb:g} = {held * gb:g} GB."),
+        wrong=(
+            (m * gb, "That is GPipe's: all microbatches at once."),
+            ((p - r) * gb, "That is 1F1B's. This schedule holds something else."),
+            ((2 * p - 1) * gb, "That is ZB-H2's. This schedule holds something else."),
+            (
+                (r + 1) * gb if kind == "1F1B" else 0,
+                "You counted from the other end. The first stage waits longest for its first backward pass.",
+            ),
+            (p * gb, "That is rank 0 of 1F1B."),
+            (gb, "That is one microbatch. Several are on their way."),
+        ),
     )
 
 
@@ -85,5 +115,15 @@ def pipeline_message(dice: Random) -> Drawn:
             f"Message: 2·t·h = 2 · {t:,} · {h:,} = {sent / 1e6:,.4g} MB; at {gigabits / 8:g} GB/s {message_ms:.4g} ms.",
             f"Forward: 2·N/p·t = 2 · {billions}e9/{p} · {t:,} FLOPs; at {teraflops} TFLOP/s {forward_ms:,.4g} ms.",
             f"{message_ms:.4g} / {forward_ms:,.4g} = {message_ms / forward_ms:.2%}; t cancels.",
+        ),
+        wrong=(
+            (100 * message_ms / forward_ms / 8, "You took Gbit/s for GB/s."),
+            (200 * message_ms / forward_ms, "You counted 4 bytes per number, or N FLOPs per token. Look at both."),
+            (
+                100 * message_ms / forward_ms / p,
+                "You compared with the whole model. A stage has its part of the layers.",
+            ),
+            (100 * message_ms / forward_ms / 3, "You compared with forward and backward passes."),
+            (100 * forward_ms / message_ms, "You divided the other way around."),
         ),
     )

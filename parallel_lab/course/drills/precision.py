@@ -24,6 +24,15 @@ def prec_update(dice: Random) -> Drawn:
             f"Neighbors are 2^({exponent} - {bits}) = {2 * half:.4g} apart.",
             f"Less than half of that rounds back: {half:.4g}, or {half * 1e6:,.4g} millionths.",
         ),
+        wrong=(
+            (2e6 * half, "That is the distance of neighbors. Rounding to nearest needs less to go up."),
+            (1e6 * 2.0 ** (exponent - sum(MANTISSA.values()) + bits) / 2, "That is the other 16-bit format."),
+            (
+                1e6 * weight * 2.0 ** -(bits + 1),
+                "You took a share of the weight. Neighbors are as far apart as at the power of two below it.",
+            ),
+            (1e6 * half / 2, "You gave the format one bit too many."),
+        ),
     )
 
 
@@ -44,6 +53,15 @@ def prec_scale(dice: Random) -> Drawn:
             f"{len(skipped)} overflows: 2^{start - len(skipped)}. Each sets the count of clean steps to 0.",
             f"{steps:,} - {skipped[-1]} = {steps - skipped[-1]:,} clean steps follow: {grown} times {interval:,}.",
             f"{start} - {len(skipped)} + {grown} = {power}.",
+        ),
+        wrong=(
+            (start - len(skipped), "You never doubled it."),
+            (start + grown, "You did not halve it."),
+            (
+                start - len(skipped) + grown + 1,
+                "You doubled once too often. An overflow sets the count of clean steps to 0.",
+            ),
+            (start - 2 * len(skipped) + grown, "You took a quarter at each overflow. It halves."),
         ),
     )
 
@@ -73,6 +91,12 @@ def prec_float8(dice: Random) -> Drawn:
             f" {count / block * scale / 1e6:,.4g} MB.",
             f"Together {size / 1e6:,.5g} MB, {size / count:.4g} bytes per number.",
         ),
+        wrong=(
+            (count * bits / 8e6, "You left out the scales."),
+            (count * 2 / 1e6, "That is in 16 bits."),
+            ((count + count / block * scale) / 1e6, "You took a byte per number."),
+            ((count * bits / 8 + count / block * 4) / 1e6, "You took a scale of 4 bytes."),
+        ),
     )
 
 
@@ -93,5 +117,15 @@ def prec_amdahl(dice: Random) -> Drawn:
             f" stays {rest}.",
             f"Together {after:g} of 100.",
             f"100/{after:g} = {100 / after:.3g}.",
+        ),
+        wrong=(
+            (factor, "That is the products' gain. The other parts gain less."),
+            (100 / (products / factor + memory + rest), "You left the memory-bound part as it was. Its bytes halve."),
+            (
+                100 / (products / factor + memory / factor + rest),
+                "You let memory gain as much as products. Only its bytes count.",
+            ),
+            (100 / (products / factor + memory / 2 + rest / 2), "You let the rest gain, too."),
+            (after / 100, "You divided the other way around."),
         ),
     )

@@ -28,6 +28,12 @@ def runs_scale(dice: Random) -> Drawn:
             f"With dp = {more} it is busy for {less:.4g} s, with {m * few // more} microbatches.",
             f"{less:.4g} · (1 + {pp - 1}/({v} · {m * few // more})) = {again:.4g} s.",
         ),
+        wrong=(
+            (step * few / more, "You shrank the bubble, too. It lasts as long as before."),
+            (less, "You left out the bubble."),
+            (step / (1 + (pp - 1) / m) * (few / more + (pp - 1) / m), "You took one chunk per rank."),
+            (step, "A rank has fewer microbatches."),
+        ),
     )
 
 
@@ -46,6 +52,13 @@ def runs_growth(dice: Random) -> Drawn:
             f"Chips = FLOPs / (FLOP/s of a chip · seconds): per year {compute:g} / ({chip:g} · {longer:g})"
             f" = {compute / chip / longer:.4g} times.",
             f"To the power of {years}: {found:.4g} times.",
+        ),
+        wrong=(
+            ((compute / chip) ** years, "You left out that runs last longer."),
+            (compute**years, "You counted FLOPs. Chips get faster, and runs longer."),
+            ((compute / longer) ** years, "You left out that chips get faster."),
+            (years * compute / chip / longer, "You multiplied by the years. Growth is a power."),
+            (compute / chip / longer, "That is one year."),
         ),
     )
 
@@ -67,5 +80,11 @@ def runs_tokens(dice: Random) -> Drawn:
             f"FLOPs per token: 6 · {active}e9, with the parameters that a token uses.",
             f"Tokens per second: {gpus:,} · {mfu / 100:g} · 989e12 / {6 * active}e9 = {rate:.4g}.",
             f"{tokens}e12 / {rate:.4g} / 86,400 = {days:.4g} days.",
+        ),
+        wrong=(
+            (days * total / active, "You took all parameters. A token uses some of them."),
+            (days / 3, "You counted the forward pass only."),
+            (days * mfu / 100, "You divided by the peak."),
+            (days * 24, "That is hours."),
         ),
     )

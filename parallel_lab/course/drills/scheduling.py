@@ -1,5 +1,6 @@
 """Drills of chapter 15: shares by speed, the wait of a queue, a promise of backfilling, what preemption costs, DRF."""
 
+from collections.abc import Sequence
 from random import Random
 
 from parallel_lab.course.drills.engine import Drawn, problem
@@ -26,6 +27,13 @@ def sched_shares(dice: Random) -> Drawn:
             f" {mean:.4g}.",
             f"mean / min = {mean:.4g} / {speed:g} = {gain:.4g}.",
         ),
+        wrong=(
+            (1 / speed, "You made the slow ranks as fast as the others. They only get less to do."),
+            (mean, "That is the mean speed. Compare it with the pace of equal shares."),
+            (1 / mean, "You compared with a cluster without slow ranks."),
+            (whole / ((whole + slow) * speed), "You left the slow ranks without work. They still help."),
+            (1 / gain, "You divided the other way around."),
+        ),
     )
 
 
@@ -48,7 +56,24 @@ def sched_wait(dice: Random) -> Drawn:
             f"Who waits does so for {hours} / ({gpus} · (1 - {busy:g})) = {hours / (gpus * (1 - busy)):.4g} h; together"
             f" {wait_h:.4g} h.",
         ),
+        wrong=(
+            (wait_h + hours, "You added the job's own time. The question asks for the wait."),
+            (wait_h / 2 if gpus == 1 else 0, "That is for jobs that all last equally long."),
+            (busy / (1 - busy) * hours, "That is for one GPU. With more of them somebody is sooner free."),
+            (busy / (1 - busy) * hours / gpus, "You took one GPU that is faster. With several, one job uses one GPU."),
+            (hours / (gpus * (1 - busy)), "That is the wait of those who wait. Some do not."),
+            (busy * hours, "You let a job wait for the one that is running. There is a queue before it."),
+        ),
     )
+
+
+def _enough(head: int, free: int, jobs: Sequence[tuple[int, int]]) -> int:
+    """When `head` GPUs are free, if jobs ended in the order of `jobs`; 0 if never."""
+    for end_min, held in jobs:
+        free += held
+        if free >= head:
+            return end_min
+    return 0
 
 
 @problem("sched-promise", chapter="15")
@@ -60,6 +85,7 @@ def sched_promise(dice: Random) -> Drawn:
     head = free + dice.randint(1, sum(held))
     running = list(zip(ends_min, held, strict=True))
     start_min, spare = backfill.promise(head, free, running)
+    late_min, told_min = _enough(head, 0, sorted(running)), _enough(head, free, running)
     told = ", ".join(f"{gpus} GPU{'s'[: gpus > 1]} until {end} min" for end, gpus in running)
     sums, now = [], free
     for end, gpus in sorted(running):
@@ -75,6 +101,12 @@ def sched_promise(dice: Random) -> Drawn:
             f"In the order of the ends there are free: {', '.join(sums)}.",
             f"The first moment with at least {head} is the promise, with {spare} GPU{'s'[: spare != 1]} left over:"
             f" {start_min} min.",
+        ),
+        wrong=(
+            (max(ends_min), "You waited for all jobs. Fewer are enough."),
+            (min(ends_min), "Then too few are free. Add up what the jobs give back."),
+            (late_min, "You left out the GPUs that are free already."),
+            (told_min, "You went through the jobs as they are told. They end in another order."),
         ),
     )
 
@@ -96,6 +128,15 @@ def sched_preempt(dice: Random) -> Drawn:
             f"On average half an interval is done again, {interval_min / 2:g} min; the restart is {restart_min} min.",
             f"{per_week} · {each_min:g} min = {per_week * each_min:g} min of the whole job.",
             f"Times {gpus} GPUs: {lost_h:.6g} GPU hours.",
+        ),
+        wrong=(
+            (
+                gpus * per_week * (interval_min + restart_min) / 60,
+                "You lost a whole interval each time. At a random moment it is less on average.",
+            ),
+            (gpus * per_week * restart_min / 60, "You left out the work that is done again."),
+            (gpus * per_week * interval_min / 120, "You left out the restarts."),
+            (lost_h / gpus, "Those are hours of the job. Each of its GPUs loses them."),
         ),
     )
 
@@ -122,5 +163,17 @@ def sched_drf(dice: Random) -> Drawn:
             f" {100 * parts[1][0]:.4g} % and {100 * parts[1][1]:.4g} %.",
             f"At a dominant share s the GPUs are used to {used[0]:.4g} s and the memory to {used[1]:.4g} s.",
             f"The fuller one ends it: s = 1 / {max(used):.4g}, {share:.4g} %.",
+        ),
+        wrong=(
+            (50, "You gave each user a half. Together they may get more: their tasks need different things."),
+            (100 / min(used), "You looked at the resource that is less used. The other one is full before."),
+            (
+                100 / max(sum(part[i] for part in parts) for i in (0, 1)) * most[0],
+                "You gave both users as many tasks. The dominant shares are made equal.",
+            ),
+            (
+                100 / max(sum(part[i] for part in parts) for i in (0, 1)) * most[1],
+                "You gave both users as many tasks. The dominant shares are made equal.",
+            ),
         ),
     )

@@ -27,6 +27,13 @@ def security_keys(dice: Random) -> Drawn:
             f"Together {inside + across:,}, {(inside + across) / math.comb(n, 2):.2%} of all; one key for the whole"
             f" job would be lost altogether. The keys to replace are {inside + across:,}.",
         ),
+        wrong=(
+            (per_host * (n - 1), "You counted the keys between two ranks of that host twice."),
+            (across, "You left out the keys between two ranks of that host."),
+            (n - 1, "That is one rank. Each rank on the host has keys."),
+            (math.comb(n, 2), "Those are all keys. The intruder does not have those between two other hosts."),
+            (inside, "Those are the keys inside the host. Its ranks talk with others, too."),
+        ),
     )
 
 
@@ -49,6 +56,13 @@ def security_nonces(dice: Random) -> Drawn:
             f"2^32 = {GCM_MESSAGES:,} messages; the chance of a repeated nonce is then about 2^64 / 2^97 = 2^-33.",
             f"{GCM_MESSAGES:,} / {blocks:,.0f} = {saves:.4g} checkpoints.",
         ),
+        wrong=(
+            (blocks, "That is how many blocks a checkpoint has."),
+            (GCM_MESSAGES, "You took a checkpoint for one message. Each block is one."),
+            (saves * per_parameter, "You took a byte per parameter."),
+            (1 / saves, "You divided the other way around."),
+            (saves * per_parameter / 2, "You saved 2 bytes per parameter."),
+        ),
     )
 
 
@@ -68,6 +82,16 @@ def security_krum(dice: Random) -> Drawn:
             f"False ranks: f = {bad} · {per_host} = {f}.",
             f"Krum needs n ≥ 2f + 3 = {2 * f + 3} ranks.",
             f"{2 * f + 3} / {per_host} = {(2 * f + 3) / per_host:g} and so, rounded up, {hosts} hosts.",
+        ),
+        wrong=(
+            (2 * bad + 3, "You counted a host as one rank. Each of its ranks sends a gradient."),
+            (2 * f + 3, "Those are ranks. The question asks for hosts."),
+            (
+                math.ceil((3 * f + 1) / per_host),
+                "That is 3f + 1, for agreement with liars. Krum has another condition.",
+            ),
+            (math.ceil((2 * f + 1) / per_host), "That is a plain majority. Krum needs more."),
+            ((2 * f + 3) / per_host, "There are no parts of hosts: round it."),
         ),
     )
 
@@ -92,5 +116,15 @@ def security_epsilon(dice: Random) -> Drawn:
             f"The derivative is 0 where (order - 1)² = 2z² ln(1/δ)/steps, so the order is {order:.4g}.",
             f"ε = steps/(2z²) + sqrt(2 · steps · ln(1/δ))/z = {steps / (2 * z**2):.4g} +"
             f" {math.sqrt(2 * steps * log) / z:.4g} = {epsilon:.4g}.",
+        ),
+        wrong=(
+            (steps / (2 * z**2), "You left out what δ costs."),
+            (math.sqrt(2 * steps * log) / z, "You left out the divergence itself, and kept what δ costs."),
+            (
+                steps * (1 / (2 * z**2) + math.sqrt(2 * log) / z),
+                "You added up the steps' ε. Divergences add up, and δ is paid once.",
+            ),
+            (order, "That is the best order."),
+            (1 / (2 * z**2) + math.sqrt(2 * log) / z, "That is one step."),
         ),
     )

@@ -25,6 +25,12 @@ def zero_memory(dice: Random) -> Drawn:
             f"With n = {n}: {whole} + {16 - whole}/{n} = {per_parameter:.4g} bytes per parameter.",
             f"{per_parameter:.4g} · {billions} billion = {held_gb:,.4g} GB.",
         ),
+        wrong=(
+            ((4 + 12 / n) * billions, "That is stage 1: it shards the optimizer's state only."),
+            ((2 + 14 / n) * billions, "That is stage 2: it shards the optimizer's state and the gradients."),
+            (16 / n * billions, "That is stage 3: it shards everything."),
+            (16 * billions, "That is without any sharding."),
+        ),
     )
 
 
@@ -46,6 +52,12 @@ def zero_ranks(dice: Random) -> Drawn:
             f"Room per GPU: {share:g} · {card_gb} = {room_gb:g} GB.",
             f"{16 * billions:,} / {room_gb:g}, rounded up: {ranks:,} GPUs.",
         ),
+        wrong=(
+            (ceil(16 * billions / card_gb), "You filled the whole GPU with model states."),
+            (ceil(2 * billions / room_gb), "You counted the 16-bit weights alone."),
+            (ranks - 1, "You rounded down. So many GPUs do not hold it."),
+            (16 * billions / room_gb, "There are no parts of GPUs: round it."),
+        ),
     )
 
 
@@ -66,6 +78,19 @@ def zero_bytes(dice: Random) -> Drawn:
             f"One reduce-scatter: {reduced} bytes per parameter. Together {per_parameter}.",
             f"(n - 1)/n · {per_parameter} · {billions} = {n - 1}/{n} · {per_parameter * billions} = {sent_gb:,.4g} GB.",
         ),
+        wrong=(
+            (per_parameter * billions, "You forgot that a rank keeps its own shard: the factor (n - 1)/n."),
+            (
+                share * (2 * m + reduced) * billions,
+                "You gathered once per microbatch. Weights are freed in between, and gathered again.",
+            ),
+            (share * m * (4 + reduced) * billions, "You reduced the gradients of every microbatch."),
+            (share * (4 + reduced) * billions, "You took one microbatch."),
+            (
+                share * (4 * m + 2 * reduced) * billions,
+                "You all-reduced the gradients. A shard's owner alone needs their sum.",
+            ),
+        ),
     )
 
 
@@ -84,5 +109,11 @@ def fsdp_tokens(dice: Random) -> Drawn:
             f"W of the ring is what a node's cards carry: {cards} · {gigabits}/8 = {bytes_per_s / 1e9:g} GB/s.",
             "Forward: 2N bytes behind 2Nt FLOPs. Backward: 4N bytes behind 4Nt. Both give t = F/W.",
             f"{teraflops}e12 / {bytes_per_s / 1e9:g}e9 = {tokens:,.0f} tokens.",
+        ),
+        wrong=(
+            (tokens / 8, "You took Gbit/s for GB/s."),
+            (tokens * cards, "You took one card. A ring over nodes may use all cards of a node."),
+            (tokens * 8, "You gave each GPU an eighth of the cards. The ring crosses a node's edge once, with all."),
+            (2 * tokens, "You sent twice as much. A gather or a reduce-scatter is half of an all-reduce."),
         ),
     )

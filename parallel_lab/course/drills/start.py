@@ -23,6 +23,12 @@ def step_bytes(dice: Random) -> Drawn:
             f"A ring sends 2 (n-1)/n S per rank: n - 1 = {ranks - 1} pieces of S/n to add up, as many to hand round.",
             f"2 · {ranks - 1}/{ranks} · {size / 1e6:g} MB = {answer:,.5g} MB.",
         ),
+        wrong=(
+            (2 * size / 1e6, "You let a rank send 2S. In each half of the ring it sends all pieces but one."),
+            ((ranks - 1) * size / 1e6, "You sent all gradients to every other rank. A ring adds them up on the way."),
+            (answer / 2, "That is one half of the ring: what was added up must be handed round as well."),
+            (answer / item, "You counted numbers. The question asks for bytes."),
+        ),
     )
 
 
@@ -47,6 +53,18 @@ def latency_or_bytes(dice: Random) -> Drawn:
             f"Bytes: 2 · {ranks - 1}/{ranks} · {size_mb} MB / {gbit / 8:g} GB/s = {bytes_ms:,.4g} ms.",
             f"Together {answer:,.4g} ms.",
         ),
+        wrong=(
+            (bytes_ms, "You left out the latency of the messages."),
+            (
+                bytes_ms + latency_ms / tensors,
+                "You counted the latency of one tensor. Each tensor has its own messages.",
+            ),
+            (
+                bytes_ms + tensors * micros * 1e-3,
+                "One latency a tensor: a ring needs several messages for each, one after another.",
+            ),
+            (bytes_ms / 8 + latency_ms, "You took Gbit/s for GB/s."),
+        ),
     )
 
 
@@ -67,5 +85,13 @@ def slow_rank(dice: Random) -> Drawn:
             f"Computing takes {compute_ms:g} ms of {ms}; communication the other {ms - compute_ms:g} ms.",
             f"All wait for the slow rank, however many they are: {compute_ms:g} · {1 + slower / 100:g} ms.",
             f"{compute_ms * (1 + slower / 100):g} + {ms - compute_ms:g} = {answer:g} ms.",
+        ),
+        wrong=(
+            (ms * (1 + slower / 100), "You slowed down the communication too. Only computing takes longer."),
+            (
+                ms + compute_ms * slower / 100 / ranks,
+                "You spread the delay over all ranks. In a synchronous step all wait for the slowest.",
+            ),
+            (ms, "Nothing hides the delay of one rank: the others wait for it in the all-reduce."),
         ),
     )

@@ -27,6 +27,12 @@ def data_packing(dice: Random) -> Drawn:
             f"A large: {latency_ms} + {1e3 * large_mb / rate_mb:.4g} = {large_ms:.4g} ms, so {fast / 1e6:.4g} MB/s.",
             f"{fast / 1e6:.4g} / {slow / 1e6:.4g} = {fast / slow:.4g}.",
         ),
+        wrong=(
+            (1e3 * large_mb / small_kb, "You compared sizes, as if an answer took no longer for more bytes."),
+            (rate_mb * 1e6 / slow, "You let large objects come at the full rate. They wait for an answer, too."),
+            (large_mb / small_kb, "You divided MB by kB."),
+            (large_ms / small_ms, "That is how many times as long one object takes."),
+        ),
     )
 
 
@@ -48,6 +54,18 @@ def data_codes(dice: Random) -> Drawn:
             f" {copies - 1}.",
             f"Saved: {saved:.4g} PB.",
         ),
+        wrong=(
+            (
+                size_pb * formulas.storage_factor(data, parity),
+                "That is what the code takes. The question asks what it saves.",
+            ),
+            (size_pb * (copies - parity / data), "You stored the parity alone. The data are stored as well."),
+            (size_pb * (copies - 1), "You compared with one copy. The code has parity beside the data."),
+            (
+                size_pb * copies * (1 - data / (data + parity)),
+                "You took the parity's share of the disks for what is saved.",
+            ),
+        ),
     )
 
 
@@ -66,6 +84,15 @@ def data_lsh(dice: Random) -> Drawn:
             f"A band agrees with probability {index}^{rows} = {index**rows:.4g}.",
             f"None of {bands} agrees with probability (1 - {index**rows:.4g})^{bands} = {1 - chance:.4g}.",
             f"So some band does: {100 * chance:.4g} %.",
+        ),
+        wrong=(
+            (
+                100 * minhash.probability(index, rows, bands),
+                "You swapped bands and rows. All rows of one band must agree.",
+            ),
+            (100 * index**rows, "That is one band."),
+            (100 * bands * index**rows, "You added up the chances. Then pairs that agree in two bands count twice."),
+            (100 - 100 * chance, "That is the chance that they do not."),
         ),
     )
 
@@ -89,6 +116,13 @@ def data_checkpoint(dice: Random) -> Drawn:
             f"The nodes send {sent:,.4g} GB/s together, the store takes {store_gb}: {min(sent, store_gb):,.4g} GB/s.",
             f"{size / 1e9:,.0f} / {min(sent, store_gb):,.4g} = {seconds:,.4g} s.",
         ),
+        wrong=(
+            (size / 1e9 / max(sent, store_gb), "You took the faster of two limits."),
+            (size / 1e9 / node_gb, "You let one node write all."),
+            (size / 1e9 / (sent + store_gb), "You added up the rates. What nodes send is what the store takes."),
+            (seconds / 6, "You saved 2 bytes for each parameter."),
+            (seconds * 16 / 12, "You saved 16 bytes for each parameter."),
+        ),
     )
 
 
@@ -110,5 +144,11 @@ def data_fed(dice: Random) -> Drawn:
             f"The rank eats {batch_mb / compute_ms * 1e3:,.4g} MB/s: its share of the network must carry that.",
             f"In the long run a batch must come each {compute_ms} ms: {fetch_ms:.4g} / {compute_ms} ="
             f" {fetch_ms / compute_ms:.3g}, rounded up {readers}.",
+        ),
+        wrong=(
+            (fetch_ms // compute_ms, "You rounded down. Then the rank waits."),
+            (-(-latency_ms // compute_ms), "You left out the time of the bytes."),
+            (-int(-1e3 * batch_mb / rate_mb // compute_ms), "You left out the latency."),
+            (fetch_ms / compute_ms, "There are no parts of readers: round it."),
         ),
     )

@@ -22,6 +22,12 @@ def asynchronous_gain(dice: Random) -> Drawn:
             f"ASP waits for nobody: the sum of 1 / t is {n - 1} + 1/{factor:g} = {n - 1 + 1 / factor:.4g}.",
             f"The ratio is f (n - 1)/n + 1/n = {factor:g} · {n - 1}/{n} + 1/{n} = {gain:.4g}.",
         ),
+        wrong=(
+            (factor, "You made all workers as fast as the fast ones. The slow one still takes its time."),
+            (gain / factor, "You compared with n fast workers. BSP waits for the slowest."),
+            (1 / gain, "You divided the other way around."),
+            ((n - 1 + factor) / n, "That is the mean time of a gradient. Rates add up, not times."),
+        ),
     )
 
 
@@ -41,6 +47,11 @@ def slowest_of_many(dice: Random) -> Drawn:
             f"So 1 - (1 - p)^n = {share:.4g} %.",
         ),
         tolerance=0.03,
+        wrong=(
+            (100 * n / per, "You added up the chances. Then steps with two slow GPUs count twice."),
+            (100 - share, "That is how often nobody is slow."),
+            (100 / per, "That is one GPU."),
+        ),
     )
 
 
@@ -58,6 +69,13 @@ def staleness_bound(dice: Random) -> Drawn:
             f"When I pull for my step q, each other worker is at step q - {c} at least.",
             f"Until I push, none gets past step q + {c} + 1: {2 * c + 1} updates of each at most.",
             f"(n - 1)(2c + 1) = {n - 1} · {2 * c + 1} = {most} updates.",
+        ),
+        wrong=(
+            ((n - 1) * c, "You counted only how far others are ahead when you pull. They go on until you push."),
+            (n * (2 * c + 1), "You counted your own updates as well. Your gradient misses those of others."),
+            ((n - 1) * (c + 1), "You let the others start at your step. They may be behind you, too."),
+            ((n - 1) * 2 * c, "You left out the step at which both stand."),
+            (2 * c + 1, "That is one other worker."),
         ),
     )
 
@@ -79,5 +97,11 @@ def centers_exchange(dice: Random) -> Drawn:
             f"S = 2 bytes · {billions} B = {size_gb} GB; W = {gbit}/8 = {gbit / 8:g} GB/s.",
             f"An exchange takes 2 (n - 1)/n S/W = 2 · {n - 1}/{n} · {size_gb} / {gbit / 8:g} = {exchange_s:.4g} s.",
             f"Every H = {every} steps: {exchange_s:.4g} / {every} = {exchange_s / every:.4g} s per step.",
+        ),
+        wrong=(
+            (exchange_s, "That is one exchange. It is spread over the steps between two of them."),
+            (exchange_s / every / 8, "You took Gbit/s for GB/s."),
+            (2 * exchange_s / every, "You counted 4 bytes per weight. Weights travel in bfloat16."),
+            (exchange_s / every / 2, "That is one half of the ring."),
         ),
     )

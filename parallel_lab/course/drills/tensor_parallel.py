@@ -25,6 +25,15 @@ def tensor_bytes(dice: Random) -> Drawn:
             f"Per block 8 (n - 1)/n S = 8 · {n - 1}/{n} · {activation / 1e6:,.1f} MB ="
             f" {sent / layers / 1e9:.4g} GB; times {layers}: {sent / 1e9:,.4g} GB.",
         ),
+        wrong=(
+            (sent / 2e9, "You counted two all-reduces per block, or let each send S. Look at both."),
+            (
+                8 * activation * layers / 1e9,
+                "You let an all-reduce send 2S. In each half of the ring a rank sends all pieces but one.",
+            ),
+            (sent / layers / 1e9, "That is one block."),
+            (8 * (n - 1) * activation * layers / 1e9, "You forgot that a message of the ring is one piece of n."),
+        ),
     )
 
 
@@ -46,6 +55,16 @@ def tensor_share(dice: Random) -> Drawn:
             f"Sending per token: 8 (n - 1)/n · 2h bytes / W = 16 · {n - 1}/{n} · {width:,} / {gigabytes}e9 ="
             f" {sending:.3g} s.",
             f"The ratio is 2 (n - 1) F / (9 h W) = {ratio:.3g}: the number of tokens drops out, and n stands above.",
+        ),
+        wrong=(
+            (1 / ratio, "You divided the other way around."),
+            (
+                ratio * n / (n - 1),
+                "You let an all-reduce send 2S. In each half of the ring a rank sends all pieces but one.",
+            ),
+            (ratio / n, "You let each rank compute the whole block. It is cut over the ranks."),
+            (3 * ratio, "You counted the forward products only, and all four all-reduces."),
+            (ratio / 2, "You let an all-reduce send S. It sends nearly twice that."),
         ),
     )
 
@@ -70,6 +89,12 @@ def sequence_memory(dice: Random) -> Drawn:
             f"The difference is 10 (n - 1)/n = {10 * (n - 1) / n:.4g} bytes; times {tokens:,} · {width:,} · {layers}"
             f" = {(tensor - sequence) / 1e9:,.4g} GB.",
         ),
+        wrong=(
+            (sequence / 1e9, "That is what sequence parallelism keeps. The question asks what it saves."),
+            (tensor / 1e9, "That is what tensor parallelism alone keeps. The question asks for a difference."),
+            (10 * unit / 1e9, "You saved all of what is not cut. A rank keeps its share of it."),
+            ((34 * unit - sequence) / 1e9, "You compared with one GPU. Tensor parallelism cuts a part already."),
+        ),
     )
 
 
@@ -89,5 +114,15 @@ def vocabulary_loss(dice: Random) -> Drawn:
             f"Gathering the logits would send (n - 1)/n · t V · 4 bytes = {gathered / KIB / 1024:,.4g} MiB: V/6 ="
             f" {vocab / 6:,.0f} times as much.",
             f"3 · 2 (n - 1)/n · t · 4 bytes = 6 · {n - 1}/{n} · {tokens:,} · 4 = {loss / KIB:,.4g} KiB; backward none.",
+        ),
+        wrong=(
+            (gathered / KIB, "You gathered the logits."),
+            (loss / 3 / KIB, "You counted one all-reduce."),
+            (loss * 2 / 3 / KIB, "You counted two all-reduces. The target's logit is on one rank only."),
+            (
+                2 * loss / KIB,
+                "You counted the backward pass as well. It needs no message: each rank has its own logits.",
+            ),
+            (loss / 2 / KIB, "You let an all-reduce send S. It sends nearly twice that."),
         ),
     )

@@ -21,6 +21,11 @@ def wrong_lemon(dice: Random) -> Drawn:
             f"At least one is slow: 1 - {1 - chance:.4g} = {100 * chance:.4g} %."
             " In a synchronous job that one sets the pace of all.",
         ),
+        wrong=(
+            (100 * machines * share, "You added up the chances. Then jobs with two slow machines count twice."),
+            (100 - 100 * chance, "That is the chance that all are good."),
+            (100 * share, "That is one machine."),
+        ),
     )
 
 
@@ -41,6 +46,13 @@ def wrong_hang(dice: Random) -> Drawn:
             f" {every_min / 2:g} min: {timeout_min + restart_min + every_min / 2:g} min in all.",
             f"{gpus:,} GPUs · {timeout_min + restart_min + every_min / 2:g} min / 60 = {hours:,.4g} GPU hours.",
         ),
+        wrong=(
+            (gpus * (timeout_min + restart_min) / 60, "You left out the work that is done again."),
+            (gpus * (timeout_min + restart_min + every_min) / 60, "You lost a whole interval. On average it is less."),
+            (hours / gpus, "Those are hours of the job. All its GPUs lose them."),
+            (gpus * timeout_min / 60, "You counted the timeout alone."),
+            (gpus * (restart_min + every_min / 2) / 60, "You left out the time until somebody notices."),
+        ),
     )
 
 
@@ -60,6 +72,12 @@ def wrong_straggler(dice: Random) -> Drawn:
             f"Without it each of {n - 1} ranks has {n}/{n - 1} of its old share.",
             f"{n}/{n - 1} s = {left_out:.4g} s: {'worth it' if left_out < kept else 'not worth it'}.",
         ),
+        wrong=(
+            (kept, "That is the step with the slow rank."),
+            (1, "The others have more samples than before."),
+            (n / (n - 1 + 1 / slow), "You kept the slow rank, with a smaller share. It is taken out."),
+            (1 + slow / (n - 1), "You added its seconds. A fast rank needs less time for the same samples."),
+        ),
     )
 
 
@@ -77,5 +95,10 @@ def wrong_world(dice: Random) -> Drawn:
         steps=(
             f"The sum is over {new} ranks, the division by {old}: the mean times {new}/{old}.",
             f"{norm:g} · {new}/{old} = {norm * new / old:.4g}.",
+        ),
+        wrong=(
+            (norm, "You divided by the number of ranks that run. The job divides by the old one."),
+            (norm * old / new, "You divided the other way around."),
+            (norm * (new / old) ** 0.5, "You took a root. The ranks' gradients are alike, and add up."),
         ),
     )
