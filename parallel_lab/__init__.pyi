@@ -24,6 +24,7 @@ from . import (
     view,
 )
 from .course import ask, case, check, drill, hint, predict, quiz, show, sprint, symbols
+from .interview import evidence, ladder, whiteboard
 from .performance import explain
 from .runtime import (
     Deadlock,
@@ -65,11 +66,13 @@ __all__ = [
     "data_parallel",
     "draw",
     "drill",
+    "evidence",
     "expert_parallel",
     "explain",
     "hint",
     "hybrid",
     "interview",
+    "ladder",
     "launch",
     "model",
     "network",
@@ -93,4 +96,5 @@ __all__ = [
     "tensor_parallel",
     "trace",
     "view",
+    "whiteboard",
 ]

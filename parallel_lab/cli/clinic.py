@@ -1,6 +1,8 @@
 """`plab clinic`: broken jobs to look into, and the judge of a diagnosis."""
 
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,20 +10,36 @@ from parallel_lab.cli.answers import function_of
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.clinic import CASES, CAUSES, diagnose, open_case
 from parallel_lab.course import page
+from parallel_lab.interview.debugging import MINUTES, Round, begin, program
+from parallel_lab.interview.judged import chart_parts
+from parallel_lab.interview.words import LANGUAGES, language_of, say
 
 
 @click.command(
     "clinic",
-    epilog='Examples: plab clinic 7, plab clinic 7 mine.py:job, plab clinic 7 mine.py:job --cause "slow link"',
+    epilog='Examples: plab clinic 7, plab clinic 7 mine.py:job, plab clinic 7 mine.py:job --cause "slow link", '
+    "plab clinic --round --file mine.py",
 )
 @click.argument("case", required=False)
 @click.argument("target", metavar="[FILE.py:FUNCTION]", required=False)
 @click.option("--cause", help="What you take for the cause; your function is then judged as its mend.")
-def command(case: str | None, target: str | None, cause: str | None) -> None:
+@click.option("--round", "hidden", is_flag=True, help="A debugging round: a case with a hidden fault, and a clock.")
+@click.option("--minutes", default=MINUTES, show_default=True, type=float, help="How long a round is meant to take.")
+@click.option("--seed", type=int, help="The same case of a round for the same seed and progress.")
+@click.option("--language", type=click.Choice(LANGUAGES), help="Of a round; PARALLEL_LAB_LANGUAGE is the default.")
+@click.option(
+    "--file", type=click.Path(dir_okay=False, path_type=Path), help="Write the program of a round here, to mend it."
+)
+def command(case: str | None, target: str | None, cause: str | None, hidden: bool, **options: Any) -> None:
     """Run broken job CASE on real ranks and show its chart; with a function, run that in place of the program.
 
     Without CASE, list the complaints; `plab clinic causes` lists the causes and how each shows.
     """
+    if hidden:
+        if target or cause is not None:
+            raise CommandError("--round hides its case: it takes no function and no --cause; add --file to mend it")
+        _round(case, **options)
+        return
     if cause is not None and not target:
         number = case if case and case.isdecimal() else "CASE"
         raise CommandError(f"--cause needs your mended job as well: plab clinic {number} FILE.py:FUNCTION --cause ...")
@@ -42,3 +60,61 @@ def command(case: str | None, target: str | None, cause: str | None) -> None:
         click.echo(str(diagnosis))
         click.get_current_context().exit(0 if diagnosis.passed else 1)
     click.echo(str(open_case(int(case), job)))
+
+
+def _round(case: str | None, minutes: float, seed: int | None, language: str | None, file: Path | None) -> None:
+    """A debugging round: the chart, the cause, the mended job; time and score are kept, also where one stops."""
+    if case is not None and not case.isdecimal():
+        raise CommandError(f"{case!r} is no case: expected a number, or none")
+    own = language_of(language)
+    click.echo(f"{say('debugging.rules', own, minutes=f'{minutes:g}')}\n{say('debugging.running', own)}")
+    of = begin(minutes, number=int(case) if case else None, seed=seed, language=own)
+    if file:
+        if file.exists():
+            raise CommandError(f"{file} exists already: give a new file")
+        file.write_text(program(of.case), encoding="utf-8")
+    click.echo(f"\n{say('debugging.english', own)}")
+    for part in chart_parts(of.opened):
+        if part.text:
+            click.echo(f"{part.text}\n")
+    try:
+        _name(of)
+        _mend(of, file)
+    finally:
+        click.echo(f"\n{of.finish()!r}")
+
+
+def _name(of: Round) -> None:
+    click.echo(f"{say('debugging.ask', of.language)}")
+    letters = "abcdefgh"[: len(of.words)]
+    for letter, word in zip(letters, of.words, strict=True):
+        click.echo(f"   {letter}) {word}")
+    while not of.found:
+        given = _typed(of, say("debugging.ask-typed", of.language)).lower().rstrip(")")
+        if not given:
+            return
+        if len(given) == 1 and given in letters:
+            click.echo(of.name(letters.index(given)))
+        else:
+            click.echo(say("review.no-option", of.language))
+
+
+def _mend(of: Round, file: Path | None) -> None:
+    if file:
+        click.echo(f"\n{say('debugging.wrote', of.language, file=file)}")
+    while not of.mended:
+        key = "debugging.mend-typed" if file else "debugging.mend-file"
+        given = _typed(of, say(key, of.language, file=file) if file else say(key, of.language))
+        if given == ("s" if file else ""):
+            return
+        try:
+            job = function_of(f"{file}:{of.case.job.__name__}" if file else given)
+        except CommandError as wrong:
+            click.echo(str(wrong))
+            continue
+        click.echo(say("debugging.running", of.language))
+        click.echo(of.mend(job))
+
+
+def _typed(of: Round, words: str) -> str:
+    return click.prompt(f"[{of.clock}] {words}", default="", show_default=False).strip()

@@ -22,6 +22,8 @@ def command(name: str, yes: bool) -> None:
     for task in tasks_named(name):
         if yes or progress.read()["exercises"].get(task.name, {}).get("checks"):
             click.echo(_highlighted(_solution(task)))
+            if warning := progress.record_solution(task.name):
+                click.echo(warning, err=True)
         else:
             said = f"{task.name}: try it first: once an answer of yours was checked, its solution is shown (--yes: now)"
             raise click.ClickException(said)

@@ -39,16 +39,39 @@ def button(words: str, tooltip: str, clicked: Callable[[], None]) -> Any:
     return one
 
 
-def radio(lines: Sequence[str], values: Sequence[str], tooltip: str, value: str | None = None) -> Any:
-    """One of several lines."""
+def radio(
+    lines: Sequence[str], values: Sequence[str], tooltip: str, value: str | None = None, side_by_side: bool = False
+) -> Any:
+    """One of several lines, or of several words beside each other."""
     options, wide = list(zip(lines, values, strict=True)), widgets.Layout(width="auto")
-    return widgets.RadioButtons(options=options, value=value, layout=wide, tooltip=tooltip)
+    way = {"orientation": "horizontal"} if side_by_side else {}
+    return widgets.RadioButtons(options=options, value=value, layout=wide, tooltip=tooltip, **way)
+
+
+def dropdown(words: str, lines: Sequence[str], values: Sequence[Any], tooltip: str, value: Any = None) -> Any:
+    """One of several lines, folded until it is opened."""
+    options, about = list(zip(lines, values, strict=True)), {"description": words, "tooltip": tooltip}
+    wide = {"style": {"description_width": "initial"}, "layout": widgets.Layout(width="auto", align_self="flex-start")}
+    return widgets.Dropdown(options=options, value=values[0] if value is None else value, **about, **wide)
+
+
+def tick(words: str, tooltip: str, value: bool = False) -> Any:
+    """A line with a box to tick."""
+    wide = {"indent": False, "layout": widgets.Layout(width="auto")}
+    return widgets.Checkbox(value=value, description=words, tooltip=tooltip, **wide)
 
 
 def text(words: str, placeholder: str, tooltip: str, value: str | None = None) -> Any:
     """A line to type in."""
     about = {"description": words, "placeholder": placeholder, "tooltip": tooltip}
     return widgets.Text(value=value or "", style={"description_width": "initial"}, **about)
+
+
+def area(words: str, placeholder: str, tooltip: str, value: str = "", lines: int = 6) -> Any:
+    """Several lines to type in."""
+    about = {"description": words, "placeholder": placeholder, "tooltip": tooltip, "rows": lines}
+    wide = widgets.Layout(width="95%")
+    return widgets.Textarea(value=value, style={"description_width": "initial"}, layout=wide, **about)
 
 
 def row(asked: Sequence[page.Part], field: Any, words: str, tooltip: str, answer: Callable[[Any], page.Page]) -> Any:

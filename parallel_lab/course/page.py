@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from typing import NamedTuple
+from unicodedata import east_asian_width
 
 from markdown_it import MarkdownIt
 from pygments import highlight
@@ -97,10 +98,18 @@ def verdict(right: bool, word: str, said: str) -> Page:
     return Page(word, [paragraph(f"{mark} {word}", kind), paragraph(said)], look)
 
 
+def _columns(text: str) -> int:
+    """The columns that a terminal gives to a text: two to a Chinese sign."""
+    return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Part:
     """A table of cells; a terminal pads its columns to the widest cell."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+    widths = [max(map(_columns, column)) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "  ".join(cell + " " * (width - _columns(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]
     return Part(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>", "\n".join(lines))

@@ -54,12 +54,12 @@ def picture(name: str, of: str, gpus: int, batch: int, pp: int | str = BEST, tp:
     )
     stages = best.scheme.pp
     some = f", the first {RANKS_DRAWN} of {stages} stages" if stages > RANKS_DRAWN else ""
-    shown = draw(_first(best.trace), title=f"{name}, {gpus} GPUs of {of}: {words(best.scheme).split(', ')[0]}{some}")
+    shown = draw(first(best.trace), title=f"{name}, {gpus} GPUs of {of}: {words(best.scheme).split(', ')[0]}{some}")
     shown.text = f"{said}\n{best.step.tree(1)}\n{shown.text}"
     return shown
 
 
-def _first(trace: Trace) -> Trace:
+def first(trace: Trace) -> Trace:
     """The ranks that a picture has room for."""
     if trace.ranks <= RANKS_DRAWN:
         return trace

@@ -26,7 +26,8 @@ from filelock import FileLock
 from parallel_lab.course import events, workspace
 
 VARIABLE = "PARALLEL_LAB_PROGRESS"
-KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", "sprints", "reviews", "interviews", "preparations")
+_LOGS = ("sprints", "reviews", "interviews", "preparations", "rounds")
+KINDS = ("exercises", "quizzes", "predictions", "cards", "drills", *_LOGS)
 _OF_CARDS = {"knew": events.GOOD, "partly": events.HARD, "missed": events.AGAIN}
 Entry = dict[str, Any]
 Entries = dict[str, dict[str, Entry]]
@@ -81,6 +82,15 @@ def record_hint(name: str, shown: int) -> str:
     return _update("exercises", name, lambda entry: entry | {"hints": max(shown, entry.get("hints", 0))})
 
 
+def record_solution(name: str) -> str:
+    """Remembers when the solution of exercise `name` was first looked at, and whether that was before it was solved."""
+
+    def change(entry: Entry) -> Entry:
+        return {"solution": _today(), "solution_first": not solved(entry)} | entry
+
+    return _update("exercises", name, change)
+
+
 def record_quiz(name: str, share: float, place: int | None = None, right: bool = False) -> str:
     """Notes that `share` of the questions of self-check `name`, from 0 to 1, are answered.
 
@@ -114,14 +124,14 @@ def record_card(name: str, known: str) -> str:
     return _save(change)
 
 
-def record_drill(name: str, right: bool = True) -> str:
+def record_drill(name: str, right: bool = True, confidence: float | None = None) -> str:
     """Counts one right answer to drill `name`, or logs a failure: a wrong number, or the solution asked for."""
 
     def change(entries: Entries) -> None:
         entry = entries["drills"].get(name, {})
         if right:
             entries["drills"][name] = _scored(entry, 1.0) | {"right": entry.get("right", 0) + 1}
-        _see(entries, f"drill/{name}", "drill", right)
+        _see(entries, f"drill/{name}", "drill", right, confidence=confidence)
 
     return _save(change)
 
@@ -145,6 +155,11 @@ def record_review(key: str, rating: int, source: str, confidence: float | None =
 def record_interview(key: str, report: Entry) -> str:
     """Keeps the `report` of a mock interview under its start time."""
     return _update("interviews", key, lambda _: report)
+
+
+def record_round(key: str, report: Entry) -> str:
+    """Keeps the `report` of a round of practice, with its `kind`, time and score, under its start time."""
+    return _update("rounds", key, lambda _: report)
 
 
 def record_preparation(name: str, plan: Entry) -> str:
@@ -176,11 +191,18 @@ def _log(entries: Entries, key: str, one: events.Event) -> None:
     entries["reviews"][key] = {"log": [*log, one]}
 
 
-def _see(entries: Entries, key: str, source: str, passed: bool, helped: bool = False) -> None:
+def _see(
+    entries: Entries,
+    key: str,
+    source: str,
+    passed: bool,
+    helped: bool = False,
+    confidence: float | None = None,
+) -> None:
     """Logs what a machine saw, if it adds anything."""
     at, log = now(), entries["reviews"].get(key, {}).get("log", [])
     if (rating := events.seen(log, at, passed, helped)) is not None:
-        _log(entries, key, events.event(at, rating, source))
+        _log(entries, key, events.event(at, rating, source, confidence))
 
 
 def record_sprint(key: str, report: Entry) -> str:

@@ -49,6 +49,13 @@ class Question:
     zh: str  # the question in Chinese
     test: str = ""  # the circulating claim that the notebook puts to a measured test; empty where there is none
 
+    @property
+    def alone(self) -> str:
+        """The question as one asks it without those before it: those from E2 on say `it` of model parallelism."""
+        if not self.id.startswith("E"):
+            return self.ask
+        return re.sub(r"\bit(s?)\b", lambda it: f"model parallelism{chr(39) * bool(it[1])}{it[1]}", self.ask, count=1)
+
 
 @dataclass(frozen=True, repr=False)
 class Card(page.Shown):

@@ -1,9 +1,30 @@
 # One line a module, in the order of the alphabet; `__all__` as well.
 from .atoms import Atom, atom, atoms, atoms_of
+from .boards import whiteboard
+from .brier import calibration
+from .debugging_form import debugging_round
+from .ladder_form import ladder
+from .prepared import prepare
+from .proofs import evidence
+from .queue import todays
+from .review import review
+from .vocabulary import terms
+from .words import language_of, say
 
 __all__ = [
     "Atom",
     "atom",
     "atoms",
     "atoms_of",
+    "calibration",
+    "debugging_round",
+    "evidence",
+    "ladder",
+    "language_of",
+    "prepare",
+    "review",
+    "say",
+    "terms",
+    "todays",
+    "whiteboard",
 ]

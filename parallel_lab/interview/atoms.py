@@ -89,7 +89,7 @@ def _of_card(name: str) -> Iterator[Atom]:
     if not card.sections:
         return
     q, written = card.question, _written().get(name, {})
-    yield _atom(card, "definition", "definition", (q.ask, q.zh, card.sections["30 seconds"], card.sections["30 秒"]))
+    yield _atom(card, "definition", "definition", (q.alone, q.zh, card.sections["30 seconds"], card.sections["30 秒"]))
     for kind in KINDS[1:-1]:
         if row := written.get(kind):
             rest = {key: row[key] for key in ("value", "unit", "tolerance", "verdict") if key in row}

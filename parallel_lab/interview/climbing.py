@@ -1,0 +1,185 @@
+"""The ladder of half-truths, free of any form: is the sentence right, half right or wrong? the number; the evidence.
+
+A rung is a sentence that is often heard, the number that goes with it where its card has one, and the cell that
+measures the answer. A verdict brings 2 points, 1 where it is one step off; a number brings 2 at once and 1 at a second
+try. What is answered is kept at once, for the sentence with the confidence that was stated; the score at the end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import NamedTuple
+
+from parallel_lab.course import page, progress
+from parallel_lab.course.asked import Number, reads
+from parallel_lab.course.chapters import TITLES
+from parallel_lab.course.events import AGAIN, GOOD, HARD
+from parallel_lab.interview.asking import in_language
+from parallel_lab.interview.atoms import VERDICTS, Atom, atoms
+from parallel_lab.interview.memory import replay
+from parallel_lab.interview.proofs import Evidence, Told, evidence
+from parallel_lab.interview.words import lang, language_of, say
+
+COUNT = 5
+TRIES = 2  # at a number
+EXACT, NEAR = 2, 1  # points
+
+
+class Rung(NamedTuple):
+    """A sentence to judge, and the number of the same card; None where it has none."""
+
+    sentence: Atom
+    number: Atom | None
+
+
+@dataclass
+class Climb:
+    """A way up the ladder.
+
+    Attributes:
+        rungs: What is asked, in order.
+        language: `en` or `zh`.
+        place: Which rung it is at.
+        points: What was reached.
+        most: What could have been reached so far.
+        tries: At the number of this rung.
+        began: When it began.
+        warning: Why the progress was not kept, if so.
+    """
+
+    rungs: Sequence[Rung]
+    language: str = "en"
+    place: int = 0
+    points: int = 0
+    most: int = 0
+    tries: int = 0
+    began: datetime = field(default_factory=lambda: progress.now())
+    warning: str = ""
+
+    @property
+    def rung(self) -> Rung:
+        """The one that it is at."""
+        return self.rungs[self.place]
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no further rung."""
+        return self.place >= len(self.rungs)
+
+    def judge(self, verdict: str, confidence: float | None = None) -> page.Page:
+        """Judges a verdict on the sentence, `right`, `half` or `wrong`, and says what is to be said of it.
+
+        Raises:
+            ValueError: it is none of the three.
+        """
+        atom = self.rung.sentence
+        if verdict not in VERDICTS:
+            raise ValueError(say("ladder.no-verdict", self.language, given=verdict))
+        apart = abs(VERDICTS.index(verdict) - VERDICTS.index(atom.verdict))
+        self._reached(max(0, EXACT - apart))
+        self._keep(atom.key, GOOD if apart == 0 else AGAIN, confidence)
+        word = say(f"ladder.is-{atom.verdict}", self.language)
+        mark, kind, look = ("✓", "right", "good") if apart == 0 else ("✗", "wrong", "bad")
+        head = page.paragraph(f"{mark} {word}", kind, lang(self.language))
+        return page.Page(
+            word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look
+        )
+
+    def answer(self, given: str) -> tuple[bool, page.Page]:
+        """Judges a number; whether the question is over, and what is said of it."""
+        atom = self.rung.number
+        assert atom and atom.value is not None
+        asked = Number(atom.asked(self.language), atom.value, atom.unit, atom.tolerance)
+        if not reads(asked, given):
+            said = say("review.no-number", self.language)
+            return False, page.Page(said, [page.paragraph(said, lang=lang(self.language))], "note")
+        right, said = asked.feedback(given)
+        self.tries += 1
+        if right or self.tries >= TRIES:
+            return True, self._end_number(right)
+        if self.language != "en":
+            large = abs(asked.read(given)) > abs(asked.answer)
+            said = say("review.too-large" if large else "review.too-small", self.language)
+        return False, page.verdict(False, say("common.not-yet", self.language), said)
+
+    def show_number(self) -> page.Page:
+        """Gives the number up."""
+        self.tries = TRIES
+        return self._end_number(False)
+
+    def _end_number(self, right: bool) -> page.Page:
+        atom = self.rung.number
+        assert atom
+        self._reached((EXACT if self.tries == 1 else NEAR) if right else 0)
+        self._keep(atom.key, (GOOD if self.tries == 1 else HARD) if right else AGAIN, None)
+        word = say("common.right" if right else "ladder.number-is", self.language)
+        mark, kind, look = ("✓", "right", "good") if right else ("✗", "wrong", "bad")
+        head = page.paragraph(f"{mark} {word}", kind, lang(self.language))
+        return page.Page(
+            word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look
+        )
+
+    def evidence(self, told: Told | None = None) -> Evidence:
+        """Runs the cell that measures the answer."""
+        return evidence(self.rung.sentence.card, self.language, told)
+
+    def step(self) -> None:
+        """Goes on to the next rung."""
+        self.place, self.tries = self.place + 1, 0
+
+    def finish(self) -> page.Page:
+        """Keeps the score, if anything was answered, and says it."""
+        if self.most:
+            took_s = (progress.now() - self.began).total_seconds()
+            report = {"kind": "ladder", "points": self.points, "most": self.most, "took_s": round(took_s)}
+            self.warning = progress.record_round(self.began.isoformat(timespec="seconds"), report)
+        said = say("ladder.score", self.language, points=self.points, most=self.most)
+        return page.Page(said, [page.paragraph(said, "head", lang(self.language)), *self._warned()], "note")
+
+    def _reached(self, points: int) -> None:
+        self.points, self.most = self.points + points, self.most + EXACT
+
+    def _keep(self, key: str, rating: int, confidence: float | None) -> None:
+        self.warning = progress.record_review(key, rating, "ladder", confidence)
+
+    def _warned(self) -> list[page.Part]:
+        return [page.paragraph(self.warning)] if self.warning else []
+
+
+def climb(
+    count: int = COUNT, *, chapter: str | None = None, seed: int | None = None, language: str | None = None
+) -> Climb:
+    """A way up: half-truths that were never judged first, then those that are due, then those that are due soonest.
+
+    Args:
+        count: how many rungs at most.
+        chapter: only of this one, as `"09"`.
+        seed: the same order for the same seed and the same progress; a fresh one without.
+        language: `en` or `zh`; that of the environment by default.
+
+    Raises:
+        ValueError: there is no such chapter, none of its cards has a half-truth, or no such language.
+    """
+    own = language_of(language)
+    if chapter is not None and chapter not in TITLES:
+        raise ValueError(say("ladder.no-chapter", own, chapter=chapter, last=list(TITLES)[-1]))
+    found = [one for one in atoms().values() if one.kind == "half-truth" and chapter in (None, one.chapter)]
+    if not found or count < 1:
+        raise ValueError(say("ladder.nothing", own))
+    Random(seed).shuffle(found)
+    reviews, now = progress.read()["reviews"], progress.now()
+
+    def turn(atom: Atom) -> tuple[int, float]:
+        memory = replay(reviews.get(atom.key, {}).get("log", ()))
+        if memory is None:
+            return 0, 0.0
+        return (1, 0.0) if memory.due <= now else (2, memory.due.timestamp())
+
+    chosen = sorted(found, key=turn)[:count]
+    return Climb([Rung(one, _number(one.card)) for one in chosen], own)
+
+
+def _number(card: str) -> Atom | None:
+    atom = atoms().get(f"{card}/number")
+    return atom if atom and atom.value is not None else None

@@ -1,0 +1,55 @@
+"""A small coding task of an interview: its text and stub out of the chapter, and a function out of what was typed."""
+
+import ast
+import linecache
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from parallel_lab.course import workspace
+from parallel_lab.course.tasks import Task, cells, without_magics
+
+_WHERE = "<your answer>"
+
+
+def stub(task: Task) -> tuple[str, str]:
+    """What the chapter says above a gap, as Markdown without its links, and the code that is to be completed.
+
+    Raises:
+        FileNotFoundError: the course's notebooks are not at hand.
+    """
+    notebook = workspace.root() / task.folder / task.file.name
+    if not notebook.is_file():
+        raise FileNotFoundError(f"{notebook.name} is not there: an interview takes its coding tasks out of it")
+    said = ""
+    for cell in cells(notebook):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            said = source
+        elif re.search(rf"^def {task.name}\(", source, re.MULTILINE):
+            return re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", said), source
+    raise ValueError(f"{notebook.name} has no stub of {task.name}")
+
+
+def function_from(source: str, name: str) -> Callable | None:
+    """The function `name` that `source` defines; without it, the one of the notebook in which this runs, if any.
+
+    Imports of the chapter that a short answer leaves out are there: `math`, `torch` and `torch.distributed` as `dist`.
+
+    Raises:
+        ValueError: the source cannot be read or run; the message quotes the line.
+    """
+    if not source.strip():
+        return getattr(sys.modules["__main__"], name, None)
+    lines = without_magics(source)
+    linecache.cache[_WHERE] = (1, None, [f"{line}\n" for line in lines], _WHERE)  # reports show the learner's line
+    space: dict[str, Any] = {"__name__": "__answer__"}
+    try:
+        exec(compile(ast.parse("\n".join([*lines, ""])), _WHERE, "exec"), space)
+    except SyntaxError as error:
+        raise ValueError(f"line {error.lineno}, `{(error.text or '').strip()}`: {error.msg}") from None
+    except Exception as error:  # whatever the learner's lines raise is said, and nothing more
+        raise ValueError(f"your lines raise {type(error).__name__}: {error}") from None
+    found = space.get(name)
+    return found if callable(found) else None

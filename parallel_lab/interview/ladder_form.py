@@ -1,0 +1,146 @@
+"""`ladder()`: half-truths to judge in a cell, then a number to compute, then the cell that measures it, run there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from parallel_lab.course import forms, page
+from parallel_lab.interview.asking import CONFIDENCES, sure
+from parallel_lab.interview.atoms import VERDICTS
+from parallel_lab.interview.climbing import COUNT, Climb, climb
+from parallel_lab.interview.words import lang, say
+
+
+@dataclass(frozen=True, repr=False)
+class Ladder(page.Shown):
+    """The ladder, ready to be shown in a cell; see `ladder`."""
+
+    climb: Climb
+
+    def form(self) -> Any:
+        """The widgets: a sentence, verdict and confidence; then a number; then the evidence and the next rung."""
+        place = forms.box()
+        _Rungs(self.climb, place).ask()
+        head = "".join(part.html for part in [page.Part(page.STYLE, None), *self._head()])
+        return forms.box(forms.html(f'<div class="plab">{head}</div>'), place)
+
+    def _head(self) -> list[page.Part]:
+        own = self.climb.language
+        title = page.paragraph(say("ladder.title", own), "head", lang(own))
+        return [title, page.paragraph(say("ladder.rules", own), "small", lang(own))]
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        return forms.bundle(self.form(), self.as_page())
+
+    def as_page(self) -> page.Page:
+        """The sentences, without verdicts, and where to answer."""
+        own = self.climb.language
+        texts = [f"{n}. {rung.sentence.asked(own)}" for n, rung in enumerate(self.climb.rungs, 1)]
+        where = page.paragraph(say("common.where", own, command="plab ladder"), "small", lang(own))
+        parts = [*self._head(), *(page.paragraph(text, lang=lang(own)) for text in texts), where]
+        return page.Page(say("ladder.title", own), parts)
+
+
+class _Rungs:
+    """The widgets of one rung after the other, in the box `place`."""
+
+    def __init__(self, of: Climb, place: Any) -> None:
+        self.climb, self.place, self.own = of, place, of.language
+
+    def ask(self) -> None:
+        """Shows the sentence with its choices."""
+        of, own = self.climb, self.own
+        count = say("ladder.count", own, n=of.place + 1, count=len(of.rungs))
+        sentence = page.paragraph(of.rung.sentence.asked(own), "head", lang(own))
+        lines = [say(f"review.{word}", own) for word in VERDICTS]
+        verdict = forms.radio(lines, VERDICTS, say("ladder.ask", own))
+        shares = [f"{share:.0%}" for share in CONFIDENCES]
+        confidence = forms.radio(shares, shares, say("review.sure", own), side_by_side=True)
+        said, more = forms.html(), forms.box()
+        how = forms.html(_plain(page.paragraph(say("review.sure", own), lang=lang(own))))
+
+        def check() -> None:
+            if verdict.value is None:
+                said.value = _said(
+                    page.Page("", [page.paragraph(say("review.no-option", own), lang=lang(own))], "note")
+                )
+                return
+            said.value = _said(of.judge(verdict.value, sure(confidence.value)))
+            verdict.disabled = confidence.disabled = button.disabled = True
+            more.children = [self.number()] if of.rung.number else [self.end()]
+
+        button = forms.button(say("common.check", own), say("ladder.check-tip", own), check)
+        head = forms.html(_plain(page.paragraph(count, "small", lang(own)), sentence))
+        self.place.children = [head, verdict, how, confidence, button, said, more]
+
+    def number(self) -> Any:
+        """The number of the card, to compute."""
+        of, own, atom = self.climb, self.own, self.climb.rung.number
+        assert atom
+        unit = f" ({atom.unit})" if atom.unit else ""
+        asked = page.paragraph(f"{say('ladder.number', own)} {atom.asked(own)}{unit}", lang=lang(own))
+        field = forms.text(atom.unit, say("ladder.a-number", own), atom.asked(own))
+        said, more = forms.html(), forms.box()
+
+        def close(shown: page.Page) -> None:
+            said.value = _said(shown)
+            field.disabled = check.disabled = show.disabled = True
+            more.children = [self.end()]
+
+        def answer() -> None:
+            over, shown = of.answer(field.value)
+            said.value = _said(shown)
+            if over:
+                close(shown)
+
+        check = forms.button(say("common.check", own), say("ladder.number-tip", own), answer)
+        show = forms.button(say("common.show", own), say("ladder.show-tip", own), lambda: close(of.show_number()))
+        return forms.box(forms.html(_plain(asked)), field, forms.box(check, show, side_by_side=True), said, more)
+
+    def end(self) -> Any:
+        """The evidence, and what comes next."""
+        of, own, shown = self.climb, self.own, forms.html()
+
+        def run() -> None:
+            def told(line: str) -> None:
+                shown.value = _said(page.Page(line, [page.paragraph(line, lang=lang(own))], "note"))
+
+            try:
+                shown.value = _said(of.evidence(told).as_page())
+            except ValueError as wrong:  # the chapter is not there
+                shown.value = _said(page.Page("", [page.paragraph(str(wrong))], "bad"))
+
+        def go() -> None:
+            of.step()
+            if of.over:
+                self.place.children = [forms.html(_said(of.finish()))]
+            else:
+                self.ask()
+
+        evidence = forms.button(say("ladder.run", own), say("ladder.run-tip", own), run)
+        following = forms.button(say("common.next", own), say("ladder.next-tip", own), go)
+        return forms.box(forms.box(evidence, following, side_by_side=True), shown)
+
+
+def _said(shown: page.Page) -> str:
+    return forms.status(shown)
+
+
+def _plain(*parts: page.Part) -> str:
+    return f'<div class="plab">{"".join(part.html for part in parts)}</div>'
+
+
+def ladder(
+    count: int = COUNT, *, chapter: str | None = None, seed: int | None = None, language: str | None = None
+) -> Ladder:
+    """Half-truths to judge: right, half right or wrong? Then the number is predicted, then the evidence is run.
+
+    Args:
+        count: how many sentences.
+        chapter: only of this one, as `"09"`.
+        seed: the same sentences for the same seed and progress; fresh ones without.
+        language: `en` or `zh`; that of the environment by default.
+
+    Raises:
+        ValueError: there is no such chapter or language, or nothing to judge.
+    """
+    return Ladder(climb(count, chapter=chapter, seed=seed, language=language))

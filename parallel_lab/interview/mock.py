@@ -1,0 +1,321 @@
+"""A mock interview, free of any screen: what is asked next, what came of each answer, and what is kept.
+
+    interview = Mock("lead", minutes=15, language="en", seed=1)
+    while turn := interview.turn:
+        interview.answer("...")            # shows the rubric, or what a machine says
+        interview.mark({"E5/formula"})     # after an answer aloud: what was said
+        interview.go_on()
+
+Everything is kept after each turn, so an interview that is interrupted has lost nothing. An `interviewer` is a function
+of a turn and of what was typed that returns an `Opinion`, or None: a model of one's own may be plugged in there. There
+is none by default, and nothing leaves the machine.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import Any, NamedTuple
+
+from parallel_lab.course import page, progress
+from parallel_lab.course.events import AGAIN, GOOD, HARD
+from parallel_lab.interview import judged, rounds
+from parallel_lab.interview.choosing import Chooser
+from parallel_lab.interview.designs import design
+from parallel_lab.interview.roles import Round, form_of, role_named
+from parallel_lab.interview.rounds import Turn, by_share
+from parallel_lab.interview.words import lang, language_of, say
+
+STRONG, PARTLY = 0.75, 0.4  # results from which an answer is called so
+FULL_MARK = 1.0
+
+
+class Opinion(NamedTuple):
+    """What a plugged-in interviewer thinks of an answer aloud: keys of the points that were said, and a remark."""
+
+    ticked: Collection[str] = ()
+    said: str = ""
+
+
+Interviewer = Callable[[Turn, str], Opinion | None]
+
+
+@dataclass
+class Note:
+    """What came of one turn; kept in the report."""
+
+    turn: Turn
+    result: float = 0.0
+    used_s: float = 0.0
+    ticked: list[str] = field(default_factory=list)
+    confidence: float | None = None
+    tries: int = 0
+
+    @property
+    def word(self) -> str:
+        """`strong`, `partly` or `missed`."""
+        return "strong" if self.result >= STRONG else "partly" if self.result >= PARTLY else "missed"
+
+    @property
+    def rating(self) -> int:
+        """What memory is told: good, hard or again."""
+        return {"strong": GOOD, "partly": HARD, "missed": AGAIN}[self.word]
+
+    def record(self) -> dict[str, Any]:
+        """The note as JSON holds it."""
+        turn = self.turn
+        points = {point.key: point.key in self.ticked for point in turn.points}
+        kept = {
+            "part": turn.part,
+            "kind": turn.kind,
+            "key": turn.key,
+            "chapter": turn.chapter,
+            "ask": turn.title or turn.spoken,
+        }
+        sure = {} if self.confidence is None else {"confidence": self.confidence}
+        return {**kept, "result": self.result, "used_s": round(self.used_s), "points": points, **sure}
+
+
+class Mock:
+    """An interview that is going on; see the head of the file."""
+
+    def __init__(
+        self,
+        role: str,
+        minutes: int = 15,
+        language: str | None = None,
+        *,
+        seed: int | None = None,
+        interviewer: Interviewer | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
+        self.role, self.minutes, self.rounds = role_named(role), minutes, form_of(minutes)
+        self.language, self.interviewer = language_of(language), interviewer
+        self._told = told or (lambda words: None)  # is told what takes a while
+        self.seed = Random().randrange(10**6) if seed is None else seed
+        self.began = progress.now()
+        self.notes: list[Note] = []
+        self.place = -1  # of the round
+        self.warning = ""
+        self.finished = self.stopped = False
+        self._dice = Random(self.seed)
+        self._chooser = Chooser(self.role, self._dice, self.began)
+        self._script = self._turns()
+        self._answered = True
+        self.turn: Turn | None = None
+        self._note: Note | None = None
+        self.go_on()
+
+    # What is asked
+
+    def _turns(self) -> Iterator[Turn]:
+        """The turns in their order; what a deep round asks next depends on the answer before."""
+        for place, part in enumerate(self.rounds):
+            self.place = place
+            self._began_part = progress.now()
+            try:
+                yield from self._asked_in(part)
+            except (OSError, RuntimeError) as error:  # no ranks to be had, or the course's notebooks are not here
+                self.warning = self.say("skipped", why=str(error).split("\n")[0])
+
+    def _asked_in(self, part: Round) -> Iterator[Turn]:
+        choose, language = self._chooser, self.language
+        if part.kind == "number":
+            yield judged.number(choose.drill(), language, self._dice)
+        elif part.kind == "log":
+            self._told(self.say("wait"))
+            yield judged.log(choose.case(), language, self._dice)
+        elif part.kind == "code":
+            yield judged.code(choose.task(part.minutes), language)
+        elif part.kind == "design":
+            self._told(self.say("wait-plan"))
+            yield design(choose.design(), language)
+        else:
+            yield from self._spoken(part)
+
+    def _spoken(self, part: Round) -> Iterator[Turn]:
+        """A question, and follow-ups that dig where the answer was weak, until the minutes of the round are over."""
+        name = self._chooser.card()
+        yield rounds.opening(name, part.kind, self.language)
+        for _ in range(part.follow_ups):
+            missing, missed = self._weak()
+            found = self._chooser.dig(name, missing, missed)
+            if found is None or self._spent_s(self._began_part) > 60 * part.minutes:
+                return
+            yield rounds.follow_up(found[0], part.kind, self.language, missed=found[1])
+
+    def _weak(self) -> tuple[list[str], str]:
+        """The points of the opening that were not said, and the key of the last turn if it was not strong."""
+        opening = next(note for note in reversed(self.notes) if note.turn.key.endswith("/definition"))
+        missing = [point.key for point in opening.turn.points if point.key not in opening.ticked]
+        last = self.notes[-1]
+        return missing, last.turn.key if last.word != "strong" else ""
+
+    # What is answered
+
+    def answer(self, given: Any = "", confidence: float | None = None) -> page.Page:
+        """Takes an answer: notes on what was said aloud, a number, a letter, code or a layout; says what comes of it.
+
+        Args:
+            given: as the turn wants it; where something is spoken, notes or nothing.
+            confidence: how sure one was before, from 0 to 1; None if it was not stated.
+        """
+        if (turn := self.turn) is None or self._note is None:
+            return page.Page(self.say("title"), [page.paragraph(self.say("nothing"), lang=lang(self.language))], "note")
+        note = self._note
+        note.confidence = confidence if note.tries == 0 else note.confidence
+        if turn.judge is None:
+            self._answered = True
+            return self._rubric(turn, str(given))
+        try:
+            result, said = turn.judge(given)
+        except ValueError as error:  # no answer at all, so it costs nothing
+            return self._said(False, str(error), ())
+        note.tries += 1
+        note.result = max(note.result, result if note.tries == 1 else 0.5 * result)
+        right = result >= FULL_MARK
+        self._answered = self._answered or right or not turn.again
+        if self._answered:
+            return self._said(right, said, turn.rubric)
+        return self._said(False, self.say("again", said=said), ())
+
+    def reveal(self) -> page.Page:
+        """Gives up what a machine judges, and shows the way to it; what was reached so far counts."""
+        self._answered = True
+        after = self.turn.rubric if self.turn else ()
+        return page.Page(
+            self.say("solution"), [page.paragraph(self.say("solution"), "head", lang(self.language)), *after]
+        )
+
+    @property
+    def answered(self) -> bool:
+        """Whether the turn is over and `go_on` is next."""
+        return self._answered
+
+    def _said(self, right: bool, said: str, after: Collection[page.Part]) -> page.Page:
+        word = say("common.right" if right else "common.not-yet", self.language)
+        shown = page.verdict(right, word.rstrip(".。"), "")
+        return shown._replace(parts=[shown.parts[0], page.markdown(said), *after])
+
+    def _rubric(self, turn: Turn, given: str) -> page.Page:
+        """What separates a weak answer from a strong one; what a plugged-in interviewer says stands first."""
+        parts = []
+        if self.interviewer:
+            opinion = self._opinion(turn, given)
+            parts = [page.paragraph(opinion.said, lang=lang(self.language))] if opinion.said else []
+            if self._note:
+                self._note.ticked = [point.key for point in turn.points if point.key in opinion.ticked]
+        return page.Page(self.say("strong"), [*parts, *turn.rubric], "note")
+
+    def _opinion(self, turn: Turn, given: str) -> Opinion:
+        try:
+            found = self.interviewer(turn, given) if self.interviewer else None
+        except Exception as error:  # a foreign function: whatever it raises, the interview goes on
+            return Opinion((), self.say("interviewer-failed", why=f"{type(error).__name__}: {error}"))
+        if found is None:
+            return Opinion()
+        return found._replace(said=self.say("interviewer-says", said=found.said)) if found.said else found
+
+    @property
+    def suggested(self) -> list[str]:
+        """Keys of the points that a plugged-in interviewer has heard."""
+        return self._note.ticked if self._note else []
+
+    def mark(self, ticked: Collection[str]) -> str:
+        """Notes which points of an answer aloud were said; returns `strong`, `partly` or `missed`."""
+        if self._note is None or not self._note.turn.points:
+            return ""
+        note = self._note
+        note.ticked = [point.key for point in note.turn.points if point.key in ticked]
+        note.result = by_share(len(note.ticked) / len(note.turn.points))
+        return note.word
+
+    # What follows
+
+    def go_on(self) -> Turn | None:
+        """Keeps the last turn and asks the next; None when the interview is over."""
+        self._keep()
+        late = self.left_s <= 0
+        self.turn = None if late or self.finished else next(self._script, None)
+        if self.turn is None:
+            self._end(stopped=False)
+            return None
+        self._note, self._answered = Note(self.turn), False
+        self._asked_at = progress.now()
+        return self.turn
+
+    def stop(self) -> None:
+        """Ends the interview here; what was answered is kept."""
+        if not self.finished:
+            self._note = self._note if self._answered else None
+            self._keep()
+            self._end(stopped=True)
+
+    def _keep(self) -> None:
+        if (note := self._note) is None:
+            return
+        self._note = None
+        note.used_s = self._spent_s(self._asked_at)
+        self.notes.append(note)
+        for key, rating in self._ratings(note):
+            self.warning = progress.record_review(key, rating, "mock", note.confidence) or self.warning
+        self._save()
+
+    def _ratings(self, note: Note) -> Iterator[tuple[str, int]]:
+        """What memory is told of a turn; what was said only when it was asked for is hard."""
+        turn = note.turn
+        if not self._logged(turn.key):  # as the grader of an exercise does
+            yield turn.key, min(note.rating, HARD) if turn.missed else note.rating
+        if turn.key.endswith("/definition"):
+            yield from ((key, GOOD) for key in note.ticked if key != turn.key and "#" not in key)
+
+    def _logged(self, key: str) -> bool:
+        """Whether something was logged of `key` since it was asked."""
+        log, since = progress.read()["reviews"].get(key, {}).get("log", []), self._asked_at.replace(microsecond=0)
+        return bool(log) and datetime.fromisoformat(log[-1]["at"]) >= since
+
+    def _end(self, stopped: bool) -> None:
+        if not self.finished:
+            self.finished, self.stopped, self.turn = True, stopped, None
+            self._save()
+
+    def _save(self) -> None:
+        self.warning = progress.record_interview(self.key, self.record()) or self.warning
+
+    @property
+    def key(self) -> str:
+        """What the report is kept under: when the interview began."""
+        return self.began.isoformat(timespec="seconds")
+
+    def record(self) -> dict[str, Any]:
+        """The report as it is kept."""
+        return {
+            "when": progress.now().isoformat(timespec="seconds"),
+            "role": self.role.name,
+            "minutes": self.minutes,
+            "language": self.language,
+            "seed": self.seed,
+            "used_s": round(self._spent_s(self.began)),
+            "finished": self.finished and not self.stopped,
+            "unreached": len(self.rounds) - 1 - self.place if self.finished else 0,
+            "turns": [note.record() for note in self.notes],
+        }
+
+    # The clock
+
+    def _spent_s(self, since: Any) -> float:
+        return max(0.0, (progress.now() - since).total_seconds())
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left of the interview."""
+        return 60 * self.minutes - self._spent_s(self.began)
+
+    @property
+    def part(self) -> Round:
+        """The round that is going on."""
+        return self.rounds[max(self.place, 0)]
+
+    def say(self, key: str, **values: Any) -> str:
+        """A text of this interview in its language."""
+        return say(f"mock.{key}", self.language, **values)

@@ -1,0 +1,141 @@
+"""The night before: the first pages of all chapters on one page to read and on one to print.
+
+The page needs no network and no script: formulas are MathML, pictures stand inside it. Where a browser of the Chromium
+family is on the machine, it prints the page as a PDF.
+"""
+
+import base64
+import re
+import struct
+from collections.abc import Iterator
+from html import escape, unescape
+from importlib.resources import files
+from pathlib import Path
+
+from latex2mathml.converter import convert
+
+from parallel_lab.course import page
+from parallel_lab.course.questions import Card, ask, index
+from parallel_lab.interview.anki import whole_file
+from parallel_lab.interview.formulas import tex
+from parallel_lab.interview.notes import SHORT
+from parallel_lab.interview.printing import print_pdf
+from parallel_lab.interview.stored import FIRST_PAGE, Picture, chapters, first_page
+from parallel_lab.interview.words import language_of, say
+
+# Code stays as it is; what stands between dollars is TeX.
+_MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<!\\)\$(?P<line>[^$]+?)\$", re.DOTALL)
+_LINK = re.compile(r'<a href="([^"]*)">(.*?)</a>', re.DOTALL)
+_TALL = 0.7  # high against wide
+_CODE = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")
+
+
+def night_page(*, cards: bool = False, language: str | None = None) -> str:
+    """The first pages of all chapters as one page of HTML, with a list of contents.
+
+    Args:
+        cards: the 30-second answers of each chapter's questions as well.
+        language: of the answers and of what stands around the pages, `en` or `zh`; the pages are English.
+
+    Raises:
+        ValueError: there is no such language.
+        FileNotFoundError: the chapters are not at hand.
+    """
+    chosen = language_of(language)
+    if not chapters():
+        raise FileNotFoundError("the chapters are not at hand: there are no notebooks to take first pages from")
+    named = {chapter: first_page(chapter)[0] for chapter in chapters()}
+    head = f"<h1>{escape(say('night.title', chosen))}</h1><p>{escape(say('night.what', chosen, count=len(named)))}</p>"
+    rows = "".join(f'<li><a href="#chapter-{chapter}">{escape(name)}</a></li>' for chapter, name in named.items())
+    body = "\n".join(_chapter(chapter, chosen, cards) for chapter in named)
+    style = files("parallel_lab.interview").joinpath("paper.css").read_text(encoding="utf-8")
+    contents = f'<nav aria-label="{escape(say("night.contents", chosen))}"><ol>{rows}</ol></nav>'
+    title = f"<title>{escape(say('night.title', chosen))} · Parallel Lab</title>"
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    main = f"<main>{head}{contents}{body}</main>"
+    page_head = f"<head>{meta}{title}<style>{style}</style></head>"
+    return f'<!DOCTYPE html>\n<html lang="{chosen}">{page_head}<body>{main}</body></html>\n'
+
+
+def write_night(
+    html: str | Path | None = None,
+    pdf: str | Path | None = None,
+    *,
+    cards: bool = False,
+    language: str | None = None,
+) -> list[Path]:
+    """Writes the page as HTML and prints it as PDF, each where a file is named.
+
+    Returns:
+        The files.
+
+    Raises:
+        NoBrowser: no browser that prints is on this machine; the HTML is written all the same.
+        ValueError: there is no such language.
+        OSError: a file cannot be written.
+    """
+    text = night_page(cards=cards, language=language)
+    if html:
+        whole_file(html, text.encode())
+    if pdf:
+        whole_file(pdf, print_pdf(text))
+    return [Path(file) for file in (html, pdf) if file]
+
+
+def _chapter(chapter: str, language: str, cards: bool) -> str:
+    title, parts = first_page(chapter)
+    inside = [_figure(one) if isinstance(one, Picture) else markdown(_without_heading(one)) for one in parts]
+    inside += [f'<section class="answers" lang="{language}">{"".join(_answers(chapter, language))}</section>'] * cards
+    return f'<article id="chapter-{chapter}" lang="en"><h2>{escape(title)}</h2>\n{"".join(inside)}</article>'
+
+
+def _without_heading(text: str) -> str:
+    return re.sub(rf"^#+ {FIRST_PAGE}\n", "", text)
+
+
+def markdown(text: str) -> str:
+    """Markdown with TeX between dollars as HTML; links into a notebook, which paper cannot follow, are words."""
+    made: list[str] = []
+
+    def keep(found: re.Match) -> str:
+        if found["code"]:
+            return found[0]
+        made.append(convert(found["block"] or found["line"], display="block" if found["block"] else "inline"))
+        return f"xMATHx{len(made) - 1}x"
+
+    html = page.markdown(_MATH.sub(keep, text)).html
+    html = re.sub(r"xMATHx(\d+)x", lambda found: made[int(found[1])], html)
+    return _LINK.sub(_link, _CODE.sub(_formula, html)).replace(r"\$", "$")
+
+
+def _link(found: re.Match) -> str:
+    """A link to a chapter leads to its place here, one to a section is its words, with a sign before its number."""
+    target, words = found[1], found[2]
+    if chapter := re.match(r"(?:\.\./notebooks/)?(\d\d)_\w+\.ipynb", target):
+        return f'<a href="#chapter-{chapter[1]}">{words}</a>'
+    if target.startswith("http"):
+        return found[0]
+    return f"§{words}" if words.isdigit() else words
+
+
+def _formula(found: re.Match) -> str:
+    set_as = tex(unescape(found[1]))
+    return found[0] if set_as is None or len(set_as) == 1 else convert(set_as)
+
+
+def _figure(picture: Picture) -> str:
+    wide, high = struct.unpack(">II", picture.png[16:24])  # of a PNG, in its first chunk
+    look = ' class="tall"' if high > _TALL * wide else ""
+    data = base64.b64encode(picture.png).decode()
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" width="{picture.width}">'
+    return f"<figure{look}>{image}</figure>"
+
+
+def _answers(chapter: str, language: str) -> Iterator[str]:
+    """The 30-second answers of the chapter's questions."""
+    cards: list[Card] = [ask(name) for name, question in index().items() if question.chapter == chapter]
+    if cards:
+        yield f"<h3>{escape(say('night.answers', language))}</h3>"
+    for card in cards:
+        question = card.question.zh if language == "zh" else card.question.alone
+        yield f"<h4>{card.question.id} · {escape(question)}</h4>{markdown(card.sections[SHORT[language]])}"

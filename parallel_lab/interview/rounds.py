@@ -1,0 +1,215 @@
+"""What an interviewer says, and what he waits for: a *turn*. Here are those that are answered aloud, and short choices.
+
+A turn knows nothing of widgets or terminals. What is answered aloud is judged by oneself against points; each point is
+an atom of the card, or a sentence of an answer. What can be judged by a machine is in `judged.py`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from parallel_lab.course import page
+from parallel_lab.course.asked import Choice, Number
+from parallel_lab.course.questions import ask
+from parallel_lab.interview.atoms import Atom, atoms_of
+from parallel_lab.interview.words import lang, say, words
+
+SHORT_S, LONG_S = 30, 120  # what one speaks for, without notes
+WORDS = {SHORT_S: {"en": 75, "zh": 120}, LONG_S: {"en": 300, "zh": 480}}  # at 150 words, or 240 signs, a minute
+POINTS = ("mechanism", "formula", "number", "half-truth")  # what an opening answer may hold beyond the definition
+MOST_POINTS = 4  # that a follow-up is judged by
+_IT = re.compile(r"\b[Ii]ts?\b")
+HALF, FULL = 0.3, 0.7  # shares of the points from which an answer is one in part, and a strong one
+
+
+class Point(NamedTuple):
+    """Something that a good answer says; `text` is Markdown."""
+
+    key: str
+    text: str
+
+
+class Judged(NamedTuple):
+    """What came of an answer: 1 is strong, 0 is missed; and what is said of it."""
+
+    result: float
+    said: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One thing that is asked.
+
+    Attributes:
+        part: The kind of the round that it belongs to.
+        kind: How it is answered: `speak`, `number`, `choice`, `code` or `layout`.
+        key: What progress keeps the result under.
+        chapter: Two digits.
+        ask: What the interviewer says, as Markdown in the language of the interview.
+        spoken: The same as a voice reads it.
+        shown: What there is to read: a log, a program, a stub.
+        speak_s: Seconds that one speaks, as a guide; 0 where nothing is spoken.
+        points: What an answer aloud is judged by.
+        rubric: What is shown after the answer.
+        model: What a voice reads out after the answer.
+        options: Of a choice.
+        stub: The code to begin with.
+        judge: Of a machine: what was handed in, and what came of it.
+        evidence: `notebook#cell` that measures the answer.
+        title: What a report calls it; by default what is asked.
+        again: Whether a wrong answer may be mended.
+        missed: Whether it digs for what the answer before lacked.
+    """
+
+    part: str
+    kind: str
+    key: str
+    chapter: str
+    ask: str
+    spoken: str = ""
+    shown: tuple[page.Part, ...] = ()
+    speak_s: int = 0
+    points: tuple[Point, ...] = ()
+    rubric: tuple[page.Part, ...] = ()
+    model: str = ""
+    options: tuple[str, ...] = ()
+    stub: str = ""
+    judge: Callable[[Any], Judged] | None = None
+    evidence: str = ""
+    title: str = ""
+    again: bool = True
+    missed: bool = False
+
+    @property
+    def card(self) -> str:
+        """The card that it belongs to; empty where it is of none."""
+        return self.key.split("/")[0] if self.key[0].isupper() else ""
+
+
+def opening(name: str, part: str, language: str) -> Turn:
+    """The question of card `name`; the answer is judged by the atoms of the card."""
+    card, atoms = ask(name), atoms_of(name)
+    first, rest = atoms[0], [atom for atom in atoms if atom.kind in POINTS]
+    points = [Point(first.key, say("rounds.direct", language)), *(_point(atom, language) for atom in rest)]
+    if not rest:
+        points = sentences(first, language)
+    turn = _spoken(first, part, language, points, LONG_S if part == "deep" else SHORT_S)
+    asked = turn.ask
+    if language == "en" and name.startswith("E") and _IT.search(asked):  # the list that these are from is about it
+        asked = say("rounds.about-it", language, ask=asked)
+    return replace(turn, ask=asked, spoken=plain(asked), rubric=rubric(card.sections, language))
+
+
+def _point(atom: Atom, language: str) -> Point:
+    """An atom as a point; of a half-truth the sentence stands before what is to be said of it."""
+    said = atom.answered(language)
+    return Point(atom.key, f"“{atom.asked(language)}” {said}" if atom.kind == "half-truth" else said)
+
+
+def follow_up(atom: Atom, part: str, language: str, *, missed: bool = False) -> Turn:
+    """The question of one atom: a number to type, a verdict on a half-truth, or an answer aloud."""
+    if atom.value is not None:
+        turn = _number(atom, part, language)
+    elif atom.kind == "half-truth":
+        turn = _half_truth(atom, part, language)
+    else:
+        turn = _spoken(atom, part, language, sentences(atom, language), SHORT_S)
+    return replace(turn, missed=missed)
+
+
+def _spoken(atom: Atom, part: str, language: str, points: Sequence[Point], speak_s: int) -> Turn:
+    asked, model = atom.asked(language), atom.answered(language)
+    shown = page.folded(say("mock.model", language), page.markdown(model), lang(language), unfolded=True)
+    return Turn(
+        part,
+        "speak",
+        atom.key,
+        atom.chapter,
+        asked,
+        plain(asked),
+        speak_s=speak_s,
+        points=tuple(points),
+        rubric=(shown,),
+        model=plain(model),
+        evidence=atom.evidence,
+    )
+
+
+def _number(atom: Atom, part: str, language: str) -> Turn:
+    asked = atom.asked(language)
+    right = Number(asked, float(atom.value or 0), atom.unit, atom.tolerance, atom.answered(language))
+
+    def judge(given: Any) -> Judged:
+        right.read(str(given))
+        return feedback(right, given, language)
+
+    unit = f" {say('rounds.unit', language, unit=atom.unit)}" if atom.unit else ""
+    return _machine(atom, part, language, "number", f"{asked}{unit}", judge)
+
+
+def feedback(asked: Number | Choice, given: Any, language: str) -> Judged:
+    """What a number or a letter comes to, with the usual hints in the language of the interview."""
+    passed, said = asked.feedback(str(given))
+    usual = f"rounds.{said.rstrip('.').lower().replace(' ', '-')}"
+    return Judged(float(passed), say(usual, language) if usual in words() else said)
+
+
+def _half_truth(atom: Atom, part: str, language: str) -> Turn:
+    verdicts = ("right", "half", "wrong")
+    options = [say(f"rounds.verdict.{one}", language) for one in verdicts]
+    asked = Choice("", options, verdicts.index(atom.verdict), atom.answered(language))
+
+    def judge(given: Any) -> Judged:
+        place = asked.read(str(given))
+        # Between right and wrong lies half right: who is one step off has seen something.
+        near = 1 - abs(place - asked.right) / 2 if place == asked.right or asked.right == 1 else 0.0
+        return Judged(1.0 if near == 1 else near, atom.answered(language))
+
+    turn = _machine(atom, part, language, "choice", say("rounds.half-truth", language, ask=atom.asked(language)), judge)
+    return replace(turn, options=tuple(options), again=False)
+
+
+def _machine(atom: Atom, part: str, language: str, kind: str, asked: str, judge: Callable[[Any], Judged]) -> Turn:
+    model = page.folded(
+        say("mock.model", language), page.markdown(atom.answered(language)), lang(language), unfolded=True
+    )
+    about = {"rubric": (model,), "model": plain(atom.answered(language)), "judge": judge, "evidence": atom.evidence}
+    return Turn(part, kind, atom.key, atom.chapter, asked, plain(asked), **about)
+
+
+def rubric(sections: Any, language: str) -> tuple[page.Part, ...]:
+    """What separates weak from strong; in Chinese the answer and the common mistake, then the English rubric."""
+    strong, weak = (page.markdown(sections.get(name, "")) for name in ("Strong answer", "Weak answer"))
+    names = ("strong", "weak", "thirty", "mistake", "rubric-english")
+    heads = {name: say(f"mock.{name}", language) for name in names}
+    if language == "en":
+        thirty = page.markdown(sections["30 seconds"])
+        open_ones = [page.folded(heads[key], part, unfolded=True) for key, part in (("weak", weak), ("strong", strong))]
+        return (*open_ones, page.folded(heads["thirty"], thirty))
+    shown = (("thirty", "30 秒"), ("mistake", "常见错误"))
+    chinese = [page.folded(heads[key], page.markdown(sections[name]), "zh", unfolded=True) for key, name in shown]
+    text = f"{heads['weak']}\n{weak.text}\n{heads['strong']}\n{strong.text}"
+    both = page.Part(f'<div lang="en">{weak.html}{strong.html}</div>', text)
+    return (*chinese, page.folded(heads["rubric-english"], both, "zh"))
+
+
+def sentences(atom: Atom, language: str) -> list[Point]:
+    """The sentences of an answer, at most `MOST_POINTS`; the last point holds the rest."""
+    text = (r"" if language == "zh" else " ").join(atom.answered(language).splitlines())
+    pattern = r"(?<=[。！？；])" if language == "zh" else r"(?<=[.!?;])\s+(?=[A-Z`\"“(0-9])"
+    pieces = [piece.strip() for piece in re.split(pattern, text) if piece.strip()]
+    if len(pieces) > MOST_POINTS:
+        pieces = [*pieces[: MOST_POINTS - 1], ("" if language == "zh" else " ").join(pieces[MOST_POINTS - 1 :])]
+    return [Point(f"{atom.key}#{number}", piece) for number, piece in enumerate(pieces, 1)]
+
+
+def by_share(share: float) -> float:
+    """What an answer is worth of whose points this share was said: 1, 0.5 or 0."""
+    return 1.0 if share >= FULL else 0.5 if share >= HALF else 0.0
+
+
+def plain(markdown: str) -> str:
+    """Text as a voice reads it: without marks, and with the names of what a voice skips."""
+    text = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", markdown)
+    return re.sub(r"[`$]+|\*\*", "", text).strip()
