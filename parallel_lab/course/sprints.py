@@ -14,6 +14,7 @@ from typing import Any
 from parallel_lab.course import forms, page, progress
 from parallel_lab.course.drills import problems
 from parallel_lab.course.practice import Attempt, Drill, answer_row, in_turn, names_of
+from parallel_lab.view import clock as view_clock
 
 
 @dataclass
@@ -126,7 +127,7 @@ class Sprint(page.Shown):
         place = forms.box()
 
         def begin() -> None:
-            _next(self.start(), place, begin)
+            _Course(self.start(), place, begin)
 
         words = f"Start: {_length(self.minutes, self.chapter)}"
         place.children = [forms.button(words, "Start the clock of the sprint", begin)]
@@ -149,29 +150,39 @@ class Sprint(page.Shown):
         return page.Page("Sprint", [*self._head(), page.paragraph(where, "small")])
 
 
-def _next(race: Race, place: Any, begin: Callable[[], None]) -> None:
-    """Shows the next problem in `place`, or the report where the time is over."""
-    one = race.ask()
-    again = forms.button("Another sprint", "Start the clock of another sprint", begin)
-    if one is None:
-        place.children = [forms.html(forms.status(race.report())), again]
-        return
+class _Course:
+    """The widgets of one sprint in `place`: the clock, the problem, and the score at the end."""
 
-    def on() -> None:
-        one.give_up()
-        _next(race, place, begin)
+    def __init__(self, race: Race, place: Any, begin: Callable[[], None]) -> None:
+        self.race, self.place, self.begin = race, place, begin
+        self.clock = view_clock.Clock(words=view_clock.WORDS | {"left": "left of the sprint"})
+        self.clock.observe(lambda change: self.end() if change["new"] else None, "over")
+        self.ask()
 
-    def stop() -> None:
-        place.children = [forms.html(forms.status(race.report())), again]
+    def ask(self) -> None:
+        """The next problem, or the score where the time is over."""
+        one = self.race.ask()
+        if one is None:
+            self.end()
+            return
 
-    left = forms.html(f'<p class="plab-small">{_clock(race.left_s)} left, score {race.score:g}</p>')
-    onward = forms.button("Next", "Go on to the next problem; one that is not solved counts as skipped", on)
-    end = forms.button("Stop here", "End the sprint and see the score", stop)
-    place.children = [left, answer_row(one, race.answer), forms.box(onward, end, side_by_side=True)]
+        def on() -> None:
+            one.give_up()
+            self.ask()
 
+        self.clock.set(self.race.left_s)
+        score = forms.html(f'<p class="plab-small">Score {self.race.score:g}</p>')
+        onward = forms.button("Next", "Go on to the next problem; one that is not solved counts as skipped", on)
+        stop = forms.button("Stop here", "End the sprint and see the score", self.end)
+        buttons = forms.box(onward, stop, side_by_side=True)
+        self.place.children = [self.clock, score, answer_row(one, self.race.answer), buttons]
 
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    def end(self) -> None:
+        """The score, once."""
+        if self.clock.running:
+            self.clock.stop()
+            again = forms.button("Another sprint", "Start the clock of another sprint", self.begin)
+            self.place.children = [forms.html(forms.status(self.race.report())), again]
 
 
 def sprint(minutes: float = 10, chapter: str | None = None, seed: int | None = None) -> Sprint:
