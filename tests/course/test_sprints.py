@@ -53,7 +53,7 @@ def test_too_late_counts_nothing_and_ends_it(clock):
     said = race.answer(right(one))
     assert said == (False, "The time is over; this answer does not count.")
     assert race.ask() is None and race.score == 0 and progress.read()["drills"] == {}
-    assert "The time is over. Score 0" in repr(race.report())
+    assert "The time is over.\nScore 0: " in repr(race.report())
 
 
 def test_a_chapter_is_asked_round_and_round_and_the_best_before_is_told(clock):
