@@ -3,16 +3,20 @@ from .atoms import Atom, atom, atoms, atoms_of
 from .boards import whiteboard
 from .brier import calibration
 from .debugging_form import debugging_round
+from .desk import mock_interview
 from .ladder_form import ladder
+from .mock import Mock, Opinion
 from .prepared import prepare
 from .proofs import evidence
 from .queue import todays
-from .review import review
+from .review_form import review
 from .vocabulary import terms
 from .words import language_of, say
 
 __all__ = [
     "Atom",
+    "Mock",
+    "Opinion",
     "atom",
     "atoms",
     "atoms_of",
@@ -21,6 +25,7 @@ __all__ = [
     "evidence",
     "ladder",
     "language_of",
+    "mock_interview",
     "prepare",
     "review",
     "say",

@@ -22,11 +22,12 @@ from parallel_lab.interview.notes import SHORT
 from parallel_lab.interview.printing import print_pdf
 from parallel_lab.interview.stored import FIRST_PAGE, Picture, chapters, first_page
 from parallel_lab.interview.words import language_of, say
+from parallel_lab.view.math_font import FAMILY, math_font
 
 # Code stays as it is; what stands between dollars is TeX.
 _MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<!\\)\$(?P<line>[^$]+?)\$", re.DOTALL)
 _LINK = re.compile(r'<a href="([^"]*)">(.*?)</a>', re.DOTALL)
-_TALL = 0.7  # high against wide
+_TALL = {1.2: "page", 0.7: "tall"}  # high against wide
 _CODE = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")
 
 
@@ -48,7 +49,7 @@ def night_page(*, cards: bool = False, language: str | None = None) -> str:
     head = f"<h1>{escape(say('night.title', chosen))}</h1><p>{escape(say('night.what', chosen, count=len(named)))}</p>"
     rows = "".join(f'<li><a href="#chapter-{chapter}">{escape(name)}</a></li>' for chapter, name in named.items())
     body = "\n".join(_chapter(chapter, chosen, cards) for chapter in named)
-    style = files("parallel_lab.interview").joinpath("paper.css").read_text(encoding="utf-8")
+    style = files("parallel_lab.interview").joinpath("paper.css").read_text(encoding="utf-8") + _font(body)
     contents = f'<nav aria-label="{escape(say("night.contents", chosen))}"><ol>{rows}</ol></nav>'
     title = f"<title>{escape(say('night.title', chosen))} · Parallel Lab</title>"
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -93,6 +94,14 @@ def _without_heading(text: str) -> str:
     return re.sub(rf"^#+ {FIRST_PAGE}\n", "", text)
 
 
+def _font(html: str) -> str:
+    """The style that brings the font of the formulas in `html` with it: many machines have none."""
+    letters = unescape("".join(re.findall(r"<math.*?</math>", html, re.DOTALL)))
+    data = base64.b64encode(math_font(letters)).decode()
+    face = f'@font-face {{ font-family: "{FAMILY}"; src: url(data:font/woff;base64,{data}); }}'
+    return f'{face} math {{ font-family: "{FAMILY}", math; }}'
+
+
 def markdown(text: str) -> str:
     """Markdown with TeX between dollars as HTML; links into a notebook, which paper cannot follow, are words."""
     made: list[str] = []
@@ -125,7 +134,7 @@ def _formula(found: re.Match) -> str:
 
 def _figure(picture: Picture) -> str:
     wide, high = struct.unpack(">II", picture.png[16:24])  # of a PNG, in its first chunk
-    look = ' class="tall"' if high > _TALL * wide else ""
+    look = next((f' class="{name}"' for share, name in _TALL.items() if high > share * wide), "")
     data = base64.b64encode(picture.png).decode()
     image = f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" width="{picture.width}">'
     return f"<figure{look}>{image}</figure>"

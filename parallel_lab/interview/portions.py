@@ -5,7 +5,7 @@ mechanisms and drills, then exercises, then follow-ups. What was solved already 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,7 +13,7 @@ from parallel_lab.course import progress, workspace
 from parallel_lab.course.chapters import TITLES, quizzes
 from parallel_lab.course.events import Entry
 from parallel_lab.course.questions import index
-from parallel_lab.course.tasks import tasks
+from parallel_lab.course.tasks import Task, tasks
 from parallel_lab.interview.memory import good_path
 from parallel_lab.interview.queue import TIERS, Item
 
@@ -57,15 +57,16 @@ class Portion:
 def portions(everything: Iterable[Item], entries: Mapping[str, Mapping[str, Entry]]) -> list[Portion]:
     """All that is not done, what pays most first; within a round the chapters with most questions come first."""
     new = [item for item in everything if item.memory is None]
+    open_tasks = [t for t in tasks().values() if not progress.solved(entries["exercises"].get(t.name, {}))]
+    read = {name[:2] for name in quizzes() if progress.solved(entries["quizzes"].get(name, {}))}
     weight = {number: sum(q.chapter == number for q in index().values()) for number in TITLES}
-    found = [portion for number in TITLES for portion in _of_chapter(number, new, entries)]
+    found = [portion for number in TITLES for portion in _of_chapter(number, new, open_tasks, number in read)]
     rounds = {kind: place for place, kinds in enumerate(ROUNDS) for kind in kinds}
     return sorted(found, key=lambda one: (rounds[one.kind], -weight[one.chapter], one.chapter, one.level))
 
 
-def _of_chapter(number: str, new: Iterable[Item], entries: Mapping[str, Mapping[str, Entry]]) -> Iterable[Portion]:
+def _of_chapter(number: str, new: Iterable[Item], open_tasks: Iterable[Task], read: bool) -> Iterator[Portion]:
     page, whole = minutes_of(number)
-    read = any(progress.solved(entries["quizzes"].get(name, {})) for name in quizzes() if name.startswith(number))
     if not read:
         yield Portion(LEVELS.index("page"), number, (), 60 * page)
         yield Portion(LEVELS.index("text"), number, (), 60 * (whole - page))
@@ -73,10 +74,9 @@ def _of_chapter(number: str, new: Iterable[Item], entries: Mapping[str, Mapping[
         if own := [item for item in new if item.chapter == number and item.kind in kinds]:
             keys, seconds = tuple(item.key for item in own), sum(item.seconds for item in own)
             yield Portion(LEVELS.index(f"tier-{tier}"), number, keys, seconds, asked=True)
-    for kind, gap in (("gaps", True), ("exercises", False)):
-        todo = [t for t in tasks().values() if t.chapter == number and t.gap == gap]
-        todo = [t for t in todo if not progress.solved(entries["exercises"].get(t.name, {}))]
-        yield from (Portion(LEVELS.index(kind), number, (t.name,), 60 * t.minutes) for t in todo)
+    for task in open_tasks:
+        if task.chapter == number:
+            yield Portion(LEVELS.index("gaps" if task.gap else "exercises"), number, (task.name,), 60 * task.minutes)
 
 
 @cache

@@ -1,0 +1,72 @@
+"""`plab path`, `plab night`, `plab badge`: what they print and write, and what is wrong in one line."""
+
+import pytest
+from click.testing import CliRunner
+
+from parallel_lab.cli import main
+from parallel_lab.course import progress
+from parallel_lab.interview.printing import VARIABLE
+
+WRITERS = {"path": "--png", "night": "--html", "badge": "--html"}
+
+
+def plab(*arguments):
+    return CliRunner().invoke(main, list(arguments))
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.delenv("PARALLEL_LAB_LANGUAGE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_help_and_a_folder_that_is_not_there(name):
+    assert plab(name, "--help").exit_code == 0 and "--language" in plab(name, "--help").output
+    result = plab(name, WRITERS[name], "none/file")
+    last = result.output.splitlines()[-1]
+    assert result.exit_code == 1 and last.startswith("Error: none/file: there is no folder none")
+
+
+def test_the_path_is_a_table_and_a_picture(in_a_folder):
+    result = plab("path", "--png", "path.png", "--language", "zh")
+    assert result.exit_code == 0 and "下一个：" in result.output and "09 Pipeline parallelism" in result.output
+    assert (in_a_folder / "path.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_night_before_is_written_as_html(in_a_folder):
+    result = plab("night", "--html", "night.html")
+    assert result.exit_code == 0 and "Written: night.html" in result.output
+    assert "<math" in (in_a_folder / "night.html").read_text(encoding="utf-8")
+
+
+def test_without_a_browser_the_html_is_there_and_a_sentence_says_so(in_a_folder, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "no-such-browser")
+    result = plab("night")
+    assert result.exit_code == 1 and "no-such-browser" in result.output.splitlines()[-1]
+    assert (in_a_folder / "night-before.html").is_file() and not (in_a_folder / "night-before.pdf").exists()
+
+
+def test_the_badge_is_printed_and_written(in_a_folder):
+    progress.record_exercise("ring_shift", 1.0)
+    assert "ring_shift" in plab("badge").output
+    assert plab("badge", "--html", "badge.html", "--name", "Li Wei").exit_code == 0
+    assert "Li Wei" in (in_a_folder / "badge.html").read_text(encoding="utf-8")
+
+
+def test_a_solution_that_is_shown_is_remembered():
+    assert plab("solution", "ring_shift").exit_code == 1 and not progress.read()["exercises"]
+    assert plab("solution", "ring_shift", "--yes").exit_code == 0
+    assert progress.read()["exercises"]["ring_shift"]["solution_first"] is True
+
+
+def test_ctrl_c_ends_them(monkeypatch):
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    for name, place in {"path": "path_page", "night": "write_night", "badge": "badge"}.items():
+        plab(name, "--help")
+        monkeypatch.setattr(f"parallel_lab.cli.{name}.{place}", stop)
+        assert plab(name).exit_code == 130
