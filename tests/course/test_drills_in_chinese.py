@@ -57,8 +57,8 @@ def test_both_languages_of_a_text_have_the_same_fields():
 @pytest.mark.parametrize(
     ("english", "chinese"),
     [
-        ("Too large.", "太大。"),
-        ("Too small by a factor of 1000 (a unit prefix?).", "太小，答案是它的 1000 倍（单位的前缀？）。"),
+        ("Too large.", "偏大。"),
+        ("Too small by a factor of 1000 (a unit prefix?).", "偏小，答案是它的 1000 倍（单位的前缀？）。"),
         ("'x' is not a number: write 1500000, 1.5e6 or 1,500,000.", "'x' 不是一个数：写 1500000、1.5e6 或 1,500,000。"),
         ("'3 s': the unit asked for is MB.", "'3 s'：要求的单位是 MB。"),
         ("Something new.", "Something new."),
@@ -73,7 +73,7 @@ def test_a_drill_and_a_sprint_speak_chinese(monkeypatch, by_kind):
     words = [one.description for one in by_kind(form, "Button")]
     assert words == ["检查", "看解答", "换一组数"]
     one = drill("pipeline-bubble", 5, language="zh").attempt()
-    assert one.answer("-3") == (False, "太小。")
+    assert one.answer("-3") == (False, "偏小。")
     assert one.answer(f"{one.drawn.wrong[0][0]:.6g}")[1].startswith("这是空闲时间与工作时间之比")
     monkeypatch.setenv("PARALLEL_LAB_LANGUAGE", "zh")
     text = repr(sprint(5, "09"))
