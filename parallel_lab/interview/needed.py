@@ -148,7 +148,9 @@ def bound(tree: ast.AST) -> set[str]:
     for node in _outside(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             found |= {(one.asname or one.name).split(".")[0] for one in node.names}
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or (isinstance(node, ast.ExceptHandler) and node.name):
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
