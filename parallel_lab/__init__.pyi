@@ -24,7 +24,7 @@ from . import (
     view,
 )
 from .course import ask, case, check, drill, hint, predict, quiz, show, sprint, symbols
-from .interview import evidence, ladder, whiteboard
+from .interview import evidence, ladder, mock_interview, review, whiteboard
 from .performance import explain
 from .runtime import (
     Deadlock,
@@ -74,6 +74,7 @@ __all__ = [
     "interview",
     "ladder",
     "launch",
+    "mock_interview",
     "model",
     "network",
     "parameter_server",
@@ -84,6 +85,7 @@ __all__ = [
     "predict",
     "progress",
     "quiz",
+    "review",
     "runtime",
     "seed_for",
     "show",

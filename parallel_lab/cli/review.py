@@ -4,7 +4,7 @@ import click
 
 from parallel_lab.course import page
 from parallel_lab.course.asked import Choice, option_lines
-from parallel_lab.interview.asking import Asking, again_on, sure
+from parallel_lab.interview.asking import Asking, Word, again_on, sure
 from parallel_lab.interview.sessions import saved, session
 from parallel_lab.interview.words import say
 
@@ -65,11 +65,10 @@ def _aloud(asking: Asking) -> None:
 
 def _judged(asking: Asking) -> None:
     """What the machine judges; only Enter shows the answer."""
-    choice = isinstance(asking.judged, Choice)
-    if choice and asking.judged:
+    if isinstance(asking.judged, Choice):
         _show(option_lines(asking.judged))
     while asking.rating is None:
-        given = _prompt(asking, "pick-typed" if choice else "number-typed")
+        given = _prompt(asking, f"{_typed(asking)}-typed")
         if not given.strip():
             asking.give_up()
             break
@@ -77,6 +76,10 @@ def _judged(asking: Asking) -> None:
         verdict = say("common.right" if right else "common.not-yet", asking.language)
         click.echo(f"{verdict} {said}".rstrip())
     _show(asking.solution())
+
+
+def _typed(asking: Asking) -> str:
+    return {Choice: "pick", Word: "word"}.get(type(asking.judged), "number")
 
 
 def _prompt(asking: Asking, key: str) -> str:

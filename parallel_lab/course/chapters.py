@@ -35,6 +35,7 @@ TITLES = {
     "21": "Choosing hardware, frameworks, a scheme",
     "22": "Where large models are trained and used",
     "23": "What goes wrong",
+    "24": "The interview",
 }
 HEAD = ("chapter", "interview questions", "exercises")
 PROGRESS_HEAD = ("chapter", "kind", "name", "state", "checks", "hints", "last")

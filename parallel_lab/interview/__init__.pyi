@@ -7,17 +7,21 @@ from .boards import whiteboard
 from .brier import calibration
 from .course_path import path, path_page
 from .debugging_form import debugging_round
+from .desk import mock_interview
 from .ladder_form import ladder
+from .mock import Mock, Opinion
 from .night import night_page, write_night
 from .prepared import prepare
 from .proofs import evidence
 from .queue import todays
-from .review import review
+from .review_form import review
 from .vocabulary import terms
 from .words import language_of, say
 
 __all__ = [
     "Atom",
+    "Mock",
+    "Opinion",
     "atom",
     "atoms",
     "atoms_of",
@@ -28,6 +32,7 @@ __all__ = [
     "import_reviews",
     "ladder",
     "language_of",
+    "mock_interview",
     "night_page",
     "path",
     "path_page",

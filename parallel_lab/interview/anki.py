@@ -1,8 +1,8 @@
 r"""Decks for Anki: cards, atoms and terms in both languages, with formulas, pictures and ids that stay.
 
 A note's id is made from the course's id (`genanki.guid_for("parallel-lab:E5")`), the ids of decks and of the kinds of
-notes are constants. So Anki takes a later deck for new words on old notes, and the learner's history stays. A note gives
-one card a language: it asks in that language, and has the other one folded on its back.
+notes are constants. So Anki takes a later deck for new words on old notes, and the learner's history stays. A note
+gives one card a language: it asks in that language, and has the other one folded on its back.
 """
 
 import csv

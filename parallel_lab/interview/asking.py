@@ -13,16 +13,42 @@ from parallel_lab.course.asked import Choice, Number, reads
 from parallel_lab.course.drills import problems
 from parallel_lab.course.drills.engine import Drawn
 from parallel_lab.course.quizzes import sheets
-from parallel_lab.interview.atoms import VERDICTS, atom
+from parallel_lab.interview.atoms import VERDICTS, Atom, atom
 from parallel_lab.interview.feeds import feeders, log_of
 from parallel_lab.interview.memory import Memory, replay
 from parallel_lab.interview.proofs import link
 from parallel_lab.interview.queue import Item
+from parallel_lab.interview.vocabulary import KIND as TERM
+from parallel_lab.interview.vocabulary import judged, term
 from parallel_lab.interview.words import lang, say
 
 RATINGS = (events.AGAIN, events.HARD, events.GOOD, events.EASY)
 CONFIDENCES = (0.25, 0.5, 0.75, 0.95)
-Judged = Number | Choice
+
+
+@dataclass(frozen=True)
+class Word:
+    """A term to type, in the other language; a wrong one is told the right one, so there is one try."""
+
+    question: str
+    key: str
+    language: str = "en"
+    unit = ""
+    why = ""
+
+    def read(self, given: str | None) -> str:
+        """What was typed."""
+        if not (given or "").strip():
+            raise ValueError("nothing was typed")
+        return str(given)
+
+    def feedback(self, given: str | None) -> tuple[bool, str]:
+        """Whether it is the course's word, and what to say to another one."""
+        right, said = judged(self.key, self.read(given), self.language)
+        return right, "" if right else said
+
+
+Judged = Number | Choice | Word
 
 
 @dataclass
@@ -61,9 +87,11 @@ class Asking:
             self._atom()
 
     def _atom(self) -> None:
-        one = atom(self.item.key)
+        one = self.atom
         asked = one.asked(self.language)
-        if one.value is not None:
+        if one.kind == TERM:
+            self.judged = Word(asked, one.key, self.language)
+        elif one.value is not None:
             self.judged = Number(asked, float(one.value), one.unit, one.tolerance)
         elif one.kind == "half-truth":
             words = [say(f"review.{verdict}", self.language) for verdict in VERDICTS]
@@ -72,6 +100,11 @@ class Asking:
     def _draw(self, name: str) -> None:
         self.drawn = problems()[name].draw(self.dice)
         self.judged = practice.asked(self.drawn)
+
+    @property
+    def atom(self) -> Atom:
+        """The atom or the term that is asked."""
+        return term(self.item.key) if self.item.kind == TERM else atom(self.item.key)
 
     @property
     def drills(self) -> list[str]:
@@ -95,7 +128,7 @@ class Asking:
     def question(self) -> list[page.Part]:
         """The question, and of a half-truth what one is to do with it."""
         one, name = self.judged, lang(self.language)
-        words = one.question if one else atom(self.item.key).asked(self.language)
+        words = one.question if one else self.atom.asked(self.language)
         if self.item.kind == "half-truth":
             words = say("review.judge", self.language, claim=words)
         unit = f" {say('review.unit', self.language, unit=one.unit)}" if one and one.unit else ""
@@ -108,15 +141,16 @@ class Asking:
         if one is None or self.rating is not None:
             return False, ""
         if not reads(one, given):
-            return False, say(f"review.no-{'option' if isinstance(one, Choice) else 'number'}", self.language)
+            kind = {Choice: "option", Word: "word"}.get(type(one), "number")
+            return False, say(f"review.no-{kind}", self.language)
         right, said = one.feedback(given)
         if right:
             self._keep(events.HARD if self.failed else events.GOOD)
             return True, one.why
         self.failed += 1
-        if isinstance(one, Choice):
+        if not isinstance(one, Number):
             self._keep(events.AGAIN)
-            return False, said if self.item.kind == "quiz" else ""
+            return False, "" if self.item.kind == "half-truth" else said
         return False, self._hint(one, given, said)
 
     def _hint(self, one: Number, given: str | None, said: str) -> str:
@@ -153,11 +187,12 @@ class Asking:
             return practice.solution(self.drawn)
         if self.item.kind == "quiz":
             return [in_language(self.judged.why)] if self.judged and self.judged.why else []
-        one, language = atom(self.item.key), self.answer_language
+        one, language = self.atom, self.answer_language
         text = one.answered(language)
         if isinstance(self.judged, Choice):
             text = say("review.verdict", language, verdict=say(f"review.{one.verdict}", language), why=text)
-        return [in_language(text, lang(language)), link(one.evidence, self.language)]
+        where = [link(one.evidence, self.language)] if one.evidence else []
+        return [in_language(text, lang(language)), *where]
 
     def memory(self) -> Memory | None:
         """What the log comes to now."""

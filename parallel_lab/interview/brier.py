@@ -24,6 +24,7 @@ from parallel_lab.course.events import GOOD, Entry
 from parallel_lab.course.tasks import tasks
 from parallel_lab.interview.atoms import atoms
 from parallel_lab.interview.board import picture
+from parallel_lab.interview.vocabulary import terms
 from parallel_lab.interview.words import lang, language_of, say
 from parallel_lab.trace.units import format_share
 from parallel_lab.view import Drawing, lines
@@ -90,6 +91,8 @@ def chapter_of(key: str) -> str:
     kind, _, name = key.partition("/")
     if key in atoms():
         return atoms()[key].chapter
+    if kind == "term":
+        return next((one.chapter for one in terms() if one.key == key), "")
     if kind == "drill":
         return listed().get(name, "")
     if kind == "exercise":

@@ -32,12 +32,12 @@ class Prepared(page.Shown):
             "mock interviews": [_minutes(span, [day.mock_s for day in span]) for span in spans],
         }
         labels = [f"{span[0].at:%d %b}" for span in spans]
-        title = f"Planned minutes a day until {self.plan.date}"
+        title = f"Planned minutes a day until {self.plan.day}"
         return bars(parts, labels, "minutes a day", title=title)
 
     def as_page(self) -> page.Page:
         """What fits, by which day each chapter must be begun, what is left out."""
-        title = self._say("title", day=self.plan.date)
+        title = self._say("title", day=self.plan.day)
         parts = [page.paragraph(title, "head", self._lang), *map(self._paragraph, self._beginning())]
         if rows := self._rows():
             head = [self._say(f"head-{name}") for name in ("by", "chapter", "what", "hours")]
@@ -79,7 +79,7 @@ class Prepared(page.Shown):
     def _last_days(self) -> list[str]:
         mocks = sum(day.mock for day in self.plan.days)
         days = [day.at for day in self.plan.days if day.mock]
-        return [self._say("mocks", count=mocks, first=days[0], last=self.plan.date)] if mocks else []
+        return [self._say("mocks", count=mocks, first=days[0], last=self.plan.day)] if mocks else []
 
     def _left_out(self) -> list[str]:
         """What does not fit, by kind with its chapters."""

@@ -13,6 +13,7 @@ from parallel_lab.course import progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.drills import listed
 from parallel_lab.course.events import AGAIN, Entry
+from parallel_lab.interview import vocabulary
 from parallel_lab.interview.atoms import atoms
 from parallel_lab.interview.feeds import log_of
 from parallel_lab.interview.memory import Memory, replay
@@ -20,7 +21,7 @@ from parallel_lab.interview.memory import Memory, replay
 NEW_A_DAY = 20
 AHEAD = timedelta(minutes=20)  # what is being learned may come so much early, so that a session can end
 # Who learns a chapter begins with what is asked first: tiers, each with its kinds.
-TIERS = (("definition", "half-truth"), ("formula", "number"), ("mechanism", "drill"), ("follow-up",))
+TIERS = (("definition", "half-truth"), ("formula", "number", "term"), ("mechanism", "drill"), ("follow-up",))
 SECONDS = {  # an estimate of one answer, thought or said, with a look at what is right
     "definition": 60,
     "mechanism": 45,
@@ -30,14 +31,14 @@ SECONDS = {  # an estimate of one answer, thought or said, with a look at what i
     "follow-up": 40,
     "drill": 150,
     "quiz": 45,
-    "exercise": 0,  # is named, and done elsewhere
+    "term": 15,
 }
 PREPARATION = "interview"
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something to recall: an atom, a drill, a question of a self-check, an exercise that failed."""
+    """Something to recall: an atom, a drill, a question of a self-check, a term."""
 
     key: str
     kind: str
@@ -77,13 +78,14 @@ class Queue:
         return sum(item.seconds for item in self.items)
 
 
-def todays(chapter: str | None = None, minutes: float | None = None) -> Queue:
+def todays(chapter: str | None = None, minutes: float | None = None, *, terms: bool = False) -> Queue:
     """What is due by the end of today, from the learner's progress.
 
     Args:
         chapter: only what belongs to it, as `"09"`.
         minutes: what there is time for; without, all that is due and the new ones of a day. A plan for a date brings
             its own minutes.
+        terms: also the terms of the glossary, for who needs them in both languages.
 
     Raises:
         ValueError: there is no such chapter, or no time at all.
@@ -96,7 +98,7 @@ def todays(chapter: str | None = None, minutes: float | None = None) -> Queue:
     plan = entries["preparations"].get(PREPARATION, {})
     until = _date_of(plan, now)
     plan = plan if until else {}
-    everything = items(entries["reviews"], chapter, until)
+    everything = items(entries["reviews"], chapter, until, terms=terms)
     due, later = in_order(everything, now, until)
     minutes = minutes or plan.get("minutes")
     kept = within(due, 60 * minutes) if minutes else due
@@ -107,11 +109,18 @@ def todays(chapter: str | None = None, minutes: float | None = None) -> Queue:
     return Queue(kept, fresh if room is None else within(fresh, room), len(due) - len(kept), later)
 
 
-def items(reviews: Mapping[str, Entry], chapter: str | None = None, until: datetime | None = None) -> list[Item]:
-    """All that can be asked, with what is known of its memory."""
+def items(
+    reviews: Mapping[str, Entry],
+    chapter: str | None = None,
+    until: datetime | None = None,
+    *,
+    terms: bool = False,
+) -> list[Item]:
+    """All that can be asked, with what is known of its memory; the terms of the glossary only if they are wanted."""
     rows = [(key, atom.kind, atom.chapter) for key, atom in atoms().items()]
     rows += [(f"drill/{name}", "drill", of) for name, of in listed().items()]
     rows += [(key, "quiz", key.removeprefix("quiz/")[:2]) for key in reviews if key.startswith("quiz/")]
+    rows += [(one.key, one.kind, one.chapter) for one in vocabulary.terms()] if terms else []
     found = (Item(key, kind, of, replay(log_of(key, reviews), until)) for key, kind, of in rows)
     return [item for item in found if chapter in (None, item.chapter)]
 

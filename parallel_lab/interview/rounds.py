@@ -19,7 +19,6 @@ SHORT_S, LONG_S = 30, 120  # what one speaks for, without notes
 WORDS = {SHORT_S: {"en": 75, "zh": 120}, LONG_S: {"en": 300, "zh": 480}}  # at 150 words, or 240 signs, a minute
 POINTS = ("mechanism", "formula", "number", "half-truth")  # what an opening answer may hold beyond the definition
 MOST_POINTS = 4  # that a follow-up is judged by
-_IT = re.compile(r"\b[Ii]ts?\b")
 HALF, FULL = 0.3, 0.7  # shares of the points from which an answer is one in part, and a strong one
 
 
@@ -95,10 +94,7 @@ def opening(name: str, part: str, language: str) -> Turn:
     if not rest:
         points = sentences(first, language)
     turn = _spoken(first, part, language, points, LONG_S if part == "deep" else SHORT_S)
-    asked = turn.ask
-    if language == "en" and name.startswith("E") and _IT.search(asked):  # the list that these are from is about it
-        asked = say("rounds.about-it", language, ask=asked)
-    return replace(turn, ask=asked, spoken=plain(asked), rubric=rubric(card.sections, language))
+    return replace(turn, rubric=rubric(card.sections, language))
 
 
 def _point(atom: Atom, language: str) -> Point:

@@ -57,7 +57,7 @@ class Plan:
     """The days until the interview, and what is left out.
 
     Attributes:
-        date: Of the interview.
+        day: Of the interview.
         minutes: A day.
         days: From today to the day before.
         chosen: What fits, in the order of the course.
@@ -65,7 +65,7 @@ class Plan:
         need_s: What all of it would take, reviews included.
     """
 
-    date: date
+    day: date
     minutes: int
     days: list[Day]
     chosen: list[Portion]
@@ -246,7 +246,7 @@ def kept() -> Plan | None:
 def keep(plan: Plan) -> str:
     """Keeps a plan, so that reviews follow it; returns a warning, or nothing."""
     by = {number: day.isoformat() for number, day in sorted(plan.latest.items())}
-    about = {"date": plan.date.isoformat(), "minutes": plan.minutes, "begin_by": by}
+    about = {"date": plan.day.isoformat(), "minutes": plan.minutes, "begin_by": by}
     learned = {"take": plan.taken(), "new_a_day": plan.new_a_day()}
     exercises = [name for one in plan.chosen if one.kind in ("gaps", "exercises") for name in one.names]
     return progress.record_preparation(PREPARATION, {**about, **learned, "exercises": exercises})

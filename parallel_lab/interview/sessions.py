@@ -30,7 +30,7 @@ class Session:
     rated: list[tuple[Item, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.queue: Queue = todays(self.chapter, self.minutes)
+        self.queue: Queue = self._todays(self.minutes)
         self.left: list[Item] = self.queue.items
         self.current: Asking | None = None
         self._used_s = 0.0
@@ -47,14 +47,15 @@ class Session:
             self.current = Asking(self.left.pop(0), self.language, self.answer_language, self.dice)
         return self.current
 
+    def _todays(self, minutes: float | None = None) -> Queue:
+        return todays(self.chapter, minutes, terms="zh" in (self.language, self.answer_language))
+
     def _back(self) -> list[Item]:
         """What was asked in this session and is due in it again, if there is time."""
         if self.minutes and self._used_s >= 60 * self.minutes:
             return []
         asked = {item.key for item, _ in self.rated}
-        again = [
-            item for item in todays(self.chapter).due if item.key in asked and item.memory and item.memory.in_steps
-        ]
+        again = [item for item in self._todays().due if item.key in asked and item.memory and item.memory.in_steps]
         return again[:1]
 
     @property
@@ -78,7 +79,7 @@ class Session:
         good = sum(rating >= events.GOOD for _, rating in self.rated)
         key = "review.end" if self.rated else "review.nothing"
         words = [say(key, language, count=len(self.rated), good=good)]
-        later = todays(self.chapter).later
+        later = self._todays().later
         if later:
             words.append(say("review.later", language, day=later.astimezone().date().isoformat()))
         parts = [

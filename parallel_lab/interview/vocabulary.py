@@ -24,6 +24,15 @@ def terms() -> list[Atom]:
     return list(_terms().values())
 
 
+def term(key: str) -> Atom:
+    """The term of this key.
+
+    Raises:
+        UnknownName: there is none; this KeyError names the nearest ones.
+    """
+    return named("term", key, _terms())
+
+
 @cache
 def _terms() -> dict[str, Atom]:
     rows = (row for row in read("glossary") if row["en"] != row["zh"])
@@ -55,7 +64,7 @@ def judged(key: str, given: str, language: str = "en") -> tuple[bool, str]:
     Raises:
         UnknownName: there is no such term; this KeyError names the nearest ones.
     """
-    atom = named("term", key, _terms())
+    atom = term(key)
     if _plain(given) in {_plain(form) for form in (atom.answer, *_forms(atom.answer))}:
         return True, atom.answer
     row = next(row for row in read("glossary") if key in (f"{PREFIX}{row['en']}/zh", f"{PREFIX}{row['en']}/en"))

@@ -12,8 +12,8 @@ from statistics import mean
 
 import pytest
 
-from parallel_lab.interview.memory import scheduler
 from parallel_lab.interview.memory import reviewed as after
+from parallel_lab.interview.memory import scheduler
 from parallel_lab.interview.queue import Item, in_order, within
 
 LEARNERS, ATOMS, DAYS, NEW, MINUTES = 1000, 12, 30, 1, 4

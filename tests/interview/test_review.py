@@ -8,9 +8,10 @@ from parallel_lab.course import progress
 from parallel_lab.course.asked import Choice, Number
 from parallel_lab.interview.asking import Asking, again_on, sure
 from parallel_lab.interview.atoms import atom, atoms
-from parallel_lab.interview.queue import Item
-from parallel_lab.interview.review import review
+from parallel_lab.interview.queue import Item, items
+from parallel_lab.interview.review_form import review
 from parallel_lab.interview.sessions import session
+from parallel_lab.interview.vocabulary import term, terms
 
 
 def log(key: str) -> list[tuple[int, str]]:
@@ -140,7 +141,7 @@ def test_the_form_judges_a_number_in_chinese(clock, by_kind):
     field.value = f"{atom('A5/number').value:g}"
     click(by_kind, form, "检查")
     assert "正确" in texts(by_kind, form) and log("A5/number")[1:] == [(2, "quiz")]
-    assert atom("A5/number").answer[:10] in texts(by_kind, form)
+    assert atom("A5/number").answer.strip("`")[:10] in texts(by_kind, form)
 
 
 def test_the_form_changes_to_a_drill_with_fresh_numbers(clock, by_kind):
@@ -161,3 +162,13 @@ def test_the_page_is_the_same_whatever_is_due(clock):
     assert "plab review --language zh" in repr(review("zh"))
     with pytest.raises(ValueError, match="no language 'fr'"):
         review("fr")
+
+
+def test_terms_are_asked_of_who_needs_both_languages(clock):
+    assert not any(item.kind == "term" for item in session(chapter="09").queue.items)
+    key = next(one.key for one in terms() if one.key.endswith("/zh"))
+    assert any(item.kind == "term" for item in items({}, terms=True))
+    right, wrong = (asking(key, "term", language="zh") for _ in range(2))
+    assert right.answer("")[1] == "请输入术语。" and right.answer(term(key).answer) == (True, "")
+    assert not wrong.answer("x")[0] and log(key) == [(3, "quiz"), (1, "quiz")]
+    assert text(wrong.solution()) == term(key).answer

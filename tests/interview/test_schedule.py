@@ -83,7 +83,7 @@ def test_reviews_follow_the_plan(clock):
     progress.record_review("E5/definition", 4, "quiz")
     clock.forward(days=2)
     progress.record_review("E5/definition", 4, "quiz")
-    assert todays().later.date() == plan.date, "nothing is put off beyond the date"
+    assert todays().later.date() == plan.day, "nothing is put off beyond the date"
     clock.forward(days=6)
     assert kept() is None and len(todays().new) == 20
     forget()

@@ -30,6 +30,6 @@ def comp_rank(text):
 def comp_step(text):
     q = read(text, "between -{largest} and", "grid of {bits} bits", "to {steps} steps")
     step = q.largest / q.steps
-    many = 20_001 * 2 * q.steps
+    many = 2001 * 2 * q.steps
     weights = -q.largest + (np.arange(many) + 0.5) * (2 * q.largest / many)
     return 1e3 * np.sqrt(np.mean((weights - step * np.round(weights / step)) ** 2))

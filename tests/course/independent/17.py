@@ -39,7 +39,7 @@ def data_fed(text):
     q = read(text, "computes for {compute} ms on a batch of {mb} MB", "in {latency} ms and {rate} MB/s")
     fetch_ms = q.latency + Fraction(1000 * q.mb, q.rate)
 
-    def waits(readers, steps=400):
+    def waits(readers, steps=200):
         now, late = Fraction(0), 0
         for batch in range(steps):  # a reader takes up the next batch as soon as it has one
             ready = fetch_ms * (batch // readers + 1)

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from parallel_lab.course import events, forms, page
-from parallel_lab.course.asked import Choice, Number
-from parallel_lab.interview.asking import CONFIDENCES, RATINGS, Asking, again_on
+from parallel_lab.course.asked import Choice
+from parallel_lab.interview.asking import CONFIDENCES, RATINGS, Asking, Judged, again_on
 from parallel_lab.interview.proofs import evidence
 from parallel_lab.interview.sessions import Session, saved, session
 from parallel_lab.interview.words import lang, say
@@ -129,7 +129,7 @@ class Sheet:
         """The answer, and a button that runs the cell that measures it."""
         shown = forms.html(page.Page(say("common.answer", self.language), self.asking.solution()).section)
         key = self.asking.item.key
-        if self.asking.drawn or self.asking.item.kind == "quiz":
+        if self.asking.drawn or self.asking.item.kind in ("quiz", "term"):
             return [shown]
         place = forms.html()
 
@@ -157,7 +157,7 @@ class Sheet:
         return say(f"review.{key}", self.language)
 
 
-def _input(one: Number | Choice, language: str) -> Any:
+def _input(one: Judged, language: str) -> Any:
     """The widget to answer with, its words in `language`."""
     words = say("common.answer", language)
     if isinstance(one, Choice):
