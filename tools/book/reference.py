@@ -1,0 +1,113 @@
+"""The reference of the package: one page a room, written from its docstrings by griffe2md, nothing imported."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import griffe
+import griffe2md
+
+from tools.book.pages import ROOT, Page, escaped
+
+PACKAGE = "parallel_lab"
+LAYOUT = {
+    "heading_level": 2,
+    "show_submodules": False,
+    "show_if_no_docstring": False,
+    "inherited_members": False,
+    "members_order": "source",
+    "summary": False,
+    "line_length": 100,
+}
+_TYPED = re.compile(r"<code>(.*?)</code>", re.DOTALL)
+_NAME = re.compile(r"\[(\*{0,2}[\w.]+\*{0,2})\]\(#([\w.]+)\)")
+
+
+@cache
+def package() -> Any:
+    """The package as griffe reads it."""
+    options = {"warnings": False}
+    loader = griffe.GriffeLoader(
+        search_paths=[str(ROOT)], docstring_parser="google", docstring_options=options, allow_inspection=False
+    )
+    found = loader.load(PACKAGE)
+    loader.resolve_aliases(external=False)
+    return found
+
+
+def rooms(module: Any = None) -> Iterator[Any]:
+    """The package and the packages in it, depth first; each is a page."""
+    module = module or package()
+    yield module
+    for name in sorted(module.modules):
+        if (below := module.modules[name]).is_package or below.is_subpackage:
+            yield from rooms(below)
+
+
+def modules(room: Any) -> list[Any]:
+    """The room itself and its modules, without its rooms."""
+    return [room, *(one for _, one in sorted(room.modules.items()) if not (one.is_package or one.is_subpackage))]
+
+
+def place(room: Any) -> str:
+    """The path of a room's page."""
+    return f"reference/{room.path}"
+
+
+def reference_pages(source: Callable[[str], str]) -> Iterator[Page]:
+    """A page for each room of the package.
+
+    Args:
+        source: the address of a file of the repository.
+    """
+    where = {one.path: place(room) for room in rooms() for module in modules(room) for one in _objects(module)}
+    template = griffe2md.prepare_env()
+    for room in rooms():
+        text = "\n\n".join(_module(module, template, where, source) for module in modules(room))
+        yield Page(place(room), "reference", room.path, origin=f"{PACKAGE}/__init__.py", text=text)
+
+
+def _objects(module: Any) -> Iterator[Any]:
+    """A module, its classes and functions, and the methods of its classes."""
+    yield module
+    for member in module.members.values():
+        if not member.is_alias and not member.is_module:
+            yield member
+            if member.is_class:
+                yield from (one for one in member.members.values() if not one.is_alias)
+
+
+def _module(module: Any, template: Any, where: dict[str, str], source: Callable[[str], str]) -> str:
+    """The Markdown of one module under a link to its file."""
+    config = {**griffe2md.default_config, **LAYOUT}
+    context = griffe2md.prepare_context(module, config)
+    text = template.get_template(f"{module.kind.value}.md.jinja").render(**context)
+    file = module.filepath.relative_to(ROOT).as_posix() if not isinstance(module.filepath, list) else ""
+    head, _, body = text.partition("\n")
+    text = f"{head}\n\n[{file}]({source(file)})\n{body}" if file and source(file) else text
+    return _TYPED.sub(lambda found: _types(found[1], where), escaped(_linked(text)))
+
+
+def _types(text: str, where: dict[str, str]) -> str:
+    """An annotation: names that have a place in the reference are links, the others are not."""
+    pieces, end = [], 0
+    for found in _NAME.finditer(text):
+        pieces += [_quoted(text[end : found.start()]), _link(found[1], found[2], where)]
+        end = found.end()
+    return "".join([*pieces, _quoted(text[end:])])
+
+
+def _quoted(text: str) -> str:
+    return f"`` {text} ``" if text.strip() else text
+
+
+def _link(name: str, path: str, where: dict[str, str]) -> str:
+    shown = f"`{name.strip('*')}`"
+    return f"[{shown}](book:{where[path]}.html#{path})" if path in where else shown
+
+
+def _linked(text: str) -> str:
+    """Names of attributes and parameters, which griffe2md makes links to anchors that it does not set."""
+    return re.sub(r"^- \[\*\*(\w+)\*\*\]\(#[\w.]+\)", r"- **\1**", text, flags=re.MULTILINE)
+

@@ -1,0 +1,67 @@
+"""The index of the search: what stands under which heading, in small files that a page loads as it needs them.
+
+Words are cut in two ways. Letters and digits make a word; of Chinese characters each pair makes one, since Chinese has no
+blanks. Files are named after a word's beginning, so that a search loads some of them and not the whole index. They are
+scripts and no JSON: a browser loads scripts from a folder on disk too.
+"""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_WORD = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]+")
+DOCUMENTS, CHINESE, LEAD = 100, 64, 180  # documents a file; files for Chinese pairs; characters of a lead
+MOST, IN_TITLE = 4, 8  # how often a word counts in a text, and what it counts in a heading
+KIND = {"chapter": 3, "first": 3, "card": 4, "exercise": 2, "more": 2, "start": 2, "reference": 1}
+
+
+@dataclass
+class Index:
+    """Collects documents, each what stands under one heading, and writes the files."""
+
+    documents: list[tuple[str, str, str, str, int]] = field(default_factory=list)  # address, page, heading, lead, weight
+    postings: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, address: str, page: str, heading: str, text: str, kind: str) -> None:
+        """Adds one document."""
+        text = " ".join(text.split())
+        counts = Counter({word: min(count, MOST) for word, count in Counter(terms(text)).items()})
+        counts.update(dict.fromkeys(terms(heading), IN_TITLE) | dict.fromkeys(terms(page), IN_TITLE // 2))
+        for word, count in counts.items():
+            self.postings[word].append((len(self.documents), count))
+        self.documents.append((address, page, heading, text[:LEAD], KIND.get(kind, 1)))
+
+    def write(self, folder: Path) -> None:
+        """Writes the files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for start in range(0, len(self.documents), DOCUMENTS):
+            number = start // DOCUMENTS
+            _script(folder / f"d-{number}.js", f"d-{number}", self.documents[start : start + DOCUMENTS])
+        shelves: dict[str, dict[str, Sequence[int]]] = defaultdict(dict)
+        for word, found in self.postings.items():
+            shelves[shelf(word)][word] = [number for pair in found for number in pair]
+        for name, words in shelves.items():
+            _script(folder / f"{name}.js", name, words)
+        _script(folder / "all.js", "all", {"files": sorted(shelves), "documents": len(self.documents)})
+
+
+def terms(text: str) -> Iterator[str]:
+    """The words of a text, as the index has them; `search.js` cuts in the same way."""
+    for piece in _WORD.findall(text.lower()):
+        if piece.isascii():
+            yield piece[:24]
+        else:
+            yield from (piece[at : at + 2] for at in range(max(1, len(piece) - 1)))
+
+
+def shelf(word: str) -> str:
+    """The file that has a word."""
+    return f"w-{word[:2]}" if word.isascii() else f"z-{ord(word[0]) % CHINESE}"
+
+
+def _script(file: Path, name: str, content: object) -> None:
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    file.write_text(f'book.take("{name}",{text});\n', encoding="utf-8")
