@@ -53,9 +53,13 @@ reachable();
 addEventListener("resize", reachable);
 document.addEventListener("toggle", reachable, true); // a `details` that opens
 
-// An anchor inside a closed `details` opens it.
+// An anchor inside a closed `details` opens it; one in the language that is hidden shows both, this once.
 function openTarget() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (target?.closest(html.dataset.language === "en" ? ".zh" : html.dataset.language === "zh" ? ".en" : ".none")) {
+    html.dataset.language = "both";
+    showLanguage();
+  }
   for (let box = target?.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
   if (target) target.scrollIntoView();
 }

@@ -41,7 +41,8 @@ async function having(word, files) {
 }
 
 async function search(query) {
-  const asked = words(query), { files } = (await book.load("all")) ?? { files: [] };
+  const { files, stop } = (await book.load("all")) ?? { files: [], stop: [] };
+  const asked = words(query).filter((word) => !stop.includes(word));
   if (!asked.length) return null;
   const each = await Promise.all(asked.map((word) => having(word, files)));
   const ranked = [];
@@ -52,8 +53,9 @@ async function search(query) {
   return ranked;
 }
 
-function marked(text, asked) {
-  const box = document.createElement("p"), pattern = new RegExp(`(${asked.join("|")})`, "gi");
+function marked(text, query) {
+  const box = document.createElement("p"), asked = query.toLowerCase().match(/[a-z0-9]+|[\u3400-\u9fff]+/g) ?? [];
+  const pattern = new RegExp(`(${asked.filter((word) => !book.loaded.get("all")?.stop.includes(word)).join("|") || "$^"})`, "gi");
   for (const [at, piece] of text.split(pattern).entries()) {
     if (at % 2 === 0) { box.append(piece); continue; }
     const mark = document.createElement("mark");
@@ -63,18 +65,19 @@ function marked(text, asked) {
   return box;
 }
 
-function line([address, page, heading, lead], asked) {
+function line([address, page, chinese, heading, lead], query) {
   const item = document.createElement("li"), link = document.createElement("a"), trail = document.createElement("p");
+  const title = (html.dataset.language === "zh" && chinese) || page;
   link.href = address;
-  link.textContent = heading || page;
+  link.textContent = heading || title;
   trail.className = "trail";
-  trail.textContent = heading ? page : "";
-  item.append(link, trail, marked(lead, asked));
+  trail.textContent = heading ? title : "";
+  item.append(link, trail, marked(lead, query));
   return item;
 }
 
 const spoken = (key, values = {}) => {
-  const text = said.dataset[(document.documentElement.dataset.language === "zh" ? "zh" : "en") + key];
+  const text = said.dataset[(html.dataset.language === "zh" ? "zh" : "en") + key];
   return text.replace("{n}", values.n);
 };
 
@@ -86,7 +89,7 @@ async function answer() {
   said.textContent = ranked === null ? spoken("Type") : ranked.length ? spoken("Found", { n: ranked.length }) : spoken("Nothing");
   const best = (ranked ?? []).slice(0, SHOWN);
   const shelves = await Promise.all(best.map(([place]) => book.load(`d-${Math.floor(place / DOCUMENTS)}`)));
-  results.replaceChildren(...best.map(([place], at) => line(shelves[at][place % DOCUMENTS], words(query))));
+  results.replaceChildren(...best.map(([place], at) => line(shelves[at][place % DOCUMENTS], query)));
 }
 
 document.addEventListener("language", answer);

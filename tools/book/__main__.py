@@ -53,7 +53,7 @@ def write_pages(pages: list[Page], links: Links, book: Path, source: Path) -> No
         writer = Writer(str, outputs)
         frame.write(page, writer.inside(tree), writer.headings)
         for name, heading, said in writer.said:
-            index.add(f"{page.address}{'#' if name else ''}{name}", page.title, heading, "".join(said), page.kind)
+            index.add(page, name, heading, "".join(said))
     index.write(book / "search")
     frame.write(*site.search_page())
     for path in sorted(links.wanted):

@@ -42,7 +42,11 @@ def card_pages(chapters: dict[str, str]) -> Iterator[Page]:
 def _claim(question: Question) -> list[str]:
     if not question.test:
         return []
-    return [f"*Often heard, and put to the test in chapter {question.chapter}: “{escaped(question.test)}”*"]
+    heard = f"“{escaped(question.test)}”*"
+    return [
+        fence("en", f"*Often heard, and put to the test in chapter {question.chapter}: {heard}"),
+        fence("zh", f"*常听到、在第 {question.chapter} 章检验的说法：{heard}"),
+    ]
 
 
 def _section(item: tuple[str, str]) -> str:
@@ -63,9 +67,8 @@ def _foot(shown: Card, chapters: dict[str, str]) -> str:
     kind, number = KINDS[shown.question.kind], shown.question.chapter
     return "\n\n".join(
         [
-            "## " + word("evidence", "en"),
-            fence("en", f"{kind}. Chapter {number}. [The cell that measures it]({link})."),
-            fence("zh", f"第 {number} 章。[给出证据的单元格]({link})。"),
+            fence("en", f"## {word('evidence', 'en')}\n\n{kind}. Chapter {number}. [The cell that shows it]({link})."),
+            fence("zh", f"## {word('evidence', 'zh')}\n\n第 {number} 章。[给出证据的单元格]({link})。"),
         ]
     )
 

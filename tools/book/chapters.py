@@ -77,8 +77,20 @@ def file_pages() -> Iterator[Page]:
     """The Markdown files."""
     for name, (path, kind, english, chinese) in FILES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
-        text = re.sub(r"^<!--.*?-->\n|^# .+\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^<!--.*?-->\n|\A# .+\n", "", text, flags=re.MULTILINE)
+        text = f"{start()}\n{text}" if kind == "start" else text
         yield Page(path, kind, english, chinese, origin=name, text=text)
+
+
+def start() -> str:
+    """What the book says before the README: what it is, in both languages, and the chapters in Chinese."""
+    places = ((place, name) for name, place in notebook_places().items() if name.startswith("notebooks/"))
+    rows = (
+        f"| {name[10:12]} | [{words()[f'chapter-{name[10:12]}']['zh']}](book:{place}.html) |"
+        for place, name in places
+        if f"chapter-{name[10:12]}" in words()
+    )
+    return (ROOT / "book" / "start.md").read_text(encoding="utf-8").replace("{chapters}", "\n".join(rows))
 
 
 def read(file: Path) -> Cells:

@@ -42,8 +42,9 @@ class Links:
         if _ELSEWHERE.match(url) or url.endswith(".png"):  # MyST takes pictures along
             return url
         target, _, anchor = url.partition("#")
+        anchor = anchor.removeprefix("cell-id=")  # JupyterLab's link to a cell
         path = normpath(join(dirname(origin), unquote(target)))
-        found = self.place(path)
+        found = self.place(path) or self.place(normpath(target))
         return f"{found}{'#' if anchor else ''}{anchor}" if found else url
 
     def place(self, path: str) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -16,8 +16,10 @@ from tools.book.pages import OF_PAGE
 from tools.book.words import both
 
 Node = Mapping[str, Any]
+BREAKS = ("paragraph", "listItem", "tableCell", "math", "inlineMath")  # the index of the search sees a blank here
 _MATH = re.compile(r"<math.*?</math>", re.DOTALL)
 _LISTED = ("nbval-", "hide-", "remove-", "raises-")
+LANG = ' lang="zh"'
 WRAPPED = {
     "paragraph": "p",
     "strong": "strong",
@@ -32,6 +34,15 @@ WRAPPED = {
     "summary": "summary",
     "underline": "u",
 }
+
+
+class Heading(NamedTuple):
+    """A heading of a page: what its list of contents needs."""
+
+    depth: int
+    name: str  # its id
+    html: str
+    language: str  # `en` or `zh` inside a block of one language, else empty
 
 
 def code(text: str, language: str) -> str:
@@ -54,12 +65,15 @@ class Writer:
     def __init__(self, link: Callable[[str], str], outputs: Outputs) -> None:
         self.link, self.outputs = link, outputs
         self.ids: set[str] = set()
-        self.headings: list[tuple[int, str, str]] = []  # depth, id, HTML
+        self.headings: list[Heading] = []
+        self.language = ""  # that of the block which is being written, where it has one
         self.said: list[tuple[str, str, list[str]]] = [("", "", [])]  # id, heading, words
 
     def write(self, node: Node) -> str:
         """The HTML of a node."""
         kind = node["type"]
+        if kind in BREAKS:
+            self.said[-1][2].append(" ")
         if kind in WRAPPED:
             return f"<{WRAPPED[kind]}>{self.inside(node)}</{WRAPPED[kind]}>"
         return getattr(self, f"_{kind}", self.inside)(node)
@@ -90,6 +104,7 @@ class Writer:
         return code(node["value"], node.get("lang") or "")
 
     def _inlineMath(self, node: Node) -> str:
+        self.said[-1][2].append(node["value"])
         found = _MATH.search(node.get("html", ""))
         return found[0] if found else f"<code>{escape(node['value'])}</code>"
 
@@ -97,11 +112,12 @@ class Writer:
         return f'<div class="wide formula">{self._inlineMath(node)}</div>'
 
     def _heading(self, node: Node) -> str:
-        name, text, depth = anchor(words(node)), self.inside(node), min(max(node["depth"], 2), 6)
+        name, text, depth = anchor(words(node).replace("’", "'")), self.inside(node), min(max(node["depth"], 2), 6)
         own = self.own(name)
-        self.headings.append((depth, name, text))
+        self.headings.append(Heading(depth, name, text, self.language))
         self.said.append((name, words(node), []))
-        return f'<h{depth}{own}>{text}<a class="anchor" href="#{escape(name)}" aria-label="{escape(words(node))}">#</a></h{depth}>'
+        link = f'<a class="anchor" href="#{escape(name)}" aria-label="{escape(words(node))}">#</a>'
+        return f"<h{depth}{own}>{text}{link}</h{depth}>"
 
     def _list(self, node: Node) -> str:
         start = node.get("start") or 1
@@ -116,7 +132,6 @@ class Writer:
 
     def _tableCell(self, node: Node) -> str:
         text = self.inside(node)
-        self.said[-1][2].append(" ")
         tag = 'th scope="col"' if node.get("header") and text else "td"
         align = f' class="{node["align"]}"' if node.get("align") in ("right", "center") else ""
         return f"<{tag}{align}>{text}</{tag[:2]}>"
@@ -143,8 +158,10 @@ class Writer:
 
     def _div(self, node: Node) -> str:
         name = node.get("class", "")
-        language = ' lang="zh"' if name == "zh" else ""
-        return f'<div class="{escape(name)}"{language}>{self.inside(node)}</div>'
+        self.language, before = name if name in ("en", "zh") else self.language, self.language
+        text = self.inside(node)
+        self.language = before
+        return f'<div class="{escape(name)}"{LANG if name == "zh" else ""}>{text}</div>'
 
     def _block(self, node: Node) -> str:
         tags = [tag for tag in (node.get("data") or {}).get("tags", ()) if not tag.startswith(_LISTED)]

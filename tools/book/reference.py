@@ -1,5 +1,6 @@
 """The reference of the package: one page a room, written from its docstrings by griffe2md, nothing imported."""
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -72,21 +73,39 @@ def _objects(module: Any) -> Iterator[Any]:
     """A module, its classes and functions, and the methods of its classes."""
     yield module
     for member in module.members.values():
-        if not member.is_alias and not member.is_module:
+        if not member.is_alias and (member.is_class or member.is_function):
             yield member
             if member.is_class:
-                yield from (one for one in member.members.values() if not one.is_alias)
+                yield from (one for one in member.members.values() if not one.is_alias and one.is_function)
 
 
 def _module(module: Any, template: Any, where: dict[str, str], source: Callable[[str], str]) -> str:
     """The Markdown of one module under a link to its file."""
-    config = {**griffe2md.default_config, **LAYOUT}
+    own = [name for name, one in module.members.items() if not one.is_alias and not name.startswith("_")] or False
+    config = {**griffe2md.default_config, **LAYOUT, "members": own}
     context = griffe2md.prepare_context(module, config)
     text = template.get_template(f"{module.kind.value}.md.jinja").render(**context)
     file = module.filepath.relative_to(ROOT).as_posix() if not isinstance(module.filepath, list) else ""
     head, _, body = text.partition("\n")
-    text = f"{head}\n\n[{file}]({source(file)})\n{body}" if file and source(file) else text
+    text = f"{head}\n\n[`{file}`]({source(file)})\n{body}" if file and source(file) else text
+    text = "\n\n".join([text, *_names(module, where)])
     return _TYPED.sub(lambda found: _types(found[1], where), escaped(_linked(text)))
+
+
+def _names(module: Any, where: dict[str, str]) -> list[str]:
+    """The names that a room hands on from its modules, as links to where they stand; its stub file lists them."""
+    if not module.is_init_module or isinstance(module.filepath, list):
+        return []
+    stub = module.filepath.with_suffix(".pyi")
+    tree = ast.parse((stub if stub.exists() else module.filepath).read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
+    paths = {
+        name.asname or name.name: ".".join(filter(None, (module.path, node.module, name.name)))
+        for node in imports
+        for name in node.names
+    }
+    links = [_link(name, path, where) for name, path in sorted(paths.items()) if path in where]
+    return [f"Names: {', '.join(links)}."] if links else []
 
 
 def _types(text: str, where: dict[str, str]) -> str:
@@ -109,5 +128,5 @@ def _link(name: str, path: str, where: dict[str, str]) -> str:
 
 def _linked(text: str) -> str:
     """Names of attributes and parameters, which griffe2md makes links to anchors that it does not set."""
-    return re.sub(r"^- \[\*\*(\w+)\*\*\]\(#[\w.]+\)", r"- **\1**", text, flags=re.MULTILINE)
+    return re.sub(r"^- \[\*\*(.+?)\*\*\]\(#[^)]*\)", r"- **\1**", text, flags=re.MULTILINE)
 

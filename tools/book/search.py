@@ -12,9 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tools.book.pages import Page
+
 _WORD = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]+")
 DOCUMENTS, CHINESE, LEAD = 100, 64, 180  # documents a file; files for Chinese pairs; characters of a lead
 MOST, IN_TITLE = 4, 8  # how often a word counts in a text, and what it counts in a heading
+# Words that every text has: they are not in the index, and a search looks past them.
+STOP = set("a an and are as at be by for from has have in is it its no not of on or so than that the their there these they this to was what where which who with".split())
 KIND = {"chapter": 3, "first": 3, "card": 4, "exercise": 2, "more": 2, "start": 2, "reference": 1}
 
 
@@ -22,17 +26,19 @@ KIND = {"chapter": 3, "first": 3, "card": 4, "exercise": 2, "more": 2, "start": 
 class Index:
     """Collects documents, each what stands under one heading, and writes the files."""
 
-    documents: list[tuple[str, str, str, str, int]] = field(default_factory=list)  # address, page, heading, lead, weight
+    documents: list[tuple[str, str, str, str, str]] = field(default_factory=list)  # address, page, 中文, heading, lead
     postings: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, address: str, page: str, heading: str, text: str, kind: str) -> None:
-        """Adds one document."""
+    def add(self, page: Page, name: str, heading: str, text: str) -> None:
+        """Adds what stands under the heading with the id `name`, or before the first one."""
         text = " ".join(text.split())
         counts = Counter({word: min(count, MOST) for word, count in Counter(terms(text)).items()})
-        counts.update(dict.fromkeys(terms(heading), IN_TITLE) | dict.fromkeys(terms(page), IN_TITLE // 2))
+        counts.update(dict.fromkeys(terms(heading), IN_TITLE) | dict.fromkeys(terms(f"{page.title} {page.zh}"), IN_TITLE // 2))
         for word, count in counts.items():
-            self.postings[word].append((len(self.documents), count))
-        self.documents.append((address, page, heading, text[:LEAD], KIND.get(kind, 1)))
+            if word not in STOP:
+                self.postings[word].append((len(self.documents), count * KIND.get(page.kind, 1)))
+        address = f"{page.address}{'#' if name else ''}{name}"
+        self.documents.append((address, page.title, page.zh, heading, text[:LEAD]))
 
     def write(self, folder: Path) -> None:
         """Writes the files."""
@@ -45,7 +51,7 @@ class Index:
             shelves[shelf(word)][word] = [number for pair in found for number in pair]
         for name, words in shelves.items():
             _script(folder / f"{name}.js", name, words)
-        _script(folder / "all.js", "all", {"files": sorted(shelves), "documents": len(self.documents)})
+        _script(folder / "all.js", "all", {"files": sorted(shelves), "stop": sorted(STOP)})
 
 
 def terms(text: str) -> Iterator[str]:

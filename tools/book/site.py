@@ -9,6 +9,7 @@ from string import Template
 
 from parallel_lab.course.page import STYLE
 from tools.book.listing import listing
+from tools.book.mdast import Heading
 from tools.book.pages import BOOK, ROOT, Page
 from tools.book.words import both, spans, word, words
 
@@ -38,7 +39,7 @@ class Frame:
             if page.kind == "card" and page.chapter:
                 self.cards.setdefault(page.chapter, []).append(page)
 
-    def write(self, page: Page, body: str, headings: Sequence[tuple[int, str, str]] = ()) -> None:
+    def write(self, page: Page, body: str, headings: Sequence[Heading] = ()) -> None:
         """Writes the file of one page."""
         target, up = self.book / page.address, "../" * page.path.count("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,7 @@ class Frame:
             hint_en=word("search-hint", "en"),
             hint_zh=word("search-hint", "zh"),
             navigation=self._navigation(page, up),
-            contents=contents(headings),
+            contents=contents(headings, page),
             body=body,
             cards=self._cards(page, up),
             neighbors=self._neighbors(page, up),
@@ -92,13 +93,19 @@ class Frame:
         )
 
 
-def contents(headings: Sequence[tuple[int, str, str]]) -> str:
-    """A page's own list of contents; nothing for a page of one part."""
-    shown = [(depth, name, text) for depth, name, text in headings if depth <= SHOWN_DEPTH]
+def contents(headings: Sequence[Heading], page: Page) -> str:
+    """A page's own list of contents; nothing for a page of one part. That of a room of the package has its modules."""
+    room = page.kind == "reference"
+    shown = [one for one in headings if one.depth <= (2 if room else SHOWN_DEPTH)]
     if len(shown) < 2:
         return ""
-    lines = "".join(f'<li class="depth-{depth}"><a href="#{escape(name)}">{text}</a></li>' for depth, name, text in shown)
-    return f'<nav class="here" aria-label="On this page"><p class="part">{both("here")}</p><ul>{lines}</ul></nav>'
+    lines = []
+    for one in shown:
+        text = one.html.replace(f"{page.title}.", "") if room else one.html
+        language = f' class="{one.language}"' + (' lang="zh"' if one.language == "zh" else "") if one.language else ""
+        lines.append(f'<li class="depth-{one.depth}"><a href="#{escape(one.name)}"{language}>{text}</a></li>')
+    head = f'<p class="part">{both("here")}</p>'
+    return f'<nav class="here" aria-label="On this page">{head}<ul>{"".join(lines)}</ul></nav>'
 
 
 def relative(html: str, up: str) -> str:
