@@ -6,6 +6,7 @@ build/book/html. The book needs no server and no network: opened from the folder
 """
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -17,6 +18,7 @@ from tools.book.mdast import Writer
 from tools.book.outputs import Outputs
 from tools.book.pages import ROOT, Page
 
+ADDRESS = "PARALLEL_LAB_REPOSITORY"
 FOLDER = ROOT / "build" / "book"
 
 
@@ -60,27 +62,45 @@ def write_pages(pages: list[Page], links: Links, book: Path, source: Path) -> No
         frame.write(*site.source_page(path))
 
 
+def build(folder: Path, repository: str = "") -> list[str]:
+    """Builds the book in `folder`, MyST's sources in `source` and the pages in `html`; returns what MyST warns of.
+
+    Args:
+        folder: is made where it is missing; what an earlier build left in it is replaced.
+        repository: the address before a file's path in a repository on the web; empty for code as pages of the book.
+
+    Raises:
+        Failed: MyST did not build.
+    """
+    links = Links(chapters.notebook_places(), repository)
+    pages = collect(links)
+    myst.write_sources(pages, links, folder / "source")
+    print(f"{len(pages)} pages are written as sources; MyST reads them", flush=True)
+    warned = myst.build(folder / "source")
+    shutil.rmtree(folder / "html", ignore_errors=True)
+    write_pages(pages, links, folder / "html", folder / "source")
+    return warned
+
+
 def main() -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="make book", description="Build the web book in build/book/html.")
-    parser.add_argument("--repository", default="", help="the address before a file's path, such as https://host/owner/name/blob/main")
-    parser.add_argument("--warnings", action="store_true", help="print what MyST warns of")
+    example = "the address before a file's path, such as https://host/owner/name/blob/main; without it, code is in the book"
+    parser.add_argument("--repository", default=os.environ.get(ADDRESS, ""), help=f"{example} (also {ADDRESS})")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where to build (build/book)")
     chosen = parser.parse_args()
-    began_s, source, book = time.monotonic(), FOLDER / "source", FOLDER / "html"
-    links = Links(chapters.notebook_places(), chosen.repository)
-    pages = collect(links)
-    myst.write_sources(pages, links, source)
-    print(f"{len(pages)} pages for MyST after {time.monotonic() - began_s:.0f} s", flush=True)
+    began_s = time.monotonic()
     try:
-        warned = myst.build(source)
+        warned = build(chosen.folder, chosen.repository)
     except myst.Failed as error:
         print(error, file=sys.stderr)
         return 1
-    if chosen.warnings:
-        print("\n".join(warned))
-    shutil.rmtree(book, ignore_errors=True)
-    write_pages(pages, links, book, source)
-    print(f"{book / 'index.html'}: {len(list(book.rglob('*.html')))} pages in {time.monotonic() - began_s:.0f} s")
+    except KeyboardInterrupt:
+        print("\nstopped; the book is not complete", file=sys.stderr)
+        return 130
+    print("".join(f"{line}\n" for line in warned), end="")
+    book = chosen.folder / "html"
+    print(f"{len(list(book.rglob('*.html')))} pages in {time.monotonic() - began_s:.0f} s; open {book / 'index.html'}")
     return 0
 
 

@@ -7,6 +7,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import TextLexer, get_lexer_for_filename
 from pygments.util import ClassNotFound
 
+MARKED = HtmlFormatter(nowrap=True)
 PLAIN_BYTES = 60_000  # from this size on without colors, so that a page stays light
 
 
@@ -17,6 +18,6 @@ def listing(file: Path) -> str:
         lexer = get_lexer_for_filename(file.name) if len(text) < PLAIN_BYTES else TextLexer()
     except ClassNotFound:
         lexer = TextLexer()
-    marked = highlight(text, lexer, HtmlFormatter(nowrap=True)).splitlines()
+    marked = highlight(text, lexer, MARKED).splitlines()
     lines = "\n".join(f'<span id="L{number}">{line}</span>' for number, line in enumerate(marked, 1))
     return f'<pre class="code listing"><code>{lines}</code></pre>'

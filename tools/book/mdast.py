@@ -19,6 +19,7 @@ Node = Mapping[str, Any]
 BREAKS = ("paragraph", "listItem", "tableCell", "math", "inlineMath")  # the index of the search sees a blank here
 _MATH = re.compile(r"<math.*?</math>", re.DOTALL)
 _LISTED = ("nbval-", "hide-", "remove-", "raises-")
+MARKED = HtmlFormatter(nowrap=True)
 LANG = ' lang="zh"'
 WRAPPED = {
     "paragraph": "p",
@@ -51,7 +52,7 @@ def code(text: str, language: str) -> str:
         lexer = get_lexer_by_name(language or "text", stripnl=False)
     except ClassNotFound:
         lexer = get_lexer_by_name("text")
-    return f'<pre class="code"><code>{highlight(text, lexer, HtmlFormatter(nowrap=True))}</code></pre>'
+    return f'<pre class="code"><code>{highlight(text, lexer, MARKED)}</code></pre>'
 
 
 def words(node: Node) -> str:

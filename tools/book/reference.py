@@ -62,7 +62,8 @@ def reference_pages(source: Callable[[str], str]) -> Iterator[Page]:
     Args:
         source: the address of a file of the repository.
     """
-    where = {one.path: place(room) for room in rooms() for module in modules(room) for one in _objects(module)}
+    shown = ((room, one) for room in rooms() for module in modules(room) for one in _objects(module))
+    where = {one.path: place(room) for room, one in shown if not re.search(r"\._", one.path)}
     template = griffe2md.prepare_env()
     for room in rooms():
         text = "\n\n".join(_module(module, template, where, source) for module in modules(room))
