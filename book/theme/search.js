@@ -14,7 +14,7 @@ const book = {
     return this.waiting.get(name);
   },
 };
-const SHOWN = 25, DOCUMENTS = 100, CHINESE = 64;
+const SHOWN = 20, DOCUMENTS = 25, CHINESE = 64, AROUND = 180;
 const said = document.getElementById("said"), results = document.getElementById("results");
 
 // The same cut as in tools/book/search.py.
@@ -65,14 +65,22 @@ function marked(text, query) {
   return box;
 }
 
-function line([address, page, chinese, heading, lead], query) {
+// The piece of a text in which the first of the words stands.
+function piece(text, query) {
+  const low = text.toLowerCase(), places = words(query).map((word) => low.indexOf(word)).filter((at) => at >= 0);
+  const start = Math.max(0, Math.min(...places, low.length) - 60), from = start > 0 ? text.indexOf(" ", start) + 1 || start : 0;
+  const begin = places.length && from <= Math.min(...places) ? from : places.length ? start : 0;
+  return (begin ? "… " : "") + text.slice(begin, begin + AROUND) + (begin + AROUND < text.length ? " …" : "");
+}
+
+function line([address, page, chinese, heading, text], query) {
   const item = document.createElement("li"), link = document.createElement("a"), trail = document.createElement("p");
   const title = (html.dataset.language === "zh" && chinese) || page;
   link.href = address;
   link.textContent = heading || title;
   trail.className = "trail";
   trail.textContent = heading ? title : "";
-  item.append(link, trail, marked(lead, query));
+  item.append(link, trail, marked(piece(text, query), query));
   return item;
 }
 

@@ -25,7 +25,7 @@ FOLDER = ROOT / "build" / "book"
 def collect(links: Links) -> list[Page]:
     """All pages that MyST reads, in the book's order."""
     from_notebooks = list(chapters.chapter_pages())
-    written = [page for page in from_notebooks if page.kind == "chapter"]
+    written, exercises = ([page for page in from_notebooks if page.kind == kind] for kind in ("chapter", "exercise"))
     files = list(chapters.file_pages())
     first = list(chapters.first_pages(written))
     where = {page.chapter: page.path for page in written}
@@ -37,7 +37,8 @@ def collect(links: Links) -> list[Page]:
         *first[:-1],
         cards.card_list(),
         *cards.card_pages(where),
-        *(page for page in from_notebooks if page.kind == "exercise"),
+        chapters.exercise_list(exercises),
+        *exercises,
         *rooms,
         *cards.terms(),
         *files[1:],
@@ -51,7 +52,9 @@ def write_pages(pages: list[Page], links: Links, book: Path, source: Path) -> No
     for path, tree in myst.trees(source):
         page = known[path]
         up = "../" * path.count("/")
-        outputs = Outputs(myst.public(source), book, up, lambda text, page=page: links.html(text, page.origin, page.path))
+        outputs = Outputs(
+            myst.public(source), book, up, lambda text, page=page: links.html(text, page.origin, page.path)
+        )
         writer = Writer(str, outputs)
         frame.write(page, writer.inside(tree), writer.headings)
         for name, heading, said in writer.said:
@@ -85,7 +88,9 @@ def build(folder: Path, repository: str = "") -> list[str]:
 def main() -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="make book", description="Build the web book in build/book/html.")
-    example = "the address before a file's path, such as https://host/owner/name/blob/main; without it, code is in the book"
+    example = (
+        "the address before a file's path, such as https://host/owner/name/blob/main; without it, code is in the book"
+    )
     parser.add_argument("--repository", default=os.environ.get(ADDRESS, ""), help=f"{example} (also {ADDRESS})")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where to build (build/book)")
     chosen = parser.parse_args()

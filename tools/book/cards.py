@@ -8,7 +8,7 @@ import yaml
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.questions import KINDS, SECTIONS, Card, Question, card, index
 from tools.book.pages import ROOT, Page, escaped
-from tools.book.words import word
+from tools.book.words import word, words
 
 COURSE = ROOT / "parallel_lab" / "course"
 # Sections that a card has in both languages; the others are English alone and shown to everybody.
@@ -78,7 +78,8 @@ def card_list() -> Page:
     lines = []
     questions = sorted(index().values(), key=lambda question: question.chapter)
     for number, group in groupby(questions, key=lambda question: question.chapter):
-        lines += [f"## {number} · {TITLES[number]}", ""]
+        heads = {"en": TITLES[number], "zh": words().get(f"chapter-{number}", {}).get("zh", TITLES[number])}
+        lines += [part for lang, head in heads.items() for part in (fence(lang, f"## {number} · {head}"), "")]
         for one in group:
             shown = (("en", one.ask), ("zh", one.zh))
             inside = (f"[{one.id} · {escaped(text)}](book:{place(one.id)}.html)" for _, text in shown)

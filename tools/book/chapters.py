@@ -53,8 +53,17 @@ def first_pages(chapters: list[Page]) -> Iterator[Page]:
             path = f"first/{Path(chapter.path).name}"
             lines.append(f"- [{chapter.title}](book:{path}.html)")
             yield Page(path, "first", chapter.title, chapter.zh, chapter.origin, cells=cells, chapter=chapter.chapter)
-    words = "What one reads of each chapter the night before an interview: its decision table, formulas, numbers, picture."
+    words = (
+        "What one reads of each chapter the night before an interview: its decision table, formulas, numbers, picture."
+    )
     yield Page("first/index", "first", "First pages", "每章第一页", text="\n".join([words, "", *lines]))
+
+
+def exercise_list(exercises: list[Page]) -> Page:
+    """All exercises, by the titles of their notebooks."""
+    lines = [f"- [{one.title}](book:{one.path}.html)" for one in exercises]
+    words = "Tasks and what is graded, without solutions. `make lab` opens them where they can be solved and checked."
+    return Page("exercises/index", "exercise", "Exercises", "练习", text="\n".join([words, "", *lines]))
 
 
 def first_of(cells: Cells) -> Cells:

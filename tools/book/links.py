@@ -16,7 +16,22 @@ from tools.book.pages import BOOK, ROOT
 _MARKDOWN = re.compile(r"(\]\()<?([^)\s>]+)>?(\))")
 _HTML = re.compile(r'((?:href|src)=")([^"]+)(")')
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
-CODE = (".py", ".pyi", ".js", ".css", ".csv", ".yaml", ".yml", ".toml", ".lock", ".sh", ".md", "LICENSE", "Makefile", "run")
+CODE = (
+    ".py",
+    ".pyi",
+    ".js",
+    ".css",
+    ".csv",
+    ".yaml",
+    ".yml",
+    ".toml",
+    ".lock",
+    ".sh",
+    ".md",
+    "LICENSE",
+    "Makefile",
+    "run",
+)
 
 
 @dataclass

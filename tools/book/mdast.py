@@ -128,7 +128,9 @@ class Writer:
     def _table(self, node: Node) -> str:
         head = [row for row in node["children"] if all(cell.get("header") for cell in row["children"])]
         body = [row for row in node["children"] if row not in head]
-        parts = ((f"<{tag}>{''.join(map(self.write, rows))}</{tag}>") for tag, rows in (("thead", head), ("tbody", body)))
+        parts = (
+            (f"<{tag}>{''.join(map(self.write, rows))}</{tag}>") for tag, rows in (("thead", head), ("tbody", body))
+        )
         return f'<div class="wide"><table>{"".join(parts)}</table></div>'
 
     def _tableCell(self, node: Node) -> str:

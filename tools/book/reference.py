@@ -42,13 +42,15 @@ def rooms(module: Any = None) -> Iterator[Any]:
     module = module or package()
     yield module
     for name in sorted(module.modules):
-        if (below := module.modules[name]).is_package or below.is_subpackage:
+        below = module.modules[name]
+        if not below.is_alias and (below.is_package or below.is_subpackage):
             yield from rooms(below)
 
 
 def modules(room: Any) -> list[Any]:
     """The room itself and its modules, without its rooms."""
-    return [room, *(one for _, one in sorted(room.modules.items()) if not (one.is_package or one.is_subpackage))]
+    below = (one for _, one in sorted(room.modules.items()) if not one.is_alias)
+    return [room, *(one for one in below if not (one.is_package or one.is_subpackage))]
 
 
 def place(room: Any) -> str:
@@ -66,8 +68,14 @@ def reference_pages(source: Callable[[str], str]) -> Iterator[Page]:
     where = {one.path: place(room) for room, one in shown if not re.search(r"\._", one.path)}
     template = griffe2md.prepare_env()
     for room in rooms():
-        text = "\n\n".join(_module(module, template, where, source) for module in modules(room))
-        yield Page(place(room), "reference", room.path, origin=f"{PACKAGE}/__init__.py", text=text)
+        parts = [_below(room), *(_module(module, template, where, source) for module in modules(room))]
+        yield Page(place(room), "reference", room.path, origin=f"{PACKAGE}/__init__.py", text="\n\n".join(parts))
+
+
+def _below(room: Any) -> str:
+    """Links to the rooms below a room."""
+    links = [f"[`{one.path}`](book:{place(one)}.html)" for one in rooms(room) if one is not room]
+    return f"Rooms: {', '.join(links)}." if links else ""
 
 
 def _objects(module: Any) -> Iterator[Any]:
@@ -119,7 +127,7 @@ def _types(text: str, where: dict[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return f"`` {text} ``" if text.strip() else text
+    return re.sub(r"([\[\]|*_<>])", r"\\\1", text)
 
 
 def _link(name: str, path: str, where: dict[str, str]) -> str:
@@ -130,4 +138,3 @@ def _link(name: str, path: str, where: dict[str, str]) -> str:
 def _linked(text: str) -> str:
     """Names of attributes and parameters, which griffe2md makes links to anchors that it does not set."""
     return re.sub(r"^- \[\*\*(.+?)\*\*\]\(#[^)]*\)", r"- **\1**", text, flags=re.MULTILINE)
-

@@ -15,10 +15,50 @@ from pathlib import Path
 from tools.book.pages import Page
 
 _WORD = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]+")
-DOCUMENTS, CHINESE, LEAD = 100, 64, 180  # documents a file; files for Chinese pairs; characters of a lead
+DOCUMENTS, CHINESE, KEPT = 25, 64, 1500  # documents a file; files for Chinese pairs; characters that are kept to show
 MOST, IN_TITLE = 4, 8  # how often a word counts in a text, and what it counts in a heading
 # Words that every text has: they are not in the index, and a search looks past them.
-STOP = set("a an and are as at be by for from has have in is it its no not of on or so than that the their there these they this to was what where which who with".split())
+STOP = set(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "for",
+        "from",
+        "has",
+        "have",
+        "in",
+        "is",
+        "it",
+        "its",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "so",
+        "than",
+        "that",
+        "the",
+        "their",
+        "there",
+        "these",
+        "they",
+        "this",
+        "to",
+        "was",
+        "what",
+        "where",
+        "which",
+        "who",
+        "with",
+    ]
+)
 KIND = {"chapter": 3, "first": 3, "card": 4, "exercise": 2, "more": 2, "start": 2, "reference": 1}
 
 
@@ -26,19 +66,21 @@ KIND = {"chapter": 3, "first": 3, "card": 4, "exercise": 2, "more": 2, "start": 
 class Index:
     """Collects documents, each what stands under one heading, and writes the files."""
 
-    documents: list[tuple[str, str, str, str, str]] = field(default_factory=list)  # address, page, 中文, heading, lead
+    documents: list[tuple[str, str, str, str, str]] = field(default_factory=list)  # address, page, 中文, heading, text
     postings: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, page: Page, name: str, heading: str, text: str) -> None:
         """Adds what stands under the heading with the id `name`, or before the first one."""
         text = " ".join(text.split())
         counts = Counter({word: min(count, MOST) for word, count in Counter(terms(text)).items()})
-        counts.update(dict.fromkeys(terms(heading), IN_TITLE) | dict.fromkeys(terms(f"{page.title} {page.zh}"), IN_TITLE // 2))
+        counts.update(
+            dict.fromkeys(terms(heading), IN_TITLE) | dict.fromkeys(terms(f"{page.title} {page.zh}"), IN_TITLE // 2)
+        )
         for word, count in counts.items():
             if word not in STOP:
                 self.postings[word].append((len(self.documents), count * KIND.get(page.kind, 1)))
         address = f"{page.address}{'#' if name else ''}{name}"
-        self.documents.append((address, page.title, page.zh, heading, text[:LEAD]))
+        self.documents.append((address, page.title, page.zh, heading, text[:KEPT]))
 
     def write(self, folder: Path) -> None:
         """Writes the files."""

@@ -56,6 +56,7 @@ class Frame:
             cards=self._cards(page, up),
             neighbors=self._neighbors(page, up),
             kind=page.kind,
+            note=_note(page),
         )
         target.write_text(relative(filled, up), encoding="utf-8")
 
@@ -134,6 +135,14 @@ def source_page(path: str) -> tuple[Page, str]:
     """The page of a file of the repository, with an anchor a line."""
     lines = listing(ROOT / path)
     return Page(f"source/{path}", "source", path), lines
+
+
+def _note(page: Page) -> str:
+    """What a reader of Chinese is told where the text is English."""
+    key = {"chapter": "english-with-cards", "first": "english-with-cards"}.get(page.kind, "english-only")
+    if page.kind not in ("chapter", "first", "exercise", "reference"):
+        return ""
+    return f'<p class="zh note" lang="zh">{word(key, "zh")}</p>'
 
 
 def _title(page: Page) -> str:
