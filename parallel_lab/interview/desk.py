@@ -10,7 +10,8 @@ from typing import Any
 
 from parallel_lab.course import forms, page
 from parallel_lab.interview import report as reports
-from parallel_lab.interview.mock import Interviewer, Mock
+from parallel_lab.interview.mock import Mock
+from parallel_lab.interview.noted import Interviewer
 from parallel_lab.interview.roles import form_of, role_named, roles
 from parallel_lab.interview.roles import forms as lengths
 from parallel_lab.interview.rounds import WORDS, Turn
@@ -242,7 +243,7 @@ class Desk(page.Shown):
         self.clock.stop()
         interview = self.interview
         assert interview
-        unreached = len(interview.rounds) - 1 - interview.place
+        unreached = interview.unreached
         over = "stopped" if interview.stopped else "time-up" if unreached else "over"
         lines = [self._line(over, count=unreached) if over == "time-up" else self._line(over)]
         if interview.warning:

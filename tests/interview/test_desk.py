@@ -6,7 +6,7 @@ from parallel_lab.course import progress
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.interview import judged, rounds
 from parallel_lab.interview.desk import mock_interview
-from parallel_lab.interview.mock import Opinion
+from parallel_lab.interview.noted import Opinion
 from parallel_lab.interview.rounds import Turn
 
 
