@@ -16,6 +16,7 @@ from typing import Any
 
 AGAIN, HARD, GOOD, EASY = 1, 2, 3, 4
 SOURCES = ("self", "drill", "exercise", "quiz", "mock", "ladder", "clinic")
+_WHOLE = ("interviews", "preparations")  # of two entries one stays as it is; no part of the other is taken up
 Event = dict[str, Any]
 Entry = dict[str, Any]
 Entries = Mapping[str, Mapping[str, Entry]]
@@ -59,17 +60,19 @@ def union(one: list[Event], other: list[Event]) -> list[Event]:
 def merged(mine: Entries, other: Entries) -> dict[str, dict[str, Entry]]:
     """Two progress files as one; which comes first, and how often they are merged, makes no difference."""
     kinds = [*mine, *(kind for kind in other if kind not in mine)]
-    return {kind: _group(mine.get(kind, {}), other.get(kind, {})) for kind in kinds}
+    return {kind: _group(kind, mine.get(kind, {}), other.get(kind, {})) for kind in kinds}
 
 
-def _group(mine: Mapping[str, Entry], other: Mapping[str, Entry]) -> dict[str, Entry]:
+def _group(kind: str, mine: Mapping[str, Entry], other: Mapping[str, Entry]) -> dict[str, Entry]:
     names = [*mine, *(name for name in other if name not in mine)]
-    return {name: _entry(mine.get(name, {}), other.get(name, {})) for name in names}
+    return {name: _entry(mine.get(name, {}), other.get(name, {}), kind in _WHOLE) for name in names}
 
 
-def _entry(mine: Entry, other: Entry) -> Entry:
+def _entry(mine: Entry, other: Entry, whole_only: bool) -> Entry:
     """The later entry, with the larger of what is counted and the union of what is logged."""
     first, last = sorted((mine, other), key=lambda entry: (str(entry.get("when", "")), _text(entry)))
+    if whole_only:
+        return last
     whole = first | last
     for key, value in first.items():
         if key == "log":

@@ -13,6 +13,7 @@ from parallel_lab.course import progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.drills import listed
 from parallel_lab.course.events import AGAIN, Entry
+from parallel_lab.course.quizzes import sheets
 from parallel_lab.interview import vocabulary
 from parallel_lab.interview.atoms import atoms
 from parallel_lab.interview.feeds import log_of
@@ -119,7 +120,8 @@ def items(
     """All that can be asked, with what is known of its memory; the terms of the glossary only if they are wanted."""
     rows = [(key, atom.kind, atom.chapter) for key, atom in atoms().items()]
     rows += [(f"drill/{name}", "drill", of) for name, of in listed().items()]
-    rows += [(key, "quiz", key.removeprefix("quiz/")[:2]) for key in reviews if key.startswith("quiz/")]
+    questions = ((f"quiz/{of}-{n}", of) for of, sheet in sheets().items() for n in range(1, len(sheet.quiz) + 1))
+    rows += [(key, "quiz", of) for key, of in questions if key in reviews]
     rows += [(one.key, one.kind, one.chapter) for one in vocabulary.terms()] if terms else []
     found = (Item(key, kind, of, replay(log_of(key, reviews), until)) for key, kind, of in rows)
     return [item for item in found if chapter in (None, item.chapter)]

@@ -183,6 +183,16 @@ def test_two_machines_are_merged_by_the_union_of_their_logs(file, clock, monkeyp
     assert progress.read() == merged, "the order of a merge matters"
 
 
+def test_a_date_that_was_forgotten_is_not_brought_back_by_a_merge(file, clock):
+    progress.record_preparation("interview", {"date": "2027-03-14"})
+    other = file.with_name("other.json")
+    other.write_bytes(file.read_bytes())
+    clock[0] += timedelta(hours=1)
+    progress.record_preparation("interview", {})
+    progress.merge(other)
+    assert "date" not in progress.read()["preparations"]["interview"]
+
+
 def test_a_file_that_is_none_is_not_merged(file, tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         progress.merge(tmp_path / "nothing.json")
