@@ -46,6 +46,7 @@ class Clock(anywidget.AnyWidget):
         """Sets the clock: what is left, the guide for the answer, and what the voice may read."""
         with self.hold_sync():
             self.left_s, self.speak_s, self.text, self.unasked = left_s, speak_s, text, unasked
+            self.over = self.over and left_s <= 0
             self.beat += 1
 
     def stop(self) -> None:

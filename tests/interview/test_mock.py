@@ -10,7 +10,8 @@ from parallel_lab.course.questions import ask, index
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.interview import judged, rounds
 from parallel_lab.interview.choosing import Chooser
-from parallel_lab.interview.mock import Mock, Opinion
+from parallel_lab.interview.mock import Mock
+from parallel_lab.interview.noted import Opinion
 from parallel_lab.interview.roles import ROUNDS, form_of, forms, role_named, roles
 from parallel_lab.interview.rounds import Turn
 
