@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from parallel_lab.course import events, page, progress
+from parallel_lab.course import events, page
 from parallel_lab.interview.asking import Asking
 from parallel_lab.interview.queue import Item, Queue, mistakes, todays
 from parallel_lab.interview.words import lang, language_of, say
@@ -119,8 +119,3 @@ def session(
 def saved(asking: Asking) -> str:
     """The warning of the progress file, if there is one."""
     return say("common.not-saved", asking.language, why=asking.warning) if asking.warning else ""
-
-
-def when() -> str:
-    """Today, as it is written in the progress."""
-    return progress.now().astimezone().date().isoformat()
