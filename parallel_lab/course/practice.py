@@ -9,9 +9,11 @@ from random import Random
 from typing import Any
 
 from parallel_lab.course import forms, page, progress
-from parallel_lab.course.asked import Number, heading, reads
+from parallel_lab.course.asked import Number, reads
 from parallel_lab.course.drills import listed, problems
+from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Drawn, Problem
+from parallel_lab.course.spoken import hint, lang, language_of, say
 from parallel_lab.course.typed import named
 
 
@@ -27,6 +29,7 @@ class Attempt:
 
     name: str
     drawn: Drawn
+    language: str = "en"
     failed: int = 0
     solved: bool = False
     seen: bool = False
@@ -35,6 +38,7 @@ class Attempt:
         """Whether the text `given` is right, and what a wrong number hints at; keeps what is right in the progress."""
         one, warning = asked(self.drawn), ""
         right, said = one.feedback(given)
+        said = hint(said, self.language)
         if self.solved or self.seen:
             return right, said
         if reads(one, given):  # what is no number is no wrong answer
@@ -56,35 +60,40 @@ class Drill(page.Shown):
 
     problem: Problem
     dice: Random = field(default_factory=Random)
+    language: str = "en"
 
-    def draw(self) -> Drawn:
-        """The problem with the next numbers."""
-        return self.problem.draw(self.dice)
+    def draw(self, dice: Random | None = None) -> Drawn:
+        """The problem with the next numbers, or with those of `dice`."""
+        return spoken_in(self.language, self.problem.name, self.problem.draw(dice or self.dice))
 
     def attempt(self) -> Attempt:
         """The problem with the next numbers, to be answered."""
-        return Attempt(self.problem.name, self.draw())
+        return Attempt(self.problem.name, self.draw(), self.language)
 
     def form(self) -> Any:
         """The widgets: the problem, an input, and buttons to check, to see the solution, to draw other numbers."""
-        name, place = self.problem.name, forms.box()
+        name, tongue, place = self.problem.name, self.language, forms.box()
 
         def ask() -> None:
             tried, below = self.attempt(), forms.html()
 
             def show() -> None:
-                below.value = forms.status(page.Page("Solution", tried.give_up(), "note"))
+                below.value = forms.status(page.Page(say("solution", tongue), tried.give_up(), "note"))
 
-            see = forms.button("Show the solution", f"Derive the answer to {name}", show)
-            again = forms.button("Other numbers", f"Ask {name} with other numbers", ask)
+            see = forms.button(say("show", tongue), say("show-to", tongue, name=name), show)
+            again = forms.button(say("again", tongue), say("again-to", tongue, name=name), ask)
             place.children = [answer_row(tried), forms.box(see, again, side_by_side=True), below]
 
         ask()
-        head = "".join(part.html for part in [page.Part(page.STYLE, None), *self._head()])
+        head = "".join(part.html for part in [page.Part(page.STYLE, None), self._head()])
         return forms.box(forms.html(f'<div class="plab">{head}</div>'), place)
 
-    def _head(self) -> list[page.Part]:
-        return [page.paragraph(f"Drill · {self.problem.title}", "head")]
+    def _head(self) -> page.Part:
+        title = self.problem.title if self.language == "en" else self.problem.name
+        return self._line(say("drill", self.language, title=title), "head")
+
+    def _line(self, text: str, kind: str = "") -> page.Part:
+        return page.paragraph(text, kind, lang(self.language))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         return forms.bundle(self.form(), self.as_page())
@@ -92,10 +101,10 @@ class Drill(page.Shown):
     def as_page(self) -> page.Page:
         """One draw of the problem, the same at every call, and where to answer it with fresh numbers."""
         name = self.problem.name
-        sample = self.problem.draw(Random(name))
-        where = f"Each call draws other numbers. Run this cell in JupyterLab, or type plab drill {name} in a terminal."
-        example, small = page.paragraph("For example:", "small"), page.paragraph(where, "small")
-        return page.Page(f"Drill {name}", [*self._head(), example, *heading(asked(sample)), small])
+        where = self._line(say("where", self.language, name=name), "small")
+        sample = self._line(in_words(self.draw(Random(name)), self.language))
+        example = self._line(say("example", self.language), "small")
+        return page.Page(f"Drill {name}", [self._head(), example, sample, where])
 
 
 def answer_row(tried: Attempt, judge: Callable[[str | None], tuple[bool, str]] | None = None) -> Any:
@@ -105,14 +114,22 @@ def answer_row(tried: Attempt, judge: Callable[[str | None], tuple[bool, str]] |
         tried: the problem with its numbers.
         judge: says whether what was typed is right, and why not; without it, the attempt itself.
     """
-    one, name = asked(tried.drawn), tried.name
+    drawn, name, tongue = tried.drawn, tried.name, tried.language
 
     def check(given: str | None) -> page.Page:
         right, said = (judge or tried.answer)(given)
-        shown = page.verdict(right, "Right" if right else "Not yet", said)
-        return shown._replace(parts=[*shown.parts, *(solution(tried.drawn) if right else ())])
+        shown = page.verdict(right, say("right" if right else "not-yet", tongue), said)
+        return shown._replace(parts=[*shown.parts, *(solution(drawn) if right else ())])
 
-    return forms.row(heading(one), one.input(f"Answer to {name}"), "Check", f"Check the answer to {name}", check)
+    words = say("answer", tongue, unit=drawn.unit).strip()
+    field = forms.text(words, say("a-number", tongue), say("answer-to", tongue, name=name))
+    question = [page.paragraph(in_words(drawn, tongue), lang=lang(tongue))]
+    return forms.row(question, field, say("check", tongue), say("check-to", tongue, name=name), check)
+
+
+def in_words(drawn: Drawn, language: str = "en") -> str:
+    """The question, with the unit of the answer."""
+    return say("in-unit", language, question=drawn.question, unit=drawn.unit) if drawn.unit else drawn.question
 
 
 def asked(drawn: Drawn) -> Number:
@@ -125,25 +142,29 @@ def solution(drawn: Drawn) -> list[page.Part]:
     return [page.markdown("\n".join(f"{n}. {step}" for n, step in enumerate(drawn.steps, 1)))]
 
 
-def drill(name: str | None = None, seed: int | None = None, *, chapter: str | None = None) -> Drill:
+def drill(
+    name: str | None = None, seed: int | None = None, *, chapter: str | None = None, language: str | None = None
+) -> Drill:
     """A problem to solve with pen and paper, with fresh numbers at every call.
 
     Args:
         name: as `"ring-bytes"`; without it, the drill that is next: never solved, or solved longest ago.
         seed: the same numbers for the same seed; fresh ones without.
         chapter: one of this chapter's drills, as `"09"`.
+        language: `en` or `zh`, in which the question and what is said to an answer are Chinese; the derivation is
+            English. Without it, that of the environment variable PARALLEL_LAB_LANGUAGE, else English.
 
     Raises:
         UnknownName: there is no such drill or chapter; this KeyError names the nearest ones.
-        ValueError: the drill is of another chapter.
+        ValueError: the drill is of another chapter, or there is no such language.
     """
-    dice, choices = Random(seed), names_of(chapter)
+    dice, choices, tongue = Random(seed), names_of(chapter), language_of(language)
     if name is None:
         name = in_turn(choices, dice)[0]
     one = named("drill", name, problems())
     if name not in choices:
         raise ValueError(f"drill {name} is one of chapter {one.chapter}; chapter {chapter} has {', '.join(choices)}")
-    return Drill(one, dice)
+    return Drill(one, dice, tongue)
 
 
 def names_of(chapter: str | None) -> list[str]:

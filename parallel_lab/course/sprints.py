@@ -14,6 +14,8 @@ from typing import Any
 from parallel_lab.course import forms, page, progress
 from parallel_lab.course.drills import problems
 from parallel_lab.course.practice import Attempt, Drill, answer_row, in_turn, names_of
+from parallel_lab.course.spoken import lang, language_of, say
+from parallel_lab.view import clock as view_clock
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Race:
     chapter: str | None = None
     dice: Random = field(default_factory=Random)
     clock: Callable[[], float] = time.monotonic
+    language: str = "en"
     tried: list[Attempt] = field(default_factory=list)
     warning: str = ""
 
@@ -46,7 +49,7 @@ class Race:
         self.keep()
         if not self.left_s:
             return None
-        self.tried.append(Drill(problems()[next(self._names)], self.dice).attempt())
+        self.tried.append(Drill(problems()[next(self._names)], self.dice, self.language).attempt())
         return self.tried[-1]
 
     def answer(self, given: str | None) -> tuple[bool, str]:
@@ -54,7 +57,7 @@ class Race:
         one = self.tried[-1]
         if not self.left_s:
             one.seen = not one.solved
-            return False, "The time is over; this answer does not count."
+            return False, say("late", self.language)
         right, said = one.answer(given)
         self.keep()
         return right, said
@@ -75,17 +78,19 @@ class Race:
     def report(self) -> page.Page:
         """The score, the best one before, and what to do again."""
         self.keep()
-        return page.Page("Sprint", [page.paragraph(line) for line in self._lines()], "note")
+        lines = [page.paragraph(line, lang=lang(self.language)) for line in self._lines()]
+        return page.Page(say("sprint-title", self.language), lines, "note")
 
     def _lines(self) -> Iterator[str]:
-        solved = [one for one in self.tried if one.solved]
+        solved, told = [one for one in self.tried if one.solved], self.language
         at_once = sum(not one.failed for one in solved)
-        over = "The time is over. " if not self.left_s else ""
-        yield f"{over}Score {self.score:g}: {at_once} solved at once, {len(solved) - at_once} after a wrong answer."
+        if not self.left_s:
+            yield say("time-over", told)
+        yield say("report", told, score=f"{self.score:g}", at_once=at_once, later=len(solved) - at_once)
         if self.before is not None:
-            yield f"Your best one of {_length(self.minutes, self.chapter)} before: {self.before:g}."
+            yield say("before", told, length=_length(self.minutes, self.chapter, told), best=f"{self.before:g}")
         if again := list(dict.fromkeys(one.name for one in self.tried if one.failed or one.seen)):
-            yield f"Do again: {', '.join(again)}."
+            yield say("do-again", told, names=", ".join(again))
         if self.warning:
             yield self.warning
 
@@ -103,9 +108,9 @@ def best(minutes: float, chapter: str | None) -> float | None:
     return max(same, default=None)
 
 
-def _length(minutes: float, chapter: str | None) -> str:
-    about = f" over chapter {chapter}" if chapter else ""
-    return f"{minutes:g} minute{'' if minutes == 1 else 's'}{about}"
+def _length(minutes: float, chapter: str | None, language: str) -> str:
+    length = say("length-1", language) if minutes == 1 else say("length", language, minutes=f"{minutes:g}")
+    return say("over-chapter", language, length=length, chapter=chapter) if chapter else length
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,26 +121,31 @@ class Sprint(page.Shown):
     chapter: str | None = None
     dice: Random = field(default_factory=Random)
     clock: Callable[[], float] = time.monotonic
+    language: str = "en"
 
     def start(self) -> Race:
         """Starts the clock."""
-        return Race(self.minutes, self.chapter, self.dice, self.clock)
+        return Race(self.minutes, self.chapter, self.dice, self.clock, self.language)
 
     def form(self) -> Any:
         """The widgets: a button that starts the clock, then one problem after the other, then the score."""
         place = forms.box()
 
         def begin() -> None:
-            _next(self.start(), place, begin)
+            _Course(self.start(), place, begin)
 
-        words = f"Start: {_length(self.minutes, self.chapter)}"
-        place.children = [forms.button(words, "Start the clock of the sprint", begin)]
+        words = say("start", self.language, length=self._length)
+        place.children = [forms.button(words, say("start-to", self.language), begin)]
         head = "".join(part.html for part in [page.Part(page.STYLE, None), *self._head()])
         return forms.box(forms.html(f'<div class="plab">{head}</div>'), place)
 
+    @property
+    def _length(self) -> str:
+        return _length(self.minutes, self.chapter, self.language)
+
     def _head(self) -> list[page.Part]:
-        rule = "Solved at once counts 1, after a wrong answer a half. Skip what takes too long."
-        return [page.paragraph(f"Sprint · {_length(self.minutes, self.chapter)}", "head"), page.paragraph(rule)]
+        lines = ((say("sprint", self.language, length=self._length), "head"), (say("rule", self.language), ""))
+        return [page.paragraph(line, kind, lang(self.language)) for line, kind in lines]
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         return forms.bundle(self.form(), self.as_page())
@@ -143,50 +153,66 @@ class Sprint(page.Shown):
     def as_page(self) -> page.Page:
         """What a sprint is, and where to run one."""
         about = f" --chapter {self.chapter}" if self.chapter else ""
-        where = (
-            f"Run this cell in JupyterLab, or type plab drill --sprint --minutes {self.minutes:g}{about} in a terminal."
-        )
-        return page.Page("Sprint", [*self._head(), page.paragraph(where, "small")])
+        where = say("sprint-where", self.language, minutes=f"{self.minutes:g}", chapter=about)
+        return page.Page("Sprint", [*self._head(), page.paragraph(where, "small", lang(self.language))])
 
 
-def _next(race: Race, place: Any, begin: Callable[[], None]) -> None:
-    """Shows the next problem in `place`, or the report where the time is over."""
-    one = race.ask()
-    again = forms.button("Another sprint", "Start the clock of another sprint", begin)
-    if one is None:
-        place.children = [forms.html(forms.status(race.report())), again]
-        return
+class _Course:
+    """The widgets of one sprint in `place`: the clock, the problem, and the score at the end."""
 
-    def on() -> None:
-        one.give_up()
-        _next(race, place, begin)
+    def __init__(self, race: Race, place: Any, begin: Callable[[], None]) -> None:
+        self.race, self.place, self.begin, self.language = race, place, begin, race.language
+        words = {key: say(f"clock.{key}", self.language) for key in ("left", "over")}
+        words["minutes"] = say("clock.minutes", self.language, minutes="{minutes}")
+        self.clock = view_clock.Clock(words=view_clock.WORDS | words)
+        self.clock.observe(lambda change: self.end() if change["new"] else None, "over")
+        self.ask()
 
-    def stop() -> None:
-        place.children = [forms.html(forms.status(race.report())), again]
+    def ask(self) -> None:
+        """The next problem, or the score where the time is over."""
+        one = self.race.ask()
+        if one is None:
+            self.end()
+            return
 
-    left = forms.html(f'<p class="plab-small">{_clock(race.left_s)} left, score {race.score:g}</p>')
-    onward = forms.button("Next", "Go on to the next problem; one that is not solved counts as skipped", on)
-    end = forms.button("Stop here", "End the sprint and see the score", stop)
-    place.children = [left, answer_row(one, race.answer), forms.box(onward, end, side_by_side=True)]
+        def on() -> None:
+            one.give_up()
+            self.ask()
+
+        self.clock.set(self.race.left_s)
+        score = forms.html(page.paragraph(self._say("score", score=f"{self.race.score:g}"), "small").html)
+        onward = forms.button(self._say("next"), self._say("next-to"), on)
+        stop = forms.button(self._say("stop"), self._say("stop-to"), self.end)
+        buttons = forms.box(onward, stop, side_by_side=True)
+        self.place.children = [self.clock, score, answer_row(one, self.race.answer), buttons]
+
+    def end(self) -> None:
+        """The score, once."""
+        if self.clock.running:
+            self.clock.stop()
+            again = forms.button(self._say("another"), self._say("another-to"), self.begin)
+            self.place.children = [forms.html(forms.status(self.race.report())), again]
+
+    def _say(self, key: str, **values: Any) -> str:
+        return say(key, self.language, **values)
 
 
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def sprint(minutes: float = 10, chapter: str | None = None, seed: int | None = None) -> Sprint:
+def sprint(
+    minutes: float = 10, chapter: str | None = None, seed: int | None = None, *, language: str | None = None
+) -> Sprint:
     """Drills one after the other against the clock, and a score at the end, which is kept with your progress.
 
     Args:
         minutes: how long.
         chapter: the drills of this chapter alone, as `"09"`; without it, those of all chapters.
         seed: the same problems for the same seed; fresh ones without.
+        language: `en` or `zh`; without it, that of the environment variable PARALLEL_LAB_LANGUAGE, else English.
 
     Raises:
         UnknownName: no chapter of this number has drills; this KeyError names the nearest ones.
-        ValueError: the time is not between 1 and 120 minutes.
+        ValueError: the time is not between 1 and 120 minutes, or there is no such language.
     """
     if not 1 <= minutes <= 120:
         raise ValueError(f"a sprint takes 1 to 120 minutes, and {minutes:g} is not between them")
     number = None if chapter is None else problems()[names_of(chapter)[0]].chapter
-    return Sprint(minutes, number, Random(seed))
+    return Sprint(minutes, number, Random(seed), language=language_of(language))

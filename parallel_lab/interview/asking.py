@@ -11,8 +11,10 @@ from typing import Any
 from parallel_lab.course import events, page, practice, progress
 from parallel_lab.course.asked import Choice, Number, reads
 from parallel_lab.course.drills import problems
+from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Drawn
 from parallel_lab.course.quizzes import sheets
+from parallel_lab.course.spoken import hint
 from parallel_lab.interview.atoms import VERDICTS, Atom, atom
 from parallel_lab.interview.feeds import feeders, log_of
 from parallel_lab.interview.memory import Memory, replay
@@ -98,7 +100,7 @@ class Asking:
             self.judged = Choice(asked, words, VERDICTS.index(one.verdict))
 
     def _draw(self, name: str) -> None:
-        self.drawn = problems()[name].draw(self.dice)
+        self.drawn = spoken_in(self.language, name, problems()[name].draw(self.dice))
         self.judged = practice.asked(self.drawn)
 
     @property
@@ -134,7 +136,7 @@ class Asking:
         if self.item.kind == "half-truth":
             words = say("review.judge", self.language, claim=words)
         unit = f" {say('review.unit', self.language, unit=one.unit)}" if one and one.unit else ""
-        english = self.item.kind in ("drill", "quiz")  # what exists in English only
+        english = self.item.kind == "quiz"  # what exists in English only
         return [page.paragraph(self.head, "small", name), in_language(f"{words}{unit}", "" if english else name)]
 
     def answer(self, given: str | None) -> tuple[bool, str]:
@@ -153,15 +155,7 @@ class Asking:
         if not isinstance(one, Number):
             self._keep(events.AGAIN)
             return False, "" if self.item.kind == "half-truth" else said
-        return False, self._hint(one, given, said)
-
-    def _hint(self, one: Number, given: str | None, said: str) -> str:
-        """What a wrong number hints at; a drill speaks English only."""
-        if self.language == "en":
-            return said
-        value, right = abs(one.read(given)), abs(one.answer)
-        way = say("review.too-large" if value > right else "review.too-small", self.language)
-        return f"{way} {one.mistake(one.read(given))}".strip()
+        return False, hint(said, self.language)
 
     def give_up(self) -> None:
         """Keeps that the answer was asked for before a right one."""

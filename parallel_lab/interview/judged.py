@@ -17,6 +17,7 @@ from parallel_lab.clinic.ward import Opened
 from parallel_lab.course import page, practice
 from parallel_lab.course.asked import Choice
 from parallel_lab.course.checks import grade
+from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Problem
 from parallel_lab.course.tasks import Task
 from parallel_lab.grading.exercises import EXERCISES
@@ -30,7 +31,7 @@ OPTIONS = 4  # causes to choose from
 
 def number(problem: Problem, language: str, dice: Random) -> Turn:
     """A drill with fresh numbers; a known wrong formula is named."""
-    drawn = problem.draw(dice)
+    drawn = spoken_in(language, problem.name, problem.draw(dice))
     asked = practice.asked(drawn)
 
     def judge(given: Any) -> Judged:

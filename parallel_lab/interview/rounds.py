@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from parallel_lab.course import page
 from parallel_lab.course.asked import Choice, Number
 from parallel_lab.course.questions import ask
+from parallel_lab.course.spoken import hint
 from parallel_lab.interview.atoms import Atom, atoms_of
 from parallel_lab.interview.words import lang, say, words
 
@@ -148,7 +149,7 @@ def feedback(asked: Number | Choice, given: Any, language: str) -> Judged:
     """What a number or a letter comes to, with the usual hints in the language of the interview."""
     passed, said = asked.feedback(str(given))
     usual = f"rounds.{said.rstrip('.').lower().replace(' ', '-')}"
-    return Judged(float(passed), say(usual, language) if usual in words() else said)
+    return Judged(float(passed), say(usual, language) if usual in words() else hint(said, language))
 
 
 def _half_truth(atom: Atom, part: str, language: str) -> Turn:

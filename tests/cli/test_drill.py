@@ -43,7 +43,7 @@ def test_without_arguments_the_drills_are_listed():
 
 
 def test_a_sprint_asks_until_it_is_stopped_and_keeps_the_score(monkeypatch):
-    monkeypatch.setattr(drill_command, "sprint", lambda minutes, chapter: sprints.sprint(minutes, chapter, seed=3))
+    monkeypatch.setattr(drill_command, "sprint", lambda minutes, chapter, **rest: sprints.sprint(minutes, chapter, seed=3, **rest))
     first = sprints.sprint(5, "09", seed=3).start().ask()
     result = plab("--sprint", "--minutes", "5", "--chapter", "09", typed=f"{first.drawn.answer:.6g}\n\n")
     assert result.exit_code == 130, "the input ended, as with Ctrl-C"

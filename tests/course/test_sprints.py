@@ -53,7 +53,7 @@ def test_too_late_counts_nothing_and_ends_it(clock):
     said = race.answer(right(one))
     assert said == (False, "The time is over; this answer does not count.")
     assert race.ask() is None and race.score == 0 and progress.read()["drills"] == {}
-    assert "The time is over. Score 0" in repr(race.report())
+    assert "The time is over.\nScore 0: " in repr(race.report())
 
 
 def test_a_chapter_is_asked_round_and_round_and_the_best_before_is_told(clock):
@@ -77,19 +77,27 @@ def test_the_form_starts_goes_on_and_ends(clock, by_kind):
     form = Sprint(1, clock=clock).form()
     place = form.children[1]
     place.children[0].click()
-    left, row, buttons = place.children
-    assert "1:00 left, score 0" in left.value
+    shown, score, row, buttons = place.children
+    assert shown.left_s == 60 and shown.running and "Score 0" in score.value
     row.children[2].click()
     assert "not a number" in row.children[3].value
     buttons.children[0].click()
-    assert place.children[1] is not row
-    place.children[2].children[1].click()
-    assert "Score 0" in place.children[0].value
+    assert place.children[2] is not row
+    place.children[3].children[1].click()
+    assert "Score 0" in place.children[0].value and not shown.running
     place.children[1].click()
     clock.s += 61
-    place.children[2].children[0].click()
+    place.children[3].children[0].click()
     assert "The time is over" in place.children[0].value
     assert [one.description for one in by_kind(form, "Button")] == ["Another sprint"]
+
+
+def test_the_clock_in_the_browser_ends_it(clock):
+    place = Sprint(1, clock=clock).form().children[1]
+    place.children[0].click()
+    clock.s = 60
+    place.children[0].over = True
+    assert "The time is over" in place.children[0].value
 
 
 def test_the_page_says_where_to_run_it():
