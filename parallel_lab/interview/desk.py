@@ -108,10 +108,10 @@ class Desk(page.Shown):
             self._report()
             return
         self._count()
-        self.clock.set(interview.left_s, speak_s=turn.speak_s, text=turn.spoken)
         stop = forms.button(self.say("stop"), self.say("stop"), self.stop)
         form = TurnForm(interview, turn, self.clock, self._show, self._follow)
         self.place.children = [self.clock, *self._warned(), *form.widgets(stop)]
+        self.clock.set(interview.left_s, speak_s=turn.speak_s, text=turn.spoken, fresh=True)
 
     def _warned(self) -> list[Any]:
         """What went wrong with keeping the progress, or what was left out."""
