@@ -71,7 +71,7 @@ class Board(page.Shown):
     def form(self) -> Any:
         """The widgets: an area to write in, a button to ask, one to ask real ranks as well."""
         own, said = self.language, forms.html()
-        field = forms.area("", SCHEDULE, say("whiteboard.ask", own), lines=7)
+        field = forms.area(self.title, SCHEDULE, say("whiteboard.ask", own), lines=7)
 
         def ask(run: bool) -> None:
             running = page.Page(self.title, [sentence("whiteboard.running", own)], "note")

@@ -17,6 +17,7 @@ from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.events import AGAIN, GOOD, HARD
 from parallel_lab.interview.asking import in_language
 from parallel_lab.interview.atoms import VERDICTS, Atom, atoms
+from parallel_lab.interview.kept import before
 from parallel_lab.interview.memory import replay
 from parallel_lab.interview.proofs import Evidence, Told, evidence
 from parallel_lab.interview.words import lang, language_of, say
@@ -135,7 +136,10 @@ class Climb:
             report = {"kind": "ladder", "points": self.points, "most": self.most, "took_s": round(took_s)}
             self.warning = progress.record_round(self.began.isoformat(timespec="seconds"), report)
         said = say("ladder.score", self.language, points=self.points, most=self.most)
-        return page.Page(said, [page.paragraph(said, "head", lang(self.language)), *self._warned()], "note")
+        parts = [page.paragraph(said, "head", lang(self.language)), *self._warned()]
+        if earlier := before("ladder", self.began.isoformat(timespec="seconds"), self.language):
+            parts.append(page.paragraph(earlier, lang=lang(self.language)))
+        return page.Page(said, parts, "note")
 
     def _reached(self, points: int) -> None:
         self.points, self.most = self.points + points, self.most + EXACT

@@ -17,6 +17,7 @@ from parallel_lab.clinic.job import Case
 from parallel_lab.course import page, progress
 from parallel_lab.course.events import AGAIN, GOOD, HARD
 from parallel_lab.interview.judged import cause_words, near_causes
+from parallel_lab.interview.kept import before
 from parallel_lab.interview.memory import replay
 from parallel_lab.interview.words import lang, language_of, say
 
@@ -121,7 +122,7 @@ class Round:
             say("debugging.was", own, cause=cause_words(cause.name, own), number=self.case.number),
             say("debugging.evidence", own, evidence=self.case.evidence),
             say("debugging.cure", own, cure=cause.cure),
-            *filter(None, [warning]),
+            *filter(None, [before("debugging", self.began.isoformat(timespec="seconds"), own), warning]),
         ]
         head = page.paragraph(score, "head", lang(own))
         return page.Page(score, [head, *(page.paragraph(line, lang=lang(own)) for line in lines)], "note")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from parallel_lab.clinic import case_of
 from parallel_lab.course import forms, page
 from parallel_lab.interview.coding import function_from
 from parallel_lab.interview.debugging import MINUTES, Round, begin, program
@@ -83,7 +84,7 @@ class _Sheet:
 
     def _job(self) -> list[Any]:
         lines = program(self.round.case)
-        self.area = forms.area("", "", self._say("mend-ask"), lines, min(30, lines.count("\n") + 1))
+        self.area = forms.area("job", "", self._say("mend-ask"), lines, min(30, lines.count("\n") + 1))
 
         def mend() -> None:
             self._show(_note("debugging.running", self.own))
@@ -139,9 +140,11 @@ def debugging_round(
         language: `en` or `zh`; that of the environment by default.
 
     Raises:
-        ValueError: the minutes are none, or there is no such language.
+        ValueError: the minutes are none, or there is no such case or language.
     """
     own = language_of(language)
     if not 0 < minutes <= 24 * 60:
         raise ValueError(say("debugging.minutes", own, minutes=f"{minutes:g}"))
+    if number is not None:
+        case_of(number)
     return DebuggingRound(minutes, number, seed, own)

@@ -78,7 +78,9 @@ class _Rungs:
         assert atom
         unit = f" ({atom.unit})" if atom.unit else ""
         asked = page.paragraph(f"{say('ladder.number', own)} {atom.asked(own)}{unit}", lang=lang(own))
-        field = forms.text(atom.unit, say("ladder.a-number", own), atom.asked(own))
+        field = forms.text(
+            f"{say('common.answer', own)} {atom.unit}".strip(), say("ladder.a-number", own), atom.asked(own)
+        )
         said, more = forms.html(), forms.box()
 
         def close(shown: page.Page) -> None:

@@ -96,6 +96,8 @@ def test_the_minutes_and_the_language_are_checked():
             debugging_round(wrong)
         with pytest.raises(ValueError, match="more than 0"):
             begin(wrong)
+    with pytest.raises(ValueError, match="there is no case 99"):
+        debugging_round(number=99)
     with pytest.raises(ValueError, match="choose en for English"):
         debugging_round(language="fr")
 

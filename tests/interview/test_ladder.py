@@ -86,8 +86,13 @@ def test_the_score_is_kept_once_something_was_answered(three, clock):
     assert progress.read()["rounds"] == {}
     of.judge("half")
     clock.forward(minutes=2)
-    assert "满分 2 分，得 2 分" in repr(of.finish())
+    text = repr(of.finish())
+    assert "满分 2 分，得 2 分" in text and "此前" not in text
     assert list(progress.read()["rounds"].values()) == [{"kind": "ladder", "points": 2, "most": 2, "took_s": 120}]
+    clock.forward(days=1)
+    other = climb(1, chapter="21")
+    other.judge("wrong")
+    assert "Rounds before this one: 1; the best reached 100.0 %." in repr(other.finish())
 
 
 def test_what_is_wrong_is_a_sentence(three, monkeypatch, tmp_path):
