@@ -16,7 +16,7 @@ from parallel_lab.trace.units import format_bytes
 @click.option("--csv", "as_table", is_flag=True, help="Write a table instead, for other programs.")
 @click.option("--chapter", help="The cards of one chapter only, as 09.")
 @click.option("--language", default=BOTH, show_default=True, type=click.Choice(CHOICES), help="What is asked in.")
-@click.option("--cards-only", is_flag=True, help="Leave the decks of atoms out.")
+@click.option("--cards-only", is_flag=True, help="Leave the decks of atoms and terms out.")
 @click.option(
     "--import-reviews",
     "exported",

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from parallel_lab.cli.folders import CommandError
-from parallel_lab.interview.badge import badge, write_badge
+from parallel_lab.interview.badge_page import badge, write_badge
 from parallel_lab.interview.words import LANGUAGES
 
 

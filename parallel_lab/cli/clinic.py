@@ -43,14 +43,8 @@ def command(case: str | None, target: str | None, cause: str | None, hidden: boo
     if cause is not None and not target:
         number = case if case and case.isdecimal() else "CASE"
         raise CommandError(f"--cause needs your mended job as well: plab clinic {number} FILE.py:FUNCTION --cause ...")
-    if case is None:
-        rows = [(str(one.number), one.title) for one in CASES.values()]
-        click.echo(page.table(("case", "complaint"), rows).text)
-        return
-    if case == "causes":
-        for one in CAUSES.values():
-            click.echo(f"{one.name} ({one.symptom}, chapter {one.chapter})")
-            click.echo(textwrap.indent(textwrap.fill(one.signature, 96), "  "))
+    if case is None or case == "causes":
+        _causes() if case else _complaints()
         return
     if not case.isdecimal():
         raise CommandError(f"{case!r} is no case: expected a number, as in `plab clinic 7`, or `plab clinic causes`")
@@ -60,6 +54,17 @@ def command(case: str | None, target: str | None, cause: str | None, hidden: boo
         click.echo(str(diagnosis))
         click.get_current_context().exit(0 if diagnosis.passed else 1)
     click.echo(str(open_case(int(case), job)))
+
+
+def _complaints() -> None:
+    rows = [(str(one.number), one.title) for one in CASES.values()]
+    click.echo(page.table(("case", "complaint"), rows).text)
+
+
+def _causes() -> None:
+    for one in CAUSES.values():
+        click.echo(f"{one.name} ({one.symptom}, chapter {one.chapter})")
+        click.echo(textwrap.indent(textwrap.fill(one.signature, 96), "  "))
 
 
 def _round(case: str | None, minutes: float, seed: int | None, language: str | None, file: Path | None) -> None:

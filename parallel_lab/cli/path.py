@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from parallel_lab.cli.folders import CommandError
-from parallel_lab.interview.path import path, path_page
+from parallel_lab.interview.course_path import path, path_page
 from parallel_lab.interview.words import LANGUAGES
 
 

@@ -1,5 +1,6 @@
 """`plab whiteboard`: a schedule, a layout or lines of code, answered in a terminal."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -40,9 +41,8 @@ def command(
 
 def _lines(language: str) -> str:
     """What is typed or piped in: until an empty line on a terminal, to the end otherwise."""
-    stream = click.get_text_stream("stdin")
-    if not stream.isatty():
-        return stream.read()
+    if not sys.stdin.isatty():
+        return sys.stdin.read()
     click.echo(Board(language=language))
     click.echo(f"\n{say('whiteboard.until', language)}")
     lines: list[str] = []

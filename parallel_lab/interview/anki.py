@@ -1,7 +1,7 @@
-r"""Decks for Anki: every card and every atom in both languages, with formulas, pictures and ids that stay.
+r"""Decks for Anki: cards, atoms and terms in both languages, with formulas, pictures and ids that stay.
 
-A note's id is made from the course's id (`genanki.guid_for("parallel-lab:E5")`), the ids of decks and of the two kinds
-of notes are constants. So Anki takes a later deck for new words on old notes, and the learner's history stays. A note
+A note's id is made from the course's id (`genanki.guid_for("parallel-lab:E5")`), the ids of decks and of the kinds of
+notes are constants. So Anki takes a later deck for new words on old notes, and the learner's history stays. A note
 gives one card a language: it asks in that language, and has the other one folded on its back.
 """
 
@@ -31,11 +31,11 @@ from parallel_lab.interview.words import LANGUAGES, say
 PREFIX = "parallel-lab:"
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # of the files in the package: one deck is the same file at any time
 _FIELDS = ("Id", "Ask", "Answer", "More", "Proof", "AskZh", "AnswerZh", "MoreZh", "ProofZh", "Picture")
-_MODELS = {"Cards": 1_732_801_501, "Atoms": 1_732_801_502}
+_MODELS = {"Cards": 1_732_801_501, "Atoms": 1_732_801_502, "Terms": 1_732_801_503}
 
 
 def guid(name: str) -> str:
-    """The id of the note of card or atom `name` in every deck that the course writes."""
+    """The id of the note of card, atom or term `name` in every deck that the course writes."""
     return genanki.guid_for(PREFIX + name)
 
 
@@ -53,7 +53,7 @@ def write_deck(
         file: where to, as `parallel-lab.apkg`.
         chapter: of one chapter only, as `"09"`.
         language: `both`, `en` or `zh`.
-        with_atoms: a deck of atoms as well, beside that of whole cards.
+        with_atoms: decks of atoms and of terms as well, beside those of whole cards.
         timestamp: seconds since 1970, now if not given; Anki takes the words of the deck with the later one.
 
     Returns:
@@ -105,16 +105,16 @@ def _chosen(chapter: str | None, language: str, with_atoms: bool) -> list[Note]:
 
 
 def _decks(chosen: Sequence[Note], language: str) -> list[genanki.Deck]:
-    """A deck of cards and one of atoms for each chapter, in the order of the course."""
+    """A deck of cards and one of atoms for each chapter, in the order of the course, and one of terms."""
     models = {kind: _model(kind) for kind in _MODELS}
     decks: dict[str, genanki.Deck] = {}
     for place, note in enumerate(sorted(chosen, key=lambda note: note.chapter)):
-        kind = "Atoms" if "/" in note.id else "Cards"
-        title = TITLES.get(note.chapter, "").replace("::", ":")
-        name = f"Parallel Lab::{kind}::{note.chapter} {title}".rstrip()
-        deck = decks.setdefault(name, genanki.Deck(_stable(f"{kind}/{note.chapter}"), name))
+        chapter = "" if note.kind == "Terms" else note.chapter
+        title = f"::{chapter} {TITLES.get(chapter, '').replace('::', ':')}".rstrip() if chapter else ""
+        name = f"Parallel Lab::{note.kind}{title}"
+        deck = decks.setdefault(name, genanki.Deck(_stable(f"{note.kind}/{chapter}"), name))
         tags, fields = list(note.tags), _fields(note, language)
-        deck.add_note(genanki.Note(models[kind], fields, tags=tags, guid=guid(note.id), due=place))
+        deck.add_note(genanki.Note(models[note.kind], fields, tags=tags, guid=guid(note.id), due=place))
     return list(decks.values())
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from parallel_lab.course import events, progress
 from parallel_lab.interview.anki import guid
 from parallel_lab.interview.atoms import atoms
+from parallel_lab.interview.vocabulary import terms
 
 _QUERY = """SELECT notes.guid, revlog.id, revlog.ease FROM revlog JOIN cards ON cards.id = revlog.cid
 JOIN notes ON notes.id = cards.nid WHERE revlog.ease BETWEEN 1 AND 4 ORDER BY revlog.id"""
@@ -48,7 +49,7 @@ def reviews(file: str | Path) -> dict[str, list[events.Event]]:
     Raises:
         ValueError: it is no package of Anki, or one that cannot be read here.
     """
-    keys = {guid(key.removesuffix("/definition")): key for key in atoms()}
+    keys = {guid(key.removesuffix("/definition")): key for key in [*atoms(), *(term.key for term in terms())]}
     logs: dict[str, list[events.Event]] = {}
     for note, at_ms, rating in _rows(Path(file)):
         if key := keys.get(note):

@@ -6,7 +6,7 @@ shown for each rank, with what the rank printed and sent.
 
 import ast
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,6 @@ def _outcome(results: list[Any], trace: Trace) -> page.Part:
     return block(table(columns))
 
 
-def _printed(output: list[str]) -> list[page.Part]:
+def _printed(output: Sequence[str]) -> list[page.Part]:
     lines = [f"[rank {rank}] {line}" for rank, text in enumerate(output) for line in text.splitlines()]
     return [block("\n".join(lines))] if lines else []

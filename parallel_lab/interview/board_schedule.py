@@ -119,9 +119,9 @@ def _carried_out(plan: Plan, language: str) -> page.Part:
 def one_step(rows: tuple, m: int) -> tuple[float, dict[int, Tensor]]:
     """On a rank: one step of the schedule; the loss, and the gradient of each stage that this rank holds."""
     plan = with_needs(rows)
-    mine: dict[int, nn.Module] = {stage: layer(stage) for stage in stages_of(plan, dist.get_rank())}
+    mine = {stage: layer(stage) for stage in stages_of(plan, dist.get_rank())}
     loss = step(plan, mine, *batch(m), squares)
-    return loss.item(), {stage: one.weight.grad for stage, one in mine.items()}
+    return float(loss.item()), {stage: gradient(one) for stage, one in mine.items()}
 
 
 def alone(stages: int, m: int) -> tuple[float, dict[int, Tensor]]:
@@ -131,7 +131,13 @@ def alone(stages: int, m: int) -> tuple[float, dict[int, Tensor]]:
     output = nn.Sequential(*layers)(torch.cat(inputs))
     loss = squares(output, torch.cat(targets)) / output.numel()
     loss.backward()
-    return loss.item(), {stage: one.weight.grad for stage, one in enumerate(layers)}
+    return float(loss.item()), {stage: gradient(one) for stage, one in enumerate(layers)}
+
+
+def gradient(of: nn.Linear) -> Tensor:
+    """The gradient of a stage's weights."""
+    assert of.weight.grad is not None
+    return of.weight.grad
 
 
 def layer(stage: int) -> nn.Linear:

@@ -49,7 +49,7 @@ class Point(NamedTuple):
 
     confidence: float  # their mean
     right: float  # the share that was right
-    count: int
+    answers: int
     low: float  # of the interval of that share
     high: float
 
@@ -211,7 +211,7 @@ class Calibration(page.Shown):
     def _points(self) -> page.Part:
         head = self._head("confidence", "right", "interval", "answers")
         shown = (
-            (f"{p.confidence:.2f}", f"{p.right:.2f}", f"{p.low:.2f} – {p.high:.2f}", str(p.count)) for p in self.curve
+            (f"{p.confidence:.2f}", f"{p.right:.2f}", f"{p.low:.2f} – {p.high:.2f}", str(p.answers)) for p in self.curve
         )
         return page.table(head, list(shown))
 

@@ -105,7 +105,7 @@ class _Displayed(DisplayPublisher):
         super().__init__()
         self.kept = shown
 
-    def publish(self, data: Any, metadata: Any = None, **more: Any) -> None:
+    def publish(self, data: Any, metadata: Any = None, *_: Any, **more: Any) -> None:
         """Keeps one output."""
         self.kept.append(as_part(data, metadata or {}))
 

@@ -222,8 +222,8 @@ def _pruned(one: ast.stmt, wanted: set[str]) -> str:
     """An import without the names that are not wanted; empty for what is no import."""
     if not isinstance(one, (ast.Import, ast.ImportFrom)):
         return ""
-    names = [name for name in one.names if (name.asname or name.name).split(".")[0] in wanted]
-    return ast.unparse(type(one)(**{**dict(ast.iter_fields(one)), "names": names}))
+    one.names = [name for name in one.names if (name.asname or name.name).split(".")[0] in wanted]
+    return ast.unparse(one)
 
 
 def _looks_up(one: ast.stmt) -> set[str]:

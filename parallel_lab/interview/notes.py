@@ -14,10 +14,13 @@ from parallel_lab.course.typed import named
 from parallel_lab.interview.atoms import Atom, atoms
 from parallel_lab.interview.formulas import tex
 from parallel_lab.interview.stored import Picture, first_page, proof
+from parallel_lab.interview.vocabulary import PREFIX as TERM
+from parallel_lab.interview.vocabulary import terms
 from parallel_lab.interview.words import LANGUAGES, say
 
 BOTH = "both"
 CHOICES = (BOTH, *LANGUAGES)
+KINDS = ("Cards", "Atoms", "Terms")
 SHORT = {"en": "30 seconds", "zh": "30 秒"}
 _CODE = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")
 _ONCE = {"Weak answer": "anki.weak", "Strong answer": "anki.strong"}  # written in English only
@@ -36,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Note:
-    """A note: of a card (`E5`) or of an atom (`E5/formula`)."""
+    """A note: of a card (`E5`), of an atom (`E5/formula`) or of a term in one direction (`term/straggler/zh`)."""
 
     id: str
     chapter: str
@@ -45,9 +48,14 @@ class Note:
     proof: Mapping[str, str]  # by language: what was measured, and where it stands
     picture: Picture | None = None
 
+    @property
+    def kind(self) -> str:
+        """Which of `KINDS` it is."""
+        return "Terms" if self.id.startswith(TERM) else "Atoms" if "/" in self.id else "Cards"
+
 
 def notes(chapter: str | None = None, with_atoms: bool = True) -> list[Note]:
-    """The notes of all cards and then of all atoms, or of those of one chapter.
+    """The notes of all cards, then of all atoms and terms, or of those of one chapter.
 
     A card's note asks what its first atom asks, `E5/definition`, so that atom has no note of its own.
 
@@ -59,7 +67,8 @@ def notes(chapter: str | None = None, with_atoms: bool = True) -> list[Note]:
         chapter = named("chapter with questions", chapter.zfill(2), dict(zip(known, known, strict=True)))
     cards = [ask(name) for name, question in index().items() if chapter in (None, question.chapter)]
     cut = [one for one in atoms().values() if one.kind != "definition" and chapter in (None, one.chapter)]
-    return [*(_of_card(card) for card in cards if card.sections), *(map(_of_atom, cut) if with_atoms else ())]
+    words = [_of_term(one) for one in terms() if with_atoms and chapter in (None, one.chapter)]
+    return [*(_of_card(card) for card in cards if card.sections), *(map(_of_atom, cut) if with_atoms else ()), *words]
 
 
 def html(markdown: str) -> str:
@@ -107,6 +116,16 @@ def _of_atom(atom: Atom) -> Note:
         sides[language] = Side(head + html(asked), html(answer), plain=(asked, answer))
     tags = ("parallel-lab", f"parallel-lab::chapter-{atom.chapter}", f"parallel-lab::{atom.kind}")
     return Note(atom.key, atom.chapter, tags, sides, {lang: "".join(_where(atom.evidence, lang)) for lang in LANGUAGES})
+
+
+def _of_term(atom: Atom) -> Note:
+    """A term is asked once, in the language it is given in; the answer is the word in the other one."""
+    asks_in = "en" if atom.key.endswith("/zh") else "zh"
+    plain = {language: (atom.asked(language), atom.answer) for language in LANGUAGES}
+    sides = {language: Side("", "", plain=plain[language]) for language in LANGUAGES}
+    sides[asks_in] = Side(html(atom.asked(asks_in)), html(atom.answer), plain=plain[asks_in])
+    tags = ("parallel-lab", f"parallel-lab::chapter-{atom.chapter}", f"parallel-lab::{atom.kind}")
+    return Note(atom.key, atom.chapter, tags, sides, dict.fromkeys(LANGUAGES, ""))
 
 
 def _answer(atom: Atom, language: str) -> str:

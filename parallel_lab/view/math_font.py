@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from fontTools.subset import Options, Subsetter
@@ -59,19 +60,17 @@ def math_font(characters: Iterable[str]) -> bytes:
 
 @cache
 def _made(codes: frozenset[int]) -> bytes:
-    font = TTFont(Path(mpl.get_data_path(), "fonts", "ttf", "STIXGeneral.ttf"))
+    font: Any = TTFont(Path(mpl.get_data_path(), "fonts", "ttf", "STIXGeneral.ttf"))
     cutter = Subsetter(Options(layout_features=[], hinting=False, glyph_names=True, drop_tables=_DROPPED))
     cutter.populate(unicodes=codes | {0x210E})  # the italic h stands among the letterlike signs
     cutter.subset(font)
     names = font.getBestCmap()
     taller = {names[ord(sign)]: _taller(font, names[ord(sign)]) for sign in _STRETCH if ord(sign) in names}
     taller = {name: taller[name] for name in sorted(taller, key=font.getGlyphID)}  # as a Coverage has to be
-    table = newTable("MATH")
-    table.table = otTables.MATH()
-    table.table.Version = 0x00010000
-    table.table.MathConstants = _constants()
-    table.table.MathGlyphInfo = None
-    table.table.MathVariants = _variants(taller)
+    table: Any = newTable("MATH")
+    values = _PLAIN | {name: _part("MathValueRecord", Value=number) for name, number in _VALUES.items()}
+    inside = {"MathConstants": _part("MathConstants", **values), "MathVariants": _variants(taller)}
+    table.table = _part("MATH", Version=0x00010000, MathGlyphInfo=None, **inside)
     font["MATH"] = table
     font.flavor = "woff"
     out = io.BytesIO()
@@ -79,22 +78,15 @@ def _made(codes: frozenset[int]) -> bytes:
     return out.getvalue()
 
 
-def _value(number: int) -> otTables.MathValueRecord:
-    record = otTables.MathValueRecord()
-    record.Value = number
-    return record
+def _part(kind: str, **values: Any) -> Any:
+    """A part of a table of OpenType; fontTools makes their classes when it is loaded."""
+    made = getattr(otTables, kind)()
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
 
 
-def _constants() -> otTables.MathConstants:
-    constants = otTables.MathConstants()
-    for name, number in _PLAIN.items():
-        setattr(constants, name, number)
-    for name, number in _VALUES.items():
-        setattr(constants, name, _value(number))
-    return constants
-
-
-def _taller(font: TTFont, name: str) -> list[tuple[str, int]]:
+def _taller(font: Any, name: str) -> list[tuple[str, int]]:
     """Adds taller copies of a glyph; their names and heights, with its own first."""
     glyphs, widths = font["glyf"], font["hmtx"]
     own = glyphs[name]
@@ -113,24 +105,22 @@ def _taller(font: TTFont, name: str) -> list[tuple[str, int]]:
     return found
 
 
-def _variants(taller: dict[str, list[tuple[str, int]]]) -> otTables.MathVariants:
-    variants = otTables.MathVariants()
-    variants.MinConnectorOverlap = 20
-    variants.VertGlyphCoverage = otTables.Coverage()
-    variants.VertGlyphCoverage.glyphs = list(taller)
-    variants.VertGlyphConstruction = [_construction(copies) for copies in taller.values()]
-    variants.VertGlyphCount = len(taller)
-    variants.HorizGlyphCoverage, variants.HorizGlyphConstruction, variants.HorizGlyphCount = None, [], 0
-    return variants
+def _variants(taller: dict[str, list[tuple[str, int]]]) -> Any:
+    """Which copies a browser may choose from, the lowest first."""
+    chosen = [
+        _part(
+            "MathGlyphConstruction",
+            GlyphAssembly=None,
+            VariantCount=len(copies),
+            MathGlyphVariantRecord=_records(copies),
+        )
+        for copies in taller.values()
+    ]
+    upright = {"VertGlyphCount": len(taller), "VertGlyphConstruction": chosen}
+    across = {"HorizGlyphCoverage": None, "HorizGlyphConstruction": [], "HorizGlyphCount": 0}
+    covered = _part("Coverage", glyphs=list(taller))
+    return _part("MathVariants", MinConnectorOverlap=20, VertGlyphCoverage=covered, **upright, **across)
 
 
-def _construction(copies: list[tuple[str, int]]) -> otTables.MathGlyphConstruction:
-    construction = otTables.MathGlyphConstruction()
-    construction.GlyphAssembly = None
-    construction.MathGlyphVariantRecord = []
-    for name, high in copies:
-        record = otTables.MathGlyphVariantRecord()
-        record.VariantGlyph, record.AdvanceMeasurement = name, high
-        construction.MathGlyphVariantRecord.append(record)
-    construction.VariantCount = len(copies)
-    return construction
+def _records(copies: list[tuple[str, int]]) -> list[Any]:
+    return [_part("MathGlyphVariantRecord", VariantGlyph=name, AdvanceMeasurement=high) for name, high in copies]

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from parallel_lab.cli import main
 from parallel_lab.clinic import CASES, CAUSES
+from parallel_lab.course import progress
 
 MINE = """import torch
 
@@ -61,3 +62,57 @@ def test_what_is_wrong_is_one_line(arguments, said):
 def test_an_unknown_cause_gets_the_nearest(mine):
     result = plab("12", mine, "--cause", "slow lnk")
     assert result.exit_code == 1 and "the nearest are slow link" in result.output
+
+
+def round_of(*arguments, said=""):
+    return CliRunner().invoke(main, ["clinic", *arguments, "--round", "--seed", "1"], input=said)
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.delenv("PARALLEL_LAB_LANGUAGE", raising=False)
+    return lambda: list(progress.read()["rounds"].values())
+
+
+def test_a_round_names_and_mends_a_hidden_case(kept, tmp_path, mine):
+    file = tmp_path / "program.py"
+    result = round_of("12", "--file", str(file), said="z\na\nb\nc\nd\n\ns\n")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "You have 15 minutes" in said and "The cause is right" in said and "Pick an option first" in said
+    assert "The job is not mended. on 4 ranks" in said and "case 12 of the clinic" in said
+    assert "def job" in file.read_text() and [one["found"] for one in kept()] == [True]
+
+
+def test_a_round_takes_a_function_of_a_file_and_may_be_left(kept, mine):
+    result = round_of("12", "--language", "zh", "--minutes", "5", said=f"\nnothing.py:job\n{mine}\n\n")
+    assert result.exit_code == 0, result.output
+    assert "expected FILE.py:FUNCTION" in result.output and "作业还没有修好" in result.output
+    assert "限时 5 分钟" in result.output and [one["found"] for one in kept()] == [False]
+
+
+def test_a_round_that_is_stopped_keeps_its_state(kept):
+    result = round_of("12", said="")
+    assert result.exit_code == 130 and [one["points"] for one in kept()] == [0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("7", "nothing.py:job"), "it takes no function and no --cause"),
+        (("seven",), "'seven' is no case"),
+        (("--minutes", "0"), "give more than 0"),
+        (("99",), "there is no case 99"),
+    ],
+)
+def test_what_is_wrong_with_a_round_is_said(kept, arguments, said):
+    result = round_of(*arguments)
+    assert result.exit_code == 1 and said in result.output
+
+
+def test_a_file_is_never_overwritten(kept, tmp_path):
+    file = tmp_path / "program.py"
+    file.write_text("mine")
+    result = round_of("12", "--file", str(file))
+    assert result.exit_code == 1 and "exists already" in result.output and file.read_text() == "mine"

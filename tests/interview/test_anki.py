@@ -19,6 +19,7 @@ from parallel_lab.interview import notes as texts
 from parallel_lab.interview.anki import guid, write_deck, write_table
 from parallel_lab.interview.anki_reviews import import_reviews, reviews
 from parallel_lab.interview.atoms import atoms
+from parallel_lab.interview.vocabulary import terms
 
 EARLIER, LATER = 1.79e9, 1.80e9
 
@@ -66,14 +67,27 @@ def answered(collection, times):
 def test_anki_opens_the_deck_and_finds_every_card_in_both_languages(deck, opened):
     collection = opened()
     named = [*index(), *(key for key, atom in atoms().items() if atom.kind != "definition")]
-    assert brought(collection, deck) == {"new": len(named)}
+    words = [term.key for term in terms()]
+    assert brought(collection, deck) == {"new": len(named) + len(words)}
     held = [collection.get_note(one) for one in collection.find_notes("")]
-    assert sorted(note["Id"] for note in held) == sorted(named)
+    assert sorted(note["Id"] for note in held) == sorted(named + words)
     assert all(note.guid == guid(note["Id"]) for note in held)
-    assert collection.card_count() == 2 * len(named)
+    assert collection.card_count() == 2 * len(named) + len(words)
     for note in held:
+        if note["Id"] in words:
+            continue
         assert all(note[field] for field in ("Ask", "Answer", "AskZh", "AnswerZh", "Proof", "ProofZh")), note["Id"]
         assert "/" in note["Id"] or (note["More"] and note["MoreZh"] and note["Picture"]), note["Id"]
+
+
+def test_terms_are_asked_both_ways(deck, opened):
+    collection = opened()
+    brought(collection, deck)
+    for word in {term.key.split("/")[1] for term in terms()}:
+        (to_chinese,), (to_english,) = (collection.find_cards(f'"Id:term/{word}/{to}"') for to in ("zh", "en"))
+        asked, back = collection.get_card(to_chinese), collection.get_card(to_english)
+        assert word in asked.question() and asked.note()["Answer"] not in asked.question()
+        assert word in back.answer() and word not in back.question().rpartition("</style>")[2]
 
 
 def test_decks_and_tags_are_by_chapter(deck, opened):
@@ -83,7 +97,7 @@ def test_decks_and_tags_are_by_chapter(deck, opened):
     for question in index().values():
         assert any(name.startswith(f"Parallel Lab::Cards::{question.chapter} ") for name in names)
     chapter = {question.id for question in index().values() if question.chapter == "09"}
-    found = collection.find_notes("tag:parallel-lab::chapter-09")
+    found = collection.find_notes("tag:parallel-lab::chapter-09 -tag:parallel-lab::term")
     assert {collection.get_note(one)["Id"].partition("/")[0] for one in found} == chapter
 
 
@@ -111,7 +125,8 @@ def test_an_update_brings_words_and_keeps_history(deck, opened, tmp_path, monkey
     assert brought(collection, later) == {"updated": count}
     assert collection.db.all("select id, nid, ivl, due, reps, queue from cards order by id") == before
     assert collection.db.scalar("select count() from revlog") == 6
-    assert all("new words" in collection.get_note(one)["Answer"] for one in collection.find_notes(""))
+    for one in map(collection.get_note, collection.find_notes("")):
+        assert "new words" in (one["Answer"] or one["AnswerZh"])
     assert brought(collection, later) == {"duplicate": count}
 
 

@@ -49,21 +49,11 @@ def rows() -> dict[str, dict]:
     for file in sorted(FOLDER.iterdir(), key=str):
         here = yaml.safe_load(file.read_text(encoding="utf-8"))
         assert not found.keys() & here.keys(), file.name
-        assert all(re.match("[A-Z]", name)[0] == file.name[0] for name in here), file.name
+        assert all(name[0] == file.name[0] for name in here), file.name
         found |= here
     return found
 
 
-# What an answer adds beside its own calculation, computed here.
-ASIDE = {
-    "AC2/number": [(1 + 2 + 4) / 3],
-    "AC3/number": [(4.0 + 2.0) / 2],
-    "B1/number": [2 * 186],
-    "C16/number": [-0.91 * math.log(0.91), -9 * 0.01 * math.log(0.01)],
-    "D5/number": [2 * 7 / 8 * 10],
-    "D12/number": [1 + 1 / 4],
-    "D17/number": [math.sin(math.pi / 14)],
-}
 ROWS = rows()
 EACH = {f"{name}/{kind}": row for name, rows in ROWS.items() for kind, row in rows.items()}
 
@@ -83,7 +73,7 @@ def numbers(text: str) -> set[float]:
 
 def runs(text: str) -> list[ast.expr]:
     """The calculations of a text, as syntax trees: `(8+4-1) / (8·4)` is one, a number alone is none."""
-    found = re.findall(r"[\d(][\d.e()+\-*/% ]*[\d)]", re.sub(r"\b(sqrt|exp)(?=\()", "", plain(text)))
+    found = re.findall(r"[\d(][\d.e()+\-*/% ]*[\d)]", plain(text))
     trees = [tree_of(run) for run in found]
     return [tree for tree in trees if isinstance(tree, ast.BinOp)]
 
@@ -104,7 +94,7 @@ def computed(text: str, parts: bool = False) -> list[float]:
 
 def value_of(node: ast.expr) -> float:
     """The value of an expression of numbers; nan where it has none."""
-    if isinstance(node, ast.Constant):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return node.value
     if isinstance(node, ast.UnaryOp):
         return -value_of(node.operand)
@@ -117,17 +107,9 @@ def value_of(node: ast.expr) -> float:
 def converted(values: list[float], unit: str) -> list[float]:
     """`values` and what they are in `unit`, if they came out in its base, in another prefix or in seconds."""
     word = next((word for word in UNITS if unit.startswith(word)), "")
-    scales = UNITS.get(word, (1000.0,) if re.match("[kMGTm]", unit) else ())
+    scales = UNITS.get(word, ())
     factors = [1.0, *scales, *(1 / scale for scale in scales)]
     return [value * factor for value in values for factor in factors]
-
-
-def results(text: str, unit: str) -> list[float]:
-    """What the calculations of an answer come to, in `unit`; of `sqrt(...)` and `exp(...)` the root and the power."""
-    values = [value for value in computed(text) if not math.isnan(value)]
-    inside = [float(one) for one in re.findall(r"exp\((\d[\d.]*)\)", plain(text))]
-    roots = [value**0.5 for value in values if value > 0 and "sqrt(" in text]
-    return [*converted(values, unit), *roots, *map(math.exp, inside)]
 
 
 def card_text(name: str) -> str:
@@ -193,7 +175,7 @@ def unfounded(key: str, ask: str, answer: str) -> list[float]:
     """Numbers of the answer that stand neither in the card nor in the question nor in a calculation of the answer."""
     row = EACH[key]
     unit = str(row.get("unit", ""))
-    near = [*numbers(card_text(key.partition("/")[0])), *numbers(row[ask]), row.get("value", 0), *ASIDE.get(key, ())]
+    near = [*numbers(card_text(key.partition("/")[0])), *numbers(row[ask]), row.get("value", 0)]
     near += [*converted(computed(row[answer], parts=True), unit)]
     if answer == "answer_zh":
         near += [10 * one for one in near]  # billions are counted in units of 10^8
@@ -212,7 +194,7 @@ def test_a_number_follows_from_its_answer():
         row = rows["number"]
         value, unit = row["value"], str(row.get("unit", ""))
         for answer in ("answer", "answer_zh"):
-            said = results(row[answer], unit) or numbers(card_text(name))
+            said = converted(computed(row[answer]), unit) or numbers(card_text(name))
             if not any(math.isclose(one, value, rel_tol=0.01) for one in said):
                 odd.append((name, answer, "no calculation"))
             if not any(math.isclose(one, value, rel_tol=row.get("tolerance", 0.02)) for one in every(row[answer])):
@@ -252,7 +234,7 @@ def test_the_right_sentences_are_no_longer_than_the_others():
 
 
 def test_a_sentence_that_the_course_judges_has_that_verdict():
-    verdicts = dict(zip(JUDGED, VERDICTS, strict=True))
+    verdicts: dict[str, str] = dict(zip(JUDGED, VERDICTS, strict=True))
     for one in judged():
         row = ROWS[one.question.id]["half-truth"]
         if row["ask"] == one.question.test:

@@ -8,7 +8,7 @@ from parallel_lab.course import progress
 from parallel_lab.course.tasks import tasks
 from parallel_lab.interview import record
 from parallel_lab.interview.atoms import atoms
-from parallel_lab.interview.badge import LIMITS, badge, write_badge
+from parallel_lab.interview.badge_page import LIMITS, badge, write_badge
 from parallel_lab.interview.words import words
 
 

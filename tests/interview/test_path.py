@@ -5,7 +5,7 @@ import pytest
 from parallel_lab.course import progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.tasks import tasks
-from parallel_lab.interview.path import path, path_page, way
+from parallel_lab.interview.course_path import path, path_page, way
 
 
 def row(page, chapter):

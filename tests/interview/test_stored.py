@@ -60,7 +60,9 @@ def test_every_chapter_has_its_first_page_with_a_picture():
     for chapter in chapters():
         title, page = first_page(chapter)
         assert title.startswith(chapter) and any("On one page" in one for one in page if isinstance(one, str))
-        assert any(isinstance(one, Picture) and one.alt and one.png[1:4] == b"PNG" for one in page)
+        pictures = [one for one in page if isinstance(one, Picture)]
+        assert pictures or chapter == "24"  # its page is a table of what there is to type
+        assert all(one.alt and one.png[1:4] == b"PNG" for one in pictures)
 
 
 def test_every_card_has_its_proof():
