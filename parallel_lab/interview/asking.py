@@ -124,7 +124,9 @@ class Asking:
     def head(self) -> str:
         """What is asked, in a line: the kind, the card and the chapter."""
         kind = say(f"review.kind-{self.item.kind}", self.language)
-        return f"{kind} · {self.item.key} · {say(f'chapter.{self.item.chapter}', self.language)}"
+        first, _, second = self.item.key.partition("/")
+        name = {"drill": f" {second}", "quiz": "", TERM: ""}.get(self.item.kind, f" {first}")
+        return f"{kind}{name} · {say(f'chapter.{self.item.chapter}', self.language)}"
 
     @property
     def question(self) -> list[page.Part]:

@@ -69,15 +69,14 @@ class Sheet:
         self.asked.value = forms.status(page.Page(title, [page.paragraph(self.count, "small"), *self.asking.question]))
         words = [f"{share:.0%}" for share in CONFIDENCES]
         self.sure = forms.radio(words, words, self._say("sure"), side_by_side=True)
-        about = forms.html(page.paragraph(self._say("sure"), lang=lang(self.language)).html)
+        about = self._line("sure")
         self.inputs.children = (about, self.sure, *self._judged())
 
     def _judged(self) -> list[Any]:
         """The input of what a machine judges, and the buttons."""
         one, show = self.asking.judged, self._button("common.show", self._reveal)
         if one is None:
-            aloud = forms.html(page.paragraph(self._say("aloud"), lang=lang(self.language)).html)
-            return [aloud, forms.box(show, *self._fresh(), side_by_side=True)]
+            return [self._line("aloud"), forms.box(show, *self._fresh(), side_by_side=True)]
         self.field = _input(one, self.language)
         check = self._button("common.check", self._check)
         return [self.field, forms.box(check, show, *self._fresh(), side_by_side=True)]
@@ -108,10 +107,9 @@ class Sheet:
             self.asking.give_up()
             self._answered(None)
             return
-        words = page.paragraph(self._say("judge-yourself"), lang=lang(self.language))
         rates = [self._button(f"review.rate-{rating}", partial(self._rate, rating)) for rating in RATINGS]
         self.inputs.children = ()
-        self.below.children = (*self._solution(), forms.html(words.html), forms.box(*rates, side_by_side=True))
+        self.below.children = (*self._solution(), self._line("judge-yourself"), forms.box(*rates, side_by_side=True))
 
     def _rate(self, rating: int) -> None:
         self.asking.rate(rating)
@@ -152,6 +150,9 @@ class Sheet:
     def _button(self, key: str, clicked: Callable[[], None]) -> Any:
         words = say(key, self.language)
         return forms.button(words, words, clicked)
+
+    def _line(self, key: str) -> Any:
+        return forms.html(page.paragraph(self._say(key), lang=lang(self.language), tag="div").html)
 
     def _say(self, key: str) -> str:
         return say(f"review.{key}", self.language)

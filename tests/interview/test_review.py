@@ -149,7 +149,7 @@ def test_the_form_changes_to_a_drill_with_fresh_numbers(clock, by_kind):
     clock.forward(days=5)
     form = review(chapter="09").form()
     click(by_kind, form, "With fresh numbers")
-    assert "drill/pipeline-bubble" in texts(by_kind, form)
+    assert "Drill pipeline-bubble · " in texts(by_kind, form)
     click(by_kind, form, "Show the answer")
     assert "Idle / step" in texts(by_kind, form) and log("drill/pipeline-bubble") == [(1, "drill")]
 
