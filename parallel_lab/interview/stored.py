@@ -66,8 +66,9 @@ def proof(evidence: str) -> Proof | None:
     place = next((n for n, one in enumerate(stored) if name in (one["id"], *one["metadata"].get("tags", ()))), None)
     if place is None:
         return None
-    above = [title for one in stored[: place + 1] if one["cell_type"] == "markdown" for title in headings(_source(one))]
-    return Proof(file.name, above[-1] if above else "", printed(stored[place]), _nearest_picture(stored, place))
+    above = (headings(_source(one)) for one in stored[place::-1] if one["cell_type"] == "markdown")
+    nearest = next((titles[-1] for titles in above if titles), "")
+    return Proof(file.name, nearest, printed(stored[place]), _nearest_picture(stored, place))
 
 
 def _nearest_picture(stored: list[Cell], place: int) -> Picture | None:

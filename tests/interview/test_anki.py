@@ -210,7 +210,7 @@ def test_a_package_of_another_deck_has_nothing_of_ours(deck, tmp_path):
 
 def test_a_table_is_read_again(tmp_path):
     file = tmp_path / "cards.csv"
-    count = write_table(file)
+    count = write_table(file, chapter="07")
     with file.open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == count and list(rows[0]) == [
