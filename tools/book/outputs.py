@@ -58,9 +58,15 @@ class Outputs:
         return f'<pre class="output{kind}">{escape(text)}</pre>' if text.strip() else ""
 
     def _own(self, text: str) -> str:
-        """HTML of the course: the page has its style already, and links lead into the book."""
+        """HTML of the course: the page has its style already, and links lead into the book.
+
+        In a cell each is a landmark of its own; a chapter has dozens of them, so here they are groups.
+        """
         text = _PAIRED.sub(r'<details class="en">\1', _STYLE.sub("", text))
-        return self.html(_ASKED.sub(r"\1 card\2", text))
+        text = _ASKED.sub(r"\1 card\2", text)
+        text = text.replace('<section class="plab', '<div role="group" class="plab').replace("</section>", "</div>")
+        text = text.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+        return self.html(text)
 
     def _content(self, item: Mapping[str, Any] | None) -> str:
         """What MyST kept of one kind of an output; a large one stands in a file."""
