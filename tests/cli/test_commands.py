@@ -92,7 +92,7 @@ def test_list_shows_exercises_and_questions():
 def test_list_of_no_chapter_is_one_line():
     result = plab("list", "77")
     assert result.exit_code == 1
-    assert result.output.strip() == "Error: there is no chapter '77'; there are 00 to 23"
+    assert result.output.strip() == "Error: there is no chapter '77'; there are 00 to 24"
 
 
 def test_check_runs_what_an_answer_uses_and_nothing_else(course):
