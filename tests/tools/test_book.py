@@ -108,6 +108,7 @@ def test_headings_have_the_ids_of_jupyterlab_and_know_their_language(writer):
     assert '<h2 id="The-server&#x27;s-link">' in writer.write({"type": "div", "class": "zh", "children": [heading]})
     assert [(one.depth, one.name, one.language) for one in writer.headings] == [(2, "The-server's-link", "zh")]
     assert 'id="' not in writer.write(heading), "an id stands once on a page"
+    assert [said for _, _, said in writer.said] == [[], [], []], "a heading's words are not those of the part before it"
 
 
 def test_a_table_has_a_head_and_a_folded_output_opens(writer):

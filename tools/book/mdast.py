@@ -113,7 +113,9 @@ class Writer:
         return f'<div class="wide formula">{self._inlineMath(node)}</div>'
 
     def _heading(self, node: Node) -> str:
-        name, text, depth = anchor(words(node).replace("’", "'")), self.inside(node), min(max(node["depth"], 2), 6)
+        name, depth, known = anchor(words(node).replace("’", "'")), min(max(node["depth"], 2), 6), len(self.said[-1][2])
+        text = self.inside(node)
+        del self.said[-1][2][known:]  # a heading's words are not those of the part before it
         own = self.own(name)
         self.headings.append(Heading(depth, name, text, self.language))
         self.said.append((name, words(node), []))
