@@ -123,8 +123,9 @@ class Notebook:
 
     def _out_of_turn(self) -> list[str]:
         code = [i for i, cell in enumerate(self.source.cells) if cell.cell_type == "code" and cell.source]
-        said = {i: self._prompt(self.cells.nth(i)).inner_text().strip() for i in code}
-        return [f"cell {i}: {said[i]}" for turn, i in enumerate(code, 1) if said[i] != f"[{turn}]:"]
+        shown = [i for i in code if not self.source.cells[i].metadata.get("jupyter", {}).get("source_hidden")]
+        said = {i: self._prompt(self.cells.nth(i)).inner_text().strip() for i in shown}
+        return [f"cell {i}: {said[i]}" for turn, i in enumerate(code, 1) if i in said and said[i] != f"[{turn}]:"]
 
     def _prompt(self, cell: Locator) -> Locator:
         return cell.locator(".jp-InputArea-prompt").first
