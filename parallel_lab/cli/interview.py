@@ -47,7 +47,7 @@ def command(role: str | None, minutes: str, language: str | None, seed: int | No
         interview.stop()
         if interview.stopped:
             click.echo(f"\n{interview.say('stopped')}", err=True)
-    unreached = len(interview.rounds) - 1 - interview.place
+    unreached = interview.unreached
     click.echo(interview.say("time-up", count=unreached) if unreached else interview.say("over"))
     click.echo(f"\n{reports.report(interview.key, words)}")
 

@@ -9,8 +9,9 @@ from .course_path import path, path_page
 from .debugging_form import debugging_round
 from .desk import mock_interview
 from .ladder_form import ladder
-from .mock import Mock, Opinion
+from .mock import Mock
 from .night import night_page, write_night
+from .noted import Opinion
 from .prepared import prepare
 from .proofs import evidence
 from .queue import todays

@@ -3,24 +3,22 @@
 The state of the interview is `mock.Mock`; this file shows it and takes what is typed.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from parallel_lab.course import forms, page
 from parallel_lab.interview import report as reports
-from parallel_lab.interview.mock import Interviewer, Mock
+from parallel_lab.interview.mock import Mock
+from parallel_lab.interview.noted import Interviewer
 from parallel_lab.interview.roles import form_of, role_named, roles
 from parallel_lab.interview.roles import forms as lengths
-from parallel_lab.interview.rounds import WORDS, Turn
+from parallel_lab.interview.turn_form import TurnForm
 from parallel_lab.interview.words import LANGUAGES, lang, language_of, say
 from parallel_lab.view.clock import WORDS as CLOCK_WORDS
 from parallel_lab.view.clock import Clock
 
 TONGUES = {"en": "en-US", "zh": "zh-CN"}
 NAMES = {"en": "English", "zh": "中文"}
-SURE = (0.25, 0.5, 0.7, 0.9, 0.99)
 SHOWN_TOPICS = 4  # of a role, on the page without widgets
 
 
@@ -109,120 +107,25 @@ class Desk(page.Shown):
         if interview is None or (turn := interview.turn) is None:
             self._report()
             return
-        self._count(turn)
-        self.clock.set(interview.left_s, speak_s=turn.speak_s, text=turn.spoken)
-        asked = page.Page(self.say("title"), [*self._head(turn), page.markdown(turn.ask), *turn.shown])
-        below = forms.box()
-        field, answer = self._field(turn)
-        sure = self._sure()
+        self._count()
         stop = forms.button(self.say("stop"), self.say("stop"), self.stop)
-        give = partial(self._answer, turn, answer, sure, below)
-        words = {"speak": "answered", "code": "check-code"}.get(turn.kind)
-        check = self.say(words) if words else say("common.check", self.language)
-        row = [forms.button(check, check, give)]
-        if turn.kind == "code":
-            row.append(forms.button(self.say("mine"), self.say("mine"), partial(self._mine, turn, sure, below)))
-        if turn.kind != "speak":
-            row.append(forms.button(self.say("give-up"), self.say("give-up"), partial(self._reveal, below)))
-        buttons = forms.box(*row, stop, side_by_side=True)
-        parts = (self.clock, self._warned(), forms.html(forms.status(asked)), sure, field, buttons, below)
-        self.place.children = [one for one in parts if one is not None]
+        form = TurnForm(interview, turn, self.clock, self._show, self._follow)
+        self.place.children = [self.clock, *self._warned(), *form.widgets(stop)]
+        self.clock.set(interview.left_s, speak_s=turn.speak_s, text=turn.spoken, fresh=True)
 
-    def _warned(self) -> Any:
-        """What went wrong with keeping the progress, or what was left out; None where nothing did."""
+    def _warned(self) -> list[Any]:
+        """What went wrong with keeping the progress, or what was left out."""
         interview = self.interview
         if interview is None or not interview.warning:
-            return None
+            return []
         said, interview.warning = interview.warning, ""
-        return forms.html(forms.status(page.Page("!", [page.paragraph(said)], "bad")))
+        return [forms.html(forms.status(page.Page("!", [page.paragraph(said)], "bad")))]
 
-    def _count(self, turn: Turn) -> None:
+    def _count(self) -> None:
         """Counts the follow-ups of a round."""
         place = self.interview.place if self.interview else 0
         self._follow = 0 if place != self._part else self._follow + 1
         self._part = place
-
-    def _head(self, turn: Turn) -> list[page.Part]:
-        interview = self.interview
-        assert interview
-        kind, count = self.say(f"round.{turn.part}"), len(interview.rounds)
-        where = {"number": interview.place + 1, "count": count, "minutes": interview.part.minutes}
-        lines = [self._line("part", "small", round=kind, **where)]
-        if self._follow and turn.card:
-            lines.append(self._line("follow-up-missed" if turn.missed else "follow-up", "small", number=self._follow))
-        if turn.kind == "speak":
-            words = {"seconds": turn.speak_s, "count": WORDS[turn.speak_s][self.language]}
-            lines.append(self._line("speak", "small", **words))
-        return lines
-
-    def _field(self, turn: Turn) -> tuple[Any, Callable[[], str]]:
-        """What to answer with, and what gives the text in it."""
-        if turn.kind == "choice":
-            letters = "abcdefgh"[: len(turn.options)]
-            lines = [f"{letter}) {option}" for letter, option in zip(letters, turn.options, strict=True)]
-            field = forms.radio(lines, letters, say("common.answer", self.language))
-        elif turn.kind == "code":
-            field = forms.area(self.say("code-field"), "", self.say("code-field"), turn.stub, 12)
-        elif turn.kind == "speak":
-            field = forms.area(self.say("notes"), self.say("notes-hint"), self.say("notes"), "", 2)
-        else:
-            key = "layout-field" if turn.kind == "layout" else ""
-            words = self.say(key) if key else say("common.answer", self.language)
-            field = forms.text(words, "tp=8 pp=4 zero=1" if key else "", words)
-        return field, lambda: field.value or ""
-
-    def _sure(self) -> Any:
-        lines = [self.say("sure-none"), *(f"{share:.0%}" for share in SURE)]
-        return forms.dropdown(self.say("sure"), lines, [-1.0, *SURE], self.say("sure"))
-
-    def _answer(self, turn: Turn, given: Callable[[], Any], sure: Any, below: Any) -> None:
-        """Takes an answer; below it stands what is said to it, and what follows."""
-        interview = self.interview
-        if interview is None or interview.turn is not turn:
-            return
-        if turn.kind == "code":
-            below.children = [forms.html(forms.status(page.Page("…", [self._line("wait-grade")], "note")))]
-        said = interview.answer(given(), sure.value if sure.value >= 0 else None)
-        self.clock.set(interview.left_s, text=turn.model, unasked=interview.answered)
-        shown = forms.html(forms.status(said))
-        if turn.kind == "speak":
-            below.children = [shown, *self._ticks(turn)]
-        else:
-            below.children = [shown, self._next()] if interview.answered else [shown]
-
-    def _mine(self, turn: Turn, sure: Any, below: Any) -> None:
-        """Hands in the function of the notebook."""
-        self._answer(turn, lambda: "", sure, below)
-
-    def _reveal(self, below: Any) -> None:
-        if self.interview and self.interview.turn:
-            below.children = [forms.html(forms.status(self.interview.reveal())), self._next()]
-
-    def _ticks(self, turn: Turn) -> list[Any]:
-        """The points of a good answer, each with a box to tick."""
-        interview = self.interview
-        assert interview
-        boxes = []
-        for number, point in enumerate(turn.points, 1):
-            tick = forms.tick(str(number), f"{number}: {point.text}", point.key in interview.suggested)
-            boxes.append((point.key, tick, forms.html(f'<div class="plab">{page.markdown(point.text).html}</div>')))
-
-        def keep() -> None:
-            if interview.turn is turn:
-                interview.mark([key for key, tick, _ in boxes if tick.value])
-                self._go_on()
-
-        rows = [forms.box(tick, text, side_by_side=True) for _, tick, text in boxes]
-        words = forms.html(page.paragraph(self.say("ticks"), lang=lang(self.language)).html)
-        return [words, *rows, forms.button(self.say("keep"), self.say("keep"), keep)]
-
-    def _next(self) -> Any:
-        return forms.button(self.say("go-on"), self.say("go-on"), self._go_on)
-
-    def _go_on(self) -> None:
-        if self.interview:
-            self.interview.go_on()
-            self._show()
 
     # When it is over
 
@@ -242,7 +145,7 @@ class Desk(page.Shown):
         self.clock.stop()
         interview = self.interview
         assert interview
-        unreached = len(interview.rounds) - 1 - interview.place
+        unreached = interview.unreached
         over = "stopped" if interview.stopped else "time-up" if unreached else "over"
         lines = [self._line(over, count=unreached) if over == "time-up" else self._line(over)]
         if interview.warning:

@@ -12,68 +12,19 @@ is none by default, and nothing leaves the machine.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 from parallel_lab.course import page, progress
-from parallel_lab.course.events import AGAIN, GOOD, HARD
-from parallel_lab.interview import judged, rounds
-from parallel_lab.interview.choosing import Chooser
-from parallel_lab.interview.designs import design
+from parallel_lab.course.events import GOOD, HARD
+from parallel_lab.interview.noted import Interviewer, Note, Opinion
 from parallel_lab.interview.roles import Round, form_of, role_named
 from parallel_lab.interview.rounds import Turn, by_share
+from parallel_lab.interview.script import Script
 from parallel_lab.interview.words import lang, language_of, say
 
-STRONG, PARTLY = 0.75, 0.4  # results from which an answer is called so
-FULL_MARK = 1.0
-
-
-class Opinion(NamedTuple):
-    """What a plugged-in interviewer thinks of an answer aloud: keys of the points that were said, and a remark."""
-
-    ticked: Collection[str] = ()
-    said: str = ""
-
-
-Interviewer = Callable[[Turn, str], Opinion | None]
-
-
-@dataclass
-class Note:
-    """What came of one turn; kept in the report."""
-
-    turn: Turn
-    result: float = 0.0
-    used_s: float = 0.0
-    ticked: list[str] = field(default_factory=list)
-    confidence: float | None = None
-    tries: int = 0
-
-    @property
-    def word(self) -> str:
-        """`strong`, `partly` or `missed`."""
-        return "strong" if self.result >= STRONG else "partly" if self.result >= PARTLY else "missed"
-
-    @property
-    def rating(self) -> int:
-        """What memory is told: good, hard or again."""
-        return {"strong": GOOD, "partly": HARD, "missed": AGAIN}[self.word]
-
-    def record(self) -> dict[str, Any]:
-        """The note as JSON holds it."""
-        turn = self.turn
-        points = {point.key: point.key in self.ticked for point in turn.points}
-        kept = {
-            "part": turn.part,
-            "kind": turn.kind,
-            "key": turn.key,
-            "chapter": turn.chapter,
-            "ask": turn.title or turn.spoken,
-        }
-        sure = {} if self.confidence is None else {"confidence": self.confidence}
-        return {**kept, "result": self.result, "used_s": round(self.used_s), "points": points, **sure}
+FULL_MARK = 1.0  # the result of an answer that needs no second one
 
 
 class Mock:
@@ -91,65 +42,16 @@ class Mock:
     ) -> None:
         self.role, self.minutes, self.rounds = role_named(role), minutes, form_of(minutes)
         self.language, self.interviewer = language_of(language), interviewer
-        self._told = told or (lambda words: None)  # is told what takes a while
         self.seed = Random().randrange(10**6) if seed is None else seed
         self.began = progress.now()
-        self.notes: list[Note] = []
-        self.place = -1  # of the round
         self.warning = ""
         self.finished = self.stopped = False
-        self._dice = Random(self.seed)
-        self._chooser = Chooser(self.role, self._dice, self.began)
-        self._script = self._turns()
-        self._answered = True
         self.turn: Turn | None = None
+        self._script = Script(self.role, self.rounds, self.language, self.seed, told)
+        self._answered = True
         self._note: Note | None = None
+        self._waited_s = 0.0  # for ranks and planner to bring the next turn; it is not taken off the clock
         self.go_on()
-
-    # What is asked
-
-    def _turns(self) -> Iterator[Turn]:
-        """The turns in their order; what a deep round asks next depends on the answer before."""
-        for place, part in enumerate(self.rounds):
-            self.place = place
-            self._began_part = progress.now()
-            try:
-                yield from self._asked_in(part)
-            except (OSError, RuntimeError) as error:  # no ranks to be had, or the course's notebooks are not here
-                self.warning = self.say("skipped", why=str(error).split("\n")[0])
-
-    def _asked_in(self, part: Round) -> Iterator[Turn]:
-        choose, language = self._chooser, self.language
-        if part.kind == "number":
-            yield judged.number(choose.drill(), language, self._dice)
-        elif part.kind == "log":
-            self._told(self.say("wait"))
-            yield judged.log(choose.case(), language, self._dice)
-        elif part.kind == "code":
-            yield judged.code(choose.task(part.minutes), language)
-        elif part.kind == "design":
-            self._told(self.say("wait-plan"))
-            yield design(choose.design(), language)
-        else:
-            yield from self._spoken(part)
-
-    def _spoken(self, part: Round) -> Iterator[Turn]:
-        """A question, and follow-ups that dig where the answer was weak, until the minutes of the round are over."""
-        name = self._chooser.card()
-        yield rounds.opening(name, part.kind, self.language)
-        for _ in range(part.follow_ups):
-            missing, missed = self._weak()
-            found = self._chooser.dig(name, missing, missed)
-            if found is None or self._spent_s(self._began_part) > 60 * part.minutes:
-                return
-            yield rounds.follow_up(found[0], part.kind, self.language, missed=found[1])
-
-    def _weak(self) -> tuple[list[str], str]:
-        """The points of the opening that were not said, and the key of the last turn if it was not strong."""
-        opening = next(note for note in reversed(self.notes) if note.turn.key.endswith("/definition"))
-        missing = [point.key for point in opening.turn.points if point.key not in opening.ticked]
-        last = self.notes[-1]
-        return missing, last.turn.key if last.word != "strong" else ""
 
     # What is answered
 
@@ -235,11 +137,13 @@ class Mock:
     def go_on(self) -> Turn | None:
         """Keeps the last turn and asks the next; None when the interview is over."""
         self._keep()
-        late = self.left_s <= 0
-        self.turn = None if late or self.finished else next(self._script, None)
+        late, before = self.left_s <= 0, progress.now()
+        self.turn = None if late or self.finished else self._script.next()
+        self.warning, self._script.left_out = self.warning or self._script.left_out, ""
         if self.turn is None:
             self._end(stopped=False)
             return None
+        self._waited_s += self._spent_s(before)
         self._note, self._answered = Note(self.turn), False
         self._asked_at = progress.now()
         return self.turn
@@ -295,9 +199,9 @@ class Mock:
             "minutes": self.minutes,
             "language": self.language,
             "seed": self.seed,
-            "used_s": round(self._spent_s(self.began)),
+            "used_s": round(60 * self.minutes - self.left_s),
             "finished": self.finished and not self.stopped,
-            "unreached": len(self.rounds) - 1 - self.place if self.finished else 0,
+            "unreached": self.unreached if self.finished else 0,
             "turns": [note.record() for note in self.notes],
         }
 
@@ -309,7 +213,22 @@ class Mock:
     @property
     def left_s(self) -> float:
         """Seconds that are left of the interview."""
-        return 60 * self.minutes - self._spent_s(self.began)
+        return 60 * self.minutes - self._spent_s(self.began) + self._waited_s
+
+    @property
+    def notes(self) -> list[Note]:
+        """What came of the turns so far."""
+        return self._script.notes
+
+    @property
+    def place(self) -> int:
+        """That of the round that goes on, from 0."""
+        return self._script.place
+
+    @property
+    def unreached(self) -> int:
+        """Rounds that were not reached."""
+        return len(self.rounds) - 1 - self.place
 
     @property
     def part(self) -> Round:

@@ -17,7 +17,7 @@ from parallel_lab.course.anchors import anchor, heading_above
 from parallel_lab.course.tasks import tasks
 from parallel_lab.course.typed import named
 from parallel_lab.interview.atoms import atom, atoms
-from parallel_lab.interview.mock import STRONG
+from parallel_lab.interview.noted import STRONG
 from parallel_lab.interview.roles import designs, roles
 from parallel_lab.interview.rounds import sentences
 from parallel_lab.interview.words import lang, language_of, say

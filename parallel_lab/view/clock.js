@@ -27,6 +27,7 @@ class Face {
     this.announced = new Set();
     this.root = element("div", "plab-clock", el);
     this.root.setAttribute("role", "group");
+    this.root.tabIndex = -1;
     this.time = element("span", "plab-clock-time", this.root);
     this.time.setAttribute("role", "timer");
     this.time.setAttribute("aria-label", this.words.left);
@@ -69,7 +70,15 @@ class Face {
     this.aloud.checked = this.model.get("aloud");
     this.voices();
     if (this.model.get("unasked") && this.aloud.checked && this.model.get("text")) this.speak();
+    if (this.model.get("fresh") && this.model.get("beat") > 1) this.comeIntoView();
     this.tick();
+  }
+
+  // The button that was pressed is gone with its turn: the page scrolls back, and the keyboard goes on from here.
+  comeIntoView() {
+    const { bottom, top } = this.root.getBoundingClientRect();
+    if (bottom < 60 || top > window.innerHeight - 60) this.root.scrollIntoView({ block: "start" });
+    if (document.activeElement === document.body || !document.activeElement) this.root.focus({ preventScroll: true });
   }
 
   // Shows what can be read out; the list of voices may come late.

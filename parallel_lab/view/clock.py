@@ -37,15 +37,20 @@ class Clock(anywidget.AnyWidget):
     speak_s = traitlets.Int(0).tag(sync=True)  # a guide for an answer aloud; 0 where nothing is said
     text = traitlets.Unicode("").tag(sync=True)  # what the voice reads; empty where there is nothing
     unasked = traitlets.Bool(False).tag(sync=True)  # whether the voice may begin by itself, if `aloud` is ticked
+    fresh = traitlets.Bool(False).tag(sync=True)  # whether something new is asked: then the clock comes into view
     aloud = traitlets.Bool(True).tag(sync=True)
     language = traitlets.Unicode("en-US").tag(sync=True)
     words = traitlets.Dict(WORDS).tag(sync=True)
     over = traitlets.Bool(False).tag(sync=True)  # set by the browser when nothing is left
 
-    def set(self, left_s: float, *, speak_s: int = 0, text: str = "", unasked: bool = False) -> None:
+    def set(
+        self, left_s: float, *, speak_s: int = 0, text: str = "", unasked: bool = False, fresh: bool = False
+    ) -> None:
         """Sets the clock: what is left, the guide for the answer, and what the voice may read."""
         with self.hold_sync():
             self.left_s, self.speak_s, self.text, self.unasked = left_s, speak_s, text, unasked
+            self.fresh = fresh
+            self.over = self.over and left_s <= 0
             self.beat += 1
 
     def stop(self) -> None:

@@ -6,7 +6,7 @@ from parallel_lab.course import progress
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.interview import judged, rounds
 from parallel_lab.interview.desk import mock_interview
-from parallel_lab.interview.mock import Opinion
+from parallel_lab.interview.noted import Opinion
 from parallel_lab.interview.rounds import Turn
 
 
@@ -44,7 +44,7 @@ class Driver:
 
     def until(self, part):
         while self.desk.interview.turn.part != part:
-            self.desk._go_on()
+            self.desk.interview.go_on()
 
 
 def test_role_length_and_language_are_chosen_and_the_language_says_it_anew(desk):
@@ -84,7 +84,7 @@ def test_a_number_a_cause_and_code(desk):
     desk.all("Text")[0].value = "-1"
     desk.press("Check")
     assert "Not yet" in desk.text
-    desk.press("Give up and go on")
+    desk.press("Give up, and show the way")
     assert "The way to it" in desk.text
     desk.press("Go on")
     desk.all("RadioButtons")[0].value = "a"
@@ -98,10 +98,22 @@ def test_a_number_a_cause_and_code(desk):
     assert "line 1" in desk.text
     desk.press("Take my function from the notebook")
     assert "There is no function" in desk.text
-    desk.press("Give up and go on")
+    desk.press("Give up, and show the way")
     desk.press("Go on")
     assert "Report of the interview" in desk.text and "The interview is over." in desk.text
     assert not desk.desk.clock.running
+
+
+def test_who_presses_twice_skips_nothing(desk):
+    """While a job runs, a second press waits, and comes when the next turn is there."""
+    desk.press("Begin")
+    desk.until("number")
+    desk.desk._show()
+    desk.press("Give up, and show the way")
+    button = next(one for one in desk.all("Button") if one.description == "Go on")
+    button.click()
+    button.click()
+    assert desk.desk.interview.turn.part == "log" and len(desk.desk.interview.notes) == 4
 
 
 def test_stopping_shows_what_was_kept(desk):

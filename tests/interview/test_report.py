@@ -64,6 +64,7 @@ def test_how_sure_one_was_against_what_came_of_it(two):
 def test_in_chinese(two):
     text = repr(reports.report(language="zh"))
     assert "面试报告" in text and "训练负责人" in text and "集合通信" in text and "层分到 p 张卡上" in text
+    assert reports.report(language="zh")._repr_html_().count("<ul>") == 3, "what is missing stands below its question"
     assert 'lang="zh"' in reports.report(language="zh")._repr_html_()
 
 

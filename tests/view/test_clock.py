@@ -14,7 +14,8 @@ performance.now = () => now;
 window.forward = (s) => (now += 1000 * s);
 Object.defineProperty(globalThis, "speechSynthesis", {{ value: {{
   speaking: false, getVoices: () => {voices}, addEventListener: () => {{}},
-  speak(one) {{ window.spoken.push([one.text, one.lang]); this.speaking = true; }}, cancel() {{ this.speaking = false; }},
+  speak(one) {{ window.spoken.push([one.text, one.lang]); this.speaking = true; }},
+  cancel() {{ this.speaking = false; }},
 }} }});
 globalThis.SpeechSynthesisUtterance = class {{ constructor(text) {{ this.text = text; }} }};
 {module}
@@ -64,7 +65,7 @@ def shown(browser):
 
     def show(voices=("en-GB", "en-US"), **traits):
         state = {"left_s": 125.0, "beat": 0, "running": True, "speak_s": 30, "text": "Why?", "unasked": False}
-        state |= {"aloud": True, "language": "en-US", "words": WORDS, "over": False} | traits
+        state |= {"fresh": False, "aloud": True, "language": "en-US", "words": WORDS, "over": False} | traits
         page = browser.new_page()
         module = str(Clock._esm).replace("export default { render };", "")
         listed = json.dumps([{"lang": lang} for lang in voices])
@@ -116,6 +117,17 @@ def test_it_reads_out_in_the_language_of_the_interview(shown):
     page.get_by_role("checkbox").uncheck()
     page.evaluate("fromPython('beat', 2)")
     assert len(page.evaluate("spoken")) == 2
+
+
+@pytest.mark.browser
+def test_what_is_asked_anew_comes_into_view_and_takes_the_keyboard(shown):
+    page = shown()
+    page.evaluate("document.body.style.paddingBottom = '3000px'; scrollTo(0, 2000)")
+    page.evaluate("fromPython('beat', 1)")
+    assert page.evaluate("scrollY") == 2000
+    page.evaluate("state.fresh = true; fromPython('beat', 2)")
+    assert page.evaluate("scrollY") < 100
+    assert page.evaluate("document.activeElement.className").startswith("plab-clock")
 
 
 @pytest.mark.browser
