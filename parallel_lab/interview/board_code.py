@@ -5,22 +5,18 @@ shown for each rank, with what the rank printed and sent.
 """
 
 import ast
-import linecache
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import torch
-import torch.distributed as dist
 
 from parallel_lab.course import page
 from parallel_lab.course.tasks import without_magics
 from parallel_lab.interview.board import Answer, block, picture, sentence
+from parallel_lab.interview.board_ranks import WHERE, run_lines
 from parallel_lab.runtime import LaunchError, Link, launch
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, table
 from parallel_lab.view import draw
 
-WHERE = "<whiteboard>"
 TIMEOUT_S, STILL_S = 120.0, 8.0  # ranks are ended that for so long neither compute nor call anything
 MEMORY_BYTES = 2 * 2**30  # that a rank may allocate
 _SHOWN = 300  # characters of what a rank comes to
@@ -54,18 +50,6 @@ def answer_code(code: str | Callable, ranks: int, link: Link | None, language: s
     if run.trace.spans:
         parts += [sentence("whiteboard.code-recorded", language), picture(draw(run, link=link))]
     return Answer("code", True, parts, run.trace, language)
-
-
-def run_lines(source: str) -> str:
-    """On a rank: runs the lines, and returns what the last one comes to, as text; empty for a statement."""
-    linecache.cache[WHERE] = (len(source), None, source.splitlines(keepends=True), WHERE)
-    space = {"__name__": "__whiteboard__", "torch": torch, "dist": dist}
-    space |= {"rank": dist.get_rank(), "n": dist.get_world_size()}
-    tree = ast.parse(source, WHERE)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, WHERE, "exec"), space)
-    value = eval(compile(ast.Expression(last.value), WHERE, "eval"), space) if isinstance(last, ast.Expr) else None
-    return "" if value is None else repr(value)
 
 
 def _outcome(results: list[Any], trace: Trace) -> page.Part:

@@ -8,13 +8,10 @@ text with messages, `0send0>1`, is taken as it stands. A forward takes one unit 
 import re
 from dataclasses import replace
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-
 from parallel_lab.course import page
 from parallel_lab.interview.board import Answer, block, picture, sentence
-from parallel_lab.pipeline import one_f_one_b, stages_of, step, with_messages, with_needs
+from parallel_lab.interview.board_ranks import alone, one_step
+from parallel_lab.pipeline import one_f_one_b, with_messages, with_needs
 from parallel_lab.pipeline.program import program
 from parallel_lab.plan import COMPUTE, NAMES, SEND, Plan, check_plan, parse, to_grid
 from parallel_lab.runtime import launch
@@ -25,7 +22,6 @@ from parallel_lab.view import draw
 
 _BREAKS = re.compile(r"\s*(?:\n|[/;；])\s*")
 _STEP = re.compile(r"\s*(?:rank\s+\d+\s*:|\d+[A-Za-z])")
-WIDTH, ROWS = 8, 4  # of the layer that stands for a stage, and of a microbatch
 CLOSE = 1e-12
 MOST_RANKS = 8
 
@@ -114,45 +110,3 @@ def _carried_out(plan: Plan, language: str) -> page.Part:
     sent = sum(op.lane == SEND for op in with_messages(plan))
     key = "whiteboard.schedule-same" if apart < CLOSE else "whiteboard.schedule-apart"
     return sentence(key, language, p=plan.ranks, apart=f"{apart:.1g}", messages=sent)
-
-
-def one_step(rows: tuple, m: int) -> tuple[float, dict[int, Tensor]]:
-    """On a rank: one step of the schedule; the loss, and the gradient of each stage that this rank holds."""
-    plan = with_needs(rows)
-    mine = {stage: layer(stage) for stage in stages_of(plan, dist.get_rank())}
-    loss = step(plan, mine, *batch(m), squares)
-    return float(loss.item()), {stage: gradient(one) for stage, one in mine.items()}
-
-
-def alone(stages: int, m: int) -> tuple[float, dict[int, Tensor]]:
-    """In one process: the loss and the gradients of all stages."""
-    layers = [layer(stage) for stage in range(stages)]
-    inputs, targets = batch(m)
-    output = nn.Sequential(*layers)(torch.cat(inputs))
-    loss = squares(output, torch.cat(targets)) / output.numel()
-    loss.backward()
-    return float(loss.item()), {stage: gradient(one) for stage, one in enumerate(layers)}
-
-
-def gradient(of: nn.Linear) -> Tensor:
-    """The gradient of a stage's weights."""
-    assert of.weight.grad is not None
-    return of.weight.grad
-
-
-def layer(stage: int) -> nn.Linear:
-    """The layer that stands for a stage."""
-    torch.manual_seed(stage)
-    return nn.Linear(WIDTH, WIDTH, bias=False, dtype=torch.float64)
-
-
-def batch(m: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Microbatches and their targets."""
-    drawn = torch.Generator().manual_seed(m)
-    inputs, targets = torch.randn(2, m, ROWS, WIDTH, generator=drawn, dtype=torch.float64)
-    return list(inputs), list(targets)
-
-
-def squares(output: Tensor, target: Tensor) -> Tensor:
-    """The sum of squared differences."""
-    return (output - target).square().sum()

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from parallel_lab.interview.board_layout import layout_of
-from parallel_lab.interview.board_schedule import alone, plan_of
+from parallel_lab.interview.board_ranks import alone
+from parallel_lab.interview.board_schedule import plan_of
 from parallel_lab.interview.boards import CODE, EXAMPLES, SCHEDULE, Board, answered, whiteboard
 from parallel_lab.network import Link
 from parallel_lab.pipeline import gpipe, one_f_one_b, zb_h1
