@@ -27,6 +27,7 @@ from parallel_lab.view.math_font import FAMILY, math_font
 # Code stays as it is; what stands between dollars is TeX.
 _MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<!\\)\$(?P<line>[^$]+?)\$", re.DOTALL)
 _LINK = re.compile(r'<a href="([^"]*)">(.*?)</a>', re.DOTALL)
+_WIDE = re.compile(r'<p>(?=(?:(?!</p>).)*<math[^>]*display="block")', re.DOTALL)
 _TALL = {1.2: "page", 0.7: "tall"}  # high against wide
 _CODE = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")
 
@@ -114,6 +115,7 @@ def markdown(text: str) -> str:
 
     html = page.markdown(_MATH.sub(keep, text)).html
     html = re.sub(r"xMATHx(\d+)x", lambda found: made[int(found[1])], html)
+    html = _WIDE.sub('<p tabindex="0">', html)  # scrolls where the window is narrow, so the keyboard must reach it
     return _LINK.sub(_link, _CODE.sub(_formula, html)).replace(r"\$", "$")
 
 

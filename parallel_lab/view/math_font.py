@@ -2,8 +2,9 @@
 
 Browsers place scripts, fractions and roots by the `MATH` table of a font (OpenType 1.9, "MATH - The Mathematical
 Typesetting Table"). Many machines with Linux have no font with such a table; there a `T` and its index stand on one
-line. The letters here are those of STIX General, which comes with matplotlib under the SIL Open Font License; the table
-and tall brackets are added. The values are shares of an em, near to those of STIX Two Math.
+line. The letters here are those of STIX General, which comes with matplotlib under the SIL Open Font License 1.1; the
+table and tall brackets are added, and the name is another one, as that license asks. The values are thousandths of an
+em, near to those of STIX Two Math.
 """
 
 import io
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+
+# matplotlib brings fontTools: it cannot be installed without.
 from fontTools.subset import Options, Subsetter
 from fontTools.ttLib import TTFont, newTable
 from fontTools.ttLib.tables import otTables
@@ -21,6 +24,7 @@ from fontTools.ttLib.tables import otTables
 FAMILY = "Plab Math"
 _TALLER = (1.25, 1.6, 2.1, 2.7, 3.4)  # heights of a bracket or root, beside its own
 _STRETCH = "()[]{}|‖⌈⌉⌊⌋√"
+_NAMES = (1, 3, 4, 6, 16)  # family, identifier, full name, name in PostScript, family again
 _DROPPED = ["FFTM", "GPOS", "GSUB", "GDEF", "gasp"]
 _PLAIN = {
     "ScriptPercentScaleDown": 72,
@@ -72,6 +76,9 @@ def _made(codes: frozenset[int]) -> bytes:
     inside = {"MathConstants": _part("MathConstants", **values), "MathVariants": _variants(taller)}
     table.table = _part("MATH", Version=0x00010000, MathGlyphInfo=None, **inside)
     font["MATH"] = table
+    for one in font["name"].names:
+        if one.nameID in _NAMES:
+            one.string = FAMILY.replace(" ", "") if one.nameID == 6 else FAMILY
     font.flavor = "woff"
     out = io.BytesIO()
     font.save(out, reorderTables=False)

@@ -13,6 +13,7 @@ def test_the_font_has_the_letters_the_table_and_tall_brackets():
     letters = font.getBestCmap()
     assert len(data) < 60_000 and font.flavor == "woff"
     assert {ord(one) for one in "∑≤(√aZ7𝑥𝛼"} <= set(letters) and ord("漢") not in letters
+    assert font["name"].getDebugName(1) == "Plab Math" and "STI Pub" in font["name"].getDebugName(0)
     table = font["MATH"].table
     assert table.MathConstants.SubscriptShiftDown.Value == 200 and table.MathConstants.AxisHeight.Value == 250
     for sign in "()[]√|":
