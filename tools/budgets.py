@@ -89,7 +89,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "parameter_server": 50.0,
     "techniques": 35.0,  # the tests over all techniques
     "examples": 230.0,  # torchrun loads torch anew in each rank
-    "course": 40.0,
+    "course": 70.0,  # each of 99 drills on 200 seeds, against another computation
     "grading": 40.0,
     "tools": 40.0,
     "browser": 120.0,

@@ -49,9 +49,9 @@ class Attempt:
     def give_up(self) -> list[page.Part]:
         """The solution; asked for before the right number, it is kept as a failure, and no number counts after it."""
         if self.solved or self.seen:
-            return solution(self.drawn)
+            return solution(self.drawn, self.language)
         self.seen, warning = True, progress.record_drill(self.name, right=False)
-        return [*solution(self.drawn), *([page.paragraph(warning)] if warning else [])]
+        return [*solution(self.drawn, self.language), *([page.paragraph(warning)] if warning else [])]
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,7 +119,7 @@ def answer_row(tried: Attempt, judge: Callable[[str | None], tuple[bool, str]] |
     def check(given: str | None) -> page.Page:
         right, said = (judge or tried.answer)(given)
         shown = page.verdict(right, say("right" if right else "not-yet", tongue), said)
-        return shown._replace(parts=[*shown.parts, *(solution(drawn) if right else ())])
+        return shown._replace(parts=[*shown.parts, *(solution(drawn, tongue) if right else ())])
 
     words = say("answer", tongue, unit=drawn.unit).strip()
     field = forms.text(words, say("a-number", tongue), say("answer-to", tongue, name=name))
@@ -137,9 +137,10 @@ def asked(drawn: Drawn) -> Number:
     return Number(drawn.question, drawn.answer, drawn.unit, drawn.tolerance, wrong=drawn.wrong)
 
 
-def solution(drawn: Drawn) -> list[page.Part]:
+def solution(drawn: Drawn, language: str = "en") -> list[page.Part]:
     """The derivation, step by step."""
-    return [page.markdown("\n".join(f"{n}. {step}" for n, step in enumerate(drawn.steps, 1)))]
+    steps = page.markdown("\n".join(f"{n}. {step}" for n, step in enumerate(drawn.steps, 1)))
+    return [steps if language == "en" else page.Part(f'<div lang="{lang(language)}">{steps.html}</div>', steps.text)]
 
 
 def drill(
@@ -151,8 +152,7 @@ def drill(
         name: as `"ring-bytes"`; without it, the drill that is next: never solved, or solved longest ago.
         seed: the same numbers for the same seed; fresh ones without.
         chapter: one of this chapter's drills, as `"09"`.
-        language: `en` or `zh`, in which the question and what is said to an answer are Chinese; the derivation is
-            English. Without it, that of the environment variable PARALLEL_LAB_LANGUAGE, else English.
+        language: `en` or `zh`; without it, that of the environment variable PARALLEL_LAB_LANGUAGE, else English.
 
     Raises:
         UnknownName: there is no such drill or chapter; this KeyError names the nearest ones.

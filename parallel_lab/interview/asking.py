@@ -180,7 +180,7 @@ class Asking:
     def solution(self) -> list[page.Part]:
         """The answer, in the language of answers, and the cell that measures it."""
         if self.drawn:
-            return practice.solution(self.drawn)
+            return practice.solution(self.drawn, self.language)
         if self.item.kind == "quiz":
             return [in_language(self.judged.why)] if self.judged and self.judged.why else []
         one, language = self.atom, self.answer_language

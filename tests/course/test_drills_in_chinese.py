@@ -12,7 +12,7 @@ from parallel_lab.course.practice import Attempt
 from parallel_lab.course.spoken import hint, language_of, say
 from parallel_lab.course.terms import read
 
-CHINESE = re.compile(r"[\u4e00-\u9fff]")
+CHINESE = re.compile(r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 SEEDS = 300
 
 
@@ -43,8 +43,23 @@ def test_every_sentence_is_there_and_none_is_left_over():
     assert set(read("drills_zh")) == set(listed())
 
 
+FORMULA = re.compile(
+    r"\b(?:min|max|sqrt|exp|FLOPs?|TFLOP|Gbit|GPUs?|tokens|algbw|busbw|mean|steps|order|[kMG]?B|[kMG]iB|[mnµ]?s)\b"
+)
+
+
+@pytest.mark.parametrize("name", listed())
+def test_each_step_is_chinese_with_the_same_numbers_or_a_formula(name):
+    for seed in range(200):
+        drawn = problems()[name].draw(Random(seed))
+        for english, chinese in zip(drawn.steps, spoken_in("zh", name, drawn).steps, strict=True):
+            assert sorted(NUMBER.findall(chinese)) == sorted(NUMBER.findall(english))
+            words = re.findall(r"[A-Za-z]{3,}", FORMULA.sub("", english))
+            assert CHINESE.search(chinese) or not words, english
+
+
 def test_the_words_are_those_of_the_glossary():
-    written = str([read(name) for name in ("drills_zh", "mistakes_zh", "practice_words")])
+    written = str([read(name) for name in ("drills_zh", "mistakes_zh", "derivations_zh", "practice_words")])
     assert {word for row in read("glossary") for word in row["not"] if word in written} == set()
 
 

@@ -1,8 +1,8 @@
-"""The drills in Chinese: the question, and what is said to a known wrong formula.
+"""The drills in Chinese: the question, the derivation, and what is said to a known wrong formula.
 
-A question is written in English where its numbers are drawn; `drills_zh.yaml` has it in Chinese, with places for the
-numbers of the English one. What is said to wrong formulas stands in `mistakes_zh.yaml`, by the English sentence. The
-derivation is English in both languages: it is made of formulas.
+A drill is written in English where its numbers are drawn. `drills_zh.yaml` has the questions in Chinese, with places
+for the numbers of the English one; `derivations_zh.yaml` has the steps in the same way, by the English step, and
+`mistakes_zh.yaml` the sentences, by the English sentence. A step that is a formula alone is the same in both languages.
 """
 
 import re
@@ -12,7 +12,7 @@ from parallel_lab.course.drills.engine import Drawn
 from parallel_lab.course.terms import read
 
 # A number, but none that is a part of a name, as in H100, 1F1B or float32.
-NUMBER = re.compile(r"(?<![A-Za-z\d.])\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\dA-Za-z]*[A-Za-z])")
+NUMBER = re.compile(r"(?<![A-Za-z\d.])\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?![\dA-Za-z]*[A-Za-z])")
 _PLACE = re.compile(r"\{(w|-?\d+)(:-?\d+)?\}")
 
 
@@ -22,7 +22,14 @@ def spoken_in(language: str, name: str, drawn: Drawn) -> Drawn:
         return drawn
     said = read("mistakes_zh")
     told = tuple((value, said[words]) for value, words in drawn.wrong)
-    return replace(drawn, question=_question(name, drawn.question), wrong=told)
+    return replace(drawn, question=_question(name, drawn.question), steps=tuple(map(_step, drawn.steps)), wrong=told)
+
+
+def _step(english: str) -> str:
+    numbers = NUMBER.findall(english)
+    places = (f"{{{n}}}" for n in range(1, len(numbers) + 1))
+    known = read("derivations_zh").get(NUMBER.sub(lambda _: next(places), english))
+    return _PLACE.sub(lambda place: numbers[int(place[1]) - 1], known) if known else english
 
 
 def _question(name: str, english: str) -> str:

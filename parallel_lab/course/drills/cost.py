@@ -82,7 +82,7 @@ def activation_bytes(dice: Random) -> Drawn:
     layer = budget.layer_activation_bytes(width, 1, seq, 1, "full" if recompute else "selective")
     return Drawn(
         question=f"A model has {layers} layers of width {width:,}. How many GB of activations does one sequence of"
-        f" {seq:,} tokens keep in 16 bits, with {how}? (Layers only.)",
+        f" {seq:,} tokens keep in 16 bits, with {how}? (Layers only, by the count of Korthikanti et al.)",
         answer=layers * layer / 1e9,
         unit="GB",
         tolerance=0.05,

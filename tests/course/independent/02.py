@@ -22,9 +22,12 @@ def bus_bandwidth(text):
 
 @cache
 def leaves_a_node(nodes):
-    plan = hierarchical.all_reduce_plan(nodes, 8)
-    leaving = [op for row in plan.rows[:8] for op in row if op.kind == "send" and op.peer >= 8]
-    return sum(last - first for first, last in (plan.extents[op.part] for op in leaving)) / plan.leaves
+    sent = sum(ring_sent(nodes, 1 / 8) for _ in range(8))  # a ring over the nodes for each GPU's eighth
+    if nodes <= 8:
+        plan = hierarchical.all_reduce_plan(nodes, 8)
+        leaving = [plan.extents[op.part] for row in plan.rows[:8] for op in row if op.kind == "send" and op.peer >= 8]
+        assert abs(sum(last - first for first, last in leaving) / plan.leaves - sent) < 1e-12
+    return sent
 
 
 def node_egress(text):

@@ -58,16 +58,15 @@ def _value(part: str) -> Any:
 @cache
 def ring_rounds(n: int) -> int:
     """The messages of S/n that follow one another in a ring all-reduce, counted by carrying it out with counters."""
-    ranks, have, rounds = np.arange(n), np.ones((n, n), dtype=np.int32), 0  # have[r, c]: who is in chunk c at rank r
-    while not (have.max(axis=1) == n).all():
-        chunk = (ranks - rounds) % n
-        have[(ranks + 1) % n, chunk] += have[ranks, chunk]
+    chunk, ranks_in, rounds = np.arange(n), np.ones(n, dtype=int), 0  # what each rank sends next, and who is in it
+    while ranks_in.min() < n:
+        chunk, ranks_in = np.roll(chunk, 1), np.roll(ranks_in, 1) + 1  # the neighbor adds its own
         rounds += 1
-    while (have[0] == n).sum() < n:
-        chunk = (ranks - rounds) % n
-        have[(ranks + 1) % n, chunk] = have[ranks, chunk]
+    held = {int(chunk[0])}  # the whole chunks of rank 0; the others' are the same, turned
+    while len(held) < n:
+        chunk = np.roll(chunk, 1)
+        held.add(int(chunk[0]))
         rounds += 1
-    assert (have == n).all()
     return rounds
 
 
