@@ -215,7 +215,7 @@ def _scored(entry: Entry, share: float) -> Entry:
 
 
 def _today() -> str:
-    return now().astimezone().date().isoformat()
+    return events.day(now())
 
 
 def solved(entry: Entry) -> bool:

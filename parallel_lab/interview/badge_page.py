@@ -4,6 +4,7 @@ The page is HTML without scripts and without a network. Whoever reads it sees th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -117,7 +118,7 @@ def _mocks(language: str, mocks: Sequence[tuple[str, Mapping]]) -> Iterator[page
         ended = "" if one.get("finished") else f", {say('badge.broken-off', language)}"
         rows.append(
             [
-                key[:16].replace("T", " "),
+                f"{datetime.fromisoformat(key).astimezone():%Y-%m-%d %H:%M}",
                 one.get("role", ""),
                 str(one.get("minutes", "")),
                 str(len(turns)),

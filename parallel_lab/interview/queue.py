@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from parallel_lab.course import progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.drills import listed
-from parallel_lab.course.events import AGAIN, Entry
+from parallel_lab.course.events import AGAIN, Entry, day
 from parallel_lab.course.quizzes import sheets
 from parallel_lab.interview import vocabulary
 from parallel_lab.interview.atoms import atoms
@@ -198,8 +198,7 @@ def _date_of(plan: Entry, now: datetime) -> datetime | None:
 
 def _begun_today(item: Item, reviews: Mapping[str, Entry], now: datetime) -> bool:
     log = reviews.get(item.key, {}).get("log", [])
-    first = min((datetime.fromisoformat(event["at"]) for event in log), default=None)
-    return first is not None and first.astimezone().date() == now.astimezone().date()
+    return bool(log) and min(day(event["at"]) for event in log) == day(now)
 
 
 def _begun_chapters(entries: Mapping[str, Mapping[str, Entry]]) -> list[str]:

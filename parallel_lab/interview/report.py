@@ -7,13 +7,13 @@ in either language.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from html import escape
 from typing import Any
 
 from parallel_lab.course import chapters, page, progress
 from parallel_lab.course.anchors import anchor, heading_above
+from parallel_lab.course.events import day
 from parallel_lab.course.tasks import tasks
 from parallel_lab.course.typed import named
 from parallel_lab.interview.atoms import atom, atoms
@@ -90,7 +90,7 @@ class Report(page.Shown):
     def _head(self) -> Iterator[page.Part]:
         one = self.record
         role = roles()[one["role"]].title[self.language] if one["role"] in roles() else one["role"]
-        date = datetime.fromisoformat(self.key).astimezone().date().isoformat()
+        date = day(self.key)
         yield self._text("title", "head")
         yield self._text("head", role=role, minutes=one["minutes"], date=date, score=self.score)
         yield self._small("used", used=one["used_s"] / 60, minutes=one["minutes"], seed=one["seed"])

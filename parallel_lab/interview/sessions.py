@@ -81,7 +81,7 @@ class Session:
         words = [say(key, language, count=len(self.rated), good=good)]
         later = self._todays().later
         if later:
-            words.append(say("review.later", language, day=later.astimezone().date().isoformat()))
+            words.append(say("review.later", language, day=events.day(later)))
         parts = [
             page.paragraph(say("review.title", language), "head", name),
             page.paragraph(" ".join(words), lang=name),
