@@ -99,8 +99,8 @@ class Mock:
 
     def _said(self, right: bool, said: str, after: Collection[page.Part]) -> page.Page:
         word = say("common.right" if right else "common.not-yet", self.language)
-        shown = page.verdict(right, word.rstrip(".。"), "")
-        return shown._replace(parts=[shown.parts[0], page.markdown(said), *after])
+        shown = page.verdict(right, word.rstrip(".。"), lang=lang(self.language))
+        return shown._replace(parts=[*shown.parts, page.markdown(said), *after])
 
     def _rubric(self, turn: Turn, given: str) -> page.Page:
         """What separates a weak answer from a strong one; what a plugged-in interviewer says stands first."""
