@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from parallel_lab.course import page, progress
 from parallel_lab.course.asked import Number, reads
-from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.events import AGAIN, GOOD, HARD
 from parallel_lab.course.spoken import hint
 from parallel_lab.interview.asking import in_language
 from parallel_lab.interview.atoms import VERDICTS, Atom, atoms
 from parallel_lab.interview.kept import before, in_turn
 from parallel_lab.interview.proofs import Evidence, Told, evidence
+from parallel_lab.interview.queue import chapter_named
 from parallel_lab.interview.words import lang, language_of, say
 
 COUNT = 5
@@ -161,9 +161,8 @@ def climb(
         ValueError: there is no such chapter, none of its cards has a half-truth, or no such language.
     """
     own = language_of(language)
-    if chapter is not None and chapter not in TITLES:
-        raise ValueError(say("ladder.no-chapter", own, chapter=chapter, last=list(TITLES)[-1]))
-    found = [one for one in atoms().values() if one.kind == "half-truth" and chapter in (None, one.chapter)]
+    of = chapter_named(chapter, own)
+    found = [one for one in atoms().values() if one.kind == "half-truth" and of in (None, one.chapter)]
     if not found or count < 1:
         raise ValueError(say("ladder.nothing", own))
     chosen = in_turn(found, attrgetter("key"), Random(seed))[:count]

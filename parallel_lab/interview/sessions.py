@@ -5,7 +5,7 @@ from random import Random
 
 from parallel_lab.course import events, page
 from parallel_lab.interview.asking import Asking
-from parallel_lab.interview.queue import Item, Queue, mistakes, todays
+from parallel_lab.interview.queue import Item, Queue, chapter_named, mistakes, todays
 from parallel_lab.interview.words import lang, language_of, say
 
 
@@ -112,7 +112,7 @@ def session(
         ValueError: there is no such language, no such chapter, or no time at all.
     """
     asked = language_of(language)
-    of = None if chapter is None else str(chapter).zfill(2)
+    of = chapter_named(chapter, asked)
     return Session(asked, language_of(answer_in or asked), of, minutes, Random(seed))
 
 
