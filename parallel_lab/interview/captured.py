@@ -19,6 +19,7 @@ from parallel_lab.course import page
 from parallel_lab.interview.board import block, picture_html
 from parallel_lab.interview.needed import Cell
 
+MOST = 400  # characters of an error; a launch tells what each rank waits for
 Shown = list[page.Part]
 
 
@@ -51,7 +52,7 @@ def run_cell(cell: Cell, space: dict[str, Any], place: str) -> Shown:
             if isinstance(last, ast.Expr):
                 _show(eval(compile(ast.Expression(last.value), where, "eval"), space))
         except Exception as error:
-            said = str(error).strip().split("\n")[0]
+            said = " ".join(str(error).split())[:MOST]
             raise CellFailed(f"{where}: {type(error).__name__}: {said}") from error
     return shown
 

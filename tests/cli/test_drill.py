@@ -43,9 +43,7 @@ def test_without_arguments_the_drills_are_listed():
 
 
 def test_a_sprint_asks_until_it_is_stopped_and_keeps_the_score(monkeypatch):
-    monkeypatch.setattr(
-        drill_command, "sprint", lambda minutes, chapter, **rest: sprints.sprint(minutes, chapter, seed=3, **rest)
-    )
+    monkeypatch.setattr(drill_command, "sprint", lambda *args, **rest: sprints.sprint(*args, seed=3, **rest))
     first = sprints.sprint(5, "09", seed=3).start().ask()
     result = plab("--sprint", "--minutes", "5", "--chapter", "09", typed=f"{first.drawn.answer:.6g}\n\n")
     assert result.exit_code == 130, "the input ended, as with Ctrl-C"
@@ -71,3 +69,9 @@ def test_what_is_wrong_is_one_line(arguments, said):
 
 def test_help_shows_examples():
     assert "plab drill --sprint" in " ".join(plab("--help").output.split())
+
+
+def test_a_drill_is_asked_judged_and_derived_in_chinese():
+    result = plab("pipeline-bubble", "--language", "zh", typed="-1\n\n")
+    assert result.exit_code == 0 and "气泡占一步的百分之几" in result.output
+    assert "还不对。 偏小。" in result.output and "空闲 / 一步" in result.output
