@@ -125,6 +125,15 @@ def test_a_table_has_a_head_and_a_folded_output_opens(writer):
     assert "red &lt;x&gt;" in writer.write(shown)
 
 
+def test_cards_of_a_chapter_are_groups_and_their_english_sections_are_marked(writer):
+    card = '<style>x</style><section class="plab" aria-label="Topic C7" lang="en"><details><summary>30-second answer'
+    kept = "</summary></details><details><summary>A weak answer</summary></details></section>"
+    data = {"text/html": {"content": card + kept}}
+    shown = writer.outputs.write({"output_type": "execute_result", "data": data})
+    assert shown.startswith('<div role="group" class="plab card" aria-label="Topic C7" lang="en"><details class="en">')
+    assert "<details><summary>A weak" in shown and "style" not in shown and "section" not in shown
+
+
 def test_the_reference_has_every_room_and_links_what_it_knows():
     paths = [room.path for room in reference.rooms()]
     assert {"parallel_lab", "parallel_lab.pipeline", "parallel_lab.systems.storage"} <= set(paths)

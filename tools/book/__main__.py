@@ -1,7 +1,7 @@
 """Builds the web book: `make book`, or `python -m tools.book --repository https://host/owner/name/blob/main`.
 
-The executed notebooks, the cards, the exercises without solutions, the docstrings and some Markdown files become sources
-of MyST (Jupyter Book 2) in build/book/source. MyST reads and resolves them; its trees become static pages in
+The executed notebooks, the cards, the exercises without solutions, the docstrings and some Markdown files become
+sources of MyST (Jupyter Book 2) in build/book/source. MyST reads and resolves them; its trees become static pages in
 build/book/html. The book needs no server and no network: opened from the folder it is complete.
 """
 

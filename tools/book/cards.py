@@ -1,4 +1,4 @@
-"""The pages that no file of the repository is as it stands: question cards, their list, first pages, the two languages of terms."""
+"""The pages in two languages: question cards, their list, the glossary, the letters."""
 
 from collections.abc import Iterator
 from itertools import groupby

@@ -11,9 +11,8 @@ from typing import Any
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _STYLE = re.compile(r"<style>.*?</style>\s*", re.DOTALL)
 # Sections of a card that it has in Chinese as well: the reader's setting hides one of the two.
-_PAIRED = re.compile(
-    r"<details>(<summary>(?:30-second answer|2-minute answer|What an interviewer asks next|The common mistake)</summary>)"
-)
+_TITLES = "30-second answer|2-minute answer|What an interviewer asks next|The common mistake"
+_PAIRED = re.compile(rf"<details>(<summary>(?:{_TITLES})</summary>)")
 _ASKED = re.compile(r'(<section class="plab)(" aria-label="(?:Interview question|Coding problem|Topic) (\w+)")')
 
 
@@ -21,7 +20,7 @@ class Outputs:
     """Writes the outputs of one page's cells; pictures go to a folder of the book."""
 
     def __init__(self, public: Path, book: Path, up: str, html: Callable[[str], str]) -> None:
-        """What `public` holds, by MyST, goes to the folder `book`, which the page reaches by `up`; `html` turns links."""
+        """What MyST put into `public` goes to the folder `book`, which the page reaches by `up`; `html` turns links."""
         self.public, self.book, self.up, self.html = public, book, up, html
 
     def write(self, output: Mapping[str, Any]) -> str:
@@ -59,9 +58,15 @@ class Outputs:
         return f'<pre class="output{kind}">{escape(text)}</pre>' if text.strip() else ""
 
     def _own(self, text: str) -> str:
-        """HTML of the course: the page has its style already, and links lead into the book."""
+        """HTML of the course: the page has its style already, and links lead into the book.
+
+        In a cell each is a landmark of its own; a chapter has dozens of them, so here they are groups.
+        """
         text = _PAIRED.sub(r'<details class="en">\1', _STYLE.sub("", text))
-        return self.html(_ASKED.sub(r"\1 card\2", text))
+        text = _ASKED.sub(r"\1 card\2", text)
+        text = text.replace('<section class="plab', '<div role="group" class="plab').replace("</section>", "</div>")
+        text = text.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+        return self.html(text)
 
     def _content(self, item: Mapping[str, Any] | None) -> str:
         """What MyST kept of one kind of an output; a large one stands in a file."""

@@ -28,7 +28,7 @@ _NAME = re.compile(r"\[(\*{0,2}[\w.]+\*{0,2})\]\(#([\w.]+)\)")
 @cache
 def package() -> Any:
     """The package as griffe reads it."""
-    options = {"warnings": False}
+    options: Any = {"warnings": False}
     loader = griffe.GriffeLoader(
         search_paths=[str(ROOT)], docstring_parser="google", docstring_options=options, allow_inspection=False
     )
@@ -91,7 +91,7 @@ def _objects(module: Any) -> Iterator[Any]:
 def _module(module: Any, template: Any, where: dict[str, str], source: Callable[[str], str]) -> str:
     """The Markdown of one module under a link to its file."""
     own = [name for name, one in module.members.items() if not one.is_alias and not name.startswith("_")] or False
-    config = {**griffe2md.default_config, **LAYOUT, "members": own}
+    config: Any = {**griffe2md.default_config, **LAYOUT, "members": own}
     context = griffe2md.prepare_context(module, config)
     text = template.get_template(f"{module.kind.value}.md.jinja").render(**context)
     file = module.filepath.relative_to(ROOT).as_posix() if not isinstance(module.filepath, list) else ""

@@ -1,8 +1,8 @@
 """The index of the search: what stands under which heading, in small files that a page loads as it needs them.
 
-Words are cut in two ways. Letters and digits make a word; of Chinese characters each pair makes one, since Chinese has no
-blanks. Files are named after a word's beginning, so that a search loads some of them and not the whole index. They are
-scripts and no JSON: a browser loads scripts from a folder on disk too.
+Words are cut in two ways. Letters and digits make a word; of Chinese characters each pair makes one, since Chinese has
+no blanks. Files are named after a word's beginning, so that a search loads some of them and not the whole index. They
+are scripts and no JSON: a browser loads scripts from a folder on disk too.
 """
 
 import json
@@ -18,47 +18,9 @@ _WORD = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]+")
 DOCUMENTS, CHINESE, KEPT = 25, 64, 1500  # documents a file; files for Chinese pairs; characters that are kept to show
 MOST, IN_TITLE = 4, 8  # how often a word counts in a text, and what it counts in a heading
 # Words that every text has: they are not in the index, and a search looks past them.
-STOP = set(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "for",
-        "from",
-        "has",
-        "have",
-        "in",
-        "is",
-        "it",
-        "its",
-        "no",
-        "not",
-        "of",
-        "on",
-        "or",
-        "so",
-        "than",
-        "that",
-        "the",
-        "their",
-        "there",
-        "these",
-        "they",
-        "this",
-        "to",
-        "was",
-        "what",
-        "where",
-        "which",
-        "who",
-        "with",
-    ]
-)
+_STOP = """a an and are as at be by for from has have in is it its no not of on or so than that the their there these
+they this to was what where which who with"""
+STOP = frozenset(_STOP.split())
 KIND = {"chapter": 3, "first": 3, "card": 4, "exercise": 2, "more": 2, "start": 2, "reference": 1}
 
 
