@@ -25,7 +25,7 @@ class NewFile(click.Path):
         Raises:
             CommandError: its folder is not there.
         """
-        file = super().convert(value, param, ctx)
+        file = Path(str(super().convert(value, param, ctx)))
         if not file.absolute().parent.is_dir():
             raise CommandError(f"{file}: there is no folder {file.parent}")
         return file

@@ -1,5 +1,6 @@
 """`plab`: every command, its errors in one line, Ctrl-C with 130."""
 
+import json
 import subprocess
 import sys
 
@@ -108,6 +109,32 @@ def test_check_takes_the_name_of_an_exercise(course):
     result = plab("check", "ring_shift")
     assert result.exit_code == 0 and result.output.startswith("ring_shift: solved") and "tree" not in result.output
     assert "nearest are ring_shift" in plab("check", "ring_shfit").output
+
+
+def test_check_as_json_names_what_is_solved_and_what_was_said(course):
+    result = CliRunner().invoke(main, ["check", "02", "--json"])
+    said = json.loads(result.stdout)
+    (shift,) = [row for row in said["exercises"] if row["name"] == "ring_shift"]
+    assert shift["passed"] and shift["score"] == 1 and [test["state"] for test in shift["tests"]] == ["passed"] * 3
+    assert {row["name"]: row["said"] for row in said["exercises"] if not row["tests"]}["ring_all_reduce"]
+    assert said["solved"] == 1 and said["of"] == len(said["exercises"]) > 3 and result.exit_code == 1
+
+
+def test_another_persons_answers_are_checked_and_nothing_is_booked(tmp_path):
+    for folder in ("notebooks", "exercises"):
+        (tmp_path / "ada" / folder).mkdir(parents=True)
+    save(tmp_path / "ada" / "exercises" / "02_collectives.ipynb", SHIFT)
+    result = CliRunner().invoke(main, ["check", "ring_shift", "--work", str(tmp_path / "ada")])
+    assert result.exit_code == 0 and "solved" in result.output
+    assert not any(progress.read().values())
+    missing = CliRunner().invoke(main, ["check", "03", "--work", str(tmp_path / "ada"), "--json"])
+    assert missing.exit_code == 1 and "is not there yet" in json.loads(missing.stdout)["exercises"][0]["said"]
+
+
+@pytest.mark.parametrize("words", [["check"], ["check", "02", "--all"], ["check", "--json"]])
+def test_check_wants_one_name_or_all(words):
+    result = plab(*words)
+    assert result.exit_code == 1 and "or say --all" in result.output
 
 
 @pytest.mark.parametrize(
