@@ -22,7 +22,7 @@ from parallel_lab.course.tasks import Task
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.interview import rounds
 from parallel_lab.interview.board import block, picture
-from parallel_lab.interview.coding import function_from, stub
+from parallel_lab.interview.coding import function_from, imported, stub
 from parallel_lab.interview.rounds import Judged, Turn, plain
 from parallel_lab.interview.words import lang, say
 from parallel_lab.view import draw
@@ -102,7 +102,7 @@ def code(task: Task, language: str) -> Turn:
     exercise = EXERCISES[task.name]
 
     def judge(given: Any) -> Judged:
-        fn = given if isinstance(given, Callable) else function_from(str(given), task.name)
+        fn = given if isinstance(given, Callable) else function_from(str(given), task.name, imported(task))
         if fn is None:
             return Judged(0.0, say("rounds.code-none", language, name=task.name))
         report = grade(exercise, fn)

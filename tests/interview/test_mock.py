@@ -7,6 +7,7 @@ import pytest
 from parallel_lab.clinic import CASES, CAUSES
 from parallel_lab.course import page, progress
 from parallel_lab.course.questions import ask, index
+from parallel_lab.course.tasks import tasks
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.interview import judged, rounds
 from parallel_lab.interview.choosing import Chooser
@@ -178,6 +179,15 @@ def test_a_machine_lets_one_try_again_and_halves_what_it_counts(short):
     assert mock.answered
     mock.go_on()
     assert mock.notes[-1].result == 0.5 and mock.notes[-1].word == "partly"
+
+
+def test_an_answer_may_leave_out_what_its_chapter_imports():
+    task = tasks()["save_interval_s"]
+    turn = judged.code(task, "en")
+    assert turn.judge
+    body = "return math.sqrt(2 * save_s * 3600 * mtbf_h / machines)"
+    found = turn.judge(f"def save_interval_s(save_s, mtbf_h, machines):\n    {body}")
+    assert found.result == 1.0, found.said
 
 
 def test_no_answer_at_all_costs_nothing(short):
