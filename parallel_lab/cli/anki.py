@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from parallel_lab.cli.folders import CommandError
+from parallel_lab.cli import options
 from parallel_lab.interview.anki import write_deck, write_table
 from parallel_lab.interview.anki_reviews import import_reviews
 from parallel_lab.interview.notes import BOTH, CHOICES
@@ -12,7 +12,7 @@ from parallel_lab.trace.units import format_bytes
 
 
 @click.command("anki", epilog="Examples: plab anki, plab anki --chapter 09 --language zh -o pipeline.apkg")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Where to write the file.")
+@click.option("-o", "--output", type=options.NewFile(), help="Where to write the file.")
 @click.option("--csv", "as_table", is_flag=True, help="Write a table instead, for other programs.")
 @click.option("--chapter", help="The cards of one chapter only, as 09.")
 @click.option("--language", default=BOTH, show_default=True, type=click.Choice(CHOICES), help="What is asked in.")
@@ -36,8 +36,6 @@ def command(
         click.echo(f"{exported}: {counted} reviews of {keys} atoms are in your progress now.")
         return
     file = output or Path(f"parallel-lab{f'-{chapter.zfill(2)}' if chapter else ''}.{'csv' if as_table else 'apkg'}")
-    if not file.absolute().parent.is_dir():
-        raise CommandError(f"{file}: there is no folder {file.parent}")
     click.echo("Reading the cards and the executed chapters ...", err=True)
     write = write_table if as_table else write_deck
     written = write(file, chapter=chapter, language=language, with_atoms=not cards_only)

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
+from parallel_lab.cli import options
 from parallel_lab.cli.answers import function_of
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.clinic import CASES, CAUSES, diagnose, open_case
 from parallel_lab.course import page
 from parallel_lab.interview.debugging import MINUTES, Round, begin, program
 from parallel_lab.interview.judged import chart_parts
-from parallel_lab.interview.words import LANGUAGES, language_of, say
+from parallel_lab.interview.words import language_of, say
 
 
 @click.command(
@@ -26,11 +27,9 @@ from parallel_lab.interview.words import LANGUAGES, language_of, say
 @click.option("--round", "hidden", is_flag=True, help="A debugging round: a case with a hidden fault, and a clock.")
 @click.option("--minutes", default=MINUTES, show_default=True, type=float, help="How long a round is meant to take.")
 @click.option("--seed", type=int, help="The same case of a round for the same seed and progress.")
-@click.option("--language", type=click.Choice(LANGUAGES), help="Of a round; PARALLEL_LAB_LANGUAGE is the default.")
-@click.option(
-    "--file", type=click.Path(dir_okay=False, path_type=Path), help="Write the program of a round here, to mend it."
-)
-def command(case: str | None, target: str | None, cause: str | None, hidden: bool, **options: Any) -> None:
+@options.language
+@click.option("--file", type=options.NewFile(), help="Write the program of a round here, to mend it.")
+def command(case: str | None, target: str | None, cause: str | None, hidden: bool, **round_of: Any) -> None:
     """Run broken job CASE on real ranks and show its chart; with a function, run that in place of the program.
 
     Without CASE, list the complaints; `plab clinic causes` lists the causes and how each shows.
@@ -38,7 +37,7 @@ def command(case: str | None, target: str | None, cause: str | None, hidden: boo
     if hidden:
         if target or cause is not None:
             raise CommandError("--round hides its case: it takes no function and no --cause; add --file to mend it")
-        _round(case, **options)
+        _round(case, **round_of)
         return
     if cause is not None and not target:
         number = case if case and case.isdecimal() else "CASE"
@@ -72,11 +71,11 @@ def _round(case: str | None, minutes: float, seed: int | None, language: str | N
     if case is not None and not case.isdecimal():
         raise CommandError(f"{case!r} is no case: expected a number, or none")
     own = language_of(language)
+    if file and file.exists():
+        raise CommandError(f"{file} exists already: give a new file")
     click.echo(f"{say('debugging.rules', own, minutes=f'{minutes:g}')}\n{say('debugging.running', own)}")
     of = begin(minutes, number=int(case) if case else None, seed=seed, language=own)
     if file:
-        if file.exists():
-            raise CommandError(f"{file} exists already: give a new file")
         file.write_text(program(of.case), encoding="utf-8")
     click.echo(f"\n{say('debugging.english', own)}")
     for part in chart_parts(of.opened):

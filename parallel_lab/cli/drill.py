@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import click
 
+from parallel_lab.cli import options
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.course import page
 from parallel_lab.course.drills import problems
 from parallel_lab.course.practice import Attempt, drill, in_words
-from parallel_lab.course.spoken import LANGUAGES, say
+from parallel_lab.course.spoken import say
 from parallel_lab.course.sprints import Race, sprint
 
 EPILOG = "Examples: plab drill ring-bytes --times 3; plab drill --chapter 09; plab drill --sprint --minutes 10"
@@ -20,7 +21,7 @@ EPILOG = "Examples: plab drill ring-bytes --times 3; plab drill --chapter 09; pl
 @click.option("--times", type=click.IntRange(min=1), help="How many problems to ask (1 if not given).")
 @click.option("--sprint", "race", is_flag=True, help="One drill after the other until the time is over, with a score.")
 @click.option("--minutes", type=click.FloatRange(1, 120), help="How long a sprint takes (10 if not given).")
-@click.option("--language", type=click.Choice(LANGUAGES), help="en or zh; PARALLEL_LAB_LANGUAGE is the default.")
+@options.language
 def command(
     name: str | None,
     chapter: str | None,

@@ -2,13 +2,13 @@
 
 import click
 
+from parallel_lab.cli import options
 from parallel_lab.interview.proofs import evidence
-from parallel_lab.interview.words import LANGUAGES
 
 
 @click.command("evidence", epilog="Examples: plab evidence E5, plab evidence E5 --language zh")
 @click.argument("name")
-@click.option("--language", type=click.Choice(LANGUAGES), help="en or zh; PARALLEL_LAB_LANGUAGE is the default.")
+@options.language
 def command(name: str, language: str | None) -> None:
     """Run the cell that measures the answer of card NAME, with the cells that it needs and no others."""
     found = evidence(name, language)

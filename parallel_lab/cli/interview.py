@@ -5,13 +5,15 @@ from typing import Any
 
 import click
 
+from parallel_lab.cli import options
 from parallel_lab.cli.answers import functions_in
 from parallel_lab.cli.folders import CommandError
+from parallel_lab.cli.review import stated
 from parallel_lab.interview import report as reports
 from parallel_lab.interview.mock import Mock
 from parallel_lab.interview.roles import forms, roles
 from parallel_lab.interview.rounds import WORDS, Turn
-from parallel_lab.interview.words import LANGUAGES, language_of, say
+from parallel_lab.interview.words import language_of, say
 
 MINUTES = [str(minutes) for minutes in forms()]
 PROMPTS = {"number": "type-number", "choice": "type-choice", "layout": "type-layout", "code": "type-code"}
@@ -23,7 +25,7 @@ PROMPTS = {"number": "type-number", "choice": "type-choice", "layout": "type-lay
 )
 @click.option("--role", type=click.Choice(list(roles())), help="Whose interview; without it you are asked.")
 @click.option("--minutes", type=click.Choice(MINUTES), default="15", show_default=True, help="How long.")
-@click.option("--language", type=click.Choice(LANGUAGES), help="en or zh; PARALLEL_LAB_LANGUAGE is the default.")
+@options.language
 @click.option("--seed", type=int, help="The same questions for the same seed and progress.")
 @click.option("--sure", is_flag=True, help="Ask how sure you are before each answer.")
 @click.option("--report", "reported", is_flag=True, help="Show the report of the last interview, and list all.")
@@ -79,17 +81,11 @@ def _ask(interview: Mock, turn: Turn, sure: bool) -> None:
             click.echo(part.text)
     for letter, option in zip("abcdefgh", turn.options, strict=False):
         click.echo(f"   {letter}) {option}")
-    confidence = _sure(interview) if sure else None
+    confidence = stated(interview.language) if sure else None
     if turn.kind == "speak":
         _spoken(interview, turn, confidence)
     else:
         _machine(interview, turn, confidence)
-
-
-def _sure(interview: Mock) -> float | None:
-    """How sure one is, from 0 to 1; None where nothing was typed."""
-    given = _typed(interview.say("type-sure")).rstrip(" %")
-    return min(max(float(given) / 100, 0.0), 1.0) if given.replace(".", "", 1).isdigit() else None
 
 
 def _spoken(interview: Mock, turn: Turn, confidence: float | None) -> None:

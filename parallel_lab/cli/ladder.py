@@ -2,8 +2,9 @@
 
 import click
 
+from parallel_lab.cli import options
+from parallel_lab.cli.review import stated
 from parallel_lab.course import page
-from parallel_lab.interview.asking import sure
 from parallel_lab.interview.climbing import COUNT, Climb, climb
 from parallel_lab.interview.words import say
 
@@ -14,7 +15,7 @@ LETTERS = {"r": "right", "h": "half", "w": "wrong"}
 @click.option("--count", default=COUNT, show_default=True, type=click.IntRange(min=1), help="How many sentences.")
 @click.option("--chapter", help="Only of this chapter, as 09.")
 @click.option("--seed", type=int, help="The same sentences for the same seed and progress.")
-@click.option("--language", type=click.Choice(["en", "zh"]), help="en without, or as the environment.")
+@options.language
 def command(count: int, chapter: str | None, seed: int | None, language: str | None) -> None:
     """Judge sentences that are often heard: right, half right or wrong? Then the number, then the evidence.
 
@@ -37,17 +38,9 @@ def command(count: int, chapter: str | None, seed: int | None, language: str | N
 def _verdict(of: Climb) -> None:
     own = of.language
     click.echo(f"\n[{say('ladder.count', own, n=of.place + 1, count=len(of.rungs))}]\n{of.rung.sentence.asked(own)}")
-    confidence = _sure(own)
+    confidence = stated(own)
     letter = click.prompt(say("ladder.typed", own), type=click.Choice(list(LETTERS), case_sensitive=False))
     click.echo(of.judge(LETTERS[letter], confidence))
-
-
-def _sure(language: str) -> float | None:
-    while True:
-        try:
-            return sure(click.prompt(say("review.sure-typed", language), default="", show_default=False))
-        except ValueError:
-            click.echo(say("review.sure-wrong", language))
 
 
 def _number(of: Climb) -> None:

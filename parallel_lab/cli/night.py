@@ -4,27 +4,22 @@ from pathlib import Path
 
 import click
 
-from parallel_lab.cli.folders import CommandError
+from parallel_lab.cli import options
 from parallel_lab.interview.night import write_night
 from parallel_lab.interview.printing import find_browser
-from parallel_lab.interview.words import LANGUAGES, language_of, say
-
-_FILE = click.Path(dir_okay=False, path_type=Path)
+from parallel_lab.interview.words import language_of, say
 
 
 @click.command("night", epilog="Examples: plab night, plab night --pdf night.pdf --cards --language zh")
-@click.option("--html", type=_FILE, help="Write the page here.")
-@click.option("--pdf", type=_FILE, help="Print it here, with a browser that is on this machine.")
+@click.option("--html", type=options.NewFile(), help="Write the page here.")
+@click.option("--pdf", type=options.NewFile(), help="Print it here, with a browser that is on this machine.")
 @click.option("--cards", is_flag=True, help="Add the 30-second answers of each chapter's questions.")
-@click.option("--language", type=click.Choice(LANGUAGES), help="Of the answers; PARALLEL_LAB_LANGUAGE without.")
+@options.language
 def command(html: Path | None, pdf: Path | None, cards: bool, language: str | None) -> None:
     """Put the first pages of all chapters on one page. Without a file, both: night-before.html and night-before.pdf."""
     chosen = language_of(language)
     if html is None and pdf is None:
         html, pdf = Path("night-before.html"), Path("night-before.pdf")
-    for file in (html, pdf):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise CommandError(f"{file}: there is no folder {file.parent}")
     if html is not None:
         write_night(html, cards=cards, language=chosen)
         click.echo(say("night.written", chosen, files=html))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from parallel_lab.cli import options
 from parallel_lab.interview.prepared import prepare
 from parallel_lab.interview.schedule import forget
 from parallel_lab.interview.words import language_of, say
@@ -12,8 +13,8 @@ from parallel_lab.interview.words import language_of, say
 @click.command("prepare", epilog="Example: plab prepare --date 2027-03-14 --minutes 40")
 @click.option("--date", "day", metavar="YYYY-MM-DD", help="Of the interview; without, show the plan that is kept.")
 @click.option("--minutes", type=int, default=40, show_default=True, help="That there are a day.")
-@click.option("--language", type=click.Choice(["en", "zh"]), help="en without, or as the environment says.")
-@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Write the picture to this PNG file.")
+@options.language
+@click.option("--picture", type=options.NewFile(), help="Write the picture to this PNG file.")
 @click.option("--forget", "dropped", is_flag=True, help="Forget the date.")
 def command(day: str | None, minutes: int, language: str | None, picture: Path | None, dropped: bool) -> None:
     """Order chapters, cards and exercises backwards from the date of an interview, and keep the plan.

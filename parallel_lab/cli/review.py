@@ -2,6 +2,7 @@
 
 import click
 
+from parallel_lab.cli import options
 from parallel_lab.course import page
 from parallel_lab.course.asked import Choice, option_lines
 from parallel_lab.interview.asking import Asking, Word, again_on, sure
@@ -10,9 +11,7 @@ from parallel_lab.interview.words import say
 
 
 @click.command("review", epilog="Examples: plab review --minutes 10, plab review --chapter 09 --language zh")
-@click.option(
-    "--language", type=click.Choice(["en", "zh"]), help="Of the questions; en without, or as the environment."
-)
+@options.language
 @click.option("--answer-in", type=click.Choice(["en", "zh"]), help="Show the answers in this language instead.")
 @click.option(
     "--minutes", type=float, help="What there is time for; without, all that is due, and the new ones of a day."
@@ -38,19 +37,19 @@ def command(
         click.echo(f"\n[{one.count}]")
         _show(asking.question)
         if confidence:
-            _confidence(asking)
+            asking.confidence = stated(asking.language)
         _aloud(asking) if asking.judged is None else _judged(asking)
         click.echo(" ".join(filter(None, [again_on(asking), saved(asking)])))
     click.echo(f"\n{one.end()!r}")
 
 
-def _confidence(asking: Asking) -> None:
+def stated(language: str) -> float | None:
+    """How sure one is, from 0 to 1; None where nothing was typed."""
     while True:
         try:
-            asking.confidence = sure(_prompt(asking, "sure-typed"))
-            return
+            return sure(click.prompt(say("review.sure-typed", language), default="", show_default=False))
         except ValueError:
-            click.echo(say("review.sure-wrong", asking.language))
+            click.echo(say("review.sure-wrong", language))
 
 
 def _aloud(asking: Asking) -> None:

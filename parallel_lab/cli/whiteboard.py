@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
+from parallel_lab.cli import options
 from parallel_lab.cli.run import parse_link
 from parallel_lab.interview.boards import EXAMPLES, Board, answered
-from parallel_lab.interview.words import LANGUAGES, language_of, say
+from parallel_lab.interview.words import language_of, say
 
 
 @click.command(
@@ -22,7 +23,7 @@ from parallel_lab.interview.words import LANGUAGES, language_of, say
 @click.option("--ranks", default=4, show_default=True, help="How many processes carry out code.")
 @click.option("--link", "link_text", metavar="LATENCY,BANDWIDTH", help="Emulate a slower network, e.g. 1ms,100MB.")
 @click.option("--real", is_flag=True, help="Let real ranks carry out a schedule as well.")
-@click.option("--language", type=click.Choice(LANGUAGES), help="en or zh; PARALLEL_LAB_LANGUAGE is the default.")
+@options.language
 def command(
     written: str | None, file: Path | None, ranks: int, link_text: str | None, real: bool, language: str | None
 ) -> None:

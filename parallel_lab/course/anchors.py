@@ -7,10 +7,7 @@ from itertools import pairwise
 
 from markdown_it import MarkdownIt
 
-from parallel_lab.course import page
-from parallel_lab.course.listing import PACKAGE
-
-NOTEBOOKS = PACKAGE.parent / "notebooks"
+from parallel_lab.course import page, workspace
 
 
 def headings(markdown: str) -> list[str]:
@@ -34,13 +31,15 @@ def heading_above(notebook: str, cell: str) -> tuple[str, str] | None:
 
     `notebook` is the chapter's name, or its two digits; None where the course's folder has no such cell.
     """
-    for file in NOTEBOOKS.glob(f"{notebook[:2]}_*.ipynb"):
-        last = ""
-        for one in json.loads(file.read_text(encoding="utf-8"))["cells"]:
-            if one["cell_type"] == "markdown":
-                last = [last, *headings("".join(one["source"]))][-1]
-            if cell in (one["id"], *one["metadata"].get("tags", ())):
-                return file.name, last
+    try:
+        file, last = workspace.notebook(notebook), ""
+    except FileNotFoundError:
+        return None
+    for one in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+        if one["cell_type"] == "markdown":
+            last = [last, *headings("".join(one["source"]))][-1]
+        if cell in (one["id"], *one["metadata"].get("tags", ())):
+            return file.name, last
     return None
 
 

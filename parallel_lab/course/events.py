@@ -38,12 +38,17 @@ def event(at: datetime, rating: int, source: str, confidence: float | None = Non
     return {"at": at.isoformat(timespec="seconds"), "rating": int(rating), "from": source, **said}
 
 
+def day(moment: str | datetime) -> str:
+    """The day of a moment where the learner is, as `2026-11-28`; logs hold UTC."""
+    return datetime.fromisoformat(str(moment)).astimezone().date().isoformat()
+
+
 def seen(log: list[Event], at: datetime, passed: bool, helped: bool = False) -> int | None:
     """The rating of what a machine saw; None where it adds nothing to what the log holds of that day.
 
     The second failure of a day is the same failure, and the second pass of a day is the same knowledge.
     """
-    last = log[-1]["rating"] if log and log[-1]["at"][:10] == at.isoformat()[:10] else None
+    last = log[-1]["rating"] if log and day(log[-1]["at"]) == day(at) else None
     if not passed:
         return None if last == AGAIN else AGAIN
     if last in (HARD, GOOD, EASY):
@@ -69,16 +74,21 @@ def _group(kind: str, mine: Mapping[str, Entry], other: Mapping[str, Entry]) -> 
 
 
 def _entry(mine: Entry, other: Entry, whole_only: bool) -> Entry:
-    """The later entry, with the larger of what is counted and the union of what is logged."""
+    """The later entry, with the larger of what is counted and the union of what is logged.
+
+    Of two entries of one day no field is the later one; the larger stays, so that merging once more changes nothing.
+    """
     first, last = sorted((mine, other), key=lambda entry: (str(entry.get("when", "")), _text(entry)))
     if whole_only:
         return last
-    whole = first | last
-    for key, value in first.items():
+    whole, one_day = first | last, first.get("when") == last.get("when")
+    for key in first.keys() & last.keys():
         if key == "log":
-            whole[key] = union(value, last.get(key, []))
+            whole[key] = union(first[key], last[key])
         elif key in ("best", "checks", "hints", "right"):
-            whole[key] = max(value, last.get(key, 0))
+            whole[key] = max(first[key], last[key])
+        elif one_day:
+            whole[key] = max(first[key], last[key], key=_text)
     return whole
 
 

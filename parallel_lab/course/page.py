@@ -92,10 +92,11 @@ def folded(summary: str, inside: Part, lang: str = "", unfolded: bool = False) -
     return Part(html, f"\n{summary}\n{inside.text}")
 
 
-def verdict(right: bool, word: str, said: str) -> Page:
+def verdict(right: bool, word: str, said: str = "", lang: str = "") -> Page:
     """What is said to an answer: a mark, a word and a color tell right from wrong."""
     mark, kind, look = ("✓", "right", "good") if right else ("✗", "wrong", "bad")
-    return Page(word, [paragraph(f"{mark} {word}", kind), paragraph(said)], look)
+    more = [paragraph(said, lang=lang)] if said else []
+    return Page(word, [paragraph(f"{mark} {word}", kind, lang), *more], look)
 
 
 def _columns(text: str) -> int:

@@ -215,7 +215,7 @@ def _scored(entry: Entry, share: float) -> Entry:
 
 
 def _today() -> str:
-    return now().astimezone().date().isoformat()
+    return events.day(now())
 
 
 def solved(entry: Entry) -> bool:
@@ -277,16 +277,16 @@ def free(start: str) -> Path:
     return next(path for n in range(1, 10**6) if not (path := Path(f"{start}{n}")).exists())
 
 
-def replace(file: Path, text: str) -> None:
-    """Writes `text` to `file` so that a reader sees the old or the new text and never a part.
+def replace(file: Path, data: str | bytes) -> None:
+    """Writes `data` to `file` so that a reader sees the old or the new file and never a part.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.name}.") as folder:
         new = Path(folder, file.name)
-        with new.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with new.open("wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
             stream.flush()
             os.fsync(stream.fileno())
         new.replace(file)

@@ -7,7 +7,6 @@ comes after the time counts nothing. The report is written after every problem, 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -35,7 +34,7 @@ class Race:
     warning: str = ""
 
     def __post_init__(self) -> None:
-        self.began_s, self.key = self.clock(), datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.began_s, self.key = self.clock(), progress.now().isoformat(timespec="milliseconds")
         self._names = _endless(names_of(self.chapter), self.dice)
         self.before = best(self.minutes, self.chapter)
 

@@ -23,6 +23,18 @@ def _is_checkout(folder: Path) -> bool:
     return (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file()
 
 
+def notebook(chapter: str) -> Path:
+    """The executed notebook of a chapter, by its two digits or by a name that begins with them.
+
+    Raises:
+        FileNotFoundError: the course has none.
+    """
+    folder = root() / "notebooks"
+    if found := sorted(folder.glob(f"{chapter[:2]}_*.ipynb")):
+        return found[0]
+    raise FileNotFoundError(f"chapter {chapter[:2]} is not at hand: {folder} has no notebook of it")
+
+
 def work() -> Path:
     """The learner's folder. Git ignores it, and nothing of the course is read from it."""
     course, here = root(), Path.cwd()

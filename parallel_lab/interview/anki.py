@@ -66,7 +66,7 @@ def write_deck(
     chosen = _chosen(chapter, language, with_atoms)
     media = {_name(note.picture): note.picture.png for note in chosen if note.picture}
     decks = _decks(chosen, language)
-    whole_file(file, _package(decks, media, progress.now().timestamp() if timestamp is None else timestamp))
+    progress.replace(Path(file), _package(decks, media, progress.now().timestamp() if timestamp is None else timestamp))
     return len(chosen)
 
 
@@ -82,20 +82,8 @@ def write_table(file: str | Path, *, chapter: str | None = None, language: str =
     for note in chosen:
         kind = note.tags[-1].rpartition("::")[2]
         rows.writerow([note.id, note.chapter, kind, *(text for one in languages for text in note.sides[one].plain)])
-    whole_file(file, out.getvalue().encode("utf-8-sig"))
+    progress.replace(Path(file), out.getvalue().encode("utf-8-sig"))
     return len(chosen)
-
-
-def whole_file(file: str | Path, data: bytes) -> None:
-    """Writes `data` so that a reader sees the old or the new file and never a part.
-
-    Raises:
-        OSError: the folder is not there or cannot be written.
-    """
-    with tempfile.TemporaryDirectory(dir=Path(file).absolute().parent, prefix=".plab-") as folder:
-        new = Path(folder, Path(file).name)
-        new.write_bytes(data)
-        new.replace(file)
 
 
 def _chosen(chapter: str | None, language: str, with_atoms: bool) -> list[Note]:

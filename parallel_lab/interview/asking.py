@@ -209,7 +209,7 @@ def again_on(asking: Asking) -> str:
     left = memory.due - progress.now()
     if memory.in_steps:
         return say("review.again-minutes", asking.language, minutes=max(1, round(left.total_seconds() / 60)))
-    return say("review.again-on", asking.language, day=memory.due.astimezone().date().isoformat())
+    return say("review.again-on", asking.language, day=events.day(memory.due))
 
 
 def sure(text: Any) -> float | None:

@@ -4,6 +4,7 @@ The page is HTML without scripts and without a network. Whoever reads it sees th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,6 @@ from pathlib import Path
 from parallel_lab.course import page, progress
 from parallel_lab.course.events import Entries
 from parallel_lab.interview import record
-from parallel_lab.interview.anki import whole_file
 from parallel_lab.interview.record import Solved
 from parallel_lab.interview.words import lang, language_of, say
 
@@ -45,7 +45,8 @@ def write_badge(file: str | Path, name: str = "", language: str | None = None) -
     head = '<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{escape(shown.label)}</title><style>{style}</style></head>"
     body = "\n".join(part.html for part in shown.parts)
-    whole_file(file, f'<!DOCTYPE html>\n<html lang="{chosen}">{head}<body><main>{body}</main></body></html>\n'.encode())
+    text = f'<!DOCTYPE html>\n<html lang="{chosen}">{head}<body><main>{body}</main></body></html>\n'
+    progress.replace(Path(file), text)
 
 
 def _parts(name: str, language: str, entries: Entries) -> Iterator[page.Part]:
@@ -117,7 +118,7 @@ def _mocks(language: str, mocks: Sequence[tuple[str, Mapping]]) -> Iterator[page
         ended = "" if one.get("finished") else f", {say('badge.broken-off', language)}"
         rows.append(
             [
-                key[:16].replace("T", " "),
+                f"{datetime.fromisoformat(key).astimezone():%Y-%m-%d %H:%M}",
                 one.get("role", ""),
                 str(one.get("minutes", "")),
                 str(len(turns)),

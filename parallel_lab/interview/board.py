@@ -31,10 +31,9 @@ class Answer(page.Shown):
 
     def as_page(self) -> page.Page:
         """The verdict, then all parts."""
-        mark, look = ("✓", "right") if self.passed else ("✗", "wrong")
         word = say(f"whiteboard.{self.kind}-{'passed' if self.passed else 'failed'}", self.language)
-        head = page.paragraph(f"{mark} {word}", look, lang(self.language))
-        return page.Page(word, [head, *self.parts], "good" if self.passed else "bad")
+        shown = page.verdict(self.passed, word, lang=lang(self.language))
+        return shown._replace(parts=[*shown.parts, *self.parts])
 
 
 def sentence(key: str, language: str, **values: Any) -> page.Part:

@@ -71,7 +71,10 @@ def layout_of(text: str) -> Layout:
     shape, of = model(match[1], given.pop("seq", None)), cluster(match[3], gpus=gpus)
     of = replace(of, gpus_per_node=min(of.gpus_per_node, of.gpus))
     batch = given.pop("batch", None)
-    scheme = Scheme(**{"dp": _rest(given, gpus), **given})
+    try:
+        scheme = Scheme(**{"dp": _rest(given, gpus), **given})
+    except TypeError as wrong:  # what was typed is wrong, and no program
+        raise ValueError(str(wrong)) from None
     each = scheme.dp * scheme.microbatch
     return Layout(shape, of, scheme, batch or max(1, TOKENS_OF_A_STEP // shape.seq // each) * each)
 
@@ -106,7 +109,7 @@ def answer_layout(text: str, language: str, told: Callable[[int, int, float], No
         layout = layout_of(text)
         layout.scheme.check(layout.shape, layout.cluster, layout.batch)
         found = layout.estimate()
-    except (TypeError, ValueError) as wrong:
+    except ValueError as wrong:
         return Answer("layout", False, [block(str(wrong))], None, language)
     parts = [*_memory(layout, found, language), *_time(found, language), *_beside(layout, found, language, told)]
     if found.fits:

@@ -24,6 +24,7 @@ from parallel_lab.course.events import GOOD, Entry
 from parallel_lab.course.tasks import tasks
 from parallel_lab.interview.atoms import atoms
 from parallel_lab.interview.board import picture
+from parallel_lab.interview.queue import chapter_named
 from parallel_lab.interview.vocabulary import terms
 from parallel_lab.interview.words import lang, language_of, say
 from parallel_lab.trace.units import format_share
@@ -120,14 +121,16 @@ def score(answers: Sequence[Stated]) -> Score:
 
 
 def curve(answers: Sequence[Stated], least: int = LEAST) -> list[Point]:
-    """The share of right answers over confidence; bins with fewer than `least` are joined with the next."""
-    found, waiting = [], []
+    """The share of right answers over confidence; a bin with fewer than `least` is joined with its neighbor."""
+    bins, waiting = [], []
     for low, high in pairwise(EDGES):
         waiting += [one for one in answers if low <= one.confidence < high or high == one.confidence == 1]
-        if len(waiting) >= least or (high == EDGES[-1] and waiting and not found):
-            found.append(_point(waiting))
+        if len(waiting) >= least:
+            bins.append(waiting)
             waiting = []
-    return found
+    if waiting:
+        bins[-1:] = [[*(bins[-1] if bins else ()), *waiting]]
+    return [_point(one) for one in bins]
 
 
 def _point(answers: Sequence[Stated]) -> Point:
@@ -242,7 +245,8 @@ def calibration(*, chapter: str | None = None, language: str | None = None) -> C
         language: `en` or `zh`; that of the environment by default.
 
     Raises:
-        ValueError: there is no such language.
+        ValueError: there is no such chapter or language.
     """
-    answers = [one for one in stated() if chapter in (None, one.chapter)]
-    return Calibration(answers, language_of(language))
+    own = language_of(language)
+    of = chapter_named(chapter, own)
+    return Calibration([one for one in stated() if of in (None, one.chapter)], own)

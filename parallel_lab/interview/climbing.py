@@ -8,18 +8,19 @@ try. What is answered is kept at once, for the sentence with the confidence that
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from random import Random
 from typing import NamedTuple
 
 from parallel_lab.course import page, progress
 from parallel_lab.course.asked import Number, reads
-from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.events import AGAIN, GOOD, HARD
+from parallel_lab.course.spoken import hint
 from parallel_lab.interview.asking import in_language
 from parallel_lab.interview.atoms import VERDICTS, Atom, atoms
-from parallel_lab.interview.kept import before
-from parallel_lab.interview.memory import replay
+from parallel_lab.interview.kept import before, in_turn
 from parallel_lab.interview.proofs import Evidence, Told, evidence
+from parallel_lab.interview.queue import chapter_named
 from parallel_lab.interview.words import lang, language_of, say
 
 COUNT = 5
@@ -80,12 +81,7 @@ class Climb:
         apart = abs(VERDICTS.index(verdict) - VERDICTS.index(atom.verdict))
         self._reached(max(0, EXACT - apart))
         self._keep(atom.key, GOOD if apart == 0 else AGAIN, confidence)
-        word = say(f"ladder.is-{atom.verdict}", self.language)
-        mark, kind, look = ("✓", "right", "good") if apart == 0 else ("✗", "wrong", "bad")
-        head = page.paragraph(f"{mark} {word}", kind, lang(self.language))
-        return page.Page(
-            word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look
-        )
+        return self._said(apart == 0, f"ladder.is-{atom.verdict}", atom)
 
     def answer(self, given: str) -> tuple[bool, page.Page]:
         """Judges a number; whether the question is over, and what is said of it."""
@@ -99,10 +95,8 @@ class Climb:
         self.tries += 1
         if right or self.tries >= TRIES:
             return True, self._end_number(right)
-        if self.language != "en":
-            large = abs(asked.read(given)) > abs(asked.answer)
-            said = say("review.too-large" if large else "review.too-small", self.language)
-        return False, page.verdict(False, say("common.not-yet", self.language), said)
+        word, tongue = say("common.not-yet", self.language), lang(self.language)
+        return False, page.verdict(False, word, hint(said, self.language), tongue)
 
     def show_number(self) -> page.Page:
         """Gives the number up."""
@@ -114,12 +108,13 @@ class Climb:
         assert atom
         self._reached((EXACT if self.tries == 1 else NEAR) if right else 0)
         self._keep(atom.key, (GOOD if self.tries == 1 else HARD) if right else AGAIN, None)
-        word = say("common.right" if right else "ladder.number-is", self.language)
-        mark, kind, look = ("✓", "right", "good") if right else ("✗", "wrong", "bad")
-        head = page.paragraph(f"{mark} {word}", kind, lang(self.language))
-        return page.Page(
-            word, [head, in_language(atom.answered(self.language), lang(self.language)), *self._warned()], look
-        )
+        return self._said(right, "common.right" if right else "ladder.number-is", atom)
+
+    def _said(self, right: bool, key: str, atom: Atom) -> page.Page:
+        """The verdict `key`, then the answer."""
+        shown = page.verdict(right, say(key, self.language), lang=lang(self.language))
+        answer = in_language(atom.answered(self.language), lang(self.language))
+        return shown._replace(parts=[*shown.parts, answer, *self._warned()])
 
     def evidence(self, told: Told | None = None) -> Evidence:
         """Runs the cell that measures the answer."""
@@ -166,21 +161,11 @@ def climb(
         ValueError: there is no such chapter, none of its cards has a half-truth, or no such language.
     """
     own = language_of(language)
-    if chapter is not None and chapter not in TITLES:
-        raise ValueError(say("ladder.no-chapter", own, chapter=chapter, last=list(TITLES)[-1]))
-    found = [one for one in atoms().values() if one.kind == "half-truth" and chapter in (None, one.chapter)]
+    of = chapter_named(chapter, own)
+    found = [one for one in atoms().values() if one.kind == "half-truth" and of in (None, one.chapter)]
     if not found or count < 1:
         raise ValueError(say("ladder.nothing", own))
-    Random(seed).shuffle(found)
-    reviews, now = progress.read()["reviews"], progress.now()
-
-    def turn(atom: Atom) -> tuple[int, float]:
-        memory = replay(reviews.get(atom.key, {}).get("log", ()))
-        if memory is None:
-            return 0, 0.0
-        return (1, 0.0) if memory.due <= now else (2, memory.due.timestamp())
-
-    chosen = sorted(found, key=turn)[:count]
+    chosen = in_turn(found, attrgetter("key"), Random(seed))[:count]
     return Climb([Rung(one, _number(one.card)) for one in chosen], own)
 
 

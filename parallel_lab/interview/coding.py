@@ -4,7 +4,8 @@ import ast
 import linecache
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from parallel_lab.course import workspace
@@ -32,10 +33,23 @@ def stub(task: Task) -> tuple[str, str]:
     raise ValueError(f"{notebook.name} has no stub of {task.name}")
 
 
-def function_from(source: str, name: str) -> Callable | None:
+def imported(task: Task) -> dict[str, Any]:
+    """What the course's own answer to a gap imports, `math` or `torch`: a short answer leaves such lines out."""
+    file, space = workspace.root() / "solutions" / "gaps" / f"{task.notebook}.py", {}
+    if file.is_file():
+        lines = ast.parse(file.read_text(encoding="utf-8")).body
+        imports: list[ast.stmt] = [one for one in lines if isinstance(one, (ast.Import, ast.ImportFrom))]
+        exec(compile(ast.Module(imports, []), file, "exec"), space)
+    return space
+
+
+def function_from(source: str, name: str, known: Mapping[str, Any] = MappingProxyType({})) -> Callable | None:
     """The function `name` that `source` defines; without it, the one of the notebook in which this runs, if any.
 
-    Imports of the chapter that a short answer leaves out are there: `math`, `torch` and `torch.distributed` as `dist`.
+    Args:
+        source: what was typed.
+        name: of the function.
+        known: names that it finds.
 
     Raises:
         ValueError: the source cannot be read or run; the message quotes the line.
@@ -44,7 +58,7 @@ def function_from(source: str, name: str) -> Callable | None:
         return getattr(sys.modules["__main__"], name, None)
     lines = without_magics(source)
     linecache.cache[_WHERE] = (1, None, [f"{line}\n" for line in lines], _WHERE)  # reports show the learner's line
-    space: dict[str, Any] = {"__name__": "__answer__"}
+    space: dict[str, Any] = {**known, "__name__": "__answer__"}
     try:
         exec(compile(ast.parse("\n".join([*lines, ""])), _WHERE, "exec"), space)
     except SyntaxError as error:

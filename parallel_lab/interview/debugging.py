@@ -17,8 +17,7 @@ from parallel_lab.clinic.job import Case
 from parallel_lab.course import page, progress
 from parallel_lab.course.events import AGAIN, GOOD, HARD
 from parallel_lab.interview.judged import cause_words, near_causes
-from parallel_lab.interview.kept import before
-from parallel_lab.interview.memory import replay
+from parallel_lab.interview.kept import before, in_turn
 from parallel_lab.interview.words import lang, language_of, say
 
 MINUTES = 15
@@ -84,9 +83,8 @@ class Round:
             if right:
                 self._reached(dict(enumerate(FOR_CAUSE, 1)).get(len(self.named), 0))
         if right:
-            return self._said(True, say("debugging.cause", self.language, cause=self.words[place]))
-        wrong = say("debugging.not", self.language, cause=self.words[place], signature=one.signature)
-        return self._said(False, wrong)
+            return self._said(True, "cause", cause=self.words[place])
+        return self._said(False, "not", cause=self.words[place], signature=one.signature)
 
     def mend(self, job: Callable, seed: int | None = None) -> page.Page:
         """Judges a version of the job by running it on real ranks; what is still wrong is said."""
@@ -94,11 +92,11 @@ class Round:
         self.versions += 1
         if not found.healthy:
             seen = " ".join(found.said[1:]).removeprefix("The job is not mended: ")
-            return self._said(False, f"{say('debugging.not-mended', self.language)} {seen}")
+            return page.verdict(False, f"{say('debugging.not-mended', self.language)} {seen}", lang=lang(self.language))
         if not self.mended:
             self.mended = True
             self._reached(max(LEAST, FOR_MEND - LESS * (self.versions - 1)))
-        return self._said(True, say("debugging.mended", self.language))
+        return self._said(True, "mended")
 
     @property
     def clock(self) -> str:
@@ -146,13 +144,14 @@ class Round:
         return progress.record_review(f"clinic/{self.case.number}", rating, "clinic") or kept
 
     def _reached(self, points: int) -> None:
+        if self.ended:
+            return
         late = self.left_s < 0
         self.late |= late
         self.points += points // 2 if late else points
 
-    def _said(self, right: bool, text: str) -> page.Page:
-        mark, kind, look = ("✓", "right", "good") if right else ("✗", "wrong", "bad")
-        return page.Page(text, [page.paragraph(f"{mark} {text}", kind, lang(self.language))], look)
+    def _said(self, right: bool, key: str, **values: str) -> page.Page:
+        return page.verdict(right, say(f"debugging.{key}", self.language, **values), lang=lang(self.language))
 
 
 def begin(
@@ -172,23 +171,9 @@ def begin(
     own, dice = language_of(language), Random(seed)
     if not 0 < minutes <= 24 * 60:
         raise ValueError(say("debugging.minutes", own, minutes=f"{minutes:g}"))
-    opened = open_case(chosen(dice) if number is None else number)
+    number = in_turn(CASES, "clinic/{}".format, dice)[0] if number is None else number
+    opened = open_case(number)
     return Round(opened, near_causes(opened.case, dice), minutes, own)
-
-
-def chosen(dice: Random) -> int:
-    """A case: one that was never met, else one that is due, else the one that is due soonest."""
-    reviews, now = progress.read()["reviews"], progress.now()
-    numbers = list(CASES)
-    dice.shuffle(numbers)
-
-    def turn(number: int) -> tuple[int, float]:
-        memory = replay(reviews.get(f"clinic/{number}", {}).get("log", ()))
-        if memory is None:
-            return 0, 0.0
-        return (1, 0.0) if memory.due <= now else (2, memory.due.timestamp())
-
-    return min(numbers, key=turn)
 
 
 def program(case: Case) -> str:

@@ -8,11 +8,9 @@ from parallel_lab.course import forms, page
 from parallel_lab.interview.coding import function_from
 from parallel_lab.interview.debugging import MINUTES, Round, begin, program
 from parallel_lab.interview.judged import chart_parts
-from parallel_lab.interview.words import lang, language_of, say, words
+from parallel_lab.interview.words import VOICES, lang, language_of, say, words
 from parallel_lab.view.clock import WORDS as CLOCK_WORDS
 from parallel_lab.view.clock import Clock
-
-TONGUES = {"en": "en-US", "zh": "zh-CN"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +58,7 @@ class _Sheet:
         self.round, self.own = of, of.language
         self.said, self.time = forms.html(), forms.html()
         texts = {key: words()[f"clock.{key}"][self.own] for key in CLOCK_WORDS} | {"left": self._say("clock")}
-        self.clock = Clock(language=TONGUES[self.own], words=texts)
+        self.clock = Clock(language=VOICES[self.own], words=texts)
         self.clock.set(of.left_s)
 
     def widgets(self) -> list[Any]:

@@ -13,11 +13,10 @@ from parallel_lab.interview.noted import Interviewer
 from parallel_lab.interview.roles import form_of, role_named, roles
 from parallel_lab.interview.roles import forms as lengths
 from parallel_lab.interview.turn_form import TurnForm
-from parallel_lab.interview.words import LANGUAGES, lang, language_of, say
+from parallel_lab.interview.words import LANGUAGES, VOICES, lang, language_of, say
 from parallel_lab.view.clock import WORDS as CLOCK_WORDS
 from parallel_lab.view.clock import Clock
 
-TONGUES = {"en": "en-US", "zh": "zh-CN"}
 NAMES = {"en": "English", "zh": "中文"}
 SHOWN_TOPICS = 4  # of a role, on the page without widgets
 
@@ -90,7 +89,7 @@ class Desk(page.Shown):
             self.role, self.minutes, self.language, seed=self.seed, interviewer=self.interviewer, told=self._wait
         )
         words = {key: _raw(key, self.language) for key in CLOCK_WORDS}
-        self.clock = Clock(language=TONGUES[self.language], words=words)
+        self.clock = Clock(language=VOICES[self.language], words=words)
         self.clock.observe(lambda change: self._late() if change["new"] else None, "over")
         self._show()
 

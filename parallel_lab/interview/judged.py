@@ -4,10 +4,9 @@ Nothing is judged by the words of the answer. The number is compared within a to
 of a case of the clinic that runs here, the function by the checks of its exercise, the layout by the planner.
 """
 
-import base64
 import inspect
 from collections.abc import Callable
-from html import escape
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -21,8 +20,10 @@ from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Problem
 from parallel_lab.course.tasks import Task
 from parallel_lab.grading.exercises import EXERCISES
-from parallel_lab.interview.coding import function_from, stub
-from parallel_lab.interview.rounds import Judged, Turn, feedback, plain
+from parallel_lab.interview import rounds
+from parallel_lab.interview.board import block, picture
+from parallel_lab.interview.coding import function_from, imported, stub
+from parallel_lab.interview.rounds import Judged, Turn, plain
 from parallel_lab.interview.words import lang, say
 from parallel_lab.view import draw
 
@@ -33,16 +34,12 @@ def number(problem: Problem, language: str, dice: Random) -> Turn:
     """A drill with fresh numbers; a known wrong formula is named."""
     drawn = spoken_in(language, problem.name, problem.draw(dice))
     asked = practice.asked(drawn)
-
-    def judge(given: Any) -> Judged:
-        asked.read(str(given))
-        return feedback(asked, given, language)
-
-    unit = f" {say('rounds.unit', language, unit=drawn.unit)}" if drawn.unit else ""
+    unit = f" {say('review.unit', language, unit=drawn.unit)}" if drawn.unit else ""
     words = f"{say('rounds.number', language, question=drawn.question)}{unit}"
-    inside = page.markdown("\n".join(str(part.text) for part in practice.solution(drawn)))
+    inside = tuple(practice.solution(drawn, language))
     key = f"drill/{problem.name}"
-    return Turn("number", "number", key, problem.chapter, words, plain(drawn.question), rubric=(inside,), judge=judge)
+    about = {"rubric": inside, "judge": partial(rounds.number, asked, language)}
+    return Turn("number", "number", key, problem.chapter, words, plain(drawn.question), **about)
 
 
 def log(case: Case, language: str, dice: Random) -> Turn:
@@ -93,12 +90,9 @@ def chart_parts(opened: Opened) -> tuple[page.Part, ...]:
     notes = case.notes(chart.ranks, chart.seed)
     text = "\n\n".join(filter(None, [str(chart), notes]))
     parts = [page.paragraph(case.complaint), page.code(inspect.getsource(case.job).rstrip())]
-    parts.append(page.paragraph(text, tag="pre"))
+    parts.append(block(text))
     if chart.trace.spans:
-        shown = draw(chart.trace, title=case.title)
-        source = base64.b64encode(shown.png).decode()
-        image = f'<img alt="{escape(shown.alt)}" style="max-width:100%" src="data:image/png;base64,{source}">'
-        parts.append(page.Part(image, None))
+        parts.append(picture(draw(chart.trace, title=case.title), ""))
     return tuple(parts)
 
 
@@ -108,7 +102,7 @@ def code(task: Task, language: str) -> Turn:
     exercise = EXERCISES[task.name]
 
     def judge(given: Any) -> Judged:
-        fn = given if isinstance(given, Callable) else function_from(str(given), task.name)
+        fn = given if isinstance(given, Callable) else function_from(str(given), task.name, imported(task))
         if fn is None:
             return Judged(0.0, say("rounds.code-none", language, name=task.name))
         report = grade(exercise, fn)

@@ -108,7 +108,7 @@ class _Rungs:
 
             try:
                 shown.value = _said(of.evidence(told).as_page())
-            except ValueError as wrong:  # the chapter is not there
+            except (OSError, ValueError) as wrong:  # the chapter is not there
                 shown.value = _said(page.Page("", [page.paragraph(str(wrong))], "bad"))
 
         def go() -> None:

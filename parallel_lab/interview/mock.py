@@ -18,6 +18,7 @@ from typing import Any
 
 from parallel_lab.course import page, progress
 from parallel_lab.course.events import GOOD, HARD
+from parallel_lab.course.spoken import hint
 from parallel_lab.interview.noted import Interviewer, Note, Opinion
 from parallel_lab.interview.roles import Round, form_of, role_named
 from parallel_lab.interview.rounds import Turn, by_share
@@ -65,16 +66,18 @@ class Mock:
         if (turn := self.turn) is None or self._note is None:
             return page.Page(self.say("title"), [page.paragraph(self.say("nothing"), lang=lang(self.language))], "note")
         note = self._note
-        note.confidence = confidence if note.tries == 0 else note.confidence
+        if note.tries == 0 and not self._answered:
+            note.confidence = confidence
         if turn.judge is None:
             self._answered = True
             return self._rubric(turn, str(given))
         try:
             result, said = turn.judge(given)
         except ValueError as error:  # no answer at all, so it costs nothing
-            return self._said(False, str(error), ())
-        note.tries += 1
-        note.result = max(note.result, result if note.tries == 1 else 0.5 * result)
+            return self._said(False, hint(str(error), self.language), ())
+        if not self._answered:  # once it is over, or given up, nothing counts
+            note.tries += 1
+            note.result = max(note.result, result if note.tries == 1 else 0.5 * result)
         right = result >= FULL_MARK
         self._answered = self._answered or right or not turn.again
         if self._answered:
@@ -96,8 +99,8 @@ class Mock:
 
     def _said(self, right: bool, said: str, after: Collection[page.Part]) -> page.Page:
         word = say("common.right" if right else "common.not-yet", self.language)
-        shown = page.verdict(right, word.rstrip(".。"), "")
-        return shown._replace(parts=[shown.parts[0], page.markdown(said), *after])
+        shown = page.verdict(right, word.rstrip(".。"), lang=lang(self.language))
+        return shown._replace(parts=[*shown.parts, page.markdown(said), *after])
 
     def _rubric(self, turn: Turn, given: str) -> page.Page:
         """What separates a weak answer from a strong one; what a plugged-in interviewer says stands first."""
@@ -162,7 +165,8 @@ class Mock:
         note.used_s = self._spent_s(self._asked_at)
         self.notes.append(note)
         for key, rating in self._ratings(note):
-            self.warning = progress.record_review(key, rating, "mock", note.confidence) or self.warning
+            sure = note.confidence if key == note.turn.key else None  # it was stated of what was asked alone
+            self.warning = progress.record_review(key, rating, "mock", sure) or self.warning
         self._save()
 
     def _ratings(self, note: Note) -> Iterator[tuple[str, int]]:

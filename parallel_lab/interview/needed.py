@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from parallel_lab.course import anchors
 from parallel_lab.course.tasks import without_magics
 from parallel_lab.interview.names import KNOWN, bound, called, changed, free, looked_up, own
 
@@ -27,18 +26,6 @@ class Cell(NamedTuple):
     def tree(self) -> ast.Module:
         """What the cell says; lines that only IPython understands are left out."""
         return ast.parse("\n".join(without_magics(self.source)))
-
-
-def file_of(notebook: str) -> Path:
-    """The file of a chapter, by its name or its two digits.
-
-    Raises:
-        ValueError: the course's folder has none.
-    """
-    found = sorted(anchors.NOTEBOOKS.glob(f"{notebook[:2]}_*.ipynb"))
-    if not found:
-        raise ValueError(f"there is no chapter {notebook} in {anchors.NOTEBOOKS}")
-    return found[0]
 
 
 @cache

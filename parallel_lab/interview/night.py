@@ -15,8 +15,8 @@ from pathlib import Path
 from latex2mathml.converter import convert
 
 from parallel_lab.course import page
+from parallel_lab.course.progress import replace
 from parallel_lab.course.questions import Card, ask, index
-from parallel_lab.interview.anki import whole_file
 from parallel_lab.interview.formulas import tex
 from parallel_lab.interview.notes import SHORT
 from parallel_lab.interview.printing import print_pdf
@@ -78,9 +78,9 @@ def write_night(
     """
     text = night_page(cards=cards, language=language)
     if html:
-        whole_file(html, text.encode())
+        replace(Path(html), text)
     if pdf:
-        whole_file(pdf, print_pdf(text))
+        replace(Path(pdf), print_pdf(text))
     return [Path(file) for file in (html, pdf) if file]
 
 

@@ -1,12 +1,11 @@
 """`prepare("2027-03-14", minutes=40)`: the plan for the date of an interview, as a table and a picture, in words."""
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
-from html import escape
 
 from parallel_lab.course import page
+from parallel_lab.interview.board import picture
 from parallel_lab.interview.portions import LEVELS, Portion
 from parallel_lab.interview.schedule import Day, Plan, keep, kept, planned
 from parallel_lab.interview.words import lang, language_of, say
@@ -48,9 +47,7 @@ class Prepared(page.Shown):
         return page.Page(title, parts)
 
     def _repr_html_(self) -> str:
-        shown = self.draw()
-        source = base64.b64encode(shown.png).decode()
-        return f'{self.as_page()._repr_html_()}\n<img alt="{escape(shown.alt)}" src="data:image/png;base64,{source}">'
+        return f"{self.as_page()._repr_html_()}\n{picture(self.draw()).html}"
 
     def _beginning(self) -> list[str]:
         plan = self.plan

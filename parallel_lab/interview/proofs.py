@@ -13,11 +13,11 @@ from pathlib import Path
 
 from IPython.display import HTML, display
 
-from parallel_lab.course import page
+from parallel_lab.course import page, workspace
 from parallel_lab.course.anchors import anchor, heading_above
 from parallel_lab.course.questions import ask
 from parallel_lab.interview.captured import CellFailed, Shown, new_space, run_cell, shell
-from parallel_lab.interview.needed import Cell, code_of, file_of, needed
+from parallel_lab.interview.needed import Cell, code_of, needed
 from parallel_lab.interview.words import lang, language_of, say
 from parallel_lab.trace.units import format_seconds
 
@@ -63,7 +63,7 @@ class Evidence(page.Shown):
 def link(place: str, language: str = "en") -> page.Part:
     """A small line with a link to where the cell `place` stands in its chapter."""
     notebook, _, tag = place.partition("#")
-    file, heading = heading_above(notebook, tag) or (file_of(notebook).name, tag)
+    file, heading = heading_above(notebook, tag) or (f"{notebook}.ipynb", tag)
     text = say("evidence.stands", language, where="\0", file=file)
     where = f'<a href="{escape(f"{file}#{anchor(heading)}")}">{escape(heading)}</a>'
     kind = f' lang="{lang(language)}"' if lang(language) else ""
@@ -95,12 +95,13 @@ def evidence(name: str, language: str | None = None, told: Told | None = None) -
 
     Raises:
         UnknownName: there is no such card; this KeyError names the nearest ids.
-        ValueError: there is no such language, or the course's folder has not the chapter.
+        ValueError: there is no such language.
+        FileNotFoundError: the course's folder has not the chapter.
     """
     own = language_of(language)
     card, place = place_of(name)
     notebook, _, tag = place.partition("#")
-    file = file_of(notebook)
+    file = workspace.notebook(notebook)
     cells = needed(code_of(file), tag)
     began_s = time.perf_counter()
     with _Line(told) as say_line:

@@ -12,12 +12,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from parallel_lab.course import progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.drills import listed
-from parallel_lab.course.events import AGAIN, Entry
+from parallel_lab.course.events import AGAIN, Entry, day
 from parallel_lab.course.quizzes import sheets
 from parallel_lab.interview import vocabulary
 from parallel_lab.interview.atoms import atoms
 from parallel_lab.interview.feeds import log_of
 from parallel_lab.interview.memory import Memory, replay
+from parallel_lab.interview.words import say
 
 NEW_A_DAY = 20
 AHEAD = timedelta(minutes=20)  # what is being learned may come so much early, so that a session can end
@@ -79,6 +80,18 @@ class Queue:
         return sum(item.seconds for item in self.items)
 
 
+def chapter_named(chapter: str | int | None, language: str = "en") -> str | None:
+    """A chapter, given as `"09"` or 9, as its two digits; None stays None.
+
+    Raises:
+        ValueError: there is none; the message is in `language`.
+    """
+    number = None if chapter is None else str(chapter).zfill(2)
+    if number is not None and number not in TITLES:
+        raise ValueError(say("common.no-chapter", language, chapter=chapter, last=list(TITLES)[-1]))
+    return number
+
+
 def todays(chapter: str | None = None, minutes: float | None = None, *, terms: bool = False) -> Queue:
     """What is due by the end of today, from the learner's progress.
 
@@ -91,8 +104,7 @@ def todays(chapter: str | None = None, minutes: float | None = None, *, terms: b
     Raises:
         ValueError: there is no such chapter, or no time at all.
     """
-    if chapter is not None and chapter not in TITLES:
-        raise ValueError(f"there is no chapter {chapter!r}: write two digits, from 00 to {list(TITLES)[-1]}")
+    chapter = chapter_named(chapter)
     if minutes is not None and minutes <= 0:
         raise ValueError(f"{minutes:g} minutes are no time to review in: give 1 or more")
     entries, now = progress.read(), progress.now()
@@ -198,8 +210,7 @@ def _date_of(plan: Entry, now: datetime) -> datetime | None:
 
 def _begun_today(item: Item, reviews: Mapping[str, Entry], now: datetime) -> bool:
     log = reviews.get(item.key, {}).get("log", [])
-    first = min((datetime.fromisoformat(event["at"]) for event in log), default=None)
-    return first is not None and first.astimezone().date() == now.astimezone().date()
+    return bool(log) and min(day(event["at"]) for event in log) == day(now)
 
 
 def _begun_chapters(entries: Mapping[str, Mapping[str, Entry]]) -> list[str]:

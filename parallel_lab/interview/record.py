@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from parallel_lab.course import progress
 from parallel_lab.course.chapters import quizzes
 from parallel_lab.course.drills import listed
-from parallel_lab.course.events import AGAIN, GOOD, HARD, Entries, Entry, Event
+from parallel_lab.course.events import AGAIN, GOOD, HARD, Entries, Entry, Event, day
 from parallel_lab.course.tasks import Task, tasks
 from parallel_lab.interview.atoms import atoms
 
@@ -43,7 +43,7 @@ def solved_tasks(entries: Entries) -> list[Solved]:
 
 
 def _solved(task: Task, entry: Entry, log: list[Event]) -> Solved:
-    passes = [event["at"][:10] for event in log if event["rating"] >= HARD]
+    passes = [day(event["at"]) for event in log if event["rating"] >= HARD]
     seen = ("before" if entry.get("solution_first") else "after") if "solution" in entry else ""
     hints = entry.get("hints", 0)
     clean = bool(log) and log[0]["rating"] >= GOOD and not hints and seen != "before"
@@ -84,12 +84,12 @@ def mocks(entries: Entries) -> list[tuple[str, Mapping]]:
 
 def days(entries: Entries) -> list[str]:
     """The days on which something of all this was recorded, the first one first."""
-    return sorted({day for day in _days(entries) if day})
+    return sorted(set(_days(entries)) - {""})
 
 
 def _days(entries: Entries) -> Iterator[str]:
     for kind in ("exercises", "quizzes", "drills", "cards"):
         yield from (str(entry.get("when", "")) for entry in entries[kind].values())
     for entry in entries["reviews"].values():
-        yield from (event["at"][:10] for event in entry.get("log", ()))
-    yield from (key[:10] for key, _ in mocks(entries))
+        yield from (day(event["at"]) for event in entry.get("log", ()))
+    yield from (day(key) for key, _ in mocks(entries))

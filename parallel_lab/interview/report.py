@@ -7,16 +7,17 @@ in either language.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from html import escape
 from typing import Any
 
 from parallel_lab.course import chapters, page, progress
 from parallel_lab.course.anchors import anchor, heading_above
+from parallel_lab.course.events import day
 from parallel_lab.course.tasks import tasks
 from parallel_lab.course.typed import named
 from parallel_lab.interview.atoms import atom, atoms
+from parallel_lab.interview.brier import Stated, score
 from parallel_lab.interview.noted import STRONG
 from parallel_lab.interview.roles import designs, roles
 from parallel_lab.interview.rounds import sentences
@@ -90,7 +91,7 @@ class Report(page.Shown):
     def _head(self) -> Iterator[page.Part]:
         one = self.record
         role = roles()[one["role"]].title[self.language] if one["role"] in roles() else one["role"]
-        date = datetime.fromisoformat(self.key).astimezone().date().isoformat()
+        date = day(self.key)
         yield self._text("title", "head")
         yield self._text("head", role=role, minutes=one["minutes"], date=date, score=self.score)
         yield self._small("used", used=one["used_s"] / 60, minutes=one["minutes"], seed=one["seed"])
@@ -169,15 +170,15 @@ class Report(page.Shown):
             yield self._text("progress", count=len(self.earlier), then=then, now=self.score)
         else:
             yield self._text("first")
-        if pairs := self.calibration:
-            said, right = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-            brier = sum((sure - hit) ** 2 for sure, hit in pairs) / len(pairs)
-            yield self._text("calibration", said=said, right=right, count=len(pairs), brier=brier)
+        if answers := self.calibration:
+            of = score(answers)
+            yield self._text("calibration", said=of.confidence, right=of.right, count=of.count, brier=of.brier)
 
     @property
-    def calibration(self) -> list[tuple[float, float]]:
-        """For each answer with a stated confidence, that and whether it was strong, 1 or 0."""
-        return [(turn["confidence"], float(turn["result"] >= STRONG)) for turn in self.turns if "confidence" in turn]
+    def calibration(self) -> list[Stated]:
+        """The answers with a stated confidence; one was right where it was strong."""
+        sure = (turn for turn in self.turns if "confidence" in turn)
+        return [Stated(turn["chapter"], turn["confidence"], turn["result"] >= STRONG) for turn in sure]
 
 
 def _share(value: float | None) -> str:
@@ -231,7 +232,7 @@ def report(key: str | None = None, language: str | None = None) -> Report:
 def listed(language: str | None = None) -> page.Page:
     """The interviews so far, a row each."""
     words = language_of(language)
-    head = tuple(say(f"{key}", words) for key in ("report.when", "mock.role", "mock.minutes", "report.score"))
+    head = tuple(say(key, words) for key in ("report.when", "mock.role", "mock.minutes", "report.score"))
     rows = [(key, one["role"], str(one["minutes"]), f"{mean(one['turns']):.0%}") for key, one in interviews().items()]
     if not rows:
         return page.Page(say("report.title", words), [page.paragraph(say("report.none", words), lang=lang(words))])

@@ -137,7 +137,7 @@ class Sheet:
 
             try:
                 place.value = evidence(key, self.language, told).as_page().section
-            except ValueError as error:
+            except (OSError, ValueError) as error:  # the chapter is not there
                 told(str(error))
 
         return [shown, self._button("review.run", run), place]

@@ -7,14 +7,15 @@ an atom of the card, or a sentence of an answer. What can be judged by a machine
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from parallel_lab.course import page
 from parallel_lab.course.asked import Choice, Number
 from parallel_lab.course.questions import ask
 from parallel_lab.course.spoken import hint
-from parallel_lab.interview.atoms import Atom, atoms_of
-from parallel_lab.interview.words import lang, say, words
+from parallel_lab.interview.atoms import VERDICTS, Atom, atoms_of
+from parallel_lab.interview.words import lang, say
 
 SHORT_S, LONG_S = 30, 120  # what one speaks for, without notes
 WORDS = {SHORT_S: {"en": 75, "zh": 120}, LONG_S: {"en": 300, "zh": 480}}  # at 150 words, or 240 signs, a minute
@@ -137,31 +138,28 @@ def _number(atom: Atom, part: str, language: str) -> Turn:
     asked = atom.asked(language)
     right = Number(asked, float(atom.value or 0), atom.unit, atom.tolerance, atom.answered(language))
 
-    def judge(given: Any) -> Judged:
-        right.read(str(given))
-        return feedback(right, given, language)
-
-    unit = f" {say('rounds.unit', language, unit=atom.unit)}" if atom.unit else ""
-    return _machine(atom, part, language, "number", f"{asked}{unit}", judge)
+    unit = f" {say('review.unit', language, unit=atom.unit)}" if atom.unit else ""
+    return _machine(atom, part, language, "number", f"{asked}{unit}", partial(number, right, language))
 
 
-def feedback(asked: Number | Choice, given: Any, language: str) -> Judged:
-    """What a number or a letter comes to, with the usual hints in the language of the interview."""
+def number(asked: Number, language: str, given: Any) -> Judged:
+    """What a number comes to, with the usual hints in the language of the interview.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    asked.read(str(given))
     passed, said = asked.feedback(str(given))
-    usual = f"rounds.{said.rstrip('.').lower().replace(' ', '-')}"
-    return Judged(float(passed), say(usual, language) if usual in words() else hint(said, language))
+    return Judged(float(passed), hint(said, language))
 
 
 def _half_truth(atom: Atom, part: str, language: str) -> Turn:
-    verdicts = ("right", "half", "wrong")
-    options = [say(f"rounds.verdict.{one}", language) for one in verdicts]
-    asked = Choice("", options, verdicts.index(atom.verdict), atom.answered(language))
+    options = [say(f"review.{one}", language) for one in VERDICTS]
+    asked = Choice("", options, VERDICTS.index(atom.verdict))
 
     def judge(given: Any) -> Judged:
-        place = asked.read(str(given))
         # Between right and wrong lies half right: who is one step off has seen something.
-        near = 1 - abs(place - asked.right) / 2 if place == asked.right or asked.right == 1 else 0.0
-        return Judged(1.0 if near == 1 else near, atom.answered(language))
+        return Judged(1 - abs(asked.read(str(given)) - asked.right) / 2, atom.answered(language))
 
     turn = _machine(atom, part, language, "choice", say("rounds.half-truth", language, ask=atom.asked(language)), judge)
     return replace(turn, options=tuple(options), again=False)

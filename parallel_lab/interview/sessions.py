@@ -5,7 +5,7 @@ from random import Random
 
 from parallel_lab.course import events, page
 from parallel_lab.interview.asking import Asking
-from parallel_lab.interview.queue import Item, Queue, mistakes, todays
+from parallel_lab.interview.queue import Item, Queue, chapter_named, mistakes, todays
 from parallel_lab.interview.words import lang, language_of, say
 
 
@@ -81,7 +81,7 @@ class Session:
         words = [say(key, language, count=len(self.rated), good=good)]
         later = self._todays().later
         if later:
-            words.append(say("review.later", language, day=later.astimezone().date().isoformat()))
+            words.append(say("review.later", language, day=events.day(later)))
         parts = [
             page.paragraph(say("review.title", language), "head", name),
             page.paragraph(" ".join(words), lang=name),
@@ -112,7 +112,7 @@ def session(
         ValueError: there is no such language, no such chapter, or no time at all.
     """
     asked = language_of(language)
-    of = None if chapter is None else str(chapter).zfill(2)
+    of = chapter_named(chapter, asked)
     return Session(asked, language_of(answer_in or asked), of, minutes, Random(seed))
 
 

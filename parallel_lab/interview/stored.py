@@ -32,18 +32,6 @@ class Proof(NamedTuple):
     picture: Picture | None  # of the cell, else the nearest one of its section
 
 
-def notebook_file(chapter: str) -> Path:
-    """The executed notebook of a chapter, by its two digits or by a name that begins with them.
-
-    Raises:
-        FileNotFoundError: the course has none.
-    """
-    folder = workspace.root() / "notebooks"
-    for file in sorted(folder.glob(f"{chapter[:2]}_*.ipynb")):
-        return file
-    raise FileNotFoundError(f"chapter {chapter[:2]} is not at hand: {folder} has no notebook of it")
-
-
 def chapters() -> list[str]:
     """The two digits of all chapters whose notebooks are there."""
     return sorted(file.name[:2] for file in (workspace.root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -59,7 +47,7 @@ def proof(evidence: str) -> Proof | None:
     """What stands at `evidence` (`notebook#cell`); None where the course here has no such cell."""
     notebook, _, name = evidence.partition("#")
     try:
-        file = notebook_file(notebook)
+        file = workspace.notebook(notebook)
     except FileNotFoundError:
         return None
     stored = _cells(file)
@@ -89,7 +77,7 @@ def first_page(chapter: str) -> tuple[str, list[str | Picture]]:
     Raises:
         ValueError: the chapter has no first page.
     """
-    title, *rest = _cells(notebook_file(chapter))
+    title, *rest = _cells(workspace.notebook(chapter))
     name, _, words = _source(title).partition("\n")
     page: list[str | Picture] = [words.strip()]
     began = False

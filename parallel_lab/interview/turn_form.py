@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from parallel_lab.course import forms, page
+from parallel_lab.interview.asking import CONFIDENCES
 from parallel_lab.interview.mock import Mock
 from parallel_lab.interview.rounds import WORDS, Turn
 from parallel_lab.interview.words import lang, say
 
-SURE = (0.25, 0.5, 0.7, 0.9, 0.99)
 LETTERS = "abcdefgh"
 CODE_LINES, NOTE_LINES = 12, 2
 
@@ -33,8 +33,8 @@ class TurnForm:
         self.shown_next, self.follow = shown_next, follow
         self._below = forms.box()
         self._field = self._answered_with()
-        lines = [self._say("sure-none"), *(f"{share:.0%}" for share in SURE)]
-        self._sure = forms.dropdown(self._say("sure"), lines, [-1.0, *SURE], self._say("sure"))
+        lines = [self._say("sure-none"), *(f"{share:.0%}" for share in CONFIDENCES)]
+        self._sure = forms.dropdown(self._say("sure"), lines, [-1.0, *CONFIDENCES], self._say("sure"))
 
     def _say(self, key: str, **values: Any) -> str:
         return self.interview.say(key, **values)

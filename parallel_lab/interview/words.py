@@ -13,7 +13,8 @@ import yaml
 from parallel_lab.course.spoken import LANGUAGES, VARIABLE, lang, language_of
 from parallel_lab.course.typed import named
 
-__all__ = ["LANGUAGES", "VARIABLE", "lang", "language_of", "say", "words"]
+__all__ = ["LANGUAGES", "VARIABLE", "VOICES", "lang", "language_of", "say", "words"]
+VOICES = {"en": "en-US", "zh": "zh-CN"}  # of a browser, by language
 _FILE = files("parallel_lab.interview").joinpath("words.yaml")
 
 

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from parallel_lab.course import progress, workspace
+from parallel_lab.course import events, progress, workspace
 from parallel_lab.course.chapters import progress_table
+from parallel_lab.interview import record
 
 
 @pytest.fixture
@@ -181,6 +183,27 @@ def test_two_machines_are_merged_by_the_union_of_their_logs(file, clock, monkeyp
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(file))
     progress.merge(other)
     assert progress.read() == merged, "the order of a merge matters"
+
+
+def test_merging_once_more_changes_nothing(file, clock):
+    one = {"best": 1.0, "checks": 10, "last": 0.5, "when": "2026-11-28"}
+    for other in ({"checks": 9, "last": 0.2}, {"checks": 9, "hints": 1}, {"best": 0.5, "solution": "2026-11-28"}):
+        files = [{"exercises": {"ring": entry}} for entry in (one, one | other)]
+        union = events.merged(*files)
+        assert all(events.merged(union, each) == events.merged(each, union) == union for each in files)
+
+
+def test_a_day_is_one_where_the_learner_is(file, clock, monkeypatch):
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "Asia/Shanghai")
+        time.tzset()
+        clock[0] = datetime(2026, 11, 28, 23, 50, tzinfo=UTC)
+        progress.record_exercise("ring", 0.4, failed=True)
+        clock[0] += timedelta(minutes=20)
+        progress.record_exercise("ring", 1.0)
+        assert ratings("exercise/ring") == [1, 2], "the morning is one day in Shanghai, and two in London"
+        assert record.days(progress.read()) == ["2026-11-29"]
+    time.tzset()
 
 
 def test_a_date_that_was_forgotten_is_not_brought_back_by_a_merge(file, clock):

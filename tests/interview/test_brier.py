@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from parallel_lab.course import progress
-from parallel_lab.interview.brier import Stated, by_topic, calibration, chapter_of, curve, drawing, score, stated
+from parallel_lab.interview.brier import LEAST, Stated, by_topic, calibration, chapter_of, curve, drawing, score, stated
 
 
 def answers(count, sure_less, seed=0):
@@ -67,6 +67,18 @@ def test_answers_come_from_the_log_of_progress():
     assert "共 2 次回答" in text and "少于 20 次" in text and "你过于自信" in text and "07 模型并行" in text
     assert 'src="data:image/png;base64,' in page._repr_html_() and 'lang="zh"' in page._repr_html_()
     assert calibration(chapter="09").answers == []
+
+
+def test_every_answer_stands_in_the_curve():
+    few = [Stated("09", 0.5, True)] * LEAST + [Stated("09", 0.95, False)] * (LEAST - 1)
+    for some in (few, few[:LEAST], few[LEAST:], [*few, few[-1]]):
+        assert sum(point.answers for point in curve(some)) == len(some)
+
+
+def test_a_chapter_that_is_none_is_said():
+    assert calibration(chapter="9") == calibration(chapter="09")
+    with pytest.raises(ValueError, match="There is no chapter '77'"):
+        calibration(chapter="77")
 
 
 def test_without_answers_one_sentence_stands_there():

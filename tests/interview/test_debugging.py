@@ -9,8 +9,9 @@ import pytest
 from parallel_lab.clinic import CASES
 from parallel_lab.course import progress
 from parallel_lab.interview import debugging
-from parallel_lab.interview.debugging import begin, chosen, program
+from parallel_lab.interview.debugging import begin, program
 from parallel_lab.interview.debugging_form import debugging_round
+from parallel_lab.interview.kept import in_turn
 
 CASE = 12
 
@@ -67,7 +68,17 @@ def test_what_comes_late_counts_half(a_round, clock):
     assert progress.read()["reviews"][f"clinic/{CASE}"]["log"][0]["rating"] == 2
 
 
+def test_nothing_counts_after_the_end(a_round):
+    of = a_round()
+    of.finish()
+    of.name(places(of)[0])
+    assert of.points == 0
+
+
 def test_cases_that_were_not_met_come_first(clock):
+    def chosen(dice):
+        return in_turn(CASES, "clinic/{}".format, dice)[0]
+
     for number in list(CASES)[:-1]:
         progress.record_review(f"clinic/{number}", 3, "clinic")
     assert {chosen(Random(seed)) for seed in range(5)} == {list(CASES)[-1]}

@@ -23,7 +23,14 @@ def test_what_does_not_fit_is_missed():
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "Type a layout"), ("tp=8 pp=16", "128"), ("speed=9", "speed"), ("tp=3", "."), ("eight", ".")],
+    [
+        ("", "Type a layout"),
+        ("tp=8 pp=16", "128"),
+        ("speed=9", "speed"),
+        ("tp=3", "."),
+        ("eight", "."),
+        ("tp=half", "whole"),
+    ],
 )
 def test_what_is_no_layout_is_said(text, said):
     with pytest.raises(ValueError, match=said):

@@ -64,7 +64,7 @@ def test_an_answer_aloud_is_ticked_and_kept(desk):
     desk.press("Begin")
     clock = desk.desk.clock
     assert (clock.left_s, clock.speak_s, clock.running) == (900.0, 120, True) and clock.text
-    desk.all("Dropdown")[0].value = 0.7
+    desk.all("Dropdown")[0].value = 0.75
     desk.press("I have answered")
     assert "A weak answer" in desk.text and clock.unasked and clock.text == desk.desk.interview.turn.model
     ticks = desk.all("Checkbox")
@@ -73,7 +73,7 @@ def test_an_answer_aloud_is_ticked_and_kept(desk):
         tick.value = True
     desk.press("Keep and go on")
     (note,) = desk.desk.interview.notes
-    assert note.word == "strong" and note.confidence == 0.7
+    assert note.word == "strong" and note.confidence == 0.75
     assert "Follow-up 1" in desk.text
 
 

@@ -7,6 +7,7 @@ import pytest
 from parallel_lab.clinic import CASES, CAUSES
 from parallel_lab.course import page, progress
 from parallel_lab.course.questions import ask, index
+from parallel_lab.course.tasks import tasks
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.interview import judged, rounds
 from parallel_lab.interview.choosing import Chooser
@@ -141,6 +142,34 @@ def test_confidence_is_kept_with_the_first_answer(short):
     assert log[-1]["confidence"] == 0.7
 
 
+def test_confidence_is_that_of_what_was_asked_and_of_no_point(short):
+    mock = Mock("lead", 15, "en", seed=1)
+    mock.answer("", 0.9)
+    assert mock.turn
+    mock.mark([point.key for point in mock.turn.points])
+    key = mock.turn.key
+    mock.go_on()
+    reviews = progress.read()["reviews"]
+    assert len(reviews) > 1 and [name for name in reviews if "confidence" in reviews[name]["log"][-1]] == [key]
+
+
+def test_nothing_counts_once_the_way_was_shown(short):
+    mock = Mock("lead", 15, "en", seed=1)
+    while mock.turn and mock.turn.part != "log":
+        mock.go_on()
+    mock.reveal()
+    assert "Right" in repr(mock.answer("a", 0.99))
+    mock.go_on()
+    assert (mock.notes[-1].word, mock.notes[-1].tries, mock.notes[-1].confidence) == ("missed", 0, None)
+
+
+def test_what_is_no_answer_is_said_in_the_language(short):
+    mock = Mock("lead", 15, "zh", seed=1)
+    while mock.turn and mock.turn.part != "number":
+        mock.go_on()
+    assert "不是一个数" in repr(mock.answer("many"))
+
+
 def test_a_machine_lets_one_try_again_and_halves_what_it_counts(short):
     mock = Mock("lead", 15, "en", seed=1)
     while mock.turn and mock.turn.part != "log":
@@ -150,6 +179,15 @@ def test_a_machine_lets_one_try_again_and_halves_what_it_counts(short):
     assert mock.answered
     mock.go_on()
     assert mock.notes[-1].result == 0.5 and mock.notes[-1].word == "partly"
+
+
+def test_an_answer_may_leave_out_what_its_chapter_imports():
+    task = tasks()["save_interval_s"]
+    turn = judged.code(task, "en")
+    assert turn.judge
+    body = "return math.sqrt(2 * save_s * 3600 * mtbf_h / machines)"
+    found = turn.judge(f"def save_interval_s(save_s, mtbf_h, machines):\n    {body}")
+    assert found.result == 1.0, found.said
 
 
 def test_no_answer_at_all_costs_nothing(short):

@@ -2,8 +2,9 @@
 
 import pytest
 
+from parallel_lab.course import workspace
 from parallel_lab.course.questions import ask, index
-from parallel_lab.interview.needed import Cell, code_of, file_of, missing, needed
+from parallel_lab.interview.needed import Cell, code_of, missing, needed
 
 
 def cells_of(*sources, shows=None):
@@ -53,7 +54,7 @@ def test_every_card_s_evidence_is_complete_and_brings_few_cells():
     few = []
     for name in index():
         notebook, _, tag = ask(name).evidence.partition("#")
-        cells = code_of(file_of(notebook))
+        cells = code_of(workspace.notebook(notebook))
         found = needed(cells, tag)
         assert not missing(found), (name, missing(found))
         assert found[-1].shows, name
@@ -64,5 +65,5 @@ def test_every_card_s_evidence_is_complete_and_brings_few_cells():
 def test_what_is_not_there_is_said():
     with pytest.raises(ValueError, match="no cell of code has the tag gone"):
         needed(cells_of("1"), "gone")
-    with pytest.raises(ValueError, match="there is no chapter 77"):
-        file_of("77")
+    with pytest.raises(FileNotFoundError, match="chapter 77 is not at hand"):
+        workspace.notebook("77")

@@ -5,11 +5,11 @@ import json
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from parallel_lab.course import anchors
+from parallel_lab.course import anchors, workspace
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.interview import proofs
 from parallel_lab.interview.captured import CellFailed, new_space, run_cell, texts
-from parallel_lab.interview.needed import Cell, file_of
+from parallel_lab.interview.needed import Cell
 from parallel_lab.interview.proofs import evidence, link, place_of
 
 
@@ -20,7 +20,7 @@ def ipython():
 
 
 def stored(notebook, cell):
-    cells = json.loads(file_of(notebook).read_text(encoding="utf-8"))["cells"]
+    cells = json.loads(workspace.notebook(notebook).read_text(encoding="utf-8"))["cells"]
     outputs = next(one["outputs"] for one in cells if one["id"] == cell)
     return "".join("".join(output.get("text", ())) for output in outputs).strip()
 
@@ -48,8 +48,9 @@ def test_a_cell_that_raises_is_told_and_nothing_is_shown(tmp_path, monkeypatch):
         {"cell_type": "code", "id": "one", "metadata": {}, "source": "a = 1", "outputs": []},
         {"cell_type": "code", "id": "e14-memory", "metadata": {}, "source": "a / 0", "outputs": [1]},
     ]
-    (tmp_path / "21_choosing.ipynb").write_text(json.dumps({"cells": cells}))
-    monkeypatch.setattr(anchors, "NOTEBOOKS", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "21_choosing.ipynb").write_text(json.dumps({"cells": cells}))
+    monkeypatch.setattr(workspace, "root", lambda: tmp_path)
     anchors.heading_above.cache_clear()
     found = evidence("E14")
     anchors.heading_above.cache_clear()

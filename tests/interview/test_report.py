@@ -57,7 +57,7 @@ def test_what_is_solved_is_not_proposed(two):
 
 
 def test_how_sure_one_was_against_what_came_of_it(two):
-    assert reports.report().calibration == [(0.9, 0.0), (0.7, 1.0)]
+    assert [one[1:] for one in reports.report().calibration] == [(0.9, False), (0.7, True)]
     assert "80% on average, right in 50% of 2 answers; Brier score 0.45" in repr(reports.report())
 
 

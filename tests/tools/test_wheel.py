@@ -58,6 +58,8 @@ def test_it_starts_in_an_empty_folder_and_is_found_again(installed, tmp_path):
     assert (work / "parallel_lab" / "cli" / "start.py").is_file(), "the link to the code that notebooks explain"
     comes = plab(installed, work / "notebooks", "next")
     assert comes.returncode == 0 and "plab check" in comes.stdout, comes.stderr
+    ran = plab(installed, work / "notebooks", "evidence", "E14")
+    assert ran.returncode == 0 and "What a layout asks for" in ran.stdout, ran.stderr
     said = plab(installed, work / "exercises", "progress")
     assert "Nothing solved yet" in said.stdout and "progress.json" in said.stdout
 
