@@ -92,10 +92,13 @@ def whole_file(file: str | Path, data: bytes) -> None:
     Raises:
         OSError: the folder is not there or cannot be written.
     """
-    with tempfile.TemporaryDirectory(dir=Path(file).absolute().parent, prefix=".plab-") as folder:
-        new = Path(folder, Path(file).name)
-        new.write_bytes(data)
-        new.replace(file)
+    try:
+        with tempfile.TemporaryDirectory(dir=Path(file).absolute().parent, prefix=".plab-") as folder:
+            new = Path(folder, Path(file).name)
+            new.write_bytes(data)
+            new.replace(file)
+    except OSError as error:  # its own words name a file that the reader never heard of
+        raise OSError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def _chosen(chapter: str | None, language: str, with_atoms: bool) -> list[Note]:

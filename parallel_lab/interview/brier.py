@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from parallel_lab.clinic import CASES, CAUSES
 from parallel_lab.course import page, progress
+from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.drills import listed
 from parallel_lab.course.events import GOOD, Entry
 from parallel_lab.course.tasks import tasks
@@ -242,7 +243,9 @@ def calibration(*, chapter: str | None = None, language: str | None = None) -> C
         language: `en` or `zh`; that of the environment by default.
 
     Raises:
-        ValueError: there is no such language.
+        ValueError: there is no such chapter or language.
     """
+    if chapter is not None and chapter not in TITLES:
+        raise ValueError(say("ladder.no-chapter", language_of(language), chapter=chapter, last=list(TITLES)[-1]))
     answers = [one for one in stated() if chapter in (None, one.chapter)]
     return Calibration(answers, language_of(language))
