@@ -11,7 +11,7 @@ from parallel_lab.cli.answers import function_of
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.clinic import CASES, CAUSES, diagnose, open_case
 from parallel_lab.course import page
-from parallel_lab.interview.debugging import MINUTES, Round, begin, program
+from parallel_lab.interview.debugging import MINUTES, Round, begin, check_minutes, program
 from parallel_lab.interview.judged import chart_parts
 from parallel_lab.interview.words import language_of, say
 
@@ -73,6 +73,7 @@ def _round(case: str | None, minutes: float, seed: int | None, language: str | N
     own = language_of(language)
     if file and file.exists():
         raise CommandError(f"{file} exists already: give a new file")
+    check_minutes(minutes, own)
     click.echo(f"{say('debugging.rules', own, minutes=f'{minutes:g}')}\n{say('debugging.running', own)}")
     of = begin(minutes, number=int(case) if case else None, seed=seed, language=own)
     if file:

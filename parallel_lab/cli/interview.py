@@ -27,9 +27,11 @@ PROMPTS = {"number": "type-number", "choice": "type-choice", "layout": "type-lay
 @click.option("--minutes", type=click.Choice(MINUTES), default="15", show_default=True, help="How long.")
 @options.language
 @click.option("--seed", type=int, help="The same questions for the same seed and progress.")
-@click.option("--sure", is_flag=True, help="Ask how sure you are before each answer.")
+@click.option("--sure", "asks_sure", is_flag=True, help="Ask how sure you are before each answer.")
 @click.option("--report", "reported", is_flag=True, help="Show the report of the last interview, and list all.")
-def command(role: str | None, minutes: str, language: str | None, seed: int | None, sure: bool, reported: bool) -> None:
+def command(
+    role: str | None, minutes: str, language: str | None, seed: int | None, asks_sure: bool, reported: bool
+) -> None:
     """Take a mock interview: questions with follow-ups, a number, a log, a small coding task; then a report."""
     words = language_of(language)
     if reported:
@@ -44,7 +46,7 @@ def command(role: str | None, minutes: str, language: str | None, seed: int | No
     kinds = ", ".join(interview.say(f"round.{part.kind}") for part in interview.rounds)
     click.echo(interview.say("about", minutes=minutes, rounds=kinds))
     try:
-        _hold(interview, sure)
+        _hold(interview, asks_sure)
     finally:
         interview.stop()
         if interview.stopped:
@@ -54,7 +56,7 @@ def command(role: str | None, minutes: str, language: str | None, seed: int | No
     click.echo(f"\n{reports.report(interview.key, words)}")
 
 
-def _hold(interview: Mock, sure: bool) -> None:
+def _hold(interview: Mock, asks_sure: bool) -> None:
     """Asks turn by turn until the interview is over."""
     place, follow = -1, 0
     while turn := interview.turn:
@@ -67,21 +69,21 @@ def _hold(interview: Mock, sure: bool) -> None:
             follow += 1
             key = "follow-up-missed" if turn.missed else "follow-up"
             click.echo(f"\n-- {interview.say(key, number=follow)}")
-        _ask(interview, turn, sure)
+        _ask(interview, turn, asks_sure)
         if interview.warning:
             click.echo(interview.warning, err=True)
             interview.warning = ""
         interview.go_on()
 
 
-def _ask(interview: Mock, turn: Turn, sure: bool) -> None:
+def _ask(interview: Mock, turn: Turn, asks_sure: bool) -> None:
     click.echo(f"[{_clock(interview.left_s)}] {turn.ask}\n")
     for part in turn.shown:
         if part.text:
             click.echo(part.text)
     for letter, option in zip("abcdefgh", turn.options, strict=False):
         click.echo(f"   {letter}) {option}")
-    confidence = stated(interview.language) if sure else None
+    confidence = stated(interview.language) if asks_sure else None
     if turn.kind == "speak":
         _spoken(interview, turn, confidence)
     else:

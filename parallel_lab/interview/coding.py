@@ -63,7 +63,7 @@ def function_from(source: str, name: str, known: Mapping[str, Any] = MappingProx
         exec(compile(ast.parse("\n".join([*lines, ""])), _WHERE, "exec"), space)
     except SyntaxError as error:
         raise ValueError(f"line {error.lineno}, `{(error.text or '').strip()}`: {error.msg}") from None
-    except Exception as error:  # whatever the learner's lines raise is said, and nothing more
+    except (Exception, SystemExit) as error:  # whatever the learner's lines raise is said, and nothing more
         raise ValueError(f"your lines raise {type(error).__name__}: {error}") from None
     found = space.get(name)
     return found if callable(found) else None

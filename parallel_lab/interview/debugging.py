@@ -169,11 +169,16 @@ def begin(
         ValueError: the minutes are none, there is no such case, or no such language.
     """
     own, dice = language_of(language), Random(seed)
-    if not 0 < minutes <= 24 * 60:
-        raise ValueError(say("debugging.minutes", own, minutes=f"{minutes:g}"))
+    check_minutes(minutes, own)
     number = in_turn(CASES, "clinic/{}".format, dice)[0] if number is None else number
     opened = open_case(number)
     return Round(opened, near_causes(opened.case, dice), minutes, own)
+
+
+def check_minutes(minutes: float, language: str) -> None:
+    """Raises ValueError where a round cannot be that long."""
+    if not 0 < minutes <= 24 * 60:
+        raise ValueError(say("debugging.minutes", language, minutes=f"{minutes:g}"))
 
 
 def program(case: Case) -> str:

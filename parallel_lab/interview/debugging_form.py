@@ -6,7 +6,7 @@ from typing import Any
 from parallel_lab.clinic import case_of
 from parallel_lab.course import forms, page
 from parallel_lab.interview.coding import function_from
-from parallel_lab.interview.debugging import MINUTES, Round, begin, program
+from parallel_lab.interview.debugging import MINUTES, Round, begin, check_minutes, program
 from parallel_lab.interview.judged import chart_parts
 from parallel_lab.interview.words import VOICES, lang, language_of, say, words
 from parallel_lab.view.clock import WORDS as CLOCK_WORDS
@@ -141,8 +141,7 @@ def debugging_round(
         ValueError: the minutes are none, or there is no such case or language.
     """
     own = language_of(language)
-    if not 0 < minutes <= 24 * 60:
-        raise ValueError(say("debugging.minutes", own, minutes=f"{minutes:g}"))
+    check_minutes(minutes, own)
     if number is not None:
         case_of(number)
     return DebuggingRound(minutes, number, seed, own)

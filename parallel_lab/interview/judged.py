@@ -96,6 +96,11 @@ def chart_parts(opened: Opened) -> tuple[page.Part, ...]:
     return tuple(parts)
 
 
+def _ended(title: str, language: str) -> str:
+    """A title as a sentence of its own: with a full stop, where it does not end one."""
+    return title if language == "zh" or title.endswith(("?", "!", ".")) else f"{title}."
+
+
 def code(task: Task, language: str) -> Turn:
     """A gap of a chapter: it is run on fresh inputs and graded, and the progress of the exercise follows."""
     said, begin = stub(task)
@@ -108,7 +113,7 @@ def code(task: Task, language: str) -> Turn:
         report = grade(exercise, fn)
         return Judged(1.0 if report.passed else 0.5 * report.score, repr(report))
 
-    asked = say("rounds.code", language, name=task.name, title=task.title, minutes=task.minutes)
+    asked = say("rounds.code", language, name=task.name, title=_ended(task.title, language), minutes=task.minutes)
     note = (page.markdown(exercise.solution_note),)
     about = {
         "title": f"{task.name}: {task.title}",

@@ -105,7 +105,7 @@ def todays(chapter: str | None = None, minutes: float | None = None, *, terms: b
         ValueError: there is no such chapter, or no time at all.
     """
     chapter = chapter_named(chapter)
-    if minutes is not None and minutes <= 0:
+    if minutes is not None and not minutes > 0:  # also where it is no number
         raise ValueError(f"{minutes:g} minutes are no time to review in: give 1 or more")
     entries, now = progress.read(), progress.now()
     plan = entries["preparations"].get(PREPARATION, {})
@@ -114,12 +114,14 @@ def todays(chapter: str | None = None, minutes: float | None = None, *, terms: b
     everything = items(entries["reviews"], chapter, until, terms=terms)
     due, later = in_order(everything, now, until)
     minutes = minutes or plan.get("minutes")
-    kept = within(due, 60 * minutes) if minutes else due
+    kept = (within(due, 60 * minutes) or due[:1]) if minutes else due  # one at least, however short the time
     room = 60 * minutes - sum(item.seconds for item in kept) if minutes else None
     begun = sum(_begun_today(item, entries["reviews"], now) for item in everything)
     fresh = new_ones(everything, plan.get("take"), _begun_chapters(entries))
     fresh = fresh[: max(0, plan.get("new_a_day", NEW_A_DAY) - begun)] if len(kept) == len(due) else []
-    return Queue(kept, fresh if room is None else within(fresh, room), len(due) - len(kept), later)
+    if room is not None:
+        fresh = within(fresh, room) or ([] if kept else fresh[:1])
+    return Queue(kept, fresh, len(due) - len(kept), later)
 
 
 def items(

@@ -32,6 +32,11 @@ def test_without_answers_no_picture_is_written(tmp_path):
     assert result.exit_code == 1 and "no answer with a confidence" in result.output and not list(tmp_path.glob("*.png"))
 
 
+def test_a_chapter_that_is_none_is_said():
+    result = plab("calibration", "--chapter", "77")
+    assert result.exit_code == 1 and "There is no chapter '77'" in result.output
+
+
 def test_evidence_is_run_in_the_terminal():
     result = plab("evidence", "E14", "--language", "zh")
     assert result.exit_code == 0 and "E14 的证据" in result.output and "memory:" in result.output

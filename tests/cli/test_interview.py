@@ -51,6 +51,14 @@ def test_the_role_is_asked_and_wrong_ticks_are_asked_again(own):
     assert kept["role"] == "researcher" and len(kept["turns"]) == 1 and kept["turns"][0]["confidence"] == 0.8
 
 
+def test_a_confidence_that_is_none_is_asked_again(own):
+    typed = "very\n150\n80\n" + SPOKEN
+    result = plab("--role", "lead", "--seed", "1", "--sure", typed=typed)
+    assert result.output.count("Type a number from 0 to 100") == 2
+    (kept,) = json.loads((own / "progress.json").read_text())["interviews"].values()
+    assert kept["turns"][0]["confidence"] == 0.8
+
+
 def test_code_is_graded_out_of_a_file(own):
     typed = SPOKEN * 3 + "\n" + "a\n"
     first = plab("--role", "lead", "--seed", "1", typed=typed)

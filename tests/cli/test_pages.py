@@ -30,6 +30,16 @@ def test_help_and_a_folder_that_is_not_there(name):
     assert result.exit_code == 1 and last.startswith("Error: none/file: there is no folder none")
 
 
+@pytest.mark.parametrize("name", ["night", "badge"])
+def test_a_file_that_cannot_be_written_is_named(name, in_a_folder, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", ".plab-x1")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refused)
+    result = plab(name, "--html", "page.html")
+    assert result.exit_code == 1 and "Error: page.html cannot be written: Permission denied" in result.output
+
+
 def test_the_path_is_a_table_and_a_picture(in_a_folder):
     result = plab("path", "--png", "path.png", "--language", "zh")
     assert result.exit_code == 0 and "下一个：" in result.output and "09 Pipeline parallelism" in result.output

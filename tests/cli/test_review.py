@@ -72,6 +72,7 @@ def test_two_machines_are_merged(file, tmp_path):
     [
         (["review", "--chapter", "77"], "Error: There is no chapter '77'"),
         (["review", "--minutes", "0"], "are no time to review in"),
+        (["review", "--minutes", "nan"], "are no time to review in"),
         (["prepare", "--date", "soon"], "Error: 'soon' is no date"),
         (["progress", "--merge", "nothing.json"], "Error: nothing.json: there is no such file"),
     ],

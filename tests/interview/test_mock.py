@@ -11,6 +11,7 @@ from parallel_lab.course.tasks import tasks
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.interview import judged, rounds
 from parallel_lab.interview.choosing import Chooser
+from parallel_lab.interview.coding import function_from
 from parallel_lab.interview.mock import Mock
 from parallel_lab.interview.noted import Opinion
 from parallel_lab.interview.roles import ROUNDS, form_of, forms, role_named, roles
@@ -292,3 +293,9 @@ def test_a_case_runs_and_is_judged(clock):
     assert wrong.result == 0 and CASES[12].cause not in wrong.said
     shown = repr(page.Page("", turn.shown))
     assert "def job(" in shown and "first_sample" in shown and CASES[12].cause not in shown
+
+
+def test_lines_that_end_the_program_end_no_interview():
+    """`sys.exit()` in what was typed would end the loop of the kernel that runs the widget."""
+    with pytest.raises(ValueError, match="your lines raise SystemExit: 3"):
+        function_from("import sys; sys.exit(3)", "waiting")

@@ -84,3 +84,8 @@ def test_failed_exercises_are_named_until_they_pass(clock):
     assert mistakes() == ["ring_shift"]
     progress.record_exercise("ring_shift", 1.0)
     assert mistakes() == []
+
+
+def test_a_short_time_still_asks_one(clock):
+    """A drill takes longer than a minute: who has one minute is asked one thing, and never nothing."""
+    assert len(todays(minutes=1).new) == 1
