@@ -10,8 +10,9 @@ from parallel_lab.cli.answers import function_of
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.clinic import CASES, CAUSES, diagnose, open_case
 from parallel_lab.course import page
+from parallel_lab.interview.clinic_words import of_case, of_cause
 from parallel_lab.interview.debugging import MINUTES, Round, begin, program
-from parallel_lab.interview.judged import chart_parts
+from parallel_lab.interview.judged import cause_words, chart_parts
 from parallel_lab.interview.words import LANGUAGES, language_of, say
 
 
@@ -26,7 +27,7 @@ from parallel_lab.interview.words import LANGUAGES, language_of, say
 @click.option("--round", "hidden", is_flag=True, help="A debugging round: a case with a hidden fault, and a clock.")
 @click.option("--minutes", default=MINUTES, show_default=True, type=float, help="How long a round is meant to take.")
 @click.option("--seed", type=int, help="The same case of a round for the same seed and progress.")
-@click.option("--language", type=click.Choice(LANGUAGES), help="Of a round; PARALLEL_LAB_LANGUAGE is the default.")
+@click.option("--language", type=click.Choice(LANGUAGES), help="en or zh; PARALLEL_LAB_LANGUAGE is the default.")
 @click.option(
     "--file", type=click.Path(dir_okay=False, path_type=Path), help="Write the program of a round here, to mend it."
 )
@@ -43,8 +44,9 @@ def command(case: str | None, target: str | None, cause: str | None, hidden: boo
     if cause is not None and not target:
         number = case if case and case.isdecimal() else "CASE"
         raise CommandError(f"--cause needs your mended job as well: plab clinic {number} FILE.py:FUNCTION --cause ...")
+    own = language_of(options["language"])
     if case is None or case == "causes":
-        _causes() if case else _complaints()
+        _causes(own) if case else _complaints(own)
         return
     if not case.isdecimal():
         raise CommandError(f"{case!r} is no case: expected a number, as in `plab clinic 7`, or `plab clinic causes`")
@@ -53,18 +55,26 @@ def command(case: str | None, target: str | None, cause: str | None, hidden: boo
         diagnosis = diagnose(int(case), cause, job)
         click.echo(str(diagnosis))
         click.get_current_context().exit(0 if diagnosis.passed else 1)
-    click.echo(str(open_case(int(case), job)))
+    opened = open_case(int(case), job)
+    if own == "en":
+        click.echo(str(opened))
+        return
+    texts = [of_case(opened.case, "title", own), *(str(part.text) for part in chart_parts(opened, own) if part.text)]
+    click.echo("\n\n".join([f"{case}. {texts[0]}", *texts[1:]]))
 
 
-def _complaints() -> None:
-    rows = [(str(one.number), one.title) for one in CASES.values()]
-    click.echo(page.table(("case", "complaint"), rows).text)
+def _complaints(own: str) -> None:
+    rows = [(str(one.number), of_case(one, "title", own)) for one in CASES.values()]
+    click.echo(page.table((say("clinic.case", own), say("clinic.complaint", own)), rows).text)
 
 
-def _causes() -> None:
+def _causes(own: str) -> None:
     for one in CAUSES.values():
-        click.echo(f"{one.name} ({one.symptom}, chapter {one.chapter})")
-        click.echo(textwrap.indent(textwrap.fill(one.signature, 96), "  "))
+        symptom, of = say(f"clinic.{one.symptom.replace(' ', '-')}", own), say(f"chapter.{one.chapter}", own)
+        about = f"{symptom}, chapter {one.chapter}" if own == "en" else f"{symptom}；第 {one.chapter} 章：{of}"
+        click.echo(f"{cause_words(one.name, own)} ({about})")
+        shown = of_cause(one, "signature", own)
+        click.echo(textwrap.indent(textwrap.fill(shown, 96) if own == "en" else shown, "  "))
 
 
 def _round(case: str | None, minutes: float, seed: int | None, language: str | None, file: Path | None) -> None:
@@ -79,7 +89,7 @@ def _round(case: str | None, minutes: float, seed: int | None, language: str | N
             raise CommandError(f"{file} exists already: give a new file")
         file.write_text(program(of.case), encoding="utf-8")
     click.echo(f"\n{say('debugging.english', own)}")
-    for part in chart_parts(of.opened):
+    for part in chart_parts(of.opened, own):
         if part.text:
             click.echo(f"{part.text}\n")
     try:

@@ -21,6 +21,7 @@ from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Problem
 from parallel_lab.course.tasks import Task
 from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.interview.clinic_words import of_case, of_cause
 from parallel_lab.interview.coding import function_from, stub
 from parallel_lab.interview.rounds import Judged, Turn, feedback, plain
 from parallel_lab.interview.words import lang, say
@@ -56,17 +57,23 @@ def log(case: Case, language: str, dice: Random) -> Turn:
         place = Choice("", names, right).read(str(given))
         if place == right:
             return Judged(1.0, "")
-        told = {"cause": names[place], "signature": causes[place].signature}
+        told = {"cause": names[place], "signature": of_cause(causes[place], "signature", language)}
         return Judged(0.0, say("rounds.log-wrong", language, **told))
 
     said = (
-        say("rounds.log-evidence", language, evidence=case.evidence),
-        say("rounds.log-cure", language, cure=causes[right].cure),
+        say("rounds.log-evidence", language, evidence=of_case(case, "evidence", language)),
+        say("rounds.log-cure", language, cure=of_cause(causes[right], "cure", language)),
         say("rounds.log-mend", language, number=case.number),
     )
     end = tuple(page.paragraph(text, lang=lang(language)) for text in (names[right], *said))
     asked, key = say("rounds.log", language, ranks=opened.chart.ranks), f"clinic/{case.number}"
-    about = {"title": case.title, "shown": chart_parts(opened), "options": names, "rubric": end, "judge": judge}
+    about = {
+        "title": of_case(case, "title", language),
+        "shown": chart_parts(opened, language),
+        "options": names,
+        "rubric": end,
+        "judge": judge,
+    }
     return Turn("log", "choice", key, CAUSES[case.cause].chapter, asked, asked, **about)
 
 
@@ -87,12 +94,15 @@ def cause_words(name: str, language: str) -> str:
     return words if language == "en" else f"{words}（{name}）"
 
 
-def chart_parts(opened: Opened) -> tuple[page.Part, ...]:
+def chart_parts(opened: Opened, language: str) -> tuple[page.Part, ...]:
     """Complaint, program, log and timeline of a run."""
     case, chart = opened.case, opened.chart
     notes = case.notes(chart.ranks, chart.seed)
     text = "\n\n".join(filter(None, [str(chart), notes]))
-    parts = [page.paragraph(case.complaint), page.code(inspect.getsource(case.job).rstrip())]
+    parts = [
+        page.paragraph(of_case(case, "complaint", language), lang=lang(language)),
+        page.code(inspect.getsource(case.job).rstrip()),
+    ]
     parts.append(page.paragraph(text, tag="pre"))
     if chart.trace.spans:
         shown = draw(chart.trace, title=case.title)
