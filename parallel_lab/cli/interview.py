@@ -39,7 +39,7 @@ def command(role: str | None, minutes: str, language: str | None, seed: int | No
             click.echo(f"{name}: {one.title[words]}")
         role = click.prompt(say("mock.role", words), type=click.Choice(list(roles())), default=next(iter(roles())))
     interview = Mock(role, int(minutes), words, seed=seed, told=lambda said: click.echo(said, err=True))
-    kinds = ", ".join(interview.say(f"round.{part.kind}") for part in interview.rounds)
+    kinds = say("schedule.list", words).join(interview.say(f"round.{part.kind}") for part in interview.rounds)
     click.echo(interview.say("about", minutes=minutes, rounds=kinds))
     try:
         _hold(interview, sure)

@@ -19,6 +19,7 @@ from parallel_lab.course.asked import Choice
 from parallel_lab.course.checks import grade
 from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Problem
+from parallel_lab.course.spoken import title_in, unit_in
 from parallel_lab.course.tasks import Task
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.interview.clinic_words import of_case, of_cause
@@ -39,7 +40,7 @@ def number(problem: Problem, language: str, dice: Random) -> Turn:
         asked.read(str(given))
         return feedback(asked, given, language)
 
-    unit = f" {say('rounds.unit', language, unit=drawn.unit)}" if drawn.unit else ""
+    unit = f" {say('rounds.unit', language, unit=unit_in(drawn.unit, language))}" if drawn.unit else ""
     words = f"{say('rounds.number', language, question=drawn.question)}{unit}"
     inside = page.markdown("\n".join(str(part.text) for part in practice.solution(drawn)))
     key = f"drill/{problem.name}"
@@ -115,6 +116,7 @@ def chart_parts(opened: Opened, language: str) -> tuple[page.Part, ...]:
 def code(task: Task, language: str) -> Turn:
     """A gap of a chapter: it is run on fresh inputs and graded, and the progress of the exercise follows."""
     said, begin = stub(task)
+    title = title_in(task.name, task.title, language)
     exercise = EXERCISES[task.name]
 
     def judge(given: Any) -> Judged:
@@ -124,10 +126,10 @@ def code(task: Task, language: str) -> Turn:
         report = grade(exercise, fn)
         return Judged(1.0 if report.passed else 0.5 * report.score, repr(report))
 
-    asked = say("rounds.code", language, name=task.name, title=task.title, minutes=task.minutes)
+    asked = say("rounds.code", language, name=task.name, title=title, minutes=task.minutes)
     note = (page.markdown(exercise.solution_note),)
     about = {
-        "title": f"{task.name}: {task.title}",
+        "title": f"{task.name}: {title}",
         "shown": (page.markdown(said),),
         "stub": begin,
         "rubric": note,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from parallel_lab.course import page
 from parallel_lab.course.asked import Choice, Number
 from parallel_lab.course.questions import ask
-from parallel_lab.course.spoken import hint
+from parallel_lab.course.spoken import hint, unit_in
 from parallel_lab.interview.atoms import Atom, atoms_of
 from parallel_lab.interview.words import lang, say, words
 
@@ -141,7 +141,7 @@ def _number(atom: Atom, part: str, language: str) -> Turn:
         right.read(str(given))
         return feedback(right, given, language)
 
-    unit = f" {say('rounds.unit', language, unit=atom.unit)}" if atom.unit else ""
+    unit = f" {say('rounds.unit', language, unit=unit_in(atom.unit, language))}" if atom.unit else ""
     return _machine(atom, part, language, "number", f"{asked}{unit}", judge)
 
 

@@ -50,7 +50,7 @@ def test_the_words_are_those_of_the_glossary():
 
 def test_both_languages_of_a_text_have_the_same_fields():
     for key, text in read("practice_words").items():
-        if key != "hints":
+        if key not in ("hints", "units"):
             assert sorted(re.findall(r"\{\w*\}", text["en"])) == sorted(re.findall(r"\{\w*\}", text["zh"])), key
 
 
