@@ -102,7 +102,7 @@ def _next(chapters: list[Chapter], language: str) -> list[str]:
     due = sum(one.due for one in chapters)
     said = [say("path.review", language, count=due)] if due else []
     failed = [name for name in mistakes() if name in tasks()]
-    said += [say("path.mistakes", language, names=", ".join(failed))] if failed else []
+    said += [say("path.mistakes", language, names=say("schedule.list", language).join(failed))] if failed else []
     if comes is None:
         return [*said, say("path.all-solved", language)]
     about = {"name": comes.name, "title": title_in(comes.name, comes.title, language), "minutes": comes.minutes}

@@ -22,7 +22,7 @@ _SHORT = re.compile(r"(?<=\()[A-Z]+(?=\))|^\w+(?= of )")  # what one says for sh
 
 
 def terms() -> list[Atom]:
-    """All terms, first those asked for in Chinese, `term/straggler/zh`, then the same in English, `term/straggler/en`."""
+    """All terms, first each asked for in Chinese, `term/straggler/zh`, then in English, `term/straggler/en`."""
     return list(_terms().values())
 
 

@@ -32,7 +32,7 @@ def test_help_and_a_folder_that_is_not_there(name):
 
 def test_the_path_is_a_table_and_a_picture(in_a_folder):
     result = plab("path", "--png", "path.png", "--language", "zh")
-    assert result.exit_code == 0 and "下一个：" in result.output and "09 Pipeline parallelism" in result.output
+    assert result.exit_code == 0 and "下一个：" in result.output and "09 流水线并行" in result.output
     assert (in_a_folder / "path.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -56,7 +56,7 @@ def test_a_mended_job_is_judged_on_real_ranks(a_round):
     assert "作业修好了" in repr(of.mend(of.case.mended, seed=5))
     assert (of.points, of.versions) == (40, 2)
     text = repr(of.finish())
-    assert "得 40 分" in text and f"第 {CASE} 例" in text and of_case(of.case, "evidence", "zh") in text
+    assert "得 40 分" in text and f"第 {CASE} 号病例" in text and of_case(of.case, "evidence", "zh") in text
 
 
 def test_what_comes_late_counts_half(a_round, clock):

@@ -102,7 +102,7 @@ def test_a_session_ends_when_what_was_failed_came_back(clock):
 def test_the_end_names_failed_exercises_in_either_language(clock):
     progress.record_exercise("ring_shift", 0.5, failed=True)
     one = session("zh")
-    assert "ring_shift" in repr(one.end()) and "没有要问的" in repr(one.end())
+    assert "ring_shift" in repr(one.end()) and "没有提问" in repr(one.end())
 
 
 def texts(by_kind, form) -> str:
