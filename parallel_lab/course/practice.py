@@ -13,7 +13,7 @@ from parallel_lab.course.asked import Number, reads
 from parallel_lab.course.drills import listed, problems
 from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Drawn, Problem
-from parallel_lab.course.spoken import hint, lang, language_of, say, unit_in
+from parallel_lab.course.spoken import hint, lang, language_of, say, title_in, unit_in
 from parallel_lab.course.typed import named
 
 
@@ -89,7 +89,7 @@ class Drill(page.Shown):
         return forms.box(forms.html(f'<div class="plab">{head}</div>'), place)
 
     def _head(self) -> page.Part:
-        title = self.problem.title if self.language == "en" else self.problem.name
+        title = title_in(self.problem.name, self.problem.title, self.language)
         return self._line(say("drill", self.language, title=title), "head")
 
     def _line(self, text: str, kind: str = "") -> page.Part:

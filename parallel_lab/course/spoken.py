@@ -39,8 +39,10 @@ def unit_in(unit: str, language: str) -> str:
 
 
 def title_in(name: str, english: str, language: str) -> str:
-    """The title of the exercise `name` in `language`."""
-    return english if language == "en" else read("tasks_zh").get(name, english)
+    """The title of the exercise or drill `name` in `language`."""
+    if language == "en":
+        return english
+    return read("tasks_zh").get(name) or read("drill_titles_zh").get(name, english)
 
 
 def hint(said: str, language: str) -> str:

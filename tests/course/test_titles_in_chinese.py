@@ -21,8 +21,15 @@ def test_each_exercise_has_a_title():
         assert title_in(one.name, one.title, "en") == one.title
 
 
+def test_each_drill_has_a_title():
+    assert set(read("drill_titles_zh")) == set(problems())
+    for one in problems().values():
+        assert re.search("[\u4e00-\u9fff]", title_in(one.name, one.title, "zh")), one.name
+
+
 def test_the_titles_are_those_of_the_glossary():
-    assert {word for row in read("glossary") for word in row["not"] if word in str(read("tasks_zh"))} == set()
+    written = str([read("tasks_zh"), read("drill_titles_zh")])
+    assert {word for row in read("glossary") for word in row["not"] if word in written} == set()
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
