@@ -20,7 +20,7 @@ from pygments.lexers import get_lexer_by_name
 
 STYLE = f"<style>{files('parallel_lab.course').joinpath('page.css').read_text(encoding='utf-8')}</style>"
 # A browser would set a blank for a break inside a Chinese paragraph; one before an item, a table or code stays.
-_CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\n])(?![-*] |\d+\. |```|[|#>])")
+_CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[^\n])(?! *(?:[-*] |\d+\. |```|[|#>]))")
 
 
 class Part(NamedTuple):

@@ -135,9 +135,7 @@ class Asking:
         words = one.question if one else self.atom.asked(self.language)
         if self.item.kind == "half-truth":
             words = say("review.judge", self.language, claim=words)
-        unit = (
-            f" {say('review.unit', self.language, unit=unit_in(one.unit, self.language))}" if one and one.unit else ""
-        )
+        unit = say("review.unit", self.language, unit=unit_in(one.unit, self.language)) if one and one.unit else ""
         english = self.item.kind == "quiz"  # what exists in English only
         return [page.paragraph(self.head, "small", name), in_language(f"{words}{unit}", "" if english else name)]
 

@@ -40,7 +40,7 @@ def number(problem: Problem, language: str, dice: Random) -> Turn:
         asked.read(str(given))
         return feedback(asked, given, language)
 
-    unit = f" {say('rounds.unit', language, unit=unit_in(drawn.unit, language))}" if drawn.unit else ""
+    unit = say("rounds.unit", language, unit=unit_in(drawn.unit, language)) if drawn.unit else ""
     words = f"{say('rounds.number', language, question=drawn.question)}{unit}"
     inside = page.markdown("\n".join(str(part.text) for part in practice.solution(drawn)))
     key = f"drill/{problem.name}"

@@ -141,7 +141,7 @@ def _number(atom: Atom, part: str, language: str) -> Turn:
         right.read(str(given))
         return feedback(right, given, language)
 
-    unit = f" {say('rounds.unit', language, unit=unit_in(atom.unit, language))}" if atom.unit else ""
+    unit = say("rounds.unit", language, unit=unit_in(atom.unit, language)) if atom.unit else ""
     return _machine(atom, part, language, "number", f"{asked}{unit}", judge)
 
 

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from parallel_lab.course import page
 from parallel_lab.course.drills import problems
 from parallel_lab.course.spoken import title_in, unit_in
 from parallel_lab.course.tasks import tasks
@@ -39,3 +40,8 @@ def test_the_units(language):
     assert {unit for unit in units if unit_in(unit, language) == unit} - SAME == (
         units - SAME if language == "en" else set()
     )
+
+
+def test_a_list_in_a_chinese_list_stays_one():
+    html = page.markdown("- 有哪些？\n    - 三类。\n    - 两类。\n- 一句\n分两行。").html
+    assert html.count("<ul>") == 2 and html.count("<li>") == 4 and "一句分两行" in html
