@@ -11,8 +11,9 @@ from parallel_lab.cli.answers import function_of
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.clinic import CASES, CAUSES, diagnose, open_case
 from parallel_lab.course import page
+from parallel_lab.interview.clinic_words import of_case, of_cause
 from parallel_lab.interview.debugging import MINUTES, Round, begin, check_minutes, program
-from parallel_lab.interview.judged import chart_parts
+from parallel_lab.interview.judged import cause_words, chart_parts
 from parallel_lab.interview.words import language_of, say
 
 
@@ -42,8 +43,9 @@ def command(case: str | None, target: str | None, cause: str | None, hidden: boo
     if cause is not None and not target:
         number = case if case and case.isdecimal() else "CASE"
         raise CommandError(f"--cause needs your mended job as well: plab clinic {number} FILE.py:FUNCTION --cause ...")
+    own = language_of(round_of["language"])
     if case is None or case == "causes":
-        _causes() if case else _complaints()
+        _causes(own) if case else _complaints(own)
         return
     if not case.isdecimal():
         raise CommandError(f"{case!r} is no case: expected a number, as in `plab clinic 7`, or `plab clinic causes`")
@@ -52,18 +54,26 @@ def command(case: str | None, target: str | None, cause: str | None, hidden: boo
         diagnosis = diagnose(int(case), cause, job)
         click.echo(str(diagnosis))
         click.get_current_context().exit(0 if diagnosis.passed else 1)
-    click.echo(str(open_case(int(case), job)))
+    opened = open_case(int(case), job)
+    if own == "en":
+        click.echo(str(opened))
+        return
+    texts = [of_case(opened.case, "title", own), *(str(part.text) for part in chart_parts(opened, own) if part.text)]
+    click.echo("\n\n".join([f"{case}. {texts[0]}", *texts[1:]]))
 
 
-def _complaints() -> None:
-    rows = [(str(one.number), one.title) for one in CASES.values()]
-    click.echo(page.table(("case", "complaint"), rows).text)
+def _complaints(own: str) -> None:
+    rows = [(str(one.number), of_case(one, "title", own)) for one in CASES.values()]
+    click.echo(page.table((say("clinic.case", own), say("clinic.complaint", own)), rows).text)
 
 
-def _causes() -> None:
+def _causes(own: str) -> None:
     for one in CAUSES.values():
-        click.echo(f"{one.name} ({one.symptom}, chapter {one.chapter})")
-        click.echo(textwrap.indent(textwrap.fill(one.signature, 96), "  "))
+        symptom, of = say(f"clinic.{one.symptom.replace(' ', '-')}", own), say(f"chapter.{one.chapter}", own)
+        about = f"{symptom}, chapter {one.chapter}" if own == "en" else f"{symptom}；第 {one.chapter} 章：{of}"
+        click.echo(f"{cause_words(one.name, own)} ({about})")
+        shown = of_cause(one, "signature", own)
+        click.echo(textwrap.indent(textwrap.fill(shown, 96) if own == "en" else shown, "  "))
 
 
 def _round(case: str | None, minutes: float, seed: int | None, language: str | None, file: Path | None) -> None:
@@ -79,7 +89,7 @@ def _round(case: str | None, minutes: float, seed: int | None, language: str | N
     if file:
         file.write_text(program(of.case), encoding="utf-8")
     click.echo(f"\n{say('debugging.english', own)}")
-    for part in chart_parts(of.opened):
+    for part in chart_parts(of.opened, own):
         if part.text:
             click.echo(f"{part.text}\n")
     try:

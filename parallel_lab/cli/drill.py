@@ -9,7 +9,7 @@ from parallel_lab.cli.folders import CommandError
 from parallel_lab.course import page
 from parallel_lab.course.drills import problems
 from parallel_lab.course.practice import Attempt, drill, in_words
-from parallel_lab.course.spoken import say
+from parallel_lab.course.spoken import language_of, say, title_in
 from parallel_lab.course.sprints import Race, sprint
 
 EPILOG = "Examples: plab drill ring-bytes --times 3; plab drill --chapter 09; plab drill --sprint --minutes 10"
@@ -43,7 +43,7 @@ def command(
             _ask(one, one.answer)
             _derive(one)
     else:
-        _list()
+        _list(language_of(language))
 
 
 def _sprint(race: Race) -> None:
@@ -73,6 +73,6 @@ def _derive(one: Attempt) -> None:
     click.echo("\n".join(str(part.text) for part in one.give_up()))
 
 
-def _list() -> None:
-    rows = [(one.chapter, one.name, one.title) for one in problems().values()]
-    click.echo(page.table(("chapter", "drill", "asks for"), rows).text)
+def _list(language: str) -> None:
+    rows = [(one.chapter, one.name, title_in(one.name, one.title, language)) for one in problems().values()]
+    click.echo(page.table([say(f"head-{key}", language) for key in ("chapter", "drill", "asks")], rows).text)

@@ -43,7 +43,7 @@ def command(
             click.echo(f"{name}: {one.title[words]}")
         role = click.prompt(say("mock.role", words), type=click.Choice(list(roles())), default=next(iter(roles())))
     interview = Mock(role, int(minutes), words, seed=seed, told=lambda said: click.echo(said, err=True))
-    kinds = ", ".join(interview.say(f"round.{part.kind}") for part in interview.rounds)
+    kinds = say("schedule.list", words).join(interview.say(f"round.{part.kind}") for part in interview.rounds)
     click.echo(interview.say("about", minutes=minutes, rounds=kinds))
     try:
         _hold(interview, asks_sure)

@@ -13,7 +13,7 @@ from parallel_lab.course.asked import Number, reads
 from parallel_lab.course.drills import listed, problems
 from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Drawn, Problem
-from parallel_lab.course.spoken import hint, lang, language_of, say
+from parallel_lab.course.spoken import hint, lang, language_of, say, title_in, unit_in
 from parallel_lab.course.typed import named
 
 
@@ -89,7 +89,7 @@ class Drill(page.Shown):
         return forms.box(forms.html(f'<div class="plab">{head}</div>'), place)
 
     def _head(self) -> page.Part:
-        title = self.problem.title if self.language == "en" else self.problem.name
+        title = title_in(self.problem.name, self.problem.title, self.language)
         return self._line(say("drill", self.language, title=title), "head")
 
     def _line(self, text: str, kind: str = "") -> page.Part:
@@ -121,7 +121,7 @@ def answer_row(tried: Attempt, judge: Callable[[str | None], tuple[bool, str]] |
         shown = page.verdict(right, say("right" if right else "not-yet", tongue), said)
         return shown._replace(parts=[*shown.parts, *(solution(drawn, tongue) if right else ())])
 
-    words = say("answer", tongue, unit=drawn.unit).strip()
+    words = say("answer", tongue, unit=unit_in(drawn.unit, tongue)).strip()
     field = forms.text(words, say("a-number", tongue), say("answer-to", tongue, name=name))
     question = [page.paragraph(in_words(drawn, tongue), lang=lang(tongue))]
     return forms.row(question, field, say("check", tongue), say("check-to", tongue, name=name), check)
@@ -129,7 +129,11 @@ def answer_row(tried: Attempt, judge: Callable[[str | None], tuple[bool, str]] |
 
 def in_words(drawn: Drawn, language: str = "en") -> str:
     """The question, with the unit of the answer."""
-    return say("in-unit", language, question=drawn.question, unit=drawn.unit) if drawn.unit else drawn.question
+    return (
+        say("in-unit", language, question=drawn.question, unit=unit_in(drawn.unit, language))
+        if drawn.unit
+        else drawn.question
+    )
 
 
 def asked(drawn: Drawn) -> Number:

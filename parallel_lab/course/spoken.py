@@ -33,6 +33,18 @@ def say(key: str, language: str, **values: Any) -> str:
     return read("practice_words")[key][language].format(**values)
 
 
+def unit_in(unit: str, language: str) -> str:
+    """A unit in `language`; one that is no word, as GB, is the same in both."""
+    return unit if language == "en" else read("practice_words")["units"].get(unit, unit)
+
+
+def title_in(name: str, english: str, language: str) -> str:
+    """The title of the exercise or drill `name` in `language`."""
+    if language == "en":
+        return english
+    return read("tasks_zh").get(name) or read("drill_titles_zh").get(name, english)
+
+
 def hint(said: str, language: str) -> str:
     """What is said of a wrong number, which is written in English, in `language`; as it is where nothing is known."""
     if language == "en":

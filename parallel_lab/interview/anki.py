@@ -98,7 +98,8 @@ def _decks(chosen: Sequence[Note], language: str) -> list[genanki.Deck]:
     decks: dict[str, genanki.Deck] = {}
     for place, note in enumerate(sorted(chosen, key=lambda note: note.chapter)):
         chapter = "" if note.kind == "Terms" else note.chapter
-        title = f"::{chapter} {TITLES.get(chapter, '').replace('::', ':')}".rstrip() if chapter else ""
+        words = say(f"chapter.{chapter}", "zh" if language == "zh" else "en") if chapter in TITLES else ""
+        title = f"::{chapter} {words.replace('::', ':')}".rstrip() if chapter else ""
         name = f"Parallel Lab::{note.kind}{title}"
         deck = decks.setdefault(name, genanki.Deck(_stable(f"{note.kind}/{chapter}"), name))
         tags, fields = list(note.tags), _fields(note, language)

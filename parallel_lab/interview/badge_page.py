@@ -11,8 +11,10 @@ from pathlib import Path
 
 from parallel_lab.course import page, progress
 from parallel_lab.course.events import Entries
+from parallel_lab.course.spoken import title_in
 from parallel_lab.interview import record
 from parallel_lab.interview.record import Solved
+from parallel_lab.interview.roles import roles
 from parallel_lab.interview.words import lang, language_of, say
 
 LIMITS = 5  # sentences on what the page does not prove
@@ -111,6 +113,7 @@ def _mocks(language: str, mocks: Sequence[tuple[str, Mapping]]) -> Iterator[page
         yield _line("badge.no-mocks", language)
         return
     head = [say(f"badge.{key}", language) for key in ("when", "role", "minutes", "questions", "result")]
+    names = {name: one.title[language] for name, one in roles().items()}
     rows = []
     for key, one in mocks:
         turns = one["turns"]
@@ -119,7 +122,7 @@ def _mocks(language: str, mocks: Sequence[tuple[str, Mapping]]) -> Iterator[page
         rows.append(
             [
                 f"{datetime.fromisoformat(key).astimezone():%Y-%m-%d %H:%M}",
-                one.get("role", ""),
+                names.get(one.get("role", ""), one.get("role", "")),
                 str(one.get("minutes", "")),
                 str(len(turns)),
                 result + ended,
@@ -133,8 +136,8 @@ def _each(solved: Sequence[Solved], language: str) -> Iterator[page.Part]:
     head = [say(f"badge.{key}", language) for key in ("task", "level", "solved-on", "checks", "hints", "solution")]
     rows = [
         [
-            f"{one.task.chapter} {one.task.title} ({one.task.name})",
-            one.task.level,
+            f"{one.task.chapter} {title_in(one.task.name, one.task.title, language)} ({one.task.name})",
+            say(f"path.level-{one.task.level}", language),
             one.on,
             str(one.checks),
             str(one.hints or ""),

@@ -9,6 +9,7 @@ from parallel_lab.course.chapters import TITLES, next_exercise, quizzes
 from parallel_lab.course.drills import listed
 from parallel_lab.course.events import GOOD, Entry
 from parallel_lab.course.questions import index
+from parallel_lab.course.spoken import title_in
 from parallel_lab.course.tasks import Task, tasks
 from parallel_lab.interview.queue import in_order, items, mistakes
 from parallel_lab.interview.words import lang, language_of, say
@@ -84,7 +85,7 @@ def path_page(language: str | None = None) -> page.Page:
     chapters = way()
     rows = [
         [
-            f"{one.number} {TITLES[one.number]}",
+            f"{one.number} {say(f'chapter.{one.number}', chosen)}",
             *(f"{one.done[kind]}/{one.there[kind]}" if one.there[kind] else "" for kind in KINDS),
             str(one.due or ""),
             say(f"path.state-{one.state}", chosen),
@@ -101,8 +102,13 @@ def _next(chapters: list[Chapter], language: str) -> list[str]:
     due = sum(one.due for one in chapters)
     said = [say("path.review", language, count=due)] if due else []
     failed = [name for name in mistakes() if name in tasks()]
-    said += [say("path.mistakes", language, names=", ".join(failed))] if failed else []
-    return [*said, say("path.next", language, task=comes) if comes else say("path.all-solved", language)]
+    said += [say("path.mistakes", language, names=say("schedule.list", language).join(failed))] if failed else []
+    if comes is None:
+        return [*said, say("path.all-solved", language)]
+    about = {"name": comes.name, "title": title_in(comes.name, comes.title, language), "minutes": comes.minutes}
+    kind = say(f"path.{'gap' if comes.gap else 'exercise'}", language)
+    level = say(f"path.level-{comes.level}", language)
+    return [*said, say("path.next", language, kind=kind, level=level, **about)]
 
 
 def _names() -> dict[str, dict[str, str]]:

@@ -16,6 +16,7 @@ from parallel_lab.clinic import CASES, Cause, Opened, diagnose, open_case
 from parallel_lab.clinic.job import Case
 from parallel_lab.course import page, progress
 from parallel_lab.course.events import AGAIN, GOOD, HARD
+from parallel_lab.interview.clinic_words import of_case, of_cause
 from parallel_lab.interview.judged import cause_words, near_causes
 from parallel_lab.interview.kept import before, in_turn
 from parallel_lab.interview.words import lang, language_of, say
@@ -84,7 +85,8 @@ class Round:
                 self._reached(dict(enumerate(FOR_CAUSE, 1)).get(len(self.named), 0))
         if right:
             return self._said(True, "cause", cause=self.words[place])
-        return self._said(False, "not", cause=self.words[place], signature=one.signature)
+        shown = of_cause(one, "signature", self.language)
+        return self._said(False, "not", cause=self.words[place], signature=shown)
 
     def mend(self, job: Callable, seed: int | None = None) -> page.Page:
         """Judges a version of the job by running it on real ranks; what is still wrong is said."""
@@ -118,8 +120,8 @@ class Round:
         score = say("debugging.score", own, points=self.points, took=took, minutes=f"{self.minutes:g}")
         lines = [
             say("debugging.was", own, cause=cause_words(cause.name, own), number=self.case.number),
-            say("debugging.evidence", own, evidence=self.case.evidence),
-            say("debugging.cure", own, cure=cause.cure),
+            say("debugging.evidence", own, evidence=of_case(self.case, "evidence", own)),
+            say("debugging.cure", own, cure=of_cause(cause, "cure", own)),
             *filter(None, [before("debugging", self.began.isoformat(timespec="seconds"), own), warning]),
         ]
         head = page.paragraph(score, "head", lang(own))

@@ -63,7 +63,8 @@ class _Sheet:
 
     def widgets(self) -> list[Any]:
         """What is shown, then what is asked, then what is said."""
-        shown = page.Page(self._say("title"), [_line("debugging.english", self.own), *chart_parts(self.round.opened)])
+        parts = [_line("debugging.english", self.own), *chart_parts(self.round.opened, self.own)]
+        shown = page.Page(self._say("title"), parts)
         self._tell()
         return [self.clock, forms.html(shown.section), self.time, *self._cause(), *self._job(), self.said]
 

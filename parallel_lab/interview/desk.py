@@ -75,7 +75,9 @@ class Desk(page.Shown):
         self.place.children = [forms.box(role, minutes, tongue, side_by_side=True), about, begin]
 
     def _about(self) -> list[page.Part]:
-        kinds = ", ".join(self.say(f"round.{part.kind}") for part in form_of(self.minutes))
+        kinds = say("schedule.list", self.language).join(
+            self.say(f"round.{part.kind}") for part in form_of(self.minutes)
+        )
         head = page.paragraph(self.say("title"), "head", lang(self.language))
         words = self.say("about", minutes=self.minutes, rounds=kinds)
         return [head, page.paragraph(words, lang=lang(self.language)), self._line("setup", "small")]

@@ -18,10 +18,12 @@ from parallel_lab.course.asked import Choice
 from parallel_lab.course.checks import grade
 from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Problem
+from parallel_lab.course.spoken import title_in, unit_in
 from parallel_lab.course.tasks import Task
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.interview import rounds
 from parallel_lab.interview.board import block, picture
+from parallel_lab.interview.clinic_words import of_case, of_cause
 from parallel_lab.interview.coding import function_from, imported, stub
 from parallel_lab.interview.rounds import Judged, Turn, plain
 from parallel_lab.interview.words import lang, say
@@ -34,7 +36,7 @@ def number(problem: Problem, language: str, dice: Random) -> Turn:
     """A drill with fresh numbers; a known wrong formula is named."""
     drawn = spoken_in(language, problem.name, problem.draw(dice))
     asked = practice.asked(drawn)
-    unit = f" {say('review.unit', language, unit=drawn.unit)}" if drawn.unit else ""
+    unit = f" {say('review.unit', language, unit=unit_in(drawn.unit, language))}" if drawn.unit else ""
     words = f"{say('rounds.number', language, question=drawn.question)}{unit}"
     inside = tuple(practice.solution(drawn, language))
     key = f"drill/{problem.name}"
@@ -53,17 +55,23 @@ def log(case: Case, language: str, dice: Random) -> Turn:
         place = Choice("", names, right).read(str(given))
         if place == right:
             return Judged(1.0, "")
-        told = {"cause": names[place], "signature": causes[place].signature}
+        told = {"cause": names[place], "signature": of_cause(causes[place], "signature", language)}
         return Judged(0.0, say("rounds.log-wrong", language, **told))
 
     said = (
-        say("rounds.log-evidence", language, evidence=case.evidence),
-        say("rounds.log-cure", language, cure=causes[right].cure),
+        say("rounds.log-evidence", language, evidence=of_case(case, "evidence", language)),
+        say("rounds.log-cure", language, cure=of_cause(causes[right], "cure", language)),
         say("rounds.log-mend", language, number=case.number),
     )
     end = tuple(page.paragraph(text, lang=lang(language)) for text in (names[right], *said))
     asked, key = say("rounds.log", language, ranks=opened.chart.ranks), f"clinic/{case.number}"
-    about = {"title": case.title, "shown": chart_parts(opened), "options": names, "rubric": end, "judge": judge}
+    about = {
+        "title": of_case(case, "title", language),
+        "shown": chart_parts(opened, language),
+        "options": names,
+        "rubric": end,
+        "judge": judge,
+    }
     return Turn("log", "choice", key, CAUSES[case.cause].chapter, asked, asked, **about)
 
 
@@ -84,12 +92,15 @@ def cause_words(name: str, language: str) -> str:
     return words if language == "en" else f"{words}（{name}）"
 
 
-def chart_parts(opened: Opened) -> tuple[page.Part, ...]:
+def chart_parts(opened: Opened, language: str) -> tuple[page.Part, ...]:
     """Complaint, program, log and timeline of a run."""
     case, chart = opened.case, opened.chart
     notes = case.notes(chart.ranks, chart.seed)
     text = "\n\n".join(filter(None, [str(chart), notes]))
-    parts = [page.paragraph(case.complaint), page.code(inspect.getsource(case.job).rstrip())]
+    parts = [
+        page.paragraph(of_case(case, "complaint", language), lang=lang(language)),
+        page.code(inspect.getsource(case.job).rstrip()),
+    ]
     parts.append(block(text))
     if chart.trace.spans:
         parts.append(picture(draw(chart.trace, title=case.title), ""))
@@ -104,6 +115,7 @@ def _ended(title: str, language: str) -> str:
 def code(task: Task, language: str) -> Turn:
     """A gap of a chapter: it is run on fresh inputs and graded, and the progress of the exercise follows."""
     said, begin = stub(task)
+    title = title_in(task.name, task.title, language)
     exercise = EXERCISES[task.name]
 
     def judge(given: Any) -> Judged:
@@ -113,10 +125,10 @@ def code(task: Task, language: str) -> Turn:
         report = grade(exercise, fn)
         return Judged(1.0 if report.passed else 0.5 * report.score, repr(report))
 
-    asked = say("rounds.code", language, name=task.name, title=_ended(task.title, language), minutes=task.minutes)
+    asked = say("rounds.code", language, name=task.name, title=_ended(title, language), minutes=task.minutes)
     note = (page.markdown(exercise.solution_note),)
     about = {
-        "title": f"{task.name}: {task.title}",
+        "title": f"{task.name}: {title}",
         "shown": (page.markdown(said),),
         "stub": begin,
         "rubric": note,

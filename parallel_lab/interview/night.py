@@ -46,7 +46,7 @@ def night_page(*, cards: bool = False, language: str | None = None) -> str:
     chosen = language_of(language)
     if not chapters():
         raise FileNotFoundError("the chapters are not at hand: there are no notebooks to take first pages from")
-    named = {chapter: first_page(chapter)[0] for chapter in chapters()}
+    named = {chapter: _title(chapter, chosen) for chapter in chapters()}
     head = f"<h1>{escape(say('night.title', chosen))}</h1><p>{escape(say('night.what', chosen, count=len(named)))}</p>"
     rows = "".join(f'<li><a href="#chapter-{chapter}">{escape(name)}</a></li>' for chapter, name in named.items())
     body = "\n".join(_chapter(chapter, chosen, cards) for chapter in named)
@@ -84,8 +84,16 @@ def write_night(
     return [Path(file) for file in (html, pdf) if file]
 
 
+def _title(chapter: str, language: str) -> str:
+    """The number and the title of a chapter; in Chinese with the English one behind it, as its page is English."""
+    english = first_page(chapter)[0]
+    if language == "en":
+        return english
+    return f"{chapter} · {say(f'chapter.{chapter}', language)}（{english.partition(' · ')[2]}）"
+
+
 def _chapter(chapter: str, language: str, cards: bool) -> str:
-    title, parts = first_page(chapter)
+    title, parts = _title(chapter, language), first_page(chapter)[1]
     inside = [_figure(one) if isinstance(one, Picture) else markdown(_without_heading(one)) for one in parts]
     inside += [f'<section class="answers" lang="{language}">{"".join(_answers(chapter, language))}</section>'] * cards
     return f'<article id="chapter-{chapter}" lang="en"><h2>{escape(title)}</h2>\n{"".join(inside)}</article>'

@@ -14,6 +14,7 @@ from typing import Any
 from parallel_lab.course import chapters, page, progress
 from parallel_lab.course.anchors import anchor, heading_above
 from parallel_lab.course.events import day
+from parallel_lab.course.spoken import title_in
 from parallel_lab.course.tasks import tasks
 from parallel_lab.course.typed import named
 from parallel_lab.interview.atoms import atom, atoms
@@ -159,7 +160,9 @@ class Report(page.Shown):
         todo = [one for one in tasks().values() if one.chapter == chapter]
         todo = [one for one in todo if not progress.solved(entries.get(one.name, {}))]
         for one in todo[:MOST_TASKS]:
-            words = self.say("next-exercise", name=one.name, title=one.title, minutes=one.minutes)
+            words = self.say(
+                "next-exercise", name=one.name, title=title_in(one.name, one.title, self.language), minutes=one.minutes
+            )
             link = page.markdown(f"[{words}]({chapters.link_to(one)})").html
             yield page.Part(link, words)
 
@@ -233,7 +236,11 @@ def listed(language: str | None = None) -> page.Page:
     """The interviews so far, a row each."""
     words = language_of(language)
     head = tuple(say(key, words) for key in ("report.when", "mock.role", "mock.minutes", "report.score"))
-    rows = [(key, one["role"], str(one["minutes"]), f"{mean(one['turns']):.0%}") for key, one in interviews().items()]
+    names = {name: one.title[words] for name, one in roles().items()}
+    rows = [
+        (key, names.get(one["role"]) or one["role"], str(one["minutes"]), f"{mean(one['turns']):.0%}")
+        for key, one in interviews().items()
+    ]
     if not rows:
         return page.Page(say("report.title", words), [page.paragraph(say("report.none", words), lang=lang(words))])
     return page.Page(say("report.title", words), [page.table(head, rows)])

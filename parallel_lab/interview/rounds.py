@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from parallel_lab.course import page
 from parallel_lab.course.asked import Choice, Number
 from parallel_lab.course.questions import ask
-from parallel_lab.course.spoken import hint
+from parallel_lab.course.spoken import hint, unit_in
 from parallel_lab.interview.atoms import VERDICTS, Atom, atoms_of
 from parallel_lab.interview.words import lang, say
 
@@ -138,7 +138,7 @@ def _number(atom: Atom, part: str, language: str) -> Turn:
     asked = atom.asked(language)
     right = Number(asked, float(atom.value or 0), atom.unit, atom.tolerance, atom.answered(language))
 
-    unit = f" {say('review.unit', language, unit=atom.unit)}" if atom.unit else ""
+    unit = f" {say('review.unit', language, unit=unit_in(atom.unit, language))}" if atom.unit else ""
     return _machine(atom, part, language, "number", f"{asked}{unit}", partial(number, right, language))
 
 

@@ -87,7 +87,7 @@ class Session:
             page.paragraph(" ".join(words), lang=name),
         ]
         if failed := mistakes():
-            calls = ", ".join(failed[:5])
+            calls = say("schedule.list", language).join(failed[:5])
             parts.append(page.paragraph(say("review.mistakes", language, names=calls), lang=name))
         return page.Page(say("review.title", language), parts, "note")
 

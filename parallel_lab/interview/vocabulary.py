@@ -18,9 +18,11 @@ KIND = "term"
 PREFIX = "term/"
 _SPLIT = re.compile(r"[;；,，]|（.*?）|\(.*?\)")
 
+_SHORT = re.compile(r"(?<=\()[A-Z]+(?=\))|^\w+(?= of )")  # what one says for short: MTBF, or precision
+
 
 def terms() -> list[Atom]:
-    """All terms, each twice: `term/straggler/zh` asks for the Chinese one, `term/straggler/en` for the English one."""
+    """All terms, first each asked for in Chinese, `term/straggler/zh`, then in English, `term/straggler/en`."""
     return list(_terms().values())
 
 
@@ -35,8 +37,8 @@ def term(key: str) -> Atom:
 
 @cache
 def _terms() -> dict[str, Atom]:
-    rows = (row for row in read("glossary") if row["en"] != row["zh"])
-    found = (_atom(row, to, _chapter(row["en"])) for row in rows for to in ("zh", "en"))
+    rows = [row for row in read("glossary") if row["en"] != row["zh"]]
+    found = (_atom(row, to, row.get("chapter") or _chapter(row["en"])) for to in ("zh", "en") for row in rows)
     return {atom.key: atom for atom in found}
 
 
@@ -65,7 +67,8 @@ def judged(key: str, given: str, language: str = "en") -> tuple[bool, str]:
         UnknownName: there is no such term; this KeyError names the nearest ones.
     """
     atom = term(key)
-    if _plain(given) in {_plain(form) for form in (atom.answer, *_forms(atom.answer))}:
+    short = [one for one in _SHORT.findall(atom.answer) if one not in atom.zh]
+    if _plain(given) in {_plain(form) for form in (atom.answer, *_forms(atom.answer), *short)}:
         return True, atom.answer
     row = next(row for row in read("glossary") if key in (f"{PREFIX}{row['en']}/zh", f"{PREFIX}{row['en']}/en"))
     if key.endswith("/zh") and given.strip() in row["not"]:

@@ -42,7 +42,7 @@ def test_a_file_that_cannot_be_written_is_named(name, in_a_folder, monkeypatch):
 
 def test_the_path_is_a_table_and_a_picture(in_a_folder):
     result = plab("path", "--png", "path.png", "--language", "zh")
-    assert result.exit_code == 0 and "下一个：" in result.output and "09 Pipeline parallelism" in result.output
+    assert result.exit_code == 0 and "下一个：" in result.output and "09 流水线并行" in result.output
     assert (in_a_folder / "path.png").read_bytes().startswith(b"\x89PNG")
 
 

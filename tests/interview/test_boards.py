@@ -75,7 +75,7 @@ def test_more_ranks_than_a_board_carries_out():
 
 def test_stages_that_share_ranks_have_no_1f1b_beside_them():
     text = repr(answered("0F0 1F0 1B0 0B0", language="zh"))
-    assert "模拟结果：1 个 rank、2 段" in text and "1F1B" not in text
+    assert "模拟结果：1 个 rank、2 个阶段" in text and "1F1B" not in text
 
 
 def test_a_layout_is_priced_and_stands_beside_the_best():

@@ -64,7 +64,7 @@ def test_answers_come_from_the_log_of_progress():
     page = calibration(language="zh")
     assert (page.score.count, page.curve[0].answers, list(page.topics)) == (2, 2, ["07"])
     text = repr(page)
-    assert "共 2 次回答" in text and "少于 20 次" in text and "你过于自信" in text and "07 模型并行" in text
+    assert "共 2 次回答" in text and "不到 20 次" in text and "你过于自信" in text and "07 模型并行" in text
     assert 'src="data:image/png;base64,' in page._repr_html_() and 'lang="zh"' in page._repr_html_()
     assert calibration(chapter="09").answers == []
 

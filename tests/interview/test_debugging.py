@@ -9,6 +9,7 @@ import pytest
 from parallel_lab.clinic import CASES
 from parallel_lab.course import progress
 from parallel_lab.interview import debugging
+from parallel_lab.interview.clinic_words import of_case
 from parallel_lab.interview.debugging import begin, program
 from parallel_lab.interview.debugging_form import debugging_round
 from parallel_lab.interview.kept import in_turn
@@ -56,7 +57,7 @@ def test_a_mended_job_is_judged_on_real_ranks(a_round):
     assert "作业修好了" in repr(of.mend(of.case.mended, seed=5))
     assert (of.points, of.versions) == (40, 2)
     text = repr(of.finish())
-    assert "得 40 分" in text and f"第 {CASE} 例" in text and of.case.evidence in text
+    assert "得 40 分" in text and f"第 {CASE} 号病例" in text and of_case(of.case, "evidence", "zh") in text
 
 
 def test_what_comes_late_counts_half(a_round, clock):

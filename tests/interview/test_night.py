@@ -51,7 +51,7 @@ def test_code_keeps_its_dollars_and_sections_their_numbers():
 
 def test_answers_are_added_in_either_language():
     chinese = night_page(cards=True, language="zh")
-    assert '<html lang="zh">' in chinese and "30 秒回答" in chinese and "考前一夜" in chinese
+    assert '<html lang="zh">' in chinese and "30 秒回答" in chinese and "面试前夜" in chinese
     assert all(f"<h4>{name} · " in chinese for name in index())
     assert ask("E5").question.zh in chinese
     english = night_page(cards=True)

@@ -58,6 +58,6 @@ def test_the_picture_names_the_next_chapter():
 
 def test_both_languages():
     assert "未开始" in repr(path_page("zh")) and "not begun" in repr(path_page("en"))
-    assert row(path_page("zh"), "09").startswith("09 Pipeline parallelism")
+    assert row(path_page("zh"), "09").startswith("09 流水线并行")
     with pytest.raises(ValueError, match="no language 'de'"):
         path_page("de")

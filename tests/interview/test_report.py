@@ -75,7 +75,7 @@ def test_all_strong_says_so_and_the_first_interview_has_nothing_before_it():
 
 
 def test_the_list(two):
-    assert repr(reports.listed()).splitlines()[1].split()[1:] == ["lead", "15", "50%"]
+    assert repr(reports.listed()).splitlines()[1].split()[1:] == ["training", "lead", "15", "50%"]
 
 
 def test_without_an_interview_and_with_a_wrong_time():

@@ -57,7 +57,7 @@ def test_a_half_truth_is_judged_at_once(clock):
     assert half.answer(None)[1] == "Pick an option first." and half.answer("b")[0]
     wrong = asking(one.key, "half-truth", language="zh", answer_language="zh")
     assert not wrong.answer("c")[0] and log(one.key) == [(3, "quiz"), (1, "quiz")]
-    assert text(wrong.solution()).startswith("**半对。**")
+    assert text(wrong.solution()).startswith("**对一半。**")
 
 
 def test_a_drill_brings_its_numbers_and_feeds_the_atom(clock):
@@ -102,7 +102,7 @@ def test_a_session_ends_when_what_was_failed_came_back(clock):
 def test_the_end_names_failed_exercises_in_either_language(clock):
     progress.record_exercise("ring_shift", 0.5, failed=True)
     one = session("zh")
-    assert "ring_shift" in repr(one.end()) and "没有要问的" in repr(one.end())
+    assert "ring_shift" in repr(one.end()) and "没有提问" in repr(one.end())
 
 
 def texts(by_kind, form) -> str:

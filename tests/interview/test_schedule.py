@@ -97,7 +97,7 @@ def test_it_is_shown_in_two_languages_with_a_picture(clock):
     assert "begin by" in said and "mock interviews of 15 minutes" in said
     assert "data:image/png" in one._repr_html_() and one.draw().alt.startswith("Planned minutes a day")
     chinese = repr(prepare(language="zh"))
-    assert "时间不够" in chinese and "没有排进去的" in chinese and "最晚开始" in chinese
+    assert "时间不够" in chinese and "排不下的" in chinese and "最晚开始" in chinese
     assert _ranges(["01", "03", "04", "06"]) == "01, 03-04, 06"
     assert "The time suffices" in repr(prepare(TODAY + timedelta(days=500), minutes=60))
 

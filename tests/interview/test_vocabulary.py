@@ -1,5 +1,7 @@
 """Terms, asked both ways: each has a question in both languages, and a word that is not said is named."""
 
+from itertools import pairwise
+
 import pytest
 
 from parallel_lab.course.chapters import TITLES
@@ -25,6 +27,9 @@ def test_each_term_that_differs_is_asked_both_ways():
         ("term/to shard; shard/en", "shard", True),
         ("term/synchronous (BSP)/zh", "同步", True),
         ("term/GPU memory/en", "gpu-memory", True),
+        ("term/mean time between failures (MTBF)/en", "MTBF", True),
+        ("term/precision of a classifier/en", "precision", True),
+        ("term/synchronous (BSP)/en", "BSP", False),
         ("term/bandwidth/zh", "频宽", False),
         ("term/bandwidth/en", "latency", False),
     ],
@@ -39,3 +44,9 @@ def test_a_word_that_is_not_said_is_named():
     assert "The course says “bandwidth”" in judged("term/bandwidth/en", "latency")[1]
     with pytest.raises(UnknownName, match="there is no term"):
         judged("term/nothing/zh", "a")
+
+
+def test_the_other_way_is_not_asked_at_once():
+    """It would be given away."""
+    names = [one.key.rpartition("/")[0] for one in terms()]
+    assert all(one != other for one, other in pairwise(names))
