@@ -71,7 +71,10 @@ class Plab(click.Group):
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             raise  # click ends quietly: the reader of our output has gone
-        except (CommandError, UnknownName, OSError, TypeError, ValueError) as error:
+        except OSError as error:
+            said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            raise click.ClickException(said) from None
+        except (CommandError, UnknownName, TypeError, ValueError) as error:
             raise click.ClickException(str(error)) from None
 
 

@@ -283,10 +283,13 @@ def replace(file: Path, data: str | bytes) -> None:
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.name}.") as folder:
-        new = Path(folder, file.name)
-        with new.open("wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        new.replace(file)
+    try:
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.name}.") as folder:
+            new = Path(folder, file.name)
+            with new.open("wb") as stream:
+                stream.write(data.encode() if isinstance(data, str) else data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            new.replace(file)
+    except OSError as error:  # its own words name a file that the reader never heard of
+        raise OSError(error.errno, error.strerror, os.fspath(file)) from error

@@ -37,7 +37,7 @@ def test_a_file_that_cannot_be_written_is_named(name, in_a_folder, monkeypatch):
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", refused)
     result = plab(name, "--html", "page.html")
-    assert result.exit_code == 1 and "Error: page.html cannot be written: Permission denied" in result.output
+    assert result.exit_code == 1 and "Error: page.html: Permission denied" in result.output
 
 
 def test_the_path_is_a_table_and_a_picture(in_a_folder):
