@@ -87,19 +87,19 @@ class Chooser:
     def dig(self, card: str, missing: Collection[str], missed: str = "") -> tuple[Atom, bool] | None:
         """The next follow-up on a card, and whether it digs where the answer was weak; None if all was asked.
 
-        What an answer left out comes first, in the order of `POINTS`. Then come the card's own follow-ups: nearest to
-        what was missed last, those that are due before those that are not.
+        What an answer left out comes first, in the order of `POINTS`. Then comes what was not shown yet, the card's
+        number, its half-truth and its follow-ups: nearest to what was missed last, what is due before what is not.
         """
         left = [atom for atom in atoms_of(card)[1:] if atom.key not in self.asked]
         wanted = [atom for kind in POINTS for atom in left if atom.kind == kind and atom.key in missing]
         if wanted:
             return self._taken(wanted[0]), True
-        own = [atom for atom in left if atom.kind == "follow-up"] or left
-        if not own:
+        unseen = [atom for atom in left if atom.kind not in POINTS]
+        if not unseen:
             return None
         about = words_of(atom for atom in atoms_of(card) if atom.key == missed)
-        near = {atom.key: len(about & words_of([atom])) for atom in own}
-        chosen = min(own, key=lambda atom: (self.resting(atom.key), -near[atom.key]))
+        near = {atom.key: len(about & words_of([atom])) for atom in unseen}
+        chosen = min(unseen, key=lambda atom: (self.resting(atom.key), -near[atom.key]))
         return self._taken(chosen), bool(missed and near[chosen.key])
 
     def _taken(self, atom: Atom) -> Atom:

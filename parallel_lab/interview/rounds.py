@@ -19,7 +19,8 @@ from parallel_lab.interview.words import lang, say
 
 SHORT_S, LONG_S = 30, 120  # what one speaks for, without notes
 WORDS = {SHORT_S: {"en": 75, "zh": 120}, LONG_S: {"en": 300, "zh": 480}}  # at 150 words, or 240 signs, a minute
-POINTS = ("mechanism", "formula", "number", "half-truth")  # what an opening answer may hold beyond the definition
+# What an opening answer is judged by beyond the definition. Number and half-truth are asked, so they are not shown.
+POINTS = ("mechanism", "formula")
 MOST_POINTS = 4  # that a follow-up is judged by
 HALF, FULL = 0.3, 0.7  # shares of the points from which an answer is one in part, and a strong one
 
@@ -92,17 +93,14 @@ def opening(name: str, part: str, language: str) -> Turn:
     """The question of card `name`; the answer is judged by the atoms of the card."""
     card, atoms = ask(name), atoms_of(name)
     first, rest = atoms[0], [atom for atom in atoms if atom.kind in POINTS]
-    points = [Point(first.key, say("rounds.direct", language)), *(_point(atom, language) for atom in rest)]
+    points = [
+        Point(first.key, say("rounds.direct", language)),
+        *(Point(atom.key, atom.answered(language)) for atom in rest),
+    ]
     if not rest:
         points = sentences(first, language)
     turn = _spoken(first, part, language, points, LONG_S if part == "deep" else SHORT_S)
     return replace(turn, rubric=rubric(card.sections, language))
-
-
-def _point(atom: Atom, language: str) -> Point:
-    """An atom as a point; of a half-truth the sentence stands before what is to be said of it."""
-    said = atom.answered(language)
-    return Point(atom.key, f"“{atom.asked(language)}” {said}" if atom.kind == "half-truth" else said)
 
 
 def follow_up(atom: Atom, part: str, language: str, *, missed: bool = False) -> Turn:

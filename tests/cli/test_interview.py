@@ -20,7 +20,8 @@ def own(tmp_path, monkeypatch):
         return Turn("log", "choice", f"clinic/{case.number}", "23", "which?", options=("x", "y"), judge=judge)
 
     monkeypatch.setattr(judged, "log", log)
-    monkeypatch.setattr(choosing, "POINTS", ())  # all follow-ups are answered aloud
+    spoken = ("mechanism", "formula", "number", "half-truth")
+    monkeypatch.setattr(choosing, "POINTS", spoken)  # all follow-ups are answered aloud
     return tmp_path
 
 
@@ -28,7 +29,7 @@ def plab(*arguments, typed=""):
     return CliRunner().invoke(main, ["interview", *arguments], input=typed)
 
 
-SPOKEN = "notes\n1 2\n"
+SPOKEN = "notes\n1\n"
 
 
 @pytest.mark.parametrize(("language", "words"), [("en", "Report of the interview"), ("zh", "面试报告")])

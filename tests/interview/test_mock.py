@@ -112,16 +112,25 @@ def test_follow_ups_dig_where_the_answer_was_weak(clock):
         atom, missed = chooser.dig("E5", lacking) or (None, None)
         assert atom and (atom.key, missed) == (key, True)
     atom, missed = chooser.dig("E5", []) or (None, None)
-    assert atom and atom.kind == "follow-up" and not missed
+    assert atom and atom.kind == "number" and not missed
     # A question on tensor parallelism was missed: what is nearest to it by its words comes next.
     near = Chooser(role_named("lead"), Random(0), clock()).dig("E5", [], missed="E5/follow-up-1")
-    assert near and near[0].kind == "follow-up"
+    assert near and near[0].kind not in rounds.POINTS and near[1]
 
 
 def test_all_follow_ups_asked_there_is_none_left(clock):
     chooser = Chooser(role_named("lead"), Random(0), clock())
     count = sum(1 for _ in iter(lambda: chooser.dig("E5", []), None))
-    assert count == len(rounds.atoms_of("E5")) - 1 or count == 5
+    assert count == sum(atom.kind not in ("definition", *rounds.POINTS) for atom in rounds.atoms_of("E5")) >= 5
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_is_asked_later_is_not_shown_before(language):
+    """The points that one ticks hold no answer of the number or of the half-truth that follow."""
+    for name in ("E5", "B6", "F9"):
+        shown = " ".join(point.text for point in rounds.opening(name, "deep", language).points)
+        later = [atom for atom in rounds.atoms_of(name) if atom.kind in ("number", "half-truth")]
+        assert later and not any(atom.answered(language) in shown for atom in later)
 
 
 def test_what_was_left_out_and_said_later_is_hard(short):
