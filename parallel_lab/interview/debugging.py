@@ -178,7 +178,11 @@ def begin(
 
 
 def check_minutes(minutes: float, language: str) -> None:
-    """Raises ValueError where a round cannot be that long."""
+    """Refuses minutes that a round cannot take.
+
+    Raises:
+        ValueError: they are none, or more than a day.
+    """
     if not 0 < minutes <= 24 * 60:
         raise ValueError(say("debugging.minutes", language, minutes=f"{minutes:g}"))
 
