@@ -10,6 +10,7 @@ import click
 
 from parallel_lab import __version__
 from parallel_lab.cli.folders import CommandError
+from parallel_lab.course import progress
 from parallel_lab.course.typed import UnknownName
 
 INTERRUPTED = 130
@@ -86,3 +87,5 @@ class Plab(click.Group):
 @click.version_option(__version__, prog_name="plab")
 def main() -> None:
     """Parallel Lab at the command line: what comes next, what is solved, checks without a notebook, what runs here."""
+    if warning := progress.unreadable():
+        click.echo(warning, err=True)

@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Ask what is due today: atoms of cards, drills, questions of self-checks. Each answer is kept at once.
 
-    What was failed comes back within minutes, what was known after days. Stop at any time with Ctrl-C.
+    What you judge as failed comes back within minutes, what was known after days. Stop at any time with Ctrl-C.
     """
     one = session(language, answer_in, chapter, minutes, seed)
     _show(one.beginning())

@@ -53,6 +53,18 @@ def read() -> Entries:
         return {kind: {} for kind in KINDS}
 
 
+def unreadable() -> str:
+    """What is wrong with the progress file, in a sentence; empty where it can be read, or is not begun."""
+    file = location()
+    try:
+        _load(file)
+    except ValueError:
+        return f"{file} is damaged: what is recorded next begins a new file, and this one is kept beside it."
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror or error}."
+    return ""
+
+
 def now() -> datetime:
     """The one clock of what is recorded and of what is due."""
     return datetime.now(UTC)

@@ -17,6 +17,7 @@ from parallel_lab.interview.words import lang, language_of, say
 from parallel_lab.runtime import Link
 
 MOST_RANKS = 8
+NAMES = ("rank", "n", "torch", "dist")  # what code on the board may consist of alone
 SCHEDULE = "0F0 0F1 0B0 0B1\n1F0 1B0 1F1 1B1"
 CODE = "x = torch.tensor([rank + 1.0])\ndist.all_reduce(x)\nx"
 EXAMPLES = {"schedule": SCHEDULE, "layout": EXAMPLE, "code": CODE}
@@ -29,7 +30,7 @@ def answered(
 
     Raises:
         TypeError: it is neither text nor a function.
-        ValueError: the board is empty, there are too many ranks, or no such language.
+        ValueError: the board is empty or has one unknown word, there are too many ranks, or no such language.
     """
     own = language_of(language)
     if not 1 <= ranks <= MOST_RANKS:
@@ -44,6 +45,8 @@ def answered(
         return answer_schedule(written, own, run)
     if is_layout(written):
         return answer_layout(written.strip(), own)
+    if written.strip().isidentifier() and written.strip() not in NAMES:
+        raise ValueError(say("whiteboard.unknown", own, written=written.strip(), example=EXAMPLE))
     return answer_code(written, ranks, link, own)
 
 

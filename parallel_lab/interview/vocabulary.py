@@ -1,7 +1,7 @@
 """The terms of the glossary, asked both ways: from English to Chinese and back.
 
 They are atoms of the kind `term`, so that they are reviewed as all others are. A term that Chinese engineers say in
-English is not asked. `judged` reads a typed answer, and names a word that is understood but not said.
+English is not asked. `judged` reads a typed answer. A word that is understood counts; the course's own is named.
 """
 
 import re
@@ -61,7 +61,7 @@ def _texts() -> list[tuple[str, str]]:
 
 
 def judged(key: str, given: str, language: str = "en") -> tuple[bool, str]:
-    """Whether a typed answer to the term `key` is the course's word, and what to say to another one.
+    """Whether a typed answer to the term `key` is understood, and which word the course has.
 
     Raises:
         UnknownName: there is no such term; this KeyError names the nearest ones.
@@ -72,7 +72,7 @@ def judged(key: str, given: str, language: str = "en") -> tuple[bool, str]:
         return True, atom.answer
     row = next(row for row in read("glossary") if key in (f"{PREFIX}{row['en']}/zh", f"{PREFIX}{row['en']}/en"))
     if key.endswith("/zh") and given.strip() in row["not"]:
-        return False, say("vocabulary.not-said", language, given=given.strip(), right=row["zh"])
+        return True, say("vocabulary.not-said", language, given=given.strip(), right=row["zh"])
     return False, say("vocabulary.other", language, right=atom.answer)
 
 

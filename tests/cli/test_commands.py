@@ -166,6 +166,15 @@ def test_a_real_answer_is_booked_and_opens_the_solution(course):
     assert "def ring_all_reduce" in plab("solution", "ring_all_reduce", "--yes").output
 
 
+def test_a_damaged_progress_file_is_named_before_anything_is_written():
+    file = progress.location()
+    file.write_text("{ not JSON")
+    result = plab("progress")
+    assert result.exit_code == 0 and f"{file} is damaged" in result.output and "Nothing solved yet" in result.output
+    assert file.read_text() == "{ not JSON"
+    assert "damaged" not in plab("--version").output
+
+
 def test_every_solution_can_be_shown():
     for name in tasks():
         assert f"def {name}(" in plab("solution", name, "--yes").output

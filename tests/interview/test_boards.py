@@ -148,6 +148,8 @@ def test_what_is_wrong_with_code_is_said():
 def test_what_no_board_answers():
     with pytest.raises(ValueError, match="The board is empty"):
         whiteboard("  ")
+    with pytest.raises(ValueError, match="'garbage' is no schedule, no layout and no code"):
+        whiteboard("garbage")
     with pytest.raises(ValueError, match="白板可以用 1 到 8 个 rank"):
         whiteboard(CODE, ranks=9, language="zh")
     with pytest.raises(TypeError, match="takes text or a function"):
