@@ -6,8 +6,10 @@ const ANNOUNCED_MIN = [10, 5, 2, 1]; // minutes that are said to screen readers,
 const clockText = (s) => `${Math.floor(Math.max(s, 0) / 60)}:${String(Math.floor(Math.max(s, 0) % 60)).padStart(2, "0")}`;
 const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 
-// The best voice for `language`: the same region first, then the same language; undefined where there is none.
-function voiceFor(voices, language) {
+// The best voice for `language`: the same region first, then the same language; undefined where there is none. Voices
+// that send the text to a server are left out.
+function voiceFor(all, language) {
+  const voices = all.filter((v) => v.localService !== false);
   const plain = (tag) => tag.toLowerCase().replace("_", "-");
   const wanted = plain(language);
   return voices.find((v) => plain(v.lang) === wanted) ?? voices.find((v) => plain(v.lang).split("-")[0] === wanted.split("-")[0]);

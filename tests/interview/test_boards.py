@@ -21,7 +21,7 @@ def number(pattern, text):
 def test_gpipe_takes_as_long_as_1f1b_and_holds_more(p, m):
     found = answered(to_grid(gpipe(p, m)))
     text = repr(found)
-    assert found.passed and f"take {3 * (m + p - 1)} units" in text and "yours takes 1 times as long" in text
+    assert found.passed and f"take {3 * (m + p - 1)} units" in text and "yours takes 1× that time" in text
     held = [line.split()[1:] for line in text.splitlines() if re.fullmatch(r"\s*\d+\s+\d+\s+\d+", line)]
     assert held == [[str(m), str(min(p - rank, m))] for rank in range(p)]
     assert number(r"([\d.]+) % of all ranks' time is idle", text) == pytest.approx(
