@@ -90,7 +90,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "parameter_server": 50.0,
     "techniques": 35.0,  # the tests over all techniques
     "examples": 230.0,  # torchrun loads torch anew in each rank
-    "course": 70.0,  # each of 99 drills on 200 seeds, against another computation
+    "course": 70.0,  # each of 102 drills on 200 seeds, against another computation
     "grading": 40.0,
     "tools": 40.0,
     "browser": 230.0,  # the web book is built once, a thousand pages, and read by a browser and by axe
