@@ -31,7 +31,9 @@ SECTIONS = {
     "Common mistake": ("The common mistake", ""),
     "常见错误": ("常见错误", "zh"),
     "Weak answer": ("A weak answer", ""),
+    "较弱的回答": ("较弱的回答", "zh"),
     "Strong answer": ("A strong answer", ""),
+    "较强的回答": ("较强的回答", "zh"),
 }
 RUBRIC = ("30 seconds", "Weak answer", "Strong answer")  # what stands open when one grades oneself
 GRADES = {"knew": "Knew it", "partly": "Partly", "missed": "Missed it"}

@@ -23,7 +23,6 @@ CHOICES = (BOTH, *LANGUAGES)
 KINDS = ("Cards", "Atoms", "Terms")
 SHORT = {"en": "30 seconds", "zh": "30 秒"}
 _CODE = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")
-_ONCE = {"Weak answer": "anki.weak", "Strong answer": "anki.strong"}  # written in English only
 _PRINTED_LINES = 30
 
 
@@ -97,15 +96,11 @@ def _side(card: Card, language: str) -> Side:
 
 
 def _folded(card: Card, language: str) -> Iterator[str]:
-    """The sections below the short answer; weak and strong answers are written once, for both languages."""
+    """The sections below the short answer."""
     for heading, text in card.sections.items():
         title, lang = SECTIONS.get(heading, (heading, ""))
-        once = _ONCE.get(heading)
-        if heading in SHORT.values() or (not once and (lang or "en") != language):
-            continue
-        if once:
-            title = say(once, language)
-        yield f"<details><summary>{escape(title)}</summary>{html(text)}</details>"
+        if heading not in SHORT.values() and (lang or "en") == language:
+            yield f"<details><summary>{escape(title)}</summary>{html(text)}</details>"
 
 
 def _of_atom(atom: Atom) -> Note:

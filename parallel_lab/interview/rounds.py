@@ -21,6 +21,11 @@ SHORT_S, LONG_S = 30, 120  # what one speaks for, without notes
 WORDS = {SHORT_S: {"en": 75, "zh": 120}, LONG_S: {"en": 300, "zh": 480}}  # at 150 words, or 240 signs, a minute
 # What an opening answer is judged by beyond the definition. Number and half-truth are asked, so they are not shown.
 POINTS = ("mechanism", "formula")
+RUBRIC = {
+    "weak": {"en": "Weak answer", "zh": "较弱的回答"},
+    "strong": {"en": "Strong answer", "zh": "较强的回答"},
+    "thirty": {"en": "30 seconds", "zh": "30 秒"},
+}
 MOST_POINTS = 4  # that a follow-up is judged by
 HALF, FULL = 0.3, 0.7  # shares of the points from which an answer is one in part, and a strong one
 
@@ -172,19 +177,13 @@ def _machine(atom: Atom, part: str, language: str, kind: str, asked: str, judge:
 
 
 def rubric(sections: Any, language: str) -> tuple[page.Part, ...]:
-    """What separates weak from strong; in Chinese the answer and the common mistake, then the English rubric."""
-    strong, weak = (page.markdown(sections.get(name, "")) for name in ("Strong answer", "Weak answer"))
-    names = ("strong", "weak", "thirty", "mistake", "rubric-english")
-    heads = {name: say(f"mock.{name}", language) for name in names}
-    if language == "en":
-        thirty = page.markdown(sections["30 seconds"])
-        open_ones = [page.folded(heads[key], part, unfolded=True) for key, part in (("weak", weak), ("strong", strong))]
-        return (*open_ones, page.folded(heads["thirty"], thirty))
-    shown = (("thirty", "30 秒"), ("mistake", "常见错误"))
-    chinese = [page.folded(heads[key], page.markdown(sections[name]), "zh", unfolded=True) for key, name in shown]
-    text = f"{heads['weak']}\n{weak.text}\n{heads['strong']}\n{strong.text}"
-    both = page.Part(f'<div lang="en">{weak.html}{strong.html}</div>', text)
-    return (*chinese, page.folded(heads["rubric-english"], both, "zh"))
+    """What separates weak from strong, and below it the short answer."""
+
+    def part(key: str, unfolded: bool) -> page.Part:
+        text = page.markdown(sections.get(RUBRIC[key][language], ""))
+        return page.folded(say(f"mock.{key}", language), text, lang(language), unfolded=unfolded)
+
+    return part("weak", True), part("strong", True), part("thirty", False)
 
 
 def sentences(atom: Atom, language: str) -> list[Point]:

@@ -132,7 +132,7 @@ def test_cards_of_a_chapter_are_groups_and_their_english_sections_are_marked(wri
     data = {"text/html": {"content": card + kept}}
     shown = writer.outputs.write({"output_type": "execute_result", "data": data})
     assert shown.startswith('<div role="group" class="plab card" aria-label="Topic C7" lang="en"><details class="en">')
-    assert "<details><summary>A weak" in shown and "style" not in shown and "section" not in shown
+    assert '<details class="en"><summary>A weak' in shown and "style" not in shown and "section" not in shown
 
 
 def test_the_reference_has_every_room_and_links_what_it_knows():

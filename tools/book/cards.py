@@ -11,8 +11,6 @@ from tools.book.pages import ROOT, Page, escaped
 from tools.book.words import word, words
 
 COURSE = ROOT / "parallel_lab" / "course"
-# Sections that a card has in both languages; the others are English alone and shown to everybody.
-PAIRED = {"30 seconds", "Two minutes", "Follow-ups", "Common mistake"}
 
 
 def place(name: str) -> str:
@@ -52,9 +50,7 @@ def _claim(question: Question) -> list[str]:
 def _section(item: tuple[str, str]) -> str:
     heading, body = item
     title, language = SECTIONS.get(heading, (heading, ""))
-    text = f"## {title}\n\n{escaped(body)}"
-    name = language or ("en" if heading in PAIRED else "")
-    return fence(name, text) if name else text
+    return fence(language or "en", f"## {title}\n\n{escaped(body)}")
 
 
 def _foot(shown: Card, chapters: dict[str, str]) -> str:

@@ -8,10 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from parallel_lab.course.questions import SECTIONS
+
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _STYLE = re.compile(r"<style>.*?</style>\s*", re.DOTALL)
 # Sections of a card that it has in Chinese as well: the reader's setting hides one of the two.
-_TITLES = "30-second answer|2-minute answer|What an interviewer asks next|The common mistake"
+_TITLES = "|".join(title for title, language in SECTIONS.values() if not language)
 _PAIRED = re.compile(rf"<details>(<summary>(?:{_TITLES})</summary>)")
 _ASKED = re.compile(r'(<section class="plab)(" aria-label="(?:Interview question|Coding problem|Topic) (\w+)")')
 
