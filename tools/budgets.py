@@ -44,7 +44,7 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "runtime": 75.0,
     "systems/resilience": 150.0,  # faults: nearly every case starts ranks again, after they were killed or hung
     "planner": 110.0,  # published rows are fitted, the search is held against trying all, eight ranks run nine layouts
-    "interview": 75.0,  # decks in Anki itself, pages printed by a browser, boards and rounds on real ranks
+    "interview": 110.0,  # decks in Anki itself, pages printed by a browser, boards and rounds on real ranks
     "clinic": 75.0,  # twenty jobs, each run broken, mended, and with the mistakes of a tired person
     "exercise bucketed_ddp": 9.0,
     "exercise gathered_layer": 16.0,
@@ -86,11 +86,11 @@ BUDGETS = dict.fromkeys(TECHNIQUES, TECHNIQUE_S) | {
     "18_evaluation": 60.0,  # seeds: 30 small classifiers and 18 small language models are trained
     "22_real_runs": 55.0,  # a real model of 135 M parameters is read, six kinds of data are learned, a dozen launches
     "19_security": 60.0,  # seeds: 77 small classifiers, under rules of aggregation and with privacy
-    "cli": 40.0,  # an update is tried on a clone of the whole course
+    "cli": 70.0,  # an update is tried on a clone of the whole course
     "parameter_server": 50.0,
     "techniques": 35.0,  # the tests over all techniques
     "examples": 230.0,  # torchrun loads torch anew in each rank
-    "course": 70.0,  # each of 102 drills on 200 seeds, against another computation
+    "course": 80.0,  # each of 102 drills on 200 seeds, against another computation
     "grading": 40.0,
     "tools": 40.0,
     "browser": 230.0,  # the web book is built once, a thousand pages, and read by a browser and by axe

@@ -25,6 +25,7 @@ _NO_TECHNIQUES = frozenset(
         "clinic",
         "grading",
         "course",
+        "interview",
         "cli",
     }
 )
