@@ -258,7 +258,8 @@ def test_cards_inside_a_chapter_follow_the_switch(book, reader):
     reader.get_by_role("button", name="中文", exact=True).click()
     expect(shown.locator("summary", has_text="30-second answer")).to_be_hidden()
     expect(shown.locator("summary", has_text="30 秒回答")).to_be_visible()
-    expect(shown.locator("summary", has_text="A strong answer")).to_be_visible()
+    expect(shown.locator("summary", has_text="A strong answer")).to_be_hidden()
+    expect(shown.locator("summary", has_text="较强的回答")).to_be_visible()
 
 
 def test_a_browser_in_chinese_and_in_the_dark_is_answered_so(book, browser):
