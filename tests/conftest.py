@@ -70,6 +70,18 @@ def by_value(request):
     cloudpickle.unregister_pickle_by_value(request.module)
 
 
+def _widgets_in(box):
+    for child in getattr(box, "children", ()):
+        yield child
+        yield from _widgets_in(child)
+
+
+@pytest.fixture(scope="session")
+def by_kind():
+    """The widgets of one class in a form, in the order in which they are read."""
+    return lambda form, kind: [one for one in _widgets_in(form) if type(one).__name__ == kind]
+
+
 def _started_with(folder: str) -> list[psutil.Process]:
     """Every other process whose folder for temporary files was set to `folder`, also when its parent is gone."""
     found = []

@@ -1,4 +1,4 @@
-"""What the tests of practice share: a progress file of their own, a clock that stands, the widgets of a form."""
+"""What the tests of practice share: a progress file of their own, a clock that stands."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -32,15 +32,3 @@ def clock(monkeypatch):
     one = Clock()
     monkeypatch.setattr(progress, "now", one)
     return one
-
-
-def widgets_in(box):
-    for child in getattr(box, "children", ()):
-        yield child
-        yield from widgets_in(child)
-
-
-@pytest.fixture(scope="session")
-def by_kind():
-    """The widgets of one class in a form, in the order in which they are read."""
-    return lambda form, kind: [one for one in widgets_in(form) if type(one).__name__ == kind]

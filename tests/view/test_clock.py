@@ -1,7 +1,6 @@
 """The clock: its traits in Python, and in a browser that it counts, announces, times an answer and reads out."""
 
 import json
-import shutil
 
 import pytest
 
@@ -44,19 +43,6 @@ def test_python_sets_the_clock_as_a_whole():
 def test_the_module_loads_nothing():
     source = Clock._esm if isinstance(Clock._esm, str) else str(Clock._esm)
     assert "import " not in source and "://" not in source and source.count("export default") == 1
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with playwright.sync_playwright() as tool:
-        opened = tool.chromium.launch(executable_path=path, args=flags)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 from fractions import Fraction
 
-from independent.reading import half_ring_sent, least, read
+from independent.reading import fewest_parts, half_ring_sent, least, read
 
 
 def zero_memory(text):
@@ -11,10 +11,7 @@ def zero_memory(text):
 
 def zero_ranks(text):
     q = read(text, "{b} billion parameters", "({size} bytes per parameter)", "Of {gb} GB per GPU, {share}%")
-    room, ranks = Fraction(q.gb * q.share, 100), 1
-    while Fraction(q.size * q.b, ranks) > room:
-        ranks += 1
-    return ranks
+    return fewest_parts(q.size * q.b, Fraction(q.gb * q.share, 100))
 
 
 def zero_bytes(text):

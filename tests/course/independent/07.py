@@ -1,7 +1,7 @@
 from fractions import Fraction
 
 import torch
-from independent.reading import PRODUCTS, read, ring_sent, steps_of
+from independent.reading import PRODUCTS, fewest_parts, read, ring_sent, steps_of
 
 
 def cut_bytes(text):
@@ -18,10 +18,7 @@ def pipeline_speedup(text):
 
 def ways_to_fit(text):
     q = read(text, "{b} billion parameters with {size} bytes", "Of {gb} GB per GPU, {share}%")
-    room, ways = Fraction(q.gb * q.share, 100), 1
-    while Fraction(q.size * q.b, ways) > room:
-        ways += 1
-    return ways
+    return fewest_parts(q.size * q.b, Fraction(q.gb * q.share, 100))
 
 
 def tensor_time(text):

@@ -5,6 +5,7 @@ that a condition asks for is searched.
 """
 
 import re
+from fractions import Fraction
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,14 @@ def idle(p: int, v: int = 1) -> float:
     short, long = steps_of(p, p, v) - p, steps_of(p, 2 * p, v) - 2 * p
     assert abs(short - long) < 1e-9, "the idle time depends on m"
     return long
+
+
+def fewest_parts(size: int, room: Fraction) -> int:
+    """Into how many equal parts `size` must be cut at least for one to fit into `room`; counted up."""
+    parts = 1
+    while Fraction(size, parts) > room:
+        parts += 1
+    return parts
 
 
 def least(holds: Any, low: float, high: float) -> float:
