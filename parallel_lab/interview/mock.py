@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from parallel_lab.course import page, progress
-from parallel_lab.course.events import GOOD, HARD
+from parallel_lab.course.events import GOOD, HARD, logged
 from parallel_lab.course.spoken import hint
 from parallel_lab.interview.noted import Interviewer, Note, Opinion
 from parallel_lab.interview.roles import Round, form_of, role_named
@@ -179,7 +179,7 @@ class Mock:
 
     def _logged(self, key: str) -> bool:
         """Whether something was logged of `key` since it was asked."""
-        log, since = progress.read()["reviews"].get(key, {}).get("log", []), self._asked_at.replace(microsecond=0)
+        log, since = logged(progress.read()["reviews"], key), self._asked_at.replace(microsecond=0)
         return bool(log) and datetime.fromisoformat(log[-1]["at"]) >= since
 
     def _end(self, stopped: bool) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from parallel_lab.course import progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.drills import listed
-from parallel_lab.course.events import AGAIN, Entry, day
+from parallel_lab.course.events import AGAIN, Entry, day, logged
 from parallel_lab.course.quizzes import sheets
 from parallel_lab.interview import vocabulary
 from parallel_lab.interview.atoms import atoms
@@ -211,7 +211,7 @@ def _date_of(plan: Entry, now: datetime) -> datetime | None:
 
 
 def _begun_today(item: Item, reviews: Mapping[str, Entry], now: datetime) -> bool:
-    log = reviews.get(item.key, {}).get("log", [])
+    log = logged(reviews, item.key)
     return bool(log) and min(day(event["at"]) for event in log) == day(now)
 
 
