@@ -35,8 +35,6 @@ class Desk(page.Shown):
         self.interview: Mock | None = None
         self.clock: Any = None
         self.place: Any = None
-        self._follow = 0
-        self._part = -1
 
     def say(self, key: str, **values: Any) -> str:
         """A text in the language that is chosen."""
@@ -108,9 +106,8 @@ class Desk(page.Shown):
         if interview is None or (turn := interview.turn) is None:
             self._report()
             return
-        self._count()
         stop = forms.button(self.say("stop"), self.say("stop"), self.stop)
-        form = TurnForm(interview, turn, self.clock, self._show, self._follow)
+        form = TurnForm(interview, turn, self.clock, self._show)
         self.place.children = [self.clock, *self._warned(), *form.widgets(stop)]
         self.clock.set(interview.left_s, speak_s=turn.speak_s, text=turn.spoken, fresh=True)
 
@@ -121,12 +118,6 @@ class Desk(page.Shown):
             return []
         said, interview.warning = interview.warning, ""
         return [forms.html(forms.status(page.Page("!", [page.paragraph(said)], "bad")))]
-
-    def _count(self) -> None:
-        """Counts the follow-ups of a round."""
-        place = self.interview.place if self.interview else 0
-        self._follow = 0 if place != self._part else self._follow + 1
-        self._part = place
 
     # When it is over
 

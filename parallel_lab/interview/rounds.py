@@ -66,6 +66,7 @@ class Turn:
         evidence: `notebook#cell` that measures the answer.
         title: What a report calls it; by default what is asked.
         again: Whether a wrong answer may be mended.
+        follow: Which follow-up of its round it is; 0 for none.
         missed: Whether it digs for what the answer before lacked.
     """
 
@@ -86,12 +87,8 @@ class Turn:
     evidence: str = ""
     title: str = ""
     again: bool = True
+    follow: int = 0
     missed: bool = False
-
-    @property
-    def card(self) -> str:
-        """The card that it belongs to; empty where it is of none."""
-        return self.key.split("/")[0] if self.key[0].isupper() else ""
 
 
 def opening(name: str, part: str, language: str) -> Turn:
@@ -108,7 +105,7 @@ def opening(name: str, part: str, language: str) -> Turn:
     return replace(turn, rubric=rubric(card.sections, language))
 
 
-def follow_up(atom: Atom, part: str, language: str, *, missed: bool = False) -> Turn:
+def follow_up(atom: Atom, part: str, language: str, *, follow: int = 1, missed: bool = False) -> Turn:
     """The question of one atom: a number to type, a verdict on a half-truth, or an answer aloud."""
     if atom.value is not None:
         turn = _number(atom, part, language)
@@ -116,7 +113,7 @@ def follow_up(atom: Atom, part: str, language: str, *, missed: bool = False) -> 
         turn = _half_truth(atom, part, language)
     else:
         turn = _spoken(atom, part, language, sentences(atom, language), SHORT_S)
-    return replace(turn, missed=missed)
+    return replace(turn, follow=follow, missed=missed)
 
 
 def _spoken(atom: Atom, part: str, language: str, points: Sequence[Point], speak_s: int) -> Turn:
