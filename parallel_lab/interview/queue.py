@@ -137,8 +137,8 @@ def items(
     questions = ((f"quiz/{of}-{n}", of) for of, sheet in sheets().items() for n in range(1, len(sheet.quiz) + 1))
     rows += [(key, "quiz", of) for key, of in questions if key in reviews]
     rows += [(one.key, one.kind, one.chapter) for one in vocabulary.terms()] if terms else []
-    found = (Item(key, kind, of, replay(log_of(key, reviews), until)) for key, kind, of in rows)
-    return [item for item in found if chapter in (None, item.chapter)]
+    rows = [row for row in rows if chapter in (None, row[-1])]
+    return [Item(key, kind, of, replay(log_of(key, reviews), until)) for key, kind, of in rows]
 
 
 def in_order(
