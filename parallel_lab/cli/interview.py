@@ -65,9 +65,7 @@ def _hold(interview: Mock, asks_sure: bool) -> None:
             key = "follow-up-missed" if turn.missed else "follow-up"
             click.echo(f"\n-- {interview.say(key, number=turn.follow)}")
         else:
-            part = interview.part
-            about = {"number": interview.place + 1, "count": len(interview.rounds), "minutes": part.minutes}
-            click.echo(f"\n== {interview.say('part', round=interview.say(f'round.{part.kind}'), **about)}")
+            click.echo(f"\n== {interview.where}")
         _ask(interview, turn, asks_sure)
         if interview.warning:
             click.echo(interview.warning, err=True)

@@ -51,8 +51,7 @@ class TurnForm:
     def _head(self) -> list[page.Part]:
         """Where the interview stands, and how long to speak."""
         interview, turn = self.interview, self.turn
-        where = {"number": interview.place + 1, "count": len(interview.rounds), "minutes": interview.part.minutes}
-        lines = [self._line("part", round=self._say(f"round.{turn.part}"), **where)]
+        lines = [page.paragraph(interview.where, "small", lang(interview.language))]
         if turn.follow:
             lines.append(self._line("follow-up-missed" if turn.missed else "follow-up", number=turn.follow))
         if turn.kind == "speak":
