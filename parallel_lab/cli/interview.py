@@ -9,6 +9,8 @@ from parallel_lab.cli import options
 from parallel_lab.cli.answers import functions_in
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.cli.review import stated
+from parallel_lab.course import progress
+from parallel_lab.course.asked import lettered
 from parallel_lab.interview import report as reports
 from parallel_lab.interview.mock import Mock
 from parallel_lab.interview.roles import forms, roles
@@ -58,17 +60,12 @@ def command(
 
 def _hold(interview: Mock, asks_sure: bool) -> None:
     """Asks turn by turn until the interview is over."""
-    place, follow = -1, 0
     while turn := interview.turn:
-        if interview.place != place:
-            place, follow = interview.place, 0
-            part = interview.part
-            about = {"number": place + 1, "count": len(interview.rounds), "minutes": part.minutes}
-            click.echo(f"\n== {interview.say('part', round=interview.say(f'round.{part.kind}'), **about)}")
-        elif turn.card:
-            follow += 1
+        if turn.follow:
             key = "follow-up-missed" if turn.missed else "follow-up"
-            click.echo(f"\n-- {interview.say(key, number=follow)}")
+            click.echo(f"\n-- {interview.say(key, number=turn.follow)}")
+        else:
+            click.echo(f"\n== {interview.where}")
         _ask(interview, turn, asks_sure)
         if interview.warning:
             click.echo(interview.warning, err=True)
@@ -81,8 +78,8 @@ def _ask(interview: Mock, turn: Turn, asks_sure: bool) -> None:
     for part in turn.shown:
         if part.text:
             click.echo(part.text)
-    for letter, option in zip("abcdefgh", turn.options, strict=False):
-        click.echo(f"   {letter}) {option}")
+    for line in lettered(turn.options):
+        click.echo(f"   {line}")
     confidence = stated(interview.language) if asks_sure else None
     if turn.kind == "speak":
         _spoken(interview, turn, confidence)
@@ -134,7 +131,7 @@ def _machine(interview: Mock, turn: Turn, confidence: float | None) -> None:
 
 def _written(turn: Turn) -> Path:
     """The stub as a file of the learner's, which is never overwritten."""
-    file = reports.progress.location().parent / "interview" / f"{turn.key.partition('/')[2]}.py"
+    file = progress.location().parent / "interview" / f"{turn.key.partition('/')[2]}.py"
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
         file.write_text(f"{turn.stub}\n", encoding="utf-8")

@@ -38,6 +38,11 @@ def event(at: datetime, rating: int, source: str, confidence: float | None = Non
     return {"at": at.isoformat(timespec="seconds"), "rating": int(rating), "from": source, **said}
 
 
+def logged(reviews: Mapping[str, Entry], key: str) -> list[Event]:
+    """The events of `key`, in the order of time, from the kind `reviews` of the progress."""
+    return reviews.get(key, {}).get("log", [])
+
+
 def day(moment: str | datetime) -> str:
     """The day of a moment where the learner is, as `2026-11-28`; logs hold UTC."""
     return datetime.fromisoformat(str(moment)).astimezone().date().isoformat()

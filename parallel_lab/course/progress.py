@@ -199,8 +199,7 @@ def merge(other: Path) -> str:
 
 
 def _log(entries: Entries, key: str, one: events.Event) -> None:
-    log = entries["reviews"].get(key, {}).get("log", [])
-    entries["reviews"][key] = {"log": [*log, one]}
+    entries["reviews"][key] = {"log": [*events.logged(entries["reviews"], key), one]}
 
 
 def _see(
@@ -212,8 +211,8 @@ def _see(
     confidence: float | None = None,
 ) -> None:
     """Logs what a machine saw, if it adds anything."""
-    at, log = now(), entries["reviews"].get(key, {}).get("log", [])
-    if (rating := events.seen(log, at, passed, helped)) is not None:
+    at = now()
+    if (rating := events.seen(events.logged(entries["reviews"], key), at, passed, helped)) is not None:
         _log(entries, key, events.event(at, rating, source, confidence))
 
 

@@ -14,7 +14,7 @@ from parallel_lab.course.drills import problems
 from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Drawn
 from parallel_lab.course.quizzes import sheets
-from parallel_lab.course.spoken import hint, unit_in
+from parallel_lab.course.spoken import hint
 from parallel_lab.interview.atoms import VERDICTS, Atom, atom
 from parallel_lab.interview.feeds import feeders, log_of
 from parallel_lab.interview.memory import Memory, replay
@@ -22,7 +22,7 @@ from parallel_lab.interview.proofs import link
 from parallel_lab.interview.queue import Item
 from parallel_lab.interview.vocabulary import KIND as TERM
 from parallel_lab.interview.vocabulary import judged, term
-from parallel_lab.interview.words import lang, say
+from parallel_lab.interview.words import in_unit, lang, say
 
 RATINGS = (events.AGAIN, events.HARD, events.GOOD, events.EASY)
 CONFIDENCES = (0.25, 0.5, 0.75, 0.95)
@@ -135,7 +135,7 @@ class Asking:
         words = one.question if one else self.atom.asked(self.language)
         if self.item.kind == "half-truth":
             words = say("review.judge", self.language, claim=words)
-        unit = say("review.unit", self.language, unit=unit_in(one.unit, self.language)) if one and one.unit else ""
+        unit = in_unit(one.unit, self.language) if one else ""
         english = self.item.kind == "quiz"  # what exists in English only
         return [page.paragraph(self.head, "small", name), in_language(f"{words}{unit}", "" if english else name)]
 

@@ -119,10 +119,5 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 @cache
 def _written() -> dict[str, dict[str, Any]]:
     """The rows of the files, by card."""
-    if not FOLDER.is_dir():
-        return {}
-    found = sorted((file for file in FOLDER.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    rows: dict[str, dict[str, Any]] = {}
-    for file in found:
-        rows |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    return rows
+    found = [file for file in FOLDER.iterdir() if file.name.endswith(".yaml")]
+    return {name: row for file in found for name, row in yaml.safe_load(file.read_text(encoding="utf-8")).items()}

@@ -56,32 +56,31 @@ class Chooser:
         for name, question in index().items():
             extra = self.role.questions[name].weight if name in self.role.questions else 0.0
             if (weight := self.role.weight(question.chapter) + extra) and question.kind != "code":
-                weights[f"{name}/definition"] = weight
-        per_chapter = Counter(index()[key.split("/")[0]].chapter for key in weights)
-        shares = {key: weight / per_chapter[index()[key.split("/")[0]].chapter] for key, weight in weights.items()}
-        return self._draw({key: share for key, share in shares.items() if ask(key.split("/")[0]).status}).split("/")[0]
+                weights[name] = weight
+        count = Counter(index()[name].chapter for name in weights)
+        written = {name: weight for name, weight in weights.items() if ask(name).status}
+        shares = {f"{name}/definition": weight / count[index()[name].chapter] for name, weight in written.items()}
+        return self._draw(shares).removesuffix("/definition")
 
     def drill(self) -> Problem:
         """A problem with numbers."""
-        known = problems()
-        return known[self._draw(self._by_chapter({f"drill/{name}": one.chapter for name, one in known.items()}))[6:]]
+        known = {f"drill/{name}": one for name, one in problems().items()}
+        return known[self._draw(self._by_chapter({key: one.chapter for key, one in known.items()}))]
 
     def case(self) -> Case:
         """A broken job."""
-        chapters = {f"clinic/{number}": CAUSES[case.cause].chapter for number, case in CASES.items()}
-        return CASES[int(self._draw(self._by_chapter(chapters, rest=1.0))[7:])]
+        known = {f"clinic/{number}": case for number, case in CASES.items()}
+        chapters = {key: CAUSES[case.cause].chapter for key, case in known.items()}
+        return known[self._draw(self._by_chapter(chapters, rest=1.0))]
 
     def task(self, minutes: float) -> Task:
         """A gap of a chapter that takes `minutes` at most."""
-        known = tasks()
-        small = {f"exercise/{name}": one.chapter for name, one in known.items() if one.gap and one.minutes <= minutes}
-        return known[self._draw(self._by_chapter(small, rest=0.1))[9:]]
+        known = {f"exercise/{name}": one for name, one in tasks().items() if one.gap and one.minutes <= minutes}
+        return known[self._draw(self._by_chapter({key: one.chapter for key, one in known.items()}, rest=0.1))]
 
     def design(self) -> Design:
         """A model to lay out."""
-        return self._named({one.key: one for one in designs()})
-
-    def _named(self, known: Mapping[str, Design]) -> Design:
+        known = {one.key: one for one in designs()}
         return known[self._draw(dict.fromkeys(known, 1.0))]
 
     def dig(self, card: str, missing: Collection[str], missed: str = "") -> tuple[Atom, bool] | None:

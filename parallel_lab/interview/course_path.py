@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from parallel_lab.course import page, progress
 from parallel_lab.course.chapters import TITLES, next_exercise, quizzes
 from parallel_lab.course.drills import listed
-from parallel_lab.course.events import GOOD, Entry
+from parallel_lab.course.events import GOOD, Entry, logged
 from parallel_lab.course.questions import index
 from parallel_lab.course.spoken import title_in
 from parallel_lab.course.tasks import Task, tasks
@@ -125,5 +125,5 @@ def _is_done(kind: str, name: str, entries: Mapping[str, Mapping[str, Entry]]) -
     """Whether something is solved; a card is if the last time one knew it."""
     if kind != "cards":
         return progress.solved(entries[kind].get(name, {}))
-    log = entries["reviews"].get(f"{name}/definition", {}).get("log", [])
+    log = logged(entries["reviews"], f"{name}/definition")
     return log[-1]["rating"] >= GOOD if log else entries["cards"].get(name, {}).get("known") == "knew"

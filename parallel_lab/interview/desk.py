@@ -13,7 +13,7 @@ from parallel_lab.interview.noted import Interviewer
 from parallel_lab.interview.roles import form_of, role_named, roles
 from parallel_lab.interview.roles import forms as lengths
 from parallel_lab.interview.turn_form import TurnForm
-from parallel_lab.interview.words import LANGUAGES, VOICES, lang, language_of, say
+from parallel_lab.interview.words import LANGUAGES, VOICES, lang, language_of, say, words
 from parallel_lab.view.clock import WORDS as CLOCK_WORDS
 from parallel_lab.view.clock import Clock
 
@@ -35,8 +35,6 @@ class Desk(page.Shown):
         self.interview: Mock | None = None
         self.clock: Any = None
         self.place: Any = None
-        self._follow = 0
-        self._part = -1
 
     def say(self, key: str, **values: Any) -> str:
         """A text in the language that is chosen."""
@@ -78,9 +76,8 @@ class Desk(page.Shown):
         kinds = say("schedule.list", self.language).join(
             self.say(f"round.{part.kind}") for part in form_of(self.minutes)
         )
-        head = page.paragraph(self.say("title"), "head", lang(self.language))
-        words = self.say("about", minutes=self.minutes, rounds=kinds)
-        return [head, page.paragraph(words, lang=lang(self.language)), self._line("setup", "small")]
+        head = self._line("title", "head")
+        return [head, self._line("about", minutes=self.minutes, rounds=kinds), self._line("setup", "small")]
 
     def _line(self, key: str, kind: str = "", **values: Any) -> page.Part:
         return page.paragraph(self.say(key, **values), kind, lang(self.language))
@@ -90,8 +87,8 @@ class Desk(page.Shown):
         self.interview = Mock(
             self.role, self.minutes, self.language, seed=self.seed, interviewer=self.interviewer, told=self._wait
         )
-        words = {key: _raw(key, self.language) for key in CLOCK_WORDS}
-        self.clock = Clock(language=VOICES[self.language], words=words)
+        texts = {key: words()[f"clock.{key}"][self.language] for key in CLOCK_WORDS}
+        self.clock = Clock(language=VOICES[self.language], words=texts)
         self.clock.observe(lambda change: self._late() if change["new"] else None, "over")
         self._show()
 
@@ -108,9 +105,8 @@ class Desk(page.Shown):
         if interview is None or (turn := interview.turn) is None:
             self._report()
             return
-        self._count()
         stop = forms.button(self.say("stop"), self.say("stop"), self.stop)
-        form = TurnForm(interview, turn, self.clock, self._show, self._follow)
+        form = TurnForm(interview, turn, self.clock, self._show)
         self.place.children = [self.clock, *self._warned(), *form.widgets(stop)]
         self.clock.set(interview.left_s, speak_s=turn.speak_s, text=turn.spoken, fresh=True)
 
@@ -121,12 +117,6 @@ class Desk(page.Shown):
             return []
         said, interview.warning = interview.warning, ""
         return [forms.html(forms.status(page.Page("!", [page.paragraph(said)], "bad")))]
-
-    def _count(self) -> None:
-        """Counts the follow-ups of a round."""
-        place = self.interview.place if self.interview else 0
-        self._follow = 0 if place != self._part else self._follow + 1
-        self._part = place
 
     # When it is over
 
@@ -161,21 +151,16 @@ class Desk(page.Shown):
 
     def as_page(self) -> page.Page:
         """What an interview is made of, for each length, and what each role is asked most about."""
-        words = self.language
+        own = self.language
         parts = [*self._about()[:2], self._line("example")]
-        head = (self.say("role"), say("report.topic", words), "")
+        head = (self.say("role"), say("report.topic", own), "")
         rows = []
         for one in roles().values():
             most = sorted(one.topics.items(), key=lambda item: -item[1].weight)[:SHOWN_TOPICS]
             for chapter, weight in most:
-                why = weight.zh if words == "zh" else weight.why
-                rows.append((one.title[words], f"{chapter} {say(f'chapter.{chapter}', words)}", why))
+                why = weight.zh if own == "zh" else weight.why
+                rows.append((one.title[own], f"{chapter} {say(f'chapter.{chapter}', own)}", why))
         return page.Page(self.say("title"), [*parts, page.table(head, rows), self._line("where", "small")])
-
-
-def _raw(key: str, language: str) -> str:
-    """A text of the clock whose numbers the browser fills in."""
-    return say(f"clock.{key}", language, minutes="{minutes}", seconds="{seconds}")
 
 
 def mock_interview(

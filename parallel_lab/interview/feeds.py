@@ -11,7 +11,7 @@ from importlib.resources import files
 
 import yaml
 
-from parallel_lab.course.events import Entry, Event
+from parallel_lab.course.events import Entry, Event, logged
 
 _FILE = files("parallel_lab.interview").joinpath("feeds.yaml")
 _PREFIXES = {"drills": "drill/", "exercises": "exercise/", "quizzes": "quiz/"}
@@ -36,4 +36,4 @@ def feeders() -> dict[str, list[str]]:
 
 def log_of(key: str, reviews: Mapping[str, Entry]) -> list[Event]:
     """The events of `key` and of what feeds it, from the kind `reviews` of the progress."""
-    return [event for name in (key, *feeders().get(key, ())) for event in reviews.get(name, {}).get("log", [])]
+    return [event for name in (key, *feeders().get(key, ())) for event in logged(reviews, name)]

@@ -18,7 +18,7 @@ from parallel_lab.course.asked import Choice
 from parallel_lab.course.checks import grade
 from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Problem
-from parallel_lab.course.spoken import title_in, unit_in
+from parallel_lab.course.spoken import title_in
 from parallel_lab.course.tasks import Task
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.interview import rounds
@@ -26,7 +26,7 @@ from parallel_lab.interview.board import block, picture
 from parallel_lab.interview.clinic_words import of_case, of_cause
 from parallel_lab.interview.coding import function_from, imported, stub
 from parallel_lab.interview.rounds import Judged, Turn, plain
-from parallel_lab.interview.words import lang, say
+from parallel_lab.interview.words import in_unit, lang, say
 from parallel_lab.view import draw
 
 OPTIONS = 4  # causes to choose from
@@ -36,8 +36,7 @@ def number(problem: Problem, language: str, dice: Random) -> Turn:
     """A drill with fresh numbers; a known wrong formula is named."""
     drawn = spoken_in(language, problem.name, problem.draw(dice))
     asked = practice.asked(drawn)
-    unit = f" {say('review.unit', language, unit=unit_in(drawn.unit, language))}" if drawn.unit else ""
-    words = f"{say('rounds.number', language, question=drawn.question)}{unit}"
+    words = f"{say('rounds.number', language, question=drawn.question)}{in_unit(drawn.unit, language)}"
     inside = tuple(practice.solution(drawn, language))
     key = f"drill/{problem.name}"
     about = {"rubric": inside, "judge": partial(rounds.number, asked, language)}

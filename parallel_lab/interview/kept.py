@@ -5,6 +5,7 @@ from random import Random
 from typing import TypeVar
 
 from parallel_lab.course import progress
+from parallel_lab.course.events import logged
 from parallel_lab.interview.memory import replay
 from parallel_lab.interview.words import say
 from parallel_lab.trace.units import format_share
@@ -18,7 +19,7 @@ def in_turn(found: Iterable[T], key: Callable[[T], str], dice: Random) -> list[T
     dice.shuffle(shuffled)
 
     def turn(one: T) -> tuple[int, float]:
-        memory = replay(reviews.get(key(one), {}).get("log", ()))
+        memory = replay(logged(reviews, key(one)))
         if memory is None:
             return 0, 0.0
         return (1, 0.0) if memory.due <= now else (2, memory.due.timestamp())

@@ -30,13 +30,11 @@ class Memory:
     Attributes:
         card: FSRS's own state.
         reviews: How many events there are.
-        first: The time of the first one.
         last: The time of the last one.
     """
 
     card: fsrs.Card
     reviews: int
-    first: datetime
     last: datetime
 
     @property
@@ -87,7 +85,7 @@ def reviewed(
     card = before.card if before else fsrs.Card(card_id=1, due=at)
     longest = max(1, (until - at).days) if until and until > at else FOREVER
     card, _ = scheduler(longest, source in _STEPPED).review_card(card, fsrs.Rating(rating), at)
-    return Memory(card, before.reviews + 1 if before else 1, before.first if before else at, at)
+    return Memory(card, before.reviews + 1 if before else 1, at)
 
 
 def replay(log: Iterable[Event], until: datetime | None = None) -> Memory | None:

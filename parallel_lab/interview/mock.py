@@ -17,10 +17,10 @@ from random import Random
 from typing import Any
 
 from parallel_lab.course import page, progress
-from parallel_lab.course.events import GOOD, HARD
+from parallel_lab.course.events import GOOD, HARD, logged
 from parallel_lab.course.spoken import hint
-from parallel_lab.interview.noted import Interviewer, Note, Opinion
-from parallel_lab.interview.roles import Round, form_of, role_named
+from parallel_lab.interview.noted import Interviewer, Note, opinion_of
+from parallel_lab.interview.roles import form_of, role_named
 from parallel_lab.interview.rounds import Turn, by_share
 from parallel_lab.interview.script import Script
 from parallel_lab.interview.words import lang, language_of, say
@@ -49,7 +49,7 @@ class Mock:
         self.finished = self.stopped = False
         self.turn: Turn | None = None
         self._script = Script(self.role, self.rounds, self.language, self.seed, told)
-        self._answered = True
+        self.answered = True  # the turn is over and `go_on` is next
         self._note: Note | None = None
         self._waited_s = 0.0  # for ranks and planner to bring the next turn; it is not taken off the clock
         self.go_on()
@@ -66,36 +66,31 @@ class Mock:
         if (turn := self.turn) is None or self._note is None:
             return page.Page(self.say("title"), [page.paragraph(self.say("nothing"), lang=lang(self.language))], "note")
         note = self._note
-        if note.tries == 0 and not self._answered:
+        if note.tries == 0 and not self.answered:
             note.confidence = confidence
         if turn.judge is None:
-            self._answered = True
+            self.answered = True
             return self._rubric(turn, str(given))
         try:
             result, said = turn.judge(given)
         except ValueError as error:  # no answer at all, so it costs nothing
             return self._said(False, hint(str(error), self.language), ())
-        if not self._answered:  # once it is over, or given up, nothing counts
+        if not self.answered:  # once it is over, or given up, nothing counts
             note.tries += 1
             note.result = max(note.result, result if note.tries == 1 else 0.5 * result)
         right = result >= FULL_MARK
-        self._answered = self._answered or right or not turn.again
-        if self._answered:
+        self.answered = self.answered or right or not turn.again
+        if self.answered:
             return self._said(right, said, turn.rubric)
         return self._said(False, self.say("again", said=said), ())
 
     def reveal(self) -> page.Page:
         """Gives up what a machine judges, and shows the way to it; what was reached so far counts."""
-        self._answered = True
+        self.answered = True
         after = self.turn.rubric if self.turn else ()
         return page.Page(
             self.say("solution"), [page.paragraph(self.say("solution"), "head", lang(self.language)), *after]
         )
-
-    @property
-    def answered(self) -> bool:
-        """Whether the turn is over and `go_on` is next."""
-        return self._answered
 
     def _said(self, right: bool, said: str, after: Collection[page.Part]) -> page.Page:
         word = say("common.right" if right else "common.not-yet", self.language)
@@ -106,20 +101,11 @@ class Mock:
         """What separates a weak answer from a strong one; what a plugged-in interviewer says stands first."""
         parts = []
         if self.interviewer:
-            opinion = self._opinion(turn, given)
+            opinion = opinion_of(self.interviewer, turn, given, self.language)
             parts = [page.paragraph(opinion.said, lang=lang(self.language))] if opinion.said else []
             if self._note:
                 self._note.ticked = [point.key for point in turn.points if point.key in opinion.ticked]
         return page.Page(self.say("strong"), [*parts, *turn.rubric], "note")
-
-    def _opinion(self, turn: Turn, given: str) -> Opinion:
-        try:
-            found = self.interviewer(turn, given) if self.interviewer else None
-        except Exception as error:  # a foreign function: whatever it raises, the interview goes on
-            return Opinion((), self.say("interviewer-failed", why=f"{type(error).__name__}: {error}"))
-        if found is None:
-            return Opinion()
-        return found._replace(said=self.say("interviewer-says", said=found.said)) if found.said else found
 
     @property
     def suggested(self) -> list[str]:
@@ -147,16 +133,15 @@ class Mock:
             self._end(stopped=False)
             return None
         self._waited_s += self._spent_s(before)
-        self._note, self._answered = Note(self.turn), False
+        self._note, self.answered = Note(self.turn), False
         self._asked_at = progress.now()
         return self.turn
 
     def stop(self) -> None:
         """Ends the interview here; what was answered is kept."""
-        if not self.finished:
-            self._note = self._note if self._answered else None
-            self._keep()
-            self._end(stopped=True)
+        self._note = self._note if self.answered else None
+        self._keep()
+        self._end(stopped=True)
 
     def _keep(self) -> None:
         if (note := self._note) is None:
@@ -179,7 +164,7 @@ class Mock:
 
     def _logged(self, key: str) -> bool:
         """Whether something was logged of `key` since it was asked."""
-        log, since = progress.read()["reviews"].get(key, {}).get("log", []), self._asked_at.replace(microsecond=0)
+        log, since = logged(progress.read()["reviews"], key), self._asked_at.replace(microsecond=0)
         return bool(log) and datetime.fromisoformat(log[-1]["at"]) >= since
 
     def _end(self, stopped: bool) -> None:
@@ -211,7 +196,7 @@ class Mock:
 
     # The clock
 
-    def _spent_s(self, since: Any) -> float:
+    def _spent_s(self, since: datetime) -> float:
         return max(0.0, (progress.now() - since).total_seconds())
 
     @property
@@ -235,9 +220,11 @@ class Mock:
         return len(self.rounds) - 1 - self.place
 
     @property
-    def part(self) -> Round:
-        """The round that is going on."""
-        return self.rounds[max(self.place, 0)]
+    def where(self) -> str:
+        """The round that is going on, its number and its minutes."""
+        part = self.rounds[self.place]
+        about = {"number": self.place + 1, "count": len(self.rounds), "minutes": part.minutes}
+        return self.say("part", round=self.say(f"round.{part.kind}"), **about)
 
     def say(self, key: str, **values: Any) -> str:
         """A text of this interview in its language."""

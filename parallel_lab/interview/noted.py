@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from parallel_lab.course.events import AGAIN, GOOD, HARD
 from parallel_lab.interview.rounds import Turn
+from parallel_lab.interview.words import say
 
 STRONG, PARTLY = 0.75, 0.4  # results from which an answer is called so
 
@@ -18,6 +19,15 @@ class Opinion(NamedTuple):
 
 
 Interviewer = Callable[[Turn, str], Opinion | None]
+
+
+def opinion_of(interviewer: Interviewer, turn: Turn, given: str, language: str) -> Opinion:
+    """What an interviewer thinks of an answer; if it fails, its remark says so."""
+    try:
+        found = interviewer(turn, given) or Opinion()
+    except Exception as error:  # a foreign function: whatever it raises, the interview goes on
+        return Opinion((), say("mock.interviewer-failed", language, why=f"{type(error).__name__}: {error}"))
+    return found._replace(said=say("mock.interviewer-says", language, said=found.said)) if found.said else found
 
 
 @dataclass

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from parallel_lab.course import progress
 from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.drills import listed
-from parallel_lab.course.events import AGAIN, Entry, day
+from parallel_lab.course.events import AGAIN, Entry, day, logged
 from parallel_lab.course.quizzes import sheets
 from parallel_lab.interview import vocabulary
 from parallel_lab.interview.atoms import atoms
@@ -137,8 +137,8 @@ def items(
     questions = ((f"quiz/{of}-{n}", of) for of, sheet in sheets().items() for n in range(1, len(sheet.quiz) + 1))
     rows += [(key, "quiz", of) for key, of in questions if key in reviews]
     rows += [(one.key, one.kind, one.chapter) for one in vocabulary.terms()] if terms else []
-    found = (Item(key, kind, of, replay(log_of(key, reviews), until)) for key, kind, of in rows)
-    return [item for item in found if chapter in (None, item.chapter)]
+    rows = [row for row in rows if chapter in (None, row[-1])]
+    return [Item(key, kind, of, replay(log_of(key, reviews), until)) for key, kind, of in rows]
 
 
 def in_order(
@@ -211,7 +211,7 @@ def _date_of(plan: Entry, now: datetime) -> datetime | None:
 
 
 def _begun_today(item: Item, reviews: Mapping[str, Entry], now: datetime) -> bool:
-    log = reviews.get(item.key, {}).get("log", [])
+    log = logged(reviews, item.key)
     return bool(log) and min(day(event["at"]) for event in log) == day(now)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from parallel_lab.course import progress
 from parallel_lab.course.chapters import quizzes
 from parallel_lab.course.drills import listed
-from parallel_lab.course.events import AGAIN, GOOD, HARD, Entries, Entry, Event, day
+from parallel_lab.course.events import AGAIN, GOOD, HARD, Entries, Entry, Event, day, logged
 from parallel_lab.course.tasks import Task, tasks
 from parallel_lab.interview.atoms import atoms
 
@@ -34,12 +34,9 @@ class Solved:
 
 def solved_tasks(entries: Entries) -> list[Solved]:
     """The exercises and gaps that are solved, in the order of the course."""
-    found = ((task, entries["exercises"].get(name, {})) for name, task in tasks().items())
-    return [
-        _solved(task, entry, log_of(entries, f"exercise/{task.name}"))
-        for task, entry in found
-        if progress.solved(entry)
-    ]
+    found = ((name, task, entries["exercises"].get(name, {})) for name, task in tasks().items())
+    logs = entries["reviews"]
+    return [_solved(task, one, logged(logs, f"exercise/{name}")) for name, task, one in found if progress.solved(one)]
 
 
 def _solved(task: Task, entry: Entry, log: list[Event]) -> Solved:
@@ -48,11 +45,6 @@ def _solved(task: Task, entry: Entry, log: list[Event]) -> Solved:
     hints = entry.get("hints", 0)
     clean = bool(log) and log[0]["rating"] >= GOOD and not hints and seen != "before"
     return Solved(task, min(passes, default=entry.get("when", "")), entry.get("checks", 0), hints, clean, seen)
-
-
-def log_of(entries: Entries, key: str) -> list[Event]:
-    """The events of one key, in the order of time."""
-    return sorted(entries["reviews"].get(key, {}).get("log", []), key=lambda event: event["at"])
 
 
 def quizzes_done(entries: Entries) -> tuple[int, int]:
@@ -64,14 +56,14 @@ def quizzes_done(entries: Entries) -> tuple[int, int]:
 def drills_done(entries: Entries) -> tuple[int, int, int, int]:
     """How many drills were right once, how many there are, the right answers, the failures that the log holds."""
     right = [entries["drills"].get(name, {}) for name in listed()]
-    failures = [event for name in listed() for event in log_of(entries, f"drill/{name}") if event["rating"] == AGAIN]
+    failed = sum(e["rating"] == AGAIN for name in listed() for e in logged(entries["reviews"], f"drill/{name}"))
     done = sum(map(progress.solved, right))
-    return done, len(listed()), sum(entry.get("right", 0) for entry in right), len(failures)
+    return done, len(listed()), sum(entry.get("right", 0) for entry in right), failed
 
 
 def atoms_known(entries: Entries) -> tuple[int, int, int, int]:
     """How many atoms were known at the last review, how many there are, the reviews, those judged by oneself."""
-    logs = [log for key in atoms() if (log := log_of(entries, key))]
+    logs = [log for key in atoms() if (log := logged(entries["reviews"], key))]
     events = [event for log in logs for event in log]
     known = sum(log[-1]["rating"] >= GOOD for log in logs)
     return known, len(atoms()), len(events), sum(event["from"] in ("self", "mock") for event in events)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from parallel_lab.course import page
 from parallel_lab.course.asked import Choice, Number
 from parallel_lab.course.questions import ask
-from parallel_lab.course.spoken import hint, unit_in
+from parallel_lab.course.spoken import hint
 from parallel_lab.interview.atoms import VERDICTS, Atom, atoms_of
-from parallel_lab.interview.words import lang, say
+from parallel_lab.interview.words import in_unit, lang, say
 
 SHORT_S, LONG_S = 30, 120  # what one speaks for, without notes
 WORDS = {SHORT_S: {"en": 75, "zh": 120}, LONG_S: {"en": 300, "zh": 480}}  # at 150 words, or 240 signs, a minute
@@ -63,9 +63,9 @@ class Turn:
         options: Of a choice.
         stub: The code to begin with.
         judge: Of a machine: what was handed in, and what came of it.
-        evidence: `notebook#cell` that measures the answer.
         title: What a report calls it; by default what is asked.
         again: Whether a wrong answer may be mended.
+        follow: Which follow-up of its round it is; 0 for none.
         missed: Whether it digs for what the answer before lacked.
     """
 
@@ -83,15 +83,10 @@ class Turn:
     options: tuple[str, ...] = ()
     stub: str = ""
     judge: Callable[[Any], Judged] | None = None
-    evidence: str = ""
     title: str = ""
     again: bool = True
+    follow: int = 0
     missed: bool = False
-
-    @property
-    def card(self) -> str:
-        """The card that it belongs to; empty where it is of none."""
-        return self.key.split("/")[0] if self.key[0].isupper() else ""
 
 
 def opening(name: str, part: str, language: str) -> Turn:
@@ -108,7 +103,7 @@ def opening(name: str, part: str, language: str) -> Turn:
     return replace(turn, rubric=rubric(card.sections, language))
 
 
-def follow_up(atom: Atom, part: str, language: str, *, missed: bool = False) -> Turn:
+def follow_up(atom: Atom, part: str, language: str, *, follow: int = 1, missed: bool = False) -> Turn:
     """The question of one atom: a number to type, a verdict on a half-truth, or an answer aloud."""
     if atom.value is not None:
         turn = _number(atom, part, language)
@@ -116,33 +111,26 @@ def follow_up(atom: Atom, part: str, language: str, *, missed: bool = False) -> 
         turn = _half_truth(atom, part, language)
     else:
         turn = _spoken(atom, part, language, sentences(atom, language), SHORT_S)
-    return replace(turn, missed=missed)
+    return replace(turn, follow=follow, missed=missed)
+
+
+def _turn(atom: Atom, part: str, language: str, kind: str, asked: str, **more: Any) -> Turn:
+    """A turn about an atom, whose answer is shown and read out behind it."""
+    answer = atom.answered(language)
+    shown = page.folded(say("mock.model", language), page.markdown(answer), lang(language), unfolded=True)
+    about = {"rubric": (shown,), "model": plain(answer), **more}
+    return Turn(part, kind, atom.key, atom.chapter, asked, plain(asked), **about)
 
 
 def _spoken(atom: Atom, part: str, language: str, points: Sequence[Point], speak_s: int) -> Turn:
-    asked, model = atom.asked(language), atom.answered(language)
-    shown = page.folded(say("mock.model", language), page.markdown(model), lang(language), unfolded=True)
-    return Turn(
-        part,
-        "speak",
-        atom.key,
-        atom.chapter,
-        asked,
-        plain(asked),
-        speak_s=speak_s,
-        points=tuple(points),
-        rubric=(shown,),
-        model=plain(model),
-        evidence=atom.evidence,
-    )
+    return _turn(atom, part, language, "speak", atom.asked(language), points=tuple(points), speak_s=speak_s)
 
 
 def _number(atom: Atom, part: str, language: str) -> Turn:
     asked = atom.asked(language)
     right = Number(asked, float(atom.value or 0), atom.unit, atom.tolerance, atom.answered(language))
-
-    unit = f" {say('review.unit', language, unit=unit_in(atom.unit, language))}" if atom.unit else ""
-    return _machine(atom, part, language, "number", f"{asked}{unit}", partial(number, right, language))
+    words, judge = f"{asked}{in_unit(atom.unit, language)}", partial(number, right, language)
+    return _turn(atom, part, language, "number", words, judge=judge)
 
 
 def number(asked: Number, language: str, given: Any) -> Judged:
@@ -164,16 +152,8 @@ def _half_truth(atom: Atom, part: str, language: str) -> Turn:
         # Between right and wrong lies half right: who is one step off has seen something.
         return Judged(1 - abs(asked.read(str(given)) - asked.right) / 2, atom.answered(language))
 
-    turn = _machine(atom, part, language, "choice", say("rounds.half-truth", language, ask=atom.asked(language)), judge)
-    return replace(turn, options=tuple(options), again=False)
-
-
-def _machine(atom: Atom, part: str, language: str, kind: str, asked: str, judge: Callable[[Any], Judged]) -> Turn:
-    model = page.folded(
-        say("mock.model", language), page.markdown(atom.answered(language)), lang(language), unfolded=True
-    )
-    about = {"rubric": (model,), "model": plain(atom.answered(language)), "judge": judge, "evidence": atom.evidence}
-    return Turn(part, kind, atom.key, atom.chapter, asked, plain(asked), **about)
+    words = say("rounds.half-truth", language, ask=atom.asked(language))
+    return _turn(atom, part, language, "choice", words, options=tuple(options), judge=judge, again=False)
 
 
 def rubric(sections: Any, language: str) -> tuple[page.Part, ...]:
@@ -188,11 +168,12 @@ def rubric(sections: Any, language: str) -> tuple[page.Part, ...]:
 
 def sentences(atom: Atom, language: str) -> list[Point]:
     """The sentences of an answer, at most `MOST_POINTS`; the last point holds the rest."""
-    text = (r"" if language == "zh" else " ").join(atom.answered(language).splitlines())
+    gap = "" if language == "zh" else " "
+    text = gap.join(atom.answered(language).splitlines())
     pattern = r"(?<=[。！？；])" if language == "zh" else r"(?<=[.!?;])\s+(?=[A-Z`\"“(0-9])"
     pieces = [piece.strip() for piece in re.split(pattern, text) if piece.strip()]
     if len(pieces) > MOST_POINTS:
-        pieces = [*pieces[: MOST_POINTS - 1], ("" if language == "zh" else " ").join(pieces[MOST_POINTS - 1 :])]
+        pieces = [*pieces[: MOST_POINTS - 1], gap.join(pieces[MOST_POINTS - 1 :])]
     return [Point(f"{atom.key}#{number}", piece) for number, piece in enumerate(pieces, 1)]
 
 

@@ -64,12 +64,12 @@ class Script:
         """A question, and follow-ups that dig where the answer was weak, until the minutes of the round are over."""
         name = self._chooser.card()
         yield rounds.opening(name, part.kind, self._language)
-        for _ in range(part.follow_ups):
+        for follow in range(1, part.follow_ups + 1):
             missing, missed = self._weak()
             found = self._chooser.dig(name, missing, missed)
             if found is None or (progress.now() - self._began).total_seconds() > 60 * part.minutes:
                 return
-            yield rounds.follow_up(found[0], part.kind, self._language, missed=found[1])
+            yield rounds.follow_up(found[0], part.kind, self._language, follow=follow, missed=found[1])
 
     def _weak(self) -> tuple[list[str], str]:
         """The points of the opening that were not said, and the key of the last turn if it was not strong."""

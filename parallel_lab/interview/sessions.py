@@ -62,7 +62,7 @@ class Session:
     def count(self) -> str:
         """How far one is: `3 of 20`."""
         done = len(self.rated) + 1
-        return say("review.count", self.language, done=done, total=max(done, len(self.rated) + 1 + len(self.left)))
+        return say("review.count", self.language, done=done, total=done + len(self.left))
 
     def beginning(self) -> list[page.Part]:
         """What today asks for, before the first question."""

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from parallel_lab.course import forms, page
+from parallel_lab.course.asked import Choice
 from parallel_lab.interview.asking import CONFIDENCES
 from parallel_lab.interview.mock import Mock
 from parallel_lab.interview.rounds import WORDS, Turn
 from parallel_lab.interview.words import lang, say
 
-LETTERS = "abcdefgh"
 CODE_LINES, NOTE_LINES = 12, 2
 
 
@@ -25,12 +25,11 @@ class TurnForm:
         turn: What is asked.
         clock: The widget that is set for it.
         shown_next: Shows the turn that comes next.
-        follow: Which follow-up of its round it is; 0 for none.
     """
 
-    def __init__(self, interview: Mock, turn: Turn, clock: Any, shown_next: Callable[[], None], follow: int) -> None:
+    def __init__(self, interview: Mock, turn: Turn, clock: Any, shown_next: Callable[[], None]) -> None:
         self.interview, self.turn, self.clock = interview, turn, clock
-        self.shown_next, self.follow = shown_next, follow
+        self.shown_next = shown_next
         self._below = forms.box()
         self._field = self._answered_with()
         lines = [self._say("sure-none"), *(f"{share:.0%}" for share in CONFIDENCES)]
@@ -52,10 +51,9 @@ class TurnForm:
     def _head(self) -> list[page.Part]:
         """Where the interview stands, and how long to speak."""
         interview, turn = self.interview, self.turn
-        where = {"number": interview.place + 1, "count": len(interview.rounds), "minutes": interview.part.minutes}
-        lines = [self._line("part", round=self._say(f"round.{turn.part}"), **where)]
-        if self.follow and turn.card:
-            lines.append(self._line("follow-up-missed" if turn.missed else "follow-up", number=self.follow))
+        lines = [page.paragraph(interview.where, "small", lang(interview.language))]
+        if turn.follow:
+            lines.append(self._line("follow-up-missed" if turn.missed else "follow-up", number=turn.follow))
         if turn.kind == "speak":
             count = WORDS[turn.speak_s][interview.language]
             lines.append(self._line("speak", seconds=turn.speak_s, count=count))
@@ -65,8 +63,7 @@ class TurnForm:
         """What to answer with."""
         turn, words = self.turn, say("common.answer", self.interview.language)
         if turn.kind == "choice":
-            lines = [f"{letter}) {option}" for letter, option in zip(LETTERS, turn.options, strict=False)]
-            return forms.radio(lines, LETTERS[: len(lines)], words)
+            return Choice("", turn.options).input(words)
         if turn.kind == "code":
             return forms.area(self._say("code-field"), "", self._say("code-field"), turn.stub, CODE_LINES)
         if turn.kind == "speak":

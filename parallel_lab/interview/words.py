@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from parallel_lab.course.spoken import LANGUAGES, VARIABLE, lang, language_of
+from parallel_lab.course.spoken import LANGUAGES, VARIABLE, lang, language_of, unit_in
 from parallel_lab.course.typed import named
 
-__all__ = ["LANGUAGES", "VARIABLE", "VOICES", "lang", "language_of", "say", "words"]
+__all__ = ["LANGUAGES", "VARIABLE", "VOICES", "in_unit", "lang", "language_of", "say", "words"]
 VOICES = {"en": "en-US", "zh": "zh-CN"}  # of a browser, by language
 _FILE = files("parallel_lab.interview").joinpath("words.yaml")
 
@@ -31,3 +31,8 @@ def say(key: str, language: str, **values: Any) -> str:
         UnknownName: there is no such text.
     """
     return named("text", key, words())[language].format(**values)
+
+
+def in_unit(unit: str, language: str) -> str:
+    """What stands behind a question that asks for a number in `unit`, ` (in GB)`; empty where there is none."""
+    return say("review.unit", language, unit=unit_in(unit, language)) if unit else ""

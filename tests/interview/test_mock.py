@@ -67,14 +67,15 @@ def test_every_role_has_reasons_in_both_languages_and_names_what_there_is():
 def test_a_quarter_of_an_hour_has_a_question_with_follow_ups_a_number_a_log_and_code(short, language):
     turns = answered(Mock("lead", 15, language, seed=1))
     assert [turn.part for turn in turns] == ["deep", "deep", "deep", "number", "log", "code"]
-    assert turns[0].card == turns[1].card == turns[2].card and len({turn.key for turn in turns}) == 6
+    assert [turn.follow for turn in turns] == [0, 1, 2, 0, 0, 0] and len({turn.key for turn in turns}) == 6
+    assert len({turn.key.split("/")[0] for turn in turns[:3]}) == 1
     chinese = [any("\u4e00" <= letter <= "\u9fff" for letter in turn.ask) for turn in turns if turn.part != "log"]
     assert all(chinese) if language == "zh" else not any(chinese)
 
 
 def test_the_long_form_ends_with_a_design(short):
     turns = answered(Mock("infrastructure", 60, "en", seed=2))
-    assert [turn.part for turn in turns if not turn.card or turn.key.endswith("/definition")] == [
+    assert [turn.part for turn in turns if not turn.follow] == [
         *("warm-up", "deep", "deep", "number", "log", "code", "design"),
     ]
 
@@ -137,7 +138,7 @@ def test_what_was_left_out_and_said_later_is_hard(short):
     mock = Mock("lead", 15, "en", seed=1)
     answered(mock, ticks=lambda turn: [] if turn.key.endswith("definition") else [point.key for point in turn.points])
     reviews = progress.read()["reviews"]
-    opening, *rest = [note.turn for note in mock.notes if note.turn.card]
+    opening, *rest = [note.turn for note in mock.notes if note.turn.part == "deep"]
     assert [reviews[opening.key]["log"][-1][key] for key in ("rating", "from")] == [1, "mock"]
     spoken = [turn for turn in rest if turn.kind == "speak"]
     assert [reviews[turn.key]["log"][-1]["rating"] for turn in spoken] == [2 if turn.missed else 3 for turn in spoken]
