@@ -22,7 +22,7 @@ class Review(page.Shown):
         """The widgets: the question with its input, below it what was said, and the way on."""
         one, language = self.session, self.session.language
         place, bar = forms.box(), forms.box(side_by_side=True)
-        head = forms.html(_html(one.beginning(), style=True))
+        head = forms.parts(one.beginning(), style=True)
 
         def end() -> None:
             place.children, bar.children = (forms.html(forms.status(one.end())),), ()
@@ -164,11 +164,6 @@ def _input(one: Judged, language: str) -> Any:
     if isinstance(one, Choice):
         return one.input(words)
     return forms.text(f"{words} {one.unit}".strip(), "", words)
-
-
-def _html(parts: list[page.Part], *, style: bool = False) -> str:
-    inside = "".join(part.html for part in parts)
-    return f'{page.STYLE if style else ""}<div class="plab">{inside}</div>'
 
 
 def review(
