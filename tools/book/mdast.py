@@ -6,11 +6,11 @@ from html import escape
 from typing import Any, NamedTuple
 
 from pygments import highlight
-from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from parallel_lab.course.anchors import anchor
+from tools.book.listing import MARKED
 from tools.book.outputs import Outputs
 from tools.book.pages import OF_PAGE
 from tools.book.words import both
@@ -19,7 +19,6 @@ Node = Mapping[str, Any]
 BREAKS = ("paragraph", "listItem", "tableCell", "math", "inlineMath")  # the index of the search sees a blank here
 _MATH = re.compile(r"<math.*?</math>", re.DOTALL)
 _LISTED = ("nbval-", "hide-", "remove-", "raises-")
-MARKED = HtmlFormatter(nowrap=True)
 LANG = ' lang="zh"'
 WRAPPED = {
     "paragraph": "p",

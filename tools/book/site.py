@@ -44,7 +44,7 @@ class Frame:
         target, up = self.book / page.address, "../" * page.path.count("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         filled = self.template.substitute(
-            {key.replace("-", "_"): both(key) for key in words() if not key.startswith("chapter-")},
+            {key.replace("-", "_"): both(key) for key in words()},
             up=up,
             page_title=escape(page.title),
             heading=spans(escape(page.title), escape(page.zh)),
