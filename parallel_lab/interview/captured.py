@@ -7,7 +7,7 @@ stay as they are.
 import contextlib
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from IPython.core.displaypub import DisplayPublisher
@@ -118,8 +118,3 @@ def as_part(data: Mapping[str, Any], metadata: Mapping[str, Any]) -> page.Part:
     if png := data.get("image/png"):
         return page.Part(picture_html("".join(png), str(metadata.get("alt") or text)), text)
     return block(text)
-
-
-def texts(shown: Sequence[page.Part]) -> str:
-    """What was shown, as a terminal has it."""
-    return "\n".join(part.text for part in shown if part.text)

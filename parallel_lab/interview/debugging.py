@@ -121,8 +121,8 @@ class Round:
         score = say("debugging.score", own, points=self.points, took=took, minutes=f"{self.minutes:g}")
         lines = [
             say("debugging.was", own, cause=cause_words(cause.name, own), number=self.case.number),
-            say("debugging.evidence", own, evidence=of_case(self.case, "evidence", own)),
-            say("debugging.cure", own, cure=of_cause(cause, "cure", own)),
+            say("rounds.log-evidence", own, evidence=of_case(self.case, "evidence", own)),
+            say("rounds.log-cure", own, cure=of_cause(cause, "cure", own)),
             *filter(None, [before("debugging", self.began.isoformat(timespec="seconds"), own), warning]),
         ]
         head = page.paragraph(score, "head", lang(own))

@@ -33,7 +33,6 @@ class Frame:
 
     def __post_init__(self) -> None:
         self.template = Template((THEME / "page.html").read_text(encoding="utf-8"))
-        self.order = {page.path: place for place, page in enumerate(self.pages)}
         self.cards: dict[str, list[Page]] = {}
         for page in self.pages:
             if page.kind == "card" and page.chapter:
