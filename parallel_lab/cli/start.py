@@ -48,6 +48,4 @@ def _work(folder: Path | None) -> Path:
         if folder and folder.resolve() != course:
             raise CommandError(f"in a clone of the course you work in {begun}: leave FOLDER out")
         return begun
-    if folder:
-        return folder.resolve() / "work"
-    return begun if (begun / workspace.GIVEN).is_dir() else Path.cwd() / workspace.FOLDER / "work"
+    return folder.resolve() / "work" if folder else begun

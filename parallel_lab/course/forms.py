@@ -4,7 +4,7 @@ What is said to an answer goes to an HTML widget and not through an Output widge
 ipywidgets is loaded when the first form is shown: `plab` shows none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lazy_loader
@@ -81,8 +81,13 @@ def row(asked: Sequence[page.Part], field: Any, words: str, tooltip: str, answer
     def clicked() -> None:
         said.value = status(answer(field.value))
 
-    question = "".join(part.html for part in asked)
-    return box(html(f'<div class="plab">{question}</div>'), field, button(words, tooltip, clicked), said)
+    return box(parts(asked), field, button(words, tooltip, clicked), said)
+
+
+def parts(shown: Iterable[page.Part], style: bool = False) -> Any:
+    """Parts of a page as a widget; with `style`, the style that they and what comes below need."""
+    inside = "".join(part.html for part in shown)
+    return html(f'{page.STYLE if style else ""}<div class="plab">{inside}</div>')
 
 
 def status(said: page.Page) -> str:

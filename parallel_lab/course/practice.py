@@ -85,8 +85,7 @@ class Drill(page.Shown):
             place.children = [answer_row(tried), forms.box(see, again, side_by_side=True), below]
 
         ask()
-        head = "".join(part.html for part in [page.Part(page.STYLE, None), self._head()])
-        return forms.box(forms.html(f'<div class="plab">{head}</div>'), place)
+        return forms.box(forms.parts([self._head()], style=True), place)
 
     def _head(self) -> page.Part:
         title = title_in(self.problem.name, self.problem.title, self.language)

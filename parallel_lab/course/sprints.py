@@ -135,8 +135,7 @@ class Sprint(page.Shown):
 
         words = say("start", self.language, length=self._length)
         place.children = [forms.button(words, say("start-to", self.language), begin)]
-        head = "".join(part.html for part in [page.Part(page.STYLE, None), *self._head()])
-        return forms.box(forms.html(f'<div class="plab">{head}</div>'), place)
+        return forms.box(forms.parts(self._head(), style=True), place)
 
     @property
     def _length(self) -> str:

@@ -10,9 +10,9 @@ from parallel_lab.course import page
 
 
 @cache
-def read(name: str) -> Any:
-    """What stands in `name.yaml`: symbols by letter, or the rows of the glossary."""
-    return yaml.safe_load(files("parallel_lab.course").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+def read(name: str, room: str = "course") -> Any:
+    """What stands in `name.yaml` of a room: symbols by letter, the rows of the glossary, texts by key."""
+    return yaml.safe_load(files(f"parallel_lab.{room}").joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def symbols(chapter: str = "") -> page.Page:

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from html import escape
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
@@ -124,8 +125,7 @@ def _fields(note: Note, language: str) -> list[str]:
 def _image(picture: Picture | None) -> str:
     if picture is None:
         return ""
-    alt = picture.alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
-    return f'<img src="{_name(picture)}" alt="{alt}" width="{picture.width}">'
+    return f'<img src="{_name(picture)}" alt="{escape(picture.alt)}" width="{picture.width}">'
 
 
 def _name(picture: Picture) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import linecache
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,14 +16,18 @@ WIDTH, ROWS = 8, 4  # of the layer that stands for a stage, and of a microbatch
 
 def run_lines(source: str) -> str:
     """On a rank: runs the lines, and returns what the last one comes to, as text; empty for a statement."""
-    linecache.cache[WHERE] = (len(source), None, source.splitlines(keepends=True), WHERE)
     space = {"__name__": "__whiteboard__", "torch": torch, "dist": dist}
     space |= {"rank": dist.get_rank(), "n": dist.get_world_size()}
-    tree = ast.parse(source, WHERE)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, WHERE, "exec"), space)
-    value = eval(compile(ast.Expression(last.value), WHERE, "eval"), space) if isinstance(last, ast.Expr) else None
+    value = value_of(ast.parse(source, WHERE), source, WHERE, space)
     return "" if value is None else repr(value)
+
+
+def value_of(tree: ast.Module, source: str, where: str, space: dict[str, Any]) -> Any:
+    """Runs statements in `space`, and returns what the last one comes to; errors quote the lines of `source`."""
+    linecache.cache[where] = (len(source), None, source.splitlines(keepends=True), where)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, where, "exec"), space)
+    return eval(compile(ast.Expression(last.value), where, "eval"), space) if isinstance(last, ast.Expr) else None
 
 
 def one_step(rows: tuple, m: int) -> tuple[float, dict[int, Tensor]]:

@@ -84,9 +84,8 @@ class Board(page.Shown):
         tips = "whiteboard.answer-tip", "whiteboard.real-tip"
         one = forms.button(say("whiteboard.answer", own), say(tips[0], own), lambda: ask(False))
         real = forms.button(say("whiteboard.real", own), say(tips[1], own), lambda: ask(True))
-        head = "".join(part.html for part in [page.Part(page.STYLE, None), *self._head()])
         buttons = forms.box(one, real, side_by_side=True)
-        return forms.box(forms.html(f'<div class="plab">{head}</div>'), field, buttons, said)
+        return forms.box(forms.parts(self._head(), style=True), field, buttons, said)
 
     def _head(self) -> list[page.Part]:
         own = self.language

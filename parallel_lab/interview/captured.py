@@ -4,12 +4,10 @@ What a cell shows is caught and not shown at once: a button has no place of its 
 stay as they are.
 """
 
-import ast
 import contextlib
 import io
-import linecache
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from IPython.core.displaypub import DisplayPublisher
@@ -17,6 +15,7 @@ from IPython.display import display
 
 from parallel_lab.course import page
 from parallel_lab.interview.board import block, picture_html
+from parallel_lab.interview.board_ranks import value_of
 from parallel_lab.interview.needed import Cell
 
 MOST = 400  # characters of an error; a launch tells what each rank waits for
@@ -44,13 +43,9 @@ def run_cell(cell: Cell, space: dict[str, Any], place: str) -> Shown:
         CellFailed: it raised.
     """
     tree, where = cell.tree, f"{place}, {cell.id}"
-    linecache.cache[where] = (len(cell.source), None, cell.source.splitlines(keepends=True), where)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     with captured() as shown:
         try:
-            exec(compile(tree, where, "exec"), space)
-            if isinstance(last, ast.Expr):
-                _show(eval(compile(ast.Expression(last.value), where, "eval"), space))
+            _show(value_of(tree, cell.source, where, space))
         except Exception as error:
             said = " ".join(str(error).split())[:MOST]
             raise CellFailed(f"{where}: {type(error).__name__}: {said}") from error
@@ -123,8 +118,3 @@ def as_part(data: Mapping[str, Any], metadata: Mapping[str, Any]) -> page.Part:
     if png := data.get("image/png"):
         return page.Part(picture_html("".join(png), str(metadata.get("alt") or text)), text)
     return block(text)
-
-
-def texts(shown: Sequence[page.Part]) -> str:
-    """What was shown, as a terminal has it."""
-    return "\n".join(part.text for part in shown if part.text)

@@ -4,20 +4,16 @@ The English texts stand with the causes and the cases, the Chinese ones in `clin
 reports of runs are English in both.
 """
 
-from functools import cache
-from importlib.resources import files
 from typing import Any
-
-import yaml
 
 from parallel_lab.clinic import Cause
 from parallel_lab.clinic.job import Case
+from parallel_lab.course.terms import read
 
 
-@cache
 def chinese() -> dict[str, Any]:
     """The Chinese texts: `causes` by name, `cases` by number."""
-    return yaml.safe_load(files("parallel_lab.interview").joinpath("clinic_zh.yaml").read_text(encoding="utf-8"))
+    return read("clinic_zh", "interview")
 
 
 def of_cause(cause: Cause, what: str, language: str) -> str:

@@ -45,11 +45,11 @@ class Chapter:
 
 def way() -> list[Chapter]:
     """All chapters in their order, as the learner's progress has them."""
-    entries = progress.read()
-    there = {kind: Counter(names.values()) for kind, names in _names().items()}
+    entries, all_names = progress.read(), _names()
+    there = {kind: Counter(names.values()) for kind, names in all_names.items()}
     done = {
         kind: Counter(chapter for name, chapter in names.items() if _is_done(kind, name, entries))
-        for kind, names in _names().items()
+        for kind, names in all_names.items()
     }
     due = Counter(item.chapter for item in in_order(items(entries["reviews"]), progress.now())[0])
     return [

@@ -19,6 +19,7 @@ from parallel_lab.course.events import AGAIN, GOOD, HARD
 from parallel_lab.interview.clinic_words import of_case, of_cause
 from parallel_lab.interview.judged import cause_words, near_causes
 from parallel_lab.interview.kept import before, in_turn
+from parallel_lab.interview.names import bound
 from parallel_lab.interview.words import lang, language_of, say
 
 MINUTES = 15
@@ -120,8 +121,8 @@ class Round:
         score = say("debugging.score", own, points=self.points, took=took, minutes=f"{self.minutes:g}")
         lines = [
             say("debugging.was", own, cause=cause_words(cause.name, own), number=self.case.number),
-            say("debugging.evidence", own, evidence=of_case(self.case, "evidence", own)),
-            say("debugging.cure", own, cure=of_cause(cause, "cure", own)),
+            say("rounds.log-evidence", own, evidence=of_case(self.case, "evidence", own)),
+            say("rounds.log-cure", own, cure=of_cause(cause, "cure", own)),
             *filter(None, [before("debugging", self.began.isoformat(timespec="seconds"), own), warning]),
         ]
         head = page.paragraph(score, "head", lang(own))
@@ -198,21 +199,13 @@ def program(case: Case) -> str:
     wanted, kept = {case.job.__name__}, {}
     statements = ast.parse(source).body
     for one in reversed(statements):  # what is used stands above
-        if _binds(one) & wanted:
+        if bound(one) & wanted:
             kept[one.lineno] = _pruned(one, wanted) or ast.get_source_segment(source, one) or ""
             wanted |= _looks_up(one)
     parts = [text for _, text in sorted(kept.items())]
     imports = [text for text in parts if text.startswith(("import ", "from "))]
     others = [text for text in parts if text not in imports]
     return "from __future__ import annotations\n\n" + "\n".join(imports) + "\n\n\n" + "\n\n\n".join(others) + "\n"
-
-
-def _binds(one: ast.stmt) -> set[str]:
-    if isinstance(one, (ast.Import, ast.ImportFrom)):
-        return {(name.asname or name.name).split(".")[0] for name in one.names}
-    if isinstance(one, (ast.FunctionDef, ast.ClassDef)):
-        return {one.name}
-    return {node.id for node in ast.walk(one) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def _pruned(one: ast.stmt, wanted: set[str]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from parallel_lab.clinic import case_of
 from parallel_lab.course import forms, page
+from parallel_lab.interview.board import sentence
 from parallel_lab.interview.coding import function_from
 from parallel_lab.interview.debugging import MINUTES, Round, begin, check_minutes, program
 from parallel_lab.interview.judged import chart_parts
@@ -33,8 +34,7 @@ class DebuggingRound(page.Shown):
             place.children = _Sheet(of).widgets()
 
         button = forms.button(say("debugging.start", own), say("debugging.start-tip", own), start)
-        head = "".join(part.html for part in [page.Part(page.STYLE, None), *self._head()])
-        return forms.box(forms.html(f'<div class="plab">{head}</div>'), button, place)
+        return forms.box(forms.parts(self._head(), style=True), button, place)
 
     def _head(self) -> list[page.Part]:
         own = self.language
@@ -63,7 +63,7 @@ class _Sheet:
 
     def widgets(self) -> list[Any]:
         """What is shown, then what is asked, then what is said."""
-        parts = [_line("debugging.english", self.own), *chart_parts(self.round.opened, self.own)]
+        parts = [sentence("debugging.english", self.own), *chart_parts(self.round.opened, self.own)]
         shown = page.Page(self._say("title"), parts)
         self._tell()
         return [self.clock, forms.html(shown.section), self.time, *self._cause(), *self._job(), self.said]
@@ -71,7 +71,7 @@ class _Sheet:
     def _cause(self) -> list[Any]:
         values = [str(place) for place in range(len(self.round.options))]
         self.picked = forms.radio(self.round.words, values, self._say("ask"))
-        asked = forms.html(_line("debugging.ask", self.own).html)
+        asked = forms.html(sentence("debugging.ask", self.own).html)
 
         def name() -> None:
             if self.picked.value is None:
@@ -98,7 +98,7 @@ class _Sheet:
                 self._show(self.round.mend(job))
 
         buttons = forms.box(self._button("mend", mend), self._button("end", self._end), side_by_side=True)
-        return [forms.html(_line("debugging.mend-ask", self.own).html), self.area, buttons]
+        return [forms.html(sentence("debugging.mend-ask", self.own).html), self.area, buttons]
 
     def _end(self) -> None:
         self._show(self.round.finish())
@@ -119,12 +119,8 @@ class _Sheet:
         return say(f"debugging.{key}", self.own)
 
 
-def _line(key: str, language: str) -> page.Part:
-    return page.paragraph(say(key, language), lang=lang(language))
-
-
 def _note(key: str, language: str) -> page.Page:
-    return page.Page(say(key, language), [_line(key, language)], "note")
+    return page.Page(say(key, language), [sentence(key, language)], "note")
 
 
 def debugging_round(

@@ -11,6 +11,7 @@ from functools import cache
 _CODE = re.compile(
     r"[\"':\[\]{}\\@$%#]|--|\.\.|\w\(\)|[-+=]=|[A-Za-z_]\.[A-Za-z]|(?<![\w.])\.[a-z]|[A-Za-z]\d+[A-Za-z]"
 )
+SPAN = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")  # where HTML may have a formula
 _LETTER = "A-Za-zŴͰ-Ͽ一-鿿"
 _BETWEEN = re.compile("over|of|all|and|per|share|product|the|one|two|is|for|Bits")
 # What stands upright beside them: words, and the sizes of a layout.

@@ -6,6 +6,7 @@ from typing import Any
 from parallel_lab.course import forms, page
 from parallel_lab.interview.asking import CONFIDENCES, sure
 from parallel_lab.interview.atoms import VERDICTS
+from parallel_lab.interview.board import sentence
 from parallel_lab.interview.climbing import COUNT, Climb, climb
 from parallel_lab.interview.words import lang, say
 
@@ -20,8 +21,7 @@ class Ladder(page.Shown):
         """The widgets: a sentence, verdict and confidence; then a number; then the evidence and the next rung."""
         place = forms.box()
         _Rungs(self.climb, place).ask()
-        head = "".join(part.html for part in [page.Part(page.STYLE, None), *self._head()])
-        return forms.box(forms.html(f'<div class="plab">{head}</div>'), place)
+        return forms.box(forms.parts(self._head(), style=True), place)
 
     def _head(self) -> list[page.Part]:
         own = self.climb.language
@@ -50,26 +50,24 @@ class _Rungs:
         """Shows the sentence with its choices."""
         of, own = self.climb, self.own
         count = say("ladder.count", own, n=of.place + 1, count=len(of.rungs))
-        sentence = page.paragraph(of.rung.sentence.asked(own), "head", lang(own))
+        claim = page.paragraph(of.rung.sentence.asked(own), "head", lang(own))
         lines = [say(f"review.{word}", own) for word in VERDICTS]
         verdict = forms.radio(lines, VERDICTS, say("ladder.ask", own))
         shares = [f"{share:.0%}" for share in CONFIDENCES]
         confidence = forms.radio(shares, shares, say("review.sure", own), side_by_side=True)
         said, more = forms.html(), forms.box()
-        how = forms.html(_plain(page.paragraph(say("review.sure", own), lang=lang(own))))
+        how = forms.parts([sentence("review.sure", own)])
 
         def check() -> None:
             if verdict.value is None:
-                said.value = _said(
-                    page.Page("", [page.paragraph(say("review.no-option", own), lang=lang(own))], "note")
-                )
+                said.value = forms.status(page.Page("", [sentence("review.no-option", own)], "note"))
                 return
-            said.value = _said(of.judge(verdict.value, sure(confidence.value)))
+            said.value = forms.status(of.judge(verdict.value, sure(confidence.value)))
             verdict.disabled = confidence.disabled = button.disabled = True
             more.children = [self.number()] if of.rung.number else [self.end()]
 
         button = forms.button(say("common.check", own), say("ladder.check-tip", own), check)
-        head = forms.html(_plain(page.paragraph(count, "small", lang(own)), sentence))
+        head = forms.parts([page.paragraph(count, "small", lang(own)), claim])
         self.place.children = [head, verdict, how, confidence, button, said, more]
 
     def number(self) -> Any:
@@ -84,19 +82,19 @@ class _Rungs:
         said, more = forms.html(), forms.box()
 
         def close(shown: page.Page) -> None:
-            said.value = _said(shown)
+            said.value = forms.status(shown)
             field.disabled = check.disabled = show.disabled = True
             more.children = [self.end()]
 
         def answer() -> None:
             over, shown = of.answer(field.value)
-            said.value = _said(shown)
+            said.value = forms.status(shown)
             if over:
                 close(shown)
 
         check = forms.button(say("common.check", own), say("ladder.number-tip", own), answer)
         show = forms.button(say("common.show", own), say("ladder.show-tip", own), lambda: close(of.show_number()))
-        return forms.box(forms.html(_plain(asked)), field, forms.box(check, show, side_by_side=True), said, more)
+        return forms.box(forms.parts([asked]), field, forms.box(check, show, side_by_side=True), said, more)
 
     def end(self) -> Any:
         """The evidence, and what comes next."""
@@ -104,31 +102,23 @@ class _Rungs:
 
         def run() -> None:
             def told(line: str) -> None:
-                shown.value = _said(page.Page(line, [page.paragraph(line, lang=lang(own))], "note"))
+                shown.value = forms.status(page.Page(line, [page.paragraph(line, lang=lang(own))], "note"))
 
             try:
-                shown.value = _said(of.evidence(told).as_page())
+                shown.value = forms.status(of.evidence(told).as_page())
             except (OSError, ValueError) as wrong:  # the chapter is not there
-                shown.value = _said(page.Page("", [page.paragraph(str(wrong))], "bad"))
+                shown.value = forms.status(page.Page("", [page.paragraph(str(wrong))], "bad"))
 
         def go() -> None:
             of.step()
             if of.over:
-                self.place.children = [forms.html(_said(of.finish()))]
+                self.place.children = [forms.html(forms.status(of.finish()))]
             else:
                 self.ask()
 
         evidence = forms.button(say("ladder.run", own), say("ladder.run-tip", own), run)
         following = forms.button(say("common.next", own), say("ladder.next-tip", own), go)
         return forms.box(forms.box(evidence, following, side_by_side=True), shown)
-
-
-def _said(shown: page.Page) -> str:
-    return forms.status(shown)
-
-
-def _plain(*parts: page.Part) -> str:
-    return f'<div class="plab">{"".join(part.html for part in parts)}</div>'
 
 
 def ladder(

@@ -17,7 +17,7 @@ from latex2mathml.converter import convert
 from parallel_lab.course import page
 from parallel_lab.course.progress import replace
 from parallel_lab.course.questions import Card, ask, index
-from parallel_lab.interview.formulas import tex
+from parallel_lab.interview.formulas import SPAN, tex
 from parallel_lab.interview.notes import SHORT
 from parallel_lab.interview.printing import print_pdf
 from parallel_lab.interview.stored import FIRST_PAGE, Picture, chapters, first_page
@@ -29,7 +29,6 @@ _MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<!\\
 _LINK = re.compile(r'<a href="([^"]*)">(.*?)</a>', re.DOTALL)
 _WIDE = re.compile(r'<p>(?=(?:(?!</p>).)*<math[^>]*display="block")', re.DOTALL)
 _TALL = {1.2: "page", 0.7: "tall"}  # high against wide
-_CODE = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")
 
 
 def night_page(*, cards: bool = False, language: str | None = None) -> str:
@@ -124,7 +123,7 @@ def markdown(text: str) -> str:
     html = page.markdown(_MATH.sub(keep, text)).html
     html = re.sub(r"xMATHx(\d+)x", lambda found: made[int(found[1])], html)
     html = _WIDE.sub('<p tabindex="0">', html)  # scrolls where the window is narrow, so the keyboard must reach it
-    return _LINK.sub(_link, _CODE.sub(_formula, html)).replace(r"\$", "$")
+    return _LINK.sub(_link, SPAN.sub(_formula, html)).replace(r"\$", "$")
 
 
 def _link(found: re.Match) -> str:

@@ -12,7 +12,7 @@ from parallel_lab.course import page
 from parallel_lab.course.questions import SECTIONS, Card, ask, index
 from parallel_lab.course.typed import named
 from parallel_lab.interview.atoms import Atom, atoms
-from parallel_lab.interview.formulas import tex
+from parallel_lab.interview.formulas import SPAN, tex
 from parallel_lab.interview.stored import Picture, first_page, proof
 from parallel_lab.interview.vocabulary import PREFIX as TERM
 from parallel_lab.interview.vocabulary import terms
@@ -22,7 +22,6 @@ BOTH = "both"
 CHOICES = (BOTH, *LANGUAGES)
 KINDS = ("Cards", "Atoms", "Terms")
 SHORT = {"en": "30 seconds", "zh": "30 秒"}
-_CODE = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")
 _PRINTED_LINES = 30
 
 
@@ -72,7 +71,7 @@ def notes(chapter: str | None = None, with_atoms: bool = True) -> list[Note]:
 
 def html(markdown: str) -> str:
     r"""Markdown as HTML, with its formulas between `\(` and `\)`."""
-    return _CODE.sub(_formula, page.markdown(markdown).html).strip()
+    return SPAN.sub(_formula, page.markdown(markdown).html).strip()
 
 
 def _formula(found: re.Match) -> str:

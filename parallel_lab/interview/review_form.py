@@ -22,8 +22,7 @@ class Review(page.Shown):
         """The widgets: the question with its input, below it what was said, and the way on."""
         one, language = self.session, self.session.language
         place, bar = forms.box(), forms.box(side_by_side=True)
-        begins = "".join(part.html for part in one.beginning())
-        head = forms.html(f'{page.STYLE}<div class="plab">{begins}</div>')
+        head = forms.parts(one.beginning(), style=True)
 
         def end() -> None:
             place.children, bar.children = (forms.html(forms.status(one.end())),), ()

@@ -113,7 +113,7 @@ class TurnForm:
         ticks = []
         for number, point in enumerate(self.turn.points, 1):
             tick = forms.tick(str(number), f"{number}: {point.text}", point.key in self.interview.suggested)
-            ticks.append((point.key, tick, forms.html(f'<div class="plab">{page.markdown(point.text).html}</div>')))
+            ticks.append((point.key, tick, forms.parts([page.markdown(point.text)])))
 
         def keep() -> None:
             if not self._is_over:
@@ -121,7 +121,7 @@ class TurnForm:
                 self._go_on()
 
         rows = [forms.box(tick, text, side_by_side=True) for _, tick, text in ticks]
-        words = forms.html(f'<div class="plab">{self._line("ticks", "").html}</div>')
+        words = forms.parts([self._line("ticks", "")])
         return [words, *rows, forms.button(self._say("keep"), self._say("keep"), keep)]
 
     def _next(self) -> Any:

@@ -4,24 +4,19 @@ Every visible text stands in `words.yaml` under a key, `module.what`, once a lan
 """
 
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from parallel_lab.course.spoken import LANGUAGES, VARIABLE, lang, language_of, unit_in
+from parallel_lab.course.terms import read
 from parallel_lab.course.typed import named
 
 __all__ = ["LANGUAGES", "VARIABLE", "VOICES", "in_unit", "lang", "language_of", "say", "words"]
 VOICES = {"en": "en-US", "zh": "zh-CN"}  # of a browser, by language
-_FILE = files("parallel_lab.interview").joinpath("words.yaml")
 
 
-@cache
 def words() -> Mapping[str, Mapping[str, str]]:
     """All texts by key and language."""
-    return yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    return read("words", "interview")
 
 
 def say(key: str, language: str, **values: Any) -> str:

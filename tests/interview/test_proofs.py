@@ -8,7 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from parallel_lab.course import anchors, workspace
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.interview import proofs
-from parallel_lab.interview.captured import CellFailed, new_space, run_cell, texts
+from parallel_lab.interview.captured import CellFailed, new_space, run_cell
 from parallel_lab.interview.needed import Cell
 from parallel_lab.interview.proofs import evidence, link, place_of
 
@@ -23,6 +23,10 @@ def stored(notebook, cell):
     cells = json.loads(workspace.notebook(notebook).read_text(encoding="utf-8"))["cells"]
     outputs = next(one["outputs"] for one in cells if one["id"] == cell)
     return "".join("".join(output.get("text", ())) for output in outputs).strip()
+
+
+def texts(shown):
+    return "\n".join(part.text for part in shown if part.text)
 
 
 def test_what_is_shown_is_what_the_notebook_stores():

@@ -90,7 +90,7 @@ def test_the_first_page_ends_before_the_next_section_and_has_its_pictures_withou
 
 @pytest.fixture
 def writer(tmp_path):
-    return Writer(str, Outputs(tmp_path, tmp_path, "", str))
+    return Writer(Outputs(tmp_path, tmp_path, "", str))
 
 
 def text(value, kind="text"):

@@ -55,7 +55,7 @@ def write_pages(pages: list[Page], links: Links, book: Path, source: Path) -> No
         outputs = Outputs(
             myst.public(source), book, up, lambda text, page=page: links.html(text, page.origin, page.path)
         )
-        writer = Writer(str, outputs)
+        writer = Writer(outputs)
         frame.write(page, writer.inside(tree), writer.headings)
         for name, heading, said in writer.said:
             index.add(page, name, heading, "".join(said))

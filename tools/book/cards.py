@@ -3,14 +3,11 @@
 from collections.abc import Iterator
 from itertools import groupby
 
-import yaml
-
-from parallel_lab.course.chapters import TITLES
 from parallel_lab.course.questions import KINDS, SECTIONS, Card, Question, card, index
-from tools.book.pages import ROOT, Page, escaped
-from tools.book.words import word, words
-
-COURSE = ROOT / "parallel_lab" / "course"
+from parallel_lab.course.terms import read
+from parallel_lab.interview.words import LANGUAGES, say
+from tools.book.pages import Page, escaped
+from tools.book.words import word
 
 
 def place(name: str) -> str:
@@ -74,8 +71,8 @@ def card_list() -> Page:
     lines = []
     questions = sorted(index().values(), key=lambda question: question.chapter)
     for number, group in groupby(questions, key=lambda question: question.chapter):
-        heads = {"en": TITLES[number], "zh": words().get(f"chapter-{number}", {}).get("zh", TITLES[number])}
-        lines += [part for lang, head in heads.items() for part in (fence(lang, f"## {number} · {head}"), "")]
+        heads = ((lang, say(f"chapter.{number}", lang)) for lang in LANGUAGES)
+        lines += [part for lang, head in heads for part in (fence(lang, f"## {number} · {head}"), "")]
         for one in group:
             shown = (("en", one.ask), ("zh", one.zh))
             inside = (f"[{one.id} · {escaped(text)}](book:{place(one.id)}.html)" for _, text in shown)
@@ -86,12 +83,14 @@ def card_list() -> Page:
 
 def terms() -> Iterator[Page]:
     """The glossary and the letters of the course, in both languages."""
-    rows = yaml.safe_load((COURSE / "glossary.yaml").read_text(encoding="utf-8"))
-    lines = ["| English | 中文 |", "|:--|:--|", *(f"| {escaped(row['en'])} | {escaped(row['zh'])} |" for row in rows)]
+    lines = [
+        "| English | 中文 |",
+        "|:--|:--|",
+        *(f"| {escaped(row['en'])} | {escaped(row['zh'])} |" for row in read("glossary")),
+    ]
     yield Page("glossary", "more", "Glossary", "术语表", text="\n".join(lines))
-    letters = yaml.safe_load((COURSE / "symbols.yaml").read_text(encoding="utf-8"))
     lines = ["| letter | what it is | unit | 中文 | chapters |", "|:--|:--|:--|:--|:--|"]
-    for letter, (english, unit, chinese, where) in letters.items():
+    for letter, (english, unit, chinese, where) in read("symbols").items():
         cells = (f"`{letter}`", english, unit, chinese, str(where))
         lines.append(f"| {' | '.join(escaped(str(cell)).replace('|', chr(92) + '|') for cell in cells)} |")
     yield Page("symbols", "more", "Letters", "符号表", text="\n".join(lines))

@@ -1,13 +1,14 @@
 """Pages from notebooks and from Markdown files of the repository: chapters, their first pages, exercises, the rest."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from parallel_lab.course.tasks import cells as cells_of
+from parallel_lab.interview.stored import FIRST_PAGE
+from parallel_lab.interview.words import say
 from tools.book.pages import ROOT, Page
-from tools.book.words import words
 
 Cells = tuple[Mapping[str, Any], ...]
 # Markdown files of the repository that are pages; the first is where the book opens.
@@ -40,8 +41,7 @@ def chapter_pages() -> Iterator[Page]:
         if folder in ("notebooks", "exercises"):
             cells = read(ROOT / path)
             kind = "chapter" if folder == "notebooks" else "exercise"
-            chinese = words().get(f"chapter-{name[:2]}", {}).get("zh", "")
-            chinese = f"{name[:2]} · {chinese}" if chinese and kind == "chapter" else ""
+            chinese = f"{name[:2]} · {say(f'chapter.{name[:2]}', 'zh')}" if kind == "chapter" else ""
             yield Page(place, kind, title(cells), chinese, origin=path, cells=cells, chapter=name[:2])
 
 
@@ -74,7 +74,7 @@ def first_of(cells: Cells) -> Cells:
         if cell["cell_type"] == "markdown" and (head := re.search(r"^## (.+)", text, re.MULTILINE)):
             if found:
                 break
-            found = head[1].startswith("On one page")
+            found = head[1].startswith(FIRST_PAGE)
         if found and cell["cell_type"] == "markdown":
             inside.append(cell)
         elif found and any("image/png" in output.get("data", {}) for output in cell["outputs"]):
@@ -94,17 +94,13 @@ def file_pages() -> Iterator[Page]:
 def start() -> str:
     """What the book says before the README: what it is, in both languages, and the chapters in Chinese."""
     places = ((place, name) for name, place in notebook_places().items() if name.startswith("notebooks/"))
-    rows = (
-        f"| {name[10:12]} | [{words()[f'chapter-{name[10:12]}']['zh']}](book:{place}.html) |"
-        for place, name in places
-        if f"chapter-{name[10:12]}" in words()
-    )
+    rows = (f"| {name[10:12]} | [{say(f'chapter.{name[10:12]}', 'zh')}](book:{place}.html) |" for place, name in places)
     return (ROOT / "book" / "start.md").read_text(encoding="utf-8").replace("{chapters}", "\n".join(rows))
 
 
 def read(file: Path) -> Cells:
     """The cells of a notebook; outputs that it folds are marked in MyST's way."""
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    cells = cells_of(file)
     for cell in cells:
         if cell["metadata"].get("jupyter", {}).get("outputs_hidden"):
             cell["metadata"].setdefault("tags", []).append(HIDDEN)

@@ -1,16 +1,16 @@
 """From the tree that MyST makes of a page to HTML: one function a kind of node."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from html import escape
 from typing import Any, NamedTuple
 
 from pygments import highlight
-from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from parallel_lab.course.anchors import anchor
+from tools.book.listing import MARKED
 from tools.book.outputs import Outputs
 from tools.book.pages import OF_PAGE
 from tools.book.words import both
@@ -19,7 +19,6 @@ Node = Mapping[str, Any]
 BREAKS = ("paragraph", "listItem", "tableCell", "math", "inlineMath")  # the index of the search sees a blank here
 _MATH = re.compile(r"<math.*?</math>", re.DOTALL)
 _LISTED = ("nbval-", "hide-", "remove-", "raises-")
-MARKED = HtmlFormatter(nowrap=True)
 LANG = ' lang="zh"'
 WRAPPED = {
     "paragraph": "p",
@@ -63,8 +62,8 @@ def words(node: Node) -> str:
 class Writer:
     """Writes one page. `headings` has the page's headings, and `said` its words by heading, once it was written."""
 
-    def __init__(self, link: Callable[[str], str], outputs: Outputs) -> None:
-        self.link, self.outputs = link, outputs
+    def __init__(self, outputs: Outputs) -> None:
+        self.outputs = outputs
         self.ids: set[str] = set()
         self.headings: list[Heading] = []
         self.language = ""  # that of the block which is being written, where it has one
@@ -142,7 +141,7 @@ class Writer:
         return f"<{tag}{align}>{text}</{tag[:2]}>"
 
     def _link(self, node: Node) -> str:
-        return f'<a href="{escape(self.link(node["url"]))}">{self.inside(node)}</a>'
+        return f'<a href="{escape(node["url"])}">{self.inside(node)}</a>'
 
     _crossReference = _link
 

@@ -1,7 +1,7 @@
 """The pages of the book before MyST reads them: where each stands, what it is called, and its Markdown or its cells."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BOOK = "https://book.invalid/"  # stands before links between pages while MyST reads them; no page of the book keeps it
 OF_PAGE = "--"  # stands between a page and the id of its cell while MyST reads them
 _CODE = re.compile(r"(```.*?```|`[^`]*`|^ {4}.*?$)", re.DOTALL | re.MULTILINE)
-KINDS = ("start", "first", "chapter", "card", "exercise", "reference", "source", "more")
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Page:
 
     Attributes:
         path: its place in the book, without an ending: `chapters/09_pipeline_parallel`.
-        kind: one of KINDS.
+        kind: start, first, chapter, card, exercise, reference, source, more or search.
         title: its title in English.
         zh: its title in Chinese, or nothing where it has none.
         origin: the file of the repository that it is made from, or nothing; links are seen from there.
@@ -41,11 +40,6 @@ class Page:
     def address(self) -> str:
         """The file of the page, seen from the book's folder."""
         return f"{self.path}.html"
-
-
-def by_kind(pages: list[Page], *kinds: str) -> Iterator[Page]:
-    """The pages of these kinds, in the book's order."""
-    return (page for page in pages if page.kind in kinds)
 
 
 def escaped(text: str) -> str:

@@ -33,7 +33,6 @@ class Frame:
 
     def __post_init__(self) -> None:
         self.template = Template((THEME / "page.html").read_text(encoding="utf-8"))
-        self.order = {page.path: place for place, page in enumerate(self.pages)}
         self.cards: dict[str, list[Page]] = {}
         for page in self.pages:
             if page.kind == "card" and page.chapter:
@@ -44,7 +43,7 @@ class Frame:
         target, up = self.book / page.address, "../" * page.path.count("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         filled = self.template.substitute(
-            {key.replace("-", "_"): both(key) for key in words() if not key.startswith("chapter-")},
+            {key.replace("-", "_"): both(key) for key in words()},
             up=up,
             page_title=escape(page.title),
             heading=spans(escape(page.title), escape(page.zh)),
