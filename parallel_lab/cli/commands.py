@@ -27,7 +27,7 @@ COMMANDS = {  # by the names of their modules, with their lines in --help
     "review": "Ask what is due today, and keep how well it was known.",
     "prepare": "Plan the days until an interview, backwards from its date.",
     "interview": "Take a mock interview, and see what to do next.",
-    "ladder": "Judge what is often heard, compute the number, run the evidence.",
+    "ladder": "Judge sentences as people say them, compute the number, run the evidence.",
     "whiteboard": "Answer a schedule, a layout or some lines of code.",
     "evidence": "Run the cell that measures the answer of a card.",
     "calibration": "Compare how sure you were with what came of it.",

@@ -17,7 +17,7 @@ LETTERS = {"r": "right", "h": "half", "w": "wrong"}
 @click.option("--seed", type=int, help="The same sentences for the same seed and progress.")
 @options.language
 def command(count: int, chapter: str | None, seed: int | None, language: str | None) -> None:
-    """Judge sentences that are often heard: right, half right or wrong? Then the number, then the evidence.
+    """Judge sentences as people say them: right, half right or wrong? Then the number, then the evidence.
 
     Each answer is kept at once. Stop at any time with Ctrl-C; the score so far is kept.
     """

@@ -1,6 +1,6 @@
 """The ladder of half-truths, free of any form: is the sentence right, half right or wrong? the number; the evidence.
 
-A rung is a sentence that is often heard, the number that goes with it where its card has one, and the cell that
+A rung is a sentence as people say it, the number that goes with it where its card has one, and the cell that
 measures the answer. A verdict brings 2 points, 1 where it is one step off; a number brings 2 at once and 1 at a second
 try. What is answered is kept at once, for the sentence with the confidence that was stated; the score at the end.
 """

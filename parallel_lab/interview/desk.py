@@ -18,7 +18,6 @@ from parallel_lab.view.clock import WORDS as CLOCK_WORDS
 from parallel_lab.view.clock import Clock
 
 NAMES = {"en": "English", "zh": "中文"}
-SHOWN_TOPICS = 4  # of a role, on the page without widgets
 
 
 @dataclass(repr=False)
@@ -150,17 +149,9 @@ class Desk(page.Shown):
         return forms.bundle(self.form(), self.as_page())
 
     def as_page(self) -> page.Page:
-        """What an interview is made of, for each length, and what each role is asked most about."""
-        own = self.language
-        parts = [*self._about()[:2], self._line("example")]
-        head = (self.say("role"), say("report.topic", own), "")
-        rows = []
-        for one in roles().values():
-            most = sorted(one.topics.items(), key=lambda item: -item[1].weight)[:SHOWN_TOPICS]
-            for chapter, weight in most:
-                why = weight.zh if own == "zh" else weight.why
-                rows.append((one.title[own], f"{chapter} {say(f'chapter.{chapter}', own)}", why))
-        return page.Page(self.say("title"), [*parts, page.table(head, rows), self._line("where", "small")])
+        """What an interview is made of, and where it can be taken."""
+        parts = [*self._about()[:2], self._line("example"), self._line("where", "small")]
+        return page.Page(self.say("title"), parts)
 
 
 def mock_interview(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallel_lab.course import forms, page
-from parallel_lab.interview.asking import CONFIDENCES, sure
+from parallel_lab.interview.asking import CONFIDENCES, in_language, sure
 from parallel_lab.interview.atoms import VERDICTS
 from parallel_lab.interview.board import sentence
 from parallel_lab.interview.climbing import COUNT, Climb, climb
@@ -36,7 +36,7 @@ class Ladder(page.Shown):
         own = self.climb.language
         texts = [f"{n}. {rung.sentence.asked(own)}" for n, rung in enumerate(self.climb.rungs, 1)]
         where = page.paragraph(say("common.where", own, command="plab ladder"), "small", lang(own))
-        parts = [*self._head(), *(page.paragraph(text, lang=lang(own)) for text in texts), where]
+        parts = [*self._head(), in_language("\n".join(texts), lang(own)), where]
         return page.Page(say("ladder.title", own), parts)
 
 
@@ -50,7 +50,7 @@ class _Rungs:
         """Shows the sentence with its choices."""
         of, own = self.climb, self.own
         count = say("ladder.count", own, n=of.place + 1, count=len(of.rungs))
-        claim = page.paragraph(of.rung.sentence.asked(own), "head", lang(own))
+        claim = in_language(of.rung.sentence.asked(own), lang(own))
         lines = [say(f"review.{word}", own) for word in VERDICTS]
         verdict = forms.radio(lines, VERDICTS, say("ladder.ask", own))
         shares = [f"{share:.0%}" for share in CONFIDENCES]
@@ -75,7 +75,7 @@ class _Rungs:
         of, own, atom = self.climb, self.own, self.climb.rung.number
         assert atom
         unit = f" ({atom.unit})" if atom.unit else ""
-        asked = page.paragraph(f"{say('ladder.number', own)} {atom.asked(own)}{unit}", lang=lang(own))
+        asked = in_language(f"{say('ladder.number', own)} {atom.asked(own)}{unit}", lang(own))
         field = forms.text(
             f"{say('common.answer', own)} {atom.unit}".strip(), say("ladder.a-number", own), atom.asked(own)
         )
