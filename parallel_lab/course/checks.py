@@ -44,6 +44,7 @@ class Verdict:
     run: Outcome | None = None  # the failing run, if its ranks came to an end
     printed: Sequence[str] = ()  # what each rank printed in it, or in the last one if none failed
     reason: str = ""  # the same for the same mistake
+    trace: Trace | None = None  # what its ranks did, also where they came to no end
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,23 +94,21 @@ class Report(page.Shown):
         """The first run that failed, over time; with `reference`, the reference solution's run of the same case below.
 
         Raises:
-            ValueError: there is none: no test failed, or the ranks came to no end.
+            ValueError: there is none: no test failed, or nothing was recorded.
             FileNotFoundError: the reference solution is not at hand.
         """
         failed = self.failed
         if failed is None or failed.trial is None:
             raise ValueError("there is no failed run to draw")
-        yours = failed.run.trace if failed.run else None
+        yours = failed.trace
         title = f"{self.exercise.name} {failed.trial.case.at}"
         if not reference:
             if yours is None:
-                raise ValueError(
-                    "the ranks came to no end: nothing was recorded. draw(reference=True) draws a right run"
-                )
+                raise ValueError("nothing was recorded of this run. draw(reference=True) draws a right one")
             return draw(yours, title=title)
         right = failed.trial.run(solution_of(self.exercise), echo=False).trace
         if yours is None:
-            return draw(right, title=f"{title}: the reference (your ranks came to no end)")
+            return draw(right, title=f"{title}: the reference (nothing was recorded of yours)")
         names = [f"{whose} {rank}" for whose in ("yours", "ref.") for rank in range(right.ranks)]
         return draw(_one_above_the_other(yours, right), title=f"{title}: yours, and the reference below", names=names)
 
@@ -262,7 +261,9 @@ def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
             _run(checks, lab)
             verdicts.append(Verdict(title, PASSED, trial=lab.trial, printed=lab.printed))
         except Wrong as wrong:
-            verdict = Verdict(title, FAILED, wrong.seen, wrong.advice, lab.trial, lab.last, lab.printed, wrong.reason)
+            trace = lab.last.trace if lab.last else wrong.trace
+            seen = wrong.seen, wrong.advice, lab.trial, lab.last, lab.printed, wrong.reason, trace
+            verdict = Verdict(title, FAILED, *seen)
             if any(wrong.reason == earlier.reason for earlier in verdicts):
                 at = f", {lab.trial.case.at}" if lab.trial else ""
                 verdict = Verdict(title, FAILED, f"for the same reason{at}", reason=wrong.reason)

@@ -38,12 +38,19 @@ NEVER_SENT = "For each receive one rank must send: count the messages of each ra
 class Wrong(AssertionError):
     """An answer does not do what is asked."""
 
-    def __init__(self, seen: str, advice: str = "", reason: str = "", printed: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        seen: str,
+        advice: str = "",
+        reason: str = "",
+        printed: Sequence[str] = (),
+        trace: Trace | None = None,
+    ) -> None:
         super().__init__(seen)
         self.seen = seen  # what was expected and what was seen, at which world size
         self.advice = advice  # what to look at next, one sentence; may be empty
         self.reason = reason or seen  # the same for the same mistake, at whatever rank and size it shows
-        self.printed = printed  # what each rank had printed, where the ranks came to no end
+        self.printed, self.trace = printed, trace  # what each rank had printed and done, where they came to no end
 
 
 class Stuck(Wrong):
@@ -92,7 +99,7 @@ class Lab:
             run = trial.launch(self.fn, timeout=LONGEST_S, still_s=STILL_S, memory_bytes=MEMORY_BYTES, echo=False)
         except Deadlock as error:
             seen = f"{at}: the ranks did not finish.\n{error.report}"
-            raise Stuck(seen, _why_stuck(error.report), printed=error.output) from None
+            raise Stuck(seen, _why_stuck(error.report), printed=error.output, trace=error.trace) from None
         except LaunchError as error:
             if isinstance(error, RankFailed) and error.cause == "NotImplementedError":
                 raise NotStarted from None
@@ -130,7 +137,7 @@ def _failed(at: str, error: LaunchError) -> Wrong:
     cause = _cause(error)
     frames = [row for row in rows if re.match(r" +.*, line \d+, in ", row)]
     reason = "\n".join([cause, *frames]) if frames else report
-    return Wrong(f"{at}: {report}", RAISED.get(cause, ""), reason, error.output)
+    return Wrong(f"{at}: {report}", RAISED.get(cause, ""), reason, error.output, error.trace)
 
 
 def _cause(error: LaunchError) -> str:
@@ -140,8 +147,8 @@ def _cause(error: LaunchError) -> str:
 def _all_waited(trace: Trace, at: str, printed: Sequence[str]) -> None:
     """Until a message has been waited for, its buffer belongs to the process group; `wait` is what ends its span."""
     for s in trace.spans:
-        if s.kind in ("send", "recv") and s.end_s == s.start_s:
+        if s.kind in ("send", "recv") and not s.ended:
             way = "to" if s.kind == "send" else "from"
             seen = f"{at}: rank {s.rank} never waited for the i{s.kind} {way} rank {s.peer} ({places(s.line)})"
             advice = "isend and irecv return at once; the buffer is yours again when wait() has returned."
-            raise Wrong(seen, advice, printed=printed)
+            raise Wrong(seen, advice, printed=printed, trace=trace)

@@ -44,8 +44,10 @@ def answer_code(code: str | Callable, ranks: int, link: Link | None, language: s
     try:
         run = launch(*job, ranks=ranks, link=link, device="cpu", **limits)
     except LaunchError as error:
-        printed = _printed(error.output)
-        return Answer("code", False, [block(error.report), *printed], None, language)
+        parts = [block(error.report), *_printed(error.output)]
+        if error.trace and error.trace.spans:
+            parts += [sentence("whiteboard.code-until-then", language), picture(draw(error, link=link))]
+        return Answer("code", False, parts, error.trace, language)
     parts = [_outcome(run.results, run.trace), *_printed(run.output)]
     if run.trace.spans:
         parts += [sentence("whiteboard.code-recorded", language), picture(draw(run, link=link))]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from parallel_lab.trace import Trace
+
 
 class Told:
     """What every end of a launch before its time tells."""
@@ -10,10 +12,12 @@ class Told:
     report: str  # the message
     output: tuple[str, ...] = ()  # what each rank had printed until then
     progress: Mapping[int, tuple[str, int, int | None]] = MappingProxyType({})  # by rank: label, done, total
+    trace: Trace | None = None  # what the ranks did until then; nothing of a rank that was killed
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the report alone, since the kernel's own frames say nothing about the ranks."""
-        return [f"{type(self).__name__}: {self.report}"]
+        look = "\nTo see what the ranks did until then: draw()" if self.trace and self.trace.spans else ""
+        return [f"{type(self).__name__}: {self.report}{look}"]
 
 
 class LaunchError(Told, RuntimeError):

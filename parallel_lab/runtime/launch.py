@@ -120,6 +120,7 @@ def launch(
                     error = _error(watch, timeout, still_s, grace_s)
                 except KeyboardInterrupt:
                     error = report.stopped(watch)
+                trace = _trace(watch.traces())
         except KeyboardInterrupt:
             raise Stopped("stopped by you before the ranks could be asked where they stood") from None
     bar.close()
@@ -127,9 +128,9 @@ def launch(
     if echo:
         replay(output)
     if error:
-        error.output, error.progress = tuple(output), watch.progress
+        error.output, error.progress, error.trace = tuple(output), watch.progress, trace.cut_short()
         raise error
-    return _run(watch, output)
+    return _run(watch, output, trace)
 
 
 def _validate(fn: Any, ranks: Any, timeout: Any, still_s: Any, seed: Any, may_fail: Any) -> None:
@@ -168,13 +169,16 @@ def _error(watch: Watch, timeout_s: float, still_s: float, grace_s: float | None
     return None
 
 
-def _run(watch: Watch, output: list[str]) -> Run:
-    done = [peer.done for peer in watch.peers]
-    traces = [each["trace"] for each in done if each]
+def _trace(told: Sequence[Trace | None]) -> Trace:
+    """What all ranks recorded, one trace each, in one."""
+    traces = [trace for trace in told if trace]
     place = functools.cache(report.place)
     spans = tuple(s._replace(line=place(s.line)) if s.line else s for trace in traces for s in trace.spans)
     samples = tuple(sample for trace in traces for sample in trace.memory)
-    trace = Trace(len(done), spans, samples, left_out=sum(trace.left_out for trace in traces))
-    results = [pickle.loads(each["result"]) if each else None for each in done]
+    return Trace(len(told), spans, samples, left_out=sum(trace.left_out for trace in traces))
+
+
+def _run(watch: Watch, output: list[str], trace: Trace) -> Run:
+    results = [pickle.loads(peer.done["result"]) if peer.done else None for peer in watch.peers]
     failures = {r: peer.failed.words for r, peer in enumerate(watch.peers) if peer.failed}
     return Run(results, trace, output, failures, watch.link)

@@ -132,7 +132,8 @@ def _spans(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: Co
                 sent, count = size, 1
             elif kind in COLLECTIVES:
                 sent, count, *_ = cost.price(op)
-        yield new((rank, kind, start, end, part, mb, peer, lane, size, sent, count, 0.0, "", "", axis, phase, round_))
+        names = (axis, phase, round_, True)
+        yield new((rank, kind, start, end, part, mb, peer, lane, size, sent, count, 0.0, "", "", *names))
 
 
 def _memory(ops: Sequence[Op], start_s: list[float], end_s: list[float], cost: CostModel) -> tuple[Sample, ...]:

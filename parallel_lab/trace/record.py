@@ -90,7 +90,7 @@ class Recorder:
                 kind = self._name(kind, fields)
             if self.stopwatch and fields.get("lane", COMPUTE) == COMPUTE:
                 self._marks[len(self.spans)] = [self.stopwatch.mark()]
-            self.spans.append(Span(self.rank, LETTERS.get(kind, kind), end_s=start_s, **fields))
+            self.spans.append(Span(self.rank, LETTERS.get(kind, kind), end_s=start_s, ended=False, **fields))
             return len(self.spans) - 1
 
     def _name(self, kind: str, fields: dict) -> str:
@@ -139,7 +139,7 @@ class Recorder:
         if index in self._marks:
             self._marks[index].append(self.stopwatch.mark())
         end_s = self.now() if end_s is None else end_s - self.began_s
-        self.spans[index] = self.spans[index]._replace(end_s=max(end_s, self.spans[index].start_s))
+        self.spans[index] = self.spans[index]._replace(end_s=max(end_s, self.spans[index].start_s), ended=True)
         self.waited(index, wait_s)
 
     def waited(self, index: int, wait_s: float) -> None:
@@ -158,12 +158,20 @@ class Recorder:
 
     def trace(self, ranks: int) -> Trace:
         """What this process has recorded, as the trace of a run of `ranks` ranks."""
-        for index, marks in self._marks.items():  # what a GPU computed began and ended when it came to it
+        self._settle()
+        return self.so_far(ranks)
+
+    def so_far(self, ranks: int) -> Trace:
+        """The same without asking a GPU when it began and ended what it computed: one that hangs never says."""
+        return Trace(ranks, tuple(self.spans), tuple(self.samples), left_out=self.left_out)
+
+    def _settle(self) -> None:
+        """Fills in the times of what a GPU computed: it began and ended when the GPU came to it."""
+        for index, marks in self._marks.items():
             ends = zip(("start_s", "end_s"), marks, strict=False)
             times = {name: self.stopwatch.seconds(mark) - self.began_s for name, mark in ends if mark is not None}
             self.spans[index] = self.spans[index]._replace(**times)
         self._marks.clear()
-        return Trace(ranks, tuple(self.spans), tuple(self.samples), left_out=self.left_out)
 
     def _is_full(self, kept: list) -> bool:
         self.left_out += len(kept) >= self.limit

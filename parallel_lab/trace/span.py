@@ -7,12 +7,14 @@ collective of PyTorch is one span, and is charged what a ring sends per rank, an
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from parallel_lab.plan import COMPUTE, NAMES, Op, Plan
 
 MARK = "mark"  # the lane of spans that are notes: neither computing nor communication
+CUT_SHARE = 0.25  # how far what never ended is drawn beyond the last thing that is known, as a share of the time before
+SHORTEST_CUT_S = 1e-3  # at least, where nothing came before
 
 
 class Span(NamedTuple):
@@ -39,11 +41,17 @@ class Span(NamedTuple):
     axis: str = ""
     phase: str = ""
     round: int = 0
+    ended: bool = True  # whether its end was seen; nobody waited for a message, or the run was cut short
 
     @property
     def name(self) -> str:
         """The kind in words: `forward` for F."""
         return NAMES.get(self.kind, self.kind)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the run was cut short while it was still going on; see `Trace.cut_short`."""
+        return not self.ended and self.end_s > self.start_s
 
     @property
     def op(self) -> Op:
@@ -89,6 +97,19 @@ class Trace:
     def duration_s(self) -> float:
         """From the first start to the last end."""
         return _window_s(self.spans)
+
+    def cut_short(self) -> "Trace":
+        """The same of a run that did not come to its end: what had not ended lasts a little longer than all else.
+
+        How long the ranks were left waiting says nothing of the program, and would hide what came before. Whether a
+        call that never ended had sent something is not known: it counts as nothing.
+        """
+        known_s = [time_s for s in self.spans for time_s in (s.start_s, s.end_s)]
+        if not known_s:
+            return self
+        end_s = max(known_s) + max(CUT_SHARE * (max(known_s) - min(known_s)), SHORTEST_CUT_S)
+        spans = tuple(s if s.ended else s._replace(end_s=end_s, sent_bytes=0, sent_messages=0) for s in self.spans)
+        return replace(self, spans=spans)
 
     def of(self, rank: int, lane: str | None = None) -> list[Span]:
         """The spans of one rank, on one lane or on all, in the order of issue."""

@@ -47,8 +47,9 @@ class Canvas(anywidget.AnyWidget):
 def payload(trace: Trace, slots: bool, label: str, title: str = "") -> dict:
     """What the browser needs to draw `trace`, compact enough to be sent as JSON.
 
-    `boxes` holds rows of (rank, lane, row, start_s, duration_s, kind, part, mb, peer, bytes, wait_s, line, count). In
-    them lane, kind and line are indices into the lists of that name; mb is the round where a collective counts rounds.
+    `boxes` holds rows of (rank, lane, row, start_s, duration_s, kind, part, mb, peer, bytes, wait_s, line, count,
+    cut). In them lane, kind and line are indices into the lists of that name; mb is the round where a collective counts
+    rounds; cut is 1 of a call that had not ended when the run was cut short.
     `memory` holds (time_s, bytes) per rank.
     """
     columns = 1_000_000  # the finest layout that is small enough
@@ -86,7 +87,7 @@ def _row(trace: Trace, layout: Layout, box: Box, index: dict[str, dict[str, int]
     times = [_short(box.start_s - layout.start_s), _short(box.end_s - box.start_s)]
     number = getattr(s, counted.get(s.kind, "mb"))
     what = [index["kind"][box.kind], s.part, number, s.peer, s.bytes, float(f"{s.wait_s:.4g}")]
-    return [*where, *times, *what, index["line"][s.line], box.spans]
+    return [*where, *times, *what, index["line"][s.line], box.spans, int(box.cut)]
 
 
 def _short(time_s: float) -> float:

@@ -17,7 +17,7 @@ MOST_ROWS = 6  # spans of one lane that run at once are drawn below each other; 
 
 
 def trace_of(source) -> tuple[Trace, bool]:
-    """The trace of a `Trace`, a `Plan` or a run, and whether its times are slots of a plan instead of seconds.
+    """The trace of a `Trace`, a `Plan`, a run or a launch's error; and whether its times are slots, not seconds.
 
     Raises:
         TypeError: `source` is none of these.
@@ -27,7 +27,7 @@ def trace_of(source) -> tuple[Trace, bool]:
         return unit_trace(source), True
     if isinstance(source, Trace):
         return source, False
-    raise TypeError(f"expected a run, a trace or a plan, got {type(source).__name__}")
+    raise TypeError(f"expected a run, a trace, a plan or what launch raised, got {type(source).__name__}")
 
 
 def unit_trace(plan: Plan) -> Trace:
@@ -71,6 +71,7 @@ class Box(NamedTuple):
     spans: int  # how many spans it stands for
     first: int  # the place of the first of them in `trace.spans`
     moves_s: float  # when a message began to move; before, it waited for its turn or its sender. Else the start
+    cut: bool  # whether the run was cut short before it had ended
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def lay_out(trace: Trace, columns: int, link: Link | Nodes | None = None) -> Lay
             moves_s = s.start_s
             if link and (s.kind == "send" or s.kind in RECEIVING):
                 moves_s = max(moves_s, s.end_s - link.among((s.rank, s.peer)).seconds(s.bytes))
-            boxes.append(Box(rank, lane, s.kind, row, s.start_s, s.end_s, labels[i], 1, i, moves_s))
+            boxes.append(Box(rank, lane, s.kind, row, s.start_s, s.end_s, labels[i], 1, i, moves_s, s.cut))
     boxes = _crowded(boxes, slack_s)
     in_order = {lane: rows[lane] for lane in sorted(rows, key=lane_order)} or {COMPUTE: 1}
     return Layout(trace.ranks, start_s, end_s, in_order, tuple(_merged(boxes, (end_s - start_s) / columns)))
@@ -213,5 +214,6 @@ def _labels(spans: Sequence[Span]) -> list[str]:
     labels = []
     for s in spans:
         number = str(getattr(s, counted[s.kind])) if s.kind in counted else ""
-        labels.append(f"{s.part}{s.kind}{number}" if several and number and s.kind in NAMES else number)
+        number = f"{s.part}{s.kind}{number}" if several and number and s.kind in NAMES else number
+        labels.append("not ended" if s.cut else number)
     return labels

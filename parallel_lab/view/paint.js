@@ -103,7 +103,14 @@ function paintBox(ctx, scene, view, box, kind) {
   ctx.lineWidth = 0.6;
   ctx.strokeStyle = kind.ink;
   ctx.strokeRect(x + 0.3, top + 0.3, width - 0.6, row - 1.6);
-  const label = box[12] === 1 && kind.counted ? `${box[7]}` : "";
+  if (box[13]) {  // the run was cut short before this had ended
+    ctx.lineWidth = 2;
+    ctx.strokeStyle = "#222";
+    ctx.setLineDash([6, 3]);
+    ctx.strokeRect(x + 1, top + 1, width - 2, row - 3);
+    ctx.setLineDash([]);
+  }
+  const label = box[13] ? "not ended" : box[12] === 1 && kind.counted ? `${box[7]}` : "";
   if (!label || width < 8 + 7 * label.length) return;
   ctx.font = "10px sans-serif";
   ctx.textAlign = "center";

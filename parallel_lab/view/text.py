@@ -16,6 +16,7 @@ WORDS = (
     "bubble: the share of the time of all ranks in which nothing was computed."
 )
 _MOST_KINDS = 6
+_MOST_CUT = 3
 _FOLD_ABOVE = 8  # with more ranks, neighbors that have the same numbers share a line
 
 
@@ -75,7 +76,20 @@ def _columns(trace: Trace, times: bool, slots: bool) -> dict[str, list[str]]:
     if trace.memory:
         columns["peak memory"] = [format_bytes(trace.peak_bytes(rank)) for rank in ranks]
     columns["steps" if slots else "spans"] = [_counts(trace, rank) for rank in ranks]
+    if any(s.cut for s in trace.spans):
+        columns["not ended"] = [_not_ended(trace, rank) for rank in ranks]
     return columns
+
+
+def _not_ended(trace: Trace, rank: int) -> str:
+    """The calls in which a rank was when its run was cut short, each with its line."""
+    peers = {"send": "to", "recv": "from"}
+    named = []
+    for s in (s for s in trace.of(rank) if s.cut):
+        peer = f" {peers[s.kind]} rank {s.peer}" if s.kind in peers and s.peer >= 0 else ""
+        named.append(f"{shorten(s.name)}{peer}" + (f" ({s.line})" if s.line else ""))
+    rest = [f"{len(named) - _MOST_CUT} more"] if len(named) > _MOST_CUT else []
+    return ", ".join(named[:_MOST_CUT] + rest) or "none"
 
 
 def _fold(columns: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ All heights of the picture are inches, so that text always fits. Boxes of one lo
 spans is a dozen artists and draws in a fraction of a second.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ _HALO = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
 _LABEL: dict[str, Any] = {"fontsize": _TEXT_PT, "ha": "center", "va": "center_baseline", "path_effects": _HALO}
 
 _PALE: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": FAINT, "linewidth": 0.4}
+_CUT: dict[str, Any] = {"facecolor": "none", "edgecolor": INK, "linewidth": 1.6, "linestyle": (0, (3, 1))}
 _MEMORY = "memory"  # the strip of bytes held, below the lanes of a band
 _HEIGHTS = {COMPUTE: 0.28, _MEMORY: 0.26}  # of lanes
 _COMMUNICATE = 0.17
@@ -71,12 +73,14 @@ class Timeline(Drawing):
 
 
 def draw(
-    source, *, title: str | None = None, names: Sequence[str] | None = None, link: Link | Nodes | None = None
+    source=None, *, title: str | None = None, names: Sequence[str] | None = None, link: Link | Nodes | None = None
 ) -> Timeline:
     """Draws what each rank did, or shall do, over time: one band per rank, computing above communicating.
 
-    `source` is a run, a `Trace`, or a `Plan`, which is drawn in slots of equal length. Where memory was sampled, a
-    strip under each band has the bytes held. A notebook shows the picture with a summary below.
+    `source` is a run, a `Trace`, or a `Plan`, which is drawn in slots of equal length. It may also be what `launch`
+    raised; without an argument it is what a cell raised last. Calls that had not ended have a dashed outline: they are
+    drawn a little beyond the last thing that happened, not to the moment at which the ranks were ended. Where memory
+    was sampled, a strip under each band has the bytes held. A notebook shows the picture with a summary below.
 
     Where a trace was put together from several runs, `names` replace `rank 0`, `rank 1`, ...; 8 characters
     at most are shown. The interactive canvas keeps the numbers.
@@ -85,10 +89,19 @@ def draw(
     pale until the message moves: it waits for its turn at this rank's port, or a receive for its sender.
 
     Raises:
-        TypeError: `source` is none of the three.
-        ValueError: there is not one name per rank, or the plan cannot finish.
+        TypeError: `source` is none of these.
+        ValueError: there is not one name per rank, the plan cannot finish, or without an argument no launch failed.
     """
+    source = _raised_last() if source is None else source
     return Timeline(source, title, names, link or getattr(source, "link", None))
+
+
+def _raised_last() -> Trace:
+    """What the ranks did until the error that Python, or a notebook, has shown last."""
+    trace = getattr(getattr(sys, "last_value", None), "trace", None)
+    if not isinstance(trace, Trace):
+        raise ValueError("the last error shown is not of a launch: draw a run, a trace or a plan, as draw(run)")
+    return trace
 
 
 @settings()
@@ -103,6 +116,8 @@ def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str], 
         samples = swatches(kinds)
         if any(box.moves_s > box.start_s for box in layout.boxes):
             samples, words = [*samples, Patch(**_PALE)], [*words, "pale: asked for, not yet moving"]
+        if any(box.cut for box in layout.boxes):
+            samples, words = [*samples, Patch(**_CUT)], [*words, "outlined: had not ended"]
         legend = legend_below(figure, samples, words, loc="lower center", long=2.2)
         low += legend.get_window_extent().height / figure.dpi
     height_in = (_TOP_TITLE if title else _TOP) + bands.height + low
@@ -192,6 +207,7 @@ def _draw_boxes(ax: Axes, layout: Layout, bands: _Bands, scale: float, axes_in: 
     inch_s = (layout.duration_s or 1.0) / axes_in
     corners: dict[tuple[str, bool], list] = defaultdict(list)
     pale: list = []
+    cut: list = []
     for box in layout.boxes:
         if box.moves_s > box.start_s:
             top, bottom = bands.box(box)
@@ -205,6 +221,8 @@ def _draw_boxes(ax: Axes, layout: Layout, bands: _Bands, scale: float, axes_in: 
         top, bottom = bands.box(box)
         shape = ((left, top), (right, top), (right, bottom), (left, bottom))
         corners[box.kind, width_in < _PLAIN_BELOW_IN].append(shape)
+        if box.cut:
+            cut.append(shape)
         if box.label and bottom - top >= _TEXT_IN and width_in > len(box.label) * _DIGIT_IN + 0.03:
             ax.text((left + right) / 2, (top + bottom) / 2, box.label, clip_on=True, **_LABEL)
     if pale:
@@ -213,6 +231,7 @@ def _draw_boxes(ax: Axes, layout: Layout, bands: _Bands, scale: float, axes_in: 
         look = found[kind]
         area = {"facecolor": look.color, "linewidth": 0} if plain else {**look.area(), "linewidth": 0.4}
         ax.add_collection(PolyCollection(shapes, **area), autolim=False)
+    ax.add_collection(PolyCollection(cut, **_CUT), autolim=False)
 
 
 def _draw_memory(ax: Axes, trace: Trace, layout: Layout, bands: _Bands, scale: float) -> None:

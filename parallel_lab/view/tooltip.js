@@ -30,7 +30,7 @@ function formatTick(tick, step, data) {
 
 // [name, value] pairs for the tooltip of one box; facts that it does not have are left out.
 function facts(data, box) {
-  const [rank, , , start, duration, kind, part, mb, peer, bytes, wait, line, count] = box;
+  const [rank, , , start, duration, kind, part, mb, peer, bytes, wait, line, count, cut] = box;
   const rows = [["operation", data.kinds[kind].name + (count > 1 ? ` (${count} together)` : "")], ["rank", `${rank}`]];
   if (count === 1 && part >= 0) rows.push(["part", `${part}`]);
   if (count === 1 && data.kinds[kind].counted) rows.push(["microbatch or round", `${mb}`]);
@@ -38,7 +38,8 @@ function facts(data, box) {
   if (bytes > 0) rows.push(["bytes", count > 1 ? `${formatBytes(bytes)} in the first` : formatBytes(bytes)]);
   if (wait > 0) rows.push(["waited", formatSeconds(wait)]);
   rows.push(["start", formatTime(start, data)]);
-  if (!data.slots) rows.push(["duration", formatSeconds(duration)]);
+  if (cut) rows.push(["end", "not before the run was cut short"]);
+  else if (!data.slots) rows.push(["duration", formatSeconds(duration)]);
   if (data.lines[line]) rows.push(["line", data.lines[line]]);
   return rows;
 }

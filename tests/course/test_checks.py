@@ -164,6 +164,18 @@ def test_failed_run_is_drawn_beside_the_reference():
     assert {s.kind for s in drawing.trace.spans} == {"reduce", "all_reduce"}
 
 
+def test_run_that_came_to_no_end_is_drawn_alone_and_beside_the_reference():
+    def only_rank_0(number):
+        dist.all_reduce(number) if dist.get_rank() == 0 else None
+        return number
+
+    report = check("sum_of_ranks", only_rank_0)
+    assert report.run is None and "outlined" not in report.draw().text
+    assert [(s.rank, s.cut) for s in report.draw().trace.spans] == [(0, True)]
+    both = report.draw(reference=True).trace
+    assert both.ranks == 4 and [s.cut for s in both.of(0)] == [True] and len(both.of(2)) == len(both.of(3)) == 1
+
+
 def test_missing_reference_is_said(exercise):
     with pytest.raises(FileNotFoundError, match="the reference of double is not at hand"):
         check("double", lambda x: 3 * x).draw(reference=True)

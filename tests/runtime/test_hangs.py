@@ -211,6 +211,7 @@ def test_stop_is_one_block_that_says_where_each_rank_stood(stopped):
         block
     )
     assert "rank 1 is busy at test_hangs.py, line" in block
+    assert told[0].trace.ranks == 2
 
 
 def test_stop_before_the_ranks_have_begun_is_one_line(monkeypatch):

@@ -131,6 +131,21 @@ def test_duration_and_bubble_do_not_depend_on_when_the_trace_begins():
     assert (trace.duration_s, trace.bubble()) == (4, pytest.approx(1 / 4))
 
 
+def test_of_a_run_cut_short_what_had_not_ended_lasts_a_little_longer_than_all_else_and_sent_nothing():
+    done, waits, never_waited = work(0, 1.0, 5.0), sent(1, 4.0, 4.0, 8)._replace(ended=False), sent(0, 2.0, 2.0, 8)
+    trace = Trace(2, (done, waits, never_waited)).cut_short()
+    assert trace.spans[0] == done and trace.spans[2] == never_waited
+    assert (trace.spans[1].start_s, trace.spans[1].end_s, trace.spans[1].cut) == (4.0, 6.0, True)
+    assert [trace.bytes_sent(rank) for rank in range(2)] == [8, 0]
+    assert not any(s.cut for s in Trace(2, (done, waits)).spans)
+
+
+def test_a_run_cut_short_in_its_first_call_shows_it_and_an_empty_one_stays_empty():
+    only = Trace(1, (work(0, 3.0, 3.0)._replace(ended=False),)).cut_short()
+    assert only.spans[0].cut and 0 < only.duration_s < 0.01
+    assert Trace(2, ()).cut_short() == Trace(2, ())
+
+
 def test_empty_trace():
     trace = Trace(2, ())
     assert (trace.duration_s, trace.bubble(), trace.busy_s(0), trace.peak_bytes(1)) == (0, 0, 0, 0)

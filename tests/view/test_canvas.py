@@ -19,18 +19,25 @@ def test_the_payload_says_all_that_a_tooltip_shows():
     data = payload(small(), slots=False, label="two ranks")
     names = [kind["name"] for kind in data["kinds"]]
     box = next(box for box in data["boxes"] if names[box[5]] == "send")
-    rank, lane, row, start_s, duration_s, _, part, mb, peer, size, wait_s, line, count = box
+    rank, lane, row, start_s, duration_s, _, part, mb, peer, size, wait_s, line, count, cut = box
     assert (rank, data["lanes"][lane]["name"], row, start_s, duration_s) == (0, "communicate", 0, 2.0, 0.5)
-    assert (part, mb, peer, size, wait_s, data["lines"][line], count) == (0, 1, 1, 4096, 0.25, "cell.py:7", 1)
+    assert (part, mb, peer, size, wait_s) == (0, 1, 1, 4096, 0.25)
+    assert (data["lines"][line], count, cut) == ("cell.py:7", 1, 0)
     assert data["memory"] == [[[0.0, 100], [3.0, 50]], []]
     assert json.loads(json.dumps(data)) == data
+
+
+def test_the_payload_marks_what_had_not_ended():
+    waits = Span(0, "send", 1.0, 1.0, 0, 0, 1, "send", 8, ended=False)
+    trace = Trace(2, (Span(0, "F", 0.0, 1.0), waits)).cut_short()
+    assert [row[-1] for row in payload(trace, slots=False, label="")["boxes"]] == [0, 1]
 
 
 def test_many_spans_are_merged_to_the_limit():
     spans = tuple(Span(0, "FB"[i % 2], i * 1e-6, (i + 0.5) * 1e-6, 0, i) for i in range(30_000))
     boxes = payload(Trace(1, spans), slots=False, label="")["boxes"]
     assert 0 < len(boxes) <= MOST_BOXES
-    assert sum(box[-1] for box in boxes) == 30_000
+    assert sum(box[-2] for box in boxes) == 30_000
 
 
 def test_the_widget_starts_with_all_in_view():

@@ -174,6 +174,36 @@ def test_bands_can_have_names_of_their_own():
         draw(busy_trace(2, 4), names=["a", "b", "c"])
 
 
+def cut_short() -> Trace:
+    """Rank 1 waits for rank 0, which has returned."""
+    waits = Span(1, "recv", 3.0, 3.0, 0, 0, 0, "recv", 8, line="In[3], line 5", ended=False)
+    return Trace(2, (Span(0, "F", 0.0, 2.0, 0, 0), Span(1, "F", 1.0, 3.0, 0, 0), waits)).cut_short()
+
+
+def test_what_had_not_ended_is_outlined_and_named_with_its_line():
+    drawing = draw(cut_short())
+    assert [text.get_text() for text in drawing.figure.findobj(Text)].count("not ended") == 1
+    assert "outlined: had not ended" in {text.get_text() for text in drawing.figure.findobj(Text)}
+    first, second = drawing.text.splitlines()[2:4]
+    assert first.endswith("none") and second.endswith("recv from rank 0 (In[3], line 5)")
+    whole = draw(Trace(2, cut_short().spans[:2]))
+    assert "ended" not in whole.text and "ended" not in {text.get_text() for text in whole.figure.findobj(Text)}
+
+
+def test_a_launch_that_failed_is_drawn_from_its_error_and_without_an_argument_the_last_one_shown(monkeypatch):
+    error = RuntimeError("hung")
+    error.trace = cut_short()
+    assert draw(error).trace == cut_short()
+    monkeypatch.setattr(sys, "last_value", error, raising=False)
+    assert draw().trace == cut_short()
+    monkeypatch.setattr(sys, "last_value", KeyError("another"), raising=False)
+    with pytest.raises(ValueError, match="not of a launch"):
+        draw()
+    monkeypatch.delattr(sys, "last_value")
+    with pytest.raises(ValueError, match="not of a launch"):
+        draw()
+
+
 def test_over_the_link_of_a_run_what_waits_is_pale_and_the_legend_says_so():
     def legend(spans, link):
         run = SimpleNamespace(trace=Trace(1, spans), link=link)

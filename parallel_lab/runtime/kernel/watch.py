@@ -20,6 +20,7 @@ from parallel_lab.runtime.kernel.diagnose import State, crossed, hopeless
 from parallel_lab.runtime.rank.calls import hidden, read_calls
 from parallel_lab.runtime.rank.faults import Kill
 from parallel_lab.runtime.rank.main import Failure, Job
+from parallel_lab.trace import Trace
 
 OUTPUT_BYTES = 1 << 22  # what is kept of one rank's printing
 GRACE_S = 0.3  # how long after a failure other ranks may report failures of their own
@@ -46,6 +47,7 @@ class Peer:
     failed: Failure | None = None  # what it raised, or how it died
     state: dict[str, Any] | None = None  # its calls, and its line when it was asked; none if it died
     pulse: dict[str, Any] | None = None  # its answer to whether it waits
+    trace: Trace | None = None  # what it had recorded, where it came to no end; none if it died
     progress: dict[str, Any] | None = None  # what its `progress(...)` last said
     ended: bool = False  # whether its process has
 
@@ -150,7 +152,7 @@ class Watch:
 
     def ask_states(self) -> dict[int, State]:
         """Where each rank is now."""
-        self._ask("state", time.monotonic() + ANSWER_S)
+        self._ask("state", self._running(), time.monotonic() + ANSWER_S)
         stopped = {rank for rank, peer in enumerate(self.peers) if not (peer.over or peer.state) and _stopped(peer)}
         silent = [rank for rank, peer in enumerate(self.peers) if not (peer.over or peer.state or rank in stopped)]
         lines = self._native_lines(silent)
@@ -164,6 +166,11 @@ class Watch:
             state.stopped = rank in stopped
             self.states[rank] = state
         return self.states
+
+    def traces(self) -> list[Trace | None]:
+        """What each rank has recorded, also where the run came to no end; nothing of one that died or cannot answer."""
+        self._ask("trace", [peer for peer in self._running() if peer.state], time.monotonic() + ANSWER_S)
+        return [peer.done["trace"] if peer.done else peer.trace for peer in self.peers]
 
     def last_second(self) -> tuple[float, dict[int, tuple[int, float, int]]]:
         """What the ranks that still run did lately: in how many seconds; by rank calls, seconds of work, all calls."""
@@ -183,7 +190,7 @@ class Watch:
 
     def _feel(self, deadline: float) -> dict[int, dict[str, Any]]:
         """Takes the pulse of the ranks that still run; returns those of them that wait."""
-        self._ask("pulse", deadline)
+        self._ask("pulse", self._running(), deadline)
         pulses = {rank: peer.pulse for rank, peer in enumerate(self.peers) if peer.pulse and not peer.over}
         before = self.activity[-1][1]
         now = {rank: (pulse["calls"], pulse["processor_s"]) for rank, pulse in pulses.items()}
@@ -192,9 +199,11 @@ class Watch:
         self.activity.append((time.monotonic(), {**before, **now}))
         return {rank: pulse for rank, pulse in pulses.items() if pulse["waiting"]}
 
-    def _ask(self, question: str, deadline: float) -> None:
-        """Asks every rank that still runs; its answer lands in the attribute of that name of its `Peer`."""
-        asked = [peer for peer in self.peers if not peer.over]
+    def _running(self) -> list[Peer]:
+        return [peer for peer in self.peers if not peer.over]
+
+    def _ask(self, question: str, asked: list[Peer], deadline: float) -> None:
+        """Asks ranks that still run; the answer of each lands in the attribute of that name of its `Peer`."""
         for peer in asked:
             setattr(peer, question, None)
             self._tell(peer, question)

@@ -119,6 +119,7 @@ def main(rank: int, talk: int, output: int, folder: str) -> NoReturn:
         kernel.tell("done", done)
     except BaseException as error:
         kernel.tell_state()
+        kernel.tell_trace()
         kernel.tell("failed", Failure.of(error))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
@@ -147,6 +148,10 @@ class Kernel:
         flight.dump()
         self.tell("state", {"calls": list(log.calls), "made": dict(log.made), "line": learner_line()})
 
+    def tell_trace(self) -> None:
+        """Says what was recorded so far, where the run comes to no end."""
+        self.tell("trace", recorder().so_far(int(os.environ.get("WORLD_SIZE", "1"))))
+
     def listen(self) -> None:
         """Answers the kernel until it lets this rank go, or is gone itself. A number is that of a rank that died."""
         with contextlib.suppress(OSError):
@@ -155,6 +160,8 @@ class Kernel:
                     return self.released.set()
                 if question == "state":
                     self.tell_state()
+                elif question == "trace":
+                    self.tell_trace()
                 elif isinstance(question, int):
                     backend.door.liveness.note(question)
                 else:
