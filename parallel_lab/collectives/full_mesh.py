@@ -20,8 +20,8 @@ The bytes are the ring's. How long n-1 messages of a rank take depends on what t
 
 - a link of its own for each pair, as inside a node (`AlphaBeta(own_links=True)`): 2 (alpha + S/(n W));
 - one port, held for the whole time of a message: 2 (n-1) (alpha + S/(n W)), a ring's time;
-- one port, held for g + bytes/W of it (`gap_s`, LogGP): 2 (alpha + (n-2) g + (n-1) S/(n W)). With g far below alpha,
-  short messages take hardly more than two latencies, and a ring 2 (n-1).
+- one port, held for g + bytes/W of it (`gap_s`, LogGP): 2 (alpha + (n-2) g + (n-1) S/(n W)). With (n-2) g far below
+  alpha, short messages take hardly more than two latencies, and a ring 2 (n-1).
 
 `one_shot_plan` is the naive all-reduce that "fully connected" makes one think of: everyone sends its whole tensor to
 everyone. That is one round, and n(n-1) S bytes in all, n/2 times the least.

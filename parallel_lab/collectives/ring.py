@@ -17,8 +17,9 @@ With S the bytes of the tensor, P the pieces that each chunk is cut into:
 | broadcast      | S, and 0 at the last | P, and 0          | n-1 + P-1 |
 | reduce         | S, and 0 at the root | P, and 0          | n-1 + P-1 |
 
-Chunks are near-equal; where n does not divide, bytes differ by an element per chunk. In no all-reduce can the busiest
-rank send less than 2 S (n-1)/n, which the paper proves; the price is the latency of 2(n-1) rounds.
+Chunks are near-equal; where n does not divide, bytes differ by an element per chunk. Where only ranks add, the
+busiest rank of an all-reduce sends at least 2 S (n-1)/n, which the paper proves; the price is the latency of 2 (n-1)
+rounds.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,10 +1,10 @@
 """Star: one rank is the server; all others talk to it only. The plain parameter server, and what it costs.
 
-Li et al., "Scaling distributed machine learning with the parameter server", OSDI 2014, here with a single server;
-Patarasuk & Yuan (2009) on why it does not scale.
+Li et al., "Scaling distributed machine learning with the parameter server", OSDI 2014, here with a single server.
 
 Each rank sends its whole tensor to the server, which adds them up one after another; then the server sends the sum to
-each. The server's link carries everything, so the time grows with n, while a ring's hardly does.
+each. The server's link carries everything, so its bytes grow with n as its messages do. A ring's messages grow too, but
+no rank of it sends 2 S.
 
 With S the bytes of the tensor:
 

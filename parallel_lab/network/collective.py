@@ -19,7 +19,7 @@ With S the bytes of the whole tensor and n ranks (p the largest power of two up 
                        reduce_scatter, all_gather (n = p)        log2 p          S (p-1)/p
     star               all_reduce; broadcast, reduce             2 (n-1); n-1    2 (n-1) S; (n-1) S
 
-Patarasuk & Yuan 2009 (ring, star); Thakur, Rabenseifner & Gropp 2005 (the others, without the relay). `collectives` has
+Patarasuk & Yuan 2009 (ring); Thakur, Rabenseifner & Gropp 2005 (the others, without star and relay). `collectives` has
 these algorithms as plans, one per file; a test holds the two against each other. A relay with a link to each neighbor
 takes half of the second time. `exchange_cost` is for unequal splits.
 """
