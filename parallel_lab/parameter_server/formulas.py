@@ -22,7 +22,7 @@ busiest link carries least where both are equal: the fourth line. Without extra 
 of them S / W, half of it, and each one until then helps.
 
 For short messages the latency decides. A star of one server has n + 1 messages one after another, a ring 2 (n - 1), and
-other all-reduces have fewer than both: `all_reduce_seconds` is the fastest of those that `network.price` knows.
+other all-reduces can have fewer than both: `all_reduce_seconds` is the fastest of those that `network.price` knows.
 
 Li et al. 2014, section 2.2; Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms", 2009; Jiang et al., "A unified
 architecture for accelerating distributed DNN training", OSDI 2020 (BytePS), sections 2 and 4.1.

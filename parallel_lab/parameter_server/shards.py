@@ -1,6 +1,6 @@
 """Who keeps what: the parameters, laid end to end, are cut into one stretch for each server.
 
-Li et al. 2014 give each server a range of keys (section 4.1, consistent hashing). Here the ranges are even by bytes, so
+Li et al. 2014 give each server a range of keys (section 4.3, consistent hashing). Here the ranges are even by bytes, so
 that no server's link carries more than another's. A big tensor is split, and sizes differ by one element at most.
 
 A tensor that fits into one shard *lives* there: it is a view of the message in which the shard travels. A tensor that
