@@ -1,7 +1,6 @@
 """`draw`: one trace, three ways to look at it: a picture with its summary, an interactive canvas, a trace file.
 
-All heights of the picture are inches, so that text always fits. Boxes of one look are one collection: a trace of 2,000
-spans is a dozen artists and draws in a fraction of a second.
+Boxes of one look are one collection: a trace of 2,000 spans is a dozen artists and draws in a fraction of a second.
 """
 
 import sys
@@ -14,19 +13,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from parallel_lab.network import Link, Nodes
-from parallel_lab.plan import COMPUTE, NAMES
+from parallel_lab.plan import NAMES
 from parallel_lab.trace import Trace
 from parallel_lab.trace.units import format_bytes, time_unit
+from parallel_lab.view.bands import MEMORY, TEXT_IN, Bands
 from parallel_lab.view.canvas import Canvas, payload
 from parallel_lab.view.chrome import save_chrome
 from parallel_lab.view.drawing import WIDTH_IN, Drawing, legend_below, swatches
-from parallel_lab.view.layout import Box, Layout, band_names, lane_name, lay_out, trace_of
-from parallel_lab.view.style import BAND, FAINT, INK, looks, order, settings, shorten
+from parallel_lab.view.layout import Layout, band_names, lane_name, lay_out, trace_of
+from parallel_lab.view.style import BAND, FAINT, INK, Look, looks, order, settings, shorten
 from parallel_lab.view.text import WORDS, alt_text, summary
 
 _COLUMNS_PER_IN = 96
@@ -35,7 +36,6 @@ _LANE_NAMES = 0.75  # the width that names of lanes take, left of the axes
 _BAND_CHARACTERS = 8  # that fit left of them
 _TOP, _TOP_TITLE, _AXIS = 0.12, 0.34, 0.46
 _LABEL_PT, _LANE_PT, _TEXT_PT = 8.5, 6.5, 7.0
-_TEXT_IN = 0.125  # the height that a line of the smallest text needs
 _DIGIT_IN = 0.66 * _TEXT_PT / 72  # a digit of DejaVu Sans is 0.64 em wide
 _PLAIN_BELOW_IN = 0.06  # narrower boxes are drawn without hatching and outline: those would hide the color
 _HALO = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
@@ -43,12 +43,6 @@ _LABEL: dict[str, Any] = {"fontsize": _TEXT_PT, "ha": "center", "va": "center_ba
 
 _PALE: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": FAINT, "linewidth": 0.4}
 _CUT: dict[str, Any] = {"facecolor": "none", "edgecolor": INK, "linewidth": 1.6, "linestyle": (0, (3, 1))}
-_MEMORY = "memory"  # the strip of bytes held, below the lanes of a band
-_HEIGHTS = {COMPUTE: 0.28, _MEMORY: 0.26}  # of lanes
-_COMMUNICATE = 0.17
-_INSET, _GAP = 0.03, 0.10  # within a band above and below its lanes; between bands
-_TALLEST = 7.0  # of all bands together; with more ranks the lanes get lower
-_LOWEST = 0.36  # but not below this share of their height
 
 
 class Timeline(Drawing):
@@ -108,17 +102,10 @@ def _raised_last() -> Trace:
 def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str], link: Link | Nodes | None) -> Figure:
     layout = lay_out(trace, int(_COLUMNS_PER_IN * WIDTH_IN), link)
     memory = bool(trace.memory)
-    bands = _Bands(layout, memory)
+    bands = Bands(layout, memory)
     figure = Figure(figsize=(WIDTH_IN, 1.0))
-    low, legend = _AXIS, None
-    if kinds := order(box.kind for box in layout.boxes):
-        words = [f"{kind}: {NAMES[kind]}" if kind in NAMES else kind for kind in kinds]
-        samples = swatches(kinds)
-        if any(box.moves_s > box.start_s for box in layout.boxes):
-            samples, words = [*samples, Patch(**_PALE)], [*words, "pale: asked for, not yet moving"]
-        if any(box.cut for box in layout.boxes):
-            samples, words = [*samples, Patch(**_CUT)], [*words, "outlined: had not ended"]
-        legend = legend_below(figure, samples, words, loc="lower center", long=2.2)
+    low, legend = _AXIS, _legend(figure, layout)
+    if legend:
         low += legend.get_window_extent().height / figure.dpi
     height_in = (_TOP_TITLE if title else _TOP) + bands.height + low
     axes_in = WIDTH_IN - _LEFT - (_RIGHT_MEMORY if memory else _RIGHT)
@@ -136,38 +123,16 @@ def _figure(trace: Trace, slots: bool, title: str | None, names: Sequence[str], 
     return figure
 
 
-class _Bands:
-    """Where the bands of the ranks and their lanes lie, in inches from the top of the first band."""
-
-    def __init__(self, layout: Layout, memory: bool) -> None:
-        self.rows = layout.rows | ({_MEMORY: 1} if memory else {})
-        # Two rows in a lane make it one and a half times as high, not twice.
-        full = {lane: _HEIGHTS.get(lane, _COMMUNICATE) * (1 + rows) / 2 for lane, rows in self.rows.items()}
-        wanted = layout.ranks * (sum(full.values()) + 2 * _INSET + _GAP)
-        shrink = max(min(1.0, _TALLEST / max(wanted, 1e-9)), _LOWEST)
-        self.lanes: dict[str, tuple[float, float]] = {}  # (top, bottom) within a band
-        top = _INSET * shrink
-        for lane, height in full.items():
-            above = _INSET * shrink if lane == _MEMORY else 0.0
-            self.lanes[lane] = (top + above, top + height * shrink)
-            top += height * shrink
-        self.gap = _GAP * shrink
-        self.pitch = top + _INSET * shrink + self.gap  # from band to band
-        self.height = max(layout.ranks * self.pitch - self.gap, 0.3)
-        lowest = min(bottom - top for top, bottom in self.lanes.values())
-        self.named = len(self.lanes) > 1 and lowest >= _TEXT_IN  # whether lanes need a name, and there is room for it
-
-    def band(self, rank: int) -> tuple[float, float]:
-        return rank * self.pitch, (rank + 1) * self.pitch - self.gap
-
-    def lane(self, rank: int, lane: str) -> tuple[float, float]:
-        top, bottom = self.lanes[lane]
-        return rank * self.pitch + top, rank * self.pitch + bottom
-
-    def box(self, box: Box) -> tuple[float, float]:
-        top, bottom = self.lane(box.rank, box.lane)
-        row = (bottom - top) / self.rows[box.lane]
-        return top + box.row * row, top + (box.row + 1) * row
+def _legend(figure: Figure, layout: Layout) -> Legend | None:
+    """What the looks of the boxes mean; None of an empty picture."""
+    kinds = order(box.kind for box in layout.boxes)
+    words = [f"{kind}: {NAMES[kind]}" if kind in NAMES else kind for kind in kinds]
+    samples = swatches(kinds)
+    if any(box.moves_s > box.start_s for box in layout.boxes):
+        samples, words = [*samples, Patch(**_PALE)], [*words, "pale: asked for, not yet moving"]
+    if any(box.cut for box in layout.boxes):
+        samples, words = [*samples, Patch(**_CUT)], [*words, "outlined: had not ended"]
+    return legend_below(figure, samples, words, loc="lower center", long=2.2) if kinds else None
 
 
 def _time_axis(ax: Axes, trace: Trace, layout: Layout, slots: bool) -> float:
@@ -184,7 +149,7 @@ def _time_axis(ax: Axes, trace: Trace, layout: Layout, slots: bool) -> float:
     return scale
 
 
-def _draw_bands(ax: Axes, layout: Layout, bands: _Bands, names: Sequence[str]) -> None:
+def _draw_bands(ax: Axes, layout: Layout, bands: Bands, names: Sequence[str]) -> None:
     """A pale band behind each rank, its name, and the names of its lanes where they fit."""
     for rank in range(layout.ranks):
         ax.axhspan(*bands.band(rank), color=BAND, zorder=0, linewidth=0)
@@ -201,45 +166,44 @@ def _draw_bands(ax: Axes, layout: Layout, bands: _Bands, names: Sequence[str]) -
     ax.set_ylim(bands.height, 0)
 
 
-def _draw_boxes(ax: Axes, layout: Layout, bands: _Bands, scale: float, axes_in: float) -> None:
+def _draw_boxes(ax: Axes, layout: Layout, bands: Bands, scale: float, axes_in: float) -> None:
     """All boxes, one collection a look and width class, and the labels that fit."""
-    found = looks(order(box.kind for box in layout.boxes))
     inch_s = (layout.duration_s or 1.0) / axes_in
     corners: dict[tuple[str, bool], list] = defaultdict(list)
-    pale: list = []
-    cut: list = []
+    pale, cut = [], []
+
+    def x(time_s: float) -> float:
+        return (time_s - layout.start_s) / scale
+
     for box in layout.boxes:
         if box.moves_s > box.start_s:
-            top, bottom = bands.box(box)
-            x0, x1 = ((time_s - layout.start_s) / scale for time_s in (box.start_s, box.moves_s))
-            pale.append(((x0, top), (x1, top), (x1, bottom), (x0, bottom)))
+            pale.append(bands.corners(box, x(box.start_s), x(box.moves_s)))
             box = box._replace(start_s=box.moves_s)
         width_in = (box.end_s - box.start_s) / inch_s
-        left = (box.start_s - layout.start_s) / scale
         # Nothing that happened may vanish: a box is a pixel wide at least.
-        right = left + max(width_in, 1 / 96) * inch_s / scale
-        top, bottom = bands.box(box)
-        shape = ((left, top), (right, top), (right, bottom), (left, bottom))
+        left, right = x(box.start_s), x(box.start_s + max(width_in, 1 / 96) * inch_s)
+        shape = bands.corners(box, left, right)
         corners[box.kind, width_in < _PLAIN_BELOW_IN].append(shape)
-        if box.cut:
-            cut.append(shape)
-        if box.label and bottom - top >= _TEXT_IN and width_in > len(box.label) * _DIGIT_IN + 0.03:
+        cut += [shape] if box.cut else []
+        top, bottom = bands.box(box)
+        if box.label and bottom - top >= TEXT_IN and width_in > len(box.label) * _DIGIT_IN + 0.03:
             ax.text((left + right) / 2, (top + bottom) / 2, box.label, clip_on=True, **_LABEL)
-    if pale:
-        ax.add_collection(PolyCollection(pale, **_PALE), autolim=False)
-    for (kind, plain), shapes in corners.items():
-        look = found[kind]
-        area = {"facecolor": look.color, "linewidth": 0} if plain else {**look.area(), "linewidth": 0.4}
+    found = looks(order(box.kind for box in layout.boxes))
+    areas = [(pale, _PALE), *((shapes, _area(found[kind], plain)) for (kind, plain), shapes in corners.items())]
+    for shapes, area in [*areas, (cut, _CUT)]:
         ax.add_collection(PolyCollection(shapes, **area), autolim=False)
-    ax.add_collection(PolyCollection(cut, **_CUT), autolim=False)
 
 
-def _draw_memory(ax: Axes, trace: Trace, layout: Layout, bands: _Bands, scale: float) -> None:
+def _area(look: Look, plain: bool) -> dict[str, Any]:
+    return {"facecolor": look.color, "linewidth": 0} if plain else {**look.area(), "linewidth": 0.4}
+
+
+def _draw_memory(ax: Axes, trace: Trace, layout: Layout, bands: Bands, scale: float) -> None:
     """Bytes held by each rank as a filled step, all ranks to one scale, with the peak written at the right."""
     peaks = [trace.peak_bytes(rank) for rank in range(trace.ranks)]
     for rank, peak in enumerate(peaks):
         levels = [(time_s, sum(held.values())) for time_s, held in trace.held_bytes(rank)]
-        top, bottom = bands.lane(rank, _MEMORY)
+        top, bottom = bands.lane(rank, MEMORY)
         if levels:
             times_s, held = np.array([*levels, (layout.end_s, levels[-1][1])]).T  # the last level lasts to the end
             heights = bottom - (bottom - top) * held / (max(peaks) or 1)
