@@ -211,8 +211,7 @@ class Zero3(State):
         self._begin(use, "F", "forward", use.after(self._expected, self.prefetch))
 
     def _post_forward(self, unit: Unit, _module: nn.Module, _inputs: tuple, outputs: Any) -> None:
-        use = unit.use
-        if in_backward() or use not in self._running:
+        if in_backward() or (use := unit.use) not in self._running:
             return
         self._end(use)
         use.pending = on_gradient(outputs, partial(self._pre_backward, use))
