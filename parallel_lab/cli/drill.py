@@ -8,8 +8,8 @@ from parallel_lab.cli import options
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.course import page
 from parallel_lab.course.drills import problems
-from parallel_lab.course.practice import Attempt, drill, in_words
-from parallel_lab.course.spoken import language_of, say, title_in
+from parallel_lab.course.practice import Attempt, drill
+from parallel_lab.course.spoken import in_unit, language_of, say, title_in
 from parallel_lab.course.sprints import Race, sprint
 
 EPILOG = "Examples: plab drill ring-bytes --times 3; plab drill --chapter 09; plab drill --sprint --minutes 10"
@@ -61,7 +61,7 @@ def _sprint(race: Race) -> None:
 
 def _ask(one: Attempt, answer: Callable[[str], tuple[bool, str]]) -> None:
     """Asks for a number until it is right, or given up, or too late."""
-    click.echo(f"\n{in_words(one.drawn, one.language)}")
+    click.echo(f"\n{in_unit(one.drawn, one.language)}")
     words = say("prompt", one.language)
     while not one.solved and not one.seen and (given := click.prompt(words, default="", show_default=False)):
         right, said = answer(given)

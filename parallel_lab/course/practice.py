@@ -13,7 +13,7 @@ from parallel_lab.course.asked import Number, reads
 from parallel_lab.course.drills import listed, problems
 from parallel_lab.course.drills.chinese import spoken_in
 from parallel_lab.course.drills.engine import Drawn, Problem
-from parallel_lab.course.spoken import hint, lang, language_of, say, title_in, unit_in
+from parallel_lab.course.spoken import hint, in_unit, lang, language_of, say, title_in, unit_in
 from parallel_lab.course.typed import named
 
 
@@ -101,7 +101,7 @@ class Drill(page.Shown):
         """One draw of the problem, the same at every call, and where to answer it with fresh numbers."""
         name = self.problem.name
         where = self._line(say("where", self.language, name=name), "small")
-        sample = self._line(in_words(self.draw(Random(name)), self.language))
+        sample = self._line(in_unit(self.draw(Random(name)), self.language))
         example = self._line(say("example", self.language), "small")
         return page.Page(f"Drill {name}", [self._head(), example, sample, where])
 
@@ -122,17 +122,8 @@ def answer_row(tried: Attempt, judge: Callable[[str | None], tuple[bool, str]] |
 
     words = say("answer", tongue, unit=unit_in(drawn.unit, tongue)).strip()
     field = forms.text(words, say("a-number", tongue), say("answer-to", tongue, name=name))
-    question = [page.paragraph(in_words(drawn, tongue), lang=lang(tongue))]
+    question = [page.paragraph(in_unit(drawn, tongue), lang=lang(tongue))]
     return forms.row(question, field, say("check", tongue), say("check-to", tongue, name=name), check)
-
-
-def in_words(drawn: Drawn, language: str = "en") -> str:
-    """The question, with the unit of the answer."""
-    return (
-        say("in-unit", language, question=drawn.question, unit=unit_in(drawn.unit, language))
-        if drawn.unit
-        else drawn.question
-    )
 
 
 def asked(drawn: Drawn) -> Number:

@@ -1,7 +1,8 @@
 """What is asked of the reader: `quiz("03")` after a chapter, `predict("03-bytes")` before a run shows it.
 
-Questions and answers stand in `quizzes/NN_chapter.yaml` and nowhere in a notebook. In JupyterLab a question is a small
-form; where no widgets run (a web view, a terminal) the saved cell shows the question and says where to answer it.
+Questions and answers stand in `quizzes/NN_chapter.yaml` and nowhere in a notebook; those of a quiz also in Chinese,
+under `zh`. In JupyterLab a question is a small form; where no widgets run (a web view, a terminal) the saved cell shows
+the question and says where to answer it.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import yaml
 
 from parallel_lab.course import forms, page, progress
 from parallel_lab.course.asked import KINDS, Choice, Number, Order, heading, option_lines, reads
+from parallel_lab.course.spoken import hint, in_unit, lang, language_of, say, unit_in
 from parallel_lab.course.typed import named
 
 FOLDER = files("parallel_lab.course").joinpath("quizzes")
@@ -29,19 +31,20 @@ class Sheet:
 
 
 @cache
-def sheets() -> dict[str, Sheet]:
-    """What is asked in each chapter, by its two digits."""
+def sheets(language: str = "en") -> dict[str, Sheet]:
+    """What is asked in each chapter, by its two digits. Predictions are a part of the chapter, and English."""
     found = sorted((file.name.removesuffix(".yaml"), file) for file in FOLDER.iterdir() if file.name.endswith(".yaml"))
-    return {name[:2]: _sheet(name, yaml.safe_load(file.read_text(encoding="utf-8"))) for name, file in found}
+    return {name[:2]: _sheet(name, yaml.safe_load(file.read_text(encoding="utf-8")), language) for name, file in found}
 
 
-def _sheet(name: str, rows: Mapping[str, Any]) -> Sheet:
-    predicted = {key: _asked(row) for key, row in rows["predict"].items()}
-    return Sheet(name, tuple(_asked(row) for row in rows["quiz"]), predicted)
+def _sheet(name: str, rows: Mapping[str, Any], language: str) -> Sheet:
+    predicted = {key: _asked(row, "en") for key, row in rows["predict"].items()}
+    return Sheet(name, tuple(_asked(row, language) for row in rows["quiz"]), predicted)
 
 
-def _asked(row: Mapping[str, Any]) -> Any:
-    return KINDS[row["kind"]](**{key: value for key, value in row.items() if key != "kind"})
+def _asked(row: Mapping[str, Any], language: str) -> Any:
+    fields = {**row, **(row["zh"] if language == "zh" else {})}
+    return KINDS[row["kind"]](**{key: value for key, value in fields.items() if key not in ("kind", "zh")})
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +53,7 @@ class Quiz(page.Shown):
 
     name: str
     questions: tuple[Number | Choice, ...]
+    language: str = "en"
     solved: set[int] = field(default_factory=set)
 
     def answer(self, place: int, given: str | None) -> tuple[bool, str]:
@@ -59,32 +63,41 @@ class Quiz(page.Shown):
             self.solved.add(place)
         share = len(self.solved) / len(self.questions)
         warning = progress.record_quiz(self.name, share, place if reads(self.questions[place], given) else None, right)
-        return right, f"{said} {warning}".strip()
+        return right, f"{hint(said, self.language)} {warning}".strip()
 
     def form(self) -> Any:
         """The widgets: for each question its text, an input, a button and room for feedback."""
         return forms.box(forms.html(page.STYLE), *(self._row(place) for place in range(len(self.questions))))
 
     def _row(self, place: int) -> Any:
-        one, n = self.questions[place], place + 1
+        one, own, n = self.questions[place], self.language, place + 1
 
         def answer(given: str | None) -> page.Page:
             right, said = self.answer(place, given)
-            return page.verdict(right, "Right" if right else "Not yet", said)
+            return page.verdict(right, say("right" if right else "not-yet", own), said, lang(own))
 
-        field = one.input(f"Answer to question {n}")
-        return forms.row(heading(one, f"{n}. "), field, "Check", f"Check the answer to question {n}", answer)
+        label = say("answer-to-question", own, n=n)
+        words = say("answer", own, unit=unit_in(one.unit, own)).strip(), say("a-number", own)
+        field = forms.text(*words, label) if isinstance(one, Number) else one.input(label)
+        return forms.row([self._head(place)], field, say("check", own), say("check-question", own, n=n), answer)
+
+    def _head(self, place: int) -> page.Part:
+        """A question as it is read; a form adds the options by itself."""
+        return self._line(f"{place + 1}. {in_unit(self.questions[place], self.language)}")
+
+    def _line(self, text: str, kind: str = "") -> page.Part:
+        return page.paragraph(text, kind, lang(self.language))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         return forms.bundle(self.form(), self.as_page())
 
     def as_page(self) -> page.Page:
         """The questions, and where to answer them."""
-        parts = [page.paragraph("Self-check", "head")]
-        for n, one in enumerate(self.questions, 1):
-            parts += [*heading(one, f"{n}. "), *option_lines(one)]
-        where = f"To answer, run this cell in JupyterLab, or type plab quiz {self.name[:2]} in a terminal."
-        return page.Page(f"Self-check {self.name}", [*parts, page.paragraph(where, "small")])
+        parts = [self._line(say("self-check", self.language), "head")]
+        for place, one in enumerate(self.questions):
+            parts += [self._head(place), *option_lines(one)]
+        where = say("quiz-where", self.language, chapter=self.name[:2])
+        return page.Page(f"Self-check {self.name}", [*parts, self._line(where, "small")])
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,14 +160,20 @@ class Prediction(page.Shown):
         return page.Page(f"Prediction {self.name}", [*parts, page.paragraph(where, "small")])
 
 
-def quiz(name: str) -> Quiz:
+def quiz(name: str, language: str | None = None) -> Quiz:
     """The self-check of a chapter, `"03"` or `"03_data_parallel"`.
+
+    Args:
+        name: of the chapter, or its two digits.
+        language: `en` or `zh`; by default that of the environment.
 
     Raises:
         UnknownName: there is no such chapter; this KeyError names the nearest ones.
+        ValueError: there is no such language.
     """
-    sheet = named("self-check", str(name)[:2], sheets())
-    return Quiz(sheet.name, sheet.quiz)
+    own = language_of(language)
+    sheet = named("self-check", str(name)[:2], sheets(own))
+    return Quiz(sheet.name, sheet.quiz, own)
 
 
 def predict(name: str, measured: Any = None) -> Prediction | page.Page:

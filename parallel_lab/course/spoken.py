@@ -38,6 +38,12 @@ def unit_in(unit: str, language: str) -> str:
     return unit if language == "en" else read("practice_words")["units"].get(unit, unit)
 
 
+def in_unit(asked: Any, language: str) -> str:
+    """The question of `asked`, with the unit of the answer where it has one."""
+    unit = unit_in(asked.unit, language)
+    return say("in-unit", language, question=asked.question, unit=unit) if unit else asked.question
+
+
 def title_in(name: str, english: str, language: str) -> str:
     """The title of the exercise or drill `name` in `language`."""
     if language == "en":

@@ -84,7 +84,7 @@ class Asking:
             self._draw(self.item.key.removeprefix("drill/"))
         elif self.item.kind == "quiz":
             chapter, _, number = self.item.key.removeprefix("quiz/").partition("-")
-            self.judged = sheets()[chapter].quiz[int(number) - 1]
+            self.judged = sheets(self.language)[chapter].quiz[int(number) - 1]
         else:
             self._atom()
 
@@ -136,8 +136,7 @@ class Asking:
         if self.item.kind == "half-truth":
             words = say("review.judge", self.language, claim=words)
         unit = in_unit(one.unit, self.language) if one else ""
-        english = self.item.kind == "quiz"  # what exists in English only
-        return [page.paragraph(self.head, "small", name), in_language(f"{words}{unit}", "" if english else name)]
+        return [page.paragraph(self.head, "small", name), in_language(f"{words}{unit}", name)]
 
     def answer(self, given: str | None) -> tuple[bool, str]:
         """Whether what was typed or picked is right, and what is said; what is right, or a wrong option, is kept."""
@@ -182,7 +181,7 @@ class Asking:
         if self.drawn:
             return practice.solution(self.drawn, self.language)
         if self.item.kind == "quiz":
-            return [in_language(self.judged.why)] if self.judged and self.judged.why else []
+            return [in_language(self.judged.why, lang(self.language))] if self.judged and self.judged.why else []
         one, language = self.atom, self.answer_language
         text = one.answered(language)
         if isinstance(self.judged, Choice):

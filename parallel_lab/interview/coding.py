@@ -10,12 +10,15 @@ from typing import Any
 
 from parallel_lab.course import workspace
 from parallel_lab.course.tasks import Task, cells, without_magics
+from parallel_lab.course.terms import read
 
 _WHERE = "<your answer>"
 
 
-def stub(task: Task) -> tuple[str, str]:
+def stub(task: Task, language: str = "en") -> tuple[str, str]:
     """What the chapter says above a gap, as Markdown without its links, and the code that is to be completed.
+
+    In Chinese it is what `gaps_zh.yaml` says in its place; the code is the same.
 
     Raises:
         FileNotFoundError: the course's notebooks are not at hand.
@@ -29,8 +32,14 @@ def stub(task: Task) -> tuple[str, str]:
         if cell["cell_type"] == "markdown":
             said = source
         elif re.search(rf"^def {task.name}\(", source, re.MULTILINE):
-            return re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", said), source
+            chinese = said_in_chinese(task.name)["task"] if language == "zh" else ""
+            return chinese or re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", said), source
     raise ValueError(f"{notebook.name} has no stub of {task.name}")
+
+
+def said_in_chinese(name: str) -> Mapping[str, str]:
+    """A gap's `task` and, once it is solved, its `note` in Chinese."""
+    return read("gaps_zh", "interview")[name]
 
 
 def imported(task: Task) -> dict[str, Any]:

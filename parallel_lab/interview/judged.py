@@ -24,7 +24,7 @@ from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.interview import rounds
 from parallel_lab.interview.board import block, picture
 from parallel_lab.interview.clinic_words import of_case, of_cause
-from parallel_lab.interview.coding import function_from, imported, stub
+from parallel_lab.interview.coding import function_from, imported, said_in_chinese, stub
 from parallel_lab.interview.rounds import Judged, Turn, plain
 from parallel_lab.interview.words import in_unit, lang, say
 from parallel_lab.view import draw
@@ -113,7 +113,7 @@ def _ended(title: str, language: str) -> str:
 
 def code(task: Task, language: str) -> Turn:
     """A gap of a chapter: it is run on fresh inputs and graded, and the progress of the exercise follows."""
-    said, begin = stub(task)
+    said, begin = stub(task, language)
     title = title_in(task.name, task.title, language)
     exercise = EXERCISES[task.name]
 
@@ -125,7 +125,7 @@ def code(task: Task, language: str) -> Turn:
         return Judged(1.0 if report.passed else 0.5 * report.score, repr(report))
 
     asked = say("rounds.code", language, name=task.name, title=_ended(title, language), minutes=task.minutes)
-    note = (page.markdown(exercise.solution_note),)
+    note = (page.markdown(said_in_chinese(task.name)["note"] if language == "zh" else exercise.solution_note),)
     about = {
         "title": f"{task.name}: {title}",
         "shown": (page.markdown(said),),
