@@ -12,8 +12,8 @@ answers another worker at a time: k messages per group. Two schedules, both with
     ring of the workers (`ring_seconds`)          2 (n - 1) / n S / W
 
 In the first schedule the first group pushes while the next one is answered, but a worker uses one direction of its link
-at a time. In the second it pulls a piece while it pushes the next (`push_pull`); the formula is of two workers or more. So
-n servers on machines of their own come near half of the ring's time; n / 2 servers come near the ring's; fewer are
+at a time. In the second it pulls a piece while it pushes the next (`push_pull`); the formula is of two workers or more.
+So n servers on machines of their own come near half of the ring's time; n / 2 servers come near the ring's; fewer are
 slower. In bytes over all links the servers are never cheaper: 2 n S against 2 (n - 1) S.
 
 Workers' machines can serve as well, a part x of the bytes each. Such a machine sends S - x S of its gradient and the
