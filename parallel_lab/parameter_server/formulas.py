@@ -90,7 +90,7 @@ def best_pieces(workers: int, servers: int, size_bytes: float, link: Link) -> in
     """The number of pieces with the least `overlapped_seconds`: where k divides n, sqrt(S / W over k latencies)."""
     held_s = max(workers, servers) * link.occupancy_s(0)
     sent_s = ceil(workers / servers) * (link.seconds(size_bytes) - link.latency_s)
-    pieces = sqrt(sent_s / held_s) if held_s else MOST_PIECES
+    pieces = sqrt(sent_s) / sqrt(held_s) if held_s else MOST_PIECES
     near = {min(max(1, int(pieces) + more), MOST_PIECES) for more in (0, 1)}
     return min(near, key=lambda some: overlapped_seconds(workers, servers, size_bytes, link, some))
 
