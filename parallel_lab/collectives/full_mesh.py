@@ -1,4 +1,4 @@
-"""Full mesh: every rank sends to every other directly. The fewest rounds, but n-1 messages in each.
+"""Full mesh: every rank sends to every other directly. One round for each half, but n-1 messages in it.
 
 Thakur, Rabenseifner & Gropp (2005), section 4 (pairwise exchange). Inside a node with a link for each pair this is the
 "two-shot" all-reduce.
@@ -18,7 +18,7 @@ With S the bytes of the tensor (for all_to_all: of what a rank puts in):
 
 The bytes are the ring's. How long n-1 messages of a rank take depends on what they share:
 
-- a link of its own for each pair, as inside a node (`AlphaBeta(own_links=True)`): 2 (alpha + S/(n W));
+- a link of its own for each pair, as in an MI300X node (`AlphaBeta(own_links=True)`): 2 (alpha + S/(n W));
 - one port, held for the whole time of a message: 2 (n-1) (alpha + S/(n W)), a ring's time;
 - one port, held for g + bytes/W of it (`gap_s`, LogGP): 2 (alpha + (n-2) g + (n-1) S/(n W)). With (n-2) g far below
   alpha, short messages take hardly more than two latencies, and a ring 2 (n-1).

@@ -5,8 +5,8 @@ section 4, on broadcast and reduce.
 
 In round i of a broadcast every rank that has the tensor sends it to one that has not, 2^i places further on; the number
 of those that have it doubles in each round. A reduce is the same tree run backwards, each parent adding what its
-children send. An all-reduce is a reduce followed by a broadcast, with twice the rounds of `recursive_doubling` and
-fewer bytes in all.
+children send. An all-reduce is a reduce followed by a broadcast. At a power of two it has twice the rounds of
+`recursive_doubling`, and above two ranks fewer bytes in all.
 
 With S the bytes of the tensor, lg n = ceil(log2 n), v = (rank - root) mod n, and c(v) the number of v's children, which
 is the number of i with v < 2^i and v + 2^i < n:

@@ -1,7 +1,8 @@
-"""The slowest right way to data parallelism: after the backward pass, one all-reduce per parameter, one after another.
+"""The simplest way to data parallelism: after the backward pass, one all-reduce per parameter, one after another.
 
 Everything is replicated. It sends what DDP sends, 2 (n-1)/n S bytes per rank, but pays the latency once per parameter,
-and nothing overlaps with the backward pass. `DDP` differs from it in buckets and in overlap alone.
+and nothing overlaps with the backward pass. `DDP` adds buckets and overlap, exchanges buffers, and leaves `.grad` None
+where no rank used a parameter; here it becomes zeros.
 """
 
 import torch

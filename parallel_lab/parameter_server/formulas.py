@@ -6,15 +6,15 @@ k messages into each worker; a push is the same backwards. Workers are served in
 answers another worker at a time: k messages per group. Two schedules, both without the latencies:
 
     pull, compute, push (`step_seconds`)          (ceil(n / k) + 1) S / W
-    in p pieces (`overlapped_seconds`)            (1 + 1 / p) ceil(n / k) S / W
+    in p pieces (`overlapped_seconds`)            (max(1, n / k) + ceil(n / k) / p) S / W
     any schedule at least (`bound_seconds`)       max(1, n / k) S / W
     workers serve too, at least (`unified_bound_seconds`)   2 n (n - 1) / (n^2 + k n - 2 k) S / W
     ring of the workers (`ring_seconds`)          2 (n - 1) / n S / W
 
 In the first schedule the first group pushes while the next one is answered, but a worker uses one direction of its link
-at a time. In the second it pulls a piece while it pushes the next (`push_pull`). So n servers on machines of their own
-come near half of the ring's time; n / 2 servers come near the ring's; fewer are slower. In bytes over all links the
-servers are never cheaper: 2 n S against 2 (n - 1) S.
+at a time. In the second it pulls a piece while it pushes the next (`push_pull`); the formula is of two workers or more.
+So n servers on machines of their own come near half of the ring's time; n / 2 servers come near the ring's; fewer are
+slower. In bytes over all links the servers are never cheaper: 2 n S against 2 (n - 1) S.
 
 Workers' machines can serve as well, a part x of the bytes each. Such a machine sends S - x S of its gradient and the
 sums of its part to n - 1 others, S + (n - 2) x S in all; a server sends n y S of its part y; and n x + k y = 1. The
@@ -78,16 +78,19 @@ def overlapped_seconds(workers: int, servers: int, size_bytes: float, link: Link
     Without `pieces`, as many as are best.
     """
     pieces = best_pieces(workers, servers, size_bytes, link) if pieces is None else pieces
-    slots, piece_bytes = ceil(workers / servers) * servers, size_bytes / (servers * pieces)
+    piece_bytes = size_bytes / (servers * pieces)
     slot_s = link.occupancy_s(piece_bytes)
+    # The busiest port takes in max(n, k) messages of each piece; then the last piece is answered, group by group.
+    slots = pieces * max(workers, servers) + ceil(workers / servers) * servers
     # The first sum goes out when the last push of it has arrived, and the last message is over when it has arrived.
-    return (pieces + 1) * slots * slot_s + 2 * (link.seconds(piece_bytes) - slot_s)
+    return slots * slot_s + 2 * (link.seconds(piece_bytes) - slot_s)
 
 
 def best_pieces(workers: int, servers: int, size_bytes: float, link: Link) -> int:
-    """The number of pieces with the least `overlapped_seconds`: the square root of S / W over k latencies."""
-    held_s = servers * link.occupancy_s(0)
-    pieces = sqrt(link.seconds(size_bytes) - link.latency_s) / sqrt(held_s) if held_s else MOST_PIECES
+    """The number of pieces with the least `overlapped_seconds`: where k divides n, sqrt(S / W over k latencies)."""
+    held_s = max(workers, servers) * link.occupancy_s(0)
+    sent_s = ceil(workers / servers) * (link.seconds(size_bytes) - link.latency_s)
+    pieces = sqrt(sent_s) / sqrt(held_s) if held_s else MOST_PIECES
     near = {min(max(1, int(pieces) + more), MOST_PIECES) for more in (0, 1)}
     return min(near, key=lambda some: overlapped_seconds(workers, servers, size_bytes, link, some))
 

@@ -11,12 +11,13 @@ With n workers, k servers, and S bytes:
 
 | rank   | bytes sent | messages sent | slots, of S / (k p) bytes each |
 |--------|------------|---------------|--------------------------------|
-| worker | S          | k p           | (p + 1) ceil(n / k) k          |
+| worker | S          | k p           | p max(n, k) + ceil(n / k) k    |
 | server | n S / k    | n p           | the same                       |
 
-In a slot each server takes a piece from another worker, and sends one to another worker. Without latency that is
-(1 + 1/p) ceil(n / k) S / W seconds. With n servers and many pieces it comes near S / W, half of what a ring needs:
-the servers bring links of their own. What the servers hold is a sum only; `server` has the optimizer and the rules.
+In a slot each server takes a piece from another worker, and sends one to another worker; slots that the last group of
+workers leaves empty go to the next piece. Without latency that is (max(1, n / k) + ceil(n / k) / p) S / W seconds, for
+two workers or more. With n servers and many pieces it comes near S / W, half of what a ring needs: the servers bring
+links of their own. What the servers hold is a sum only; `server` has the optimizer and the rules.
 """
 
 from collections.abc import Iterator

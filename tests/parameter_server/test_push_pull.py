@@ -35,18 +35,18 @@ def test_the_plan_can_be_done_and_sends_what_the_table_says(workers, servers, pi
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize(("workers", "servers", "pieces"), PLANS)
 def test_overlapped_seconds(workers, servers, pieces, link):
-    """Exact where servers divide workers; otherwise the plan may be faster, since some slots are empty."""
+    """Exact from two workers on; the last piece of a single worker is answered sooner."""
     size = 4800.0
     took_s = simulated_s(workers, servers, pieces, size, link)
     said_s = formulas.overlapped_seconds(workers, servers, size, link, pieces)
     assert took_s <= said_s * (1 + 1e-9)
     assert took_s >= formulas.bound_seconds(workers, servers, size, link)
-    if workers % servers == 0:
+    if workers > 1:
         assert took_s == pytest.approx(said_s)
 
 
 @pytest.mark.parametrize("link", LINKS)
-@pytest.mark.parametrize(("workers", "servers"), [(4, 1), (4, 2), (4, 4), (16, 4), (3, 3)])
+@pytest.mark.parametrize(("workers", "servers"), [(4, 1), (4, 2), (4, 3), (4, 4), (16, 4), (16, 9), (3, 3)])
 def test_best_pieces(workers, servers, link):
     found = [formulas.overlapped_seconds(workers, servers, 3e4, link, pieces) for pieces in range(1, 200)]
     best = formulas.best_pieces(workers, servers, 3e4, link)
@@ -60,8 +60,8 @@ def test_servers_against_the_ring():
     assert formulas.bound_seconds(64, 64, size, link) / ring_s == pytest.approx(32 / 63)
     assert formulas.bound_seconds(64, 1, size, link) / ring_s == pytest.approx(64 * 32 / 63)
     assert formulas.overlapped_seconds(64, 64, size, link) < 0.51 * ring_s
-    assert formulas.crossover(64, size, link) == 64
-    assert formulas.crossover(64, size, link, within=1.05) == 32
+    assert formulas.crossover(64, size, link) == 33
+    assert formulas.crossover(64, size, link, within=1.05) == 31
     far = Link(1e-3, 1.25e7)
     assert formulas.step_seconds(64, 1, 1000, far) < formulas.ring_seconds(64, 1000, far)
     assert formulas.all_reduce_seconds(64, 1000, far) < formulas.step_seconds(64, 1, 1000, far)
