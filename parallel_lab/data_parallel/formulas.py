@@ -6,10 +6,10 @@ Rajbhandari et al. 2020, "ZeRO: Memory Optimizations Toward Training Trillion Pa
 (memory), section 7 (communication); Patarasuk & Yuan 2009 (what a ring sends); Wang et al. 2023, "ZeRO++" (hpz).
 
 Bytes are those that one rank sends, with built-in collectives counted as rings. ZeRO's section 7 counts elements moved,
-without the factor (n-1)/n. For stage 1 it takes the gradients to be reduce-scattered. Here stage 1 gets averaged
-gradients, from an all-reduce as in DDP, and so sends 3 where the paper has 2. The flags by which ranks agree that
-nobody has a reason to stop are left out: 4 bytes in each step of Zero1 and Zero2, and in each backward pass of Zero2
-and Zero3 that sends gradients.
+without the factor (n-1)/n. That stage 1 sends what DDP sends, as the paper says (section 1), holds where gradients are
+reduce-scattered. Here stage 1 gets averaged gradients, from an all-reduce as in DDP, and so sends 3 instead of 2. The
+flags by which ranks agree that nobody has a reason to stop are left out: 4 bytes in each step of Zero1 and Zero2, and
+in each backward pass of Zero2 and Zero3 that sends gradients.
 
 The N to put in is padded. Zero1 and Zero2 pad each flat vector to a multiple of n elements (`padded`): a vector for
 each dtype, or a bucket. Zero3 pads each parameter to a multiple of n rows (`units.padded`).
