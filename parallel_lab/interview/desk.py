@@ -150,8 +150,7 @@ class Desk(page.Shown):
 
     def as_page(self) -> page.Page:
         """What an interview is made of, and where it can be taken."""
-        parts = [*self._about()[:2], self._line("example"), self._line("where", "small")]
-        return page.Page(self.say("title"), parts)
+        return page.Page(self.say("title"), [*self._about()[:2], self._line("where", "small")])
 
 
 def mock_interview(

@@ -159,7 +159,7 @@ def test_progress_that_cannot_be_saved_is_said(desk, monkeypatch):
     assert "Progress was not saved" in desk.text
 
 
-@pytest.mark.parametrize(("language", "words"), [("en", "training lead"), ("zh", "训练负责人")])
+@pytest.mark.parametrize(("language", "words"), [("en", "Mock interview"), ("zh", "模拟面试")])
 def test_the_page_without_widgets(language, words):
     desk = mock_interview(language=language)
     assert words in repr(desk) and "plab interview" in repr(desk)
