@@ -2,8 +2,8 @@
 
 import click
 
-from parallel_lab.course.asked import lettered
 from parallel_lab.cli import options
+from parallel_lab.course.asked import lettered
 from parallel_lab.course.quizzes import quiz
 from parallel_lab.course.spoken import in_unit, say
 

@@ -27,18 +27,21 @@ class Review(page.Shown):
         def end() -> None:
             place.children, bar.children = (forms.html(forms.status(one.end())),), ()
 
-        def ask() -> None:
-            asking = one.next()
+        def show(asking: Asking | None, said: str = "") -> None:
             if asking is None:
                 return end()
-            place.children = Sheet(asking, one.count).widgets()
+            place.children = (*_small(said, language), *Sheet(asking, one.count).widgets())
             return None
+
+        def ask() -> None:
+            skipped = say("review.skipped", language) if one.open else ""
+            show(one.next(), skipped)
 
         bar.children = (
             forms.button(say("common.next", language), say("common.next", language), ask),
             forms.button(say("review.stop", language), say("review.stop", language), end),
         )
-        ask()
+        show(one.open or one.next())
         return forms.box(head, place, bar)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
@@ -156,6 +159,10 @@ class Sheet:
 
     def _say(self, key: str) -> str:
         return say(f"review.{key}", self.language)
+
+
+def _small(said: str, language: str) -> list[Any]:
+    return [forms.html(page.paragraph(said, "small", lang(language)).html)] if said else []
 
 
 def _input(one: Judged, language: str) -> Any:

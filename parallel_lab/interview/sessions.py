@@ -47,6 +47,11 @@ class Session:
             self.current = Asking(self.left.pop(0), self.language, self.answer_language, self.dice)
         return self.current
 
+    @property
+    def open(self) -> Asking | None:
+        """What was asked and has no rating yet."""
+        return self.current if self.current and self.current.rating is None else None
+
     def _todays(self, minutes: float | None = None) -> Queue:
         return todays(self.chapter, minutes, terms="zh" in (self.language, self.answer_language))
 

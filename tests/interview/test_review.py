@@ -130,6 +130,20 @@ def test_the_form_asks_reveals_and_keeps_the_own_grade(clock, by_kind):
     assert "1 asked, 1 known." in texts(by_kind, form)
 
 
+def test_a_review_shown_twice_asks_the_same_and_what_is_skipped_stays_due(clock, by_kind):
+    one = review(chapter="07")
+    first, second = one.form(), one.form()
+    for form in (first, second):
+        assert "What is model-parallel computation?" in texts(by_kind, form) and "1 of " in texts(by_kind, form)
+    assert "stays due" not in texts(by_kind, second)
+    click(by_kind, second, "Next")
+    assert "What is model-parallel computation?" not in texts(by_kind, second)
+    assert "without an answer: it stays due" in texts(by_kind, second) and not progress.read()["reviews"]
+    one.session.current.rate(3)
+    click(by_kind, second, "Next")
+    assert "stays due" not in texts(by_kind, second)
+
+
 def test_the_form_judges_a_number_in_chinese(clock, by_kind):
     progress.record_review("A5/number", 3, "quiz")
     clock.forward(days=5)
