@@ -19,7 +19,8 @@ def server_step(dice: Random) -> Drawn:
     return Drawn(
         question=f"{workers} workers pull {size_gb} GB of parameters and then push as many bytes of gradients, through "
         f"{servers} server{'s' * (servers > 1)}. Each machine has one {gbit} Gbit/s link, each way. Messages are long, "
-        "the servers take turns. How many ms does the exchange of a step take?",
+        "the servers take turns, and a worker pushes as soon as it has pulled. How many ms does the exchange of a step "
+        "take?",
         answer=answer,
         unit="ms",
         steps=(
