@@ -10,6 +10,7 @@ from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.interview.coding import said_in_chinese, stub
 
 GAPS = {task.name: task for task in tasks().values() if task.gap}
+LEADS_TO = re.compile(r"\n\n(It leads to|The longer exercise|The chapter's exercise).*", re.DOTALL)
 KEPT = re.compile(r"`[^`]+`|\$[^$]+\$|(?<![\w-])\d[\d,.]*(?<![,.])")
 
 
@@ -27,5 +28,5 @@ def test_both_say_the_same(name):
     english, code = stub(GAPS[name])
     chinese, same_code = stub(GAPS[name], "zh")
     assert code == same_code
-    same(re.sub(r"\n\n(It leads to|The longer exercise|The chapter's exercise).*", "", english, flags=re.DOTALL), chinese)
+    same(LEADS_TO.sub("", english), chinese)
     same(EXERCISES[name].solution_note, said_in_chinese(name)["note"])
