@@ -10,8 +10,9 @@ Guarantee: for convex losses the regret of SGD up to a factor that grows with th
 number of workers (theorem 1). The bound on staleness holds always.
 Staleness: at most (n - 1) (2 bound + 1) updates with n workers; `Stale.staleness_bound` says why.
 Sharded, replicated, bytes, memory and plan: as in `asynchronous`.
-A slow rank: the others run ahead by `bound` steps and then go at its pace. A bound of 0 keeps all on the same step; it
-is not synchronous SGD, since each push is an update of its own.
+A slow rank: the others run ahead by `bound` steps and then go at its pace. A bound of 0 keeps all on the same step;
+each push is an update of its own. With plain SGD, if all pull before the first push, that is synchronous SGD at n
+times the rate.
 """
 
 from collections.abc import Sequence
