@@ -1,4 +1,4 @@
-"""Which cell of a notebook defined an answer, and when it ran: so that a report says what it graded."""
+"""The notebook in which a report stands: which cell defined the answer, when it ran, what one may type next."""
 
 import re
 import sys
@@ -34,6 +34,19 @@ def listen() -> None:
     """From now on notes the cells that are run, in IPython."""
     if (shell := _shell()) and _note not in shell.events.callbacks["post_run_cell"]:
         shell.events.register("post_run_cell", _note)
+
+
+def typed_here(call: str) -> str:
+    """A call as one types it into the next cell: in a notebook that lacks its name, with the import."""
+    name, shell = call.partition("(")[0], _shell()
+    return call if shell is None or name in shell.user_ns else f"from parallel_lab import {name}; {call}"
+
+
+def drawn_here() -> str:
+    """How one sees the run of the report that stands above; empty outside a notebook."""
+    if _shell() is None:
+        return ""
+    return "To see what the ranks did: `_.draw()` in the next cell. `_.draw(reference=True)` has a right run below it."
 
 
 def defined_in(fn: Callable) -> str:

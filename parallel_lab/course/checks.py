@@ -154,8 +154,10 @@ class Report(page.Shown):
         if self.score == 1:
             solution = f"The reference solution: `{self.exercise.solution}`."
             return [self.exercise.solution_note, solution]
-        hint = [f'A hint: `hint("{self.exercise.name}")`.'] if self.verdicts and not self.passed else []
-        return [*self._next_step(), *hint]
+        seen = [cells.drawn_here()] if self.failed and self.failed.trace else []
+        call = cells.typed_here(f'hint("{self.exercise.name}")')
+        hint = [f"A hint: `{call}`."] if self.verdicts and not self.passed else []
+        return [*self._next_step(), *filter(None, seen), *hint]
 
     def _next_step(self) -> list[str]:
         """The first step with a test that did not pass, or was not run: what stands then, and how to check it."""
@@ -177,7 +179,7 @@ def _test(verdict: Verdict) -> page.Part:
     parts += [page.paragraph(verdict.advice, indent=6)] if verdict.advice else []
     if verdict.trial and verdict.state == FAILED:
         parts.append(page.paragraph(f"The case: {verdict.trial.words}.", "small", indent=6))
-        parts.append(page.paragraph(f"To look into it: {verdict.trial.call}", "small", indent=6))
+        parts.append(page.paragraph(f"To look into it: {cells.typed_here(verdict.trial.call)}", "small", indent=6))
     html = "\n".join(part.html for part in parts)
     return page.Part(f'<div class="plab-test">\n{html}\n</div>', "\n".join(part.text or "" for part in parts))
 

@@ -81,7 +81,14 @@ def row(asked: Sequence[page.Part], field: Any, words: str, tooltip: str, answer
     def clicked() -> None:
         said.value = status(answer(field.value))
 
+    on_enter(field, clicked)
     return box(parts(asked), field, button(words, tooltip, clicked), said)
+
+
+def on_enter(field: Any, clicked: Callable[[], None]) -> None:
+    """Enter in a line to type in does what the button beside it does."""
+    if isinstance(field, widgets.Text):
+        field.on_msg(lambda _field, content, _buffers: clicked() if content.get("event") == "submit" else None)
 
 
 def parts(shown: Iterable[page.Part], style: bool = False) -> Any:

@@ -55,6 +55,8 @@ def command(port: str, folder: Path, ip: str = LOOPBACK) -> list[str]:
     line += [f"--LabApp.default_url=/lab/tree/{FIRST}", "--ServerApp.answer_yes=True"]
     line += ["--LabApp.extension_manager=readonly", "--ServerApp.log_level=WARN"]  # the address is shown all the same
     line += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    # A login shell, as terminals have without this where nobody sits at one, may set PATH anew and lose `plab`.
+    line.append(f"--ServerApp.terminado_settings=shell_command={os.environ.get('SHELL') or 'sh'}")
     if len(f"{jupyter_runtime_dir()}/kernel-{uuid.uuid4()}-ipc-1") <= MOST_OF_A_SOCKET:
         line.append("--KernelManager.transport=ipc")  # else kernels listen on TCP without encryption, and warn of it
     if sys.platform != "darwin" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):

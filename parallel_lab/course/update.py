@@ -2,7 +2,8 @@
 
 Nothing that a learner has written is lost. What was given is remembered in `work/.given`: the text of each file as the
 course gave it. A file whose sources are still those that were given is replaced by a newer one; outputs do not count.
-A file that the learner changed stays, and the newer one is laid beside it as NAME.new.ipynb.
+A file that the learner changed stays, and the newer one is laid beside it as NAME.new.ipynb. Notebooks come without the
+outputs that their predictions ask for.
 """
 
 import contextlib
@@ -100,7 +101,7 @@ class _Bringing:
 
     def one(self, name: str, changed: bool) -> str:
         """Brings one file, which may be `changed` in the course's own folder; returns what was done, or nothing."""
-        text = _read(self.root / name)
+        text = _read(self.root / name) if changed else _unguessed(_read(self.root / name))
         if not (self.work / name).exists():
             # What was changed in the course's own folder is the learner's: it is copied, and never taken for given.
             self.put(name, text, given=not changed)
@@ -156,6 +157,17 @@ def _changed(root: Path) -> set[str]:
     if shutil.which("git") is None or not (root / ".git").exists():
         return set()
     return set(_git(root, "diff", "--name-only", "HEAD", "--", *COPIED).stdout.splitlines())
+
+
+def _unguessed(text: str) -> str:
+    """A notebook without the outputs that a prediction asks for: JupyterLab shows the first line of a folded one."""
+    if "outputs_hidden" not in text:
+        return text
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["metadata"].get("jupyter", {}).pop("outputs_hidden", False):
+            cell["outputs"], cell["execution_count"] = [], None
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def _sources(text: str) -> list[tuple[str, str]] | str:

@@ -93,6 +93,7 @@ class _Rungs:
                 close(shown)
 
         check = forms.button(say("common.check", own), say("ladder.number-tip", own), answer)
+        forms.on_enter(field, answer)
         show = forms.button(say("common.show", own), say("ladder.show-tip", own), lambda: close(of.show_number()))
         return forms.box(forms.parts([asked]), field, forms.box(check, show, side_by_side=True), said, more)
 

@@ -81,6 +81,7 @@ class Sheet:
         if one is None:
             return [self._line("aloud"), forms.box(show, *self._fresh(), side_by_side=True)]
         self.field = _input(one, self.language)
+        forms.on_enter(self.field, self._check)
         check = self._button("common.check", self._check)
         return [self.field, forms.box(check, show, *self._fresh(), side_by_side=True)]
 

@@ -176,6 +176,26 @@ def test_run_that_came_to_no_end_is_drawn_alone_and_beside_the_reference():
     assert both.ranks == 4 and [s.cut for s in both.of(0)] == [True] and len(both.of(2)) == len(both.of(3)) == 1
 
 
+def test_a_report_in_a_notebook_says_what_can_be_typed_there():
+    """With imports, where the notebook lacks them."""
+    code = """
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        run = lambda source: shell.run_cell(source, store_history=True)
+        run("from parallel_lab import check")
+        run("def sum_of_ranks(x):\\n    return x")
+        run("report = check('sum_of_ranks', sum_of_ranks)")
+        print(repr(shell.user_ns["report"]))
+        run("from parallel_lab import case, hint")
+        print("SECOND", repr(shell.user_ns["report"]))
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    first, second = ran.stdout.split("SECOND")
+    assert 'To look into it: from parallel_lab import case; case("sum_of_ranks", ranks=' in first
+    assert 'from parallel_lab import hint; hint("sum_of_ranks")' in first and "`_.draw()`" in first
+    assert "from parallel_lab" not in second and 'hint("sum_of_ranks")' in second
+
+
 def test_missing_reference_is_said(exercise):
     with pytest.raises(FileNotFoundError, match="the reference of double is not at hand"):
         check("double", lambda x: 3 * x).draw(reference=True)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jupyter_server.serverapp import ServerApp
 
 from parallel_lab.course.opening import command, trouble_with
 
@@ -45,6 +46,14 @@ def test_opens_the_learners_copy():
 def test_kernels_listen_on_files_unless_the_path_of_these_is_too_long(monkeypatch, folder, ipc):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", folder)
     assert ("--KernelManager.transport=ipc" in command("8888", HERE)) is ipc
+
+
+def test_a_terminal_keeps_the_path_on_which_plab_is(monkeypatch):
+    """A login shell would read /etc/profile, which sets PATH anew on some systems."""
+    monkeypatch.setenv("SHELL", "/bin/sh")
+    lab = ServerApp()
+    lab.parse_command_line([word for word in command("8888", HERE) if word.startswith("--ServerApp.terminado")])
+    assert lab.terminado_settings == {"shell_command": "/bin/sh"}
 
 
 @pytest.mark.parametrize("python", ["/bin/true", "/bin/false", "/bin/echo", "/nowhere"])

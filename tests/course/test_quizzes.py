@@ -123,6 +123,15 @@ def test_the_page_asks_everything_and_answers_nothing():
         assert "<details" not in bundle["text/html"]
 
 
+def test_enter_checks_a_number(by_kind):
+    form = quiz("00").form()
+    (text,), said = by_kind(form, "Text"), by_kind(form, "HTML")[2]
+    text.value = "5"
+    assert said.value == ""
+    text._handle_custom_msg({"event": "submit"}, [])  # what the browser sends
+    assert "Not yet" in said.value
+
+
 def test_form_gives_feedback_and_keeps_progress(by_kind):
     shown = quiz("00")
     form = shown.form()

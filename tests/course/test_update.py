@@ -105,6 +105,19 @@ def test_what_was_changed_stays_and_the_new_one_lies_beside_it(course):
     assert sources(course / "work/notebooks/03_data.new2.ipynb") == ["a = 1", "b = 5"]
 
 
+def test_what_a_prediction_asks_for_comes_without_its_output(course):
+    file = course / CHAPTER
+    write(file, "guess", "told", output="216 ms")
+    notebook = json.loads(file.read_text())
+    notebook["cells"][1]["metadata"] = {"jupyter": {"outputs_hidden": True}, "tags": ["seen"]}
+    file.write_text(json.dumps(notebook))
+    bring(course)
+    first, second = json.loads((course / "work" / CHAPTER).read_text())["cells"]
+    assert first["outputs"] and first["execution_count"] == 1
+    assert not second["outputs"] and second["execution_count"] is None and second["metadata"]["tags"] == ["seen"]
+    assert bring(course) == []
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"cells": 3}', "\x00", '{"cells": [{"source": "x"}]}'])
 def test_a_broken_notebook_is_the_learners_too(course, text):
     bring(course)
