@@ -7,7 +7,7 @@ update of its own, and answers each pull at once. By the time a gradient arrives
 *stale*, computed at weights that are no longer there.
 
 Guarantee: none in general; for smooth losses it converges if the staleness is bounded and the learning rate is small
-enough for it (Lian et al. 2015, "Asynchronous Parallel Stochastic Gradient for Nonconvex Optimization", theorem 1).
+enough for it (Lian et al. 2015, "Asynchronous Parallel Stochastic Gradient for Nonconvex Optimization").
 Staleness: n - 1 with n equally fast workers; a worker that takes f times as long as the others sees about f (n - 1).
 Sharded: the batch, and over several servers weights and optimizer state. Replicated: weights on each worker.
 Bytes per step: N numbers up and N down for a worker; a server sends its shard to each worker.

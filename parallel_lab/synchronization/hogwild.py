@@ -1,7 +1,7 @@
 """Hogwild: all ranks update the same weights in shared memory, without a lock.
 
 Source: Recht, Re, Wright, Niu 2011, "Hogwild!: A Lock-Free Approach to Parallelizing Stochastic Gradient Descent",
-section 2 and algorithm 1; proposition 4.1.
+sections 2 to 4 and algorithm 1.
 
 Idea: the weights lie in memory that every rank maps. Each rank reads them, computes a gradient of its own batch and
 subtracts its step, whatever the others are doing. Nobody waits for anybody and nothing is sent.

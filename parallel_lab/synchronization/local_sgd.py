@@ -1,6 +1,6 @@
 """Local SGD: each rank trains alone for H steps, then the weights are averaged.
 
-Sources: Stich 2019, "Local SGD Converges Fast and Communicates Little", algorithm 1; McMahan et al. 2017,
+Sources: Stich 2019, "Local SGD Converges Fast and Communicates Little"; McMahan et al. 2017,
 "Communication-Efficient Learning of Deep Networks from Decentralized Data", algorithm 1 (FederatedAveraging: the mean
 counts each client by its samples).
 
@@ -9,7 +9,7 @@ weights are replaced by their mean over ranks, weighted by the samples that each
 With H = 1 and plain SGD this is synchronous SGD: the mean of steps is the step of the mean.
 
 Guarantee: for smooth, strongly convex losses the rate of synchronous SGD, as long as H stays small beside the square
-root of the steps (Stich, section 2). With momentum or Adam, whose state stays each rank's own, H = 1 is not
+root of the steps (Stich). With momentum or Adam, whose state stays each rank's own, H = 1 is not
 synchronous training.
 Staleness: 0 at a meeting; between meetings the ranks drift apart, by up to H steps.
 Sharded: the batch. Replicated: weights (equal after a meeting only), optimizer state (never equal).

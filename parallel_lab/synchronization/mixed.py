@@ -1,7 +1,7 @@
 """Mixed: asynchronous early, synchronous late.
 
 Source: Li et al. 2021, "Sync-Switch: Hybrid Parameter Synchronization for Distributed Deep Learning", who switch the
-other way round, since stale gradients can also lead astray early; which order is better is a matter for measurement.
+other way round. Stale gradients can also lead astray early; which order is better is a matter for measurement.
 
 Idea: far from the optimum nearly every direction leads down, and stale gradients do little harm: be asynchronous, and
 wait for nobody. Near it their noise keeps the loss up: wait for all. The switch comes after `switch_at` updates of the

@@ -1,6 +1,6 @@
 """Partially synchronous SGD: the first k of n gradients count, the others are backups.
 
-Source: Chen et al. 2016, "Revisiting Distributed Synchronous SGD", section 3, algorithms 3 and 4.
+Source: Chen et al. 2016, "Revisiting Distributed Synchronous SGD", section 3.
 
 Idea: all n workers compute a gradient at the same weights. As soon as k of them have arrived, their mean is the update,
 and all workers go on with the new weights. A gradient of older weights that comes later is dropped.

@@ -7,7 +7,7 @@ is more than `bound` ahead of the slowest one has to wait before its next pull. 
 gradient can be arbitrarily stale.
 
 Guarantee: for convex losses the regret of SGD up to a factor that grows with the square root of (bound + 1) times the
-number of workers (theorem 1). The bound on staleness holds always.
+number of workers. The bound on staleness holds always.
 Staleness: at most (n - 1) (2 bound + 1) updates with n workers; `Stale.staleness_bound` says why.
 Sharded, replicated, bytes, memory and plan: as in `asynchronous`.
 A slow rank: the others run ahead by `bound` steps and then go at its pace. A bound of 0 keeps all on the same step;

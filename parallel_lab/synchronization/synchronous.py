@@ -1,6 +1,6 @@
 """Synchronous SGD (BSP, bulk synchronous parallel): every step waits for every rank.
 
-Sources: Chen et al. 2016, "Revisiting Distributed Synchronous SGD", section 3; Goyal et al. 2017, "Accurate, Large
+Sources: Chen et al. 2016, "Revisiting Distributed Synchronous SGD"; Goyal et al. 2017, "Accurate, Large
 Minibatch SGD", section 3. Through a server: Li et al. 2014, "Scaling Distributed Machine Learning with the Parameter
 Server", section 3.5 (sequential consistency).
 
