@@ -290,18 +290,20 @@ def _run(checks: Sequence[Check], lab: Lab) -> None:
 
 
 def hint(name: str, keep: bool = False) -> page.Page:
-    """The next hint for exercise `name`; after the last one, the first again.
+    """The next hint for exercise `name`, in the order of its steps; after the last one, the first again.
 
     Which ones were seen is kept in the progress once an answer was checked, or at once with `keep`.
 
     Raises:
         UnknownName: there is no exercise `name`.
     """
-    hints = named("exercise", name, EXERCISES).hints
+    exercise = named("exercise", name, EXERCISES)
+    hints = exercise.hints
     entry = progress.read()["exercises"].get(name, {})
     shown = max(entry.get("hints", 0), _SHOWN[name])
     place = shown % len(hints)
     _SHOWN[name] = shown + 1
     said = progress.record_hint(name, shown + 1) if keep or "checks" in entry else ""
-    text = f"Hint {place + 1} of {len(hints)}: {hints[place]}"
+    step = f", step {exercise.hint_steps[place]}" if exercise.hint_steps[place] else ""
+    text = f"Hint {place + 1} of {len(hints)}{step}: {hints[place]}"
     return page.Page("Hint", [page.markdown(f"{text}\n\n{said}".strip())], "note")
