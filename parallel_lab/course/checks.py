@@ -5,6 +5,7 @@ itself does not fail. How it is graded stands in `parallel_lab.grading`.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 PRINTED = 20  # lines that a rank printed last
 _SHOWN = Counter()  # hints of each exercise that this process has shown
 NBGRADER = "NBGRADER_EXECUTION"  # set while nbgrader runs an answer of somebody
+_GRID = re.compile(r"\S {2,}\S+ {2,}\S")  # a line in columns
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_RUN: "–"}
 
 
@@ -175,13 +177,20 @@ def _test(verdict: Verdict) -> page.Part:
     first, _, rest = verdict.seen.partition("\n")
     parts = [page.paragraph(f"{MARKS[verdict.state]} {verdict.state}: {verdict.title}", indent=2)]
     parts += [page.paragraph(first, indent=6)] if first else []
-    parts += [page.paragraph(rest, indent=6, tag="pre")] if rest else []
+    parts += [_further(rest)] if rest else []
     parts += [page.paragraph(verdict.advice, indent=6)] if verdict.advice else []
     if verdict.trial and verdict.state == FAILED:
         parts.append(page.paragraph(f"The case: {verdict.trial.words}.", "small", indent=6))
         parts.append(page.paragraph(f"To look into it: {cells.typed_here(verdict.trial.call)}", "small", indent=6))
     html = "\n".join(part.html for part in parts)
     return page.Part(f'<div class="plab-test">\n{html}\n</div>', "\n".join(part.text or "" for part in parts))
+
+
+def _further(text: str) -> page.Part:
+    """The lines below the first: long ones wrap, but where some stand in columns, as those of a schedule."""
+    part = page.paragraph(text, indent=6, tag="pre")
+    wraps = '<pre style="white-space: pre-wrap; overflow-wrap: anywhere">'
+    return part if _GRID.search(text) else part._replace(html=part.html.replace("<pre>", wraps, 1))
 
 
 def _last(text: str) -> list[str]:
@@ -283,18 +292,20 @@ def _run(checks: Sequence[Check], lab: Lab) -> None:
 
 
 def hint(name: str, keep: bool = False) -> page.Page:
-    """The next hint for exercise `name`; after the last one, the first again.
+    """The next hint for exercise `name`, in the order of its steps; after the last one, the first again.
 
     Which ones were seen is kept in the progress once an answer was checked, or at once with `keep`.
 
     Raises:
         UnknownName: there is no exercise `name`.
     """
-    hints = named("exercise", name, EXERCISES).hints
+    exercise = named("exercise", name, EXERCISES)
+    hints = exercise.hints
     entry = progress.read()["exercises"].get(name, {})
     shown = max(entry.get("hints", 0), _SHOWN[name])
     place = shown % len(hints)
     _SHOWN[name] = shown + 1
     said = progress.record_hint(name, shown + 1) if keep or "checks" in entry else ""
-    text = f"Hint {place + 1} of {len(hints)}: {hints[place]}"
+    step = f", step {exercise.hint_steps[place]}" if exercise.hint_steps[place] else ""
+    text = f"Hint {place + 1} of {len(hints)}{step}: {hints[place]}"
     return page.Page("Hint", [page.markdown(f"{text}\n\n{said}".strip())], "note")

@@ -89,6 +89,18 @@ def counts(outcome: Outcome, rank: int, where: str, *items: str, mistakes: Mappi
         if item not in got:
             raise Wrong(f"{where}: the result has no {item!r}", "One dict has all of them; add it to yours.")
         if got[item] != right[item]:
-            made = [said for said, mistake in mistakes.items() if got[item] == mistake(config, batch, right)]
+            known = _known(outcome, rank, item, mistakes)
             seen = f"{where}, {config}, batch {batch}: {item} is {got[item]}, expected {right[item]}"
-            raise Wrong(seen, made[0] if made else "Try it by hand for one layer and one token, and add up.")
+            raise Wrong(seen, known or "Try it by hand for one layer and one token, and add up.")
+
+
+def _known(outcome: Outcome, rank: int, item: str, mistakes: Mapping[str, Mistake]) -> str:
+    """What is said of the mistake that `rank` made in `item`, best one that explains others too; empty if none."""
+
+    def explains(mistake: Mistake, rank: int) -> bool:
+        (config, batch, _), got = outcome.inputs[rank], outcome.results[rank]
+        return type(got) is dict and got.get(item) == mistake(config, batch, outcome.expected[rank])
+
+    found = [said for said, mistake in mistakes.items() if explains(mistake, rank)]
+    ranks = range(outcome.ranks)
+    return max(found, key=lambda said: sum(explains(mistakes[said], other) for other in ranks), default="")

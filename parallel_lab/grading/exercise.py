@@ -85,6 +85,8 @@ class Exercise:
         self.exercise = said.get("exercise", "")  # of a gap: the longer one that it leads to
         # Questions that lead on, shown one at a time; and, shown after passing, why the solution is as it is.
         *self.hints, self.solution_note = [" ".join(body.split()) for body in bodies]
+        of_steps = re.findall(r"^## Hint(?:, step (\d+))?$", text, flags=re.MULTILINE)
+        self.hint_steps = [int(step) if step else None for step in of_steps]  # None: the hint is for all of them
 
     def through(self, step: int) -> "Exercise":
         """This exercise with the tests of its first steps, up to number `step`.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.locate import Family, located
+from parallel_lab.grading.patterns import MESSAGES, pattern
 from parallel_lab.grading.trial import leaves
 from parallel_lab.grading.values import Advice, differ, same
 from parallel_lab.grading.workers import SPAN
@@ -26,7 +27,6 @@ from parallel_lab.trace import Span, Trace
 from parallel_lab.trace.span import MARK
 from parallel_lab.trace.units import format_bytes as size
 
-MESSAGES = ("send", "recv")
 BY_MESSAGES = "Send to the rank that needs it, and let it receive: in a collective every rank waits for the slowest."
 BARRIER = "A barrier carries no data. If it was for looking for a mistake, take it out again."
 STEP, RUN = ("step", "step_over"), ("run", "run_over")  # a driver's marks round a step, and round a whole training
@@ -59,12 +59,17 @@ def each_rank(look: Callable[Concatenate[Outcome, int, str, P], None]) -> Callab
 
 @each_rank
 def equals(outcome: Outcome, rank: int, where: str, advice: Advice = "") -> None:
-    """Each rank returns what is expected of it."""
+    """Each rank returns what is expected of it; if a usual mistake explains it, the advice begins with that."""
 
     def locate(got: Tensor, expected: Tensor) -> str:
         return located(got, expected, _families(outcome), _alone(outcome, rank).get(id(expected), []), rank)
 
-    same(outcome.results[rank], outcome.expected[rank], where, advice, locate)
+    try:
+        same(outcome.results[rank], outcome.expected[rank], where, advice, locate)
+    except Wrong as wrong:
+        if not (said := pattern(outcome, rank)):
+            raise
+        raise Wrong(wrong.seen, f"{said} {wrong.advice}".strip()) from None
 
 
 def _families(outcome: Outcome) -> list[Family]:
@@ -123,11 +128,11 @@ def forbids(outcome: Outcome, *kinds: str, advice: str = BY_MESSAGES) -> None:
 
 
 @each_rank
-def calls(outcome: Outcome, rank: int, where: str, *kinds: str, advice: str) -> None:
-    """Each rank calls just these operations, in this order."""
+def calls(outcome: Outcome, rank: int, where: str, *kinds: str, advice: str, words: str = "") -> None:
+    """Each rank calls just these operations, in this order; `words` say what is expected without a name."""
     called = [s.kind for s in outcome.trace.of(rank) if s.lane != COMPUTE]
     if called != list(kinds):
-        raise Wrong(f"{where} called {', '.join(called) or 'nothing'}; expected {', '.join(kinds)}", advice)
+        raise Wrong(f"{where} called {', '.join(called) or 'nothing'}; expected {words or ', '.join(kinds)}", advice)
 
 
 @grader

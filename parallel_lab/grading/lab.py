@@ -32,6 +32,9 @@ GROUPS = (
     "new_group is a collective call as well: every rank makes every group, in the same order, also those of others."
 )
 NEVER_WAITED = "isend and irecv return at once: keep what they return, and wait() for it."
+WAY_OUT = "start the send with isend, then receive, then wait(); or let even ranks send first and odd ranks receive."
+ALL_SEND = f"Every rank of the circle waits in its send until the next one receives: {WAY_OUT}"
+ALL_RECEIVE = f"Every rank of the circle waits for a message that the next one sends after its own receive: {WAY_OUT}"
 NEVER_SENT = "For each receive one rank must send: count the messages of each rank, round by round."
 
 
@@ -119,11 +122,19 @@ def _why_stuck(report: str) -> str:
     if "new_group(" in report:
         return GROUPS
     verdict = report.rpartition("What is wrong: ")[2]
+    if verdict.startswith("a circle: "):
+        return _out_of_circle(verdict)
     if " returned" not in verdict:
         return ""
     if not re.search(r" in (send|recv)\b", verdict):
         return NEVER_JOINED
     return NEVER_WAITED if re.search(r"\bi(send|recv)\(", report) else NEVER_SENT
+
+
+def _out_of_circle(verdict: str) -> str:
+    """The way out of a circle of messages that all wait in the same kind of call; none of another circle."""
+    kinds = set(re.findall(r" waits for rank \d+ in (\w+)", verdict))
+    return {"send": ALL_SEND, "recv": ALL_RECEIVE}[kinds.pop()] if kinds in ({"send"}, {"recv"}) else ""
 
 
 def _failed(at: str, error: LaunchError) -> Wrong:

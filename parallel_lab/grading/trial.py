@@ -24,6 +24,7 @@ class Outcome:
     given: list[Any]  # each rank's arguments as they were after the call
     trace: Trace  # what was recorded
     expect: Callable[["Outcome"], list] = lambda outcome: outcome.results  # computes what each rank should return
+    driven: bool = False  # whether a driver called the function, and `results` are what it looked at
 
     @cached_property
     def expected(self) -> list:
@@ -79,8 +80,9 @@ class Trial:
         return replace(self._outcome(results), given=given, trace=run.trace)
 
     def _outcome(self, results: list) -> Outcome:
-        ranks = self.case.ranks
-        return Outcome(self.case, self.inputs, results, [()] * ranks, Trace(ranks, ()), self.exercise.expected)
+        ranks, task = self.case.ranks, self.exercise
+        nothing = [()] * ranks, Trace(ranks, ())
+        return Outcome(self.case, self.inputs, results, *nothing, task.expected, task.drive is not None)
 
     @property
     def call(self) -> str:

@@ -266,6 +266,16 @@ def test_hang_stops_the_rest(exercise):
     assert "rank 0 waits in recv" in report.verdicts[0].seen
 
 
+def test_long_lines_of_a_report_wrap_but_where_they_stand_in_columns():
+    pre = '<pre style="white-space: pre-wrap; overflow-wrap: anywhere">'
+    what = "rank 0 waits in send(to rank 1) at cell, line 3: `dist.send(x, 1)  # to the right`"
+    part = checks._test(checks.Verdict("It ends", checks.FAILED, f"at 2 ranks: the ranks did not finish.\n{what}"))
+    assert f"{pre}rank 0 waits in send" in part.html and f"      {what}" in part.text
+    grid = "rank 0:  0F0  0F1  0B0  0B1\nrank 1:       1F0  1B0"
+    part = checks._test(checks.Verdict("The order", checks.FAILED, f"p = 2, m = 2: it takes too long\n{grid}"))
+    assert "<pre>rank 0:  0F0  0F1" in part.html and "pre-wrap" not in part.html
+
+
 def test_function_that_cannot_travel_is_explained(exercise):
     with open(__file__) as file:
         report = check("double", lambda x: file.read())

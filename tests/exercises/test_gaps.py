@@ -94,6 +94,17 @@ def test_mistake_gets_its_advice_and_names_a_call(gap, said):
     assert all(wrong.seen.startswith(f"{gap.name}({first}=") for wrong in found)
 
 
+def test_of_two_mistakes_that_one_test_cannot_tell_apart_the_one_that_fits_all_tests_is_named():
+    gap = EXERCISES["bytes_per_parameter"]
+
+    def moments_of_two_bytes(mixed, moments):
+        return 2 + 2 + 4 + 2 * moments if mixed else 4 + 4 + 4 * moments
+
+    adam, others = called_here(gap, moments_of_two_bytes)  # for Adam alone, a missing float32 copy costs as much
+    assert adam.advice == others.advice
+    assert adam.advice.startswith("In mixed precision the moments stay in float32")
+
+
 @each_gap
 def test_level_minutes_and_the_longer_exercise_stand_at_it(gap):
     text, longer = cells(gap.notebook)[cell_id(gap)], EXERCISES[gap.exercise]

@@ -43,6 +43,46 @@ def tables_multiply(config, batch, kept):
     return right | {"flops": right["flops"] + 6 * batch * config.seq * tables}
 
 
+def sixteen_bytes(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"state_bytes": 16 * right["parameters"]}
+
+
+def attention(config, batch, pairs):
+    """FLOPs of one of its two products, over all layers."""
+    return 2 * config.layers * batch * pairs * config.width
+
+
+def attention_forward_alone(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"flops": right["flops"] - 4 * attention(config, batch, config.seq**2)}
+
+
+def no_attention(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"flops": right["flops"] - 6 * attention(config, batch, config.seq**2)}
+
+
+def one_product_of_attention(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"flops": right["flops"] - 3 * attention(config, batch, config.seq**2)}
+
+
+def no_output_layer(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"flops": right["flops"] - 6 * batch * config.seq * config.vocab * config.width}
+
+
+def causal_over_the_square(config, batch, kept):
+    right = SOLUTION(config, batch, kept)
+    return right | {"causal_flops": right["flops"]}
+
+
+def causal_attention_forward_alone(config, batch, kept):
+    right, pairs = SOLUTION(config, batch, kept), config.seq * (config.seq + 1) // 2
+    return right | {"causal_flops": right["causal_flops"] - 4 * attention(config, batch, pairs)}
+
+
 def half_the_square(config, batch, kept):
     right = SOLUTION(config, batch, kept)
     return right | {
@@ -69,9 +109,17 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (tied_counted_twice, 0, "rank 0, GPTConfig.*: parameters is .*\n.*counts a tied output layer by itself"),
     (without_the_last_norm, 0, "parameters is .*\n.*That leaves out a norm"),
     (twelve_h_squared, 0, "parameters is .*\n.*That takes 12 h"),
+    (sixteen_bytes, 0, "state_bytes is .*\n.*That is 16 bytes for each parameter"),
     (forward_alone, 2, "flops is .*\n.*That is forward alone"),
     (six_n_d, 2, "flops is .*\n.*That is 6 N per token"),
     (tables_multiply, 2, "flops is .*\n.*That multiplies with the tables"),
+    (attention_forward_alone, 2, "flops is .*\n.*That counts attention in forward only"),
+    (attention_forward_alone, 4, "flops is .*\n.*That counts attention in forward only"),
+    (no_attention, 4, "flops is .*\n.*That leaves attention out"),
+    (one_product_of_attention, 4, "flops is .*\n.*That is one product of attention"),
+    (no_output_layer, 4, "flops is .*\n.*That leaves the output layer out"),
+    (causal_over_the_square, 3, "causal_flops is .*\n.*That is attention over the full square"),
+    (causal_attention_forward_alone, 3, "causal_flops is .*\n.*That counts attention in forward only"),
     (half_the_square, 3, "causal_flops is .*\n.*Token t sees t \\+ 1 tokens"),
     (half_the_square_rounded_down, 3, "causal_flops is .*\n.*(Half of the square|Token t sees)"),
     (the_formulas, 0, "the_formulas uses parallel_lab.model.formulas"),

@@ -6,11 +6,12 @@ import re
 import pytest
 from grading import ROOT
 
-from parallel_lab.course.checks import check
+from parallel_lab.course.checks import check, hint
 from parallel_lab.course.questions import index
 from parallel_lab.grading.exercises import EXERCISES
 
 LONG = [exercise for exercise in EXERCISES.values() if exercise.minutes >= 30]
+IN_STEPS = [exercise for exercise in EXERCISES.values() if exercise.steps and exercise.name != "clinic"]
 NOTEBOOKS = [exercise for exercise in EXERCISES.values() if not exercise.gap]
 
 
@@ -50,6 +51,22 @@ def test_long_exercise_has_steps_of_5_to_20_minutes_and_each_has_its_cells(exerc
         assert "**Graded.**" in texts[place] and f"*{step.minutes} minutes.*" in texts[place]
         call = f'check("{name}", {name}, step={number})'
         assert next(text for text in texts[place:] if text.startswith("check(")) == call
+
+
+@pytest.mark.parametrize("exercise", IN_STEPS, ids=lambda exercise: exercise.name)
+def test_hints_come_in_the_order_of_the_steps_and_begin_with_the_first(exercise):
+    of = exercise.hint_steps
+    assert len(of) == len(exercise.hints) and None not in of, "each hint names its step"
+    assert of == sorted(of) and of[0] == 1 and of[-1] <= len(exercise.steps)
+
+
+def test_hints_of_the_clinic_are_for_every_step():
+    assert not any(EXERCISES["clinic"].hint_steps) and len(EXERCISES["clinic"].hint_steps) == 4
+
+
+def test_hint_says_which_step_it_is_for():
+    said = repr(hint("ring_all_reduce"))
+    assert said.startswith("Hint 1 of 5, step 1: ") and "What if all ranks send before any receives?" in said
 
 
 @pytest.mark.parametrize(("name", "step"), [("bucketed_ddp", 4), ("bucketed_ddp", -1), ("ring_shift", 1)])

@@ -12,8 +12,9 @@ from parallel_lab.trace import Span, Trace
 
 
 def outcome(spans, ranks=3, results=(), inputs=(), given=(), right=()):
-    case = Case(ranks)
-    return Outcome(case, list(inputs), list(results), list(given), Trace(ranks, tuple(spans)), expect=lambda _: right)
+    case, nothing = Case(ranks), [()] * ranks
+    data = list(inputs or nothing), list(results), list(given or nothing)
+    return Outcome(case, *data, Trace(ranks, tuple(spans)), expect=lambda _: right)
 
 
 def message(sender, receiver, start, end, count=8, issued=None):

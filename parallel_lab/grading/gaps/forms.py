@@ -27,7 +27,7 @@ class FunctionGap(Exercise):
 def function_gap(answer: Callable, tests: Mapping[str, Calls], mistakes: Mapping[str, Callable]) -> FunctionGap:
     """The gap with name and parameters of `answer`, which is right. One rank makes the calls of all `tests`, by title.
 
-    An answer that is one of the `mistakes` in all calls of a test gets its advice.
+    An answer that is one of the `mistakes` in all calls of a test gets its advice; one that fits all tests goes first.
     """
     return FunctionGap(
         name=answer.__name__,
@@ -53,11 +53,22 @@ def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Mapping[st
     named = zip(inspect.signature(answer).parameters, calls[first], strict=True)
     call = f"{answer.__name__}({', '.join(f'{parameter}={written(value)}' for parameter, value in named)})"
     others = f"; wrong in {len(wrong)} of {len(calls)} calls" if len(calls) > 1 else ""
-    advice = (text for text, other in mistakes.items() if all(map(alike, got, [other(*call) for call in calls])))
     values = written(got[first]), written(plain(expected[first]))  # got is plain: both with the same brackets
     returned, right = values if values[0] != values[1] else (repr(got[first]), repr(expected[first]))
     seen = f"{call} returned {returned}, expected {right}{others}"
-    raise Wrong(seen, next(advice, ""))
+    raise Wrong(seen, _known(outcome, place, mistakes))
+
+
+def _known(outcome: Outcome, place: int, mistakes: Mapping[str, Callable]) -> str:
+    """The advice of the mistake that explains test number `place`, best with the other tests; empty if none does."""
+
+    def explains(other: Callable, test: int) -> bool:
+        calls, got = outcome.inputs[0][test], outcome.results[0][test]
+        return all(map(alike, got, [other(*call) for call in calls]))
+
+    found = [said for said, other in mistakes.items() if explains(other, place)]
+    tests = range(len(outcome.inputs[0]))
+    return max(found, key=lambda said: sum(explains(mistakes[said], test) for test in tests), default="")
 
 
 @grader

@@ -52,6 +52,16 @@ GAPS = (
             "In mixed precision the moments stay in float32; only weights and gradients have 16 bits.": (
                 lambda mixed, moments: 8 + (2 if mixed else 4) * moments
             ),
+            "A moment is a float32 number: how many bytes has each?": lambda mixed, moments: 8 + 2 * moments,
+            "Where is the gradient? It has the dtype of the weight.": (
+                lambda mixed, moments: (6 if mixed else 4) + 4 * moments
+            ),
+            "In mixed precision the gradient has 16 bits here, as the weight has.": (
+                lambda mixed, moments: (10 if mixed else 8) + 4 * moments
+            ),
+            "In float32 the weight itself is what the float32 copy is in mixed precision: there is no other.": (
+                lambda mixed, moments: (8 if mixed else 12) + 4 * moments
+            ),
         },
     ),
     function_gap(

@@ -1,0 +1,78 @@
+"""Usual mistakes with collectives, told from what a rank returned, what it was given and what it called.
+
+They are those of a function that returns what it is asked for; what a driver looks at says less of the line to mend.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parallel_lab.grading.rank_side import ARRIVING, TO_ROOT
+from parallel_lab.grading.trial import Outcome
+from parallel_lab.grading.values import differ
+from parallel_lab.plan import COMPUTE
+from parallel_lab.trace import Span
+
+MESSAGES = ("send", "recv")
+OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "the mean of what the ranks gave: their sum, divided by the number of ranks": lambda given: given.mean(0),
+    "the largest that a rank gave": lambda given: given.amax(0),
+    "the smallest that a rank gave": lambda given: given.amin(0),
+    "the product of what the ranks gave": lambda given: given.prod(0),
+}
+
+
+def pattern(outcome: Outcome, rank: int) -> str:
+    """What is wrong with what `rank` returned, if it is a usual mistake; empty if it is none of these."""
+    if outcome.driven or outcome.expected[rank] is None:
+        return ""
+    called = [s for s in outcome.trace.of(rank) if s.lane != COMPUTE]
+    brought = [s for s in called if s.kind in ARRIVING]
+    if outcome.results[rank] is None:
+        return _nothing(called)
+    if other := _other(outcome):
+        return f"That is {other}."
+    if brought and brought[-1].kind in TO_ROOT and brought[-1].peer != rank:
+        return f"On which ranks does {brought[-1].kind} leave its result?"
+    return _own(outcome, rank, brought) if _all_return_their_own(outcome) else ""
+
+
+def _nothing(called: list[Span]) -> str:
+    """Of a rank that returned None, as what works in place does."""
+    if not called or called[-1].kind in MESSAGES:
+        return "You return None: return the tensor that holds the result."
+    return f"You return None. {called[-1].kind} works in place and returns None: return the tensor that it has filled."
+
+
+def _other(outcome: Outcome) -> str:
+    """What the ranks made of their one tensor each in place of the sum, if they all made the same."""
+    of_one = [one[0] for one in outcome.inputs if len(one) == 1 and isinstance(one[0], Tensor)]
+    if len(of_one) < max(outcome.ranks, 2) or len({one.shape for one in of_one}) > 1:
+        return ""
+    given = torch.stack(of_one)
+    if not given.is_floating_point() or differ(outcome.expected, [given.sum(0)] * outcome.ranks):
+        return ""
+    same = (word for word, make in OTHERS.items() if not differ(outcome.results, [make(given)] * outcome.ranks))
+    return next(same, "")
+
+
+def _all_return_their_own(outcome: Outcome) -> bool:
+    """Whether each rank whose result is wrong returned an argument as it was before the call."""
+    ranks = zip(outcome.results, outcome.expected, outcome.inputs, strict=True)
+    return all(_is_own(got, given) for got, expected, given in ranks if differ(got, expected))
+
+
+def _is_own(got: Any, given: tuple) -> bool:
+    return any(isinstance(one, Tensor | list) and not differ(got, one) for one in given)
+
+
+def _own(outcome: Outcome, rank: int, brought: list[Span]) -> str:
+    """Of a rank that returned its own input: where the result stands, and whether the argument was changed."""
+    if not brought:
+        return "You return your own input, and nothing came from another rank."
+    where = f"What you return is your own input. The result of {brought[-1].kind} stands in what you passed to it"
+    if differ(outcome.given[rank], outcome.inputs[rank]):
+        return f"{where}. That was your argument, which is changed now: pass a copy, and return the copy."
+    return f"{where}: return that."
