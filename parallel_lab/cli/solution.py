@@ -12,21 +12,45 @@ from pygments.lexers import PythonLexer
 from parallel_lab.cli.answers import tasks_named
 from parallel_lab.course import progress, workspace
 from parallel_lab.course.tasks import Task, cells
+from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.interview.words import say
 
 
-@click.command("solution", epilog="Example: plab solution ring_all_reduce")
+@click.command("solution", epilog="Examples: plab solution ring_shift, plab solution ring_all_reduce --all")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Show it without a try.")
-def command(name: str, yes: bool) -> None:
-    """Show the code that solves exercise NAME, once an answer of yours was checked."""
+@click.option("--all", "whole", is_flag=True, help="Show all steps of an exercise that is not solved.")
+def command(name: str, yes: bool, whole: bool) -> None:
+    """Show the code that solves exercise NAME, once an answer of yours was checked.
+
+    Of an exercise in steps it shows all of them, so until that is solved it wants --all. Your progress notes the look,
+    and the page of plab badge tells whether it came before you had solved it.
+    """
     for task in tasks_named(name):
-        if yes or progress.read()["exercises"].get(task.name, {}).get("checks"):
-            click.echo(_highlighted(_solution(task)))
-            if warning := progress.record_solution(task.name):
-                click.echo(warning, err=True)
-        else:
-            said = f"{task.name}: try it first: once an answer of yours was checked, its solution is shown (--yes: now)"
-            raise click.ClickException(said)
+        if not yes and (reason := _too_early(task, whole)):
+            raise click.ClickException(f"{task.name}: {reason}")
+        click.echo(_highlighted(_solution(task)))
+        click.echo(progress.record_solution(task.name) or _noted(task), err=True)
+
+
+def _too_early(task: Task, whole: bool) -> str:
+    """Why the solution is not shown yet; empty if it is."""
+    entry, steps = progress.read()["exercises"].get(task.name, {}), len(EXERCISES[task.name].steps)
+    if not entry.get("checks"):
+        return "try it first: once an answer of yours was checked, its solution is shown (--yes: now)"
+    if steps and not whole and not progress.solved(entry):
+        return (
+            f"the solution shows all {steps} steps, and not all of them are solved. plab hint {task.name} gives a "
+            "hint. To see it now, add --all; your progress notes that, and plab badge tells it."
+        )
+    return ""
+
+
+def _noted(task: Task) -> str:
+    """What the progress holds of the look, in the words of the badge."""
+    first = progress.read()["exercises"][task.name]["solution_first"]
+    when = say("badge.before" if first else "badge.after", "en")
+    return f"{task.name}: noted in your progress. plab badge will say: {say('badge.solution', 'en')} {when}."
 
 
 def _solution(task: Task) -> str:

@@ -8,12 +8,20 @@ from parallel_lab.course import update, workspace
 @click.command("update", epilog="Example: plab update")
 def command() -> None:
     """Fetch the newest version of the course and bring it into work/. What you changed there stays."""
-    missed = None
+    pulled, missed = "", None
     try:
-        click.echo(update.pull(workspace.root()))
+        pulled = update.pull(workspace.root())
+        if pulled:
+            click.echo(f"pulled {pulled}")
     except update.CannotPull as error:
         missed = error
-    for line in update.bring(workspace.root()):
+    brought = update.bring(workspace.root())
+    if not pulled and not missed:
+        rest = "this is what it brings into work/:" if brought else "and work/ has all of it."
+        click.echo(f"Nothing had to be fetched: the newest version is here, {rest}")
+    for line in brought:
         click.echo(line)
+    if (pulled or brought) and update.YOURS not in brought:
+        click.echo(update.RESTART)
     if missed:
         raise click.ClickException(str(missed))

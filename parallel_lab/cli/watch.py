@@ -28,7 +28,7 @@ def command(name: str) -> None:
             click.echo(f"\n{task}\n  write it in {os.path.relpath(task.file)} and save; Ctrl-C ends")
             while not _passes(task, since := _saved(task.file)):
                 _wait(task.file, since)
-    comes = next_exercise(wanted[-1].name)
+    comes = next_exercise()
     click.echo(f"\nAll of {name} is solved. {f'Next: {comes}' if comes else 'Nothing is left to solve.'}")
 
 

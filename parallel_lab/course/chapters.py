@@ -58,17 +58,25 @@ def chapter_map(folder: Path | None = None) -> page.Page:
     return page.Page("The chapters", [part])
 
 
-def next_exercise(after: str | None = None) -> Task | None:
-    """The next gap or exercise that is not solved; None if all are.
+def next_exercise(passed: str | None = None) -> Task | None:
+    """The gap or exercise that comes next, the same wherever the course names one; None if all are solved.
+
+    It is the first unsolved one after the one that was solved last, in the order of the course; where none follows, the
+    first unsolved one from the beginning; with nothing solved, the first. What is solved once and passes again is not
+    solved last by that.
 
     Args:
-        after: the name of one; what stands behind it in the course comes first, and then what was left out before it.
+        passed: the name of one that passed just now. It was solved last, also where that was not recorded.
     """
-    entries, known = progress.read()["exercises"], tasks()
+    entries, known = progress.read(), tasks()
+    done = [name for name in known if progress.solved(entries["exercises"].get(name, {}))]
+    if passed in known and passed not in done:
+        done, last = [*done, passed], passed
+    else:
+        last = max(reversed(done), key=lambda name: progress.solved_at(entries, name), default=None)
     names = list(known)
-    start = names.index(after) + 1 if after in known else 0
-    todo = (name for name in names[start:] + names[:start] if not progress.solved(entries.get(name, {})))
-    return next((known[name] for name in todo), None)
+    start = names.index(last) + 1 if last else 0
+    return next((known[name] for name in names[start:] + names[:start] if name not in done), None)
 
 
 def link_to(task: Task) -> str:

@@ -145,7 +145,7 @@ class Report(page.Shown):
 
     def _next(self) -> list[page.Part]:
         """After a pass, the next exercise as a link."""
-        comes = chapters.next_exercise(after=self.exercise.name) if self.score == 1 else None
+        comes = chapters.next_exercise(passed=self.exercise.name) if self.score == 1 else None
         if comes is None:
             return []
         words = f"{comes.name}: {comes.title} ({comes.level}, {comes.minutes} min)"
@@ -162,14 +162,20 @@ class Report(page.Shown):
         return [*self._next_step(), *filter(None, seen), *hint]
 
     def _next_step(self) -> list[str]:
-        """The first step with a test that did not pass, or was not run: what stands then, and how to check it."""
+        """The step after the one that was checked; or the first with a test that failed, unless just it was checked.
+
+        Which steps passed earlier is not recorded, so a failure is named by its step and never called the next one.
+        """
         name, steps = self.exercise.name, self.exercise.steps
         done = next((place for place, v in enumerate(self.verdicts) if v.state != PASSED), len(self.verdicts))
-        for number, step in enumerate(steps, 1):
-            if done < step.tests:
-                call = f'`check("{name}", {name}, step={number})`'
-                return [f"Next is step {number} of {len(steps)}: {step.title} ({step.minutes} minutes, {call})."]
-        return []
+        number = next((number for number, step in enumerate(steps, 1) if done < step.tests), None)
+        if number is None or (number == self.step and not self.passed):
+            return []
+        step, call = steps[number - 1], f'`check("{name}", {name}, step={number})`'
+        if self.passed or not self.verdicts:
+            return [f"Next is step {number} of {len(steps)}: {step.title} ({step.minutes} minutes, {call})."]
+        title = f"The first test that failed belongs to step {number} of {len(steps)}: {step.title}."
+        return [f"{title} To check no further than that: {call}."]
 
 
 def _test(verdict: Verdict) -> page.Part:

@@ -234,6 +234,13 @@ def solved(entry: Entry) -> bool:
     return entry.get("best", 0) >= 1
 
 
+def solved_at(entries: Entries, name: str) -> str:
+    """When exercise `name` first passed, as text that sorts by time; a day where the log does not hold the moment."""
+    log = events.logged(entries["reviews"], f"exercise/{name}")
+    passes = [one["at"] for one in log if one["from"] == "exercise" and one["rating"] > events.AGAIN]
+    return min(passes, default=entries["exercises"].get(name, {}).get("when", ""))
+
+
 def state(entry: Entry) -> str:
     """An entry in a word or two: `solved`, `started, 60 %`, `not started`."""
     if "best" not in entry:

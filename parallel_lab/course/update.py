@@ -3,7 +3,8 @@
 Nothing that a learner has written is lost. What was given is remembered in `work/.given`: the text of each file as the
 course gave it. A file whose sources are still those that were given is replaced by a newer one; outputs do not count.
 A file that the learner changed stays, and the newer one is laid beside it as NAME.new.ipynb. Notebooks come without the
-outputs that their predictions ask for.
+outputs that their predictions ask for. The list of changes is remembered in the same way, so that what is new can be
+named however it came: by `pull`, or by `git pull`.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,14 @@ from parallel_lab.course.workspace import GIVEN
 COPIED = ("notebooks", "exercises", "solutions", "examples")
 KINDS = (".ipynb", ".py")
 LINKED = "parallel_lab"  # for the links of notebooks to the code that they explain
+CHANGES = "CHANGELOG.md"
+MOST_NEWS = 8  # lines of it that are shown
+YOURS = "work/ is yours: it has a copy of every chapter, and nothing you change there is overwritten."
+BESIDE = "Compare each .new file with yours, take over what you want, and delete it: it does not come back."
+RESTART = (
+    "A notebook that is open runs the old code until you restart its kernel (menu Kernel, Restart Kernel), and shows "
+    "its old text until you reload it (menu File, Reload Notebook from Disk)."
+)
 ADVICE = {
     "would be overwritten": "{files}: changed here and in the new version; put your change aside by `git stash`",
     "Not possible to fast-forward": "commits of yours stand in the way: put them on the new version by `git rebase`",
@@ -36,7 +46,10 @@ class CannotPull(Exception):
 
 
 def pull(root: Path) -> str:
-    """Fetches the newest version of the course in `root` by git, and merges nothing; returns what was done.
+    """Fetches the newest version of the course in `root` by git, and merges nothing.
+
+    Returns:
+        The versions before and after, as `1a2b3c4..5d6e7f8`; empty where the newest one was here.
 
     Raises:
         CannotPull: there is no git, no remote, or something of the learner's in the way; nothing was changed.
@@ -57,7 +70,7 @@ def pull(root: Path) -> str:
         fatal = re.findall(r"^(?:fatal|error): (.+)$", done.stderr, re.MULTILINE) or ["no reason was given"]
         raise CannotPull(known[0].format(files=files) if known else f"git pull: {fatal[0]}")
     after = _git(root, "rev-parse", "--short", "HEAD").stdout.strip()
-    return "the newest version is here already" if before == after else f"pulled {before}..{after}"
+    return "" if before == after else f"{before}..{after}"
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -81,6 +94,7 @@ class _Bringing:
     def __init__(self, root: Path, work: Path) -> None:
         self.root, self.work, self.given = root, work, work / GIVEN
         self.brought: list[Path] = []
+        self.laid_beside = False
 
     def all(self) -> list[str]:
         first = not self.given.exists()
@@ -94,10 +108,9 @@ class _Bringing:
         _trust([path for path in self.brought if path.suffix == ".ipynb"])
         if first:
             said = [line for line in said if not line.startswith("new: ")]
-            said.insert(
-                0, "work/ is yours: it has a copy of every chapter, and nothing you change there is overwritten."
-            )
-        return [line for line in said if line]
+            said.insert(0, YOURS)
+        said += [BESIDE] if self.laid_beside else []
+        return [line for line in [*said, *self.news(first)] if line]
 
     def one(self, name: str, changed: bool) -> str:
         """Brings one file, which may be `changed` in the course's own folder; returns what was done, or nothing."""
@@ -112,7 +125,7 @@ class _Bringing:
         if _sources(_read(self.work / name)) in (_sources(given), _sources(text)):
             self.put(name, text)
             return f"brought up to date: work/{name}"
-        beside = self.beside(name, text)
+        beside, self.laid_beside = self.beside(name, text), True
         self.put(beside, text)
         _write(self.given / name, text)
         return f"work/{name} stays as you changed it; the new version lies beside it: {Path(beside).name}"
@@ -136,6 +149,19 @@ class _Bringing:
         (self.work / name).unlink(missing_ok=True)
         return f"no longer part of the course: work/{name}"
 
+    def news(self, first: bool) -> list[str]:
+        """What the list of changes says now and did not say the last time, a line each; nothing the `first` time."""
+        text, given = _read(self.root / CHANGES), _read(self.given / CHANGES)
+        if text == given:
+            return []
+        _write(self.given / CHANGES, text)
+        if not given:  # nothing was remembered
+            return [] if first else [f"What is new stands in {CHANGES}."]
+        new = [one for one in _entries(text) if one not in _entries(given)]
+        lines = [f"  - {textwrap.shorten(one, 112, placeholder=' ...')}" for one in new[:MOST_NEWS]]
+        more = [f"  ... and {len(new) - MOST_NEWS} more"] if len(new) > MOST_NEWS else []
+        return [f"What is new, from {CHANGES}:", *lines, *more] if new else []
+
     def put(self, name: str, text: str, given: bool = True) -> None:
         """Writes a file into the learner's folder and, if it is `given`, remembers it as such."""
         _write(self.work / name, text)
@@ -150,6 +176,12 @@ def _names(folder: Path) -> Iterator[str]:
         name = path.relative_to(folder).as_posix()
         if "/." not in name and "/__" not in name:
             yield name
+
+
+def _entries(changes: str) -> list[str]:
+    """The entries of a list of changes, each in one line."""
+    found = re.findall(r"^- (.+(?:\n  .+)*)", changes, re.MULTILINE)
+    return [" ".join(one.split()) for one in found]
 
 
 def _changed(root: Path) -> set[str]:

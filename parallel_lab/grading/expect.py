@@ -188,11 +188,14 @@ def stretches_of(outcome: Outcome, rank: int, between: tuple[str, str] | None) -
 
 
 @each_rank
-def messages(outcome: Outcome, rank: int, where: str, what: str, most: Formula, advice: str = "") -> None:
-    """Each rank sends `most` messages at the most."""
-    sent = outcome.trace.messages(rank)
-    if sent > most(outcome.ranks):
-        raise Wrong(f"{where} sent {sent} messages, {what} {most(outcome.ranks)}", advice)
+def messages(
+    outcome: Outcome, rank: int, where: str, what: str, most: Formula, advice: str = "", few: str = ""
+) -> None:
+    """Each rank sends `most` messages at the most; with `few`, the advice for less, it sends just as many."""
+    sent, wanted = outcome.trace.messages(rank), most(outcome.ranks)
+    if sent > wanted or (few and sent < wanted):
+        seen = f"{where} sent {sent} message{'s' * (sent != 1)}, {what} {wanted}"
+        raise Wrong(seen, advice if sent > wanted else few)
 
 
 @each_rank

@@ -1,8 +1,10 @@
 """`plab`: every command, its errors in one line, Ctrl-C with 130."""
 
 import json
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import click
 import nbformat
@@ -14,11 +16,12 @@ from parallel_lab.cli import doctor, main, run, watch
 from parallel_lab.cli.commands import COMMANDS
 from parallel_lab.cli.run import parse_link
 from parallel_lab.course import progress, workspace
-from parallel_lab.course.chapters import next_exercise
-from parallel_lab.course.checks import hint
+from parallel_lab.course.chapters import next_exercise, progress_table
+from parallel_lab.course.checks import Report, Verdict, hint
 from parallel_lab.course.quizzes import quiz
 from parallel_lab.course.tasks import tasks
 from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.interview.course_path import path_page
 from parallel_lab.runtime import Link
 
 
@@ -185,10 +188,50 @@ def test_next_goes_through_the_course_to_its_end():
     assert first in plab("next").output
     progress.record_exercise(first, 1)
     assert others[0] in plab("next").output
-    assert next_exercise(after=others[-1]).name == others[0]  # what was left out
+    assert next_exercise(passed=others[-1]).name == others[0]  # what was left out
     for name in others:
         progress.record_exercise(name, 1)
     assert plab("next").output.startswith("Nothing is left to solve")
+
+
+def nexts(passed):
+    """What comes next, by name, in each place that says so; the report is of `passed`, solved."""
+    exercise = EXERCISES[passed]
+    said = [
+        str(Report(exercise, [Verdict(title, "passed") for title in exercise.tests])),
+        str(progress_table()),
+        str(path_page("en")),
+        plab("watch", passed).output,
+    ]
+    return {plab("next").output.splitlines()[1].split(":")[0]} | {re.findall(r"Next: (\w+)", one)[-1] for one in said}
+
+
+def test_all_places_name_the_same_next_one_also_after_some_were_left_out(monkeypatch):
+    days = iter(range(1, 9))
+
+    def solve(name):
+        at = datetime(2026, 11, next(days), tzinfo=UTC)
+        monkeypatch.setattr(progress, "now", lambda: at)
+        progress.record_exercise(name, 1)
+
+    solve("sum_of_ranks")
+    assert nexts("sum_of_ranks") == {"bytes_per_parameter"}
+    solve("step_budget")  # save_interval_s was left out
+    assert nexts("step_budget") == {"ring_chunks"}
+    solve("ring_all_reduce")
+    assert nexts("ring_all_reduce") == {"all_to_all"}
+    solve("tree_broadcast")  # back to one that was left out
+    assert nexts("tree_broadcast") == {"all_to_all"}
+    solve("sum_of_ranks")  # once more, which moves nothing
+    assert nexts("sum_of_ranks") == {"all_to_all"}
+    solve("clinic")  # the last of the course
+    assert nexts("clinic") == {"bytes_per_parameter"}
+
+
+def test_what_passed_and_is_not_recorded_was_solved_last():
+    progress.record_exercise("ring_all_reduce", 1)
+    assert next_exercise(passed="sum_of_ranks").name == "bytes_per_parameter"
+    assert next_exercise().name == "all_to_all"
 
 
 def test_hints_come_one_after_the_other():

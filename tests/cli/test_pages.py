@@ -72,6 +72,29 @@ def test_a_solution_that_is_shown_is_remembered():
     assert progress.read()["exercises"]["ring_shift"]["solution_first"] is True
 
 
+def test_a_look_at_a_solution_is_said_to_be_noted_as_the_badge_tells_it():
+    said = "noted in your progress. plab badge will say: solution seen"
+    progress.record_exercise("ring_shift", 0.5)
+    assert f"ring_shift: {said} before it was solved." in plab("solution", "ring_shift").stderr
+    progress.record_exercise("ring_shift", 1.0)
+    assert f"{said} before it was solved." in plab("solution", "ring_shift").stderr  # the first look counts
+    progress.record_exercise("sum_of_ranks", 1.0)
+    shown = plab("solution", "sum_of_ranks")
+    assert f"{said} afterwards." in shown.stderr and "noted" not in shown.stdout
+
+
+def test_the_solution_of_an_exercise_in_steps_is_not_shown_by_the_way():
+    progress.record_exercise("ring_all_reduce", 0.4)  # its first step
+    early = plab("solution", "ring_all_reduce")
+    assert early.exit_code == 1 and "def ring" not in early.output
+    assert "shows all 3 steps" in early.output and "add --all" in early.output and "plab badge tells it" in early.output
+    assert "solution" not in progress.read()["exercises"]["ring_all_reduce"]
+    assert "def ring_all_reduce" in plab("solution", "ring_all_reduce", "--all").output
+    assert plab("solution", "step_budget", "--all").exit_code == 1  # nothing of it was tried
+    progress.record_exercise("ring_all_reduce", 1.0)
+    assert "def ring_all_reduce" in plab("solution", "ring_all_reduce").output
+
+
 def test_ctrl_c_ends_them(monkeypatch):
     def stop(*arguments, **named):
         raise KeyboardInterrupt

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from parallel_lab.course.update import BESIDE, RESTART
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ("parallel_lab", "notebooks", "exercises", "solutions", "examples", "tools", ".gitignore", "pyproject.toml")
+PARTS += ("CHANGELOG.md",)
 CHAPTER = "00_start_here.ipynb"
 IDENTITY = ("-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main")
 
@@ -67,7 +70,10 @@ def change(path, cell, source, cells=None):
 
 
 def test_an_evening_leaves_git_clean_and_an_update_keeps_every_line(clone, tmp_path):
-    assert "work/ is yours" in plab(clone, ".", "update")
+    first = plab(clone, ".", "update")
+    assert "work/ is yours" in first and "restart its kernel" not in first
+    nothing = plab(clone, ".", "update").splitlines()
+    assert nothing == ["Nothing had to be fetched: the newest version is here, and work/ has all of it."]
     chapter, task = clone / "work/notebooks" / CHAPTER, clone / "work/exercises" / CHAPTER
     shutil.copy(clone / "solutions" / CHAPTER, task)
     assert "sum_of_ranks: solved" in plab(clone, "work/exercises", "check", "00")
@@ -79,20 +85,35 @@ def test_an_evening_leaves_git_clean_and_an_update_keeps_every_line(clone, tmp_p
         assert "sum_of_ranks" in plab(clone, folder, "progress")
 
     change(tmp_path / "course" / "notebooks" / CHAPTER, "title", "the course's new title")
+    with (tmp_path / "course" / "CHANGELOG.md").open("a") as file:
+        file.write("- A title that is new.\n")
     commit(tmp_path / "course")
     said = plab(clone, "work/notebooks", "update").splitlines()
     assert said[0].startswith("pulled ")
     assert said[1:] == [
-        f"work/notebooks/{CHAPTER} stays as you changed it; the new version lies beside it: 00_start_here.new.ipynb"
+        f"work/notebooks/{CHAPTER} stays as you changed it; the new version lies beside it: 00_start_here.new.ipynb",
+        BESIDE,
+        "What is new, from CHANGELOG.md:",
+        "  - A title that is new.",
+        RESTART,
     ]
     assert "my own title" in chapter.read_text()
     assert "the course's new title" in (chapter.parent / "00_start_here.new.ipynb").read_text()
     assert git(clone, "status", "--porcelain") == ""
 
+    change(tmp_path / "course" / "exercises" / CHAPTER, "title", "the course's new title")
+    commit(tmp_path / "course")
+    git(clone, "pull", "-q")  # by hand
+    assert plab(clone, ".", "update").splitlines()[:2] == [
+        "Nothing had to be fetched: the newest version is here, this is what it brings into work/:",
+        f"work/exercises/{CHAPTER} stays as you changed it; the new version lies beside it: 00_start_here.new.ipynb",
+    ]
+
     git(clone, "remote", "remove", "origin")
     chapter.unlink()
     assert plab(clone, ".", "update", code=1).splitlines() == [
         f"new: work/notebooks/{CHAPTER}",
+        RESTART,
         "Error: this clone has no remote to pull from: name one with `git remote add origin ADDRESS`",
     ]
     assert "sum_of_ranks" in plab(clone, ".", "progress")

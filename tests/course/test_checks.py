@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from parallel_lab.course import checks, progress
-from parallel_lab.course.checks import case, check, grade, hint
+from parallel_lab.course.checks import Report, Verdict, case, check, grade, hint
 from parallel_lab.course.typed import UnknownName
 from parallel_lab.grading import drivers, lab, rank_side, trial
 from parallel_lab.grading.exercise import Exercise, on
@@ -151,6 +151,26 @@ def summed(number):
     total = number.clone()
     dist.all_reduce(total)
     return total
+
+
+def test_a_failure_is_named_by_its_step_and_called_no_next_one():
+    steps = "step: 1 minutes, 1 test, it doubles\nstep: 2 minutes, 1 test, all are doubled\n"
+    exercise = replace(DOUBLE, tests=dict(list(DOUBLE.tests.items())[1:]), text=TEXT.replace("minutes: 1\n", steps))
+    titles = list(exercise.tests)
+
+    def closing(*states, step=None):
+        verdicts = [Verdict(title, state) for title, state in zip(titles, states, strict=False)]
+        _, *below = repr(Report(exercise, verdicts, step=step)).splitlines()
+        return [line for line in below if " step " in line]
+
+    assert closing("passed", step=1)[-1].startswith("Next is step 2 of 2: all are doubled (2 minutes, ")
+    assert closing("failed", step=1) == closing("passed", "failed", step=2) == []  # just that was checked
+    for step in (None, 2):
+        (said,) = closing("failed", "failed", step=step)
+        assert said.startswith("The first test that failed belongs to step 1 of 2: it doubles. To check no further")
+        assert said.endswith('check("double", double, step=1)`.')
+    assert closing("passed", "failed")[-1].startswith("The first test that failed belongs to step 2 of 2")
+    assert closing("passed", "passed") == []
 
 
 def test_failed_run_is_drawn_beside_the_reference():

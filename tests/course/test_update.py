@@ -1,6 +1,7 @@
 """Bringing the course to the learner: what he has not changed is replaced, what he has changed stays."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -91,8 +92,9 @@ def test_what_was_changed_stays_and_the_new_one_lies_beside_it(course):
     mine, beside = course / "work" / CHAPTER, course / "work/notebooks/03_data.new.ipynb"
     write(mine, "a = 1", "my line")
     write(course / CHAPTER, "a = 1", "b = 3")
-    (line,) = bring(course)
+    line, advice = bring(course)
     assert line == f"work/{CHAPTER} stays as you changed it; the new version lies beside it: 03_data.new.ipynb"
+    assert advice.startswith("Compare each .new file with yours") and "delete it" in advice
     assert bring(course) == []
     assert sources(mine) == ["a = 1", "my line"] and sources(beside) == ["a = 1", "b = 3"]
     write(course / CHAPTER, "a = 1", "b = 4")  # the one beside was not touched
@@ -116,6 +118,31 @@ def test_what_a_prediction_asks_for_comes_without_its_output(course):
     assert first["outputs"] and first["execution_count"] == 1
     assert not second["outputs"] and second["execution_count"] is None and second["metadata"]["tags"] == ["seen"]
     assert bring(course) == []
+
+
+def test_a_new_version_that_was_deleted_does_not_come_back(course):
+    bring(course)
+    write(course / "work" / CHAPTER, "my line")
+    write(course / CHAPTER, "b = 3")
+    bring(course)
+    (course / "work/notebooks/03_data.new.ipynb").unlink()
+    assert bring(course) == []
+
+
+def test_new_entries_of_the_list_of_changes_are_shown_once_and_cut_short(course):
+    (course / "CHANGELOG.md").write_text("# What changed\n\n- One.\n- Two, which\n  goes on.\n")
+    assert len(bring(course)) == 1  # the first time all is new
+    assert bring(course) == []
+    new = "".join(f"- Number {n}, which\n  goes on.\n" for n in range(10))
+    (course / "CHANGELOG.md").write_text(f"# What changed\n\n- One.\n- Two, which\n  goes on.\n{new}- {'long ' * 50}\n")
+    head, first, *rest, last = bring(course)
+    assert head == "What is new, from CHANGELOG.md:" and first == "  - Number 0, which goes on."
+    assert len(rest) == 7 and last == "  ... and 3 more"
+    assert bring(course) == []
+    (course / "CHANGELOG.md").write_text("- " + "short " * 50)
+    assert bring(course)[1].endswith(" ...") and len(bring(course)) == 0
+    (course / "work/.given/CHANGELOG.md").unlink()  # as of one who came when it was not remembered
+    assert bring(course) == ["What is new stands in CHANGELOG.md."]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"cells": 3}', "\x00", '{"cells": [{"source": "x"}]}'])
@@ -155,11 +182,11 @@ def test_git_is_clean_after_work_and_pulls_what_is_new(course, clone):
     (clone / "work" / CHAPTER).write_text("broken")
     (clone / "work/notebooks/of_mine.ipynb").write_text("{}")
     assert git(clone, "status", "--porcelain") == ""
-    assert pull(clone) == "the newest version is here already"
+    assert pull(clone) == ""
     write(course / TASK, "another stub")
     write(course / "notebooks/07_new.ipynb", "new")
     commit(course)
-    assert pull(clone).startswith("pulled ")
+    assert re.fullmatch(r"\w+\.\.\w+", pull(clone))
     assert bring(clone)[0] == f"work/{TASK} stays as you changed it; the new version lies beside it: 03_data.new.ipynb"
     assert sources(clone / "work" / TASK) == ["my answer"]
     assert sources(clone / "work/notebooks/07_new.ipynb") == ["new"]

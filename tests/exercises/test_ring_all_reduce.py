@@ -65,11 +65,21 @@ def the_reference(tensor):
     return collectives.all_reduce(tensor)
 
 
+def whole_tensors_go_round(tensor):
+    n, _, right, left = neighbors()
+    total, passing = tensor.clone(), tensor
+    for _ in range(n - 1):
+        passing = swap(passing, right, torch.empty_like(tensor), left)
+        total += passing
+    return total
+
+
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (through_the_root, 2, "at 3 ranks: rank 0 sent 192 kB, a ring sends 128 kB"),
     (ready_made, 1, "rank 0 called all_reduce"),
     (equal_chunks_only, 4, "at 3 ranks, shape \\(7,\\): rank 0: element 6 is"),
     (token_in_every_round, 3, "at 2 ranks: rank 0 sent 3 messages, a ring sends 2"),
+    (whole_tensors_go_round, 3, "at 2 ranks: rank 0 sent 1 message, a ring sends 2\n +How many rounds"),
     (everyone_to_everyone, 1, "rank 0 sent to ranks 1, 2; expected 1"),
     (the_reference, 0, "the_reference uses parallel_lab.collectives"),
 ]
@@ -78,15 +88,6 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
 @pytest.mark.parametrize(("cheat", "place", "said"), [pytest.param(*case, id=case[0].__name__) for case in CHEATS])
 def test_cheat_fails_with_its_message(cheat, place, said):
     assert_found_out(NAME, cheat, place, said)
-
-
-def whole_tensors_go_round(tensor):
-    n, _, right, left = neighbors()
-    total, passing = tensor.clone(), tensor
-    for _ in range(n - 1):
-        passing = swap(passing, right, torch.empty_like(tensor), left)
-        total += passing
-    return total
 
 
 def chunks_of_one_size(tensor):

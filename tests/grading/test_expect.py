@@ -57,6 +57,9 @@ def test_words_say_expected_and_seen():
     expect.messages("x", lambda n: 3)(star)
     with pytest.raises(Wrong, match=r"^at 4 ranks: rank 0 sent 3 messages, a tree sends 2$"):
         expect.messages("a tree sends", lambda n: 2)(star)
+    with pytest.raises(Wrong, match=r"^at 4 ranks: rank 1 sent 0 messages, a ring sends 3$") as caught:
+        expect.messages("a ring sends", lambda n: 3, "Less.", few="More.")(star)
+    assert caught.value.advice == "More."
     expect.takes_rounds("x", lambda n: 3)(star)
     with pytest.raises(Wrong, match=r"^at 4 ranks: the messages took 3 rounds, a tree takes 2$"):
         expect.takes_rounds("a tree takes", lambda n: 2)(star)

@@ -7,6 +7,7 @@ LENGTH = 12_000  # divides by 2, 3 and 4
 UNEVEN = cases("ranks shape", (3, (7,)), (4, (5, 3)), (2, (1,)), (3, (2,)), (4, (3, 1, 7)))  # also fewer than ranks
 PART = "Which part of the tensor does the neighbor really need in this round?"
 SIGNAL = "A ring needs nothing between its rounds: a message received is itself the signal to go on."
+ROUNDS = "How many rounds does it take until each chunk is summed, and how many more until every rank has all of them?"
 ONE_HOP = "On a real ring of cables only the neighbor is one hop away."
 right, keeps = expect.equals("Return the sum over all ranks."), expect.keeps_input()
 
@@ -26,7 +27,7 @@ EXERCISE = Exercise(
             (2, 3, 4), expect.sends("a ring sends", lambda n: 2 * (n - 1) * LENGTH // n * 8, advice=PART)
         ),
         "Each rank sends 2 (n-1) messages": on(
-            (2, 3, 4), expect.messages("a ring sends", lambda n: 2 * (n - 1), SIGNAL)
+            (2, 3, 4), expect.messages("a ring sends", lambda n: 2 * (n - 1), SIGNAL, few=ROUNDS)
         ),
         # Step 3
         "Sizes that do not divide by the number of ranks work, and keep their shape": on(UNEVEN, right),
