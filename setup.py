@@ -1,4 +1,4 @@
-"""A wheel carries the course: its notebooks, exercises, solutions and examples lie in it as `parallel_lab/_course`.
+"""A wheel carries the course: notebooks, exercises, solutions, examples and CHANGELOG lie in `parallel_lab/_course`.
 
 All else about the package stands in pyproject.toml.
 """
@@ -21,8 +21,9 @@ class WithCourse(build_py):
         super().run()
         if self.editable_mode:
             return
-        for file in [file for folder in CARRIED for file in sorted((ROOT / folder).rglob("*"))]:
-            if file.suffix in (".ipynb", ".py", ".sbatch") and "checkpoints" not in str(file):
+        inside = [file for folder in CARRIED for file in sorted((ROOT / folder).rglob("*"))]
+        for file in [ROOT / "CHANGELOG.md", *inside]:
+            if file.suffix in (".ipynb", ".py", ".sbatch", ".md") and "checkpoints" not in str(file):
                 copy = Path(self.build_lib, "parallel_lab", "_course", file.relative_to(ROOT))
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)

@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILT_FROM = ("parallel_lab", "notebooks", "exercises", "solutions", "examples")
-FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
+FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,10 @@ def test_an_upgrade_overwrites_nothing_of_the_learners(installed, tmp_path):
     shutil.copytree(installed, newer)
     for file in (newer / "parallel_lab" / "_course" / "exercises").glob("0[23]_*.ipynb"):
         file.write_text(file.read_text().replace("Exercises 0", "New exercises 0"))
+    with open(newer / "parallel_lab" / "_course" / "CHANGELOG.md", "a") as news:
+        news.write("- A thing that is new.\n")
     done = plab(newer, mine, "start", "--no-lab")
+    assert "A thing that is new." in done.stdout
     assert "02_collectives.ipynb stays as you changed it" in done.stdout, done.stdout + done.stderr
     assert "my own work" in changed.read_text() and "New exercises" in only_run.read_text()
     assert "New exercises" in (mine / "exercises" / "02_collectives.new.ipynb").read_text()
