@@ -6,8 +6,8 @@ sections 2 to 4 and algorithm 1.
 Idea: the weights lie in memory that every rank maps. Each rank reads them, computes a gradient of its own batch and
 subtracts its step, whatever the others are doing. Nobody waits for anybody and nothing is sent.
 
-Guarantee: near-linear speed-up for convex losses whose gradients are *sparse*, so that updates seldom touch the same
-weights, and if each number is added to atomically. Neural networks have dense gradients and torch does not add
+Guarantee: near-linear speed-up for strongly convex losses whose gradients are *sparse*, so that updates seldom touch
+the same weights, and if each number is added to atomically. Neural networks have dense gradients and torch does not add
 atomically, so an update can be lost in part where two ranks write at once; it works in practice with few ranks.
 Staleness: about n - 1 with n equally fast ranks. A rank may even read weights that are half old and half new.
 Sharded: the batch. Shared: the weights, once for all ranks. Each rank's own: gradients, optimizer state.
