@@ -119,7 +119,7 @@ GAPS = (
             "A rank pauses once": lambda dice: [
                 ([[0.05, 3.1, 0.06], [0.06, 0.05, 0.05], [0.05, 3.09, 0.06]],),
                 (_waits(dice, 3, slow=[1], paused=[(0, 0)]),),
-                (_waits(dice, 4, slow=[2], paused=[(3, 1), (0, 4)]),),
+                (_waits(dice, 4, slow=[2], paused=[(3, 4)]),),
                 (_waits(dice, 4, paused=[(1, 0)]),),
             ],
         },
