@@ -2,11 +2,13 @@
 
 import inspect
 import json
+import math
 import re
 import runpy
 from collections import Counter
 from fractions import Fraction
 from functools import cache
+from statistics import fmean
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from parallel_lab.grading.gaps import GAPS
 from parallel_lab.grading.gaps.forms import FunctionGap
 from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.rank_side import Case, plain
+from parallel_lab.network import ring_cost
 from parallel_lab.trace import Trace
 
 by_value(__name__)
@@ -55,10 +58,10 @@ def stub(gap):
     return space[gap.name]
 
 
-def called_here(gap, fn):
+def called_here(gap, fn, seed=0):
     """What the graders say of `fn`, called in this process."""
     case = Case(1, defaults=tuple(gap.settings.items()))
-    given = gap.given(case, 0, torch.Generator().manual_seed(0))
+    given = gap.given(case, 0, torch.Generator().manual_seed(seed))
     outcome = Outcome(case, [given], [plain(gap.drive(fn, case, *given))], [given], Trace(1, ()), expect=gap.expected)
     found = []
     for checks in gap.tests.values():
@@ -126,7 +129,9 @@ def test_stub_and_check_follow_the_text_and_no_other_cell_uses_the_answer(gap):
 
 
 def test_each_chapter_has_two_to_four_in_the_order_of_its_text():
-    for chapter, count in Counter(gap.chapter for gap in GAPS).items():
+    counts = Counter(gap.chapter for gap in GAPS)
+    assert set(counts) == {f"{chapter:02}" for chapter in range(24)}
+    for chapter, count in counts.items():
         assert 2 <= count <= 4, f"chapter {chapter}"
     for notebook in {gap.notebook for gap in GAPS}:
         written = [
@@ -149,6 +154,49 @@ def test_numbers_may_be_of_another_type_and_are_right_but_for_rounding():
     assert not called_here(gap, lambda rank, n: tuple(0.1 * chunk * 10 for chunk in answer(rank, n)))
     assert not called_here(gap, lambda rank, n: [Fraction(3 * chunk, 3) for chunk in answer(rank, n)])
     assert called_here(gap, lambda rank, n: None)
+
+
+def in_floats(sent_bytes, n, item_bytes):
+    return math.floor(sent_bytes / (2 * (n - 1) / n) / item_bytes)
+
+
+def as_the_lab_counts(sent_bytes, n, item_bytes):
+    """The most whose ring, rounded to whole bytes as a trace has it, stays within the limit."""
+    about = sent_bytes * n // (2 * (n - 1) * item_bytes)
+    tried = range(max(0, about - 2), about + 3)
+    return max(one for one in tried if ring_cost("all_reduce", n, one * item_bytes).sent_bytes <= sent_bytes)
+
+
+def without_the_largest_and_least(waits_s):
+    typical = [fmean(sorted(own)[1:-1]) for own in waits_s]
+    others = [typical[:rank] + typical[rank + 1 :] for rank in range(len(typical))]
+    return next((rank for rank, own in enumerate(typical) if own < min(others[rank]) / 2), None)
+
+
+OTHERS_RIGHT = [
+    ("largest_model", in_floats),
+    ("largest_model", as_the_lab_counts),
+    ("held_up_by", without_the_largest_and_least),
+]
+
+
+@pytest.mark.parametrize(("name", "fn"), OTHERS_RIGHT)
+def test_other_right_answers_pass_whatever_is_drawn(name, fn):
+    for seed in range(30):
+        assert not called_here(EXERCISES[name], fn, seed), f"seed {seed}"
+
+
+TWO_AT_ONCE = [  # (gap, answer with two mistakes, what the first test says of it that it fails)
+    ("largest_model", lambda sent, n, item: sent / item, "just once.* And return a whole number"),
+    ("held_up_by", lambda waits_s: (sums := [sum(own) for own in waits_s]).index(min(sums)), "outweighs all others"),
+    ("held_up_by", lambda waits_s: (sums := [sum(own) for own in waits_s]).index(max(sums)), "Who waits long"),
+]
+
+
+@pytest.mark.parametrize(("name", "fn", "said"), TWO_AT_ONCE)
+def test_two_mistakes_at_once_get_advice_too(name, fn, said):
+    for seed in range(10):
+        assert re.search(said, called_here(EXERCISES[name], fn, seed)[0].advice), f"seed {seed}"
 
 
 def own_first(own):

@@ -20,6 +20,7 @@ from parallel_lab.grading.gaps import (
     scheduling,
     security,
     sharded,
+    start,
     storage_and_data,
     synchronization,
     tensor_parallel,
@@ -27,6 +28,7 @@ from parallel_lab.grading.gaps import (
 )
 
 GAPS = (
+    *start.GAPS,
     *language_models.GAPS,
     *collectives.GAPS,
     *data_parallel.GAPS,
