@@ -42,13 +42,6 @@ def typed_here(call: str) -> str:
     return call if shell is None or name in shell.user_ns else f"from parallel_lab import {name}; {call}"
 
 
-def drawn_here() -> str:
-    """How one sees the run of the report that stands above; empty outside a notebook."""
-    if _shell() is None:
-        return ""
-    return "To see what the ranks did: `_.draw()` in the next cell. `_.draw(reference=True)` has a right run below it."
-
-
 def defined_in(fn: Callable) -> str:
     """`the cell In[30], run 3 minutes ago`; empty where `fn` is from no cell of this notebook."""
     if not (number := _number(fn)):

@@ -61,9 +61,9 @@ def chapter_map(folder: Path | None = None) -> page.Page:
 def next_exercise(passed: str | None = None) -> Task | None:
     """The gap or exercise that comes next, the same wherever the course names one; None if all are solved.
 
-    It is the first unsolved one after the one that was solved last, in the order of the course; where none follows, the
-    first unsolved one from the beginning; with nothing solved, the first. What is solved once and passes again is not
-    solved last by that.
+    It is the first unsolved one in the chapter of the one that was solved last; where that chapter is done, the first
+    unsolved one after it in the order of the course; where none follows, the first from the beginning; with nothing
+    solved, the first. What is solved once and passes again is not solved last by that.
 
     Args:
         passed: the name of one that passed just now. It was solved last, also where that was not recorded.
@@ -76,7 +76,8 @@ def next_exercise(passed: str | None = None) -> Task | None:
         last = max(reversed(done), key=lambda name: progress.solved_at(entries, name), default=None)
     names = list(known)
     start = names.index(last) + 1 if last else 0
-    return next((known[name] for name in names[start:] + names[:start] if name not in done), None)
+    here = [name for name in names if last and known[name].chapter == known[last].chapter]
+    return next((known[name] for name in here + names[start:] + names[:start] if name not in done), None)
 
 
 def link_to(task: Task) -> str:

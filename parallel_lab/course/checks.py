@@ -19,6 +19,7 @@ from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.grading.lab import Lab, NotStarted, Outcome, Stuck, Wrong
 from parallel_lab.grading.references import reference_in
 from parallel_lab.grading.trial import Trial, case_of
+from parallel_lab.plan import COMPUTE
 from parallel_lab.runtime.kernel.output import on_a_terminal
 from parallel_lab.trace import Trace
 from parallel_lab.view import Timeline, draw
@@ -156,10 +157,17 @@ class Report(page.Shown):
         if self.score == 1:
             solution = f"The reference solution: `{self.exercise.solution}`."
             return [self.exercise.solution_note, solution]
-        seen = [cells.drawn_here()] if self.failed and self.failed.trace else []
         call = cells.typed_here(f'hint("{self.exercise.name}")')
         hint = [f"A hint: `{call}`."] if self.verdicts and not self.passed else []
-        return [*self._next_step(), *filter(None, seen), *hint]
+        return [*self._next_step(), *self._to_draw(), *hint]
+
+    def _to_draw(self) -> list[str]:
+        """How one sees what the ranks sent each other in the run that failed."""
+        trace, name = self.failed.trace if self.failed else None, self.exercise.name
+        if not trace or all(s.lane == COMPUTE for s in trace.spans):
+            return []
+        call = f'check("{name}", {name}{f", step={self.step}" if self.step else ""})'
+        return [f"To see what the ranks did: `{call}.draw()`; `.draw(reference=True)` has a right run below it."]
 
     def _next_step(self) -> list[str]:
         """The step after the one that was checked; or the first with a test that failed, unless just it was checked.

@@ -212,7 +212,7 @@ def test_a_report_in_a_notebook_says_what_can_be_typed_there():
     ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
     first, second = ran.stdout.split("SECOND")
     assert 'To look into it: from parallel_lab import case; case("sum_of_ranks", ranks=' in first
-    assert 'from parallel_lab import hint; hint("sum_of_ranks")' in first and "`_.draw()`" in first
+    assert 'from parallel_lab import hint; hint("sum_of_ranks")' in first and "draw" not in first
     assert "from parallel_lab" not in second and 'hint("sum_of_ranks")' in second
 
 
@@ -334,6 +334,16 @@ def test_equal_cases_are_one_run(exercise):
     lab = Lab(exercise, lambda x: x)
     assert lab.run(Case(2)) is lab.run(Case(2))
     assert lab.run(Case(2)) is not lab.run(Case(2, (("shape", (4,)),)))
+
+
+def test_a_report_says_how_its_run_is_drawn_where_something_was_sent(exercise):
+    def answer(x):
+        dist.all_reduce(x)
+        return x
+
+    assert 'To see what the ranks did: `check("double", double).draw()`' in repr(check("double", answer))
+    assert "draw" not in repr(check("double", lambda x: 3 * x))
+    assert "draw" not in repr(check("double", lambda x: 2 * x))
 
 
 def test_failed_run_can_be_looked_into_and_drawn(exercise):
