@@ -167,6 +167,10 @@ def as_the_lab_counts(sent_bytes, n, item_bytes):
     return max(one for one in tried if ring_cost("all_reduce", n, one * item_bytes).sent_bytes <= sent_bytes)
 
 
+def in_equal_chunks(sent_bytes, n, item_bytes):
+    return sent_bytes // (2 * (n - 1) * item_bytes) * n
+
+
 def without_the_largest_and_least(waits_s):
     typical = [fmean(sorted(own)[1:-1]) for own in waits_s]
     others = [typical[:rank] + typical[rank + 1 :] for rank in range(len(typical))]
@@ -176,6 +180,7 @@ def without_the_largest_and_least(waits_s):
 OTHERS_RIGHT = [
     ("largest_model", in_floats),
     ("largest_model", as_the_lab_counts),
+    ("largest_model", in_equal_chunks),
     ("held_up_by", without_the_largest_and_least),
 ]
 

@@ -31,15 +31,15 @@ def _less_than_most(waits_s):
 
 
 def _met_exactly(dice):
-    return [(4_000_000, 2, 4), *((dice.randrange(10_000, 1_000_000) * size, 2, size) for size in (2, 8))]
+    return [(4_000_000, 2, 4), *((dice.randrange(10_000, 1_000_000, 2) * size, 2, size) for size in (2, 8))]
 
 
 def _with_room(dice):
-    """Limits with room for half a parameter: neither floats nor a ring that rounds chunks come to another number."""
+    """Room for equal chunks and half a parameter: floats, or a ring that rounds chunks, come to the same number."""
     found = []
     for n, item_bytes in ((8, 4), (3, 4), (4, 2), (64, 2), (16, 8)):
         per_parameter = 2 * (n - 1) / n * item_bytes
-        found.append((int(per_parameter * (dice.randrange(10_000, 1_000_000) + 0.5)), n, item_bytes))
+        found.append((int(per_parameter * (n * dice.randrange(10_000, 100_000) + 0.5)), n, item_bytes))
     return found
 
 
