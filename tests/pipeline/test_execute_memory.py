@@ -1,6 +1,7 @@
 """What each schedule holds and sends, measured, against its closed form; and what recomputation costs."""
 
 import sys
+import time
 
 import cloudpickle
 import pytest
@@ -177,7 +178,15 @@ def leftovers():
     before = live_bytes()
     for _ in range(3):
         step(plan, module, inputs, targets, squares)
-    return live_bytes() - before
+    return _settled_bytes(before) - before
+
+
+def _settled_bytes(most):
+    """What lives once it is `most` or less: on a busy machine a thread lets the last message go a little later."""
+    until_s = time.monotonic() + 10
+    while (live := live_bytes()) > most and time.monotonic() < until_s:
+        time.sleep(0.01)
+    return live
 
 
 def test_nothing_stays_behind_a_step():
