@@ -37,6 +37,12 @@ GAPS = (
             "On any number of ranks": EVERY_RANK,
         },
         mistakes={
+            "So begins the ring of the text above. Here rank r begins with chunk r, its own number.": (
+                lambda rank, n: [(rank - 1 - k) % n for k in range(2 * (n - 1))]
+            ),
+            "Below chunk 0 comes the last one, n - 1: the numbers go round.": (
+                lambda rank, n: [rank - k for k in range(2 * (n - 1))]
+            ),
             "These are the rounds of one half. How many rounds has the other?": (
                 lambda rank, n: ring_chunks(rank, n)[: n - 1]
             ),

@@ -30,9 +30,9 @@ def _one_product(parameters, tokens, days, flops_per_s, memory_bytes):
     return gpus_needed(parameters, tokens / 3, days, flops_per_s, memory_bytes)
 
 
-def _rounded_down(parameters, tokens, days, flops_per_s, memory_bytes):
-    for_time = 6 * parameters * tokens / (days * 86_400 * flops_per_s)
-    return math.floor(max(for_time, 16 * parameters / memory_bytes))
+def _both(parameters, tokens, days, flops_per_s, memory_bytes):
+    """The GPUs for the time and those for the room, not rounded."""
+    return 6 * parameters * tokens / (days * 86_400 * flops_per_s), 16 * parameters / memory_bytes
 
 
 GAPS = (
@@ -79,7 +79,18 @@ GAPS = (
         mistakes={
             "They are fast enough, but do they hold the state, 16 bytes per parameter?": _time_only,
             "2 FLOPs a weight and token are the forward pass alone. What does the backward pass cost?": _one_product,
-            "A tenth of a GPU missing is one GPU missing: round up.": _rounded_down,
+            "A tenth of a GPU missing is one GPU missing: round up.": lambda *given: math.floor(max(_both(*given))),
+            "There are whole GPUs only: round up.": lambda *given: max(_both(*given)),
+            "Rounded to the nearest, a part of a GPU may be missing: round up.": (
+                lambda *given: round(max(_both(*given)))
+            ),
+            "The same GPUs compute and hold: the larger number decides, not the sum.": (
+                lambda *given: math.ceil(sum(_both(*given)))
+            ),
+            "Both have to be met, so the larger number decides.": lambda *given: math.ceil(min(_both(*given))),
+            "A GPU computes so many FLOPs in a second. How many seconds has a day?": (
+                lambda parameters, tokens, days, *rest: gpus_needed(parameters, tokens, days / 3600, *rest)
+            ),
         },
     ),
     function_gap(
