@@ -9,7 +9,7 @@ from parallel_lab.network import Link, ring_cost
 @problem("step-bytes", chapter="00")
 def step_bytes(dice: Random) -> Drawn:
     """What each rank sends in a step of data-parallel training."""
-    ranks, millions, item = dice.choice((2, 4, 8, 16)), dice.choice((10, 25, 110, 350)), dice.choice((2, 4))
+    ranks, millions, item = dice.choice((4, 8, 16, 32)), dice.choice((10, 25, 110, 350)), dice.choice((2, 4))
     size = millions * 10**6 * item
     answer = ring_cost("all_reduce", ranks, size).sent_bytes / 1e6
     kind = {2: "bfloat16", 4: "float32"}[item]
