@@ -76,7 +76,7 @@ def test_an_evening_leaves_git_clean_and_an_update_keeps_every_line(clone, tmp_p
     assert nothing == ["Nothing had to be fetched: the newest version is here, and work/ has all of it."]
     chapter, task = clone / "work/notebooks" / CHAPTER, clone / "work/exercises" / CHAPTER
     shutil.copy(clone / "solutions" / CHAPTER, task)
-    assert "sum_of_ranks: solved" in plab(clone, "work/exercises", "check", "00")
+    assert "sum_of_ranks: solved" in plab(clone, "work/exercises", "check", "sum_of_ranks")
     change(chapter, "title", "my own title", cells=6)  # those up to the first launch and its picture
     assert "done" in python(clone, ".", "tools/execute_notebooks.py", str(chapter))
     (clone / "work/exercises/02_collectives.ipynb").write_text("broken")
