@@ -1,5 +1,6 @@
 """A real Slurm on this machine: what its queue shows, what a job of the course prints there, and what is left of it."""
 
+import contextlib
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from parallel_lab.systems.scheduling import slurm, slurm_run
 PATIENCE_S = 120
 pytestmark = pytest.mark.timeout(600)
 needs_slurm = pytest.mark.skipif(bool(slurm.missing()), reason=slurm.missing() or "-")
+EVERY_KIND = {"munged", "slurmctld", "slurmd", "slurmstepd", "sleep"}
 ALONE = """
 import signal, sys, time
 from parallel_lab.systems.scheduling import slurm
@@ -97,8 +99,8 @@ def test_nothing_is_left_when_the_process_ends(how):
         with subprocess.Popen(command, env=environment, **pipes) as process:
             try:
                 assert process.stdout.readline() == "up\n", process.stderr.read()
-                family = psutil.Process(process.pid).children(recursive=True)
-                assert {"munged", "slurmctld", "slurmd", "slurmstepd", "sleep"} <= {each.name() for each in family}
+                until(lambda: not EVERY_KIND - set(below(process).values()), "the daemons and the job are up")
+                family = list(below(process))
                 process.send_signal(how)
                 process.wait(PATIENCE_S)
             finally:
@@ -152,6 +154,15 @@ def ended(run, job):
     over = ("COMPLETING", "COMPLETED")
     times_s = (each.time_s for each in run.changes if each.line.name == job and each.line.state in over)
     return next(time_s for time_s in times_s if time_s > last)
+
+
+def below(process):
+    """The processes that one has started and that those have started, with the name of each."""
+    found = {}
+    for each in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[each] = each.name()
+    return found
 
 
 def until(condition, what):
