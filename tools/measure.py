@@ -3,16 +3,21 @@
 What counts is the whole tree below pytest: itself, ranks, fork servers, kernels, programs that a test starts. A
 process that has ended counts through the parent that waited for it, so ranks count through their fork server. macOS
 does not tell what the children of a live process used; there the ranks are missing, and budgets are loose.
+
+A second of a slow or shared processor does less. So between rooms a fixed piece of work is timed too, and the budgets
+are stretched by it.
 """
 
 import json
 import os
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from parallel_lab import launch
 from tools.budgets import BETWEEN, room_of
@@ -31,11 +36,29 @@ def tree_s() -> float:
     return sum(t.user + t.system + t.children_user + t.children_system for t in times)
 
 
+def yardstick_s() -> float:
+    """Processor seconds of a fixed piece of work, Python's own and small matrix products, as tests are made of."""
+    began_s = time.process_time()
+    table: dict[int, int] = {}
+    for number in range(20_000):
+        table[number % 97] = table.get(number % 97, 0) + number
+    square = torch.ones(64, 64)
+    for _ in range(100):
+        square = (square @ square).tanh()
+    return time.process_time() - began_s
+
+
 class Meter:
-    """Seconds by room, in one process of pytest; in the one that the user started, the sum over all its workers."""
+    """Seconds by room, in one process of pytest; in the one that the user started, the sum over all its workers.
+
+    Attributes:
+        spent: seconds by room.
+        yardsticks: seconds of the same piece of work, at each change of room.
+    """
 
     def __init__(self) -> None:
         self.spent: defaultdict[str, float] = defaultdict(float)
+        self.yardsticks: list[float] = []
         self.counted_s = 0.0
 
     def count(self, room: str) -> None:
@@ -43,7 +66,8 @@ class Meter:
         now_s = tree_s()
         # A kernel that is killed takes the seconds of its ranks with it, so the sum may fall.
         self.spent[room] += max(0.0, now_s - self.counted_s)
-        self.counted_s = now_s
+        self.yardsticks.append(yardstick_s())
+        self.counted_s = now_s + self.yardsticks[-1]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item, nextitem):
@@ -75,18 +99,28 @@ class Meter:
             sitecustomize.write()
         if output := getattr(session.config, "workeroutput", None):
             self.count(BETWEEN)
-            output["spent"] = dict(self.spent)
+            output["measured"] = self.measured()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
         """Takes the seconds of a worker that has ended; one that has crashed hands over none."""
-        for room, seconds in getattr(node, "workeroutput", {}).get("spent", {}).items():
+        measured = getattr(node, "workeroutput", {}).get("measured", {"spent": {}, "yardsticks": []})
+        for room, seconds in measured["spent"].items():
             self.spent[room] += seconds
+        self.yardsticks += measured["yardsticks"]
+
+    def measured(self) -> dict[str, object]:
+        """What is handed over, from a worker and to the runner."""
+        return {"spent": dict(self.spent), "yardsticks": self.yardsticks}
 
 
 def pytest_addoption(parser):
     """Adds the options."""
-    parser.addoption("--spent", type=Path, help="write processor seconds by room to this file")
+    parser.addoption(
+        "--spent",
+        type=Path,
+        help="write processor seconds by room, and of the yardstick, to this file",
+    )
     parser.addoption("--ranks", action="store_true", help="start the fork server before the first test")
 
 
@@ -102,4 +136,4 @@ def pytest_unconfigure(config):
     path = config.getoption("--spent")
     if path and not hasattr(config, "workerinput"):
         meter = config.pluginmanager.getplugin("meter")
-        path.write_text(json.dumps(dict(meter.spent)), encoding="utf-8")
+        path.write_text(json.dumps(meter.measured()), encoding="utf-8")

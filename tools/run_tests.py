@@ -23,7 +23,7 @@ from typing import NamedTuple
 from coverage import Coverage
 
 from parallel_lab.course.progress import VARIABLE
-from tools.budgets import COVERED_PERCENT, TECHNIQUES, exercises, notebooks, over, table
+from tools.budgets import COVERED_PERCENT, TECHNIQUES, exercises, notebooks, over, slowness, table
 from tools.in_ranks.sitecustomize import FOLDER, ROOMS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,11 +182,15 @@ def covered(lines: Path, package: Path) -> dict[str, float]:
 def summary(ran: Sequence[str]) -> list[str]:
     """Prints seconds and lines by room; returns what is wrong with them. `ran` names the rooms that ran whole."""
     spent: Counter[str] = Counter()
+    yardsticks: list[float] = []
     for file in REPORTS.glob("*.json"):
-        spent.update(json.loads(file.read_text(encoding="utf-8")))
-    wrong = [f"{room} is over its budget of processor time" for room in over(spent)]
+        measured = json.loads(file.read_text(encoding="utf-8"))
+        spent.update(measured["spent"])
+        yardsticks += measured["yardsticks"]
+    slow = slowness(yardsticks)
+    wrong = [f"{room} is over its budget of processor time" for room in over(spent, slow)]
     if spent:
-        print(f"\n{table(spent)}")
+        print(f"\n{table(spent, slow)}")
     for room, percent in covered(LINES, ROOT / "parallel_lab").items():
         if room in ran:
             print(f"{room:<36}{percent:7.1f} % of its lines ran")

@@ -39,6 +39,14 @@ def test_a_room_over_budget_and_slack_is_marked_and_fails():
     assert "  6" in marks["exercise ring_shift"]
 
 
+def test_budgets_stretch_on_a_slow_machine_and_shrink_on_none():
+    quick, usual, slow = ([times * budgets.YARDSTICK_S] for times in (0.5, 1.0, 1.5))
+    assert [budgets.slowness(each) for each in (quick, usual, slow, [])] == pytest.approx([1.0, 1.0, 1.5, 1.0])
+    spent = {"collectives": 40 * budgets.SLACK * 1.4}
+    assert budgets.over(spent) == ["collectives"] and budgets.over(spent, 1.5) == []
+    assert "1.50 times" in budgets.table(spent, 1.5) and "times" not in budgets.table(spent)
+
+
 def test_only_finds_rooms_exercises_and_notebooks_and_lists_them_where_it_does_not():
     rooms, graded, shown = run_tests.only(["pipeline", "ring_shift", "03_data_parallel"])
     assert rooms.pytest[0] == "tests/pipeline" and "ring_shift" in graded.pytest
@@ -101,7 +109,9 @@ def test_seconds_and_lines_of_ranks_count(tmp_path, workers):
     command += [str(tmp_path / "test_burn.py")]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | wanted, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(spent.read_text())["test_burn"] > 1.0, "two ranks take half a second each"
+    measured = json.loads(spent.read_text())
+    assert measured["spent"]["test_burn"] > 1.0, "two ranks take half a second each"
+    assert measured["yardsticks"] and all(0.0 < seconds < 1.0 for seconds in measured["yardsticks"])
     assert (lines / f"{(tmp_path / 'pid').read_text()}.jsonl").exists()
     ran = [json.loads(text) for file in lines.iterdir() for text in file.read_text().splitlines()]
     assert len(ran) >= 2 and any(name.endswith("pipeline/one_f_one_b.py") for each in ran for name in each)
