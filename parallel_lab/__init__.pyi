@@ -24,7 +24,7 @@ from . import (
     view,
 )
 from .course import ask, case, check, drill, hint, predict, quiz, show, sprint, symbols
-from .interview import evidence, ladder, mock_interview, review, whiteboard
+from .interview import evidence, first_page, ladder, mock_interview, review, whiteboard
 from .performance import explain
 from .runtime import (
     Deadlock,
@@ -69,6 +69,7 @@ __all__ = [
     "evidence",
     "expert_parallel",
     "explain",
+    "first_page",
     "hint",
     "hybrid",
     "interview",

@@ -10,7 +10,7 @@ from .debugging_form import debugging_round
 from .desk import mock_interview
 from .ladder_form import ladder
 from .mock import Mock
-from .night import night_page, write_night
+from .night import first_page, night_page, write_night
 from .noted import Opinion
 from .prepared import prepare
 from .proofs import evidence
@@ -30,6 +30,7 @@ __all__ = [
     "calibration",
     "debugging_round",
     "evidence",
+    "first_page",
     "import_reviews",
     "ladder",
     "language_of",

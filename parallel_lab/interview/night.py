@@ -8,6 +8,7 @@ import base64
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape, unescape
 from importlib.resources import files
 from pathlib import Path
@@ -17,18 +18,49 @@ from latex2mathml.converter import convert
 from parallel_lab.course import page
 from parallel_lab.course.progress import replace
 from parallel_lab.course.questions import Card, ask, index
+from parallel_lab.course.typed import named
+from parallel_lab.interview import stored
 from parallel_lab.interview.formulas import SPAN, tex
 from parallel_lab.interview.notes import SHORT
 from parallel_lab.interview.printing import print_pdf
-from parallel_lab.interview.stored import FIRST_PAGE, Picture, chapters, first_page
+from parallel_lab.interview.stored import FIRST_PAGE, Picture, chapters
 from parallel_lab.interview.words import language_of, say
 from parallel_lab.view.math_font import FAMILY, math_font
 
 # Code stays as it is; what stands between dollars is TeX.
 _MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<!\\)\$(?P<line>[^$]+?)\$", re.DOTALL)
 _LINK = re.compile(r'<a href="([^"]*)">(.*?)</a>', re.DOTALL)
+_HEADING = re.compile(f"^#+ (?:{FIRST_PAGE}|一页纸)\n", re.MULTILINE)
 _WIDE = re.compile(r'<p>(?=(?:(?!</p>).)*<math[^>]*display="block")', re.DOTALL)
 _TALL = {1.2: "page", 0.7: "tall"}  # high against wide
+
+
+@dataclass(frozen=True, repr=False)
+class FirstPage(page.Shown):
+    """The first page of a chapter, ready to be shown in a cell; see `first_page`."""
+
+    chapter: str
+    language: str
+
+    def as_page(self) -> page.Page:
+        """The page."""
+        title, parts = stored.first_page(self.chapter, self.language)
+        texts = (one for one in parts if isinstance(one, str))
+        return page.Page(title, [page.Part(_chapter(self.chapter, self.language, cards=False), "\n\n".join(texts))])
+
+
+def first_page(chapter: str, language: str | None = None) -> FirstPage:
+    """What one reads of a chapter the night before an interview: decision table, formulas, numbers, picture.
+
+    Args:
+        chapter: its two digits, or its name.
+        language: `en` or `zh`; by default that of the environment.
+
+    Raises:
+        UnknownName: there is no such chapter; this KeyError names the nearest ones.
+        ValueError: there is no such language.
+    """
+    return FirstPage(named("chapter", str(chapter)[:2], dict.fromkeys(chapters())), language_of(language))
 
 
 def night_page(*, cards: bool = False, language: str | None = None) -> str:
@@ -36,7 +68,7 @@ def night_page(*, cards: bool = False, language: str | None = None) -> str:
 
     Args:
         cards: the 30-second answers of each chapter's questions as well.
-        language: of the answers and of what stands around the pages, `en` or `zh`; the pages are English.
+        language: `en` or `zh`.
 
     Raises:
         ValueError: there is no such language.
@@ -84,22 +116,22 @@ def write_night(
 
 
 def _title(chapter: str, language: str) -> str:
-    """The number and the title of a chapter; in Chinese with the English one behind it, as its page is English."""
-    english = first_page(chapter)[0]
+    """The number and the title of a chapter; in Chinese with the English one behind it, as its text is English."""
+    english = stored.first_page(chapter)[0]
     if language == "en":
         return english
     return f"{chapter} · {say(f'chapter.{chapter}', language)}（{english.partition(' · ')[2]}）"
 
 
 def _chapter(chapter: str, language: str, cards: bool) -> str:
-    title, parts = _title(chapter, language), first_page(chapter)[1]
+    title, parts = _title(chapter, language), stored.first_page(chapter, language)[1]
     inside = [_figure(one) if isinstance(one, Picture) else markdown(_without_heading(one)) for one in parts]
     inside += [f'<section class="answers" lang="{language}">{"".join(_answers(chapter, language))}</section>'] * cards
-    return f'<article id="chapter-{chapter}" lang="en"><h2>{escape(title)}</h2>\n{"".join(inside)}</article>'
+    return f'<article id="chapter-{chapter}" lang="{language}"><h2>{escape(title)}</h2>\n{"".join(inside)}</article>'
 
 
 def _without_heading(text: str) -> str:
-    return re.sub(rf"^#+ {FIRST_PAGE}\n", "", text)
+    return _HEADING.sub("", text)
 
 
 def _font(html: str) -> str:

@@ -1,17 +1,23 @@
-"""What the executed chapters show: the output of a cell, the pictures of a section, the first page. Nothing is run."""
+"""What the executed chapters show: the output of a cell, the pictures of a section, the first page. Nothing is run.
+
+The Chinese text of a first page stands in `first_pages_zh/NN.md`; its pictures are the chapter's.
+"""
 
 import base64
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from parallel_lab.course import workspace
 from parallel_lab.course.anchors import headings
 from parallel_lab.course.tasks import cells
+from parallel_lab.interview.words import say
 
 FIRST_PAGE = "On one page"
+_PLACE = re.compile(r"^!\[(.*)\]\(\)$", re.MULTILINE)  # of a picture in a Chinese page, with what it shows
 Cell = dict[str, Any]
 
 
@@ -71,12 +77,30 @@ def _begins_section(cell: Cell) -> bool:
     return cell["cell_type"] == "markdown" and bool(re.search(r"^## ", _source(cell), re.MULTILINE))
 
 
-def first_page(chapter: str) -> tuple[str, list[str | Picture]]:
+def first_page(chapter: str, language: str = "en") -> tuple[str, list[str | Picture]]:
     """The title of a chapter, and its first page: Markdown and pictures, from the title to the next section.
 
     Raises:
         ValueError: the chapter has no first page.
     """
+    title, page = _english_page(chapter)
+    if language == "en":
+        return title, page
+    shown = [one for one in page if isinstance(one, Picture)]
+    return f"{chapter} · {say(f'chapter.{chapter}', language)}", list(_chinese_page(chapter, shown))
+
+
+def _chinese_page(chapter: str, shown: list[Picture]) -> Iterator[str | Picture]:
+    """Texts, and between them the chapter's pictures; one that the learner's copy does not have is left out."""
+    text = files("parallel_lab.interview").joinpath("first_pages_zh", f"{chapter}.md").read_text(encoding="utf-8")
+    first, *rest = _PLACE.split(text)  # and for each picture: what it shows, the text after it
+    yield first.strip()
+    for place, (alt, after) in enumerate(zip(rest[::2], rest[1::2], strict=True)):
+        yield from (picture._replace(alt=alt) for picture in shown[place : place + 1])
+        yield after.strip()
+
+
+def _english_page(chapter: str) -> tuple[str, list[str | Picture]]:
     title, *rest = _cells(workspace.notebook(chapter))
     name, _, words = _source(title).partition("\n")
     page: list[str | Picture] = [words.strip()]

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from parallel_lab.course.tasks import cells as cells_of
-from parallel_lab.interview.stored import FIRST_PAGE
+from parallel_lab.interview.stored import FIRST_PAGE, first_page
 from parallel_lab.interview.words import say
+from tools.book.cards import fence
 from tools.book.pages import ROOT, Page
 
 Cells = tuple[Mapping[str, Any], ...]
@@ -49,7 +51,7 @@ def first_pages(chapters: list[Page]) -> Iterator[Page]:
     """What one reads of each chapter the night before an interview, and the list of these pages."""
     lines = []
     for chapter in chapters:
-        if cells := first_of(chapter.cells):
+        if cells := in_both(first_of(chapter.cells), chapter.chapter):
             path = f"first/{Path(chapter.path).name}"
             lines.append(f"- [{chapter.title}](book:{path}.html)")
             yield Page(path, "first", chapter.title, chapter.zh, chapter.origin, cells=cells, chapter=chapter.chapter)
@@ -57,6 +59,23 @@ def first_pages(chapters: list[Page]) -> Iterator[Page]:
         "What one reads of each chapter the night before an interview: its decision table, formulas, numbers, picture."
     )
     yield Page("first/index", "first", "First pages", "每章第一页", text="\n".join([words, "", *lines]))
+
+
+def in_both(cells: Cells, chapter: str) -> Cells:
+    """The cells of a first page with the Chinese text behind the English one, before and after each picture."""
+    if not cells:
+        return ()
+    intro, *others = (part for part in first_page(chapter, "zh")[1] if isinstance(part, str) and part)
+    chinese = iter([intro[intro.index("## ") :], *others])
+    found = []
+    for worded, group in groupby(cells, key=lambda cell: cell["cell_type"] == "markdown"):
+        if not worded:
+            found += group
+            continue
+        several = [{**cell, "source": fence("en", "".join(cell["source"]))} for cell in group]
+        several[-1]["source"] += f"\n\n{fence('zh', next(chinese))}"
+        found += several
+    return tuple(found)
 
 
 def exercise_list(exercises: list[Page]) -> Page:

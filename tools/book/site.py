@@ -138,10 +138,11 @@ def source_page(path: str) -> tuple[Page, str]:
 
 def _note(page: Page) -> str:
     """What a reader of Chinese is told where the text is English."""
-    key = {"chapter": "english-with-cards", "first": "english-with-cards"}.get(page.kind, "english-only")
-    if page.kind not in ("chapter", "first", "exercise", "reference"):
+    if page.kind not in ("chapter", "exercise", "reference"):
         return ""
-    return f'<p class="zh note" lang="zh">{word(key, "zh")}</p>'
+    key = "english-with-first" if page.kind == "chapter" else "english-only"
+    first = f'<a href="{BOOK}first/{Path(page.path).name}.html">{word("first", "zh")}</a>'
+    return f'<p class="zh note" lang="zh">{word(key, "zh").format(first=first)}</p>'
 
 
 def _title(page: Page) -> str:
