@@ -60,7 +60,7 @@ def first_page(chapter: str, language: str | None = None) -> FirstPage:
         UnknownName: there is no such chapter; this KeyError names the nearest ones.
         ValueError: there is no such language.
     """
-    return FirstPage(named("chapter", str(chapter)[:2], dict.fromkeys(chapters())), language_of(language))
+    return FirstPage(named("chapter", str(chapter)[:2], {one: one for one in chapters()}), language_of(language))
 
 
 def night_page(*, cards: bool = False, language: str | None = None) -> str:
