@@ -72,12 +72,12 @@ def view(timeline: Locator) -> dict[str, float]:
 def predict_and_compare(notebook: Notebook) -> None:
     """Nothing was guessed at first; a guess is kept by keyboard, and the comparing cell then takes it up."""
     seen = notebook.outputs("seen-slow-rank")
-    expect(seen).to_contain_text("You wrote down no guess; the cell shows “rank 2”")
+    expect(seen).to_contain_text("You wrote down no guess; the cell shows “about 10 ms less”")
     form = notebook.outputs("predict-slow-rank").locator(".widget-vbox").first
     form.get_by_role("radio").first.focus()
     form.get_by_role("radio").first.press("Space")
     form.get_by_role("button", name="Keep my guess").press("Enter")
-    expect(form.get_by_role("status")).to_contain_text("You say “rank 0”.")
+    expect(form.get_by_role("status")).to_contain_text("You say “as long as rank 0”.")
     notebook.run("seen-slow-rank")
     expect(seen).to_contain_text("✗ Not as you predicted")
 
