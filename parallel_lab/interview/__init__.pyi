@@ -16,6 +16,7 @@ from .prepared import prepare
 from .proofs import evidence
 from .queue import todays
 from .review_form import review
+from .sample import sample_interview
 from .vocabulary import terms
 from .words import language_of, say
 
@@ -40,6 +41,7 @@ __all__ = [
     "path_page",
     "prepare",
     "review",
+    "sample_interview",
     "say",
     "terms",
     "todays",

@@ -81,6 +81,32 @@ def test_what_gives_a_prediction_away_is_folded(number, cells):
             assert folded == bool(cell["outputs"]), f"{cell['id']} is {'folded, and empty' if folded else 'open'}"
 
 
+SHOWN = re.compile(r"the cell shows (.+?): ")
+TELLING_DIGITS, TELLING_LETTERS = 3, 12  # fewer stand in a chapter by chance
+
+
+def told(words: str) -> str:
+    """The part of an answer, as a comparison says it, by which a text would tell it; empty where it has none."""
+    if option := re.fullmatch(r"“(.+)”", words):
+        return option[1] if len(option[1]) >= TELLING_LETTERS else ""
+    number = re.match(r"-?[\d.,]+", words)
+    return number[0] if number and len(re.sub(r"\D", "", number[0])) >= TELLING_DIGITS else ""
+
+
+def test_no_text_tells_what_a_prediction_asks(number, cells):
+    """Not before the run has shown it, and not right below it, where it would be on the same screen."""
+    sources = ["".join(cell["source"]) for cell in cells]
+    words = [place for place, cell in enumerate(cells) if cell["cell_type"] == "markdown"]
+    found = []
+    for place, name, compares in calls(cells):
+        shown = SHOWN.search(everything(cells[place]))
+        if compares and (answer := told(shown[1])):
+            pattern = re.compile(rf"(?<![\w.,-]){re.escape(answer)}(?!\w|[.,]\d)")
+            below = next(one for one in words if one > place)
+            found += [(name, cells[n]["id"]) for n in words if n <= below and pattern.search(sources[n])]
+    assert found == []
+
+
 def test_what_depends_on_the_learner_is_not_compared(cells):
     for place, name, _ in calls(cells):
         assert "nbval-ignore-output" in cells[place]["metadata"]["tags"], name

@@ -50,3 +50,8 @@ def test_every_technique_is_shown_in_a_chapter():
 def test_what_is_stored_is_the_code_of_today(notebook, source, listing, stored):
     assert stored == repr(listing), f"the code of {source} has changed: run make notebooks for {notebook}"
     assert len(listing.code.splitlines()) < LIMIT_LINES
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem[:2])
+def test_links_to_code_are_seen_from_the_notebook(path):
+    assert 'href=\\"parallel_lab/' not in path.read_text(encoding="utf-8"), "run it again from its own folder"
