@@ -88,7 +88,9 @@ def _answer(mock: Mock, turn: Turn, dice: Random) -> Answered:
         mock.answer()
         ticked = turn.points[: (len(turn.points) + 1) // 2]
         mock.mark([point.key for point in ticked])
-        return Answered(mock.where, turn, "", tuple(page.markdown(f"- {point.text}") for point in ticked))
+        # The first point of an opening is that the question is answered at all.
+        texts = [turn.model if point.key == turn.key else point.text for point in ticked]
+        return Answered(mock.where, turn, "", tuple(page.markdown(f"- {text}") for text in texts))
     letter = dice.choice(lettered(turn.options))[0] if turn.options else ""
     given = {"number": "1", "choice": letter, "code": turn.stub, "layout": "dp = 1"}[turn.kind]
     said = tuple(mock.answer(given).parts)

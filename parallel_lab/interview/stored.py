@@ -18,6 +18,7 @@ from parallel_lab.interview.words import say
 
 FIRST_PAGE = "On one page"
 _PLACE = re.compile(r"^!\[(.*)\]\(\)$", re.MULTILINE)  # of a picture in a Chinese page, with what it shows
+_FOR_CHINESE = re.compile(r"^中文：.*", re.MULTILINE)  # how a reader of Chinese gets the page
 Cell = dict[str, Any]
 
 
@@ -103,7 +104,7 @@ def _chinese_page(chapter: str, shown: list[Picture]) -> Iterator[str | Picture]
 def _english_page(chapter: str) -> tuple[str, list[str | Picture]]:
     title, *rest = _cells(workspace.notebook(chapter))
     name, _, words = _source(title).partition("\n")
-    page: list[str | Picture] = [words.strip()]
+    page: list[str | Picture] = [_FOR_CHINESE.sub("", words).strip()]
     began = False
     for cell in rest:
         if _begins_section(cell) and began:

@@ -12,9 +12,13 @@ from parallel_lab.course.questions import FOLDER
 from parallel_lab.course.terms import glossary, read
 
 ROOT = Path(__file__).resolve().parents[2]
-GRADING = ROOT / "parallel_lab/grading"
+GRADING, INTERVIEW = ROOT / "parallel_lab/grading", ROOT / "parallel_lab/interview"
 NOTES = {path.name: path.read_text(encoding="utf-8") for path in sorted(GRADING.rglob("*.md"))}
 CARDS = {file.name: file.read_text(encoding="utf-8") for file in sorted(FOLDER.iterdir(), key=str) if file.is_file()}
+PAGES = {
+    f"{path.name} in Chinese": path.read_text(encoding="utf-8")
+    for path in sorted(INTERVIEW.glob("first_pages_zh/*.md"))
+}
 PROSE = {
     path.name: "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"])
     for place in ("notebooks", "solutions")
@@ -40,9 +44,9 @@ def test_a_term_has_one_word_in_each_language():
     assert "显存" in repr(glossary())
 
 
-@pytest.mark.parametrize("name", [*CARDS, *PROSE])
+@pytest.mark.parametrize("name", [*CARDS, *PAGES, *PROSE])
 def test_terms_are_said_in_their_one_word(name):
-    text = (CARDS | PROSE)[name]
+    text = (CARDS | PAGES | PROSE)[name]
     refused = {word: row["zh"] for row in read("glossary") for word in row["not"]}
     assert {word: instead for word, instead in refused.items() if word in text} == {}
 

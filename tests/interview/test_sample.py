@@ -43,6 +43,6 @@ def test_every_round_and_the_report_stand_in_it_and_the_learner_keeps_nothing(sh
 def test_half_of_the_points_are_said_and_the_rest_is_missing_in_the_report(short):
     shown = sample_interview("lead", 15, "en", seed=3)
     opening = shown.answered[0].turn
-    said, left = opening.points[0].text, opening.points[-1].text
+    said, left = opening.model, opening.points[-1].text
     text, report = repr(shown).split("Report of the interview")
     assert said in text and left.split(". ")[0] in report

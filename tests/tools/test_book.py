@@ -1,11 +1,13 @@
 """The book's parts without a browser: where links lead, how words are cut, what MyST may not see, what becomes HTML."""
 
+import re
+
 import pytest
 
 pytest.importorskip("griffe2md", reason="griffe2md is not installed: pip install 'parallel-lab[book]'")
 
 from tools.book import reference
-from tools.book.chapters import first_of, notebook_places
+from tools.book.chapters import chapter_pages, first_of, first_pages, notebook_places
 from tools.book.links import Links
 from tools.book.mdast import Writer
 from tools.book.outputs import Outputs
@@ -86,6 +88,16 @@ def test_the_first_page_ends_before_the_next_section_and_has_its_pictures_withou
     assert [one["source"] for one in found] == ["## On one page\ntable", "draw()"]
     assert found[1]["metadata"]["tags"] == ["remove-input"]
     assert first_of(cells[:1]) == ()
+
+
+def test_each_first_page_has_its_chinese_text_behind_the_english_one():
+    *pages, _ = first_pages([page for page in chapter_pages() if page.kind == "chapter"])
+    assert len(pages) == 25
+    for page in pages:
+        worded = [cell["source"] for cell in page.cells if cell["cell_type"] == "markdown"]
+        both = [re.findall(r"^:class: (\w+)$", text, re.MULTILINE) for text in worded]
+        assert both[-1] == ["en", "zh"] and "## 一页纸" in "".join(worded)
+        assert any(cell["cell_type"] == "code" for cell in page.cells) or page.chapter == "24", "a picture"
 
 
 @pytest.fixture
