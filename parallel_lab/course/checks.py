@@ -17,6 +17,7 @@ from parallel_lab.course.typed import named
 from parallel_lab.grading.exercise import Check, Exercise
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.grading.lab import Lab, NotStarted, Outcome, Stuck, Wrong
+from parallel_lab.grading.rank_side import Case
 from parallel_lab.grading.references import reference_in
 from parallel_lab.grading.trial import Trial, case_of
 from parallel_lab.plan import COMPUTE
@@ -26,6 +27,7 @@ from parallel_lab.view import Timeline, draw
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 PRINTED = 20  # lines that a rank printed last
+FOR_TWO = "At 2 ranks it is right: what in it holds for two ranks alone?"
 _SHOWN = Counter()  # hints of each exercise that this process has shown
 NBGRADER = "NBGRADER_EXECUTION"  # set while nbgrader runs an answer of somebody
 _GRID = re.compile(r"\S {2,}\S+ {2,}\S")  # a line in columns
@@ -299,10 +301,17 @@ def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
 
 
 def _run(checks: Sequence[Check], lab: Lab) -> None:
+    passed: list[Case] = []
     for case, graders in checks:
-        outcome = lab.run(case)
-        for grader in graders if case.get("changed") else (*graders, *lab.exercise.always):
-            grader(outcome)
+        try:
+            outcome = lab.run(case)
+            for grader in graders if case.get("changed") else (*graders, *lab.exercise.always):
+                grader(outcome)
+        except Wrong as wrong:
+            if case.ranks > 2 and replace(case, ranks=2) in passed and FOR_TWO not in wrong.advice:
+                wrong.advice = f"{wrong.advice} {FOR_TWO}".strip()
+            raise
+        passed.append(case)
 
 
 def hint(name: str, keep: bool = False) -> page.Page:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parallel_lab.grading.added import mistake_in_sum
 from parallel_lab.grading.rank_side import ARRIVING, TO_ROOT
-from parallel_lab.grading.trial import Outcome
+from parallel_lab.grading.trial import Outcome, leaves
 from parallel_lab.grading.values import differ
 from parallel_lab.plan import COMPUTE
 from parallel_lab.trace import Span
@@ -26,6 +27,8 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def pattern(outcome: Outcome, rank: int) -> str:
     """What is wrong with what `rank` returned, if it is a usual mistake; empty if it is none of these."""
+    if other := _of_another_root(outcome):
+        return other
     if outcome.driven or outcome.expected[rank] is None:
         return ""
     called = [s for s in outcome.trace.of(rank) if s.lane != COMPUTE]
@@ -36,7 +39,22 @@ def pattern(outcome: Outcome, rank: int) -> str:
         return f"That is {other}."
     if brought and brought[-1].kind in TO_ROOT and brought[-1].peer != rank:
         return f"On which ranks does {brought[-1].kind} leave its result?"
-    return _own(outcome, rank, brought) if _all_return_their_own(outcome) else ""
+    if _all_return_their_own(outcome):
+        return _own(outcome, rank, brought)
+    return mistake_in_sum(outcome, rank) if _given_to_sum(outcome) is not None else ""
+
+
+def _of_another_root(outcome: Outcome) -> str:
+    """Of an operation with a `root`: whose tensor came in place of the root's, if it was the same one's everywhere."""
+    root, given = outcome.case.get("root"), [next(leaves(one), None) for one in outcome.inputs]
+    if root is None:
+        return ""
+    wrong = [got for got, right in zip(outcome.results, outcome.expected, strict=True) if differ(got, right)]
+    for other, tensor in enumerate(given):
+        if other != root and tensor is not None and wrong and not any(differ(got, tensor) for got in wrong):
+            came = f"What came is the tensor of rank {other}, and not that of the root, rank {root}"
+            return f"{came}: does your code use `root`?"
+    return ""
 
 
 def _nothing(called: list[Span]) -> str:
@@ -46,13 +64,20 @@ def _nothing(called: list[Span]) -> str:
     return f"You return None. {called[-1].kind} works in place and returns None: return the tensor that it has filled."
 
 
+def _given_to_sum(outcome: Outcome) -> Tensor | None:
+    """The one tensor that each rank was given, stacked, where the sum of them is what is asked; None elsewhere."""
+    of_one = [one[0] for one in outcome.inputs if len(one) == 1 and isinstance(one[0], Tensor)]
+    if len(of_one) < outcome.ranks or len({one.shape for one in of_one}) > 1:
+        return None
+    given = torch.stack(of_one)
+    asked = given.is_floating_point() and not differ(outcome.expected, [given.sum(0)] * outcome.ranks)
+    return given if asked else None
+
+
 def _other(outcome: Outcome) -> str:
     """What the ranks made of their one tensor each in place of the sum, if they all made the same."""
-    of_one = [one[0] for one in outcome.inputs if len(one) == 1 and isinstance(one[0], Tensor)]
-    if len(of_one) < max(outcome.ranks, 2) or len({one.shape for one in of_one}) > 1:
-        return ""
-    given = torch.stack(of_one)
-    if not given.is_floating_point() or differ(outcome.expected, [given.sum(0)] * outcome.ranks):
+    given = _given_to_sum(outcome)
+    if given is None or outcome.ranks < 2:
         return ""
     same = (word for word, make in OTHERS.items() if not differ(outcome.results, [make(given)] * outcome.ranks))
     return next(same, "")
@@ -73,6 +98,8 @@ def _own(outcome: Outcome, rank: int, brought: list[Span]) -> str:
     if not brought:
         return "You return your own input, and nothing came from another rank."
     where = f"What you return is your own input. The result of {brought[-1].kind} stands in what you passed to it"
+    if brought[-1].kind == "recv":
+        return f"{where}, once it was waited for: is it used, and only then?"
     if differ(outcome.given[rank], outcome.inputs[rank]):
         return f"{where}. That was your argument, which is changed now: pass a copy, and return the copy."
     return f"{where}: return that."

@@ -56,6 +56,20 @@ def test_other_mistake_is_not_called_by_a_wrong_name(seen):
     assert pattern(seen, 1) == ""
 
 
+def broadcast(results, root, **settings):
+    """An outcome of ranks that had A and B, and filled their tensors in place."""
+    case = Case(2, tuple({"root": root, **settings}.items()))
+    return Outcome(case, [(A,), (B,)], results, [], Trace(2, ()), lambda _: [(A, B)[root]] * 2, driven=True)
+
+
+def test_the_tensor_of_another_rank_than_the_root_is_named():
+    said = "What came is the tensor of rank {}, and not that of the root, rank {}: does your code use `root`?"
+    assert pattern(broadcast([A, A], 1), 0) == said.format(0, 1)
+    assert pattern(broadcast([B, A], 0), 0) == said.format(1, 0)  # the root alone holds what it should not
+    assert pattern(broadcast([SUM, A], 1), 0) == "", "rank 0 holds another thing than rank 1"
+    assert pattern(broadcast([B, B], 1), 0) == ""
+
+
 def test_the_mistake_stands_before_the_advice_of_the_exercise():
     with pytest.raises(Wrong, match="at 2 ranks: rank 0: got None") as caught:
         expect.equals("Sum up.")(outcome([None, None], "all_reduce"))

@@ -56,7 +56,16 @@ def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Mapping[st
     values = written(got[first]), written(plain(expected[first]))  # got is plain: both with the same brackets
     returned, right = values if values[0] != values[1] else (repr(got[first]), repr(expected[first]))
     seen = f"{call} returned {returned}, expected {right}{others}"
-    raise Wrong(seen, _known(outcome, place, mistakes))
+    raise Wrong(seen, _nothing(got, expected, first) or _known(outcome, place, mistakes))
+
+
+def _nothing(got: list, expected: list, first: int) -> str:
+    """Of a call, the `first` that is wrong, that returned None where something else was asked for."""
+    if got[first] is not None or expected[first] is None:
+        return ""
+    if all(one is None for one in got):
+        return "Your function returns None: is there a `return`?"
+    return "In this call your function returns None: does each of its branches end in a `return`?"
 
 
 def _known(outcome: Outcome, place: int, mistakes: Mapping[str, Callable]) -> str:
