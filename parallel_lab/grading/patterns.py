@@ -17,6 +17,7 @@ from parallel_lab.plan import COMPUTE
 from parallel_lab.trace import Span
 
 MESSAGES = ("send", "recv")
+SUMMING = ("all_reduce", "reduce_scatter", "reduce")  # with any other `op` they do something else
 OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "the mean of what the ranks gave: their sum, divided by the number of ranks": lambda given: given.mean(0),
     "the largest that a rank gave": lambda given: given.amax(0),
@@ -36,11 +37,14 @@ def pattern(outcome: Outcome, rank: int) -> str:
     if outcome.results[rank] is None:
         return _nothing(called)
     if other := _other(outcome):
-        return f"That is {other}."
+        by = next((f" {s.kind} sums unless its `op` says otherwise." for s in brought if s.kind in SUMMING), "")
+        return f"That is {other}.{by}"
     if brought and brought[-1].kind in TO_ROOT and brought[-1].peer != rank:
         return f"On which ranks does {brought[-1].kind} leave its result?"
     if _all_return_their_own(outcome):
-        return _own(outcome, rank, brought)
+        return _own(outcome, rank, brought) if outcome.ranks > 1 else ""
+    if rows := _rows(outcome, rank):
+        return _mistake_in_rows(rows, rank)
     return mistake_in_sum(outcome, rank) if _given_to_sum(outcome) is not None else ""
 
 
@@ -81,6 +85,31 @@ def _other(outcome: Outcome) -> str:
         return ""
     same = (word for word, make in OTHERS.items() if not differ(outcome.results, [make(given)] * outcome.ranks))
     return next(same, "")
+
+
+def _rows(outcome: Outcome, rank: int) -> list[int | None]:
+    """Whose tensor each row of the result is, None for nobody's; empty where not the tensors of all are asked for."""
+    given, got = [one for inputs in outcome.inputs for one in leaves(inputs)], outcome.results[rank]
+    if len(given) != outcome.ranks or len({one.shape for one in given}) > 1 or not isinstance(got, Tensor):
+        return []
+    stacked = torch.stack(given)
+    if got.shape != stacked.shape or differ(outcome.expected, [stacked] * outcome.ranks):
+        return []
+    of = ((source for source, one in enumerate(given) if not differ(row, one)) for row in got)
+    return [next(sources, None) for sources in of]
+
+
+def _mistake_in_rows(rows: list[int | None], rank: int) -> str:
+    """What is wrong with the rows of `rank`, which should be the tensors of all ranks in their order."""
+    twice = [source for source in rows if source is not None and rows.count(source) > 1]
+    if twice and twice[0] == (rank - 1) % len(rows):
+        return f"More than one row is the tensor of rank {twice[0]}: pass on what came in, and not your own each time."
+    if twice and twice[0] != rank:
+        return f"More than one row is the tensor of rank {twice[0]}: was each received into memory of its own?"
+    if None in rows:
+        return f"Row {rows.index(None)} is no rank's tensor: how many come in, and where is each put?"
+    row = next((row for row, source in enumerate(rows) if source != row), 0)
+    return f"Row {row} is the tensor of rank {rows[row]}."
 
 
 def _all_return_their_own(outcome: Outcome) -> bool:
