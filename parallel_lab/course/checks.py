@@ -17,6 +17,7 @@ from parallel_lab.course.typed import named
 from parallel_lab.grading.exercise import Check, Exercise
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.grading.lab import Lab, NotStarted, Outcome, Stuck, Wrong
+from parallel_lab.grading.rank_side import Case
 from parallel_lab.grading.references import reference_in
 from parallel_lab.grading.trial import Trial, case_of
 from parallel_lab.plan import COMPUTE
@@ -26,7 +27,9 @@ from parallel_lab.view import Timeline, draw
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 PRINTED = 20  # lines that a rank printed last
+FOR_TWO = "At 2 ranks it is right: what in it holds for two ranks alone?"
 _SHOWN = Counter()  # hints of each exercise that this process has shown
+_SKIPPED = Counter()  # hints of each exercise that it has left out, as their step was solved
 NBGRADER = "NBGRADER_EXECUTION"  # set while nbgrader runs an answer of somebody
 _GRID = re.compile(r"\S {2,}\S+ {2,}\S")  # a line in columns
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_RUN: "–"}
@@ -172,7 +175,7 @@ class Report(page.Shown):
     def _next_step(self) -> list[str]:
         """The step after the one that was checked; or the first with a test that failed, unless just it was checked.
 
-        Which steps passed earlier is not recorded, so a failure is named by its step and never called the next one.
+        A step may have passed earlier, so a failure is named by its step and never called the next one.
         """
         name, steps = self.exercise.name, self.exercise.steps
         done = next((place for place, v in enumerate(self.verdicts) if v.state != PASSED), len(self.verdicts))
@@ -275,7 +278,8 @@ def grade(
     report = Report(exercise, verdicts, older, cells.defined_in(fn), step)
     if not save or NBGRADER in os.environ or (not report.passed and tasks.as_given(exercise.chapter, fn)):
         return report  # looking at what the course gives books nothing
-    warning = progress.record_exercise(exercise.name, report.score, failed=not report.passed)
+    steps = sum(all(v.state == PASSED for v in verdicts[: s.tests]) for s in exercise.steps if s.tests <= len(verdicts))
+    warning = progress.record_exercise(exercise.name, report.score, failed=not report.passed, steps=steps)
     return replace(report, said=f"{older} {warning}".strip())
 
 
@@ -299,27 +303,39 @@ def _verdicts(exercise: Exercise, lab: Lab) -> list[Verdict]:
 
 
 def _run(checks: Sequence[Check], lab: Lab) -> None:
+    passed: list[Case] = []
     for case, graders in checks:
-        outcome = lab.run(case)
-        for grader in graders if case.get("changed") else (*graders, *lab.exercise.always):
-            grader(outcome)
+        try:
+            outcome = lab.run(case)
+            for grader in graders if case.get("changed") else (*graders, *lab.exercise.always):
+                grader(outcome)
+        except Wrong as wrong:
+            if case.ranks > 2 and replace(case, ranks=2) in passed and FOR_TWO not in wrong.advice:
+                wrong.advice = f"{wrong.advice} {FOR_TWO}".strip()
+            raise
+        passed.append(case)
 
 
 def hint(name: str, keep: bool = False) -> page.Page:
     """The next hint for exercise `name`, in the order of its steps; after the last one, the first again.
 
-    Which ones were seen is kept in the progress once an answer was checked, or at once with `keep`.
+    Those of a step that has passed are left out, and do not count as seen. Which ones were seen is kept in the progress
+    once an answer was checked, or at once with `keep`.
 
     Raises:
         UnknownName: there is no exercise `name`.
     """
     exercise = named("exercise", name, EXERCISES)
-    hints = exercise.hints
+    hints, steps = exercise.hints, exercise.hint_steps
     entry = progress.read()["exercises"].get(name, {})
     shown = max(entry.get("hints", 0), _SHOWN[name])
-    place = shown % len(hints)
-    _SHOWN[name] = shown + 1
-    said = progress.record_hint(name, shown + 1) if keep or "checks" in entry else ""
-    step = f", step {exercise.hint_steps[place]}" if exercise.hint_steps[place] else ""
+    skipped = max(entry.get("skipped", 0), _SKIPPED[name])
+    passed = 0 if progress.solved(entry) else entry.get("steps", 0)
+    while 0 < (steps[(shown + skipped) % len(hints)] or 0) <= passed < max(step or 0 for step in steps):
+        skipped += 1
+    place = (shown + skipped) % len(hints)
+    _SHOWN[name], _SKIPPED[name] = shown + 1, skipped
+    said = progress.record_hint(name, shown + 1, skipped) if keep or "checks" in entry else ""
+    step = f", step {steps[place]}" if steps[place] else ""
     text = f"Hint {place + 1} of {len(hints)}{step}: {hints[place]}"
     return page.Page("Hint", [page.markdown(f"{text}\n\n{said}".strip())], "note")

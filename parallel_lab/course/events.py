@@ -90,7 +90,7 @@ def _entry(mine: Entry, other: Entry, whole_only: bool) -> Entry:
     for key in first.keys() & last.keys():
         if key == "log":
             whole[key] = union(first[key], last[key])
-        elif key in ("best", "checks", "hints", "right"):
+        elif key in ("best", "checks", "hints", "right", "skipped", "steps"):
             whole[key] = max(first[key], last[key])
         elif one_day:
             whole[key] = max(first[key], last[key], key=_text)

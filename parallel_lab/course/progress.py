@@ -70,18 +70,20 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def record_exercise(name: str, share: float, failed: bool = False) -> str:
+def record_exercise(name: str, share: float, failed: bool = False, steps: int = 0) -> str:
     """Counts one check of exercise `name` that passed `share` of the tests, from 0 to 1; the best one is kept.
 
     Args:
         name: of the exercise.
         share: of the tests that passed.
         failed: whether a test that ran did not pass; a first step that passes is no failure of the exercise.
+        steps: how many of the exercise's steps, from the first on, passed; the most are kept.
     """
 
     def change(entries: Entries) -> None:
         entry = entries["exercises"].get(name, {})
         new = {"last": share, "checks": entry.get("checks", 0) + 1}
+        new |= {"steps": max(steps, entry.get("steps", 0))} if steps else {}
         entries["exercises"][name] = _scored(entry, share) | new
         if failed or share >= 1:
             _see(entries, f"exercise/{name}", "exercise", share >= 1, helped=entry.get("hints", 0) > 0)
@@ -89,9 +91,14 @@ def record_exercise(name: str, share: float, failed: bool = False) -> str:
     return _save(change)
 
 
-def record_hint(name: str, shown: int) -> str:
-    """Remembers that `shown` hints of exercise `name` were seen."""
-    return _update("exercises", name, lambda entry: entry | {"hints": max(shown, entry.get("hints", 0))})
+def record_hint(name: str, shown: int, skipped: int = 0) -> str:
+    """Remembers that `shown` hints of exercise `name` were seen, and `skipped` ones of solved steps were not."""
+
+    def change(entry: Entry) -> Entry:
+        seen = {"hints": max(shown, entry.get("hints", 0))}
+        return entry | seen | ({"skipped": max(skipped, entry.get("skipped", 0))} if skipped else {})
+
+    return _update("exercises", name, change)
 
 
 def record_solution(name: str) -> str:

@@ -1,8 +1,9 @@
 """What is asked of the reader: `quiz("03")` after a chapter, `predict("03-bytes")` before a run shows it.
 
 Questions and answers stand in `quizzes/NN_chapter.yaml` and nowhere in a notebook; those of a quiz also in Chinese,
-under `zh`. In JupyterLab a question is a small form; where no widgets run (a web view, a terminal) the saved cell shows
-the question and says where to answer it.
+under `zh`. A number's `mistakes` are what usual wrong formulas come to, each with what is said to who types that. In
+JupyterLab a question is a small form; where no widgets run (a web view, a terminal) the saved cell shows the question
+and says where to answer it.
 """
 
 from collections.abc import Mapping
@@ -44,7 +45,9 @@ def _sheet(name: str, rows: Mapping[str, Any], language: str) -> Sheet:
 
 def _asked(row: Mapping[str, Any], language: str) -> Any:
     fields = {**row, **(row["zh"] if language == "zh" else {})}
-    return KINDS[row["kind"]](**{key: value for key, value in fields.items() if key not in ("kind", "zh")})
+    known = {"wrong": tuple(fields["mistakes"].items())} if "mistakes" in fields else {}
+    own = {key: value for key, value in fields.items() if key not in ("kind", "zh", "mistakes")}
+    return KINDS[row["kind"]](**own, **known)
 
 
 @dataclass(frozen=True, repr=False)

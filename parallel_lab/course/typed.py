@@ -10,6 +10,7 @@ T = TypeVar("T")
 
 _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _PREFIXES = {**_DECIMAL, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_COMMA = re.compile(r"([-+]?\d+)[,，](\d+(?:[eE][-+]?\d+)?(?:\s*[^\d\s]+)?)")  # one that stands for a point
 _OF_SECONDS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9}
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s]*)")
 _TELLING = {2: "", 8: " (bits for bytes?)", 1000: " (a unit prefix?)", 1024: " (a binary prefix?)"}
@@ -37,15 +38,18 @@ def named(what: str, name: str, known: Mapping[str, T]) -> T:
 def parse_number(text: str, unit: str = "") -> float:
     """The number that a learner typed, in `unit`: `1.5e6`, `1,500,000`, `1 500 000`, `1.5 MB`, `2/3`, `75 %`.
 
-    A unit typed with another prefix is converted.
+    A unit typed with another prefix is converted. A comma or a period behind it all is no part of the number.
 
     Raises:
         ValueError: the text is no number, or has another unit.
     """
-    compact = re.sub(r"(?<=\d)[,_\u202f\u00a0 '](?=\d{3}(?!\d))", "", text.strip()).replace("−", "-")
+    bare = text.strip().rstrip(",.;，。； ")
+    compact = re.sub(r"(?<=\d)[,_\u202f\u00a0 '](?=\d{3}(?!\d))", "", bare).replace("−", "-")
     if fraction := re.fullmatch(r"(-?\d+)\s*/\s*(\d*[1-9]\d*)", compact):
         return int(fraction[1]) / int(fraction[2])
     match = _NUMBER.fullmatch(compact)
+    if match is None and (comma := _COMMA.fullmatch(compact)):
+        raise ValueError(f"{text!r} is not a number here: the decimal sign is a point, {comma[1]}.{comma[2]}.")
     if match is None:
         raise ValueError(f"{text!r} is not a number: write 1500000, 1.5e6 or 1,500,000.")
     return float(match[1]) * _scale(match[2], unit, text)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from parallel_lab.grading.expect import each_rank
 from parallel_lab.grading.lab import Outcome, Wrong
+from parallel_lab.grading.miscounts import Mistake
 from parallel_lab.grading.rank_side import Case, name
 from parallel_lab.model.gpt import GPT, Attention, GPTConfig, loss
 
@@ -23,7 +24,7 @@ BF16, F32 = torch.bfloat16, torch.float32
 KEPT = ((BF16, BF16, F32, F32, F32), (BF16, F32, F32, F32, F32), (BF16, BF16, F32, F32, F32, F32))
 GPT3 = GPTConfig(vocab=50_257, seq=2048, layers=96, heads=96, width=12_288)  # Brown et al. 2020, table 2.1
 T = TypeVar("T")
-Mistake = Callable[[GPTConfig, int, dict], float]
+VARIED = ("vocab", "seq", "layers", "heads", "width", "mlp_ratio", "tied", "bias")  # of a config, here
 
 
 def shapes(case: Case, rank: int, generator: torch.Generator) -> tuple:
@@ -84,23 +85,35 @@ def counts(outcome: Outcome, rank: int, where: str, *items: str, mistakes: Mappi
     """
     (config, batch, _), got, right = outcome.inputs[rank], outcome.results[rank], outcome.expected[rank]
     if type(got) is not dict:
-        raise Wrong(f"{where} returned {name(got)}, expected a dict with {', '.join(items)}")
+        raise Wrong(
+            f"{where} returned {name(got)}, expected a dict with {', '.join(items)}",
+            "Is there a `return`?" if got is None else "",
+        )
     for item in items:
         if item not in got:
             raise Wrong(f"{where}: the result has no {item!r}", "One dict has all of them; add it to yours.")
         if got[item] != right[item]:
             known = _known(outcome, rank, item, mistakes)
-            seen = f"{where}, {config}, batch {batch}: {item} is {got[item]}, expected {right[item]}"
+            seen = f"{where}, {_shape(config)}, batch {batch}: {item} is {got[item]}, expected {right[item]}"
             raise Wrong(seen, known or "Try it by hand for one layer and one token, and add up.")
 
 
+def _shape(config: GPTConfig) -> str:
+    """A config by the fields that differ from rank to rank; the others are left at their defaults."""
+    return f"GPTConfig({', '.join(f'{field}={getattr(config, field)}' for field in VARIED)})"
+
+
 def _known(outcome: Outcome, rank: int, item: str, mistakes: Mapping[str, Mistake]) -> str:
-    """What is said of the mistake that `rank` made in `item`, best one that explains others too; empty if none."""
+    """What is said of the mistake that `rank` made in `item`: of those that explain it, that of the most other ranks.
+
+    Two that explain as much are both named; empty if none does.
+    """
 
     def explains(mistake: Mistake, rank: int) -> bool:
         (config, batch, _), got = outcome.inputs[rank], outcome.results[rank]
         return type(got) is dict and got.get(item) == mistake(config, batch, outcome.expected[rank])
 
-    found = [said for said, mistake in mistakes.items() if explains(mistake, rank)]
     ranks = range(outcome.ranks)
-    return max(found, key=lambda said: sum(explains(mistakes[said], other) for other in ranks), default="")
+    found = [said for said, mistake in mistakes.items() if explains(mistake, rank)]
+    times = {said: sum(explains(mistakes[said], other) for other in ranks) for said in found}
+    return " Or: ".join([said for said in found if times[said] == max(times.values())][:2])

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from parallel_lab.grading.rank_side import Case
+from parallel_lab.grading.stuck import why_stuck
 from parallel_lab.grading.trial import Outcome, Trial
 from parallel_lab.runtime import Deadlock, LaunchError, RankFailed
 from parallel_lab.runtime.kernel.report import places
@@ -27,15 +28,6 @@ _DRIVERS += "|backfilling|crash_points|crashes|metrics|orders|poisoned|resemblin
 _DRIVERS += "|clinical|instruments|ranked"
 _OURS = re.compile(rf"^ +(?:{_DRIVERS})\.py, line \d+, in .*\n.*\n(?: +and the same .*\n)?", re.MULTILINE)
 RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run the case below by yourself."}
-NEVER_JOINED = "Every rank of the group must call a collective: does this call stand behind an `if`, or in a loop?"
-GROUPS = (
-    "new_group is a collective call as well: every rank makes every group, in the same order, also those of others."
-)
-NEVER_WAITED = "isend and irecv return at once: keep what they return, and wait() for it."
-WAY_OUT = "start the send with isend, then receive, then wait(); or let even ranks send first and odd ranks receive."
-ALL_SEND = f"Every rank of the circle waits in its send until the next one receives: {WAY_OUT}"
-ALL_RECEIVE = f"Every rank of the circle waits for a message that the next one sends after its own receive: {WAY_OUT}"
-NEVER_SENT = "For each receive one rank must send: count the messages of each rank, round by round."
 
 
 class Wrong(AssertionError):
@@ -102,39 +94,20 @@ class Lab:
             run = trial.launch(self.fn, timeout=LONGEST_S, still_s=STILL_S, memory_bytes=MEMORY_BYTES, echo=False)
         except Deadlock as error:
             seen = f"{at}: the ranks did not finish.\n{error.report}"
-            raise Stuck(seen, _why_stuck(error.report), printed=error.output, trace=error.trace) from None
+            raise Stuck(seen, why_stuck(error.report, error.trace), printed=error.output, trace=error.trace) from None
         except LaunchError as error:
             if isinstance(error, RankFailed) and error.cause == "NotImplementedError":
                 raise NotStarted from None
             raise _failed(at, error) from None
         except TypeError as error:  # the function, or something that it holds, cannot be sent to a rank
             raise Wrong(str(error)) from None
-        for rank, (_, _, techniques) in enumerate(run.results):
+        for rank, (_, _, techniques, _) in enumerate(run.results):
             if techniques:
                 reason = f"the answer used {techniques[0]}"
                 raise Wrong(f"{at}: rank {rank} used {techniques[0]}, the answer itself", "Build it yourself.", reason)
         _all_waited(run.trace, at, run.output)
+        _none_overlaid([shared for *_, shared in run.results], at, run.trace, run.output)
         return trial.outcome(run), run.output
-
-
-def _why_stuck(report: str) -> str:
-    """The advice for what the ranks wait for; none where the report names the cause itself."""
-    if "new_group(" in report:
-        return GROUPS
-    verdict = report.rpartition("What is wrong: ")[2]
-    if verdict.startswith("a circle: "):
-        return _out_of_circle(verdict)
-    if " returned" not in verdict:
-        return ""
-    if not re.search(r" in (send|recv)\b", verdict):
-        return NEVER_JOINED
-    return NEVER_WAITED if re.search(r"\bi(send|recv)\(", report) else NEVER_SENT
-
-
-def _out_of_circle(verdict: str) -> str:
-    """The way out of a circle of messages that all wait in the same kind of call; none of another circle."""
-    kinds = set(re.findall(r" waits for rank \d+ in (\w+)", verdict))
-    return {"send": ALL_SEND, "recv": ALL_RECEIVE}[kinds.pop()] if kinds in ({"send"}, {"recv"}) else ""
 
 
 def _failed(at: str, error: LaunchError) -> Wrong:
@@ -163,3 +136,15 @@ def _all_waited(trace: Trace, at: str, printed: Sequence[str]) -> None:
             seen = f"{at}: rank {s.rank} never waited for the i{s.kind} {way} rank {s.peer} ({places(s.line)})"
             advice = "isend and irecv return at once; the buffer is yours again when wait() has returned."
             raise Wrong(seen, advice, printed=printed, trace=trace)
+
+
+def _none_overlaid(shared: Sequence[list], at: str, trace: Trace, printed: Sequence[str]) -> None:
+    """No rank received into a tensor while it was being sent, which gives what neither rank meant, and not always."""
+    does = {
+        "recv": "receives into a tensor that it is still sending",
+        "send": "sends a tensor that it is still receiving into",
+    }
+    for rank, (kind, line) in ((rank, messages[0]) for rank, messages in enumerate(shared) if messages):
+        seen = f"{at}: rank {rank} {does[kind]} ({places(line)})"
+        advice = "What comes in overwrites what goes out: receive into a tensor of its own, or wait for the first one."
+        raise Wrong(seen, advice, reason=does[kind], printed=printed, trace=trace)

@@ -76,7 +76,7 @@ class Trial:
 
     def outcome(self, run: Run) -> Outcome:
         """What graders look at."""
-        results, given, _ = map(list, zip(*run.results, strict=True))
+        results, given, *_ = map(list, zip(*run.results, strict=True))
         return replace(self._outcome(results), given=given, trace=run.trace)
 
     def _outcome(self, results: list) -> Outcome:

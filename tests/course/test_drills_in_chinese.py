@@ -75,6 +75,10 @@ def test_both_languages_of_a_text_have_the_same_fields():
         ("Too large.", "偏大。"),
         ("Too small by a factor of 1000 (a unit prefix?).", "偏小，答案是它的 1000 倍（单位前缀弄错了？）。"),
         ("'x' is not a number: write 1500000, 1.5e6 or 1,500,000.", "'x' 不是一个数：写 1500000、1.5e6 或 1,500,000。"),
+        (
+            "'1,5' is not a number here: the decimal sign is a point, 1.5.",
+            "'1,5' 在这里不是一个数：小数点用点，写 1.5。",
+        ),
         ("'3 s': the unit asked for is MB.", "'3 s'：要求的单位是 MB。"),
         ("Something new.", "Something new."),
     ],

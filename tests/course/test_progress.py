@@ -193,6 +193,22 @@ def test_merging_once_more_changes_nothing(file, clock):
         assert all(events.merged(union, each) == events.merged(each, union) == union for each in files)
 
 
+def test_the_most_steps_and_hints_are_kept(file, clock):
+    progress.record_exercise("ring", 0.8, steps=2)
+    progress.record_exercise("ring", 0.4, steps=1)
+    progress.record_hint("ring", 1, skipped=3)
+    progress.record_hint("ring", 2)
+    mine = {"exercises": {"ring": progress.read()["exercises"]["ring"]}}
+    assert {key: mine["exercises"]["ring"][key] for key in ("steps", "skipped", "hints")} == {
+        "steps": 2,
+        "skipped": 3,
+        "hints": 2,
+    }
+    other = {"exercises": {"ring": {"steps": 3, "skipped": 1, "hints": 1, "when": "2026-11-01"}}}
+    ring = events.merged(mine, other)["exercises"]["ring"]
+    assert (ring["steps"], ring["skipped"], ring["hints"]) == (3, 3, 2)
+
+
 def test_a_day_is_one_where_the_learner_is(file, clock, monkeypatch):
     with monkeypatch.context() as there:
         there.setenv("TZ", "Asia/Shanghai")

@@ -1,5 +1,6 @@
 """Self-checks: their files are whole, feedback for each option and slip gives nothing away, a form, a readable page."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -39,6 +40,32 @@ def test_every_choice_is_whole(one):
     assert len(one.notes) in (0, len(one.options))
 
 
+NUMBERS = [
+    pytest.param(chapter, place, id=f"{chapter}-{place + 1}")
+    for chapter, sheet in sheets().items()
+    for place, one in enumerate(sheet.quiz)
+    if isinstance(one, Number) and chapter <= "06"
+]
+
+
+@pytest.mark.parametrize(("chapter", "place"), NUMBERS)
+def test_a_number_of_the_first_chapters_knows_wrong_formulas_and_none_is_taken_for_the_answer(chapter, place):
+    one, other = (sheets(language)[chapter].quiz[place] for language in ("en", "zh"))
+    assert [value for value, _ in one.wrong] == [value for value, _ in other.wrong] != []
+    for asked in (one, other):
+        assert len({said for _, said in asked.wrong}) == len(asked.wrong)
+        for value, said in asked.wrong:
+            assert asked.feedback(f"{value:.10g}") == (False, said), "its own sentence, and not that of another"
+            assert asked.feedback(f"{value:.3g}")[0] is False, "nor as one rounds it"
+            assert not re.search(rf"(?<![\d.]){one.answer:g}(?![\d.]*\d)", said), "it does not tell the answer"
+
+
+def test_a_wrong_formula_is_named_where_it_is_typed():
+    assert quiz("00").answer(0, "800 MB")[1].startswith("You let a rank send 2S.")
+    assert quiz("00", "zh").answer(0, "800")[1].startswith("你让一个 rank 发送了 2S")
+    assert quiz("03").answer(0, "2.45 GB")[1] == "You counted 4 bytes a number. A bfloat16 has 2."
+
+
 def test_right_options_stand_in_no_place_more_than_half_of_the_time():
     places = Counter(one.right for one in CHOICES)
     assert max(places.values()) <= len(CHOICES) / 2
@@ -60,6 +87,11 @@ def test_right_options_stand_in_no_place_more_than_half_of_the_time():
         ("−3", "", -3),
         ("2/3", "", 2 / 3),
         ("75 %", "", 0.75),
+        ("42,", "", 42),
+        ("700 MB.", "MB", 700),
+        ("1,500.", "", 1500),
+        ("1.5e3 MB;", "GB", 1.5),
+        ("42，", "", 42),
     ],
 )
 def test_numbers_as_people_type_them(text, unit, value):
@@ -71,6 +103,11 @@ def test_what_is_no_number_is_said(text):
     right, said = BYTES.feedback(text)
     assert not right
     assert "not a number" in said or "the unit asked for is MB" in said
+
+
+@pytest.mark.parametrize(("text", "point"), [("1,5", "1.5"), ("-1,85 MB", "-1.85 MB"), ("1,5e3", "1.5e3")])
+def test_a_decimal_comma_is_told_how_to_write_it(text, point):
+    assert BYTES.feedback(text) == (False, f"'{text}' is not a number here: the decimal sign is a point, {point}.")
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,14 @@ KEPT = re.compile(r"`[^`]+`|\d[\d,.]*(?<![,.])")
 
 
 def texts(one):
-    """Question, reason, options and notes, each by itself."""
-    return [one.question, one.why, *one.options, *getattr(one, "notes", ())]
+    """Question, reason, options, notes and what is said to a known mistake, each by itself."""
+    return [
+        one.question,
+        one.why,
+        *one.options,
+        *getattr(one, "notes", ()),
+        *(said for _, said in getattr(one, "wrong", ())),
+    ]
 
 
 @pytest.mark.parametrize(("one", "other"), [pair[1:] for pair in PAIRS], ids=[pair[0] for pair in PAIRS])

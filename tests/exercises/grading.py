@@ -56,6 +56,7 @@ def assert_ends_a_step(name: str, step: int, answer: Callable, said: str) -> Non
     report = check(name, answer, step=step)
     assert report.passed and report.headline.startswith(f"{name}, step {step} of "), repr(report)
     assert 0 < report.score < 1 and progress.read()["exercises"][name]["best"] == report.score
+    assert progress.read()["exercises"][name]["steps"] == step
     assert f"Next is step {step + 1} of " in repr(report), repr(report)
     report = check(name, answer, step=step + 1)
     assert not report.passed, repr(report)

@@ -97,6 +97,36 @@ def test_mistake_gets_its_advice_and_names_a_call(gap, said):
     assert all(wrong.seen.startswith(f"{gap.name}({first}=") for wrong in found)
 
 
+@each_gap
+def test_forgotten_return_is_told(gap):
+    if isinstance(gap, FunctionGap):
+        found = called_here(gap, lambda *call: None)
+        assert found and all(wrong.advice == "Your function returns None: is there a `return`?" for wrong in found)
+        return
+    right = solutions(gap.notebook)[gap.name]
+
+    def forgotten(*given):
+        right(*given)
+
+    assert re.search(r"got None.*\n +You return None\b.*: return the tensor that", repr(check(gap.name, forgotten)))
+
+
+def test_return_that_is_missing_in_one_branch_is_told():
+    def in_one_branch(mixed, moments):
+        if mixed:
+            return 8 + 4 * moments
+
+    advice = {wrong.advice for wrong in called_here(EXERCISES["bytes_per_parameter"], in_one_branch)}
+    assert advice == {"In this call your function returns None: does each of its branches end in a `return`?"}
+
+
+def test_none_that_is_the_answer_is_no_forgotten_return():
+    gap = EXERCISES["ranks_needed"]
+    right = solutions(gap.notebook)[gap.name]
+    found = called_here(gap, lambda *call: 8 if right(*call) is None else None)
+    assert all("returns None" in wrong.advice for wrong in found[:2]) and "return" not in found[2].advice
+
+
 def test_of_two_mistakes_that_one_test_cannot_tell_apart_the_one_that_fits_all_tests_is_named():
     gap = EXERCISES["bytes_per_parameter"]
 

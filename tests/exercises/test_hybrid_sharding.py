@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from grading import assert_ends_a_step, assert_found_out, assert_passes, by_value
 
-from parallel_lab.grading.lab import _why_stuck
+from parallel_lab.grading.stuck import why_stuck
 
 by_value(__name__)
 NAME = "hybrid_sharding"
@@ -96,7 +96,7 @@ def test_cheat_fails_with_its_message(cheat, place, said):
 
 def test_a_hang_in_new_group_is_told_what_new_group_wants():
     report = "rank 1 is busy at In[3], line 4: `across = dist.new_group([1, 3])`\nWhat is wrong: rank 0 waits for it"
-    assert "every rank makes every group" in _why_stuck(report)
+    assert "every rank makes every group" in why_stuck(report)
 
 
 def by_a_mesh(shard, gradient, steps, lr, per_node):

@@ -74,6 +74,50 @@ def whole_tensors_go_round(tensor):
     return total
 
 
+def from_where_it_sends(tensor):
+    n, _, right, _ = neighbors()
+    total, passing = tensor.clone(), tensor
+    for _ in range(n - 1):
+        passing = swap(passing, right, torch.empty_like(tensor), right)
+        total += passing
+    return total
+
+
+def into_what_is_sent(tensor):
+    n, _, right, left = neighbors()
+    total, passing = tensor.clone(), tensor.clone()
+    for _ in range(n - 1):
+        total += swap(passing, right, passing, left)
+    return total
+
+
+def the_sum_so_far(tensor):
+    n, _, right, left = neighbors()
+    total = tensor.clone()
+    for _ in range(n - 1):
+        total = total + swap(total, right, torch.empty_like(tensor), left)
+    return total
+
+
+def finished_chunks_added(tensor):
+    n, rank, right, left = neighbors()
+    chunks = torch.tensor_split(tensor.clone().view(-1), n)
+    for k in range(n - 1):
+        chunks[(rank - k - 1) % n].add_(swap(chunks[(rank - k) % n], right, torch.empty_like(chunks[0]), left))
+    for k in range(n - 1):
+        chunks[(rank - k) % n].add_(swap(chunks[(rank - k + 1) % n], right, torch.empty_like(chunks[0]), left))
+    return torch.cat(chunks).view(tensor.shape)
+
+
+def no_end_of_the_ring(tensor):
+    n, rank, _, _ = neighbors()
+    return tensor + swap(tensor, rank + 1, torch.empty_like(tensor), rank - 1) if n > 1 else tensor.clone()
+
+
+def cut_to_equal_chunks(tensor):
+    return equal_chunks_only(tensor).view(-1)
+
+
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (through_the_root, 2, "at 3 ranks: rank 0 sent 192 kB, a ring sends 128 kB"),
     (ready_made, 1, "rank 0 called all_reduce"),
@@ -81,6 +125,21 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (token_in_every_round, 3, "at 2 ranks: rank 0 sent 3 messages, a ring sends 2"),
     (whole_tensors_go_round, 3, "at 2 ranks: rank 0 sent 1 message, a ring sends 2\n +How many rounds"),
     (everyone_to_everyone, 1, "rank 0 sent to ranks 1, 2; expected 1"),
+    (from_where_it_sends, 0, "Rank 0 receives from rank 1, which sends to rank 2; .*comes from rank 2. Receive .*\n"),
+    (from_where_it_sends, 0, "At 2 ranks it is right"),
+    (
+        into_what_is_sent,
+        0,
+        "rank 0 receives into a tensor that it is still sending \\(neighbors.py, line .*\n +What comes",
+    ),
+    (
+        the_sum_so_far,
+        0,
+        "at 3 ranks: rank 0.*\n +The tensor of rank 2 is counted 2 times.*At 2 ranks it is right: what in",
+    ),
+    (finished_chunks_added, 0, "What comes in the second half is finished"),
+    (no_end_of_the_ring, 0, "ValueError: there is no rank (2 to send to|-1 to receive from): the ranks are 0 to 1"),
+    (cut_to_equal_chunks, 4, "in the shape that came: chunks may differ in length"),
     (the_reference, 0, "the_reference uses parallel_lab.collectives"),
 ]
 

@@ -105,10 +105,21 @@ def builds_the_model(config, batch, kept):
     return {"parameters": parameters, "state_bytes": parameters * sum(dtype.itemsize for dtype in kept)}
 
 
+def forgets_the_norms(config, batch, kept):
+    right, norm = SOLUTION(config, batch, kept), (1 + config.bias) * config.width
+    return right | {"parameters": right["parameters"] - (2 * config.layers + 1) * norm}
+
+
+def never_returned(config, batch, kept):
+    SOLUTION(config, batch, kept)
+
+
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (tied_counted_twice, 0, "rank 0, GPTConfig.*: parameters is .*\n.*counts a tied output layer by itself"),
     (without_the_last_norm, 0, "parameters is .*\n.*That leaves out a norm"),
     (twelve_h_squared, 0, "parameters is .*\n.*That takes 12 h"),
+    (forgets_the_norms, 0, "bias=(True|False)\\), batch .: parameters is .*\n.*That leaves out the norms"),
+    (never_returned, 0, "returned None, expected a dict with parameters\n +Is there a `return`?"),
     (sixteen_bytes, 0, "state_bytes is .*\n.*That is 16 bytes for each parameter"),
     (forward_alone, 2, "flops is .*\n.*That is forward alone"),
     (six_n_d, 2, "flops is .*\n.*That is 6 N per token"),

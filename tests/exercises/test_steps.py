@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 from grading import ROOT
 
+from parallel_lab.course import checks, progress
 from parallel_lab.course.checks import check, hint
 from parallel_lab.course.questions import index
 from parallel_lab.grading.exercises import EXERCISES
@@ -67,6 +69,41 @@ def test_hints_of_the_clinic_are_for_every_step():
 def test_hint_says_which_step_it_is_for():
     said = repr(hint("ring_all_reduce"))
     assert said.startswith("Hint 1 of 5, step 1: ") and "What if all ranks send before any receives?" in said
+
+
+@pytest.fixture
+def nothing_shown(monkeypatch):
+    monkeypatch.setattr(checks, "_SHOWN", Counter())
+    monkeypatch.setattr(checks, "_SKIPPED", Counter())
+
+
+def hints(count):
+    return [repr(hint("ring_all_reduce")).partition(": ")[0] for _ in range(count)]
+
+
+def test_hints_begin_at_the_first_step_that_has_not_passed(nothing_shown):
+    progress.record_exercise("ring_all_reduce", 0.4, steps=1)
+    assert hints(1) == ["Hint 2 of 5, step 2"]
+    assert progress.read()["exercises"]["ring_all_reduce"]["hints"] == 1, "one that is left out does not count"
+    progress.record_exercise("ring_all_reduce", 0.8, failed=True, steps=2)
+    progress.record_exercise("ring_all_reduce", 0.2, failed=True)  # a worse answer later
+    assert hints(2) == ["Hint 5 of 5, step 3"] * 2
+    assert progress.read()["exercises"]["ring_all_reduce"]["hints"] == 3
+
+
+def test_hints_of_a_solved_exercise_and_of_one_without_steps_are_all_shown(nothing_shown):
+    progress.record_exercise("ring_all_reduce", 1.0, steps=3)
+    assert hints(6) == [
+        f"Hint {n} of 5, step {step}" for n, step in zip((1, 2, 3, 4, 5, 1), (1, 2, 2, 2, 3, 1), strict=True)
+    ]
+    progress.record_exercise("ring_shift", 0.5, failed=True)
+    assert repr(hint("ring_shift")).startswith("Hint 1 of 3: ")
+
+
+def test_hints_seen_before_a_step_passed_are_not_shown_again(nothing_shown):
+    assert hints(3)[-1] == "Hint 3 of 5, step 2"
+    progress.record_exercise("ring_all_reduce", 0.4, steps=1)
+    assert hints(3) == ["Hint 4 of 5, step 2", "Hint 5 of 5, step 3", "Hint 2 of 5, step 2"]
 
 
 @pytest.mark.parametrize(("name", "step"), [("bucketed_ddp", 4), ("bucketed_ddp", -1), ("ring_shift", 1)])

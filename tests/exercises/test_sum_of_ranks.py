@@ -83,7 +83,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (reduced_to_one, 0, "at 2 ranks: rank 1: element 0 is .*\n.*On which ranks does reduce leave its result"),
     (reduced_to_one, 1, "at 2 ranks: rank 0 called reduce; expected one collective that leaves the sum"),
     (averaged, 0, "at 2 ranks: rank 0: element 0 is .*\n.*That is the mean of .* divided by the number of ranks"),
-    (largest, 0, "at 2 ranks: rank 0: element 0 is .*\n.*That is the largest that a rank gave"),
+    (largest, 0, "That is the largest that a rank gave. all_reduce sums unless its `op` says otherwise. Each"),
     (what_all_reduce_returns, 0, "got None.*\n.*all_reduce works in place and returns None: return the tensor"),
     (never_returned, 0, "got None.*\n.*You return None: return the tensor that holds the result"),
     (copy_from_before, 0, "your own input. The result of all_reduce stands in .* your argument, which is changed now"),

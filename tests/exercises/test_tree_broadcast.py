@@ -53,6 +53,11 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (chain, 4, "at 4 ranks: the messages took 3 rounds, a binomial tree takes 2"),
     (nearest_last, 4, "at 4 ranks: the messages took 3 rounds"),
     (root_zero_only, 1, "at 2 ranks, root 1, shape \\(5,\\): rank 0: element"),
+    (
+        root_zero_only,
+        1,
+        "What came is the tensor of rank 0, and not that of the root, rank 1: does your code use `root`",
+    ),
     (broadcast_ready_made, 0, "rank 0 called broadcast"),
 ]
 

@@ -179,3 +179,9 @@ def test_barrier_left_in_is_not_what_an_exercise_builds():
         expect.forbids()(outcome([Span(1, "barrier", 0, 1, lane="send", line="/nowhere/cell.py:3")]))
     assert "rank 1 called barrier (cell.py, line 3)" in caught.value.seen
     assert caught.value.advice.startswith("A barrier carries no data.")
+
+
+@pytest.mark.parametrize("got", [None, [], {"flops": 1}])
+def test_a_result_that_lacks_an_item_is_wrong_and_no_crash(got):
+    with pytest.raises(Wrong, match=r"at 1 rank: got .*, expected a dict with 'flops', 'bytes'"):
+        same(got, {"flops": 1, "bytes": 2}, "at 1 rank")

@@ -56,6 +56,44 @@ def test_other_mistake_is_not_called_by_a_wrong_name(seen):
     assert pattern(seen, 1) == ""
 
 
+ALL = torch.stack([A, B, SUM])  # what three ranks had
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([A, SUM, B], "Row 1 is the tensor of rank 2."),
+        ([A, SUM, SUM], "More than one row is the tensor of rank 2: pass on what came in"),
+        ([A, B, B], "More than one row is the tensor of rank 1: was each received into memory of its own?"),
+        ([A, B, 0 * A], "Row 2 is no rank's tensor"),
+        ([A, A, SUM], "Row 1 is the tensor of rank 0."),
+    ],
+)
+def test_row_that_is_the_tensor_of_another_rank_is_named(rows, said):
+    results = [torch.stack(rows), ALL, ALL]
+    seen = Outcome(Case(3), [(A,), (B,), (SUM,)], results, [], Trace(3, ()), lambda _: [ALL] * 3)
+    assert pattern(seen, 0).startswith(said)
+
+
+def test_one_rank_is_not_told_that_nothing_came():
+    seen = Outcome(Case(1), [(A,)], [A], [[A]], Trace(1, ()), lambda _: [torch.stack([A])])
+    assert pattern(seen, 0) == ""
+
+
+def broadcast(results, root, **settings):
+    """An outcome of ranks that had A and B, and filled their tensors in place."""
+    case = Case(2, tuple({"root": root, **settings}.items()))
+    return Outcome(case, [(A,), (B,)], results, [], Trace(2, ()), lambda _: [(A, B)[root]] * 2, driven=True)
+
+
+def test_the_tensor_of_another_rank_than_the_root_is_named():
+    said = "What came is the tensor of rank {}, and not that of the root, rank {}: does your code use `root`?"
+    assert pattern(broadcast([A, A], 1), 0) == said.format(0, 1)
+    assert pattern(broadcast([B, A], 0), 0) == said.format(1, 0)  # the root alone holds what it should not
+    assert pattern(broadcast([SUM, A], 1), 0) == "", "rank 0 holds another thing than rank 1"
+    assert pattern(broadcast([B, B], 1), 0) == ""
+
+
 def test_the_mistake_stands_before_the_advice_of_the_exercise():
     with pytest.raises(Wrong, match="at 2 ranks: rank 0: got None") as caught:
         expect.equals("Sum up.")(outcome([None, None], "all_reduce"))

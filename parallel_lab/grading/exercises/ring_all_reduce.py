@@ -5,10 +5,13 @@ from parallel_lab.grading.exercise import Exercise, cases, changed_on, on
 
 LENGTH = 12_000  # divides by 2, 3 and 4
 UNEVEN = cases("ranks shape", (3, (7,)), (4, (5, 3)), (2, (1,)), (3, (2,)), (4, (3, 1, 7)))  # also fewer than ranks
-PART = "Which part of the tensor does the neighbor really need in this round?"
-SIGNAL = "A ring needs nothing between its rounds: a message received is itself the signal to go on."
+PART = "Which part of the tensor does the neighbor really need in a round, and are there more than n - 1 in each half?"
+SIGNAL = (
+    "Each half has n - 1 rounds, and nothing is sent between them: a message received is itself the signal to go on."
+)
 ROUNDS = "How many rounds does it take until each chunk is summed, and how many more until every rank has all of them?"
 ONE_HOP = "On a real ring of cables only the neighbor is one hop away."
+ANY_SIZE = "Return the sum over all ranks, in the shape that came: chunks may differ in length, and may be empty."
 right, keeps = expect.equals("Return the sum over all ranks."), expect.keeps_input()
 
 EXERCISE = Exercise(
@@ -30,6 +33,8 @@ EXERCISE = Exercise(
             (2, 3, 4), expect.messages("a ring sends", lambda n: 2 * (n - 1), SIGNAL, few=ROUNDS)
         ),
         # Step 3
-        "Sizes that do not divide by the number of ranks work, and keep their shape": on(UNEVEN, right),
+        "Sizes that do not divide by the number of ranks work, and keep their shape": on(
+            UNEVEN, expect.equals(ANY_SIZE)
+        ),
     },
 )

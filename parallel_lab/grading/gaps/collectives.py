@@ -9,7 +9,7 @@ from parallel_lab.grading.gaps.forms import function_gap
 LENGTH = 1000
 EVERY_RANK = [(rank, n) for n in (2, 3, 5, 8) for rank in range(n)]
 IN_ORDER = "Row i is the tensor of rank i. Which rank's tensor comes in in round k?"
-ONCE = "No tensor passes a link twice: send on what came in, and nothing else."
+ONCE = "No tensor passes a link twice: n - 1 rounds bring all of them, and only what came in is sent on."
 ONE_HOP = "In a ring a rank sends to its right neighbor only."
 
 

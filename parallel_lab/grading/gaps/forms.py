@@ -14,6 +14,7 @@ from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.rank_side import Opaque, name, plain
 from parallel_lab.grading.values import differ
 
+NO_RETURN = "In this call your function returns None: does each of its branches end in a `return`?"
 Calls = Sequence[tuple] | Callable[[Random], Sequence[tuple]]  # the arguments of each call, or what draws them
 
 
@@ -56,7 +57,9 @@ def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Mapping[st
     values = written(got[first]), written(plain(expected[first]))  # got is plain: both with the same brackets
     returned, right = values if values[0] != values[1] else (repr(got[first]), repr(expected[first]))
     seen = f"{call} returned {returned}, expected {right}{others}"
-    raise Wrong(seen, _known(outcome, place, mistakes))
+    if all(one is None for of_test in outcome.results[0] for one in of_test):
+        raise Wrong(seen, "Your function returns None: is there a `return`?")
+    raise Wrong(seen, _known(outcome, place, mistakes) or (NO_RETURN if got[first] is None else ""))
 
 
 def _known(outcome: Outcome, place: int, mistakes: Mapping[str, Callable]) -> str:

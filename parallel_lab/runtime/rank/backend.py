@@ -74,6 +74,12 @@ def _to_itself(kind: str, rank: int) -> str:
     return f"rank {rank} {does} {way} itself: {why}. Copy the tensor, or look at how {side} is computed"
 
 
+def _to_nobody(kind: str, other: int, ranks: int) -> str:
+    """What is wrong when the other side of a message is no rank of the group."""
+    way = "send to" if kind == "send" else "receive from"
+    return f"there is no rank {other} to {way}: the ranks are 0 to {ranks - 1}. A ring closes by % {ranks}"
+
+
 class LabGroup(dist.ProcessGroup):
     """A process group that records what it hands on to `inner`, the group that moves the bytes.
 
@@ -122,6 +128,8 @@ class LabGroup(dist.ProcessGroup):
     def _message(self, kind: str, tensors, other: int | None, tag: int) -> dist.Work:
         if other is not None and other == self.rank():
             raise ValueError(_to_itself(kind, self.ranks[other]))
+        if other is not None and not 0 <= other < self.size():
+            raise ValueError(_to_nobody(kind, other, self.size()))
         size, peer = tensors[0].nbytes, -1 if other is None else self.ranks[other]
         sent = {"sent_bytes": size, "sent_messages": 1} if kind == "send" else {}
         dropped = door.injector.apply(kind)
