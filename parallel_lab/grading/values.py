@@ -26,7 +26,7 @@ def same(got: Any, expected: Any, where: str, advice: Advice = "", locate: Locat
     """
     if isinstance(expected, dict):
         for what, value in expected.items():
-            if type(got) is not dict or what not in got:
+            if not isinstance(got, dict) or what not in got:
                 raise Wrong(f"{where}: got {name(got)}, expected a dict with {', '.join(map(repr, expected))}")
             ends = {"": advice} if isinstance(advice, str) else advice
             about = next((text for end, text in ends.items() if what.endswith(end)), "")
