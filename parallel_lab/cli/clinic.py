@@ -14,7 +14,7 @@ from parallel_lab.cli.answers import function_of
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.course import page
 from parallel_lab.interview.kept import MINUTES
-from parallel_lab.interview.words import language_of, say
+from parallel_lab.interview.words import from_english, language_of, say
 
 
 @click.command(
@@ -128,7 +128,7 @@ def _mend(of: late.Round, file: Path | None) -> None:
         try:
             job = function_of(f"{file}:{of.case.job.__name__}" if file else given)
         except CommandError as wrong:
-            click.echo(str(wrong))
+            click.echo(from_english(str(wrong), of.language))
             continue
         click.echo(say("debugging.running", of.language))
         click.echo(of.mend(job))

@@ -16,7 +16,7 @@ from parallel_lab.course.asked import lettered
 from parallel_lab.interview import report as reports
 from parallel_lab.interview.roles import forms, roles
 from parallel_lab.interview.rounds import WORDS, Turn
-from parallel_lab.interview.words import language_of, say
+from parallel_lab.interview.words import from_english, language_of, say
 
 MINUTES = [str(minutes) for minutes in forms()]
 PROMPTS = {"number": "type-number", "choice": "type-choice", "layout": "type-layout", "code": "type-code"}
@@ -127,7 +127,7 @@ def _machine(interview: late.Mock, turn: Turn, confidence: float | None) -> None
         try:
             click.echo(interview.answer(_code(turn, given, file) if file else given, confidence))
         except CommandError as error:
-            click.echo(str(error))
+            click.echo(from_english(str(error), interview.language))
 
 
 def _written(turn: Turn) -> Path:
