@@ -15,12 +15,13 @@ from nbformat.v4 import new_code_cell, new_notebook
 from parallel_lab.cli import doctor, late, main, watch
 from parallel_lab.cli.commands import COMMANDS
 from parallel_lab.cli.run import parse_link
-from parallel_lab.course import progress, workspace
+from parallel_lab.course import page, progress, workspace
 from parallel_lab.course.chapters import next_exercise, progress_table
 from parallel_lab.course.checks import Report, Verdict, hint
 from parallel_lab.course.quizzes import quiz
 from parallel_lab.course.tasks import tasks
 from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.interview.atoms import atom
 from parallel_lab.interview.course_path import path_page
 from parallel_lab.runtime import Link
 
@@ -263,6 +264,21 @@ def test_a_card_is_asked_before_it_is_answered():
     assert "C7" in asked and "30-second" not in asked and "30-second" in answered
     assert progress.read()["cards"]["C7"]["known"] == "partly"
     assert "no question" in plab("ask", "Z99").output
+
+
+@pytest.mark.parametrize(
+    ("language", "head", "verdict"), [("en", "which plab review asks", "Half right."), ("zh", "知识点", "对一半。")]
+)
+def test_ask_lists_the_atoms_behind_the_answer_where_it_is_asked_to(language, head, verdict):
+    shown = plab("ask", "C1", "--atoms", "--language", language, input="\ny\n").output
+    assert head in shown and head not in plab("ask", "C1", input="\ny\n").output
+    before, listed = shown.split(head)
+    assert "press Enter" in before and "C1/mechanism" not in before
+    kinds = ("mechanism", "formula", "number", "half-truth")
+    assert [one for one in kinds if f"(C1/{one})" in listed] == list(kinds)
+    for key in kinds:
+        assert page.markdown(atom(f"C1/{key}").answered(language)).text in listed
+    assert verdict in listed and "C1/follow-up" not in listed and "C1/definition" not in listed
 
 
 def test_a_quiz_asks_until_the_answer_is_right():
