@@ -1,5 +1,7 @@
 """Taking a learner's functions out of a notebook or a file, and grading them."""
 
+from __future__ import annotations
+
 import ast
 import difflib
 import linecache
@@ -10,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from parallel_lab.cli import late
 from parallel_lab.cli.folders import CommandError
-from parallel_lab.course.checks import Report, grade
 from parallel_lab.course.tasks import Task, cells, defining, tasks, without_magics
-from parallel_lab.grading.exercises import EXERCISES
 
 
 def tasks_named(name: str) -> list[Task]:
@@ -32,7 +33,7 @@ def tasks_named(name: str) -> list[Task]:
     return found
 
 
-def graded(task: Task, file: Path | None = None, save: bool = True) -> Report | None:
+def graded(task: Task, file: Path | None = None, save: bool = True) -> late.Report | None:
     """The report on the learner's answer in `file`, the learner's own notebook by default; None if it has none.
 
     Raises:
@@ -42,7 +43,7 @@ def graded(task: Task, file: Path | None = None, save: bool = True) -> Report | 
     if not file.is_file():
         raise CommandError(f"{file} is not there yet: `make lab` or `plab update` brings it")
     fn = functions_in(file, task.name).get(task.name)
-    return grade(EXERCISES[task.name], fn, save=save) if callable(fn) else None
+    return late.grade(late.EXERCISES[task.name], fn, save=save) if callable(fn) else None
 
 
 def functions_in(file: Path, name: str = "") -> dict[str, Any]:

@@ -4,16 +4,16 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
+from parallel_lab.cli import late
 from parallel_lab.cli.answers import graded, tasks_named
 from parallel_lab.cli.folders import CommandError
-from parallel_lab.course.checks import Report
 from parallel_lab.course.tasks import Task, tasks
 
-Graded = tuple[Task, Report | None, str]
+Graded: TypeAlias = "tuple[Task, late.Report | None, str]"
 
 
 @click.command(

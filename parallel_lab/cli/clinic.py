@@ -1,20 +1,20 @@
 """`plab clinic`: broken jobs to look into, and the judge of a diagnosis."""
 
+from __future__ import annotations
+
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
 
-from parallel_lab.cli import options
+from parallel_lab import clinic
+from parallel_lab.cli import late, options
 from parallel_lab.cli.answers import function_of
 from parallel_lab.cli.folders import CommandError
-from parallel_lab.clinic import CASES, CAUSES, diagnose, open_case
 from parallel_lab.course import page
-from parallel_lab.interview.clinic_words import of_case, of_cause
-from parallel_lab.interview.debugging import MINUTES, Round, begin, check_minutes, program
-from parallel_lab.interview.judged import cause_words, chart_parts
-from parallel_lab.interview.words import language_of, say
+from parallel_lab.interview.kept import MINUTES
+from parallel_lab.interview.words import from_english, language_of, say
 
 
 @click.command(
@@ -51,28 +51,31 @@ def command(case: str | None, target: str | None, cause: str | None, hidden: boo
         raise CommandError(f"{case!r} is no case: expected a number, as in `plab clinic 7`, or `plab clinic causes`")
     job = function_of(target) if target else None
     if cause is not None and job:
-        diagnosis = diagnose(int(case), cause, job)
+        diagnosis = late.diagnose(int(case), cause, job)
         click.echo(str(diagnosis))
         click.get_current_context().exit(0 if diagnosis.passed else 1)
-    opened = open_case(int(case), job)
+    opened = late.open_case(int(case), job)
     if own == "en":
         click.echo(str(opened))
         return
-    texts = [of_case(opened.case, "title", own), *(str(part.text) for part in chart_parts(opened, own) if part.text)]
+    texts = [
+        late.of_case(opened.case, "title", own),
+        *(str(part.text) for part in late.chart_parts(opened, own) if part.text),
+    ]
     click.echo("\n\n".join([f"{case}. {texts[0]}", *texts[1:]]))
 
 
 def _complaints(own: str) -> None:
-    rows = [(str(one.number), of_case(one, "title", own)) for one in CASES.values()]
+    rows = [(str(one.number), late.of_case(one, "title", own)) for one in clinic.CASES.values()]
     click.echo(page.table((say("clinic.case", own), say("clinic.complaint", own)), rows).text)
 
 
 def _causes(own: str) -> None:
-    for one in CAUSES.values():
+    for one in clinic.CAUSES.values():
         symptom, of = say(f"clinic.{one.symptom.replace(' ', '-')}", own), say(f"chapter.{one.chapter}", own)
         about = f"{symptom}, chapter {one.chapter}" if own == "en" else f"{symptom}；第 {one.chapter} 章：{of}"
-        click.echo(f"{cause_words(one.name, own)} ({about})")
-        shown = of_cause(one, "signature", own)
+        click.echo(f"{late.cause_words(one.name, own)} ({about})")
+        shown = late.of_cause(one, "signature", own)
         click.echo(textwrap.indent(textwrap.fill(shown, 96) if own == "en" else shown, "  "))
 
 
@@ -83,13 +86,13 @@ def _round(case: str | None, minutes: float, seed: int | None, language: str | N
     own = language_of(language)
     if file and file.exists():
         raise CommandError(f"{file} exists already: give a new file")
-    check_minutes(minutes, own)
+    late.check_minutes(minutes, own)
     click.echo(f"{say('debugging.rules', own, minutes=f'{minutes:g}')}\n{say('debugging.running', own)}")
-    of = begin(minutes, number=int(case) if case else None, seed=seed, language=own)
+    of = late.begin(minutes, number=int(case) if case else None, seed=seed, language=own)
     if file:
-        file.write_text(program(of.case), encoding="utf-8")
+        file.write_text(late.program(of.case), encoding="utf-8")
     click.echo(f"\n{say('debugging.english', own)}")
-    for part in chart_parts(of.opened, own):
+    for part in late.chart_parts(of.opened, own):
         if part.text:
             click.echo(f"{part.text}\n")
     try:
@@ -99,7 +102,7 @@ def _round(case: str | None, minutes: float, seed: int | None, language: str | N
         click.echo(f"\n{of.finish()!r}")
 
 
-def _name(of: Round) -> None:
+def _name(of: late.Round) -> None:
     click.echo(f"{say('debugging.ask', of.language)}")
     letters = "abcdefgh"[: len(of.words)]
     for letter, word in zip(letters, of.words, strict=True):
@@ -114,7 +117,7 @@ def _name(of: Round) -> None:
             click.echo(say("review.no-option", of.language))
 
 
-def _mend(of: Round, file: Path | None) -> None:
+def _mend(of: late.Round, file: Path | None) -> None:
     if file:
         click.echo(f"\n{say('debugging.wrote', of.language, file=file)}")
     while not of.mended:
@@ -125,11 +128,11 @@ def _mend(of: Round, file: Path | None) -> None:
         try:
             job = function_of(f"{file}:{of.case.job.__name__}" if file else given)
         except CommandError as wrong:
-            click.echo(str(wrong))
+            click.echo(from_english(str(wrong), of.language))
             continue
         click.echo(say("debugging.running", of.language))
         click.echo(of.mend(job))
 
 
-def _typed(of: Round, words: str) -> str:
+def _typed(of: late.Round, words: str) -> str:
     return click.prompt(f"[{of.clock}] {words}", default="", show_default=False).strip()

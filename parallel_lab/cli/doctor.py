@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import torch
-import torch.distributed as dist
 
+from parallel_lab.cli import late
 from parallel_lab.course import progress
-from parallel_lab.runtime import choose_device, launch
 from parallel_lab.trace.units import format_bytes
 
 LEAST_FREE_BYTES = 2**30
@@ -58,9 +56,9 @@ def _python() -> Finding:
 
 
 def _torch() -> Finding:
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-    enough = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 11)
-    return Finding(enough and dist.is_gloo_available(), "torch", f"{torch.__version__}, {build}")
+    build = f"CUDA {late.torch.version.cuda}" if late.torch.version.cuda else "CPU build"
+    enough = tuple(int(part) for part in late.torch.__version__.split("+")[0].split(".")[:2]) >= (2, 11)
+    return Finding(enough and late.distributed.is_gloo_available(), "torch", f"{late.torch.__version__}, {build}")
 
 
 def _platform() -> Finding:
@@ -85,9 +83,9 @@ def _memory() -> Finding:
 
 
 def _gpus() -> Finding:
-    if not torch.cuda.is_available():
+    if not late.torch.cuda.is_available():
         return Finding(True, "gpu", "none that torch sees; the course runs on the CPU")
-    names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    names = ", ".join(late.torch.cuda.get_device_name(i) for i in range(late.torch.cuda.device_count()))
     closed = [mode for mode in _compute_modes() if mode != "Default"]
     if closed:
         cure = "the second rank on it fails; `nvidia-smi -c DEFAULT`, as root, lets several in"
@@ -105,7 +103,7 @@ def _compute_modes() -> list[str]:
 
 
 def _devices() -> Finding:
-    return Finding(True, "ranks use", f"{choose_device(4).why} (for 4 ranks)")
+    return Finding(True, "ranks use", f"{late.choose_device(4).why} (for 4 ranks)")
 
 
 def _disk() -> Finding:
@@ -120,15 +118,17 @@ def _progress() -> Finding:
 
 
 def _ranks() -> Finding:
+    torch, dist = late.torch, late.distributed
+
     def rank_sum() -> float:  # defined here, so that it travels by value and a rank need not import this module
         mine = torch.ones(1)
         dist.all_reduce(mine)
         return mine.item()
 
     began_s = time.monotonic()
-    first = launch(rank_sum, ranks=2, echo=False)
+    first = late.launch(rank_sum, ranks=2, echo=False)
     cold_s, began_s = time.monotonic() - began_s, time.monotonic()
-    launch(rank_sum, ranks=2, echo=False)
+    late.launch(rank_sum, ranks=2, echo=False)
     warm_s = time.monotonic() - began_s
     seen = f"2 real ranks agreed; first launch {cold_s:.2f} s with the fork server, the next {warm_s:.2f} s"
     return Finding(first.results == [2.0, 2.0], "launch", seen)

@@ -2,11 +2,11 @@
 
 import click
 
-from parallel_lab.course import checks
+from parallel_lab.cli import late
 
 
 @click.command("hint", epilog="Example: plab hint ring_all_reduce")
 @click.argument("name")
 def command(name: str) -> None:
     """Show the next hint for exercise NAME; after the last one, the first again. Steps that passed are left out."""
-    click.echo(checks.hint(name, keep=True))
+    click.echo(late.hint(name, keep=True))

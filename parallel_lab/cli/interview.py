@@ -1,21 +1,22 @@
 """`plab interview`: a mock interview in a terminal, and the reports of those so far."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
 import click
 
-from parallel_lab.cli import options
+from parallel_lab.cli import late, options
 from parallel_lab.cli.answers import functions_in
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.cli.review import stated
 from parallel_lab.course import progress
 from parallel_lab.course.asked import lettered
 from parallel_lab.interview import report as reports
-from parallel_lab.interview.mock import Mock
 from parallel_lab.interview.roles import forms, roles
 from parallel_lab.interview.rounds import WORDS, Turn
-from parallel_lab.interview.words import language_of, say
+from parallel_lab.interview.words import from_english, language_of, say
 
 MINUTES = [str(minutes) for minutes in forms()]
 PROMPTS = {"number": "type-number", "choice": "type-choice", "layout": "type-layout", "code": "type-code"}
@@ -44,7 +45,7 @@ def command(
         for name, one in roles().items():
             click.echo(f"{name}: {one.title[words]}")
         role = click.prompt(say("mock.role", words), type=click.Choice(list(roles())), default=next(iter(roles())))
-    interview = Mock(role, int(minutes), words, seed=seed, told=lambda said: click.echo(said, err=True))
+    interview = late.Mock(role, int(minutes), words, seed=seed, told=lambda said: click.echo(said, err=True))
     kinds = say("schedule.list", words).join(interview.say(f"round.{part.kind}") for part in interview.rounds)
     click.echo(interview.say("about", minutes=minutes, rounds=kinds))
     try:
@@ -58,7 +59,7 @@ def command(
     click.echo(f"\n{reports.report(interview.key, words)}")
 
 
-def _hold(interview: Mock, asks_sure: bool) -> None:
+def _hold(interview: late.Mock, asks_sure: bool) -> None:
     """Asks turn by turn until the interview is over."""
     while turn := interview.turn:
         if turn.follow:
@@ -73,7 +74,7 @@ def _hold(interview: Mock, asks_sure: bool) -> None:
         interview.go_on()
 
 
-def _ask(interview: Mock, turn: Turn, asks_sure: bool) -> None:
+def _ask(interview: late.Mock, turn: Turn, asks_sure: bool) -> None:
     click.echo(f"[{_clock(interview.left_s)}] {turn.ask}\n")
     for part in turn.shown:
         if part.text:
@@ -87,7 +88,7 @@ def _ask(interview: Mock, turn: Turn, asks_sure: bool) -> None:
         _machine(interview, turn, confidence)
 
 
-def _spoken(interview: Mock, turn: Turn, confidence: float | None) -> None:
+def _spoken(interview: late.Mock, turn: Turn, confidence: float | None) -> None:
     """The answer aloud, the rubric, and what was said."""
     count = WORDS[turn.speak_s][interview.language]
     click.echo(interview.say("speak", seconds=turn.speak_s, count=count))
@@ -101,7 +102,7 @@ def _spoken(interview: Mock, turn: Turn, confidence: float | None) -> None:
     click.echo(interview.say("noted", result=interview.say(f"result.{word}")))
 
 
-def _numbers(interview: Mock, turn: Turn) -> list[int]:
+def _numbers(interview: late.Mock, turn: Turn) -> list[int]:
     """The numbers of points, typed until they are some."""
     while True:
         given = _typed(interview.say("type-ticks"))
@@ -111,7 +112,7 @@ def _numbers(interview: Mock, turn: Turn) -> list[int]:
         click.echo(interview.say("wrong-ticks", given=given, count=len(turn.points)))
 
 
-def _machine(interview: Mock, turn: Turn, confidence: float | None) -> None:
+def _machine(interview: late.Mock, turn: Turn, confidence: float | None) -> None:
     """What a machine judges: typed again until it is right, or until only Enter is typed."""
     file = _written(turn) if turn.kind == "code" else None
     if file:
@@ -126,7 +127,7 @@ def _machine(interview: Mock, turn: Turn, confidence: float | None) -> None:
         try:
             click.echo(interview.answer(_code(turn, given, file) if file else given, confidence))
         except CommandError as error:
-            click.echo(str(error))
+            click.echo(from_english(str(error), interview.language))
 
 
 def _written(turn: Turn) -> Path:

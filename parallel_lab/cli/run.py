@@ -2,11 +2,12 @@
 
 import click
 
+from parallel_lab.cli import late
 from parallel_lab.cli.answers import function_of
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.course import page
 from parallel_lab.course.typed import parse_number
-from parallel_lab.runtime import LaunchError, Link, launch
+from parallel_lab.network import Link
 
 
 @click.command("run", epilog="Examples: plab run train.py:main, plab run train.py:main --ranks 8 --link 50us,1GB")
@@ -19,8 +20,8 @@ def command(target: str, ranks: int, link_text: str | None, timeout: float, devi
     """Run a function of a file on real ranks and show what it returned and sent."""
     link = parse_link(link_text)
     try:
-        run = launch(function_of(target), ranks=ranks, link=link, timeout=timeout, device=device)
-    except LaunchError as error:
+        run = late.launch(function_of(target), ranks=ranks, link=link, timeout=timeout, device=device)
+    except late.LaunchError as error:
         raise CommandError(str(error)) from None
     for rank, result in enumerate(run.results):
         if result is not None:

@@ -9,10 +9,10 @@ from pygments import highlight
 from pygments.formatters import TerminalFormatter
 from pygments.lexers import PythonLexer
 
+from parallel_lab.cli import late
 from parallel_lab.cli.answers import tasks_named
 from parallel_lab.course import progress, workspace
 from parallel_lab.course.tasks import Task, cells
-from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.interview.words import say
 
 
@@ -35,7 +35,7 @@ def command(name: str, yes: bool, whole: bool) -> None:
 
 def _too_early(task: Task, whole: bool) -> str:
     """Why the solution is not shown yet; empty if it is."""
-    entry, steps = progress.read()["exercises"].get(task.name, {}), len(EXERCISES[task.name].steps)
+    entry, steps = progress.read()["exercises"].get(task.name, {}), len(late.EXERCISES[task.name].steps)
     if not entry.get("checks"):
         return "try it first: once an answer of yours was checked, its solution is shown (--yes: now)"
     if steps and not whole and not progress.solved(entry):

@@ -2,12 +2,23 @@
 
 import click
 
+from parallel_lab.cli.folders import CommandError
 from parallel_lab.course import update, workspace
 
 
-@click.command("update", epilog="Example: plab update")
-def command() -> None:
-    """Fetch the newest version of the course and bring it into work/. What you changed there stays."""
+@click.command("update", epilog="Examples: plab update, plab update --diff 02")
+@click.option(
+    "--diff", "compared", metavar="NAME", help="Only show the cells that differ in the .new notebooks of NAME, as 02."
+)
+def command(compared: str | None) -> None:
+    """Fetch the newest version of the course and bring it into work/. What you changed there stays.
+
+    A new version of a notebook that you changed is laid beside it, as a .new file. What the course changed in it is
+    shown by --diff; it fetches nothing.
+    """
+    if compared is not None:
+        _differences(compared)
+        return
     pulled, missed = "", None
     try:
         pulled = update.pull(workspace.root())
@@ -25,3 +36,10 @@ def command() -> None:
         click.echo(update.RESTART)
     if missed:
         raise click.ClickException(str(missed))
+
+
+def _differences(name: str) -> None:
+    said = update.differences(workspace.work(), name)
+    if not said:
+        raise CommandError(f"no .new file of {name!r} lies in work/, so there is nothing to compare")
+    click.echo("\n".join(said).rstrip())

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import click
 
-from parallel_lab.cli import options
+from parallel_lab.cli import late, options
 from parallel_lab.cli.run import parse_link
-from parallel_lab.interview.boards import EXAMPLES, Board, answered
+from parallel_lab.interview.board_layout import EXAMPLE
 from parallel_lab.interview.words import language_of, say
 
 
 @click.command(
     "whiteboard",
     epilog='Examples: plab whiteboard "0F0 0F1 0B0 0B1 / 1F0 1B0 1F1 1B1" --real, '
-    f'plab whiteboard "{EXAMPLES["layout"]}", plab whiteboard --file mine.py --ranks 2',
+    f'plab whiteboard "{EXAMPLE}", plab whiteboard --file mine.py --ranks 2',
 )
 @click.argument("written", required=False)
 @click.option(
@@ -35,7 +35,7 @@ def command(
     own = language_of(language)
     if written is None:
         written = file.read_text(encoding="utf-8") if file else _lines(own)
-    found = answered(written, ranks=ranks, link=parse_link(link_text), run=real, language=own)
+    found = late.answered(written, ranks=ranks, link=parse_link(link_text), run=real, language=own)
     click.echo(found)
     click.get_current_context().exit(0 if found.passed else 1)
 
@@ -44,7 +44,7 @@ def _lines(language: str) -> str:
     """What is typed or piped in: until an empty line on a terminal, to the end otherwise."""
     if not sys.stdin.isatty():
         return sys.stdin.read()
-    click.echo(Board(language=language))
+    click.echo(late.Board(language=language))
     click.echo(f"\n{say('whiteboard.until', language)}")
     lines: list[str] = []
     while line := click.prompt("", prompt_suffix="| ", default="", show_default=False):

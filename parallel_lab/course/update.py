@@ -2,12 +2,14 @@
 
 Nothing that a learner has written is lost. What was given is remembered in `work/.given`: the text of each file as the
 course gave it. A file whose sources are still those that were given is replaced by a newer one; outputs do not count.
-A file that the learner changed stays, and the newer one is laid beside it as NAME.new.ipynb. Notebooks come without the
+A file that the learner changed stays, and the newer one is laid beside it as NAME.new.ipynb; what he started from is
+then remembered as well, so that it can be said what the course changed. Notebooks come without the
 outputs that their predictions ask for. The list of changes is remembered in the same way, so that what is new can be
 named however it came: by `pull`, or by `git pull`.
 """
 
 import contextlib
+import difflib
 import json
 import os
 import re
@@ -18,7 +20,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from parallel_lab.course import workspace
+from parallel_lab.course import compared, workspace
 from parallel_lab.course.progress import replace
 from parallel_lab.course.workspace import GIVEN
 
@@ -26,9 +28,15 @@ COPIED = ("notebooks", "exercises", "solutions", "examples")
 KINDS = (".ipynb", ".py")
 LINKED = "parallel_lab"  # for the links of notebooks to the code that they explain
 CHANGES = "CHANGELOG.md"
+MOST_BESIDE = 100  # new versions of one file; all but the first stand beside ones that the learner changed as well
 MOST_NEWS = 8  # lines of it that are shown
 YOURS = "work/ is yours: it has a copy of every chapter, and nothing you change there is overwritten."
-BESIDE = "Compare each .new file with yours, take over what you want, and delete it: it does not come back."
+BESIDE = (
+    "Compare each .new file with yours, take over what you want, and delete it: it does not come back. The cells that "
+    "the course changed, line by line: plab update --diff NAME, with 02 or the name of a notebook."
+)
+STARTED, YOURS_NOW = "the version you started from", "yours"
+BEFORE = ".before"  # in the name of what a changed file started from, as long as a new version lies beside it
 RESTART = (
     "A notebook that is open runs the old code until you restart its kernel (menu Kernel, Restart Kernel), and shows "
     "its old text until you reload it (menu File, Reload Notebook from Disk)."
@@ -104,13 +112,13 @@ class _Bringing:
             (self.work / LINKED).symlink_to(workspace.CARRIED.parent if inside else Path("..", LINKED))
         names, changed = list(_names(self.root)), _changed(self.root)
         said = [self.one(name, name in changed) for name in names]
-        said += [self.take_out(name) for name in _names(self.given) if name not in names and ".new" not in name]
+        said += [self.take_out(name) for name in _names(self.given) if name not in names and not _is_beside(name)]
         _trust([path for path in self.brought if path.suffix == ".ipynb"])
         if first:
             said = [line for line in said if not line.startswith("new: ")]
             said.insert(0, YOURS)
         said += [BESIDE] if self.laid_beside else []
-        return [line for line in [*said, *self.news(first)] if line]
+        return [line for one in [*said, *self.news(first)] for line in one.splitlines()]
 
     def one(self, name: str, changed: bool) -> str:
         """Brings one file, which may be `changed` in the course's own folder; returns what was done, or nothing."""
@@ -124,16 +132,29 @@ class _Bringing:
             return ""
         if _sources(_read(self.work / name)) in (_sources(given), _sources(text)):
             self.put(name, text)
+            (self.given / _before(name)).unlink(missing_ok=True)
             return f"brought up to date: work/{name}"
+        if not (_lying(self.work, name) and (self.given / _before(name)).exists()):  # else it is remembered already
+            _write(self.given / _before(name), given)
         beside, self.laid_beside = self.beside(name, text), True
         self.put(beside, text)
         _write(self.given / name, text)
-        return f"work/{name} stays as you changed it; the new version lies beside it: {Path(beside).name}"
+        said = f"work/{name} stays as you changed it; the new version lies beside it: {Path(beside).name}"
+        return "\n".join([said, *self.changed_cells(name, text)])
+
+    def changed_cells(self, name: str, text: str) -> list[str]:
+        """In which cells the new version differs, a line each; nothing where one of the two is no notebook."""
+        started, whose = _started(self.work, name)
+        try:
+            found = compared.changes(started, text)
+        except ValueError:
+            return []
+        return [f"  Against {whose}: {compared.counted(found)}.", *(f"    {one}" for one in compared.named(found))]
 
     def beside(self, name: str, text: str) -> str:
         """What the new version of `name` is called: the first such file that the learner has not, or not changed."""
         start, kind = os.path.splitext(name)
-        for number in range(1, 10**6):
+        for number in range(1, MOST_BESIDE):
             beside = f"{start}.new{'' if number == 1 else number}{kind}"
             there = _sources(_read(self.work / beside))
             if not (self.work / beside).exists() or there in (_sources(_read(self.given / beside)), _sources(text)):
@@ -168,6 +189,59 @@ class _Bringing:
         self.brought.append(self.work / name)
         if given:
             _write(self.given / name, text)
+
+
+def differences(work: Path, name: str) -> list[str]:
+    """Line by line, the cells in which each new version that lies in `work` differs from what the learner started from.
+
+    Args:
+        work: the learner's folder.
+        name: of a chapter or a notebook: `02`, `02_collectives`, or the file's name.
+    """
+    said, stem = [], re.sub(r"(\.new\d*)?\.(ipynb|py)$", "", Path(name).name)
+    for file in _names(work):
+        own = Path(file).stem
+        if not _is_beside(file) and stem.zfill(2) in (own, own.split("_")[0]) and (lying := _lying(work, file)):
+            said += _compared(work, file, lying)
+    return said
+
+
+def _compared(work: Path, name: str, lying: str) -> list[str]:
+    """The new version `lying` beside a file of the learner's: how many cells differ, and each with its lines."""
+    started, whose = _started(work, name)
+    text = _read(work / lying)
+    try:
+        found = compared.changes(started, text)
+    except ValueError:  # a program, or a notebook that cannot be read
+        lines = difflib.unified_diff(started.splitlines(), text.splitlines(), whose, lying, lineterm="")
+        return [f"work/{lying} against {whose}:", *lines, ""]
+    said = [f"work/{lying} against {whose}: {compared.counted(found)}.", ""]
+    for one in found:
+        said += [f"== {one.title}", *one.lines(), ""]
+    return said
+
+
+def _started(work: Path, name: str) -> tuple[str, str]:
+    """What a changed file is to be compared with, and what that is called: what he started from, where it is known."""
+    before = _read(work / GIVEN / _before(name))
+    return (before, STARTED) if before else (_read(work / name), YOURS_NOW)
+
+
+def _before(name: str) -> str:
+    start, kind = os.path.splitext(name)
+    return f"{start}{BEFORE}{kind}"
+
+
+def _lying(work: Path, name: str) -> str:
+    """The latest new version that lies beside a file of the learner's; empty if there is none."""
+    start, kind = os.path.splitext(name)
+    beside = [f"{start}.new{'' if number == 1 else number}{kind}" for number in range(1, MOST_BESIDE)]
+    return next((one for one in reversed(beside) if (work / one).exists()), "")
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a file is a new version that was laid beside, or what is remembered for one."""
+    return re.search(r"\.(new\d*|before)\.\w+$", name) is not None
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from parallel_lab.course import page
 from parallel_lab.course.planning import first
 from parallel_lab.interview.board import Answer, block, picture, sentence
+from parallel_lab.interview.words import from_english
 from parallel_lab.planner import Cluster, Estimate, Model, NothingFits, Scheme, cluster, estimate, model, room, search
 from parallel_lab.planner.words import trade, words
 from parallel_lab.trace.units import format_bytes, format_seconds, format_share
@@ -110,7 +111,7 @@ def answer_layout(text: str, language: str, told: Callable[[int, int, float], No
         layout.scheme.check(layout.shape, layout.cluster, layout.batch)
         found = layout.estimate()
     except ValueError as wrong:
-        return Answer("layout", False, [block(str(wrong))], None, language)
+        return Answer("layout", False, [block(from_english(str(wrong), language))], None, language)
     parts = [*_memory(layout, found, language), *_time(found, language), *_beside(layout, found, language, told)]
     if found.fits:
         parts.append(picture(draw(first(found.trace))))

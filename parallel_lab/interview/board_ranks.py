@@ -1,13 +1,12 @@
 """What ranks of the whiteboard run. It loads neither pictures nor widgets, so that ranks need not."""
 
 import ast
-import linecache
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from parallel_lab.interview.statements import value_of
 from parallel_lab.pipeline import stages_of, step, with_needs
 
 WHERE = "<whiteboard>"  # where the lines of a learner stand, in messages
@@ -20,14 +19,6 @@ def run_lines(source: str) -> str:
     space |= {"rank": dist.get_rank(), "n": dist.get_world_size()}
     value = value_of(ast.parse(source, WHERE), source, WHERE, space)
     return "" if value is None else repr(value)
-
-
-def value_of(tree: ast.Module, source: str, where: str, space: dict[str, Any]) -> Any:
-    """Runs statements in `space`, and returns what the last one comes to; errors quote the lines of `source`."""
-    linecache.cache[where] = (len(source), None, source.splitlines(keepends=True), where)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, where, "exec"), space)
-    return eval(compile(ast.Expression(last.value), where, "eval"), space) if isinstance(last, ast.Expr) else None
 
 
 def one_step(rows: tuple, m: int) -> tuple[float, dict[int, Tensor]]:

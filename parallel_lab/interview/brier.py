@@ -17,7 +17,7 @@ from itertools import pairwise
 from math import sqrt
 from typing import NamedTuple
 
-from parallel_lab.clinic import CASES, CAUSES
+from parallel_lab import clinic
 from parallel_lab.course import page, progress
 from parallel_lab.course.drills import listed
 from parallel_lab.course.events import GOOD, Entry
@@ -99,7 +99,8 @@ def chapter_of(key: str) -> str:
     if kind == "exercise":
         return tasks()[name].chapter if name in tasks() else ""
     if kind == "clinic":
-        return CAUSES[CASES[int(name)].cause].chapter if name.isdecimal() and int(name) in CASES else ""
+        number = int(name) if name.isdecimal() else 0
+        return clinic.CAUSES[clinic.CASES[number].cause].chapter if number in clinic.CASES else ""
     return name[:2] if kind == "quiz" else ""
 
 

@@ -15,8 +15,8 @@ from IPython.display import display
 
 from parallel_lab.course import page
 from parallel_lab.interview.board import block, picture_html
-from parallel_lab.interview.board_ranks import value_of
 from parallel_lab.interview.needed import Cell
+from parallel_lab.interview.statements import value_of
 
 MOST = 400  # characters of an error; a launch tells what each rank waits for
 Shown = list[page.Part]

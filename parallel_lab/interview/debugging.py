@@ -18,11 +18,10 @@ from parallel_lab.course import page, progress
 from parallel_lab.course.events import AGAIN, GOOD, HARD
 from parallel_lab.interview.clinic_words import of_case, of_cause
 from parallel_lab.interview.judged import cause_words, near_causes
-from parallel_lab.interview.kept import before, in_turn
+from parallel_lab.interview.kept import MINUTES, before, in_turn
 from parallel_lab.interview.names import bound
 from parallel_lab.interview.words import lang, language_of, say
 
-MINUTES = 15
 FOR_CAUSE, FOR_MEND = (50, 30, 10), 50
 LESS, LEAST = 10, 10  # for a version that is not mended; for the one that is, at least
 

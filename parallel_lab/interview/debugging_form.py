@@ -9,7 +9,7 @@ from parallel_lab.interview.board import sentence
 from parallel_lab.interview.coding import function_from
 from parallel_lab.interview.debugging import MINUTES, Round, begin, check_minutes, program
 from parallel_lab.interview.judged import chart_parts
-from parallel_lab.interview.words import VOICES, lang, language_of, say, words
+from parallel_lab.interview.words import VOICES, from_english, lang, language_of, say, words
 from parallel_lab.view.clock import WORDS as CLOCK_WORDS
 from parallel_lab.view.clock import Clock
 
@@ -90,7 +90,8 @@ class _Sheet:
             try:
                 job = function_from(self.area.value, self.round.case.job.__name__)
             except ValueError as wrong:
-                self._show(page.Page("", [page.paragraph(str(wrong))], "bad"))
+                said = page.paragraph(from_english(str(wrong), self.own), lang=lang(self.own))
+                self._show(page.Page("", [said], "bad"))
                 return
             if job is None:
                 self._show(_note("debugging.no-job", self.own))

@@ -122,7 +122,8 @@ def code(task: Task, language: str) -> Turn:
         if fn is None:
             return Judged(0.0, say("rounds.code-none", language, name=task.name))
         report = grade(exercise, fn)
-        return Judged(1.0 if report.passed else 0.5 * report.score, repr(report))
+        said = say(f"rounds.code-{'report' if report.verdicts else 'stub'}", language, report=repr(report))
+        return Judged(1.0 if report.passed else 0.5 * report.score, said)
 
     asked = say("rounds.code", language, name=task.name, title=_ended(title, language), minutes=task.minutes)
     note = (page.markdown(said_in_chinese(task.name)["note"] if language == "zh" else exercise.solution_note),)

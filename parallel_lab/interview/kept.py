@@ -11,6 +11,7 @@ from parallel_lab.interview.words import say
 from parallel_lab.trace.units import format_share
 
 T = TypeVar("T")
+MINUTES = 15  # that a debugging round is meant to take
 
 
 def in_turn(found: Iterable[T], key: Callable[[T], str], dice: Random) -> list[T]:

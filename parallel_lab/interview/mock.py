@@ -18,12 +18,11 @@ from typing import Any
 
 from parallel_lab.course import page, progress
 from parallel_lab.course.events import GOOD, HARD, logged
-from parallel_lab.course.spoken import hint
 from parallel_lab.interview.noted import Interviewer, Note, opinion_of
 from parallel_lab.interview.roles import form_of, role_named
 from parallel_lab.interview.rounds import Turn, by_share
 from parallel_lab.interview.script import Script
-from parallel_lab.interview.words import lang, language_of, say
+from parallel_lab.interview.words import from_english, lang, language_of, say
 
 FULL_MARK = 1.0  # the result of an answer that needs no second one
 
@@ -74,7 +73,7 @@ class Mock:
         try:
             result, said = turn.judge(given)
         except ValueError as error:  # no answer at all, so it costs nothing
-            return self._said(False, hint(str(error), self.language), ())
+            return self._said(False, from_english(str(error), self.language), ())
         if not self.answered:  # once it is over, or given up, nothing counts
             note.tries += 1
             note.result = max(note.result, result if note.tries == 1 else 0.5 * result)

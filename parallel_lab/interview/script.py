@@ -10,7 +10,7 @@ from parallel_lab.interview.designs import design
 from parallel_lab.interview.noted import Note
 from parallel_lab.interview.roles import Role, Round
 from parallel_lab.interview.rounds import Turn
-from parallel_lab.interview.words import say
+from parallel_lab.interview.words import from_english, say
 
 
 class Script:
@@ -43,7 +43,7 @@ class Script:
             try:
                 yield from self._asked_in(part)
             except (OSError, RuntimeError) as error:  # no ranks to be had, or the course's notebooks are not here
-                self.left_out = self._say("skipped", why=str(error).split("\n")[0])
+                self.left_out = self._say("skipped", why=from_english(str(error).split("\n")[0], self._language))
 
     def _asked_in(self, part: Round) -> Iterator[Turn]:
         choose, language = self._chooser, self._language

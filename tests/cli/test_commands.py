@@ -12,15 +12,16 @@ import pytest
 from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_notebook
 
-from parallel_lab.cli import doctor, main, run, watch
+from parallel_lab.cli import doctor, late, main, watch
 from parallel_lab.cli.commands import COMMANDS
 from parallel_lab.cli.run import parse_link
-from parallel_lab.course import progress, workspace
+from parallel_lab.course import page, progress, workspace
 from parallel_lab.course.chapters import next_exercise, progress_table
 from parallel_lab.course.checks import Report, Verdict, hint
 from parallel_lab.course.quizzes import quiz
 from parallel_lab.course.tasks import tasks
 from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.interview.atoms import atom
 from parallel_lab.interview.course_path import path_page
 from parallel_lab.runtime import Link
 
@@ -71,6 +72,23 @@ def test_help_has_an_example(command):
     result = plab(*command, "--help")
     assert result.exit_code == 0
     assert "plab " + (command[0] if command else "next") in result.output
+
+
+def test_no_help_waits_for_torch():
+    loads = "[name for name in [*COMMANDS, ''] if CliRunner().invoke(main, [*name.split(), '--help']) and loaded()]"
+    program = "import sys; from click.testing import CliRunner; from parallel_lab.cli.commands import COMMANDS, main\n"
+    program += "def loaded(): return [sys.modules.pop(one) for one in list(sys.modules) if one == 'torch']\n"
+    done = subprocess.run([sys.executable, "-c", f"{program}print({loads})"], capture_output=True, text=True)
+    assert done.stdout == "[]\n", f"--help of these loads torch: {done.stdout}{done.stderr}"
+
+
+def test_each_late_name_is_there_when_it_is_used():
+    names = vars(late)["_places"]()  # which its stub has not
+    assert {"grade", "Mock", "torch"} < set(names)
+    for name, (module, own) in names.items():
+        assert getattr(late, name) is (getattr(sys.modules[module], own) if own else sys.modules[module])
+    with pytest.raises(AttributeError, match="'nothing'"):
+        getattr(late, "nothing")  # noqa: B009
 
 
 def test_doctor_reports_and_runs_ranks():
@@ -248,6 +266,21 @@ def test_a_card_is_asked_before_it_is_answered():
     assert "no question" in plab("ask", "Z99").output
 
 
+@pytest.mark.parametrize(
+    ("language", "head", "verdict"), [("en", "which plab review asks", "Half right."), ("zh", "知识点", "对一半。")]
+)
+def test_ask_lists_the_atoms_behind_the_answer_where_it_is_asked_to(language, head, verdict):
+    shown = plab("ask", "C1", "--atoms", "--language", language, input="\ny\n").output
+    assert head in shown and head not in plab("ask", "C1", input="\ny\n").output
+    before, listed = shown.split(head)
+    assert "press Enter" in before and "C1/mechanism" not in before
+    kinds = ("mechanism", "formula", "number", "half-truth")
+    assert [one for one in kinds if f"(C1/{one})" in listed] == list(kinds)
+    for key in kinds:
+        assert page.markdown(atom(f"C1/{key}").answered(language)).text in listed
+    assert verdict in listed and "C1/follow-up" not in listed and "C1/definition" not in listed
+
+
 def test_a_quiz_asks_until_the_answer_is_right():
     questions = quiz("02").questions
     right = ["abcdefghij"[one.right] if one.options else str(one.answer) for one in questions]
@@ -367,7 +400,7 @@ def test_interrupt_ends_with_130(monkeypatch, tmp_path):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "launch", interrupted)
+    monkeypatch.setattr(late, "launch", interrupted)
     result = plab("run", "program.py:main")
     assert result.exit_code == 130
     assert result.output.strip() == "stopped"
@@ -395,9 +428,9 @@ def test_link_that_cannot_be_read_is_refused():
     ("mode", "well", "said"), [("Default", True, "take turns"), ("Exclusive_Process", False, "fails")]
 )
 def test_doctor_says_what_ranks_that_share_a_gpu_meet(monkeypatch, mode, well, said):
-    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(doctor.torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(doctor.torch.cuda, "get_device_name", lambda i: "H100")
+    monkeypatch.setattr(late.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(late.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(late.torch.cuda, "get_device_name", lambda i: "H100")
     monkeypatch.setattr(doctor, "_compute_modes", lambda: [mode])
     found = doctor._gpus()
     assert found.well is well and found.seen.startswith("H100; ") and said in found.seen

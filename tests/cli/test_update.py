@@ -92,6 +92,8 @@ def test_an_evening_leaves_git_clean_and_an_update_keeps_every_line(clone, tmp_p
     assert said[0].startswith("pulled ")
     assert said[1:] == [
         f"work/notebooks/{CHAPTER} stays as you changed it; the new version lies beside it: 00_start_here.new.ipynb",
+        "  Against the version you started from: 0 cells new, 1 changed, 0 gone.",
+        "    changed: markdown cell title",
         BESIDE,
         "What is new, from CHANGELOG.md:",
         "  - A title that is new.",
@@ -100,6 +102,10 @@ def test_an_evening_leaves_git_clean_and_an_update_keeps_every_line(clone, tmp_p
     assert "my own title" in chapter.read_text()
     assert "the course's new title" in (chapter.parent / "00_start_here.new.ipynb").read_text()
     assert git(clone, "status", "--porcelain") == ""
+    shown = plab(clone, "work/notebooks", "update", "--diff", "00")
+    assert "== changed: markdown cell title" in shown and "+the course's new title" in shown
+    assert "my own title" not in shown
+    assert "no .new file of '01' lies in work/" in plab(clone, ".", "update", "--diff", "01", code=1)
 
     change(tmp_path / "course" / "exercises" / CHAPTER, "title", "the course's new title")
     commit(tmp_path / "course")

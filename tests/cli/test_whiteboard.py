@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from parallel_lab.cli import main, whiteboard
+from parallel_lab.cli import late, main, whiteboard
 
 
 def plab(*arguments, said=""):
@@ -57,5 +57,5 @@ def test_what_is_wrong_is_one_line(arguments, said):
 
 
 def test_ctrl_c_ends_it(monkeypatch):
-    monkeypatch.setattr(whiteboard, "answered", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(late, "answered", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert plab("rank").exit_code == 130

@@ -92,9 +92,11 @@ def test_what_was_changed_stays_and_the_new_one_lies_beside_it(course):
     mine, beside = course / "work" / CHAPTER, course / "work/notebooks/03_data.new.ipynb"
     write(mine, "a = 1", "my line")
     write(course / CHAPTER, "a = 1", "b = 3")
-    line, advice = bring(course)
+    line, counted, changed, advice = bring(course)
+    assert counted == "  Against the version you started from: 0 cells new, 1 changed, 0 gone."
+    assert changed == "    changed: code cell c1"
     assert line == f"work/{CHAPTER} stays as you changed it; the new version lies beside it: 03_data.new.ipynb"
-    assert advice.startswith("Compare each .new file with yours") and "delete it" in advice
+    assert advice.startswith("Compare each .new file with yours") and "plab update --diff" in advice
     assert bring(course) == []
     assert sources(mine) == ["a = 1", "my line"] and sources(beside) == ["a = 1", "b = 3"]
     write(course / CHAPTER, "a = 1", "b = 4")  # the one beside was not touched
@@ -105,6 +107,91 @@ def test_what_was_changed_stays_and_the_new_one_lies_beside_it(course):
     assert bring(course)[0].endswith("03_data.new2.ipynb")
     assert sources(beside) == ["a = 1", "merged"]
     assert sources(course / "work/notebooks/03_data.new2.ipynb") == ["a = 1", "b = 5"]
+
+
+def marked(path, *cells):
+    """Writes a notebook of (id, kind, source)."""
+    cells = [{"id": name, "cell_type": kind, "metadata": {}, "source": [source]} for name, kind, source in cells]
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
+
+
+TEXT = ("text", "markdown", "# The ring\n\nIt turns."), ("sum", "code", "a = 1\nb = 2\nc = 3"), ("old", "code", "x")
+NEWER = (*TEXT[:1], ("sum", "code", "a = 1\nb = 5\nc = 3"), ("more", "markdown", "## Its cost\n\nTwo."))
+
+
+@pytest.fixture
+def merging(course):
+    """Two versions of a chapter, and a learner's line in the first."""
+    marked(course / CHAPTER, *TEXT)
+    bring(course)
+    marked(course / "work" / CHAPTER, *TEXT, ("mine", "code", "my line"))
+    marked(course / CHAPTER, *NEWER)
+    return course
+
+
+def test_the_cells_that_the_course_changed_are_counted_and_named(merging):
+    assert bring(merging)[1:-1] == [
+        "  Against the version you started from: 1 cell new, 1 changed, 1 gone.",
+        '    changed: code cell sum, under "The ring"',
+        '    new: markdown cell more, under "Its cost"',
+        '    gone: code cell old, under "The ring"',
+    ]
+    assert not list((merging / "work/notebooks").glob("*.before*"))  # it is remembered elsewhere
+
+
+def test_of_many_cells_five_are_named(merging):
+    marked(merging / CHAPTER, *TEXT, *((f"n{n}", "code", str(n)) for n in range(8)))
+    said = bring(merging)
+    assert "8 cells new, 0 changed, 0 gone" in said[1]
+    assert len(said) == 9 and said[-2] == "    and 3 more"
+
+
+@pytest.mark.parametrize("name", ["3", "03", "03_data", "03_data.ipynb", "work/notebooks/03_data.new.ipynb"])
+def test_the_lines_that_the_course_changed_are_shown_and_the_learners_own_are_not(merging, name):
+    bring(merging)
+    head, *lines = update.differences(merging / "work", name)
+    assert head.startswith("work/notebooks/03_data.new.ipynb against the version you started from: 1 cell new, 1 ch")
+    assert lines[1:7] == [
+        '== changed: code cell sum, under "The ring"',
+        "@@ -1,3 +1,3 @@",
+        " a = 1",
+        "-b = 2",
+        "+b = 5",
+        " c = 3",
+    ]
+    assert "+## Its cost" in lines and "-x" in lines and not any("my line" in line for line in lines)
+    assert update.differences(merging / "work", "04") == []
+
+
+def test_what_one_started_from_is_remembered_until_the_new_version_is_gone(merging):
+    bring(merging)
+    marked(merging / CHAPTER, *NEWER, ("last", "code", "z"))
+    assert "2 cells new, 1 changed, 1 gone" in bring(merging)[1]
+    (merging / "work/notebooks/03_data.new.ipynb").unlink()
+    assert update.differences(merging / "work", "03") == []
+    marked(merging / CHAPTER, *NEWER)
+    assert bring(merging)[1:-1] == [
+        "  Against the version you started from: 0 cells new, 0 changed, 1 gone.",
+        '    gone: code cell last, under "Its cost"',
+    ]
+
+
+def test_where_it_is_not_known_what_one_started_from_the_learners_own_is_compared(merging):
+    bring(merging)
+    (merging / "work/.given/notebooks/03_data.before.ipynb").unlink()
+    lines = update.differences(merging / "work", "03")
+    assert "against yours: 1 cell new, 1 changed, 2 gone." in lines[0] and "-my line" in lines
+
+
+def test_a_changed_example_is_compared_by_lines(course):
+    example = course / "examples/03_mean.py"
+    example.parent.mkdir()
+    example.write_text("a = 1\n")
+    bring(course)
+    (course / "work/examples/03_mean.py").write_text("mine\n")
+    example.write_text("a = 2\n")
+    assert len(bring(course)) == 2
+    assert {"-a = 1", "+a = 2"} <= set(update.differences(course / "work", "03_mean.py"))
 
 
 def test_what_a_prediction_asks_for_comes_without_its_output(course):

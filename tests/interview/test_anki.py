@@ -4,6 +4,7 @@ import csv
 import json
 import sqlite3
 import zipfile
+from contextlib import closing
 
 import pytest
 from anki.collection import (
@@ -78,6 +79,38 @@ def test_anki_opens_the_deck_and_finds_every_card_in_both_languages(deck, opened
             continue
         assert all(note[field] for field in ("Ask", "Answer", "AskZh", "AnswerZh", "Proof", "ProofZh")), note["Id"]
         assert "/" in note["Id"] or (note["More"] and note["MoreZh"] and note["Picture"]), note["Id"]
+
+
+def test_the_file_is_what_the_format_asks_for_and_holds_the_cards_word_for_word(deck, tmp_path):
+    """Read without Anki: a zip with SQLite, pictures under numbers, and `media`, which names them."""
+    with zipfile.ZipFile(deck) as zipped:
+        assert zipped.testzip() is None
+        pictures = json.loads(zipped.read("media"))
+        assert sorted(zipped.namelist()) == sorted(["collection.anki2", "media", *pictures])
+        assert all(zipped.read(place).startswith(b"\x89PNG") for place in pictures)
+        zipped.extract("collection.anki2", tmp_path)
+    with closing(sqlite3.connect(tmp_path / "collection.anki2")) as database:
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+        models, decks = map(json.loads, database.execute("select models, decks from col").fetchone())
+        held = database.execute("select id, guid, mid, tags, flds from notes").fetchall()
+        cards = database.execute("select nid, did, ord from cards").fetchall()
+    want = {guid(one.id): one for one in texts.notes()}
+    assert len(held) == len(want) and {row[1] for row in held} == set(want)
+    asks = {}
+    for id_, name, model, tags, fields in held:
+        note, kind = want[name], models[str(model)]
+        named = dict(zip([field["name"] for field in kind["flds"]], fields.split("\x1f"), strict=True))
+        assert kind["name"] == f"Parallel Lab {note.kind}" and named["Id"] == note.id
+        for end, language in (("", "en"), ("Zh", "zh")):
+            side = note.sides[language]
+            said = [named[field + end] for field in ("Ask", "Answer", "More", "Proof")]
+            assert said == [side.question, side.answer, side.more, note.proof[language]], note.id
+        if note.picture:
+            assert named["Picture"].split('"')[1] in pictures.values()
+        assert tags.split() == list(note.tags)
+        asks[id_] = [place for place, field in enumerate(("Ask", "AskZh")) if named[field]]
+    assert sorted((note, place) for note, _, place in cards) == sorted((n, p) for n in asks for p in asks[n])
+    assert {decks[str(deck_id)]["name"].split("::")[1] for _, deck_id, _ in cards} == {"Cards", "Atoms", "Terms"}
 
 
 def test_terms_are_asked_both_ways(deck, opened):

@@ -127,7 +127,7 @@ def test_the_form_starts_names_mends_and_ends(a_round, by_kind):
     name.click()
     assert "原因" in said.value
     assert area.value.startswith("from __future__") and "def job" in area.value
-    for text, answer in (("x = = 1", "line 1"), ("x = 1", "没有函数 job"), (area.value, "作业还没有修好")):
+    for text, answer in (("x = = 1", "第 1 行"), ("x = 1", "没有函数 job"), (area.value, "作业还没有修好")):
         area.value = text
         mend.click()
         assert answer in said.value
