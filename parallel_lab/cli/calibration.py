@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from parallel_lab.cli import options
+from parallel_lab.cli import late, options
 from parallel_lab.cli.folders import CommandError
-from parallel_lab.interview.brier import calibration, drawing
 from parallel_lab.interview.words import say
 
 
@@ -19,9 +18,9 @@ def command(chapter: str | None, png: Path | None, language: str | None) -> None
 
     Reviews, mock interviews and the ladder ask how sure you are before an answer.
     """
-    found = calibration(chapter=chapter, language=language)
+    found = late.calibration(chapter=chapter, language=language)
     click.echo(found)
     if png:
         if not found.answers:
             raise CommandError(say("calibration.none", found.language))
-        drawing(found.answers).save(png)
+        late.drawing(found.answers).save(png)

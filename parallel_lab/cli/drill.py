@@ -1,16 +1,17 @@
 """`plab drill`: problems with fresh numbers, and how they are solved; one after the other against the clock."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import click
 
-from parallel_lab.cli import options
+from parallel_lab.cli import late, options
 from parallel_lab.cli.folders import CommandError
 from parallel_lab.course import page
 from parallel_lab.course.drills import problems
 from parallel_lab.course.practice import Attempt, drill
 from parallel_lab.course.spoken import in_unit, language_of, say, title_in
-from parallel_lab.course.sprints import Race, sprint
 
 EPILOG = "Examples: plab drill ring-bytes --times 3; plab drill --chapter 09; plab drill --sprint --minutes 10"
 
@@ -36,7 +37,7 @@ def command(
     if minutes and not race:
         raise CommandError("--minutes is for a sprint: plab drill --sprint --minutes 10")
     if race:
-        _sprint(sprint(minutes or 10, chapter, language=language).start())
+        _sprint(late.sprint(minutes or 10, chapter, language=language).start())
     elif name or chapter or times:
         for _ in range(times or 1):
             one = drill(name, chapter=chapter, language=language).attempt()
@@ -46,7 +47,7 @@ def command(
         _list(language_of(language))
 
 
-def _sprint(race: Race) -> None:
+def _sprint(race: late.Race) -> None:
     """Asks until the time is over or the learner stops; the score stands below."""
     try:
         click.echo(say("how", race.language, minutes=f"{race.minutes:g}"))

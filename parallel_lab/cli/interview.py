@@ -13,7 +13,6 @@ from parallel_lab.cli.folders import CommandError
 from parallel_lab.cli.review import stated
 from parallel_lab.course import progress
 from parallel_lab.course.asked import lettered
-from parallel_lab.interview import report as reports
 from parallel_lab.interview.roles import forms, roles
 from parallel_lab.interview.rounds import WORDS, Turn
 from parallel_lab.interview.words import from_english, language_of, say
@@ -38,8 +37,8 @@ def command(
     """Take a mock interview: questions with follow-ups, a number, a log, a small coding task; then a report."""
     words = language_of(language)
     if reported:
-        click.echo(reports.report(language=words))
-        click.echo(f"\n{reports.listed(words)}")
+        click.echo(late.report(language=words))
+        click.echo(f"\n{late.listed(words)}")
         return
     if role is None:
         for name, one in roles().items():
@@ -56,7 +55,7 @@ def command(
             click.echo(f"\n{interview.say('stopped')}", err=True)
     unreached = interview.unreached
     click.echo(interview.say("time-up", count=unreached) if unreached else interview.say("over"))
-    click.echo(f"\n{reports.report(interview.key, words)}")
+    click.echo(f"\n{late.report(interview.key, words)}")
 
 
 def _hold(interview: late.Mock, asks_sure: bool) -> None:

@@ -1,4 +1,4 @@
-"""What commands need of modules that load torch: loaded when it is first used, so that `--help` waits for none of it.
+"""What commands need of modules that load torch or matplotlib: loaded when it is first used, so no `--help` waits.
 
 The names, and where they are from, stand in `late.pyi`. A module that has a type from here in a signature begins with
 `from __future__ import annotations`, or the signature would load it.

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from parallel_lab.cli import options
-from parallel_lab.interview.night import write_night
+from parallel_lab.cli import late, options
 from parallel_lab.interview.printing import find_browser
 from parallel_lab.interview.words import language_of, say
 
@@ -21,9 +20,9 @@ def command(html: Path | None, pdf: Path | None, cards: bool, language: str | No
     if html is None and pdf is None:
         html, pdf = Path("night-before.html"), Path("night-before.pdf")
     if html is not None:
-        write_night(html, cards=cards, language=chosen)
+        late.write_night(html, cards=cards, language=chosen)
         click.echo(say("night.written", chosen, files=html))
     if pdf is not None:
         click.echo(say("night.printing", chosen, browser=find_browser()), err=True)
-        write_night(pdf=pdf, cards=cards, language=chosen)
+        late.write_night(pdf=pdf, cards=cards, language=chosen)
         click.echo(say("night.written", chosen, files=pdf))

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from parallel_lab.cli import options
-from parallel_lab.interview.course_path import path, path_page
+from parallel_lab.cli import late, options
 
 
 @click.command("path", epilog="Examples: plab path, plab path --png path.png")
@@ -13,7 +12,7 @@ from parallel_lab.interview.course_path import path, path_page
 @options.language
 def command(png: Path | None, language: str | None) -> None:
     """Show the chapters in their order: what is done, what is due today, and where the way goes on."""
-    click.echo(path_page(language))
+    click.echo(late.path_page(language))
     if png is not None:
-        path().save(png)
+        late.path().save(png)
         click.echo(str(png))

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from parallel_lab.cli import options
-from parallel_lab.interview.prepared import prepare
+from parallel_lab.cli import late, options
 from parallel_lab.interview.schedule import forget
 from parallel_lab.interview.words import language_of, say
 
@@ -26,7 +25,7 @@ def command(day: str | None, minutes: int, language: str | None, picture: Path |
         warning = forget()
         click.echo(warning or say("schedule.dropped", language_of(language)))
         return
-    one = prepare(day, minutes, language)
+    one = late.prepare(day, minutes, language)
     click.echo(repr(one))
     if picture:
         picture.write_bytes(one.draw().png)

@@ -7,14 +7,13 @@ import click
 
 from parallel_lab.cli import late, options
 from parallel_lab.cli.run import parse_link
-from parallel_lab.interview.board_layout import EXAMPLE
 from parallel_lab.interview.words import language_of, say
 
 
 @click.command(
     "whiteboard",
     epilog='Examples: plab whiteboard "0F0 0F1 0B0 0B1 / 1F0 1B0 1F1 1B1" --real, '
-    f'plab whiteboard "{EXAMPLE}", plab whiteboard --file mine.py --ranks 2',
+    'plab whiteboard "llama3-8b on 64 h100-ib: tp=8 pp=2 dp=4", plab whiteboard --file mine.py --ranks 2',
 )
 @click.argument("written", required=False)
 @click.option(

@@ -1,3 +1,4 @@
+from functools import partial
 from random import Random
 
 import pytest
@@ -43,8 +44,8 @@ def test_without_arguments_the_drills_are_listed():
 
 
 def test_a_sprint_asks_until_it_is_stopped_and_keeps_the_score(monkeypatch):
-    monkeypatch.setattr(drill_command, "sprint", lambda *args, **rest: sprints.sprint(*args, seed=3, **rest))
     first = sprints.sprint(5, "09", seed=3).start().ask()
+    monkeypatch.setattr(sprints, "sprint", partial(sprints.sprint, seed=3))
     result = plab("--sprint", "--minutes", "5", "--chapter", "09", typed=f"{first.drawn.answer:.6g}\n\n")
     assert result.exit_code == 130, "the input ended, as with Ctrl-C"
     assert "Score 1: 1 solved at once, 0 after a wrong answer." in result.output and "score 0] " in result.output

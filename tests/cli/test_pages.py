@@ -95,11 +95,18 @@ def test_the_solution_of_an_exercise_in_steps_is_not_shown_by_the_way():
     assert "def ring_all_reduce" in plab("solution", "ring_all_reduce").output
 
 
+PAGES = {
+    "path": "parallel_lab.interview.course_path.path_page",
+    "night": "parallel_lab.interview.night.write_night",
+    "badge": "parallel_lab.cli.badge.badge",
+}
+
+
 def test_ctrl_c_ends_them(monkeypatch):
     def stop(*arguments, **named):
         raise KeyboardInterrupt
 
-    for name, place in {"path": "path_page", "night": "write_night", "badge": "badge"}.items():
+    for name, place in PAGES.items():
         plab(name, "--help")
-        monkeypatch.setattr(f"parallel_lab.cli.{name}.{place}", stop)
+        monkeypatch.setattr(place, stop)
         assert plab(name).exit_code == 130
