@@ -88,7 +88,7 @@ def test_a_round_names_and_mends_a_hidden_case(kept, tmp_path, mine):
 def test_a_round_takes_a_function_of_a_file_and_may_be_left(kept, mine):
     result = round_of("12", "--language", "zh", "--minutes", "5", said=f"\nnothing.py:job\n{mine}\n\n")
     assert result.exit_code == 0, result.output
-    assert "expected FILE.py:FUNCTION" in result.output and "作业还没有修好" in result.output
+    assert "expected FILE.py:FUNCTION" in result.output and "任务还没有修好" in result.output
     assert "限时 5 分钟" in result.output and [one["found"] for one in kept()] == [False]
 
 

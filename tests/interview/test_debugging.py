@@ -53,8 +53,8 @@ def test_the_cause_brings_less_with_each_try(a_round, wrong, points, rating):
 def test_a_mended_job_is_judged_on_real_ranks(a_round):
     of = a_round(language="zh")
     text = repr(of.mend(of.case.job, seed=5))
-    assert "作业还没有修好" in text and "reads" in text and not of.mended
-    assert "作业修好了" in repr(of.mend(of.case.mended, seed=5))
+    assert "任务还没有修好" in text and "reads" in text and not of.mended
+    assert "任务修好了" in repr(of.mend(of.case.mended, seed=5))
     assert (of.points, of.versions) == (40, 2)
     text = repr(of.finish())
     assert "得 40 分" in text and f"第 {CASE} 号病例" in text and of_case(of.case, "evidence", "zh") in text
@@ -127,7 +127,7 @@ def test_the_form_starts_names_mends_and_ends(a_round, by_kind):
     name.click()
     assert "原因" in said.value
     assert area.value.startswith("from __future__") and "def job" in area.value
-    for text, answer in (("x = = 1", "第 1 行"), ("x = 1", "没有函数 job"), (area.value, "作业还没有修好")):
+    for text, answer in (("x = = 1", "第 1 行"), ("x = 1", "没有函数 job"), (area.value, "任务还没有修好")):
         area.value = text
         mend.click()
         assert answer in said.value
