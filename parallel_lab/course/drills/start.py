@@ -1,4 +1,4 @@
-"""Drills of chapter 00: what a step sends, how long it waits, how long a batch is."""
+"""Drills of chapter 00: what a step sends, how long its messages take, what one slow rank costs."""
 
 from random import Random
 
