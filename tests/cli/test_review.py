@@ -1,6 +1,7 @@
 """`plab review`, `plab prepare`, `plab progress --merge`: a run by keyboard, help, and what is wrong in one line."""
 
 import json
+from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner
@@ -40,9 +41,13 @@ def test_it_is_answered_to_the_end_in_chinese():
     assert result.exit_code == 0 and "流水线并行是什么？" in result.output and "问了 1 项，会 1 项。" in result.output
 
 
-def test_a_half_truth_and_a_number_are_judged():
-    for key in ("A5/half-truth", "A5/number"):
-        progress.record_review(key, 1, "self")
+def test_a_half_truth_and_a_number_are_judged(monkeypatch):
+    """What was missed longer ago is asked first."""
+    now = progress.now()
+    for key, hours in {"A5/number": 2, "A5/half-truth": 1}.items():
+        with monkeypatch.context() as then:
+            then.setattr(progress, "now", lambda ago=hours: now - timedelta(hours=ago))
+            progress.record_review(key, 1, "self")
     result = plab("review", "--chapter", "09", "--minutes", "2", "--no-sure", typed="1e9\n\nz\na\n")
     assert "a) Right" in result.output and "Pick an option first." in result.output
     assert [len(progress.read()["reviews"][key]["log"]) for key in ("A5/half-truth", "A5/number")] == [2, 2]
