@@ -37,7 +37,7 @@ TITLES = {
     "23": "What goes wrong",
     "24": "The interview",
 }
-HEAD = ("chapter", "interview questions", "exercises")
+HEAD = ("chapter", "interview questions", "exercises and gaps")
 PROGRESS_HEAD = ("chapter", "kind", "name", "state", "checks", "hints", "last")
 KNOWN = {"knew": "known", "partly": "known in part", "missed": "not known"}
 
