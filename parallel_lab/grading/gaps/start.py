@@ -35,11 +35,11 @@ def _met_exactly(dice):
 
 
 def _with_room(dice):
-    """Room for equal chunks and half a parameter: floats, or a ring that rounds chunks, come to the same number."""
+    """Room for equal chunks and most of a parameter: floats, or a ring that rounds chunks, come to the same number."""
     found = []
     for n, item_bytes in ((8, 4), (3, 4), (4, 2), (64, 2), (16, 8)):
         per_parameter = 2 * (n - 1) / n * item_bytes
-        found.append((int(per_parameter * (n * dice.randrange(10_000, 100_000) + 0.5)), n, item_bytes))
+        found.append((int(per_parameter * (n * dice.randrange(10_000, 100_000) + 0.75)), n, item_bytes))
     return found
 
 
