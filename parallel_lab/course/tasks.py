@@ -77,11 +77,12 @@ def _texts() -> list[Task]:
 
 @cache
 def _checked(notebook: Path) -> dict[str, tuple[int, str]]:
-    """The tasks that `notebook` checks: the place and the id of the cell of words above each."""
+    """The tasks that `notebook` checks: the place, and the id of the cell of words above each and above its steps."""
     found, above = {}, ""
     for place, cell in enumerate(cells(notebook) if notebook.is_file() else []):
         if cell["cell_type"] == "markdown":
-            above = cell.get("id", "")
+            is_step = re.match(r"### Step \d", "".join(cell["source"]))
+            above = above if is_step else cell.get("id", "")
         elif match := re.search(r'^check\("(\w+)"', "".join(cell["source"]), re.MULTILINE):
             found.setdefault(match[1], (place, above))
     return found

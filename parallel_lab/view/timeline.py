@@ -42,6 +42,7 @@ _HALO = [withStroke(linewidth=1.6, foreground="white", alpha=0.85)]
 _LABEL: dict[str, Any] = {"fontsize": _TEXT_PT, "ha": "center", "va": "center_baseline", "path_effects": _HALO}
 
 _PALE: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": FAINT, "linewidth": 0.4}
+_PAPER: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6}}
 _CUT: dict[str, Any] = {"facecolor": "none", "edgecolor": INK, "linewidth": 1.6, "linestyle": (0, (3, 1))}
 
 
@@ -187,7 +188,8 @@ def _draw_boxes(ax: Axes, layout: Layout, bands: Bands, scale: float, axes_in: f
         cut += [shape] if box.cut else []
         top, bottom = bands.box(box)
         if box.label and bottom - top >= TEXT_IN and width_in > len(box.label) * _DIGIT_IN + 0.03:
-            ax.text((left + right) / 2, (top + bottom) / 2, box.label, clip_on=True, **_LABEL)
+            paper = _PAPER if box.cut else {}
+            ax.text((left + right) / 2, (top + bottom) / 2, box.label, clip_on=True, **_LABEL, **paper)
     found = looks(order(box.kind for box in layout.boxes))
     areas = [(pale, _PALE), *((shapes, _area(found[kind], plain)) for (kind, plain), shapes in corners.items())]
     for shapes, area in [*areas, (cut, _CUT)]:
