@@ -27,7 +27,7 @@ from parallel_lab.view import Timeline, draw
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 PRINTED = 20  # lines that a rank printed last
-FOR_TWO = "At 2 ranks it is right: what in it holds for two ranks alone?"
+FOR_TWO = "At 2 ranks this test passes: what in your answer holds for two ranks alone?"
 ONLY_LAST = "Only the last step has a reference to draw"
 _SHOWN = Counter()  # hints of each exercise that this process has shown
 _SKIPPED = Counter()  # hints of each exercise that it has left out, as their step was solved

@@ -126,7 +126,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (whole_tensors_go_round, 3, "at 2 ranks: rank 0 sent 1 message, a ring sends 2\n +How many rounds"),
     (everyone_to_everyone, 1, "rank 0 sent to ranks 1, 2; expected 1"),
     (from_where_it_sends, 0, "Rank 0 receives from rank 1, which sends to rank 2; .*comes from rank 2. Receive .*\n"),
-    (from_where_it_sends, 0, "At 2 ranks it is right"),
+    (from_where_it_sends, 0, "At 2 ranks this test passes: what in your answer holds for two ranks alone"),
     (
         into_what_is_sent,
         0,
@@ -135,7 +135,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (
         the_sum_so_far,
         0,
-        "at 3 ranks: rank 0.*\n +The tensor of rank 2 is counted 2 times.*At 2 ranks it is right: what in",
+        "at 3 ranks: rank 0.*\n +The tensor of rank 2 is counted 2 times.*At 2 ranks this test passes: what in",
     ),
     (finished_chunks_added, 0, "What comes in the second half is finished"),
     (no_end_of_the_ring, 0, "ValueError: there is no rank (2 to send to|-1 to receive from): the ranks are 0 to 1"),
