@@ -7,6 +7,9 @@ from grading import assert_ends_a_step, assert_found_out, by_value, solutions
 from neighbors import neighbors, swap
 
 from parallel_lab import collectives
+from parallel_lab.course.checks import check
+from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.grading.rank_side import Case
 
 by_value(__name__)
 NAME = "ring_all_reduce"
@@ -159,12 +162,39 @@ def chunks_of_one_size(tensor):
     return chunks.view(tensor.shape)
 
 
+def chunks_of_torch_chunk(tensor):
+    n, rank, right, left = neighbors()
+    chunks = list(tensor.clone().view(-1).chunk(n))
+    for k in range(2 * (n - 1)):
+        outgoing, incoming = (rank - k) % n, (rank - k - 1) % n
+        came = swap(chunks[outgoing], right, torch.empty_like(chunks[incoming]), left)
+        chunks[incoming] = chunks[incoming] + came if k < n - 1 else came
+    return torch.cat(chunks).view(tensor.shape)
+
+
 STEPS = [  # (an answer that ends the step, what the next step's check says)
     (whole_tensors_go_round, "at 3 ranks: rank 0 sent 192 kB, a ring sends 128 kB"),
-    (chunks_of_one_size, "shape '.3, -1.' is invalid for input of size 7"),
+    (
+        chunks_of_one_size,
+        "shape '.3, -1.' is invalid for input of size 7(.*\n)+ +Return the sum over all ranks, in the",
+    ),
 ]
 
 
 @pytest.mark.parametrize("step", range(1, len(STEPS) + 1))
 def test_answer_of_a_step_passes_it_and_fails_the_next(step):
     assert_ends_a_step(NAME, step, *STEPS[step - 1])
+
+
+def test_index_of_a_chunk_that_torch_chunk_does_not_make_is_explained():
+    report = check(NAME, chunks_of_torch_chunk, save=False)
+    assert [verdict.state for verdict in report.verdicts] == ["passed"] * 4 + ["failed"], repr(report)
+    failed = report.failed
+    assert "at 2 ranks, shape (1,): rank" in failed.seen and "IndexError" in failed.seen, repr(report)
+    assert failed.advice.startswith("torch.chunk makes fewer than n chunks"), repr(report)
+
+
+def test_error_at_a_size_that_divides_gets_no_advice_about_sizes():
+    raised = EXERCISES[NAME].raised
+    assert raised(Case(3, (("shape", (12_000,)),)), "IndexError") == ""
+    assert raised(Case(3, (("shape", (7,)),)), "IndexError").startswith("Return the sum over all ranks, in the shape")
