@@ -27,7 +27,8 @@ from parallel_lab.view import Timeline, draw
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 PRINTED = 20  # lines that a rank printed last
-FOR_TWO = "At 2 ranks it is right: what in it holds for two ranks alone?"
+FOR_TWO = "At 2 ranks this test passes: what in your answer holds for two ranks alone?"
+ONLY_LAST = "Only the last step has a reference to draw"
 _SHOWN = Counter()  # hints of each exercise that this process has shown
 _SKIPPED = Counter()  # hints of each exercise that it has left out, as their step was solved
 NBGRADER = "NBGRADER_EXECUTION"  # set while nbgrader runs an answer of somebody
@@ -99,6 +100,8 @@ class Report(page.Shown):
     def draw(self, reference: bool = False) -> Timeline:
         """The first run that failed, over time; with `reference`, the reference solution's run of the same case below.
 
+        The check of a step before the last one has no reference: the solution would show the steps that follow.
+
         Raises:
             ValueError: there is none: no test failed, or nothing was recorded.
             FileNotFoundError: the reference solution is not at hand.
@@ -108,15 +111,21 @@ class Report(page.Shown):
             raise ValueError("there is no failed run to draw")
         yours = failed.trace
         title = f"{self.exercise.name} {failed.trial.case.at}"
-        if not reference:
+        if not reference or self._before_last_step:
             if yours is None:
-                raise ValueError("nothing was recorded of this run. draw(reference=True) draws a right one")
-            return draw(yours, title=title)
+                more = ONLY_LAST if self._before_last_step else "draw(reference=True) draws a right one"
+                raise ValueError(f"nothing was recorded of this run. {more}")
+            return draw(yours, title=f"{title}: yours. {ONLY_LAST}" if reference else title)
         right = failed.trial.run(solution_of(self.exercise), echo=False).trace
         if yours is None:
             return draw(right, title=f"{title}: the reference (nothing was recorded of yours)")
         names = [f"{whose} {rank}" for whose in ("yours", "ref.") for rank in range(right.ranks)]
         return draw(_one_above_the_other(yours, right), title=f"{title}: yours, and the reference below", names=names)
+
+    @property
+    def _before_last_step(self) -> bool:
+        """Whether it was checked no further than to a step that others follow."""
+        return self.step is not None and self.step < len(self.exercise.steps)
 
     def hint(self) -> page.Page:
         """The next hint; hints ask rather than tell, and come one at a time."""
@@ -170,7 +179,8 @@ class Report(page.Shown):
         if not trace or all(s.lane == COMPUTE for s in trace.spans):
             return []
         call = f'check("{name}", {name}{f", step={self.step}" if self.step else ""})'
-        return [f"To see what the ranks did: `{call}.draw()`; `.draw(reference=True)` has a right run below it."]
+        right = f". {ONLY_LAST}." if self._before_last_step else "; `.draw(reference=True)` has a right run below it."
+        return [f"To see what the ranks did: `{call}.draw()`{right}"]
 
     def _next_step(self) -> list[str]:
         """The step after the one that was checked; or the first with a test that failed, unless just it was checked.

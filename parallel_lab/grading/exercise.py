@@ -67,6 +67,7 @@ class Exercise:
     device: str = "auto"  # of the ranks, as of `launch`
     gap: bool = False  # whether it stands in a chapter, and not in an exercise notebook; its texts are in `gaps`
     text: str = ""  # of the Markdown file, if it is not `exercises/<name>.md`
+    raised: Callable[[Case, str], str] = lambda case, error: ""  # the advice where a rank raised an error of this name
 
     def __post_init__(self) -> None:
         folder = files("parallel_lab.grading").joinpath("gaps" if self.gap else "exercises")

@@ -98,7 +98,7 @@ class Lab:
         except LaunchError as error:
             if isinstance(error, RankFailed) and error.cause == "NotImplementedError":
                 raise NotStarted from None
-            raise _failed(at, error) from None
+            raise _failed(trial, error) from None
         except TypeError as error:  # the function, or something that it holds, cannot be sent to a rank
             raise Wrong(str(error)) from None
         for rank, (_, _, techniques, _) in enumerate(run.results):
@@ -110,7 +110,7 @@ class Lab:
         return trial.outcome(run), run.output
 
 
-def _failed(at: str, error: LaunchError) -> Wrong:
+def _failed(trial: Trial, error: LaunchError) -> Wrong:
     rows = _OURS.sub("", error.report).strip().splitlines()  # a learner reads the message, not the frames
     text = next((row for row in rows if row.startswith(f"{_cause(error)}:")), "")
     same = [row for row in rows if text and row.startswith("rank ") and text in row]
@@ -121,7 +121,8 @@ def _failed(at: str, error: LaunchError) -> Wrong:
     cause = _cause(error)
     frames = [row for row in rows if re.match(r" +.*, line \d+, in ", row)]
     reason = "\n".join([cause, *frames]) if frames else report
-    return Wrong(f"{at}: {report}", RAISED.get(cause, ""), reason, error.output, error.trace)
+    advice = RAISED.get(cause) or trial.exercise.raised(trial.case, cause)
+    return Wrong(f"{trial.case.at}: {report}", advice, reason, error.output, error.trace)
 
 
 def _cause(error: LaunchError) -> str:

@@ -37,7 +37,8 @@ def same(got: Any, expected: Any, where: str, advice: Advice = "", locate: Locat
         if type(got) is not list or len(got) != len(expected):
             raise Wrong(f"{where}: got {name(got)}, expected {name(list(expected))}", str(advice))
         for place, (one, other) in enumerate(zip(got, expected, strict=True)):
-            same(one, other, f"{where} {place}", advice, locate)
+            item = f"{where}{', item' * where[-1:].isdigit()} {place}"  # `layer 0`, but `rank 0, item 0`
+            same(one, other, item, advice, locate)
     elif type(expected) is float and type(got) is float:
         if not abs(got - expected) <= TOLERANCE * (1 + abs(expected)):
             raise Wrong(f"{where} is {got:.6g}, expected {expected:.6g}", str(advice))

@@ -184,6 +184,29 @@ def test_failed_run_is_drawn_beside_the_reference():
     assert {s.kind for s in drawing.trace.spans} == {"reduce", "all_reduce"}
 
 
+def test_no_step_but_the_last_draws_the_reference():
+    def own_to_the_right(tensor):
+        rank, n = dist.get_rank(), dist.get_world_size()
+        if n == 1:
+            return tensor.clone()
+        sent = dist.isend(tensor, (rank + 1) % n)
+        dist.recv(came := torch.empty_like(tensor), (rank - 1) % n)
+        sent.wait()
+        return came
+
+    report = check("ring_all_reduce", own_to_the_right, step=1)
+    assert ".draw()`. Only the last step has a reference to draw." in repr(report)
+    assert "draw(reference=True)" not in repr(report)
+    drawing, ranks = report.draw(reference=True), report.failed.trial.case.ranks
+    assert drawing.trace.ranks == ranks and "Only the last step has a reference" in drawing.title
+    for whole in (replace(report, step=3), replace(report, step=None)):
+        assert "`.draw(reference=True)` has a right run below it." in repr(whole)
+    assert replace(report, step=3).draw(reference=True).trace.ranks == 2 * ranks
+    lost = replace(report, verdicts=[replace(report.failed, trace=None)])
+    with pytest.raises(ValueError, match="Only the last step has a reference"):
+        lost.draw(reference=True)
+
+
 def test_run_that_came_to_no_end_is_drawn_alone_and_beside_the_reference():
     def only_rank_0(number):
         dist.all_reduce(number) if dist.get_rank() == 0 else None

@@ -43,11 +43,31 @@ def own_block_forgotten(blocks):
     return received
 
 
+def own_block_to_everybody(blocks):
+    n, rank, _, _ = neighbors()
+    received = [torch.empty_like(block) for block in blocks]
+    received[rank].copy_(blocks[rank])
+    for k in range(1, n):
+        to, source = (rank + k) % n, (rank - k) % n
+        swap(blocks[rank], to, received[source], source)
+    return received
+
+
+def in_another_order(blocks):
+    return SOLUTION[NAME](blocks)[::-1]
+
+
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (gather_everything, 3, "at 2 ranks: rank 0 sent 1,920 B, an all-to-all sends 960 B"),
     (in_rank_order, 0, "a circle: rank 0 waits for"),
     (all_to_all_ready_made, 0, "rank 0 called all_gather"),
-    (own_block_forgotten, 0, "at 1 rank: rank 0 0: element"),
+    (
+        own_block_to_everybody,
+        0,
+        "at 2 ranks: rank 0: item 1 is the block that rank 1 had for itself, .*\n +Do you send your own",
+    ),
+    (in_another_order, 0, "rank 0, item 0: element .*\n +Which of your blocks does rank i want"),
+    (own_block_forgotten, 0, "at 1 rank: rank 0, item 0: element"),
 ]
 
 

@@ -7,6 +7,9 @@ from grading import assert_ends_a_step, assert_found_out, by_value, solutions
 from neighbors import neighbors, swap
 
 from parallel_lab import collectives
+from parallel_lab.course.checks import check
+from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.grading.rank_side import Case
 
 by_value(__name__)
 NAME = "ring_all_reduce"
@@ -126,7 +129,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (whole_tensors_go_round, 3, "at 2 ranks: rank 0 sent 1 message, a ring sends 2\n +How many rounds"),
     (everyone_to_everyone, 1, "rank 0 sent to ranks 1, 2; expected 1"),
     (from_where_it_sends, 0, "Rank 0 receives from rank 1, which sends to rank 2; .*comes from rank 2. Receive .*\n"),
-    (from_where_it_sends, 0, "At 2 ranks it is right"),
+    (from_where_it_sends, 0, "At 2 ranks this test passes: what in your answer holds for two ranks alone"),
     (
         into_what_is_sent,
         0,
@@ -135,7 +138,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (
         the_sum_so_far,
         0,
-        "at 3 ranks: rank 0.*\n +The tensor of rank 2 is counted 2 times.*At 2 ranks it is right: what in",
+        "at 3 ranks: rank 0.*\n +The tensor of rank 2 is counted 2 times.*At 2 ranks this test passes: what in",
     ),
     (finished_chunks_added, 0, "What comes in the second half is finished"),
     (no_end_of_the_ring, 0, "ValueError: there is no rank (2 to send to|-1 to receive from): the ranks are 0 to 1"),
@@ -159,12 +162,39 @@ def chunks_of_one_size(tensor):
     return chunks.view(tensor.shape)
 
 
+def chunks_of_torch_chunk(tensor):
+    n, rank, right, left = neighbors()
+    chunks = list(tensor.clone().view(-1).chunk(n))
+    for k in range(2 * (n - 1)):
+        outgoing, incoming = (rank - k) % n, (rank - k - 1) % n
+        came = swap(chunks[outgoing], right, torch.empty_like(chunks[incoming]), left)
+        chunks[incoming] = chunks[incoming] + came if k < n - 1 else came
+    return torch.cat(chunks).view(tensor.shape)
+
+
 STEPS = [  # (an answer that ends the step, what the next step's check says)
     (whole_tensors_go_round, "at 3 ranks: rank 0 sent 192 kB, a ring sends 128 kB"),
-    (chunks_of_one_size, "shape '.3, -1.' is invalid for input of size 7"),
+    (
+        chunks_of_one_size,
+        "shape '.3, -1.' is invalid for input of size 7(.*\n)+ +Return the sum over all ranks, in the",
+    ),
 ]
 
 
 @pytest.mark.parametrize("step", range(1, len(STEPS) + 1))
 def test_answer_of_a_step_passes_it_and_fails_the_next(step):
     assert_ends_a_step(NAME, step, *STEPS[step - 1])
+
+
+def test_index_of_a_chunk_that_torch_chunk_does_not_make_is_explained():
+    report = check(NAME, chunks_of_torch_chunk, save=False)
+    assert [verdict.state for verdict in report.verdicts] == ["passed"] * 4 + ["failed"], repr(report)
+    failed = report.failed
+    assert "at 2 ranks, shape (1,): rank" in failed.seen and "IndexError" in failed.seen, repr(report)
+    assert failed.advice.startswith("torch.chunk makes fewer than n chunks"), repr(report)
+
+
+def test_error_at_a_size_that_divides_gets_no_advice_about_sizes():
+    raised = EXERCISES[NAME].raised
+    assert raised(Case(3, (("shape", (12_000,)),)), "IndexError") == ""
+    assert raised(Case(3, (("shape", (7,)),)), "IndexError").startswith("Return the sum over all ranks, in the shape")

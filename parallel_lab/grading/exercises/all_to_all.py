@@ -2,18 +2,33 @@
 
 from parallel_lab.grading import drivers, expect
 from parallel_lab.grading.exercise import Exercise, cases, changed_on, on
+from parallel_lab.grading.lab import Outcome, Wrong
+from parallel_lab.grading.values import differ
 
 BLOCK_BYTES = 40 * 3 * 8
 SHAPES = cases("ranks shape", (3, (1,)), (4, (2, 1, 5)), (5, (7,)))
-ITEM = "Item i of the result is the block that rank i had for you."
+ITEM = "Which of your blocks does rank i want, and at which place do you put what comes from rank i?"
+TO_ALL = "Do you send your own block to everybody? Block i of what you hold is the one for rank i."
 WANTED = "Of all the blocks that you hold, which does rank i want?"
+
+
+@expect.each_rank
+def not_own_to_all(outcome: Outcome, rank: int, where: str) -> None:
+    """What came from the other ranks is not the block that each of them had for itself."""
+    got, others = outcome.results[rank], [other for other in range(outcome.ranks) if other != rank]
+    if not others or not isinstance(got, list) or len(got) != outcome.ranks:
+        return
+    if not any(differ(got[other], outcome.inputs[other][0][other]) for other in others):
+        came = f"item {others[0]} is the block that rank {others[0]} had for itself"
+        raise Wrong(f"{where}: {came}, expected the one that it had for rank {rank}", TO_ALL)
+
 
 EXERCISE = Exercise(
     name="all_to_all",
     given=drivers.blocks,
     expected=lambda outcome: [[given[0][rank] for given in outcome.inputs] for rank in range(outcome.ranks)],
     settings={"shape": (40, 3)},
-    always=(expect.equals(ITEM), expect.keeps_input(), expect.forbids()),
+    always=(not_own_to_all(), expect.equals(ITEM), expect.keeps_input(), expect.forbids()),
     tests={
         "Item i of each rank's result is the block that rank i had for it, at 1 to 4 ranks": on((1, 2, 3, 4)),
         "Blocks of any shape are carried, and more ranks too": on(SHAPES),

@@ -82,6 +82,9 @@ GAPS = (
             "Where it does not": [(1003, 3, 0), (1003, 3, 1), (1003, 3, 2), (5, 4, 0), (5, 4, 3), (2, 3, 1)],
         },
         mistakes={
+            "You count the first half twice. The second half begins with another chunk: which one does it leave out?": (
+                lambda elements, n, rank: 2 * _half(elements, n, rank)
+            ),
             "That is one half of the ring. The other sends as many chunks.": _half,
             "That is the mean over the ranks. Chunks differ by an element: which two does this rank send only once?": (
                 lambda elements, n, rank: 2 * (n - 1) * elements / n

@@ -52,6 +52,12 @@ GAPS = (
             "In mixed precision the moments stay in float32; only weights and gradients have 16 bits.": (
                 lambda mixed, moments: 8 + (2 if mixed else 4) * moments
             ),
+            "In mixed precision not all has 16 bits: the moments are float32, and so is a copy of the weights.": (
+                lambda mixed, moments: (4 if mixed else 8) + (2 if mixed else 4) * moments
+            ),
+            "That has 16 bits throughout. Which numbers are float32 in mixed precision, and which without it?": (
+                lambda mixed, moments: 4 + 2 * moments
+            ),
             "A moment is a float32 number: how many bytes has each?": lambda mixed, moments: 8 + 2 * moments,
             "Where is the gradient? It has the dtype of the weight.": (
                 lambda mixed, moments: (6 if mixed else 4) + 4 * moments
@@ -105,6 +111,15 @@ GAPS = (
         mistakes={
             "The job stops when any machine fails: what is the time between failures of the job?": (
                 lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h, 1)
+            ),
+            "More machines fail more often: is the time between failures of the job longer than that of one machine?": (
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h * machines, 1)
+            ),
+            "More machines fail more often, so the job saves more often than one machine would, not less often.": (
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h, 1) * machines
+            ),
+            "The number of machines divides the MTBF, which stands under the root, and not the interval.": (
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h, 1) / machines
             ),
             "The MTBF is in hours, the interval in seconds.": (
                 lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h / 3600, machines)

@@ -76,6 +76,9 @@ _SIZES = {  # wrong answers before they are rounded, as functions of bytes, rank
     "The bytes that a ring sends are given, those of the gradient are not. Which of them are more?": (
         lambda sent, n, item: 2 * (n - 1) * sent / (n * item)
     ),
+    "You multiplied by the bytes of a number. Bytes are given and numbers are asked for: which of them are fewer?": (
+        lambda sent, n, item: sent * n * item / (2 * (n - 1))
+    ),
     "These are bytes. How many has each number of the gradient?": lambda sent, n, item: sent * n / (2 * (n - 1)),
 }
 
