@@ -11,6 +11,8 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_runtime_dir
 
+from parallel_lab.course import saving
+
 LOOPBACK = "127.0.0.1"
 FIRST = "work/notebooks/00_start_here.ipynb"
 MOST_OF_A_SOCKET = 100  # letters of its path; the kernel of Linux takes 107, that of macOS 103
@@ -54,6 +56,7 @@ def command(port: str, folder: Path, ip: str = LOOPBACK) -> list[str]:
     line += [f"--ServerApp.ip={ip}", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     line += [f"--LabApp.default_url=/lab/tree/{FIRST}", "--ServerApp.answer_yes=True"]
     line += ["--LabApp.extension_manager=readonly", "--ServerApp.log_level=WARN"]  # the address is shown all the same
+    line += [f"--ServerApp.jpserver_extensions={saving.__name__}=True"]  # beside those that are installed
     line += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     # A login shell, as terminals have without this where nobody sits at one, may set PATH anew and lose `plab`.
     line.append(f"--ServerApp.terminado_settings=shell_command={os.environ.get('SHELL') or 'sh'}")

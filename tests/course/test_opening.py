@@ -38,6 +38,13 @@ def test_listens_on_the_loopback_only_and_keeps_the_token():
     assert not [one for one in line if "token" in one or "password" in one]
 
 
+def test_takes_the_forms_out_of_what_is_saved():
+    """Beside the extensions that are installed, which the server then looks for by itself."""
+    lab = ServerApp()
+    lab.parse_command_line([word for word in command("8888", HERE) if "jpserver" in word])
+    assert lab.jpserver_extensions == {"parallel_lab.course.saving": True}
+
+
 def test_opens_the_learners_copy():
     assert "--LabApp.default_url=/lab/tree/work/notebooks/00_start_here.ipynb" in command("8888", HERE)
 
