@@ -7,13 +7,17 @@ import sys
 import click
 from pygments import highlight
 from pygments.formatters import TerminalFormatter
+from pygments.formatters.terminal import TERMINAL_COLORS
 from pygments.lexers import PythonLexer
+from pygments.token import Comment
 
 from parallel_lab.cli import late
 from parallel_lab.cli.answers import tasks_named
 from parallel_lab.course import progress, workspace
 from parallel_lab.course.tasks import Task, cells
 from parallel_lab.interview.words import say
+
+COLORS = TERMINAL_COLORS | {Comment: ("magenta", "magenta")}  # else gray, which is pale on white
 
 
 @click.command("solution", epilog="Examples: plab solution ring_shift, plab solution ring_all_reduce --all")
@@ -69,4 +73,4 @@ def _highlighted(code: str) -> str:
     """The code in colors if a person reads it."""
     if not sys.stdout.isatty():
         return code
-    return highlight(code, PythonLexer(), TerminalFormatter()).rstrip("\n")
+    return highlight(code, PythonLexer(), TerminalFormatter(colorscheme=COLORS)).rstrip("\n")

@@ -11,15 +11,19 @@ from pathlib import Path
 
 from jupyter_core.paths import jupyter_runtime_dir
 
+from parallel_lab.course import saving
+
 LOOPBACK = "127.0.0.1"
 FIRST = "work/notebooks/00_start_here.ipynb"
 MOST_OF_A_SOCKET = 100  # letters of its path; the kernel of Linux takes 107, that of macOS 103
-# Nothing here asks the network for news or for a newer version, nor asks the reader whether it may.
-QUIET = {
+SETTINGS = {
+    # Nothing here asks the network for news or for a newer version, nor asks the reader whether it may.
     "@jupyterlab/apputils-extension:notification": {
         "fetchNews": "false",
         "checkForUpdates": False,
-    }
+    },
+    # Else a link to a cell of a notebook that is not open yet ends at the top of it (JupyterLab 4.6).
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "defer"},
 }
 
 
@@ -45,7 +49,7 @@ def settle() -> None:
     folder = Path(sys.prefix) / "share" / "jupyter" / "lab" / "settings"
     with contextlib.suppress(PermissionError):  # of an environment that others share; JupyterLab then asks
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "overrides.json").write_text(json.dumps(QUIET, indent=2) + "\n")
+        (folder / "overrides.json").write_text(json.dumps(SETTINGS, indent=2) + "\n")
 
 
 def command(port: str, folder: Path, ip: str = LOOPBACK) -> list[str]:
@@ -54,6 +58,7 @@ def command(port: str, folder: Path, ip: str = LOOPBACK) -> list[str]:
     line += [f"--ServerApp.ip={ip}", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     line += [f"--LabApp.default_url=/lab/tree/{FIRST}", "--ServerApp.answer_yes=True"]
     line += ["--LabApp.extension_manager=readonly", "--ServerApp.log_level=WARN"]  # the address is shown all the same
+    line += [f"--ServerApp.jpserver_extensions={saving.__name__}=True"]  # beside those that are installed
     line += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     # A login shell, as terminals have without this where nobody sits at one, may set PATH anew and lose `plab`.
     line.append(f"--ServerApp.terminado_settings=shell_command={os.environ.get('SHELL') or 'sh'}")

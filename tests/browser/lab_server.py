@@ -17,6 +17,8 @@ from urllib.request import urlopen
 import nbformat
 import psutil
 
+from parallel_lab.course import saving
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_S = 60.0
 END_S = 15.0
@@ -94,6 +96,7 @@ def _write_settings(folder: Path, theme: str) -> None:
 def _command(root: Path, settings: Path) -> list[str]:
     line = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.root_dir={root}"]
     line += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--LabApp.app_settings_dir={settings}"]
+    line += [f"--ServerApp.jpserver_extensions={saving.__name__}=True"]
     line += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     return [*line, "--allow-root"] if os.geteuid() == 0 else line
 

@@ -11,6 +11,7 @@ from lab_page import CHROMIUM, Notebook, browse
 from lab_server import REPOSITORY, serve
 from playwright.sync_api import expect
 
+from parallel_lab.course.saving import PAGE, WIDGET
 from parallel_lab.course.update import bring
 
 NAME = "notebooks/02_collectives_and_topologies.ipynb"
@@ -58,6 +59,7 @@ def test_a_first_evening(course, tmp_path, theme):
         page.keyboard.press("ControlOrMeta+s")
         expect(page.locator(".jp-mod-dirty")).to_have_count(0)
         assert console.errors == []
+    what_is_saved_outlives_its_kernel(nbformat.read(mine, as_version=4))
     an_update_keeps_what_was_written(course, mine)
 
 
@@ -113,6 +115,14 @@ def stop_a_run(notebook: Notebook) -> None:
     notebook.stop()
     expect(notebook.outputs("quiz")).to_contain_text("stopped by you")
     expect(notebook.outputs("quiz")).not_to_contain_text("watch.py")
+
+
+def what_is_saved_outlives_its_kernel(saved) -> None:
+    """In place of a form, which JupyterLab could not show on the next day, there is the question as a page."""
+    shown = [output.data for cell in saved.cells for output in cell.get("outputs", ()) if "data" in output]
+    assert not [data for data in shown if WIDGET in data]
+    (cell,) = (cell for cell in saved.cells if "predict-crossing" in cell.metadata.get("tags", ()))
+    assert "run this cell" in cell.outputs[0].data[PAGE]
 
 
 def an_update_keeps_what_was_written(course, mine) -> None:

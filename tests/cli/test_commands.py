@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_notebook
 
-from parallel_lab.cli import doctor, late, main, watch
+from parallel_lab.cli import doctor, late, main, solution, watch
 from parallel_lab.cli.commands import COMMANDS
 from parallel_lab.cli.run import parse_link
 from parallel_lab.course import page, progress, workspace
@@ -195,6 +195,12 @@ def test_a_damaged_progress_file_is_named_before_anything_is_written():
     assert result.exit_code == 0 and f"{file} is damaged" in result.output and "Nothing solved yet" in result.output
     assert file.read_text() == "{ not JSON"
     assert "damaged" not in plab("--version").output
+
+
+def test_in_a_terminal_no_comment_is_gray_which_is_pale_on_white(monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = solution._highlighted("a = b  # a sum")
+    assert "\x1b[35m# a sum" in shown
 
 
 def test_every_solution_can_be_shown():

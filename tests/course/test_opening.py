@@ -1,5 +1,6 @@
 """Starting JupyterLab: what cannot work gives one line, and nothing in the terminal alarms."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from jupyter_server.serverapp import ServerApp
 
-from parallel_lab.course.opening import command, trouble_with
+from parallel_lab.course.opening import command, settle, trouble_with
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 HERE = Path("/course")
@@ -38,8 +39,29 @@ def test_listens_on_the_loopback_only_and_keeps_the_token():
     assert not [one for one in line if "token" in one or "password" in one]
 
 
+def test_takes_the_forms_out_of_what_is_saved():
+    """Beside the extensions that are installed, which the server then looks for by itself."""
+    lab = ServerApp()
+    lab.parse_command_line([word for word in command("8888", HERE) if "jpserver" in word])
+    assert lab.jpserver_extensions == {"parallel_lab.course.saving": True}
+
+
 def test_opens_the_learners_copy():
     assert "--LabApp.default_url=/lab/tree/work/notebooks/00_start_here.ipynb" in command("8888", HERE)
+
+
+def test_a_link_finds_its_cell_and_nothing_asks_the_network(tmp_path, monkeypatch):
+    """Each setting is one that the installed JupyterLab knows."""
+    schemas = Path(sys.prefix) / "share" / "jupyter" / "lab" / "schemas"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    settle()
+    settings = json.loads((tmp_path / "share/jupyter/lab/settings/overrides.json").read_text())
+    assert settings["@jupyterlab/notebook-extension:tracker"] == {"windowingMode": "defer"}
+    assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
+    for name, chosen in settings.items():
+        known = json.loads((schemas / f"{name.replace(':', '/')}.json").read_text())["properties"]
+        for key, value in chosen.items():
+            assert value in [one["const"] for one in known[key].get("oneOf", ())] or known[key]["type"] == "boolean"
 
 
 @pytest.mark.parametrize("folder, ipc", [("/short", True), (f"/{'l' * 60}", False)])
