@@ -16,6 +16,7 @@ from parallel_lab.course.solutions import solution_of
 from parallel_lab.course.typed import named
 from parallel_lab.grading.exercise import Check, Exercise
 from parallel_lab.grading.exercises import EXERCISES
+from parallel_lab.grading.gaps.forms import FunctionGap
 from parallel_lab.grading.lab import Lab, NotStarted, Outcome, Stuck, Wrong
 from parallel_lab.grading.rank_side import Case
 from parallel_lab.grading.references import reference_in
@@ -206,7 +207,8 @@ def _test(verdict: Verdict) -> page.Part:
     parts += [page.paragraph(first, indent=6)] if first else []
     parts += [_further(rest)] if rest else []
     parts += [page.paragraph(verdict.advice, indent=6)] if verdict.advice else []
-    if verdict.trial and verdict.state == FAILED:
+    # The message about a function without ranks has its call already.
+    if verdict.trial and verdict.state == FAILED and not isinstance(verdict.trial.exercise, FunctionGap):
         parts.append(page.paragraph(f"The case: {verdict.trial.words}.", "small", indent=6))
         parts.append(page.paragraph(f"To look into it: {cells.typed_here(verdict.trial.call)}", "small", indent=6))
     html = "\n".join(part.html for part in parts)
@@ -241,9 +243,9 @@ def _one_above_the_other(first: Trace, second: Trace) -> Trace:
 def case(name: str, *, ranks: int, seed: int, number: int | None = None, **settings: Any) -> Trial:
     """A case of exercise `name`: its `inputs` and what is `expected`, by rank; and `run(fn)` runs an answer on it.
 
-    A report names the call for each case that failed. `run` shows what the ranks print and gives what `launch` does, so
-    `draw(case(...).run(fn))` draws it. Other ranks, seeds and `settings`, such as `shape`, make cases of one's own.
-    Where a report cannot write the settings down, it gives the `number` of the case in the exercise.
+    A report names the call for each case that failed in ranks. `run` shows what they print and gives what `launch`
+    does, so `draw(case(...).run(fn))` draws it. Other ranks, seeds and `settings`, such as `shape`, make cases of one's
+    own. Where a report cannot write the settings down, it gives the `number` of the case in the exercise.
 
     Raises:
         UnknownName: there is no exercise `name`.

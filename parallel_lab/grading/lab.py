@@ -27,7 +27,7 @@ _DRIVERS = "rank_side|contexts|cutting|drivers|experts|halves|layouts|pruned|qua
 _DRIVERS += "|backfilling|crash_points|crashes|metrics|orders|poisoned|resembling|sealed|stages|streamed|sums|workers"
 _DRIVERS += "|clinical|instruments|ranked"
 _OURS = re.compile(rf"^ +(?:{_DRIVERS})\.py, line \d+, in .*\n.*\n(?: +and the same .*\n)?", re.MULTILINE)
-RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run the case below by yourself."}
+RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run it by yourself."}
 
 
 class Wrong(AssertionError):

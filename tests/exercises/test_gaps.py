@@ -178,6 +178,14 @@ def test_a_crash_names_the_call():
     assert "It was called with 0, 4." in repr(report) and "IndexError" in repr(report)
 
 
+def test_case_is_named_for_an_answer_in_ranks_and_not_for_one_whose_call_is_printed():
+    called = repr(check("ring_chunks", lambda rank, n: [rank] * n))
+    assert "ring_chunks(rank=0, n=4) returned" in called
+    assert "The case:" not in called and "case(" not in called and "1 rank" not in called, called
+    in_ranks = repr(check("ring_all_gather", own_first))
+    assert "The case: 2 ranks, each with" in in_ranks and 'case("ring_all_gather", ranks=2, seed=' in in_ranks
+
+
 def test_numbers_may_be_of_another_type_and_are_right_but_for_rounding():
     gap = EXERCISES["ring_chunks"]
     answer = solutions(gap.notebook)[gap.name]
