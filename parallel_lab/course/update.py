@@ -41,6 +41,16 @@ RESTART = (
     "A notebook that is open runs the old code until you restart its kernel (menu Kernel, Restart Kernel), and shows "
     "its old text until you reload it (menu File, Reload Notebook from Disk)."
 )
+PLAIN = '"language_info": {\n   "name": "python"\n  }'  # as the course's notebooks have it
+LANGUAGE = {  # as ipykernel 7 says it
+    "codemirror_mode": {"name": "ipython", "version": sys.version_info[0]},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+    "version": sys.version.split()[0],
+}
 ADVICE = {
     "would be overwritten": "{files}: changed here and in the new version; put your change aside by `git stash`",
     "Not possible to fast-forward": "commits of yours stand in the way: put them on the new version by `git rebase`",
@@ -185,7 +195,7 @@ class _Bringing:
 
     def put(self, name: str, text: str, given: bool = True) -> None:
         """Writes a file into the learner's folder and, if it is `given`, remembers it as such."""
-        _write(self.work / name, text)
+        _write(self.work / name, _as_the_kernel_says(text))
         self.brought.append(self.work / name)
         if given:
             _write(self.given / name, text)
@@ -273,6 +283,15 @@ def _unguessed(text: str) -> str:
     for cell in notebook["cells"]:
         if cell["metadata"].get("jupyter", {}).pop("outputs_hidden", False):
             cell["outputs"], cell["execution_count"] = [], None
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def _as_the_kernel_says(text: str) -> str:
+    """A notebook with all that the kernel tells of its language, or JupyterLab marks it as changed when it opens."""
+    if PLAIN not in text:
+        return text
+    notebook = json.loads(text)
+    notebook["metadata"]["language_info"] = LANGUAGE
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from ipykernel.ipkernel import IPythonKernel
 
 from parallel_lab.course import update
 from parallel_lab.course.update import CannotPull, bring, pull
@@ -204,6 +205,18 @@ def test_what_a_prediction_asks_for_comes_without_its_output(course):
     first, second = json.loads((course / "work" / CHAPTER).read_text())["cells"]
     assert first["outputs"] and first["execution_count"] == 1
     assert not second["outputs"] and second["execution_count"] is None and second["metadata"]["tags"] == ["seen"]
+    assert bring(course) == []
+
+
+def test_what_comes_says_of_its_language_what_the_kernel_says_and_is_never_taken_for_a_change(course, monkeypatch):
+    """Else JupyterLab writes it in, and marks each notebook as changed when it opens."""
+    text = json.loads((course / CHAPTER).read_text()) | {"metadata": {"language_info": {"name": "python"}}}
+    (course / CHAPTER).write_text(json.dumps(text, indent=1) + "\n")
+    bring(course)
+    mine = course / "work" / CHAPTER
+    assert json.loads(mine.read_text())["metadata"]["language_info"] == IPythonKernel.language_info
+    assert sources(mine) == sources(course / CHAPTER)
+    monkeypatch.setitem(update.LANGUAGE, "version", "3.99")  # another Python than that of the last time
     assert bring(course) == []
 
 
