@@ -7,7 +7,6 @@ import sys
 import click
 from pygments import highlight
 from pygments.formatters import TerminalFormatter
-from pygments.formatters.terminal import TERMINAL_COLORS
 from pygments.lexers import PythonLexer
 from pygments.token import Comment
 
@@ -17,7 +16,7 @@ from parallel_lab.course import progress, workspace
 from parallel_lab.course.tasks import Task, cells
 from parallel_lab.interview.words import say
 
-COLORS = TERMINAL_COLORS | {Comment: ("magenta", "magenta")}  # else gray, which is pale on white
+COLORS = TerminalFormatter().colorscheme | {Comment: ("magenta", "magenta")}  # else gray, which is pale on white
 
 
 @click.command("solution", epilog="Examples: plab solution ring_shift, plab solution ring_all_reduce --all")
