@@ -20,7 +20,6 @@ from parallel_lab.course.spoken import hint, in_unit, lang, language_of, say, un
 from parallel_lab.course.typed import named
 
 FOLDER = files("parallel_lab.course").joinpath("quizzes")
-_told: set[str] = set()  # predictions whose answer was shown in this kernel before there was a guess
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,6 @@ class Prediction(page.Shown):
 
     def answer(self, given: str | None) -> page.Page:
         """Keeps a guess, or says why it is none."""
-        if self.name in _told:
-            return page.verdict(False, "Not kept", "A cell has shown the answer already, so this is no guess any more.")
         try:
             value = self.asked.read(given)
         except ValueError as error:
@@ -141,7 +138,6 @@ class Prediction(page.Shown):
             raise TypeError(f'predict("{self.name}", measured): measured is {error}; it is {value!r}') from None
         shown = f"the cell shows {asked.words(measured)}"
         if self.guess is None:
-            _told.add(self.name)
             said = f"You wrote down no guess; {shown}: {asked.why}"
             return page.Page("Prediction", [page.paragraph(said)], "note")
         guess = asked.read(self.guess)

@@ -19,7 +19,6 @@ ASKED = {
 def own_files(tmp_path, monkeypatch):
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
     monkeypatch.setattr(quizzes, "sheets", lambda: {"99": Sheet("99_test", (), ASKED)})
-    monkeypatch.setattr(quizzes, "_told", set())
 
 
 def test_every_file_is_whole():
@@ -63,15 +62,6 @@ def test_a_guess_is_kept_and_compared(name, given, measured, said, look):
 
 def test_without_a_guess_the_comparison_says_what_was_measured():
     assert repr(predict("99-bytes", 750)) == "You wrote down no guess; the cell shows 750 MB: 2 (n-1)/n S."
-
-
-def test_a_guess_after_the_answer_is_not_kept_and_one_before_it_may_change():
-    predict("99-bytes", 750)
-    assert "no guess any more" in repr(predict("99-bytes").answer("750"))
-    assert progress.read()["predictions"] == {}
-    predict("99-rank").answer("a")
-    predict("99-rank", 1)
-    assert "You say" in repr(predict("99-rank").answer("b"))
 
 
 @pytest.mark.parametrize(
