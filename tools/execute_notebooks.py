@@ -23,6 +23,7 @@ from nbformat import NotebookNode
 
 from parallel_lab.course.generate import text_of
 from parallel_lab.course.progress import VARIABLE
+from parallel_lab.runtime.kernel.output import QUIET
 
 CELL_TIMEOUT_S = 120
 PROGRESS = "progress.json"
@@ -94,7 +95,7 @@ def run(path: Path) -> NotebookNode:
         raise Failed(f"{path}: cell {nameless[0]} has no id")
     try:
         with TemporaryDirectory() as folder:
-            client.execute(env=os.environ | {VARIABLE: f"{folder}/{PROGRESS}"})
+            client.execute(env=os.environ | {VARIABLE: f"{folder}/{PROGRESS}", QUIET: "1"})
             show_progress_at_home(client.nb, folder)
     except CellExecutionError as error:
         raise Failed(f"{client.where}: {error.ename}: {error.evalue}\n{COLORS.sub('', error.traceback)}") from None

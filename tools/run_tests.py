@@ -23,6 +23,7 @@ from typing import NamedTuple
 from coverage import Coverage
 
 from parallel_lab.course.progress import VARIABLE
+from parallel_lab.runtime.kernel.output import QUIET
 from tools.budgets import COVERED_PERCENT, TECHNIQUES, exercises, notebooks, over, slowness, table
 from tools.in_ranks.sitecustomize import FOLDER, ROOMS
 
@@ -133,6 +134,7 @@ def run(stage: Stage, report: Path) -> int:
         line = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "tools.measure"]
         line += [f"--spent={report.with_suffix('.json')}", f"--junitxml={report}", *stage.pytest]
         environment[VARIABLE] = str(REPORTS / "learner" / "progress.json")  # what notebooks record is not his
+        environment |= {QUIET: "1"} if "--nbval" in stage.pytest else {}
         if stage.name in ("ranks", "rooms"):
             measured = (str(ROOT / "parallel_lab" / room) for room in TECHNIQUES)
             environment |= {FOLDER: str(LINES), ROOMS: os.pathsep.join(measured)}

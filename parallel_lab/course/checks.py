@@ -18,11 +18,11 @@ from parallel_lab.grading.exercise import Check, Exercise
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.grading.gaps.forms import FunctionGap
 from parallel_lab.grading.lab import Lab, NotStarted, Outcome, Stuck, Wrong
-from parallel_lab.grading.rank_side import Case
+from parallel_lab.grading.rank_side import PROCESSOR_S, Case
 from parallel_lab.grading.references import reference_in
 from parallel_lab.grading.trial import Trial, case_of
 from parallel_lab.plan import COMPUTE
-from parallel_lab.runtime.kernel.output import on_a_terminal
+from parallel_lab.runtime.kernel.output import on_a_terminal, said_while_it_lasts
 from parallel_lab.trace import Trace
 from parallel_lab.view import Timeline, draw
 
@@ -32,6 +32,7 @@ FOR_TWO = "At 2 ranks this test passes: what in your answer holds for two ranks 
 ONLY_LAST = "Only the last step has a reference to draw"
 _SHOWN = Counter()  # hints of each exercise that this process has shown
 _SKIPPED = Counter()  # hints of each exercise that it has left out, as their step was solved
+ENDLESS = f"A rank that computes without an end is stopped after {PROCESSOR_S} s of its processor."
 NBGRADER = "NBGRADER_EXECUTION"  # set while nbgrader runs an answer of somebody
 _GRID = re.compile(r"\S {2,}\S+ {2,}\S")  # a line in columns
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_RUN: "–"}
@@ -283,7 +284,8 @@ def grade(
         verdicts = [Verdict(title, FAILED, reference, "The exercise is to build it.") for title in asked.tests]
     else:
         try:
-            verdicts = _verdicts(asked, Lab(asked, fn, seed))
+            with said_while_it_lasts(lambda seconds: f"{exercise.name}: checked for {seconds:.0f} s. {ENDLESS}"):
+                verdicts = _verdicts(asked, Lab(asked, fn, seed))
         except NotStarted:
             said = f"{exercise.name} still raises NotImplementedError: replace it by your answer."
             return Report(exercise, said=f"{said} {older}".strip())

@@ -128,9 +128,17 @@ def record_quiz(name: str, share: float, place: int | None = None, right: bool =
     return _save(change)
 
 
-def record_prediction(name: str, guess: Any) -> str:
-    """Keeps the last `guess` of prediction `name`, anything that JSON can hold."""
-    return _update("predictions", name, lambda entry: entry | {"guess": guess, "when": _today()})
+def record_prediction(name: str, guess: Any, late: bool = False) -> str:
+    """Keeps the last `guess` of prediction `name`, anything that JSON can hold.
+
+    One that is `late`, after the answer was shown, takes the place of none that was made in time.
+    """
+
+    def change(entry: Entry) -> Entry:
+        in_time = "guess" in entry and not entry.get("late")
+        return entry if late and in_time else entry | {"guess": guess, "late": late, "when": _today()}
+
+    return _update("predictions", name, change)
 
 
 def record_card(name: str, known: str) -> str:

@@ -20,6 +20,8 @@ from parallel_lab.course.spoken import hint, in_unit, lang, language_of, say, un
 from parallel_lab.course.typed import named
 
 FOLDER = files("parallel_lab.course").joinpath("quizzes")
+LATE = "A cell had shown the answer before, so it is no prediction"
+_told: set[str] = set()  # predictions whose answer was shown in this kernel
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ class Prediction(page.Shown):
     asked: Any  # a Number, Choice or Order
 
     @property
-    def guess(self) -> str | None:
-        """What was guessed, as it was typed; None if nothing was."""
-        return progress.read()["predictions"].get(self.name, {}).get("guess")
+    def kept(self) -> progress.Entry:
+        """What was guessed, as it was typed, and whether it was `late`; empty if nothing was."""
+        return progress.read()["predictions"].get(self.name, {})
 
     def answer(self, given: str | None) -> page.Page:
         """Keeps a guess, or says why it is none."""
@@ -121,8 +123,10 @@ class Prediction(page.Shown):
             value = self.asked.read(given)
         except ValueError as error:
             return page.verdict(False, "Not kept", str(error))
-        warning = progress.record_prediction(self.name, given)
-        said = f"You say {self.asked.words(value)}. Run the next cells to see. {warning}".strip()
+        late = self.name in _told
+        warning = progress.record_prediction(self.name, given, late)
+        further = f"{LATE}." if late else "Run the next cells to see."
+        said = f"You say {self.asked.words(value)}. {further} {warning}".strip()
         return page.Page("Your guess", [page.paragraph(said)], "note")
 
     def compared(self, value: Any) -> page.Page:
@@ -137,17 +141,20 @@ class Prediction(page.Shown):
         except TypeError as error:
             raise TypeError(f'predict("{self.name}", measured): measured is {error}; it is {value!r}') from None
         shown = f"the cell shows {asked.words(measured)}"
-        if self.guess is None:
+        _told.add(self.name)
+        if not self.kept:
             said = f"You wrote down no guess; {shown}: {asked.why}"
             return page.Page("Prediction", [page.paragraph(said)], "note")
-        guess = asked.read(self.guess)
+        guess = asked.read(self.kept["guess"])
         right = asked.same(guess, measured)
         said = f"You said {asked.words(guess)}, {shown}: {asked.why}"
+        if self.kept.get("late"):
+            return page.Page("Prediction", [page.paragraph(f"{said} {LATE}.")], "note")
         return page.verdict(right, "As you predicted" if right else "Not as you predicted", said)
 
     def form(self) -> Any:
         """The widgets: the question, an input with the last guess, a button."""
-        field = self.asked.input("Your guess", self.guess)
+        field = self.asked.input("Your guess", self.kept.get("guess"))
         head = [page.Part(page.STYLE, None), page.paragraph("Predict first", "head"), *heading(self.asked)]
         if isinstance(self.asked, Order):
             head += option_lines(self.asked)

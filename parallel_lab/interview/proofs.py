@@ -4,21 +4,19 @@ The cells run in this kernel under names of their own, so that the learner's sta
 shows is shown; what the others show is not.
 """
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from IPython.display import HTML, display
-
 from parallel_lab.course import page, workspace
 from parallel_lab.course.anchors import anchor, heading_above
 from parallel_lab.course.questions import ask
-from parallel_lab.interview.captured import CellFailed, Shown, new_space, run_cell, shell
+from parallel_lab.interview.captured import CellFailed, Shown, new_space, run_cell
 from parallel_lab.interview.needed import Cell, code_of, needed
 from parallel_lab.interview.words import lang, language_of, say
+from parallel_lab.runtime.kernel.output import Line
 from parallel_lab.trace.units import format_seconds
 
 Told = Callable[[str], None]
@@ -104,8 +102,8 @@ def evidence(name: str, language: str | None = None, told: Told | None = None) -
     file = workspace.notebook(notebook)
     cells = needed(code_of(file), tag)
     began_s = time.perf_counter()
-    with _Line(told) as say_line:
-        shown, failed = _run(cells, file, own, say_line)
+    with Line() as line:
+        shown, failed = _run(cells, file, own, told or line)
     return Evidence(card, place, cells, shown, time.perf_counter() - began_s, failed, own)
 
 
@@ -119,31 +117,3 @@ def _run(cells: Sequence[Cell], file: Path, language: str, told: Told) -> tuple[
         except CellFailed as error:
             return [], str(error)
     return shown, ""
-
-
-class _Line:
-    """A line that says how far one is, and is gone at the end."""
-
-    def __init__(self, told: Told | None) -> None:
-        self.told, self.handle, self.width = told, None, 0
-
-    def __enter__(self) -> Told:
-        return self.told or self.tell
-
-    def tell(self, line: str) -> None:
-        """Shows `line` in place of the one before."""
-        if hasattr(shell(), "kernel"):
-            shown = HTML(f'<div role="status">{escape(line)}</div>')
-            if self.handle:
-                self.handle.update(shown)
-            else:
-                self.handle = display(shown, display_id=True)
-        elif sys.stderr.isatty():
-            print(f"\r{line.ljust(self.width)}", end="", file=sys.stderr, flush=True)
-            self.width = max(self.width, len(line))
-
-    def __exit__(self, *error: object) -> None:
-        if self.handle:
-            self.handle.update(HTML(""))
-        elif self.width:
-            print(f"\r{' ' * self.width}\r", end="", file=sys.stderr, flush=True)

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from parallel_lab.course.questions import FOLDER
 from parallel_lab.course.terms import read
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "parallel_lab"
-GREEK = dict(
-    alpha="α", beta="β", gamma="γ", delta="δ", epsilon="ε", varepsilon="ε", eta="η", theta="θ", kappa="κ", nu="ν", xi="ξ",
-    rho="ρ", sigma="σ", tau="τ", phi="φ", varphi="φ", psi="ψ", omega="ω", ell="ℓ", mu="μ", Delta="Δ", Lambda="Λ", Omega="Ω",
-)  # fmt: skip
-GREEK["lambda"] = "λ"
+GREEK = {
+    "alpha beta gamma delta epsilon varepsilon eta theta kappa lambda mu nu xi": "αβγδεεηθκλμνξ",
+    "rho sigma tau phi varphi psi omega ell Delta Lambda Omega": "ρστφφψωℓΔΛΩ",
+}
+GREEK = {name: letter for names, letters in GREEK.items() for name, letter in zip(names.split(), letters, strict=True)}
 TEXT = re.compile(r"_?\{?\\(?:text|mathrm|operatorname|textbf)\*?\{[^}]*\}\}?")
 LETTER = r"[A-Za-zα-ωΑ-Ωℓ]"
 # In plain text a letter stands alone, perhaps with an index: not in a word, a name, a call, a unit or a quotation.
@@ -26,8 +25,10 @@ ALONE = re.compile(
 )
 # What looks like a letter and is none: sums and constants, the order of a cost, units after a number, names.
 NO_LETTER = re.compile(
-    r"[ΣπΩ]|\bO\([^)]*\)|[NM]:[NM]|[MGD]/[MGD]/\w+|C\+\+|Ctrl-\w|[\d,.]+\s?(?:[BMTGkKW]|GB|MB)\b|\b[VUXZ][- ]shape\w*|\b[A-Z]\.(?:\s?[A-Z]\.)*\s"
+    r"[ΣπΩ]|\bO\([^)]*\)|[NM]:[NM]|[MGD]/[MGD]/\w+|C\+\+|Ctrl-\w|[\d,.]+\s?(?:[BMTGkKW]|GB|MB)\b"
+    r"|\b[VUXZ][- ]shape\w*|\b[A-Z]\.(?:\s?[A-Z]\.)*\s"
 )
+LISTING = re.compile(r"```.*?```", re.DOTALL)
 TABLE = {letter for row in read("symbols") for letter in row.split(", ")}
 BASES = {letter.split("_")[0].rstrip("*") for letter in TABLE}
 
@@ -53,27 +54,28 @@ def of_formula(formula: str) -> Iterator[str]:
 
 def formulas(text: str) -> Iterator[str]:
     """What stands between dollars."""
-    for display, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.S):
+    for display, inline in re.findall(
+        r"\$\$(.+?)\$\$|\$([^$\n]+?)\$", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.S
+    ):
         yield display or inline
 
 
 def of_code(text: str) -> set[str]:
     """The letters in the short formulas of a card or a hint, which stand as code."""
-    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    spans = re.findall(r"`([^`\n]+)`", LISTING.sub("", text))
     return {letter.split("_")[0] for span in spans for letter in ALONE.findall(NO_LETTER.sub(" ", span))}
 
 
-CHAPTERS = {
-    path.name[:2]: "\n".join(
-        "".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "markdown"
-    )
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
-}
-TEXTS = {
-    str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8")
-    for path in sorted([*FOLDER.glob("*.md"), *PACKAGE.glob("grading/**/*.md"), *PACKAGE.glob("interview/first_pages_zh/*.md")])
-    if path.name != "_TEMPLATE.md"
-}
+def prose(notebook: Path) -> str:
+    """The text of a chapter."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+CHAPTERS = {path.name[:2]: prose(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+CARDS = [path for path in PACKAGE.glob("course/questions/*.md") if path.name != "_TEMPLATE.md"]
+PLACES = sorted([*CARDS, *PACKAGE.glob("grading/**/*.md"), *PACKAGE.glob("interview/first_pages_zh/*.md")])
+TEXTS = {str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8") for path in PLACES}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

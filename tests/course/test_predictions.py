@@ -19,6 +19,7 @@ ASKED = {
 def own_files(tmp_path, monkeypatch):
     monkeypatch.setenv("PARALLEL_LAB_PROGRESS", str(tmp_path / "progress.json"))
     monkeypatch.setattr(quizzes, "sheets", lambda: {"99": Sheet("99_test", (), ASKED)})
+    monkeypatch.setattr(quizzes, "_told", set())
 
 
 def test_every_file_is_whole():
@@ -62,6 +63,21 @@ def test_a_guess_is_kept_and_compared(name, given, measured, said, look):
 
 def test_without_a_guess_the_comparison_says_what_was_measured():
     assert repr(predict("99-bytes", 750)) == "You wrote down no guess; the cell shows 750 MB: 2 (n-1)/n S."
+
+
+def test_a_guess_after_the_answer_is_compared_and_counts_as_none():
+    predict("99-bytes", 750)
+    assert quizzes.LATE in repr(predict("99-bytes").answer("750"))
+    later = predict("99-bytes", 750)
+    assert "As you predicted" not in repr(later) and f"{quizzes.LATE}." in repr(later)
+
+
+def test_a_guess_in_time_may_change_and_stays_where_a_later_one_comes():
+    predict("99-rank").answer("a")
+    assert quizzes.LATE not in repr(predict("99-rank").answer("b"))
+    predict("99-rank", 1)
+    assert quizzes.LATE in repr(predict("99-rank").answer("a"))
+    assert repr(predict("99-rank", 1)).startswith("✓ As you predicted")
 
 
 @pytest.mark.parametrize(
