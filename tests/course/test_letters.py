@@ -48,7 +48,7 @@ def of_formula(formula: str) -> Iterator[str]:
         formula = re.sub(rf"\\{name}(?![A-Za-z])", f" {letter} ", formula)
     formula = re.sub(r"\\[A-Za-z]+", " ", formula)
     formula = re.sub(r"\s+_", "_", formula)
-    for run in re.findall(rf"(?<![_\w])({LETTER}+)", re.sub(rf"_(?:\{{[^}}]*\}}|{LETTER}|\d)", " ", formula)):
+    for run in re.findall(rf"{LETTER}+", re.sub(rf"_(?:\{{[^}}]*\}}|{LETTER}|\d)", " ", formula)):
         yield from [run] if run in BASES else run
 
 
