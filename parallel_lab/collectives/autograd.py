@@ -9,7 +9,8 @@ tensor, its gradient is the sum of what all ranks say about it; if the tensors o
 of each is that of the sum. Each function is named after its forward and then its backward.
 
 With S the bytes of the whole tensor, an all-reduce sends 2 S (n-1)/n bytes per rank, an all-gather or a reduce-scatter
-S (n-1)/n; so f with its backward costs what the second pair costs. Tensor parallelism is built of these.
+S (n-1)/n; so one of the first pair with its backward costs what one of the second does. Tensor parallelism is built of
+these.
 
 With `built_in` the backend's own collectives move the bytes, in parts of equal length: one call each, where a ring of
 ours is a row of messages. What a tag names in the forward pass has that name in the backward pass, too.
@@ -48,28 +49,32 @@ class _Pair(torch.autograd.Function):
 
 
 def identity_all_reduce(x: Tensor, group: Group = None, *, built_in: bool = False) -> Tensor:
-    """Before a column-parallel layer: x as it is; its gradient is summed over the group (f)."""
+    """Before a column-parallel layer: x as it is; its gradient is summed over the group (Megatron's f)."""
     return _Pair.apply(x, _same, lambda grad: _sum(grad, group, built_in))
 
 
 def all_reduce_identity(x: Tensor, group: Group = None, *, built_in: bool = False) -> Tensor:
-    """After a row-parallel layer: the sum of x over the group, as a new tensor; the gradient passes unchanged (g)."""
+    """After a row-parallel layer: the sum of x over the group, as a new tensor (Megatron's g).
+
+    The gradient passes unchanged.
+    """
     return _Pair.apply(x, lambda x: _sum(x, group, built_in), _same)
 
 
 def all_gather_reduce_scatter(
     x: Tensor, dim: int = 0, group: Group = None, length: int | None = None, *, built_in: bool = False
 ) -> Tensor:
-    """Instead of f, if activations are sharded: all ranks' x along `dim`; of the gradients' sum each keeps its part.
+    """Instead of `identity_all_reduce`, if activations are sharded: all ranks' x along `dim`.
 
-    `length` is the length of the result along `dim`, n times that of x by default; give it when it is no multiple of n.
+    Of the gradients' sum each keeps its part. `length` is the length of the result along `dim`, n times that of x by
+    default; give it when it is no multiple of n.
     """
     back = partial(_scatter, dim=dim, group=group, built_in=built_in)
     return _Pair.apply(x, lambda x: _gather(x, dim, group, length, built_in), back)
 
 
 def reduce_scatter_all_gather(x: Tensor, dim: int = 0, group: Group = None, *, built_in: bool = False) -> Tensor:
-    """Instead of g: this rank's part along `dim` of the sum of x over the group; the gradient's parts are gathered."""
+    """Instead of `all_reduce_identity`: this rank's part of the sum of x along `dim`; the gradient's are gathered."""
     length = x.shape[dim]
     back = partial(_gather, dim=dim, group=group, length=length, built_in=built_in)
     return _Pair.apply(x, lambda x: _scatter(x, dim, group, built_in), back)

@@ -8,7 +8,7 @@ issues its steps, and works out from the chunks that are read and written what e
   unless the message itself can only have been sent after that step was over. In a ring no such wait is left: the
   finished chunk comes round only after the partial sum that this rank sent has gone round;
 - a `recv_reduce` lands in a scratch buffer, so those of one chunk do not wait for each other; but with receives posted
-  `ahead` rounds early, that of round k waits for those of round k - ahead - 2, which bounds a rank's scratch.
+  `ahead` rounds early, that of round i waits for those of round i - ahead - 2, which bounds a rank's scratch.
 """
 
 from collections import defaultdict

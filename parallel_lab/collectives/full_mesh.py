@@ -3,7 +3,7 @@
 Thakur, Rabenseifner & Gropp (2005), section 4 (pairwise exchange). Inside a node with a link for each pair this is the
 "two-shot" all-reduce.
 
-Rank r owns chunk r. In a reduce-scatter everyone sends chunk c straight to its owner, who adds up; in an all-gather
+Rank r owns chunk r. In a reduce-scatter everyone sends chunk j straight to rank j, who adds up; in an all-gather
 every owner sends its chunk to everyone. Rank r sends to r+1 first, then r+2, so that no one is sent to by all at once.
 
 With S the bytes of the tensor (for all_to_all: of what a rank puts in):
@@ -20,8 +20,8 @@ The bytes are the ring's. How long n-1 messages of a rank take depends on what t
 
 - a link of its own for each pair, as in an MI300X node (`AlphaBeta(own_links=True)`): 2 (alpha + S/(n W));
 - one port, held for the whole time of a message: 2 (n-1) (alpha + S/(n W)), a ring's time;
-- one port, held for g + bytes/W of it (`gap_s`, LogGP): 2 (alpha + (n-2) g + (n-1) S/(n W)). With (n-2) g far below
-  alpha, short messages take hardly more than two latencies, and a ring 2 (n-1).
+- one port, held for gap + bytes/W of it (`gap_s`, LogGP): 2 (alpha + (n-2) gap + (n-1) S/(n W)). With (n-2) gap far
+  below alpha, short messages take hardly more than two latencies, and a ring 2 (n-1).
 
 `one_shot_plan` is the naive all-reduce that "fully connected" makes one think of: everyone sends its whole tensor to
 everyone. That is one round, and n(n-1) S bytes in all, n/2 times the least.

@@ -5,31 +5,32 @@ Rabenseifner, "Optimization of collective reduction operations", ICCS 2004; Thak
 
 Reduce-scatter by halving: in each round a rank and its partner split what they are both responsible for; each sends
 the half that it gives up and adds what it gets to the half that it keeps, so the message halves each round. All-gather
-by doubling runs the same pairs backwards, and the message doubles. When n is no power of two, let n = p + r with p the
-largest power of two below it: the first 2r ranks are folded in pairs beforehand; the even one of a pair takes part for
+by doubling runs the same pairs backwards, and the message doubles. When n is no power of two, let n_2 be the largest
+power of two below it: the first 2 (n - n_2) ranks are folded in pairs beforehand; the even one of a pair takes part for
 both, the odd one gets the result at the end.
 
 There are two orders of the partners, with the same messages, bytes and rounds:
 
-- *near first*: partners are 1 rank apart, then 2, 4, ... Halves stay between neighbors, and what goes farthest is S/p.
-  It is the order of MPICH's all-reduce, and the default here, because neighbors share a node: with R ranks per node (R
-  and n powers of two), a rank sends 2 S (n/R-1)/n to other nodes, which is what it sends in `hierarchical`.
-- *far first*: partners are p/2 ranks apart, then p/4, ... Halves go farthest: R times as many bytes leave a node. Rank
-  r ends the reduce-scatter with leaf r; near first leaves it the leaf whose number is r with its bits read backwards.
-  So a reduce-scatter or an all-gather by itself, which promises leaf r to rank r, is far first.
+- *near first*: partners are 1 rank apart, then 2, 4, ... Halves stay between neighbors, and what goes farthest is
+  S/n_2. It is the order of MPICH's all-reduce, and the default here, because neighbors share a node: with n_i ranks in
+  each of n_e nodes (both powers of two), a rank sends 2 S (n_e-1)/n to other nodes, which is what it sends in
+  `hierarchical`.
+- *far first*: partners are n_2/2 ranks apart, then n_2/4, ... Halves go farthest: n_i times as many bytes leave a node.
+  Rank r ends the reduce-scatter with leaf r; near first leaves it the leaf whose number is r with its bits read
+  backwards. So a reduce-scatter or an all-gather by itself, which promises leaf r to rank r, is far first.
 
-With S the bytes of the tensor, n = p + r:
+With S the bytes of the tensor, and n_2 = n where n is a power of two:
 
-| plan               | bytes sent per rank                  | messages per rank | rounds           |
-|--------------------|--------------------------------------|-------------------|------------------|
-| reduce_scatter (p) | S (p-1)/p                            | log2 p            | log2 p           |
-| all_gather (p)     | S (p-1)/p                            | log2 p            | log2 p           |
-| all_reduce, r = 0  | 2 S (p-1)/p                          | 2 log2 p          | 2 log2 p         |
-| all_reduce, r > 0  | the even of a pair: 2 S (p-1)/p + 3S/2 | 2 log2 p + 2    | 2 log2 p + 3     |
-|                    | the odd of a pair: S                 | 2                 |                  |
-|                    | the others: 2 S (p-1)/p              | 2 log2 p          |                  |
+| plan                 | bytes sent per rank                          | messages per rank | rounds         |
+|----------------------|----------------------------------------------|-------------------|----------------|
+| reduce_scatter (n_2) | S (n_2-1)/n_2                                | log2 n_2          | log2 n_2       |
+| all_gather (n_2)     | S (n_2-1)/n_2                                | log2 n_2          | log2 n_2       |
+| all_reduce, n = n_2  | 2 S (n_2-1)/n_2                              | 2 log2 n_2        | 2 log2 n_2     |
+| all_reduce, n > n_2  | the even of a pair: 2 S (n_2-1)/n_2 + 3 S/2  | 2 log2 n_2 + 2    | 2 log2 n_2 + 3 |
+|                      | the odd of a pair: S                         | 2                 |                |
+|                      | the others: 2 S (n_2-1)/n_2                  | 2 log2 n_2        |                |
 
-Parts are the nodes of a binary tree over p leaves: part 0 is the whole tensor, 1 and 2 its halves, 3 to 6 the quarters.
+Parts are the nodes of a binary tree over n_2 leaves: part 0 is the whole tensor, 1 and 2 its halves, 3 to 6 quarters.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,7 @@ def all_reduce_plan(n: int, near_first: bool = True) -> ChunkPlan:
     steps = max(n, 1).bit_length() - 1
     ranks = participants(n, steps)
     if near_first:
-        ranks = [ranks[_backwards(v, steps)] for v in range(len(ranks))]
+        ranks = [ranks[_backwards(place, steps)] for place in range(len(ranks))]
     folds = n - len(ranks)
     first = 2 if folds else 0
     messages = [*_halving(ranks, steps, first), *_doubling(ranks, steps, first + steps)]
@@ -66,19 +67,19 @@ def all_gather_plan(n: int) -> ChunkPlan:
 
 
 def _halving(ranks: Sequence[int], steps: int, first: int = 0) -> Iterator[Message]:
-    """In step s, virtual rank v gives up the node of depth s+1 next to its own."""
+    """In step i, a virtual rank gives up the node of depth i+1 next to its own."""
     for step in range(steps):
-        for v, rank in enumerate(ranks):
-            partner = v ^ (1 << (steps - step - 1))
+        for virtual, rank in enumerate(ranks):
+            partner = virtual ^ (1 << (steps - step - 1))
             yield Message(first + step, rank, ranks[partner], _node(partner, step + 1, steps), reduce=True)
 
 
 def _doubling(ranks: Sequence[int], steps: int, first: int = 0) -> Iterator[Message]:
-    """The same pairs backwards: v hands over its own node of depth s+1."""
+    """The same pairs backwards: a virtual rank hands over its own node of depth i+1."""
     for step in reversed(range(steps)):
-        for v, rank in enumerate(ranks):
-            partner = v ^ (1 << (steps - step - 1))
-            yield Message(first + steps - 1 - step, rank, ranks[partner], _node(v, step + 1, steps))
+        for virtual, rank in enumerate(ranks):
+            partner = virtual ^ (1 << (steps - step - 1))
+            yield Message(first + steps - 1 - step, rank, ranks[partner], _node(virtual, step + 1, steps))
 
 
 def _fold(even: int, last: int) -> Iterator[Message]:
@@ -96,9 +97,9 @@ def participants(n: int, steps: int) -> list[int]:
     return [*range(0, 2 * folds, 2), *range(2 * folds, n)]
 
 
-def _backwards(v: int, bits: int) -> int:
-    """The number whose bits are those of v read backwards: the farthest partner becomes the nearest."""
-    return sum((v >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
+def _backwards(place: int, bits: int) -> int:
+    """The number whose bits are those of `place` read backwards: the farthest partner becomes the nearest."""
+    return sum((place >> bit & 1) << (bits - 1 - bit) for bit in range(bits))
 
 
 def _tree(steps: int) -> Extents:
@@ -108,9 +109,9 @@ def _tree(steps: int) -> Extents:
     )
 
 
-def _node(v: int, depth: int, steps: int) -> int:
-    """The part of depth `depth` that holds leaf v."""
-    return (1 << depth) - 1 + (v >> (steps - depth))
+def _node(leaf: int, depth: int, steps: int) -> int:
+    """The part of depth `depth` that holds `leaf`."""
+    return (1 << depth) - 1 + (leaf >> (steps - depth))
 
 
 def _log2(n: int) -> int:

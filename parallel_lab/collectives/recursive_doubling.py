@@ -8,20 +8,20 @@ holds the sum of a block of 2^i ranks, so log2 n rounds are enough, half of thos
 back, since the sum is made everywhere. The price is bytes, S in each round. With two ranks it is the plain swap: one
 round, S bytes each way, which is the bound of an all-reduce in latency and in bytes.
 
-When n is no power of two, let n = p + r with p the largest power of two below it. The first 2r ranks are folded in
+When n is no power of two, let n_2 be the largest power of two below it. The first 2 (n - n_2) ranks are folded in
 pairs: the odd one of a pair hands its tensor to the even one beforehand, and gets the result at the end.
 
-With S the bytes of the tensor, n = p + r:
+With S the bytes of the tensor, and n_2 = n where n is a power of two:
 
-| plan              | bytes sent per rank                | messages per rank | rounds     |
-|-------------------|------------------------------------|-------------------|------------|
-| all_reduce, r = 0 | S log2 p                           | log2 p            | log2 p     |
-| all_reduce, r > 0 | the even of a pair: S (log2 p + 1) | log2 p + 1        | log2 p + 2 |
-|                   | the odd of a pair: S               | 1                 |            |
-|                   | the others: S log2 p               | log2 p            |            |
+| plan                | bytes sent per rank                  | messages per rank | rounds       |
+|---------------------|--------------------------------------|-------------------|--------------|
+| all_reduce, n = n_2 | S log2 n_2                           | log2 n_2          | log2 n_2     |
+| all_reduce, n > n_2 | the even of a pair: S (log2 n_2 + 1) | log2 n_2 + 1      | log2 n_2 + 2 |
+|                     | the odd of a pair: S                 | 1                 |              |
+|                     | the others: S log2 n_2               | log2 n_2          |              |
 
 An element is summed on every rank, not in one place. All ranks get the same bits all the same: the tree of additions
-is the same everywhere but for the order of the two operands, and a + b is b + a.
+is the same everywhere but for the order of the two operands, in which a sum does not differ.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def all_reduce_plan(n: int) -> ChunkPlan:
 
 
 def _swaps(ranks: list[int], steps: int, first: int) -> Iterator[Message]:
-    """In step s, virtual rank v and the one 2^s away send each other all that they hold."""
+    """In step i, a virtual rank and the one 2^i away send each other all that they hold."""
     for step in range(steps):
-        for v, rank in enumerate(ranks):
-            yield Message(first + step, rank, ranks[v ^ (1 << step)], part=0, reduce=True)
+        for virtual, rank in enumerate(ranks):
+            yield Message(first + step, rank, ranks[virtual ^ (1 << step)], part=0, reduce=True)

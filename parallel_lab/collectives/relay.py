@@ -1,7 +1,7 @@
 """Ring all-to-all: ranks that reach their neighbors only relay each other's blocks, one way round or both ways.
 
 Each rank has a block for every other. Exchanged directly (`full_mesh`), a block is sent once. Round a ring it is sent
-again by every rank on its way. One way round, the block for the rank d places to the right is sent d times; both ways
+again by every rank on its way. One way round, the block for the rank i places to the right is sent i times; both ways
 round, it takes the shorter way. In an all-reduce a ring sends the fewest bytes possible; in an all-to-all it sends n/2
 times those of a direct exchange one way, and about n/4 times both ways. Nothing is added up on the way, so nothing
 gets less.
@@ -28,7 +28,7 @@ from parallel_lab.collectives.chunks import ChunkPlan, Message, assemble
 
 
 def all_to_all_plan(n: int, both_ways: bool = False) -> ChunkPlan:
-    """Rank r starts with row r; it ends with the block at distance d of row r - d, for each d."""
+    """Rank r starts with row r; it ends with the block at distance i of row r - i, for each i."""
     extents: list[tuple[int, int]] = []
     messages: list[Message] = []
     for hop, way, first, last in _hops(n, both_ways):

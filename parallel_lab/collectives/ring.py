@@ -3,19 +3,19 @@
 Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", J. Parallel Distrib. Comput.
 69 (2009), on the ring and the lower bound.
 
-The tensor is cut into n chunks. In the reduce-scatter, chunk c starts at rank c+1 and goes once round the ring; every
-rank it meets adds its own share, so that it arrives complete at rank c. In the all-gather each complete chunk goes
+The tensor is cut into n chunks. In the reduce-scatter, chunk i starts at rank i+1 and goes once round the ring; every
+rank it meets adds its own share, so that it arrives complete at rank i. In the all-gather each complete chunk goes
 round once more and is copied.
 
-With S the bytes of the tensor, P the pieces that each chunk is cut into:
+With S the bytes of the tensor, `pieces` those that each chunk is cut into:
 
-| plan           | bytes sent per rank  | messages per rank | rounds    |
-|----------------|----------------------|-------------------|-----------|
-| reduce_scatter | S (n-1)/n            | n-1               | n-1       |
-| all_gather     | S (n-1)/n            | n-1               | n-1       |
-| all_reduce     | 2 S (n-1)/n          | 2 P (n-1)         | 2 (n-1)   |
-| broadcast      | S, and 0 at the last | P, and 0          | n-1 + P-1 |
-| reduce         | S, and 0 at the root | P, and 0          | n-1 + P-1 |
+| plan           | bytes sent per rank  | messages per rank | rounds         |
+|----------------|----------------------|-------------------|----------------|
+| reduce_scatter | S (n-1)/n            | n-1               | n-1            |
+| all_gather     | S (n-1)/n            | n-1               | n-1            |
+| all_reduce     | 2 S (n-1)/n          | 2 pieces (n-1)    | 2 (n-1)        |
+| broadcast      | S, and 0 at the last | pieces, and 0     | n-1 + pieces-1 |
+| reduce         | S, and 0 at the root | pieces, and 0     | n-1 + pieces-1 |
 
 Chunks are near-equal; where n does not divide, bytes differ by an element per chunk. Where only ranks add, the
 busiest rank of an all-reduce sends at least 2 S (n-1)/n, which the paper proves; the price is the latency of 2 (n-1)
@@ -69,7 +69,7 @@ def reduce_plan(n: int, root: int = 0, pieces: int = 1) -> ChunkPlan:
 
 
 def scatter_messages(ranks: Sequence[int], chunks: Sequence[Sequence[int]], first: int = 0) -> Iterator[Message]:
-    """The reduce-scatter of a ring of `ranks`: `ranks[c]` ends with the sum of the parts `chunks[c]`.
+    """The reduce-scatter of a ring of `ranks`: `ranks[i]` ends with the sum of the parts `chunks[i]`.
 
     `first` is the number of its first round.
     """
@@ -81,7 +81,7 @@ def scatter_messages(ranks: Sequence[int], chunks: Sequence[Sequence[int]], firs
 
 
 def gather_messages(ranks: Sequence[int], chunks: Sequence[Sequence[int]], first: int = 0) -> Iterator[Message]:
-    """The all-gather of a ring of `ranks`: `ranks[c]` starts with the parts `chunks[c]`."""
+    """The all-gather of a ring of `ranks`: `ranks[i]` starts with the parts `chunks[i]`."""
     n = len(ranks)
     for step in range(n - 1):
         for i in range(n):

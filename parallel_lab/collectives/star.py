@@ -16,7 +16,7 @@ With S the bytes of the tensor:
 
 The server takes in (n-1) S as well. A message is a round of its own, since the server's link takes one at a time. How
 long that is, the link says: 2 (n-1) (alpha + S/W) where a message holds the server's port for its whole latency, and
-2 (alpha + (n-2) g + (n-1) S/W) where it holds it for a gap g alone (`Link.gap_s`).
+2 (alpha + (n-2) gap + (n-1) S/W) where it holds it for a gap alone (`Link.gap_s`).
 """
 
 from collections.abc import Iterator

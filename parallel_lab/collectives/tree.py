@@ -8,14 +8,14 @@ of those that have it doubles in each round. A reduce is the same tree run backw
 children send. An all-reduce is a reduce followed by a broadcast. At a power of two it has twice the rounds of
 `recursive_doubling`, and above two ranks fewer bytes in all.
 
-With S the bytes of the tensor, lg n = ceil(log2 n), v = (rank - root) mod n, and c(v) the number of v's children, which
-is the number of i with v < 2^i and v + 2^i < n:
+With S the bytes of the tensor, lg n = ceil(log2 n), place = (rank - root) mod n, children those of a rank: as many as
+there are i with place < 2^i and place + 2^i < n:
 
-| plan       | bytes sent per rank             | messages per rank         | rounds |
-|------------|---------------------------------|---------------------------|--------|
-| broadcast  | c(v) S; the root sends S lg n   | c(v)                      | lg n   |
-| reduce     | S, and 0 at the root            | 1, and 0 at the root      | lg n   |
-| all_reduce | S (c(v) + 1), the root's S lg n | c(v) + 1, the root's lg n | 2 lg n |
+| plan       | bytes sent per rank                 | messages per rank             | rounds |
+|------------|-------------------------------------|-------------------------------|--------|
+| broadcast  | S children; the root sends S lg n   | children                      | lg n   |
+| reduce     | S, and 0 at the root                | 1, and 0 at the root          | lg n   |
+| all_reduce | S (children + 1), the root's S lg n | children + 1, the root's lg n | 2 lg n |
 
 All ranks together send (n-1) S in a broadcast, which is the least possible; but the root's link carries S lg n of them.
 """

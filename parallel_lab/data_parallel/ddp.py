@@ -45,12 +45,12 @@ from parallel_lab.trace import recorder, span, tag
 def plan(
     n: int, buckets: int, overlap: bool = True, *, microbatches: int = 1, mb: int = 0, buffers: int = 0, axis: str = ""
 ) -> Plan:
-    """One step on `n` ranks: F, then a B per bucket, each followed by its all-reduce (lane `send`), then `update`.
+    """One step on `n` ranks: `F`, then a `B` per bucket, each followed by its all-reduce (lane `send`), then `update`.
 
-    The part of a B and of an `all_reduce` is the bucket, 0 being the one that is full first. An all-reduce needs the B
-    of its bucket on *every* rank, without `overlap` the last B. The update needs this rank's all-reduces. `mb` is the
-    first microbatch of this step; all but the last of its `microbatches` run in `no_sync`: an F and a B with part -1
-    each. `buffers` messages carry the buffers before the last forward: one per dtype.
+    The part of a `B` and of an `all_reduce` is the bucket, 0 being the one that is full first. An all-reduce needs the
+    `B` of its bucket on *every* rank, without `overlap` the last `B`. The update needs this rank's all-reduces. `mb` is
+    the first microbatch of this step; all but the last of its `microbatches` run in `no_sync`: an `F` and a `B` with
+    part -1 each. `buffers` messages carry the buffers before the last forward: one per dtype.
     """
     if min(n, buckets, microbatches) < 1:
         raise ValueError(f"{n} ranks, {buckets} buckets, {microbatches} microbatches: expected at least 1 of each")

@@ -16,9 +16,9 @@ from parallel_lab.data_parallel.formulas import tokens_to_hide
 def step_s(forward_s: float, backward_s: float, buckets: int, bucket_s: float, overlap: bool = True) -> float:
     """Seconds of a step whose gradients travel in `buckets` equal buckets of `bucket_s` each.
 
-    Overlapped, forward + b + (q-1) max(b, c) + c for q buckets, b of backward and c of exchange each: the first bucket
-    is computed alone, the last one travels alone, and between them the longer of both sets the pace. Otherwise all
-    buckets follow the backward pass.
+    Overlapped, forward + compute + (q-1) max(compute, send) + send for q buckets, where a bucket is computed in the
+    seconds `compute` and sent in the seconds `send`: the first bucket is computed alone, the last one travels alone,
+    and between them the longer of both sets the pace. Otherwise all buckets follow the backward pass.
     """
     if not overlap:
         return forward_s + backward_s + buckets * bucket_s

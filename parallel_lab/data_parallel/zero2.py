@@ -53,13 +53,13 @@ def plan(
     guarded: bool = True,
     axis: str = "",
 ) -> Plan:
-    """One step on `n` ranks: for each microbatch F, then a B and a `reduce_scatter` a bucket; `update`; the gathers.
+    """One step on `n` ranks: for each microbatch `F`, a `B` and a `reduce_scatter` a bucket; `update`; the gathers.
 
-    The part of a B, a `reduce_scatter` and an `all_gather` is the bucket, 0 being the one that is full first. A
-    reduce-scatter needs the B of its bucket on *every* rank, the update this rank's reduce-scatters; the rest is as in
-    `zero1.plan`. `first` is the first microbatch; with `no_sync` all but the last send nothing. `broadcasts` messages
-    carry the buffers before each forward: one a dtype. `guarded`: after each backward pass that sends and before the
-    update, ranks agree by an `all_reduce` of one flag that nothing is wrong.
+    The part of a `B`, a `reduce_scatter` and an `all_gather` is the bucket, 0 being the one that is full first. A
+    reduce-scatter needs the `B` of its bucket on *every* rank, the update this rank's reduce-scatters; the rest is as
+    in `zero1.plan`. `first` is the first microbatch; with `no_sync` all but the last send nothing. `broadcasts`
+    messages carry the buffers before each forward: one a dtype. `guarded`: after each backward pass that sends and
+    before the update, ranks agree by an `all_reduce` of one flag that nothing is wrong.
 
     Raises:
         ValueError: n, buckets or microbatches is below 1.

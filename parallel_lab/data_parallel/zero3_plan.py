@@ -21,7 +21,7 @@ def plan(
     axis: str = "",
     replicate_axis: str = "",
 ) -> Plan:
-    """Forward and backward passes of n x `replicas` ranks through a chain of `units`, the root not among them.
+    """Forward and backward passes of n · `replicas` ranks through a chain of `units`, the root not among them.
 
     A root has the part `units`. It computes all along, so it has no `F` and no `B`. Rank r is of replica r // n, along
     the first axis of a mesh of two (`replicate_axis`). With `no_sync` all microbatches but the last keep their

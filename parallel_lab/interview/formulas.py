@@ -12,7 +12,7 @@ _CODE = re.compile(
     r"[\"':\[\]{}\\@$%#]|--|\.\.|\w\(\)|[-+=]=|[A-Za-z_]\.[A-Za-z]|(?<![\w.])\.[a-z]|[A-Za-z]\d+[A-Za-z]"
 )
 SPAN = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")  # where HTML may have a formula
-_LETTER = "A-Za-zŴͰ-Ͽ一-鿿"
+_LETTER = "A-Za-zŴℓͰ-Ͽ一-鿿"
 _BETWEEN = re.compile("over|of|all|and|per|share|product|the|one|two|is|for|Bits")
 # What stands upright beside them: words, and the sizes of a layout.
 _UPRIGHT = re.compile(
@@ -23,7 +23,7 @@ _FUNCTIONS = {name: f"\\{name} " for name in ("ln", "log", "exp", "max", "min", 
 _FUNCTIONS |= {"log2": r"\log_2 ", "sum": r"\textstyle\sum "}
 _NAMES = re.findall(r"\w+", "alpha beta delta eta theta lambda mu nu pi rho sigma tau")
 _LETTERS = {name: f"\\{name} " for name in _NAMES}
-_LETTERS |= dict(zip("αβδηθλμνπρστ", _LETTERS.values(), strict=True))
+_LETTERS |= dict(zip("αβδηθλμνπρστ", _LETTERS.values(), strict=True)) | {"ℓ": r"\ell "}
 _SIGNS = {"<=": r"\le ", ">=": r"\ge ", "≤": r"\le ", "≥": r"\ge ", "<-": r"\leftarrow ", "<": r"\lt ", ">": r"\gt "}
 _SIGNS |= {"*": r"\cdot ", "·": r"\cdot ", "×": r"\times ", "−": "-", "∇": r"\nabla ", "Σ": r"\textstyle\sum "}
 _SIGNS |= {"≈": r"\approx ", "‖": r"\Vert ", "|": r"\vert ", "&": r"\& ", "~": r"\sim ", "Ŵ": r"\hat{W}"}

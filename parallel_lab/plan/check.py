@@ -122,7 +122,7 @@ class Waits:
         return order
 
     def _tell_circle(self, circle: list[int]) -> str:
-        """The circle as `rank 0 waits at X for rank 1's Y, which waits for ...`, and the grid."""
+        """The circle as `rank 0 waits at 0F0 for rank 1's 1F0, which waits for ...`, and the grid."""
         op = self.ops[circle[0]]
         text = f"this plan can never finish: rank {op.rank} waits at {op} for "
         for one, other in list(zip(circle, [*circle[1:], circle[0]], strict=True))[:_SHOWN]:

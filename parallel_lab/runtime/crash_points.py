@@ -1,7 +1,7 @@
 """Kills a process that saves, at each call that changes the disk, and looks at what is left.
 
 The saving function runs in a forked child in which the calls of Python that change files (opening to write, write,
-fsync, rename, unlink, mkdir, and so on) count themselves. At call number k the child ends itself by SIGKILL: before the
+fsync, rename, unlink, mkdir, and so on) count themselves. At call number i the child ends itself by SIGKILL: before the
 call, or for a write also after half of the bytes. So nothing is tidied up, as if the machine's memory had run out or a
 scheduler had lost its patience. Then another child, in which nothing is changed, loads, and says which step it found.
 

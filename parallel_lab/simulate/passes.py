@@ -12,15 +12,15 @@ class PassCost(CostModel):
     """The passes of a pipeline. Each number may be a sequence with one for each stage (`op.part`).
 
     Attributes:
-        forward_s, backward_s: Seconds of F and of a whole B. A backward computes two gradients where a forward
+        forward_s, backward_s: Seconds of `F` and of a whole `B`. A backward computes two gradients where a forward
             computes one product, hence twice the time.
-        input_s, weight_s: Seconds of the two halves of a split backward, I and W.
+        input_s, weight_s: Seconds of the two halves of a split backward, `I` and `W`.
         message_s: Seconds of a send or receive.
-        activation_bytes: Bytes that F leaves behind for the backward (M_B in the zero-bubble paper, Qi et al. 2023,
-            section 2.3). B gives them back when it ends, and so do I and W together.
+        activation_bytes: S_B, bytes that `F` leaves behind for the backward (the zero-bubble paper's M_B, Qi et al.
+            2023, section 2.3). `B` gives them back when it ends, and so do `I` and `W` together.
         message_bytes: The payload of a send or receive.
-        weight_bytes: The bytes of them that W still needs (M_W in the paper); I gives back the others. None where I
-            can give back nothing.
+        weight_bytes: S_W, the bytes of them that `W` still needs (the paper's M_W); `I` gives back the others. None
+            where `I` can give back nothing.
     """
 
     forward_s: PerOp = 1.0
@@ -49,7 +49,7 @@ class PassCost(CostModel):
         return value(self.message_bytes, op) if op.kind in MESSAGES else 0
 
     def held(self, op: Op) -> int:
-        """Bytes of activations that F takes (positive), and that B, or I and W, give back (negative)."""
+        """Bytes of activations that `F` takes (positive), and that `B`, or `I` and `W`, give back (negative)."""
         kind = op.kind
         if kind not in NAMES:
             return 0

@@ -45,7 +45,7 @@ class Span(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The kind in words: `forward` for F."""
+        """The kind in words: `forward` for `F`."""
         return NAMES.get(self.kind, self.kind)
 
     @property
@@ -145,11 +145,11 @@ class Trace:
         return self.window_s(rank, lane) - self.busy_s(rank, lane)
 
     def bubble(self, *, own: bool = False) -> float:
-        """The share of all ranks' time in which nothing was computed: 1 - busy / (ranks x duration), from 0 to 1.
+        """The share of all ranks' time in which nothing was computed: 1 - busy / (ranks · duration), from 0 to 1.
 
         With `own` it is the idle share of the longest window that a rank has of its own, from its first start to its
-        last end: the rate (cost - m (F + I + W)) / cost of Qi et al. 2024, "Zero Bubble Pipeline Parallelism". This
-        leaves out what a rank waits before its first pass, which it does once in a row of steps without barrier.
+        last end: the rate (cost - m (T_F + T_I + T_W)) / cost of Qi et al. 2024, "Zero Bubble Pipeline Parallelism".
+        This leaves out what a rank waits before its first pass, which it does once in a row of steps without barrier.
         """
         if own:
             longest = max(range(self.ranks), key=self.window_s, default=0)
@@ -160,16 +160,16 @@ class Trace:
         return 1 - busy_s / (self.ranks * self.duration_s)
 
     def overlap_s(self, rank: int) -> float:
-        """Seconds in which `rank` computed and communicated at the same time: |A| + |B| - |A or B|.
+        """Seconds in which `rank` computed and communicated at the same time.
 
-        Notes (lane `mark`) are neither.
+        Those of the one and those of the other, less those in which at least one ran. Notes (lane `mark`) are neither.
         """
         spans = [s for s in self.of(rank) if s.lane != MARK]
         communicate = [s for s in spans if s.lane != COMPUTE]
         return self.busy_s(rank) + _covered_s(communicate) - _covered_s(spans)
 
     def exposed_s(self, rank: int) -> float:
-        """Seconds in which `rank` communicated, or waited to, and computed nothing: |A or B| - |A|."""
+        """Seconds in which `rank` communicated, or waited to, and computed nothing."""
         return _covered_s(s for s in self.of(rank) if s.lane != MARK) - self.busy_s(rank)
 
     def peak_bytes(self, rank: int) -> int:

@@ -118,7 +118,7 @@ def uneven_weight(dice: Random) -> Drawn:
         answer=answer,
         steps=(
             f"DDP gives 1/n of the sum over ranks; wanted is the sum over all {total:,} tokens, divided by {total:,}.",
-            "A mean over b tokens times n b / B counts each token 1/B after the averaging.",
+            "A mean over b_r tokens times n b_r / B counts each token 1/B after the averaging.",
             f"{n} · {mine:,} / {total:,} = {answer:.4f}.",
         ),
         wrong=(

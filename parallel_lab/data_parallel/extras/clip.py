@@ -55,7 +55,7 @@ def clip_grad_norm_(
 
 def _clip_shards(shards: list[Tensor], max_norm: float, group: dist.ProcessGroup | None) -> Tensor:
     """Without a group these are the whole gradients."""
-    shards = [torch.view_as_real(s) if s.is_complex() else s for s in shards]  # |z|^2 is the sum of both squares
+    shards = [torch.view_as_real(s) if s.is_complex() else s for s in shards]  # |number|^2 is the sum of both squares
     wide = torch.float64 if any(s.dtype == torch.float64 for s in shards) else torch.float32
     squares = torch.zeros((), dtype=wide, device=shards[0].device if shards else "cpu")
     for shard in shards:

@@ -1,7 +1,7 @@
 """Who trains on which samples: every epoch a new order, and each sample on exactly one rank.
 
 PyTorch's `DistributedSampler` repeats a few samples so that all ranks have equally many; this one repeats none, so
-shares differ by one at most. Ranks take turns in the shuffled order: step k of all ranks together is the same
+shares differ by one at most. Ranks take turns in the shuffled order: step i of all ranks together is the same
 set of samples however many ranks there are.
 """
 

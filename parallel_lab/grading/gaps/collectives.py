@@ -8,7 +8,7 @@ from parallel_lab.grading.gaps.forms import function_gap
 
 LENGTH = 1000
 EVERY_RANK = [(rank, n) for n in (2, 3, 5, 8) for rank in range(n)]
-IN_ORDER = "Row i is the tensor of rank i. Which rank's tensor comes in in round k?"
+IN_ORDER = "Row r is the tensor of rank r. Which rank's tensor comes in in round i?"
 ONCE = "No tensor passes a link twice: n - 1 rounds bring all of them, and only what came in is sent on."
 ONE_HOP = "In a ring a rank sends to its right neighbor only."
 
@@ -92,7 +92,7 @@ GAPS = (
             "Rounded, the mean over the ranks. Which two chunks does this rank send only once?": (
                 lambda elements, n, rank: 2 * (n - 1) * elements // n
             ),
-            "That counts each chunk as the largest. How many elements has chunk c?": (
+            "That counts each chunk as the largest. How many elements has chunk i?": (
                 lambda elements, n, rank: 2 * (n - 1) * -(-elements // n)
             ),
         },
