@@ -5,7 +5,7 @@
 1. 2,000 jobs on 176 GPUs under each policy: processor seconds, the best of three, at most 1 s. The jobs are those of
    gavel's trace where it is there (`../shared/data`, or the folder in PARALLEL_LAB_DATA), and drawn from its summary
    otherwise. Beside it what each policy comes to.
-2. M/M/c: mean completion times of 8 runs of 60,000 jobs over the closed form at the rate and the mean duration that
+2. M/M/k: mean completion times of 8 runs of 60,000 jobs over the closed form at the rate and the mean duration that
    were drawn, with the standard error of the mean; at most 1 % off.
 3. The order FIFO, shortest first (strictly), shortest remaining first that the authors of Helios got on each of
    Philly's virtual clusters with their simulator (`published.csv`), on the jobs of the same months. The file here has
@@ -89,7 +89,7 @@ def policies() -> bool:
 
 def closed_forms() -> bool:
     """Prints the second table; whether each mean is within the limit."""
-    print("\nM/M/c, 8 runs of 60,000 jobs: mean completion time over the closed form")
+    print("\nM/M/k, 8 runs of 60,000 jobs: mean completion time over the closed form")
     good = True
     for servers, rho in SERVERS:
         ratios = []

@@ -71,7 +71,7 @@ def _is_known(word: str, text: str) -> bool:
     if _UPRIGHT.fullmatch(head):
         return not index
     if len(head) > 3 and head.isalpha() and head.islower():  # a word of the trade, where signs of a formula stand
-        return not index and bool(_SIGN.search(text))
+        return index in ("", "i", "j", "r") and bool(_SIGN.search(text))
     letters = head.rstrip("0123456789")
     if index or text == word:
         return len(letters) == 1 and "_" not in index

@@ -6,7 +6,7 @@ k messages into each worker; a push is the same backwards. Workers are served in
 answers another worker at a time: k messages per group. Two schedules, both without the latencies:
 
     pull, compute, push (`step_seconds`)          (ceil(n / k) + 1) S / W
-    in p pieces (`overlapped_seconds`)            (max(1, n / k) + ceil(n / k) / p) S / W
+    in pieces (`overlapped_seconds`)              (max(1, n / k) + ceil(n / k) / pieces) S / W
     any schedule at least (`bound_seconds`)       max(1, n / k) S / W
     workers serve too, at least (`unified_bound_seconds`)   2 n (n - 1) / (n^2 + k n - 2 k) S / W
     ring of the workers (`ring_seconds`)          2 (n - 1) / n S / W
@@ -16,10 +16,11 @@ at a time. In the second it pulls a piece while it pushes the next (`push_pull`)
 So n servers on machines of their own come near half of the ring's time; n / 2 servers come near the ring's; fewer are
 slower. In bytes over all links the servers are never cheaper: 2 n S against 2 (n - 1) S.
 
-Workers' machines can serve as well, a part x of the bytes each. Such a machine sends S - x S of its gradient and the
-sums of its part to n - 1 others, S + (n - 2) x S in all; a server sends n y S of its part y; and n x + k y = 1. The
-busiest link carries least where both are equal: the fourth line. Without extra machines it is the ring's time, with n
-of them S / W, half of it, and each one until then helps.
+Workers' machines can serve as well. Let `inner` be the part of the bytes that each of them serves, and `outer` the part
+of each server: n inner + k outer = 1. A worker's machine sends S - inner S of its gradient and the sums of its part to
+n - 1 others, S + (n - 2) inner S in all; a server sends n outer S. The busiest link carries least where both are equal:
+the fourth line. Without extra machines it is the ring's time, with n of them S / W, half of it, and each one until then
+helps.
 
 For short messages the latency decides. A star of one server has n + 1 messages one after another, a ring 2 (n - 1), and
 other all-reduces can have fewer than both: `all_reduce_seconds` is the fastest of those that `network.price` knows.

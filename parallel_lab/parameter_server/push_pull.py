@@ -4,20 +4,20 @@ Jiang et al., "A unified architecture for accelerating distributed DNN training 
 OSDI 2020 (BytePS), sections 3 and 4.
 
 Idea: a worker's link is full-duplex. If it first pushes everything and then pulls everything, one direction always
-stands idle. Here each server's shard is cut in p pieces. As soon as all workers have pushed a piece, its sum goes out,
+stands idle. Here each server's shard is cut in pieces. As soon as all workers have pushed a piece, its sum goes out,
 while the workers push the next piece.
 
 With n workers, k servers, and S bytes:
 
-| rank   | bytes sent | messages sent | slots, of S / (k p) bytes each |
-|--------|------------|---------------|--------------------------------|
-| worker | S          | k p           | p max(n, k) + ceil(n / k) k    |
-| server | n S / k    | n p           | the same                       |
+| rank   | bytes sent | messages sent | slots, of S / (k pieces) bytes each |
+|--------|------------|---------------|-------------------------------------|
+| worker | S          | k pieces      | pieces max(n, k) + ceil(n / k) k    |
+| server | n S / k    | n pieces      | the same                            |
 
 In a slot each server takes a piece from another worker, and sends one to another worker; slots that the last group of
-workers leaves empty go to the next piece. Without latency that is (max(1, n / k) + ceil(n / k) / p) S / W seconds, for
-two workers or more. With n servers and many pieces it comes near S / W, half of what a ring needs: the servers bring
-links of their own. What the servers hold is a sum only; `server` has the optimizer and the rules.
+workers leaves empty go to the next piece. Without latency that is (max(1, n / k) + ceil(n / k) / pieces) S / W seconds,
+for two workers or more. With n servers and many pieces it comes near S / W, half of what a ring needs: the servers
+bring links of their own. What the servers hold is a sum only; `server` has the optimizer and the rules.
 """
 
 from collections.abc import Iterator

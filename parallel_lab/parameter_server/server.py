@@ -91,7 +91,7 @@ class Shard(Ledger):
 
 
 def mean_in_place(gradients: Sequence[tuple[Tensor, float]]) -> Tensor:
-    """The mean of gradients (P,), each with its weight, in the memory of the first: fresh memory is slow."""
+    """The mean of gradients (elements,), each with its weight, in the memory of the first: fresh memory is slow."""
     total = sum(weight for _, weight in gradients) or 1.0  # where nothing counts, the mean is 0
     mean, first = gradients[0]
     if len(gradients) > 1:

@@ -3,7 +3,7 @@
 | strategy            | the field's name | what meets | when                          | who waits                      |
 |---------------------|------------------|------------|-------------------------------|--------------------------------|
 | `Synchronous()`     | BSP              | gradients  | every step                    | all, for the slowest           |
-| `Partial(k)`        | backup workers   | gradients  | when k of a version are there | the first k, for the k-th      |
+| `Partial(k)`        | backup workers   | gradients  | when `k` of a version came    | the first `k`, for the `k`-th  |
 | `Stale(bound)`      | SSP              | gradients  | each by itself                | who is more than `bound` ahead |
 | `Asynchronous()`    | ASP              | gradients  | each by itself                | nobody                         |
 | `Mixed(switch_at)`  | ASP, then BSP    | gradients  | each by itself, later all     | nobody, later all              |

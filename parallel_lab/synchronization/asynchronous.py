@@ -8,7 +8,7 @@ update of its own, and answers each pull at once. By the time a gradient arrives
 
 Guarantee: none in general; for smooth losses it converges if the staleness is bounded and the learning rate is small
 enough for it (Lian et al. 2015, "Asynchronous Parallel Stochastic Gradient for Nonconvex Optimization").
-Staleness: n - 1 with n equally fast workers; a worker that takes f times as long as the others sees about f (n - 1).
+Staleness: n - 1 with n equally fast workers; a worker that takes 3 times as long as the others sees about 3 (n - 1).
 Sharded: the batch, and over several servers weights and optimizer state. Replicated: weights on each worker.
 Bytes per step: N numbers up and N down for a worker; a server sends its shard to each worker.
 Memory: a worker holds weights and gradients; a server its shard of weights and optimizer state, and two buffers for
@@ -31,7 +31,7 @@ def plan(updates: Iterable[Update], *, workers: int | None = None, axis: str = "
 
     The order is that of a real run (`Record.updates`) or of virtual time (`virtual.schedule`), under any rule. Between
     two updates of the server, messages of different workers may change places. By default there are as many workers as
-    occur; worker w is rank w + 1.
+    occur; worker i is rank i + 1.
     """
     updates = list(updates)
     return plan_of(updates, workers or 1 + max(update.worker for update in updates), 1, finish=True, axis=axis)

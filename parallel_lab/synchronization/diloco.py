@@ -3,21 +3,21 @@
 Source: Douillard et al. 2023, "DiLoCo: Distributed Low-Communication Training of Language Models", algorithm 1.
 
 Idea: as in local SGD, each rank trains alone for H inner steps. What the ranks then average is not the weights but the
-*outer gradient*, theta_old - theta, the way back from where a rank has got to; an outer optimizer takes one step on
+*outer gradient*, w_old - w, the way back from where a rank has got to; an outer optimizer takes one step on
 their mean. Its momentum carries the common direction of earlier rounds on, which lets H grow to hundreds of steps.
 
-    delta = mean over ranks of (theta_old - theta)
-    v     = mu v + delta
-    theta = theta_old - lr (delta + mu v)          Nesterov; the paper takes lr = 0.7, mu = 0.9
+    g_out    = mean over ranks of (w_old - w)
+    velocity = beta velocity + g_out
+    w        = w_old - eta_out (g_out + beta velocity)     Nesterov; the paper takes eta_out = 0.7, beta = 0.9
 
-With lr = 1 and mu = 0 the outer step is the mean of the weights: local SGD.
+With eta_out = 1 and beta = 0 the outer step is the mean of the weights: local SGD.
 
 Guarantee: none proven; in the paper's runs with 8 workers and H = 500 it came close to synchronous training, and
 sent 500 times less.
 Staleness: 0 at a meeting; between meetings the ranks drift apart, by up to H steps.
-Sharded: the batch. Replicated: weights, theta_old and v (equal on all ranks), inner optimizer state (each its own).
+Sharded: the batch. Replicated: weights, w_old and velocity (equal on all ranks), inner optimizer state (each its own).
 Bytes per step: 2 (n-1)/n (N + 1) / H numbers per rank.
-Memory per rank: that of one process, and 2 N numbers for theta_old and v.
+Memory per rank: that of one process, and 2 N numbers for w_old and the velocity.
 A slow rank: everyone waits for it once in H steps.
 """
 
@@ -35,10 +35,10 @@ from parallel_lab.synchronization.replicas import trained
 __all__ = ["DiLoCo", "OuterSteps", "outer_step", "plan"]
 
 
-def outer_step(theta: Tensor, v: Tensor, delta: Tensor, lr: float, mu: float) -> None:
-    """Nesterov's momentum in the form of `torch.optim.SGD(nesterov=True)`; `theta` and `v` become the new ones."""
-    v.mul_(mu).add_(delta)
-    theta.sub_(delta + mu * v, alpha=lr)
+def outer_step(weights: Tensor, velocity: Tensor, gradient: Tensor, lr: float, momentum: float) -> None:
+    """Nesterov's momentum in the form of `torch.optim.SGD(nesterov=True)`; weights and velocity become the new ones."""
+    velocity.mul_(momentum).add_(gradient)
+    weights.sub_(gradient + momentum * velocity, alpha=lr)
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class DiLoCo(LocalSGD):
     rule: OuterSteps
 
     def _start(self) -> None:
-        # By parameter, from the first step that trains it on: theta_old, the weights of the last meeting, and v.
+        # By parameter, from the first step that trains it on: w_old, the weights of the last meeting, and the velocity.
         self.outer: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
         super()._start()
 
     def step(self, weight: float = 1) -> bool:
-        """As that of `LocalSGD`; but of a new parameter theta_old is not the same on all ranks, so it is refused."""
+        """As that of `LocalSGD`; but of a new parameter w_old is not the same on all ranks, so it is refused."""
         self._require_known()
         for parameter in trained(self.model):
             if parameter not in self.outer:
@@ -84,6 +84,6 @@ class DiLoCo(LocalSGD):
         return self.outer[parameter][0] - parameter
 
     def _received(self, parameter: nn.Parameter, mean: Tensor) -> None:
-        old, v = self.outer[parameter]
-        outer_step(old, v, mean.to(old.dtype), self.rule.outer_lr, self.rule.outer_momentum)
+        old, velocity = self.outer[parameter]
+        outer_step(old, velocity, mean.to(old.dtype), self.rule.outer_lr, self.rule.outer_momentum)
         parameter.copy_(old)

@@ -2,8 +2,8 @@
 
 Letters of the course: n ranks, H steps between exchanges, tau staleness, T seconds of a step.
 
-    the k-th of n exponential times      H_n - H_(n-k)           H_n = 1 + 1/2 + ... + 1/n, mean 1 (order statistics)
-    throughput of ASP over BSP           f (n - 1) / n + 1 / n   one worker takes f times as long as the others
+    the i-th of n exponential times      1/n + 1/(n-1) + ... + 1/(n-i+1)      of mean 1 (order statistics)
+    throughput of ASP over BSP           factor (n - 1) / n + 1 / n   one worker takes `factor` times as long
     largest stable rate on a parabola    2 sin(pi / (2 (2 tau + 1)))   in units of 1 / curvature; 2 without staleness
     share of time that computes          H T / (H T + what of the exchange is not hidden)
 

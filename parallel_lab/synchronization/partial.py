@@ -1,15 +1,16 @@
-"""Partially synchronous SGD: the first k of n gradients count, the others are backups.
+"""Partially synchronous SGD: the first `k` of n gradients count, the others are backups.
 
 Source: Chen et al. 2016, "Revisiting Distributed Synchronous SGD", section 3.
 
-Idea: all n workers compute a gradient at the same weights. As soon as k of them have arrived, their mean is the update,
-and all workers go on with the new weights. A gradient of older weights that comes later is dropped.
+Idea: all n workers compute a gradient at the same weights. As soon as `k` of them have arrived, their mean is the
+update, and all workers go on with the new weights. A gradient of older weights that comes later is dropped.
 
-Guarantee: synchronous SGD on k batches: what counts is never stale. But whoever is always late never counts: if speed
+Guarantee: synchronous SGD on `k` batches: what counts is never stale. But whoever is always late never counts: if speed
 goes with data (one worker, one kind of data), the model does not see the slow worker's data at all.
 Staleness: 0 for what counts; what is dropped has its own count (`Record.updates`).
 Sharded, replicated, bytes, memory and plan: as in `asynchronous`; dropped gradients travel too.
-A slow rank: with n - k or fewer of them, nobody waits for it, and its work is lost. With more, all wait for the k-th.
+A slow rank: with n - `k` or fewer of them, nobody waits for it, and its work is lost. With more, all wait for the
+`k`-th.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """What the replicas of a model do together: they start equal, and they take a weighted mean.
 
-A rank that stands for w samples (or tokens) contributes w times its tensors. Its w travels as one more number of the
-same message, so shares may differ from rank to rank and from round to round. With n ranks and N numbers each rank sends
-2 (n-1)/n (N + 1) numbers, as a ring does.
+A rank that stands for b_r samples (or tokens) contributes b_r times its tensors. Its b_r travels as one more number of
+the same message, so shares may differ from rank to rank and from round to round. With n ranks and N numbers each rank
+sends 2 (n-1)/n (N + 1) numbers, as a ring does.
 """
 
 from collections.abc import Sequence

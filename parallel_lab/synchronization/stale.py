@@ -26,7 +26,7 @@ from parallel_lab.parameter_server.rules import Rule, State
 class Stale(Rule):
     """The strategy: a worker that pulls is at most `bound` clocks ahead of the slowest live one."""
 
-    bound: int  # s in the paper, from 0
+    bound: int  # the c of SSP, from 0
 
     def __post_init__(self) -> None:
         whole("bound", self.bound, 0)
@@ -42,8 +42,8 @@ class Stale(Rule):
     def staleness_bound(self, workers: int) -> int:
         """The most updates that a push can miss: (workers - 1) (2 bound + 1).
 
-        Take a worker that pulls for its step c. Each other worker is at clock c - bound at least, or this one would
-        have to wait. While this one works on step c, no other one gets beyond clock c + bound + 1: c + bound is the
+        Take a worker that pulls for its step i. Each other worker is at clock i - bound at least, or this one would
+        have to wait. While this one works on step i, no other one gets beyond clock i + bound + 1: i + bound is the
         last step that the rule lets it start. So each other worker makes at most 2 bound + 1 updates meanwhile.
         """
         return (workers - 1) * (2 * self.bound + 1)

@@ -8,7 +8,7 @@ A loss is a mean over samples or tokens, or a tuple (sum, count). Gradients of s
 so that uneven batches and padding give the mean over the global batch, as in one process. A rank may get nothing at all
 in a round: then it stands for no samples, but takes part in the round's communication.
 
-In a trace, the k-th batch that a rank draws is its microbatch k. A step takes one batch, so it has the same number.
+In a trace, the i-th batch that a rank draws is its microbatch i. A step takes one batch, so it has the same number.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized

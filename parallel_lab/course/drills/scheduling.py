@@ -51,8 +51,8 @@ def sched_wait(dice: Random) -> Drawn:
         answer=wait_h,
         unit="h",
         steps=(
-            f"The offered load is a = {gpus} · {busy:g} = {load:.4g} GPUs. Erlang B by recursion: {blocked:.4g}.",
-            f"Erlang C, the chance of waiting at all: B / (1 - U (1 - B)) = {waits:.4g}.",
+            f"The offered load is {gpus} · {busy:g} = {load:.4g} GPUs. Erlang B by recursion: blocked = {blocked:.4g}.",
+            f"Erlang C, the chance of waiting at all: blocked / (1 - U (1 - blocked)) = {waits:.4g}.",
             f"Who waits does so for {hours} / ({gpus} · (1 - {busy:g})) = {hours / (gpus * (1 - busy)):.4g} h; together"
             f" {wait_h:.4g} h.",
         ),
@@ -161,8 +161,8 @@ def sched_drf(dice: Random) -> Drawn:
         steps=(
             f"Per task A takes {100 * parts[0][0]:.4g} % of the GPUs and {100 * parts[0][1]:.4g} % of the memory, B"
             f" {100 * parts[1][0]:.4g} % and {100 * parts[1][1]:.4g} %.",
-            f"At a dominant share s the GPUs are used to {used[0]:.4g} s and the memory to {used[1]:.4g} s.",
-            f"The fuller one ends it: s = 1 / {max(used):.4g}, {share:.4g} %.",
+            f"Of the GPUs {used[0]:.4g} · share are used, of the memory {used[1]:.4g} · share.",
+            f"The fuller one ends it: share = 1 / {max(used):.4g}, {share:.4g} %.",
         ),
         wrong=(
             (50, "You gave each user a half. Together they may get more: their tasks need different things."),

@@ -18,9 +18,9 @@ def asynchronous_gain(dice: Random) -> Drawn:
         "per second does asynchronous training (ASP) compute than synchronous training (BSP)?",
         answer=gain,
         steps=(
-            f"BSP waits for the slowest: n / max t = {n} / {factor:g} = {n / factor:.4g} gradients per second.",
-            f"ASP waits for nobody: the sum of 1 / t is {n - 1} + 1/{factor:g} = {n - 1 + 1 / factor:.4g}.",
-            f"The ratio is f (n - 1)/n + 1/n = {factor:g} · {n - 1}/{n} + 1/{n} = {gain:.4g}.",
+            f"BSP waits for the slowest: n / max(T_i) = {n} / {factor:g} = {n / factor:.4g} gradients per second.",
+            f"ASP waits for nobody: the sum of 1/T_i is {n - 1} + 1/{factor:g} = {n - 1 + 1 / factor:.4g}.",
+            f"The ratio is factor (n - 1)/n + 1/n = {factor:g} · {n - 1}/{n} + 1/{n} = {gain:.4g}.",
         ),
         wrong=(
             (factor, "You made all workers as fast as the fast ones. The slow one still takes its time."),
@@ -44,7 +44,7 @@ def slowest_of_many(dice: Random) -> Drawn:
         steps=(
             f"One GPU is in time with chance 1 - 1/{per:,}; all are with chance (1 - 1/{per:,})^{n}.",
             f"That is about exp(-{n}/{per}) = {1 - share / 100:.4g}.",
-            f"So 1 - (1 - p)^n = {share:.4g} %.",
+            f"So 1 - (1 - ψ)^n = {share:.4g} %.",
         ),
         tolerance=0.03,
         wrong=(
@@ -66,8 +66,8 @@ def staleness_bound(dice: Random) -> Drawn:
         answer=most,
         unit="updates",
         steps=(
-            f"When I pull for my step q, each other worker is at step q - {c} at least.",
-            f"Until I push, none gets past step q + {c} + 1: {2 * c + 1} updates of each at most.",
+            f"When I pull for my step i, each other worker is at step i - {c} at least.",
+            f"Until I push, none gets past step i + {c} + 1: {2 * c + 1} updates of each at most.",
             f"(n - 1)(2c + 1) = {n - 1} · {2 * c + 1} = {most} updates.",
         ),
         wrong=(

@@ -1,4 +1,4 @@
-"""Chapter 15: a batch of unequal sequences dealt to ranks (Graham 1969 for the rule; P || C_max is NP-hard)."""
+"""Chapter 15: a batch of unequal sequences dealt to ranks (Graham 1969 for the rule; the best cut is NP-hard)."""
 
 from functools import partial
 

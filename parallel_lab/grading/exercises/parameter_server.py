@@ -8,7 +8,7 @@ CASES = cases(NAMES, (1, (0, 4), 0), (1, (0, 4, 5), 0), (1, (0, 5, 3, 4), 1000),
 # The slow one has pushed gradient 0 and works on gradient 1: the others may be `bound` ahead.
 HELD = cases(f"{NAMES} held", (1, (0, 3, 5, 5), 0, ((1, 1),)), (2, (0, 0, 7, 3), 2, ((3, 1),)))
 MOMENTUM = "At each push: velocity = momentum * velocity + gradient, then w -= lr * velocity."
-AHEAD = "It waited although it need not. A worker at clock c may go on while the slowest is at c - bound."
+AHEAD = "It waited although it need not. A worker at clock i may go on while the slowest is at i - bound."
 BACK = "When must a server keep a pull waiting? Compare the puller's clock with the slowest worker's."
 PUSH = "Each server needs its slice of the gradient, once per batch."
 PULL = "Whose pull is it? Only that worker gets the slice."

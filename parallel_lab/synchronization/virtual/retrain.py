@@ -141,8 +141,8 @@ def _served(schedule: Sequence[Update], gradients: Gradients, make: Make) -> Ver
 
 def _local(schedule: Sequence[Update], strategy: LocalSteps, gradients: Gradients, make: Make) -> Versions:
     """The versions after each meeting; without an outer step of its own, the outer step is the mean of the weights."""
-    lr, mu = (strategy.outer_lr, strategy.outer_momentum) if isinstance(strategy, OuterSteps) else (1.0, 0.0)
-    shared, momentum = gradients.start.clone(), torch.zeros_like(gradients.start)
+    lr, beta = (strategy.outer_lr, strategy.outer_momentum) if isinstance(strategy, OuterSteps) else (1.0, 0.0)
+    shared, velocity = gradients.start.clone(), torch.zeros_like(gradients.start)
     copies = [nn.Parameter(shared.clone()) for _ in gradients.streams]
     optimizers = [make([copy]) for copy in copies]
     for _, round_ in groupby(schedule, key=lambda update: update.version):
@@ -153,7 +153,7 @@ def _local(schedule: Sequence[Update], strategy: LocalSteps, gradients: Gradient
             seen[worker] += weight
         with torch.no_grad():
             ways_back = [(shared - copy, count) for copy, count in zip(copies, seen, strict=True) if count]
-            outer_step(shared, momentum, mean_in_place(ways_back), lr, mu)
+            outer_step(shared, velocity, mean_in_place(ways_back), lr, beta)
             for copy in copies:
                 copy.copy_(shared)
         yield steps[-1], shared.clone()

@@ -1,8 +1,8 @@
-"""Training whose shares follow the speeds that are measured: every k steps a new cut, and samples that move for it.
+"""Training whose shares follow the speeds that are measured: every few steps a new cut, and samples that move for it.
 
-Each rank holds its contiguous share of the samples, and a step is the gradient of all of them. After k steps the ranks
-exchange their speeds (`shares.Meter`), and what changes its owner travels (`shares.redistribute`). The gradient counts
-by samples, so training is that of one process whatever the cuts were.
+Each rank holds its contiguous share of the samples, and a step is the gradient of all of them. After `every` steps the
+ranks exchange their speeds (`shares.Meter`), and what changes its owner travels (`shares.redistribute`). The gradient
+counts by samples, so training is that of one process whatever the cuts were.
 """
 
 from collections.abc import Callable

@@ -1,17 +1,17 @@
 """Sequences of unequal length dealt to ranks, so that all are done at about the same time.
 
 What a rank has to do is not the number of its sequences. A causal decoder of width h, with a feed-forward part of 4 h
-and as many key heads as query heads, does for each token of a sequence of l tokens 72 h^2 FLOPs a layer in its matrices
-and 6 h (l + 1) in attention, forward and backward (`model.formulas`; the tables are left out).
+and as many key heads as query heads, does for each token of a sequence of s tokens 72 h^2 FLOPs a layer in its matrices
+and 6 h (s + 1) in attention, forward and backward (`model.formulas`; the tables are left out).
 In units of what a token costs in the matrices, a sequence costs
 
-    work(l) = l (1 + (l + 1) / (12 h))
+    work(s) = s (1 + (s + 1) / (12 h))
 
-so equal numbers of tokens are equal work for short sequences only: at l = 12 h attention costs as much as all the rest.
+so equal numbers of tokens are equal work for short sequences only: at s = 12 h attention costs as much as all the rest.
 Memory for activations follows the tokens (with a fused attention), time follows the work; a cut can even out one of
 them exactly, and `most` bounds the other.
 
-Rules, for n ranks (P || C_max of scheduling, which is NP-hard):
+Rules, for n ranks (the problem that scheduling calls "P || C_max", which is NP-hard):
 
 - `in_order`: equal numbers of sequences, as they come. What a plain sampler does.
 - `snake`: sorted by cost and dealt back and forth; equal numbers, and loads that are close.
@@ -123,11 +123,11 @@ def loads(groups: Groups, costs: Sequence[float]) -> list[float]:
 def lower_bound(costs: Sequence[float], ranks: int) -> float:
     """No cut over equal ranks has a largest load below this.
 
-    The mean is one bound, the costliest item another. A third: of the k n + 1 costliest items some rank has k + 1, so
-    it does at least what the k + 1 cheapest of them cost.
+    The mean is one bound, the costliest item another. A third: of the i n + 1 costliest items some rank has i + 1, so
+    it does at least what the i + 1 cheapest of them cost.
     """
     ordered = sorted(costs, reverse=True)
-    some_rank = (sum(ordered[k * ranks - k : k * ranks + 1]) for k in range((len(ordered) - 1) // ranks + 1))
+    some_rank = (sum(ordered[i * ranks - i : i * ranks + 1]) for i in range((len(ordered) - 1) // ranks + 1))
     return max(sum(ordered) / ranks, *some_rank)
 
 

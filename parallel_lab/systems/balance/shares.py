@@ -1,11 +1,12 @@
 """Static shares by measured speed, and what becomes of them when speeds change.
 
-Idea: rank r does v_r samples a second. A synchronous step ends with its slowest rank, after max_r b_r / v_r seconds for
-shares b_r. Equal shares B/n take B/(n min v); shares in proportion to v take B / sum v where they are whole numbers,
-which is mean(v) / min(v) times faster. Ranks of unlike shares have unlike weights: the mean gradient of the global
-batch is sum_r b_r g_r / B, and not the mean of the ranks' means (`shared_gradient`).
+Idea: rank r does speed_r samples a second. A synchronous step ends with its slowest rank, after max_r b_r / speed_r
+seconds for shares b_r. Equal shares B/n take B/(n min speed); shares in proportion to speed take B / sum of speeds,
+where they are whole numbers, which is mean(speed) / min(speed) times faster. Ranks of unlike shares have unlike
+weights: the mean gradient of the global batch is sum_r b_r g_r / B, and not the mean of the ranks' means
+(`shared_gradient`).
 
-Speeds change, so `Meter` measures anew every k steps. New shares move the boundaries between the ranks' contiguous
+Speeds change, so `Meter` measures anew every few steps. New shares move the boundaries between the ranks' contiguous
 parts of the data; samples that change their owner travel (`redistribute`), which must pay within the steps that are
 left (`pays_after`).
 
@@ -29,10 +30,10 @@ from parallel_lab.trace import tag
 
 
 def proportional(total: int, speeds: Sequence[float], least: int = 1) -> list[int]:
-    """Whole shares of `total` samples with the least max_r b_r / v_r; each rank gets `least` at least.
+    """Whole shares of `total` samples with the least max_r b_r / speed_r; each rank gets `least` at least.
 
     Each next sample goes to the rank that would be done with it first. Why that is best: let T be the least possible
-    maximum. In a cut that reaches it, rank r has at most v_r T samples. While samples are left, some rank has fewer
+    maximum. In a cut that reaches it, rank r has at most speed_r T samples. While samples are left, some rank has fewer
     than there, so it would be done with one more by T; the rank that is chosen is done no later.
 
     Raises:

@@ -11,8 +11,8 @@ at last. All ranks know the cut into pieces, so the store still counts nothing b
 Who does what depends on the clock, so the order of sums does as well: two runs differ in the last bits, which static
 shares do not.
 
-Bound (Graham 1966, list scheduling), for n equal ranks, work W and longest piece c: done after W/n + (1 - 1/n) c at the
-latest.
+Bound (Graham 1966, list scheduling), for n equal ranks: done after work/n + (1 - 1/n) longest at the latest, where
+`work` is the time of all pieces on one rank, and `longest` that of the longest piece.
 """
 
 import heapq

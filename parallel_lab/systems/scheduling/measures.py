@@ -9,7 +9,8 @@ also where he held too few to work. When no more jobs come, a few long ones are 
 policy; `busy` therefore looks from the first arrival to the last one. Where all jobs are done soon after, both say how
 much was submitted, and little of how well it was scheduled.
 
-Fairness: Jain's index (1984) of n values is (sum x)^2 / (n sum x^2), 1 where all are equal and 1/n where one has all.
+Fairness: Jain's index (1984) is the squared mean of values over the mean of their squares, 1 where all are equal and
+one over their number where one has all.
 Finish-time fairness (Themis, Mahajan et al., NSDI 2020) holds a job's JCT against what it would be on the job's share
 of the cluster alone: GPUs over the mean number of jobs that were there with it, at linear speed. Above 1 the job would
 have done better with a share of its own.
@@ -86,7 +87,7 @@ def held_gpu_s(runs: Iterable[Run]) -> float:
 
 
 def jain(values: Iterable[float]) -> float:
-    """Jain's index of fairness: 1 where all values are equal, 1/n where one has all."""
+    """Jain's index of fairness: 1 where all values are equal, one over their number where one has all."""
     values = list(values)
     return sum(values) ** 2 / (len(values) * sum(value * value for value in values))
 

@@ -1,7 +1,7 @@
 """Fragments: on which machine a task goes, and what is left free and of no use to the next one.
 
-A cluster may have many free GPUs and no room. Tasks that take a part of a GPU leave parts, and jobs that need k GPUs of
-one machine find k-1 on each. `Pool` is a cluster of machines, and a rule says on which one a task goes:
+A cluster may have many free GPUs and no room. Tasks that take a part of a GPU leave parts, and jobs that need 8 GPUs of
+one machine find 7 on each. `Pool` is a cluster of machines, and a rule says on which one a task goes:
 
 - `best_fit` takes the place that leaves least free;
 - `worst_fit` takes the one that leaves most, so that load is spread;

@@ -1,7 +1,7 @@
 """Fair shares of a cluster: max-min of one resource, dominant shares of several, and a policy that keeps to shares.
 
 *Max-min* raises everyone's share together until he has what he asks for; what he leaves goes to the others. So nobody
-can get more without somebody who has less getting still less. With weights w it is share/w that is raised.
+can get more without somebody who has less getting still less. With weights it is share/weight that is raised.
 
 *Dominant resource fairness* (DRF, Ghodsi et al., NSDI 2011) does this for several resources. A user's tasks each need a
 bundle, such as 1 GPU, 8 cores, 64 GiB. Of one resource he takes the largest part of what the cluster has: his dominant
@@ -9,7 +9,7 @@ resource, and that part is his dominant share. DRF raises all dominant shares to
 that he needs is used up. With tasks that can be cut at will, it has four properties, which the functions below check
 for any rule:
 
-- sharing incentive: nobody would run more with 1/n of each resource (`better_alone`);
+- sharing incentive: nobody would run more with an equal part of each resource (`better_alone`);
 - no envy: nobody would run more with another one's bundle (`envious`);
 - Pareto efficiency: nobody can run more of what is left (`can_grow`);
 - strategy-proofness: who claims another need than his own does not run more (`gain_by_lying`).
@@ -108,7 +108,7 @@ def held(tasks: float, need: Bundle) -> dict[str, float]:
 
 
 def better_alone(tasks: Mapping[str, float], needs: Needs, capacity: Bundle) -> list[str]:
-    """The users who would run more with 1/n of each resource."""
+    """The users who would run more with an equal part of each resource."""
     own = {name: amount / len(needs) for name, amount in capacity.items()}
     return [user for user in needs if runs_with(own, needs[user]) > tasks[user] + EPSILON]
 

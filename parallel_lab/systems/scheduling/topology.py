@@ -26,7 +26,7 @@ Rule = Callable[["Racks", Mapping[int, int], int], Place]
 
 @dataclass(frozen=True)
 class Racks:
-    """Nodes in racks: node k stands in rack k // nodes_per_rack.
+    """Nodes in racks: node i stands in rack i // nodes_per_rack.
 
     Attributes:
         nodes: how many in all.

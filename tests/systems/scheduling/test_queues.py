@@ -29,7 +29,7 @@ def test_one_server_is_the_formula_that_everybody_knows():
 
 @pytest.mark.parametrize(("servers", "load"), [(1, 0.3), (2, 1.5), (8, 7.2), (64, 60.0)])
 def test_erlang_is_the_sum_over_states(servers, load):
-    """In M/M/c the chance of n jobs is a^n/n! up to c of them, and falls by a/c for each further one."""
+    """In M/M/k the chance of jobs is load^jobs / jobs! up to k of them, and falls by load/k for each further one."""
     small = [load**n / math.factorial(n) for n in range(servers)]
     last = load**servers / math.factorial(servers)
     tail = last / (1 - load / servers)
