@@ -77,7 +77,7 @@ def _differences(mine: Facts, theirs: Facts) -> Iterator[str]:
 def broadcast_tensors(tensors: Iterable[Tensor], group: dist.ProcessGroup, source: int = 0, **names: int | str) -> None:
     """Overwrites the tensors by those of rank `source`, those of a dtype packed together.
 
-    `names` are those of a step, as `trace.tag` takes them; the k-th message is then part k. Autograd does not notice: a
+    `names` are those of a step, as `trace.tag` takes them; the i-th message is then part i. Autograd does not notice: a
     graph that was recorded before keeps working, as buffers must that two forward passes share.
     """
     named = [("", tensor.data) for tensor in tensors]  # unlike detach(), `data` has a version counter of its own

@@ -34,7 +34,7 @@ def mistake_in_sum(outcome: Outcome, rank: int) -> str:
 
 
 def counted(outcome: Outcome) -> Tensor | None:
-    """How often chunk j of rank s is in chunk i of the result of rank r, as [r, i, j, s]; None where that is not known.
+    """As [rank, i, j, source]: how often chunk j of a source is in chunk i of a rank's result; None where not known.
 
     The random inputs of the ranks are independent, so there is one answer, if there is one.
     """
@@ -42,8 +42,8 @@ def counted(outcome: Outcome) -> Tensor | None:
     like = all(isinstance(got, Tensor) and got.shape == given[0].shape for got in outcome.results)
     if not like or given[0].numel() % n or given[0].numel() // n < 2 * n * n:
         return None
-    cut = torch.stack([one.double().reshape(n, -1) for one in given], 1).flatten(0, 1).T  # a column of (j, s)
-    got = torch.cat([one.double().reshape(n, -1) for one in outcome.results]).T  # a column of (r, i)
+    cut = torch.stack([one.double().reshape(n, -1) for one in given], 1).flatten(0, 1).T  # a column of (j, source)
+    got = torch.cat([one.double().reshape(n, -1) for one in outcome.results]).T  # a column of (rank, i)
     if not bool(got.isfinite().all()):
         return None
     found = torch.linalg.lstsq(cut, got).solution.round()

@@ -33,7 +33,7 @@ def planted(case: Case, rank: int, generator: torch.Generator) -> tuple[Trace]:
 
 
 def _data_parallel(plant: str, n: int, buckets: int, dice: random.Random) -> Trace:
-    """A batch, F, a B per bucket with its all-reduce beside the next, and an update; times in microseconds."""
+    """A batch, a forward, a backward per bucket with its all-reduce beside the next, an update; in microseconds."""
     forward, backward = dice.randint(2800, 3200), 6000 // buckets
     data, reduce, late = dice.randint(60, 90), dice.randint(250, 280), dice.randrange(n)
     if plant == "data":

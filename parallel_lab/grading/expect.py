@@ -218,7 +218,7 @@ def takes_rounds(outcome: Outcome, what: str, most: Formula, advice: str = "") -
 def rounds(trace: Trace) -> int:
     """The length of the longest chain of messages in which each waits for the one before.
 
-    A rank sends one message at a time (the one-port model), so its k-th send is at least in round k; and a send that
+    A rank sends one message at a time (the one-port model), so its i-th send is at least in round i; and a send that
     was issued when a receive of the same rank was over, which is when the rank had waited for it, is at least one round
     after the message received. A star from one root and a chain both take n - 1 rounds, a binomial tree ceil(log2 n).
     """

@@ -48,7 +48,7 @@ def routed(case: Case, rank: int, generator: torch.Generator) -> tuple:
 
 
 def choose(case: Case, tokens: Tensor, router: Tensor) -> tuple[Tensor, Tensor]:
-    """Choices (rows, k) and their weights, the scores; `crowded`: every so many-th expert alone is a first choice."""
+    """Choices (rows, K) and their weights, the scores; `crowded`: every so many-th expert alone is a first choice."""
     scores = (tokens @ router.T).softmax(1)
     wanted = scores.detach().clone()
     if crowded := case.get("crowded"):

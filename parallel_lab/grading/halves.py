@@ -17,7 +17,7 @@ from parallel_lab.grading.rank_side import Case, change_first_arrival, name
 
 
 def uneven_batches(case: Case, rank: int, generator: torch.Generator) -> tuple:
-    """Inputs and targets of `rows[k]` rows in batch k, and a weight and a bias for each layer; rank 0's count."""
+    """Inputs and targets of `rows[i]` rows in batch i, and a weight and a bias for each layer; rank 0's count."""
     widths = case["widths"]
 
     def drawn(*shape: int) -> Tensor:

@@ -58,7 +58,7 @@ def held(model: Model, layout: Layout, wrong: Collection[str] = ()) -> list[dict
 
 
 def _layer_numbers(model: Model, wrong: Collection[str]) -> int:
-    """Query and out are h x h, key and value h x k, and three matrices h x f."""
+    """Query and out are h x h, key and value h x h_kv, and three matrices h x hidden."""
     width = model["width"]
     keys = width if "all heads" in wrong else width * model["kv_heads"] // model["heads"]
     return 2 * width * (width + keys) + (2 if "two matrices" in wrong else 3) * width * model["hidden"]

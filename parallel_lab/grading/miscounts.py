@@ -249,10 +249,10 @@ def _causal(factor: float, pairs: Callable[[GPTConfig], float]) -> Mistake:
     )
 
 
-ITSELF = "there are s (s + 1) / 2 pairs, since token t sees itself too."
+ITSELF = "there are s (s + 1) / 2 pairs, since token i sees itself too."
 OF_CAUSAL: dict[str, Mistake] = {
     **_factors("causal_flops"),
-    "That is attention over the full square. Here token t is multiplied with the t + 1 tokens only that it sees.": (
+    "That is attention over the full square. Here token i is multiplied with the i + 1 tokens only that it sees.": (
         lambda config, batch, right: right["flops"]
     ),
     "That halves everything. Only attention has less to do: a linear sees every token.": (
@@ -266,7 +266,7 @@ OF_CAUSAL: dict[str, Mistake] = {
             (right["flops"] + _linears(config, batch, right)) / 2 + 3 * attention(config, batch, _lower(config))
         )
     ),
-    "Token t sees t + 1 tokens, itself too: that is a little more than half of the square.": _causal(
+    "Token i sees i + 1 tokens, itself too: that is a little more than half of the square.": _causal(
         6, lambda config: config.seq**2 / 2
     ),
     f"Half of the square leaves half a token out: {ITSELF}": _causal(6, lambda config: config.seq**2 // 2),

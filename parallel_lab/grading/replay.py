@@ -107,7 +107,7 @@ def applies_each_gradient(outcome: Outcome, advice: str) -> None:
 
 @grader
 def reads_fresh(outcome: Outcome) -> None:
-    """At gradient k, a worker's weights hold its own k gradients before, and all of others but the last `bound`."""
+    """At gradient i, a worker's weights hold its own i gradients before, and all of others but the last `bound`."""
     for replay in replays(outcome):
         for (rank, batch), version in replay.read.items():
             applied = [worker for worker, _ in replay.updates[:version]]

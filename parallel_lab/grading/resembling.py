@@ -34,7 +34,7 @@ def collection(case: Case, seed: int) -> list[Tensor]:
     def other(items: list[int], changed: int) -> list[int]:
         return [*dice.sample(items, len(items) - changed), *(next(fresh) for _ in range(changed))]
 
-    # Two sets of 38 with c different items each have an index of (38 - c) / (38 + c): 0.90, 0.73 and 0.52.
+    # Two sets of 38 of which so many `changed` have an index of (38 - changed) / (38 + changed): 0.90, 0.73, 0.52.
     first = [[next(fresh) for _ in range(SHINGLES)] for _ in range(case["documents"] // 2)]
     second = [[next(fresh) for _ in range(SHINGLES)] for _ in first]
     for place in range(case["twins"]):

@@ -14,7 +14,7 @@ from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.rank_side import Case
 
 Sample = list[int]  # its shard and its place there
-MIXED = 4  # switches from shard to shard at each border, at least; a buffer of b makes about b
+MIXED = 4  # switches from shard to shard at each border, at least; a buffer makes about as many as it holds
 
 
 def shards(case: Case, rank: int, generator: torch.Generator) -> tuple:

@@ -1,14 +1,14 @@
 """What a layer keeps for its backward pass on one rank, in bytes of one microbatch, and how many microbatches are held.
 
 With two bytes a number, as many key-value heads as heads, GELU, a hidden width of 4h and dropout, this is Korthikanti's
-account: 34 s b h + 5 a s^2 b for one rank, 10 + 24/t and 5/t over t tensor ranks, (34 + 5 a s/h)/t with sequence
+account: 34 s b h + 5 a s^2 b for one rank, 10 + 24/tp and 5/tp over tp tensor ranks, (34 + 5 a s/h)/tp with sequence
 parallelism, 2 s b h where the layer is computed again (equations 1 to 6). By part, in numbers of a token:
 
     norms                 2 h: their inputs                                 over tp with sequence parallelism
     inputs                2 h: what attention and feed-forward part take    over tp with sequence parallelism (gathered
                           again in the backward pass)
-    query, key, value     a w + 2 k w, and a w that attention gives         over tp; key-value heads by tp or whole
-    hidden                2 f around a GELU; 3 f with a fused gate, 4 f with one of three kernels   over tp
+    query, key, value     a d + 2 a_kv d, and a d that attention gives      over tp; key-value heads by tp or whole
+    hidden                2 hidden widths around a GELU; 3 with a fused gate, 4 with one of three kernels   over tp
     masks                 2 h bytes, with dropout                           over tp with sequence parallelism
     scores                a s numbers for each token, and with dropout      over tp; a fused kernel keeps 4 a bytes, a
                           a second copy and a mask of a byte                log-sum-exp, in their place

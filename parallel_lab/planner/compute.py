@@ -1,9 +1,9 @@
 """What an accelerator computes in a pass of one layer: products, attention, elementwise work.
 
-A product of an m x k and a k x n matrix takes its FLOPs at the share of the peak that large products reach, and the
-time of its bytes, 2 (m k + k n + m n) at the memory's bandwidth: Williams et al. 2009, "Roofline", with a sum where
-they have the maximum, for the two overlap in part only. So a product's efficiency depends on its shape, and cutting a
-matrix over tensor ranks lowers it.
+A product of two matrices takes its FLOPs at the share of the peak that large products reach, and the time of its bytes,
+2 for each number of the two and of the result, at the memory's bandwidth: Williams et al. 2009, "Roofline", with a sum
+where they have the maximum, for the two overlap in part only. So a product's efficiency depends on its shape, and
+cutting a matrix over tensor ranks lowers it.
 
 Elementwise work is counted in bytes: what norms, residual sums, activation functions and transposes read and write, in
 16 bits. Its backward reads the gradient as well, and counts twice. Attention that is not fused reads and writes its
@@ -73,10 +73,12 @@ class Layer(NamedTuple):
         return 0.0
 
 
-def product_s(m: float, k: float, n: float, flops_per_s: float, chip: Accelerator, constants: Constants) -> float:
-    """Seconds of a product of an m x k and a k x n matrix."""
-    moved_bytes = NUMBER_BYTES * (m * k + k * n + m * n)
-    computing_s = 2 * m * k * n / (constants.product_share * flops_per_s)
+def product_s(
+    rows: float, inner: float, columns: float, flops_per_s: float, chip: Accelerator, constants: Constants
+) -> float:
+    """Seconds of a product of two matrices, rows x inner and inner x columns."""
+    moved_bytes = NUMBER_BYTES * (rows * inner + inner * columns + rows * columns)
+    computing_s = 2 * rows * inner * columns / (constants.product_share * flops_per_s)
     return computing_s + moved_bytes / (constants.memory_share * chip.bytes_per_s)
 
 
@@ -125,9 +127,9 @@ def _attention_s(
 def elementwise_bytes(shape: GPTConfig, scheme: Scheme, tokens: float, place: int = 0) -> float:
     """What norms, sums, activation functions and transposes of a layer move in a forward pass, without scores.
 
-    Per token, h wide: two norms read and write, 8h; two residual sums read two and write one, 12h, and with dropout a
-    byte of mask each, 2h; these the tensor ranks repeat unless they share sequences. Query, key and value are turned,
-    4 (h + 2k); the activation function reads and writes, 4f, and 6f where gated.
+    Per token, h wide: two norms read and write, 8 h; two residual sums read two and write one, 12 h, and with dropout a
+    byte of mask each, 2 h; these the tensor ranks repeat unless they share sequences. Query, key and value are turned,
+    4 (h + 2 h_kv); the activation function reads and writes, 4 bytes for each hidden number, and 6 where gated.
     """
     every = (20 + 2 * bool(shape.dropout)) * shape.width / (scheme.tp if scheme.sequence_parallel else 1)
     hidden = (6 if shape.gated else 4) * shape.hidden_width

@@ -1,9 +1,9 @@
 """What a collective of an axis costs: its price as everywhere in the course, over the links that its ring goes.
 
 Ranks stand tp innermost, then cp, dp, and pp outermost. The ranks of an axis are `stride` apart. A ring inside a node
-goes over the node's links. A ring that leaves it is as slow as the network, and shares the node's cards: of `g` GPUs in
-a node, each ring takes in g / stride, so that as many as min(stride, g) rings leave the node side by side. Tensor
-parallelism beyond the node is one ring, which has all cards for itself.
+goes over the node's links. A ring that leaves it is as slow as the network, and shares the node's cards: of a
+node's GPUs each ring takes in one in `stride`, so that as many as min(stride, GPUs of a node) leave it side by side.
+Tensor parallelism beyond the node is one ring, which has all cards for itself.
 
 What of a link's bandwidth a collective reaches is a constant that is fitted, for links in the node and between nodes.
 """

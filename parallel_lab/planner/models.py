@@ -130,7 +130,7 @@ class Model(Shape):
 
 
 def attention_flops(shape: GPTConfig, pairs: float) -> float:
-    """Forward of the core of attention of one layer, for one token that sees `pairs` of them: Q K^T and P V."""
+    """Forward of the core of attention of one layer, for one token that sees `pairs` of them: scores and sums."""
     query, value = core_widths(shape)
     return 2 * pairs * shape.heads * (query + value)
 

@@ -9,11 +9,11 @@ goes below. The next family is opened while its bound is below the limit: the be
 opened family each schedule has a tighter bound, and of that each scheme; then its memory is counted, and last, its step
 is priced.
 
-Why the optimum cannot be lost. Let s* be the fastest scheme that fits. It is left out in four places at most. (1) Its
-family is never opened: then bound(family) > (1 + near) step(s) for some s that was found and fits, and step(s*) is no
-less than that bound, so s is faster than s*, against the choice of s*. (2) Its own bound, or that of its schedule, is
+Why the optimum cannot be lost. Let `best` be the fastest scheme that fits. It is left out in four places at most. (1)
+Its family is never opened: then bound(family) > (1 + near) step(found) for some `found` that fits, and step(best) is no
+less than that bound, so `found` is faster than `best`, against its choice. (2) Its own bound, or its schedule's, is
 over the limit: the same. (3) Its step is over the limit: the same again, without a bound. (4) It does not fit, or its
-group is dropped since a bound of the memory of all its schemes is over what there is: but s* fits. So it is found, and
+group is dropped since a bound of the memory of all its schemes is over what there is: but it fits. So it is found, and
 with (1 + near) in place of 1 the argument holds for every scheme within `near` of it: a tie that is shown is a tie of
 the whole space, and where none is shown there is none. It needs bounds that are bounds; `bound.py` says why they are,
 and the tests hold them, and the result, against exhaustive search. "Optimum" means that of the model of costs, and

@@ -2,12 +2,12 @@
 
     traffic(shape, scheme, batch)["tp"].text
 
-With S the bytes of an activation of all microbatches that pass a rank, b/d s/c h e:
+With S the bytes of an activation of all microbatches that pass a rank, B/dp s/cp h e:
 
     pp      S to the next stage and S back, for each of its stages; once a step the gradient of a tied weight
-    tp      8 (t-1)/t S for each layer, or as many bytes in gathers and scatters; less at the ends; the loss
-    cp      3 (c-1) K for each layer, of keys and values K = 2 S k/h/t; with two bytes a number 4 (c-1) K
-    ep      4 (n-1)/n active S for each layer with experts, if all experts are chosen equally often; and counts
+    tp      8 (tp-1)/tp S for each layer, or as many bytes in gathers and scatters; less at the ends; the loss
+    cp      3 (cp-1) S_KV for each layer, keys and values S_KV = 2 S h_kv/h/tp; with two bytes a number 4 (cp-1) S_KV
+    ep      4 (ep-1)/ep K S for each layer with experts, if all experts are chosen equally often; and counts
     data    gradients and weights: 2 (n-1)/n N e without sharding and in stages 1 and 2, with the bytes that each takes;
             stage 3 gathers for each pass and microbatch
 
@@ -52,7 +52,7 @@ def _pipeline(shape: GPTConfig, scheme: Scheme, mine: Part, each: float) -> Term
     tied = shape.tied and scheme.pp > 1 and mine.first != mine.last
     once = table_numbers(shape, scheme) * bytes_of(scheme).gradient if tied else 0.0
     sent = cuts * each if scheme.pp > 1 else 0.0
-    parts = [Term("messages", sent, "B", f"{cuts} x S"), Term("tied weight", once, "B", "V/t h: its gradient, once")]
+    parts = [Term("messages", sent, "B", f"{cuts} x S"), Term("tied weight", once, "B", "V/tp h: its gradient, once")]
     return total("pp", parts)
 
 
@@ -66,8 +66,8 @@ def _tensor(shape: GPTConfig, scheme: Scheme, mine: Part, each: float) -> Term:
     copies = len(mine.layers) * (2 * norms + (2 if shape.bias else 0)) + (norms if mine.last else 0)
     summed = _sent("all_reduce", t, copies * shape.width * bytes_of(scheme).gradient) if sequence else 0.0
     parts = [
-        Term("layers", 8 * len(mine.layers) * once, "B", f"{len(mine.layers)} layers x 8 (t-1)/t S"),
-        Term("embedding and head", ends * once, "B", f"{ends} (t-1)/t S"),
+        Term("layers", 8 * len(mine.layers) * once, "B", f"{len(mine.layers)} layers x 8 (tp-1)/tp S"),
+        Term("embedding and head", ends * once, "B", f"{ends} (tp-1)/tp S"),
         Term("loss", loss, "B", "three numbers a token"),
         Term("copied parameters", summed, "B", "gradients of norms and biases, which see a part of the sequence"),
     ]
@@ -80,7 +80,7 @@ def _context(shape: GPTConfig, scheme: Scheme, mine: Part, each: float) -> Term:
     e = number_bytes(scheme)
     times = 2 + max(SUM_BYTES, e) / e
     sent = len(mine.layers) * times * (scheme.cp - 1) * keys_values
-    return Term("cp", sent, "B", f"{len(mine.layers)} layers x {times:g} (c-1) K")
+    return Term("cp", sent, "B", f"{len(mine.layers)} layers x {times:g} (cp-1) S_KV")
 
 
 def _experts(shape: GPTConfig, scheme: Scheme, mine: Part, each: float, count: int) -> Term:
@@ -89,9 +89,7 @@ def _experts(shape: GPTConfig, scheme: Scheme, mine: Part, each: float, count: i
     once = _sent("all_to_all", scheme.ep, shape.active_experts * each / spread)
     counts = count * _sent("all_to_all", scheme.ep, COUNT_BYTES * shape.experts)
     parts = [
-        Term(
-            "tokens", mixtures * 4 * once, "B", f"{mixtures} layers x 4 (n-1)/n K S: to the experts and back, each way"
-        ),
+        Term("tokens", mixtures * 4 * once, "B", f"{mixtures} layers x 4 (ep-1)/ep K S: to experts and back, each way"),
         Term("counts", mixtures * counts, "B", "how many tokens each expert gets"),
     ]
     return total("ep", parts)

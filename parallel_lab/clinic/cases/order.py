@@ -91,7 +91,7 @@ CASE = Case(
     cause="collectives in different orders",
     evidence=(
         "the weights come apart at the first step in which the ranks rank their gradients differently. An all-reduce "
-        "knows no names: the k-th call of one rank meets the k-th of the others, and adds up whatever has that size. "
+        "knows no names: the i-th call of one rank meets the i-th of the others, and adds up whatever has that size. "
         "Here all layers have one shape; with other shapes it is an error or a hang."
     ),
     job=job,

@@ -2,10 +2,10 @@
 
 Shao et al. 2024, "DeepSeekMath", section 4.1 (GRPO): several answers to one prompt are each other's baseline, so no
 second network has to guess the value. Schulman et al. 2017, "Proximal policy optimization algorithms", equation 7 (the
-clipped ratio). An answer is sampled from the weights mu that the rollout rank has, and its gradient is taken at the
-trainer's weights theta. The ratio pi_theta / pi_mu per token corrects for the difference; where the weights are equal
-it is 1, and the gradient is REINFORCE's with that baseline. The paper's penalty for the distance to a reference model
-is left out.
+clipped ratio). An answer is sampled from the weights that the rollout rank has, and its gradient is taken at the
+trainer's. The ratio of the two probabilities of a token, new over old, corrects for the difference; where the weights
+are equal it is 1, and the gradient is REINFORCE's with that baseline. The paper's penalty for the distance to a
+reference model is left out.
 """
 
 from typing import NamedTuple

@@ -1,9 +1,9 @@
 """Rollouts on some ranks, the trainer on another, and the weights sent between them, with a staleness that is set.
 
-Rank 0 trains; the others sample answers to their share of the prompts and judge them. Step t of the trainer takes the
-rollouts of step t. With staleness k these come from version max(0, t - k) of the weights, where version t is what t
-updates made. With k = 0 each side waits for the other. With k of 1 or more the rollout ranks are sampling step t + 1
-while the trainer is at step t (Noukhovitch et al. 2024, "Asynchronous RLHF: faster and more efficient off-policy RL for
+Rank 0 trains; the others sample answers to their share of the prompts and judge them. Step i of the trainer takes the
+rollouts of step i. With staleness τ these come from version max(0, i - τ) of the weights, where version i is what i
+updates made. With τ = 0 each side waits for the other. With τ of 1 or more the rollout ranks are sampling step i + 1
+while the trainer is at step i (Noukhovitch et al. 2024, "Asynchronous RLHF: faster and more efficient off-policy RL for
 language models"; Fu et al. 2025, "AReaL", bounds the staleness in the same way and decouples the ratio from it).
 
     rollout ranks          the weights, a cache of keys and values; no gradients, no optimizer

@@ -2,8 +2,8 @@
 
 Pope et al. 2023, "Efficiently scaling Transformer inference", section 2. A decoder reads one token at a time. The keys
 and values of earlier tokens do not change, because a token sees only what stands before it. So each is computed once
-and kept. The price is memory: 2 L k e bytes per token of each sequence (L layers, k the width of all key-value heads,
-e bytes a number), which grows with the batch and the context and is no parameter.
+and kept. The price is memory: 2 L h_kv e bytes per token of each sequence (L layers, h_kv the width of all
+key-value heads, e bytes a number), which grows with the batch and the context and is no parameter.
 
 A slot has room for one sequence of `longest` tokens, reserved as a whole. Kwon et al. 2023, "Efficient memory
 management for large language model serving with PagedAttention", hand out small blocks on demand instead
@@ -36,7 +36,7 @@ class Cache:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of keys and values per token of one sequence, on this rank: 2 L k e, k of this rank's heads."""
+        """Bytes of keys and values per token of one sequence, on this rank: 2 L h_kv e, h_kv of this rank's heads."""
         layers, both, _, heads, _, width = self.numbers.shape
         return layers * both * heads * width * self.numbers.element_size()
 

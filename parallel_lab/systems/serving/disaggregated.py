@@ -7,11 +7,11 @@ first token on; the others decode, and no prompt comes between two of their step
 hardware, other batches and another cut of the model.
 
     replicated             the weights: each rank has the whole model
-    sent per request       2 L k s e bytes for a prompt of s tokens, once, and the first token
+    sent per request       2 L h_kv s e bytes for a prompt of s tokens, once, and the first token
     held per rank          the weights; a decode rank holds caches, a prefill rank those that it sent
 
-Request i is read by prefill rank i mod P and decoded by rank P + i mod D. A decode rank takes its requests in order, as
-its slots become free, and looks for the next between two steps without waiting for it.
+Request i is read by rank i mod `prefill` and decoded by rank `prefill` + i mod the others. A decode rank takes its
+requests in order, as its slots become free, and looks for the next between two steps without waiting for it.
 """
 
 from collections import deque

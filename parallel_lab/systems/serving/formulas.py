@@ -1,7 +1,7 @@
 """What serving holds, reads and sends, in closed form; the tests hold each against a recorded run.
 
-n ranks of a tensor-parallel group, b sequences of a batch, h width, L layers, k the width of all key-value heads, V the
-vocabulary, e bytes a number. Bytes are those that one rank sends, with built-in collectives counted as rings.
+n ranks of a tensor-parallel group, b sequences of a batch, h width, L layers, h_kv the width of all key-value heads,
+V the vocabulary, e bytes a number. Bytes are those that one rank sends, with built-in collectives counted as rings.
 
 Sources: Pope et al. 2023, "Efficiently scaling Transformer inference"; Kwon et al. 2023, "PagedAttention".
 """
@@ -15,7 +15,7 @@ from parallel_lab.simulate import Decoding, Roofline
 
 
 def cache_bytes_per_token(config: GPTConfig, number_bytes: float = 4, n: int = 1) -> float:
-    """Keys and values of one token of one sequence on a rank: 2 L k e / n, with at least one whole head a rank."""
+    """Keys and values of one token of one sequence on a rank: 2 L h_kv e / n, with at least one whole head a rank."""
     heads = config.kv_heads or config.heads
     return 2 * config.layers * config.head_width * max(1, heads // n) * number_bytes
 
