@@ -4,7 +4,7 @@ An event of the log counts that has a `confidence`, stated before the answer. It
 Easy; one that needed hints or a second try was not.
 
     Brier (1950)    mean of (confidence - right)^2, from 0 to 1; who always says one half has 0.25
-    base            o (1 - o), what one has who always says the share o of what was right
+    base            share (1 - share), what one has who always says the share of what was right
     bias            mean confidence less share of right answers; above 0 one is too sure
 
 Few answers say little: the curve joins at least `LEAST` of them in a point, and each point has its interval (Wilson

@@ -13,20 +13,26 @@ _CODE = re.compile(
 )
 SPAN = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")  # where HTML may have a formula
 _LETTER = "A-Za-zŴℓͰ-Ͽ一-鿿"
-_BETWEEN = re.compile("over|of|all|and|per|share|product|the|one|two|is|for|Bits")
+_CHANCE = re.compile(r"\bPr\[([^\[\]]*)\]")
+_INDEX = re.compile(r"\w?|[ijr]{2}")  # of a word
+_BETWEEN = re.compile("over|of|all|and|to|per|share|product|the|one|two|is|for|Bits")
 # What stands upright beside them: words, and the sizes of a layout.
 _UPRIGHT = re.compile(
     "tokens?|bytes?|batch|latency|bandwidth|exchange|hidden|factor|peak|mean|nats|grad|rows|columns|right|wrong|"
-    "questions|threshold|world|softmax|norm|MFU|GELU|GPUs|algbw|busbw|tr|pp|dp|cp|tp|ep|edp|fp|fn|" + _BETWEEN.pattern
+    "questions|threshold|world|softmax|norm|key|pos|neg|AUC|MFU|GELU|GPUs|algbw|busbw|tr|pp|dp|cp|tp|ep|edp|fp|fn|"
+    + _BETWEEN.pattern
 )
-_FUNCTIONS = {name: f"\\{name} " for name in ("ln", "log", "exp", "max", "min", "sin")}
+_FUNCTIONS = {name: f"\\{name} " for name in ("ln", "log", "exp", "max", "min", "sin", "Pr")}
 _FUNCTIONS |= {"log2": r"\log_2 ", "sum": r"\textstyle\sum "}
-_NAMES = re.findall(r"\w+", "alpha beta delta eta theta lambda mu nu pi rho sigma tau")
+_NAMES = re.findall(
+    r"\w+", "alpha beta gamma delta epsilon eta theta kappa lambda mu nu xi pi rho sigma tau phi psi omega"
+)
 _LETTERS = {name: f"\\{name} " for name in _NAMES}
-_LETTERS |= dict(zip("αβδηθλμνπρστ", _LETTERS.values(), strict=True)) | {"ℓ": r"\ell "}
+_LETTERS |= dict(zip("αβγδεηθκλμνξπρστφψω", _LETTERS.values(), strict=True))
 _SIGNS = {"<=": r"\le ", ">=": r"\ge ", "≤": r"\le ", "≥": r"\ge ", "<-": r"\leftarrow ", "<": r"\lt ", ">": r"\gt "}
 _SIGNS |= {"*": r"\cdot ", "·": r"\cdot ", "×": r"\times ", "−": "-", "∇": r"\nabla ", "Σ": r"\textstyle\sum "}
 _SIGNS |= {"≈": r"\approx ", "‖": r"\Vert ", "|": r"\vert ", "&": r"\& ", "~": r"\sim ", "Ŵ": r"\hat{W}"}
+_SIGNS |= {"Δ": r"\Delta ", "Λ": r"\Lambda ", "ℓ": r"\ell "}
 _TEXT = r"\\text\{([^{}]*)\}"
 _TEXTS = re.compile(rf"{_TEXT}(?:\s*{_TEXT})+")
 _SIGN = re.compile(r"[·×/+^≤≥<>*≈]| = ")
@@ -55,7 +61,7 @@ def tex(code: str) -> str | None:
     words = re.findall(rf"[{_LETTER}][{_LETTER}\d_]*", text)
     if (
         not (words or _SIGN.search(text))
-        or _CODE.search(text)
+        or _CODE.search(_CHANCE.sub(r"Pr(\1)", text))
         or _UPRIGHT.fullmatch(text)
         or not all(_is_known(word, text) for word in words)
     ):
@@ -69,9 +75,9 @@ def _is_known(word: str, text: str) -> bool:
     if head in _LETTERS or head in _FUNCTIONS or head == "sqrt" or not head.isascii():
         return True
     if _UPRIGHT.fullmatch(head):
-        return not index
+        return bool(_INDEX.fullmatch(index))
     if len(head) > 3 and head.isalpha() and head.islower():  # a word of the trade, where signs of a formula stand
-        return index in ("", "i", "j", "r") and bool(_SIGN.search(text))
+        return bool(_INDEX.fullmatch(index) and _SIGN.search(text))
     letters = head.rstrip("0123456789")
     if index or text == word:
         return len(letters) == 1 and "_" not in index

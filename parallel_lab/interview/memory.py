@@ -1,9 +1,9 @@
 """What is still in memory: the state of a key, replayed from its log of reviews by FSRS 6 (the package `fsrs`).
 
-FSRS holds two numbers for a key: its stability S, the days after which nine in ten are still recalled, and its
-difficulty. After t days the chance of recall is `R = (1 + (0.9^(-1/w) - 1) t/S)^(-w)`, w = 0.1542 by default. A key is
-due when R falls to the retention aimed at. Nothing of this is stored: the log alone is, and there is no fuzz, so
-two machines with the same log agree on every date.
+FSRS holds two numbers for a key: its stability, the days after which nine in ten are still recalled, and its
+difficulty. After some days the chance of recall is `(1 + (0.9^(-1/decay) - 1) days/stability)^(-decay)`, with decay =
+0.1542 by default. A key is due when it falls to the retention aimed at. Nothing of this is stored: the log alone is,
+and there is no fuzz, so two machines with the same log agree on every date.
 
 Where an interview has a date, no interval is longer than the days that were left to it.
 """
@@ -66,8 +66,8 @@ def scheduler(longest_days: int = FOREVER, stepped: bool = True) -> fsrs.Schedul
 
 def recall(stability_days: float, elapsed_days: float) -> float:
     """The chance of recall, `elapsed_days` after a review that left a stability of `stability_days`."""
-    w = scheduler().parameters[20]
-    return (1 + (0.9 ** (-1 / w) - 1) * elapsed_days / stability_days) ** -w
+    decay = scheduler().parameters[20]
+    return (1 + (0.9 ** (-1 / decay) - 1) * elapsed_days / stability_days) ** -decay
 
 
 def reviewed(

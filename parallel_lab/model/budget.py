@@ -39,7 +39,7 @@ class Shape(GPTConfig):
 
     @property
     def expert_parameters(self) -> int:
-        """Gate, up and down of one feed-forward part: 3 h x hidden."""
+        """Gate, up and down of one feed-forward part: 3 h times hidden."""
         return formulas.feed_forward_parameters(self)
 
     @property
@@ -148,10 +148,10 @@ def implied_mfu(flops: float, hours: float, peak_flops_per_s: float) -> float:
 
 
 def save_interval_s(save_s: float, mtbf_s: float) -> float:
-    """Young's interval between checkpoints, sqrt(2 x time to save x mean time between failures of the job)."""
+    """Young's interval between checkpoints, sqrt(2 T_save M), with M the mean time between failures of the job."""
     return math.sqrt(2 * save_s * mtbf_s)
 
 
 def some_of(n: int, probability: float) -> float:
-    """The probability that at least one of `n` independent parts is hit: 1 - (1 - p)^n."""
+    """The probability that at least one of `n` independent parts is hit: 1 - (1 - probability)^n."""
     return -math.expm1(n * math.log1p(-probability))

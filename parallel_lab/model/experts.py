@@ -1,7 +1,7 @@
 """A mixture of experts: E feed-forward parts, of which each token goes through the K that a router chooses for it.
 
 Shazeer et al. 2017, "Outrageously large neural networks", section 2; with the weights of Jiang et al. 2024, "Mixtral of
-experts", section 2.1. The router gives each token a score for each expert, s = softmax(x W_r). The token goes through
+experts", section 2.1. The router gives each token a score for each expert, softmax(x w). The token goes through
 the K experts with the largest scores, and their outputs are added up, weighted by those K scores divided by their sum:
 only chosen experts compute, so that parameters grow and FLOPs a token do not. With K = 1 the weight is the score itself
 (Fedus et al. 2021, "Switch Transformers", equation 2): divided by itself it would give the router no gradient.
@@ -11,10 +11,10 @@ that every rank and every device chooses alike. Two means against experts that a
 
 - `bias`, one number an expert, is added to the scores for the choice alone, and never reaches the weights (Wang et al.
   2024, "Auxiliary-loss-free load balancing"; DeepSeek-AI 2024, "DeepSeek-V3", equation 16). It is moved from outside.
-- the sequence-wise loss of DeepSeek-V3, section 2.1.2, equations 17 to 20: E / (K s) sum_e c_e P_e of each sequence of
-  s tokens, of which c_e have e among their K largest scores, and P_e is the mean score of e; then the mean over
-  sequences. It is 1 where all is equal. A mean over sequences is the same however a batch is cut into microbatches and
-  ranks; a product of means over the whole batch would not be.
+- the sequence-wise loss of DeepSeek-V3, section 2.1.2, equations 17 to 20: of each sequence of s tokens E / (K s)
+  times the sum of count_j mean_j over experts j, where count_j tokens have j among their K largest scores, and mean_j
+  is the mean score of j; then the mean over sequences. It is 1 where all is equal. A mean over sequences is the same
+  however a batch is cut into microbatches and ranks; a product of means over the whole batch would not be.
 """
 
 from collections.abc import Callable
@@ -34,8 +34,8 @@ class MixtureOfExperts(nn.Module):
         router: the linear that gives the scores, width to E, without bias.
         experts: E feed-forward parts.
         bias: (E,), added to the scores for the choice; a buffer, so that checkpoints have it.
-        mix: what sends tokens through experts, a function of tokens (T, width), choices (T, K) and weights (T, K) that
-            returns (T, width). Expert parallelism puts its own in its place.
+        mix: what sends tokens through experts, a function of tokens (tokens, width), choices (tokens, K) and weights
+            (tokens, K) that returns (tokens, width). Expert parallelism puts its own in its place.
         counts: how many tokens chose each expert in the last forward pass, int64 (E,).
         load: the same, summed over the forward passes in training mode since somebody last set it to zero.
         auxiliary: the balance loss of the last forward pass, a scalar without a graph.
@@ -106,12 +106,12 @@ class MixtureOfExperts(nn.Module):
         return _WithLoss.apply(weights, share * (factor * mine).sum())
 
 
-def top(scores: Tensor, k: int) -> Tensor:
-    """The places of the k largest along the last dimension, the larger first; of equal ones the one that stands first.
+def top(scores: Tensor, count: int) -> Tensor:
+    """The places of the `count` largest along the last dimension, the larger first.
 
-    `torch.topk` promises no order of equal ones.
+    Of equal ones that comes first which stands first: `torch.topk` promises no order of equal ones.
     """
-    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :count]
 
 
 def counted(chosen: Tensor, experts: int) -> Tensor:

@@ -1,9 +1,9 @@
 """Rotary positions: a query and a key are turned by their places, so that their product knows only the distance.
 
 Su et al. 2021, "RoFormer: enhanced transformer with rotary position embedding", section 3.2.2 and equation 34. The d
-numbers of a head are d / 2 pairs of neighbors. Pair i of the token at place p is turned by the angle p * base^(-2i/d).
-Two vectors turned by p and q have the product of one turned by p - q. No parameter is learned, and values are not
-turned.
+numbers of a head are d / 2 pairs of neighbors. Pair i of a token is turned by the angle place * base^(-2i/d). Two
+vectors turned by their places have the product of one turned by the difference of the places. No parameter is learned,
+and values are not turned.
 
 Implementations that pair number i with number i + d / 2 compute the same with the rows of the query's and key's weights
 in another order. A checkpoint that comes from such a one needs its rows put back.

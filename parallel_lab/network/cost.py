@@ -214,7 +214,7 @@ class AlphaBeta(Network):
 
 
 class Topology(Network):
-    """Two kinds of link: ranks r and s share a node if r // ranks_per_node == s // ranks_per_node.
+    """Two kinds of link: ranks i and j share a node if i // ranks_per_node == j // ranks_per_node.
 
     A rank has a port for each kind, and both work at once: tensor parallelism inside the node (`intra`) and data
     parallelism between nodes (`inter`) do not wait for each other. Each rank has its own link to other nodes. A ring

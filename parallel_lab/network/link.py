@@ -8,11 +8,12 @@ port. A message holds the port of its sender on the way out and that of its rece
 - Without a gap a port is held until the message has arrived. The messages of one rank follow one another, and each
   costs its whole latency. That is pessimistic for a rank that talks to many (a star, a full mesh): much of a latency
   is wire, switches and queues, where messages overlap.
-- With a gap g the port is held for g + S/W, so that the next message starts while this one is under way. Of messages
-  back to back, the first arrives after alpha + S/W, and each of the others g + S/W later. This is LogP (Culler et al.,
-  "LogP: Towards a Realistic Model of Parallel Computation", PPoPP 1993) with a time per byte for long messages, LogGP
-  (Alexandrov et al., "LogGP: Incorporating Long Messages into the LogP Model", SPAA 1995): alpha is L + 2 o, and 1/W
-  is their G. The overhead o is part of the latency; that it keeps the processor busy is not modeled.
+- With a gap the port is held for gap + S/W, so that the next message starts while this one is under way. Of messages
+  back to back, the first arrives after alpha + S/W, and each of the others gap + S/W later. This is LogP (Culler et
+  al., "LogP: Towards a Realistic Model of Parallel Computation", PPoPP 1993) with a time per byte for long messages,
+  LogGP (Alexandrov et al., "LogGP: Incorporating Long Messages into the LogP Model", SPAA 1995): alpha is LogP's
+  latency and twice its overhead, and 1/W is LogGP's gap per byte. The overhead is part of the latency here; that it
+  keeps the processor busy is not modeled.
 
 Which of the two holds is a rule that whoever makes the link chooses. The simulator and the emulated link follow it, so
 neither can test it. Both know gaps in messages; an emulated collective of PyTorch takes the time of its ring without

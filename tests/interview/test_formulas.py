@@ -27,7 +27,9 @@ def spans():
         ("T(p) = T(1) (m+p-1)/(mp)", r"T(p) = T(1) \frac{m+p-1}{mp}"),
         ("w_0 / 2 w_1", r"w_{0} / 2 w_{1}"),  # of which of the two it is a fraction, the text does not say
         ("(1 - s^r)/b", r"\frac{1 - s^{r}}{b}"),
-        ("sqrt(2 δ M)", r"\sqrt{2 \delta M}"),
+        ("T_work* = sqrt(2 T_save M)", r"T_{\text{work}}^{*} = \sqrt{2 T_{\text{save}} M}"),
+        ("b_i / speed_i", r"\frac{b_{i}}{\text{speed}_{i}}"),
+        ("Pr[finish] = (1-ψ)^(n steps)", r"\Pr [\text{finish}] = (1-\psi )^{n \text{steps}}"),
         ("34 s b h + 5 a s² b", "34 s b h + 5 a s^{2} b"),
         ("B_crit", r"B_{\text{crit}}"),
         ("n <= batch tokens / t", r"n \le \text{batch tokens} / t"),

@@ -53,11 +53,11 @@ def fault_interval(dice: Random) -> Drawn:
         answer=lost,
         unit="%",
         steps=(
-            f"Young: sqrt(2 · {save_s} s · {mtbf_s:,} s) = {best_s:,.4g} s; here x = {factor * best_s:,.4g} s.",
+            f"Young: sqrt(2 · {save_s} s · {mtbf_s:,} s) = {best_s:,.4g} s; here T_work = {factor * best_s:,.4g} s.",
             f"Saving: {save_s} / {factor * best_s:,.4g} = {100 * save_s / (factor * best_s):.4g} %. Done again: half an"
             f" interval each M, {factor * best_s:,.4g} / 2 / {mtbf_s:,} = {50 * factor * best_s / mtbf_s:.4g} %.",
-            f"Together {lost:.4g} %, that is (k + 1/k)/2 = {(factor + 1 / factor) / 2:.4g} times the least,"
-            f" {200 * save_s / best_s:.4g} %.",
+            f"Together {lost:.4g} %, that is ({factor:g} + 1/{factor:g})/2 = {(factor + 1 / factor) / 2:.4g} times the"
+            f" least, {200 * save_s / best_s:.4g} %.",
         ),
         wrong=(
             (200 * save_s / best_s, "That is the cost of the best interval."),
@@ -161,8 +161,9 @@ def fault_spares(dice: Random) -> Drawn:
         tolerance=0.001,
         steps=(
             f"Nodes under repair on average (Little): {nodes:,} · {rate:g}/1,000 · {repair_days} = {mean:.4g}.",
-            f"Their number is Poisson: P(at most k) = sum of e^-{mean:.4g} · {mean:.4g}^i / i! for i = 0 to k.",
-            f"The first k with at least {aim:g} is {wanted}.",
+            f"Their number is Poisson: Pr[number <= spares] = sum of exp(-{mean:.4g}) · {mean:.4g}^i / i! for i = 0"
+            " to spares.",
+            f"The fewest spares with at least {aim:g} are {wanted}.",
         ),
         wrong=(
             (-int(-mean // 1), "That is the mean, rounded up. Often more nodes are broken than on average."),

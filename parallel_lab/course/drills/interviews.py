@@ -4,7 +4,7 @@ from random import Random
 
 from parallel_lab.course.drills.engine import Drawn, problem
 
-W = 0.1542  # the exponent of FSRS's forgetting curve
+DECAY = 0.1542  # the exponent of FSRS's forgetting curve
 
 
 @problem("brier-score", chapter="24")
@@ -23,7 +23,7 @@ def brier_score(dice: Random) -> Drawn:
         f" {others} answers and were right in {rest}. What is your Brier score, one square for each answer?",
         answer=answer,
         steps=(
-            "A right answer adds (1 - p) squared, a wrong one p squared.",
+            "A right answer adds (1 - said) squared, a wrong one said squared.",
             f"The sum of the squares is {squares:,.5g}, over {some + others} answers.",
             f"{squares:,.5g} / {some + others} = {answer:,.5g}.",
         ),
@@ -40,23 +40,24 @@ def recall_share(dice: Random) -> Drawn:
     """What is still recalled some time after a review."""
     stability, times = dice.choice((4, 6, 10, 20, 30, 46)), dice.choice((2, 3, 4, 5, 6))
     days = stability * times
-    factor = 0.9 ** (-1 / W) - 1
-    answer = 100 * (1 + factor * times) ** -W
+    factor = 0.9 ** (-1 / DECAY) - 1
+    answer = 100 * (1 + factor * times) ** -DECAY
     return Drawn(
-        question=f"Atoms of stability S = {stability} days were reviewed {days} days ago. By the curve of FSRS, a power"
-        f" of time with w = {W}, nine in ten are recalled after S days. How many per cent are recalled now?",
+        question=f"Atoms of a stability of {stability} days were reviewed {days} days ago. By the curve of FSRS, a"
+        f" power of time with decay = {DECAY}, nine in ten are recalled after as many days as the stability. How many"
+        " per cent are recalled now?",
         answer=answer,
         unit="%",
         tolerance=0.01,
         steps=(
-            f"t / S = {days} / {stability} = {times}.",
-            f"0.9^(-1/{W}) - 1 = {factor:.4g}.",
-            f"100 · (1 + {factor:.4g} · {times})^(-{W}) = {answer:.4g} %.",
+            f"days / stability = {days} / {stability} = {times}.",
+            f"0.9^(-1/{DECAY}) - 1 = {factor:.4g}.",
+            f"100 · (1 + {factor:.4g} · {times})^(-{DECAY}) = {answer:.4g} %.",
         ),
         wrong=(
             (100 * 0.9**times, "You let nine in ten be kept again and again. The curve falls more slowly than that."),
             (100 - 10 * times, "You let it fall along a line. The curve falls quickly first and slowly then."),
-            (100 * (1 + (factor + 1) * times) ** -W, "You left out the minus one behind the power."),
+            (100 * (1 + (factor + 1) * times) ** -DECAY, "You left out the minus one behind the power."),
         ),
     )
 

@@ -6,7 +6,7 @@ a live process is suspected. A detector trades one for the other with a single s
 
 `Heartbeat` suspects whoever has been silent for a fixed time. `PhiAccrual` (Hayashibara, Défago, Yared and Katayama
 2004) learns the intervals between beats, as a normal distribution over a window, and gives no verdict but a level:
-phi(t) = -log10 P(the next beat comes later than t). Who acts at level phi is wrong about once in 10^phi beats, if
+phi = -log10 Pr[the next beat comes later still]. Who acts at level phi is wrong about once in 10^phi beats, if
 intervals are normal; those of processes that are stopped or starved of a processor are not, and then it is wrong more
 often. Both are pure: they hear moments and know no clock. `beats.py` feeds them with those of real processes.
 

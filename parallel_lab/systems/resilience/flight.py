@@ -5,8 +5,8 @@ number of the collective in its group, its name, sizes, line, and whether it is 
 buffer to a file when a collective has taken too long. In `launch` each rank writes it when the kernel asks where the
 ranks stand, if `TORCH_FR_DUMP_TEMP_FILE` is set, which is what the file's path begins with.
 
-The rule. In a group all ranks must make the same collectives in the same order. So the k-th entry of a group is
-compared over its members. A member that has no k-th entry is *behind*, and those that have it wait for it. The wait is
+The rule. In a group all ranks must make the same collectives in the same order. So the i-th entry of a group is
+compared over its members. A member that has no i-th entry is *behind*, and those that have it wait for it. The wait is
 followed from rank to rank: whoever is waited for and waits for nobody is the root. Where everybody waits, there is a
 circle.
 

@@ -1,17 +1,23 @@
 """How often to save: too seldom loses much work to each failure, too often spends the time on saving.
 
-Letters: tau is the useful time between two saves, C the time that a save stops the training, M the mean time between
-failures of the whole job, R the time of a restart until the first step, all in the same unit. Failures are exponential
-(a Poisson process), and strike while the job computes, saves and restarts alike.
+Letters: T_work is the useful time between two saves, T_save the time that a save stops the training, M the mean time
+between failures of the whole job, T_restart the time of a restart until the first step, all in the same unit. Failures
+are exponential (a Poisson process), and strike while the job computes, saves and restarts alike.
 
-First order (Young 1974). A share C/tau of the time goes into saving, and each failure loses half an interval on
-average, tau/2 of every M. The sum C/tau + tau/(2M) is least at tau = sqrt(2 C M), where both are equal. At k times this
-tau the sum is (k + 1/k)/2 of the least: half or twice costs a quarter more of the waste, so the valley is flat.
+First order (Young 1974). A share T_save/T_work of the time goes into saving, and each failure loses half an interval on
+average, T_work/2 of every M. The sum T_save/T_work + T_work/(2M) is least at T_work = sqrt(2 T_save M), where both are
+equal. At a factor times this T_work the sum is (factor + 1/factor)/2 of the least: half or twice costs a quarter more
+of the waste, so the valley is flat.
 
-Exact (Daly 2006, its complete model). An interval is attempted until a = tau + C passes without a failure. The first
-attempt fails with the probability q = 1 - exp(-a/M), and its mean length, cut at a, is M q. After a failure a restart
-of length R must pass without one; by the same argument it takes M (exp(R/M) - 1) on average. Then an attempt follows.
-So E = M q + q (M (exp(R/M) - 1) + E), from which E = M exp(R/M) (exp(a/M) - 1). The best tau does not depend on R.
+Exact (Daly 2006, its complete model). An interval is attempted until T_work + T_save pass without a failure. The first
+attempt fails with the probability fail = 1 - exp(-(T_work + T_save)/M), and its mean length, cut there, is M · fail.
+After a failure a restart of length T_restart must pass without one; by the same argument it takes
+M (exp(T_restart/M) - 1) on average. Then an attempt follows. So the mean time of an interval is
+
+    mean = M · fail + fail (M (exp(T_restart/M) - 1) + mean), from which
+    mean = M exp(T_restart/M) (exp((T_work + T_save)/M) - 1)
+
+The best T_work does not depend on T_restart.
 """
 
 import math
@@ -21,13 +27,16 @@ from parallel_lab.systems.resilience.timeline import Killed, dice
 
 
 def young(save: float, mtbf: float) -> float:
-    """The first-order interval, sqrt(2 C M). It holds where C is a small share of M."""
+    """The first-order interval, sqrt(2 T_save M). It holds where T_save is a small share of M."""
     _positive(save=save, mtbf=mtbf)
     return math.sqrt(2 * save * mtbf)
 
 
 def daly(save: float, mtbf: float) -> float:
-    """Daly's higher-order interval: sqrt(2CM) (1 + sqrt(C/2M)/3 + (C/2M)/9) - C where C < 2M, and M beyond."""
+    """Daly's higher-order interval, sqrt(2 T_save M) (1 + sqrt(ratio)/3 + ratio/9) - T_save.
+
+    The ratio is T_save/(2M); where it is 1 or more, the interval is M.
+    """
     _positive(save=save, mtbf=mtbf)
     ratio = save / (2 * mtbf)
     return young(save, mtbf) * (1 + math.sqrt(ratio) / 3 + ratio / 9) - save if ratio < 1 else mtbf
@@ -36,49 +45,50 @@ def daly(save: float, mtbf: float) -> float:
 def best(save: float, mtbf: float) -> float:
     """The interval with the least time, by Newton's method on the derivative of the exact model.
 
-    With y = tau/M the derivative vanishes where e^-y = (1 - y) e^(C/M), for y between 0 and 1.
+    With share = T_work/M the derivative vanishes where exp(-share) = (1 - share) exp(T_save/M), for a share between
+    0 and 1.
     """
     _positive(save=save, mtbf=mtbf)
-    grow = math.exp(-save / mtbf)  # the root of (1 - y) - e^-y e^(-C/M)
-    y = min(daly(save, mtbf) / mtbf, 1.0)
+    grow = math.exp(-save / mtbf)  # the root of (1 - share) - exp(-share) exp(-T_save/M)
+    share = min(daly(save, mtbf) / mtbf, 1.0)
     for _ in range(100):
-        step = ((1 - y) - grow * math.exp(-y)) / (grow * math.exp(-y) - 1)
-        y -= step
+        step = ((1 - share) - grow * math.exp(-share)) / (grow * math.exp(-share) - 1)
+        share -= step
         if abs(step) < 1e-15:
             break
-    return y * mtbf
+    return share * mtbf
 
 
-def wall(work: float, tau: float, save: float, mtbf: float, restart: float = 0.0) -> float:
-    """The mean time for `work` in whole intervals of tau: exact for exponential failures, failing restarts included."""
-    _positive(work=work, tau=tau, save=save, mtbf=mtbf)
-    return work / tau * mtbf * math.exp(restart / mtbf) * math.expm1((tau + save) / mtbf)
+def wall(work: float, every: float, save: float, mtbf: float, restart: float = 0.0) -> float:
+    """The mean time for `work` in whole intervals: exact for exponential failures, failing restarts included."""
+    _positive(work=work, every=every, save=save, mtbf=mtbf)
+    return work / every * mtbf * math.exp(restart / mtbf) * math.expm1((every + save) / mtbf)
 
 
-def efficiency(tau: float, save: float, mtbf: float, restart: float = 0.0) -> float:
+def efficiency(every: float, save: float, mtbf: float, restart: float = 0.0) -> float:
     """The share of the time that ends in useful work: the exact model's ETTR."""
-    return 1.0 / wall(1.0, tau, save, mtbf, restart)
+    return 1.0 / wall(1.0, every, save, mtbf, restart)
 
 
-def waste(tau: float, save: float, mtbf: float) -> float:
+def waste(every: float, save: float, mtbf: float) -> float:
     """The first-order share of time that is lost: saves, and half an interval for each failure."""
-    _positive(tau=tau, save=save, mtbf=mtbf)
-    return save / tau + tau / (2 * mtbf)
+    _positive(every=every, save=save, mtbf=mtbf)
+    return save / every + every / (2 * mtbf)
 
 
-def valley(k: float) -> float:
-    """The first-order waste at k times Young's interval, over that at his: (k + 1/k)/2."""
-    _positive(k=k)
-    return (k + 1 / k) / 2
+def valley(factor: float) -> float:
+    """The first-order waste at `factor` times Young's interval, over that at his: (factor + 1/factor)/2."""
+    _positive(factor=factor)
+    return (factor + 1 / factor) / 2
 
 
-def ettr(tau: float, save: float, mtbf: float, restart: float = 0.0) -> float:
+def ettr(every: float, save: float, mtbf: float, restart: float = 0.0) -> float:
     """The expected effective training time ratio of Kokolis et al. 2025, without time in a queue.
 
-    It is (1 - (u0 + tau/2)/M) / (1 + w/tau), with u0 the restart and w the save; 1/M is nodes times rate.
+    It is (1 - (T_restart + T_work/2)/M) / (1 + T_save/T_work); 1/M is nodes times rate.
     """
-    _positive(tau=tau, save=save, mtbf=mtbf)
-    return max(0.0, 1 - (restart + tau / 2) / mtbf) / (1 + save / tau)
+    _positive(every=every, save=save, mtbf=mtbf)
+    return max(0.0, 1 - (restart + every / 2) / mtbf) / (1 + save / every)
 
 
 def mtbf_of(machines: float, failures_per_1000_machine_days: float) -> float:
@@ -89,7 +99,7 @@ def mtbf_of(machines: float, failures_per_1000_machine_days: float) -> float:
 
 def simulate(
     work: float,
-    tau: float,
+    every: float,
     save: float,
     mtbf: float,
     restart: float = 0.0,
@@ -102,7 +112,7 @@ def simulate(
 
     Args:
         work: the useful time that the job needs.
-        tau: the interval.
+        every: the interval, T_work.
         save: what a save takes.
         mtbf: the mean time between failures.
         restart: what a restart takes.
@@ -111,7 +121,7 @@ def simulate(
         seed: of the failures.
         draw: gives the times to failure in place of shape and seed.
     """
-    _positive(work=work, tau=tau, save=save, mtbf=mtbf)
+    _positive(work=work, every=every, save=save, mtbf=mtbf)
     parts, alive = Killed(), draw or dice(mtbf, shape, seed)
     saved, left = 0.0, alive()
 
@@ -123,7 +133,7 @@ def simulate(
         return passed
 
     while saved < work:
-        piece = min(tau, work - saved)
+        piece = min(every, work - saved)
         did = passes(piece)
         wrote = passes(save) if did == piece else 0.0
         if left > 0:

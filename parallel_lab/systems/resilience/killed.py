@@ -1,9 +1,9 @@
 """A real job, really killed: the interval of saves swept under failures that a seed draws.
 
 The job is `job.Job` under `restart.Supervisor`: processes, checkpoints and SIGKILLs are real. Time is virtual and
-counts in steps, so that a busy machine changes nothing: a step takes 1, a save C, a restart R. A clock in rank 0 goes
-on by what really happens there. When it reaches the moment of the next failure, rank 0 kills itself: in a step, or in
-the middle of a save, when files are written and nobody can see them yet. A restart does not fail here.
+counts in steps, so that a busy machine changes nothing: a step takes 1, a save T_save, a restart T_restart. A clock in
+rank 0 goes on by what really happens there. When it reaches the moment of the next failure, rank 0 kills itself: in a
+step, or in the middle of a save, when files are written and nobody can see them yet. A restart does not fail here.
 """
 
 import os

@@ -4,14 +4,14 @@ Each epoch is a permutation of all samples, drawn from the seed and the number o
 one endless sequence. A *position* counts the samples of this sequence that were trained on, by all ranks together. So
 it is the same number on every rank, it stands in the checkpoint once, and it means the same to any number of ranks:
 
-    a step at position p with a global batch of b    p, p + 1, …, p + b - 1 of the sequence
-    of it rank r of n                                its contiguous share, sizes that differ by one at most
-    after the step                                   p + b
+    a step at a position, with a global batch    position, position + 1, …, position + batch - 1 of the sequence
+    of it rank r of n                            its contiguous share, sizes that differ by one at most
+    after the step                               position + batch
 
 Each sample comes exactly once an epoch, whatever the number of ranks, and also where that number changes in the middle
 of an epoch. Nothing is padded and nothing dropped: a batch may reach over the end of an epoch, and a rank may have one
 sample less than another, so a mean over ranks must count by samples. A global batch that the number of ranks changes
-would change the training, though not the order: keep b, or change the learning rate with it.
+would change the training, though not the order: keep it, or change the learning rate with it.
 
 A rank holds the permutation of one epoch, 8 bytes a sample. torch does not promise that `randperm` draws the same in
 its next version, so a run should end with the version that it began with.

@@ -4,7 +4,7 @@ Ranks of one machine are lost together, so a shard's copy stands on another mach
 holder of rank r is the rank in r's place on the machine that is assigned to r's. Wang et al. 2023 (Gemini) compare two
 assignments for one copy beside the own:
 
-    ring     machine k sends to machine k + 1. Of the C(n, 2) pairs of machines n leave a shard in no memory.
+    ring     machine i sends to machine i + 1. Of the n (n - 1)/2 pairs of machines n leave a shard in no memory.
     pairs    machines 0 and 1 send to each other, 2 and 3, and so on; an odd number ends in a ring of three.
              n/2 pairs of machines leave a shard in no memory (and then both of their shards).
 

@@ -1,6 +1,6 @@
 """What outlives a server: snapshots of its shard on disk, and spare ranks that go on from the last one.
 
-Li et al. 2014 copy each range to k neighbors (section 4.4), so that no update is lost. A snapshot is cheaper, since
+Li et al. 2014 copy each range to neighbors (section 4.4), so that no update is lost. A snapshot is cheaper, since
 nothing crosses the network, and loses the updates made after it: gradient descent makes up for them.
 
 A worker whose connection to a server breaks turns to the first spare. A push that was under way is lost, and so are the

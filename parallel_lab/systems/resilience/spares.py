@@ -3,15 +3,16 @@
 A cold newcomer starts Python, loads torch and builds its model before it can take a place; all others wait for it. A
 spare has done that before. What it costs is the machines that do nothing, so: how many?
 
-Of N machines that train, each fails r times a day, and each repair takes T days. Failures do not wait for each other,
-so the number in repair is Poisson with the mean m = N r T, whatever the distribution of the repairs (M/G/infinity,
-Palm). With k spares a place stays empty for the share of time in which more than k are in repair. This holds for
-spares that fail as seldom as they would if they trained, and repairs that need no queue. For a machine that can only be
-up or down the same count is binomial, over N + k machines with p = rT/(1 + rT) each; with small p both agree.
+Of n machines that train, each fails λ times a day, and each repair takes T_repair days. Failures do not wait for each
+other, so the number in repair is Poisson with the mean n λ T_repair, whatever the distribution of the repairs
+(M/G/infinity, Palm). A place stays empty for the share of time in which more machines are in repair than there are
+spares. This holds for spares that fail as seldom as they would if they trained, and repairs that need no queue. For a
+machine that can only be up or down the same count is binomial, over n + spares machines, each down with the chance
+ψ = λ T_repair/(1 + λ T_repair); with small ψ both agree.
 
 What is done in practice: OPT-175B trained on 992 GPUs, 124 hosts of 8, with 12 buffer nodes, and lost about two
 machines a day (Zhang et al. 2022 and its published logbook). How long repairs took is not in it. If it was two days,
-m = 4, and 12 spares leave a place empty for 0.03 % of the time; if four days, m = 8, and for 6 %.
+the mean is 4, and 12 spares leave a place empty for 0.03 % of the time; if four days, it is 8, and for 6 %.
 """
 
 import heapq
@@ -23,17 +24,17 @@ from itertools import count
 
 
 def in_repair(machines: float, failures_per_day: float, repair_days: float) -> float:
-    """The mean number of machines in repair, m = N r T (Little's law)."""
+    """The mean number of machines in repair, n λ T_repair (Little's law)."""
     return machines * failures_per_day * repair_days
 
 
 def short_poisson(spares: int, mean: float) -> float:
     """The share of time in which more than `spares` machines are in repair: a place is empty."""
-    terms = (math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in count(spares + 1)) if mean > 0 else ()
+    terms = (math.exp(i * math.log(mean) - mean - math.lgamma(i + 1)) for i in count(spares + 1)) if mean > 0 else ()
     total = 0.0
-    for k, term in enumerate(terms, spares + 1):
+    for i, term in enumerate(terms, spares + 1):
         total += term
-        if k > mean and term < 1e-17 * total:
+        if i > mean and term < 1e-17 * total:
             break
     return total
 
@@ -42,7 +43,7 @@ def short_binomial(spares: int, machines: int, down: float) -> float:
     """The chance that more than `spares` of `machines + spares` are down at a moment, each with the chance `down`."""
     everyone = machines + spares
     return math.fsum(
-        math.comb(everyone, k) * down**k * (1 - down) ** (everyone - k) for k in range(spares + 1, everyone + 1)
+        math.comb(everyone, i) * down**i * (1 - down) ** (everyone - i) for i in range(spares + 1, everyone + 1)
     )
 
 

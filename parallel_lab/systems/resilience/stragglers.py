@@ -133,7 +133,7 @@ def slowness(source: Run | Trace) -> Slowness:
 
 
 def meetings_of(trace: Trace) -> tuple[Meeting, ...]:
-    """The collectives of a trace: the k-th call of a rank in a group meets the k-th call of each other rank."""
+    """The collectives of a trace: the i-th call of a rank in a group meets the i-th call of each other rank."""
     rows: dict[str, dict[int, list[Span]]] = defaultdict(lambda: defaultdict(list))
     for span in trace.spans:
         if span.kind in COLLECTIVES:
@@ -146,21 +146,21 @@ def meetings_of(trace: Trace) -> tuple[Meeting, ...]:
     return tuple(sorted(found, key=lambda each: min(each.called_s.values())))
 
 
-def any_slow(p: float, n: int) -> float:
-    """The chance that at least one of `n` ranks is slow in a step, where each is with chance `p`: 1 - (1 - p)^n.
+def any_slow(share: float, n: int) -> float:
+    """The chance that at least one of `n` ranks is slow in a step, each with chance `share`: 1 - (1 - share)^n.
 
     The ranks are taken to be slow independently of each other. A shared switch or a shared file server makes them slow
     together: then the chance is lower and the ranks' own numbers do not show it.
 
     Raises:
-        ValueError: `p` is no probability, or `n` is below 1.
+        ValueError: `share` is no probability, or `n` is below 1.
     """
-    if not 0 <= p <= 1 or n < 1:
-        raise ValueError(f"any_slow({p}, {n}): expected a probability from 0 to 1 and at least one rank")
-    return 1.0 if p == 1 else -math.expm1(n * math.log1p(-p))
+    if not 0 <= share <= 1 or n < 1:
+        raise ValueError(f"any_slow({share}, {n}): expected a probability from 0 to 1 and at least one rank")
+    return 1.0 if share == 1 else -math.expm1(n * math.log1p(-share))
 
 
-def expected_step_s(quick_s: float, slow_s: float, p: float, n: int) -> float:
-    """The mean time of a step that waits for its slowest rank, where a rank takes `slow_s` with chance `p`."""
-    chance = any_slow(p, n)
+def expected_step_s(quick_s: float, slow_s: float, share: float, n: int) -> float:
+    """The mean time of a step that waits for its slowest rank, where a rank takes `slow_s` with chance `share`."""
+    chance = any_slow(share, n)
     return (1 - chance) * quick_s + chance * slow_s

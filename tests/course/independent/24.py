@@ -10,10 +10,10 @@ def brier_score(text):
 
 def recall_share(text):
     """The share at which the curve, read the other way round, has come to these days: bisected."""
-    q = read(text, "S = {stability} days were reviewed {days} days ago", "w = {w}")
+    q = read(text, "a stability of {stability} days were reviewed {days} days ago", "decay = {decay}")
 
     def reached(share):
-        return q.stability * (share ** (-1 / q.w) - 1) / (0.9 ** (-1 / q.w) - 1)
+        return q.stability * (share ** (-1 / q.decay) - 1) / (0.9 ** (-1 / q.decay) - 1)
 
     low, high = 0.01, 1.0
     for _ in range(100):
