@@ -2,7 +2,7 @@ r"""Formulas as TeX: cards write them as code, `2 (n-1)/n * S/W`; decks and prin
 
 A span is a formula if all its words are letters, products of letters, functions, or one of a short list of words; all
 else is code of a program and stays code. The order of what is written is kept. A fraction is stacked only where its
-ends are beyond doubt: `(p-1)/m` is, `w_0 / 2 w_1` is not.
+ends are beyond doubt: `(p-1)/m` is, `P_0 / 2 P_1` is not.
 """
 
 import re
@@ -16,8 +16,9 @@ _LETTER = "A-Za-zŴͰ-Ͽ一-鿿"
 _BETWEEN = re.compile("over|of|all|and|per|share|product|the|one|two|is|for|Bits")
 # What stands upright beside them: words, and the sizes of a layout.
 _UPRIGHT = re.compile(
-    "tokens?|bytes?|batch|latency|bandwidth|exchange|hidden|factor|peak|mean|nats|grad|rows|columns|right|wrong|"
-    "questions|threshold|world|softmax|norm|MFU|GELU|GPUs|algbw|busbw|tr|pp|dp|cp|tp|ep|edp|fp|fn|" + _BETWEEN.pattern
+    "tokens?|bytes?|batch|latency|bandwidth|exchange|hidden|factor|peak|mean|nats|grad|rows|columns|right|wrong|pos|"
+    "neg|AUC|questions|threshold|world|softmax|norm|MFU|GELU|GPUs|algbw|busbw|tr|pp|dp|cp|tp|ep|edp|fp|fn|"
+    + _BETWEEN.pattern
 )
 _FUNCTIONS = {name: f"\\{name} " for name in ("ln", "log", "exp", "max", "min", "sin")}
 _FUNCTIONS |= {"log2": r"\log_2 ", "sum": r"\textstyle\sum "}
@@ -69,7 +70,7 @@ def _is_known(word: str, text: str) -> bool:
     if head in _LETTERS or head in _FUNCTIONS or head == "sqrt" or not head.isascii():
         return True
     if _UPRIGHT.fullmatch(head):
-        return not index
+        return index in ("", "i", "j", "ij")
     if len(head) > 3 and head.isalpha() and head.islower():  # a word of the trade, where signs of a formula stand
         return not index and bool(_SIGN.search(text))
     letters = head.rstrip("0123456789")
