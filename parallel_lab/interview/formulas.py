@@ -2,7 +2,7 @@ r"""Formulas as TeX: cards write them as code, `2 (n-1)/n * S/W`; decks and prin
 
 A span is a formula if all its words are letters, products of letters, functions, or one of a short list of words; all
 else is code of a program and stays code. The order of what is written is kept. A fraction is stacked only where its
-ends are beyond doubt: `(p-1)/m` is, `w_0 / 2 w_1` is not.
+ends are beyond doubt: `(p-1)/m` is, `P_0 / 2 P_1` is not.
 """
 
 import re

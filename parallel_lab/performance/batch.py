@@ -2,14 +2,14 @@
 
 McCandlish, Kaplan, Amodei et al. 2018, "An empirical model of large-batch training", sections 2.2, 2.3, appendix A.1.
 
-The gradient of B examples is the true one, G, and noise of covariance Sigma / B. While the noise is larger than G,
+The gradient of B examples is the true one, g, and noise of covariance Sigma / B. While the noise is larger than g,
 twice the batch saves nearly half the steps; once it is smaller, twice the batch costs nearly twice the examples.
-The border is the noise scale B_simple = tr(Sigma) / |G|^2. It is measured from |gradient|^2 at two batch sizes, which
+The border is the noise scale B_simple = tr(Sigma) / |g|^2. It is measured from |gradient|^2 at two batch sizes, which
 data-parallel ranks have at hand: their own gradient, and the mean of all.
 
-    E |G_b|^2 = |G|^2 + tr(Sigma) / b        for every batch size b, whence two unbiased estimates
-    steps to a loss      S = S_min (1 + B_crit / B)
-    examples to it       E = S B = E_min (1 + B / B_crit),  E_min = S_min B_crit
+    mean of |gradient|^2   |g|^2 + tr(Sigma) / B      for every batch size B, whence two unbiased estimates
+    steps to a loss        steps = steps_min (1 + B_crit / B)
+    examples to it         steps B = examples_min (1 + B / B_crit),  examples_min = steps_min B_crit
 
 The two estimates are unbiased; their ratio is not, so their means are divided, and not their ratios averaged. The model
 holds for the examples that a loss takes, each batch size at its own best learning rate. It says nothing of the final
@@ -31,12 +31,12 @@ from parallel_lab.model.digits import digit_batches, digit_images
 class Noise(NamedTuple):
     """Sums of unbiased estimates; add those of several steps before you divide."""
 
-    square: float  # of |G|^2
+    square: float  # of |g|^2
     trace: float  # of tr(Sigma)
 
     @property
     def scale(self) -> float:
-        """B_simple, in examples; infinite where the estimate of |G|^2 is not above zero: measure more steps."""
+        """B_simple, in examples; infinite where the estimate of |g|^2 is not above zero: measure more steps."""
         return self.trace / self.square if self.square > 0 else float("inf")
 
     def plus(self, other: "Noise") -> "Noise":
@@ -66,7 +66,7 @@ def of_ranks(gradients: Tensor, batch: int) -> Noise:
 class Critical:
     """The two constants of the model, and what follows from them."""
 
-    least_steps: float  # S_min
+    least_steps: float  # steps_min
     batch: float  # B_crit, in examples
 
     def steps(self, batch: float) -> float:
@@ -83,7 +83,7 @@ class Critical:
 
 
 def fit(batches: Sequence[float], steps: Sequence[float]) -> Critical:
-    """S = S_min + S_min B_crit / B, by least squares of relative errors.
+    """steps = steps_min + steps_min B_crit / B, by least squares of relative errors.
 
     Raises:
         ValueError: there are less than two sizes, or steps do not fall with the batch: then there is no such model.

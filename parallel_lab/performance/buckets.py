@@ -3,8 +3,9 @@
 Three ideas, each predicted with a pencil, simulated as a plan, and carried out by real ranks (`execute`):
 
     bucket size    Few buckets cannot start before much of backward is over; many pay their latency often. Where the
-                   link sets the pace, q buckets cost B/q + 2 (n-1) alpha q beside what q does not change: q = sqrt(B /
-                   (2 (n-1) alpha)) is best (Li et al. 2020, "PyTorch Distributed", section 4.2, choose by trial).
+                   link sets the pace, q buckets cost T_B/q + 2 (n-1) α q beside what q does not change, T_B that of a
+                   backward pass: q = sqrt(T_B / (2 (n-1) α)) is best (Li et al. 2020, "PyTorch Distributed", section
+                   4.2, choose by trial).
     priority       Backward ends with layer 0, and the next forward begins with it. Served in the order of arrival, its
                    gradient is last. Served by priority it goes first (Jayarajan et al. 2019, "Priority-based parameter
                    propagation", section 3; Peng et al. 2019, "ByteScheduler").
@@ -43,8 +44,9 @@ def step_s(n: int, count: int, size_bytes: float, link: Link, forward_s: float, 
 def best_count(n: int, link: Link, backward_s: float, size_bytes: float) -> float:
     """The number of equal buckets with the shortest step, as a real number at least 1; infinite without a latency.
 
-    Where the link sets the pace it is sqrt(B / a), a = 2 (n-1) alpha. Where backward does, more buckets leave a shorter
-    last one, until a bucket's exchange takes as long as its backward: (B - S share / W) / a of them.
+    Where the link sets the pace it is sqrt(T_B / latency), latency = 2 (n-1) α. Where backward does, more buckets leave
+    a shorter last one, until a bucket's exchange takes as long as its backward: (T_B - 2 (n-1)/n S/W) / latency of
+    them.
     """
     latency_s, wire_s = 2 * (n - 1) * link.latency_s, 2 * (n - 1) / n * size_bytes / link.bytes_per_s
     if not latency_s:

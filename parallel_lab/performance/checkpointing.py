@@ -7,7 +7,7 @@ one piece at a time is whole in memory, and its forward is paid twice.
 
     piece          kept of it                       computed again                            worth it
     block          its input, h                     the whole block, a third of a step        where memory is short
-    feed_forward   its input (kept anyway)          2 of its 6 products                       it keeps 2 f of 8h + 2f
+    feed_forward   its input (kept anyway)          2 of its 6 products                       2 hidden of 8 h + 2 hidden
     attention      its input (kept anyway)          4 linears and the core                    4 h and the log-sum-exp
     core           query, key, value (kept anyway)  scores and mix: few FLOPs                 where scores are kept
 
@@ -159,7 +159,7 @@ def scores_bytes(config: GPTConfig, batch: int, dtype_bytes: int = 4) -> int:
 def flops_again(config: GPTConfig, batch: int, piece: Piece, every: int = 1) -> int:
     """FLOPs of the second forward passes of a step, attention over the full square.
 
-    A product with N weights is 2 N a token; scores and mix are 4 h s.
+    A product is 2 FLOPs a weight and token; scores and mix are 4 h s a token.
     """
     linears = 2 * config.width * (config.width + config.kv_width)
     core = 4 * config.width * config.seq

@@ -139,7 +139,7 @@ def pipelines(trace: Trace, recorded: Replay) -> Iterator[Suggestion]:
     message_s = median([s.end_s - s.start_s for s in chain(*step) if s.kind == "send"] or [0.0])
 
     def run(plan: Plan, share: float = 1.0) -> Trace:
-        """`plan` with passes that take this share of what they took; part k stands on rank k modulo p."""
+        """`plan` with passes that take this share of what they took; part i stands on rank i modulo p."""
         stages = 1 + max(op.part for op in plan)
         f, b = ([seconds[k % p] * share for k in range(stages)] for seconds in (forward, backward))
         half = [seconds / 2 for seconds in b]

@@ -13,6 +13,6 @@ def eval_paired_error(first, second):
     return mean(gains), stdev(gains) / len(gains) ** 0.5
 
 
-def eval_predicted_speedup(one_s, n_s, n, m):
+def eval_predicted_speedup(one_s, n_s, n, more):
     serial = (n_s / one_s - 1 / n) / (1 - 1 / n)
-    return 1 / (serial + (1 - serial) / m)
+    return 1 / (serial + (1 - serial) / more)

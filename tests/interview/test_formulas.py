@@ -25,13 +25,14 @@ def spans():
         ("2 (n-1)/n * S/W", r"2 \frac{n-1}{n} \cdot \frac{S}{W}"),
         ("2 (n-1)/n S", r"2 \frac{n-1}{n} S"),
         ("T(p) = T(1) (m+p-1)/(mp)", r"T(p) = T(1) \frac{m+p-1}{mp}"),
-        ("w_0 / 2 w_1", r"w_{0} / 2 w_{1}"),  # of which of the two it is a fraction, the text does not say
-        ("(1 - s^r)/b", r"\frac{1 - s^{r}}{b}"),
+        ("P_0 / 2 P_1", r"P_{0} / 2 P_{1}"),  # of which of the two it is a fraction, the text does not say
+        ("(1 - J^rows)/m", r"\frac{1 - J^{\text{rows}}}{m}"),
         ("T_work* = sqrt(2 T_save M)", r"T_{\text{work}}^{*} = \sqrt{2 T_{\text{save}} M}"),
         ("b_i / speed_i", r"\frac{b_{i}}{\text{speed}_{i}}"),
         ("Pr[finish] = (1-ψ)^(n steps)", r"\Pr [\text{finish}] = (1-\psi )^{n \text{steps}}"),
         ("34 s b h + 5 a s² b", "34 s b h + 5 a s^{2} b"),
         ("B_crit", r"B_{\text{crit}}"),
+        ("pos_i neg_j AUC_ij / (pos neg)", r"\text{pos}_{i} \text{neg}_{j} \text{AUC}_{ij} / (\text{pos neg})"),
         ("n <= batch tokens / t", r"n \le \text{batch tokens} / t"),
         ("T = 延迟 + S / 带宽", r"T = \text{延迟} + \frac{S}{\text{带宽}}"),
         ("4 + 4 + 4 + 4 = 16", "4 + 4 + 4 + 4 = 16"),

@@ -58,7 +58,7 @@ def energy_deadline(dice: Random) -> Drawn:
         unit="kJ",
         steps=(
             f"A step costs {slow.step_j:.4g} J slow and {fast.step_j:.4g} J fast: as many slow ones as fit.",
-            f"x · {slow.step_s} + (1000 - x) · 1.0 = {deadline}: x = {share:.4g}.",
+            f"slow · {slow.step_s} + (1000 - slow) · 1.0 = {deadline}: slow = {share:.4g}.",
             f"{share:.4g} · {slow.step_j:.4g} + {steps - share:.4g} · {fast.step_j:.4g} = {found.joules / 1e3:.4g} kJ.",
         ),
         wrong=(

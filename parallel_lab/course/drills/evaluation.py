@@ -75,14 +75,15 @@ def eval_error(dice: Random) -> Drawn:
     needed = (1.96 / (points / 100)) ** 2 * (apart - (points / 100) ** 2)
     return Drawn(
         question=f"Two models answer about {share:.0%} of a kind of question right, and in {agree:.0%} of the questions"
-        f" both are right or both wrong. B is {points} points better. From how many thousand questions on does the 95 %"
-        " interval of the paired difference (± 1.96 standard errors) leave out 0?",
+        f" both are right or both wrong. The second is {points} points better. From how many thousand questions on does"
+        " the 95 % interval of the paired difference (± 1.96 standard errors) leave out 0?",
         answer=needed / 1000,
         steps=(
             f"The difference of a question is +1 or -1 in {apart:.0%} of them and 0 elsewhere: its variance is"
             f" {apart:.2f} - {points / 100}² = {apart - (points / 100) ** 2:.5f}.",
             f"Unpaired it would be 2 · {share} · {1 - share:.1f}, and more questions.",
-            f"1.96 · sqrt({apart - (points / 100) ** 2:.5f} / n) = {points / 100}, n = {needed / 1000:.4g} thousand.",
+            f"1.96 · sqrt({apart - (points / 100) ** 2:.5f} / questions) = {points / 100}:"
+            f" {needed / 1000:.4g} thousand questions.",
         ),
         wrong=(
             (
@@ -142,8 +143,9 @@ def eval_scaling(dice: Random) -> Drawn:
         f" share that this implies, how many times as fast on {m}?",
         answer=found,
         steps=(
-            f"Serial share f: (1/{speedup} - 1/{n}) / (1 - 1/{n}) = {serial:.4g}; never above 1/f = {1 / serial:.3g}.",
-            f"On {m}: 1 / (f + (1 - f)/{m}) = {found:.4g}, and less where communication grows with the ranks.",
+            f"serial = (1/{speedup} - 1/{n}) / (1 - 1/{n}) = {serial:.4g}; never above 1/serial = {1 / serial:.3g}.",
+            f"On {m}: 1 / (serial + (1 - serial)/{m}) = {found:.4g}, and less where communication grows with the"
+            " ranks.",
         ),
         wrong=(
             (speedup * m / n, "You kept the efficiency. By Amdahl's law it falls."),

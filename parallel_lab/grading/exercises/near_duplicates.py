@@ -4,7 +4,7 @@ from parallel_lab.grading import resembling
 from parallel_lab.grading.exercise import Exercise, cases, on
 
 ACROSS = "Equal bands of two ranks must meet at one owner, found by a key that is the same number in every process."
-BANDS = "A band of r rows agrees with probability s^r. In how many bands may two documents meet?"
+BANDS = "A band agrees with probability J^rows. In how many bands may two documents meet?"
 VERIFY = "A shared band makes a candidate. What is the index of the two sets themselves, and who has both?"
 KEYS = "A key and a document's number for each band, to the owner of the key: nobody else needs to hear of it."
 

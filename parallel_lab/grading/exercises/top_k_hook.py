@@ -10,7 +10,7 @@ MEAN = (
 LATER = "What a rank does not send now it owes: where is it kept until the next step, and when is it added?"
 OWN = "Each bucket has other parameters, so it owes something else. How does the hook know which bucket it has?"
 WIDE = "1 + 1/512 is 1 in bfloat16. In which dtype must what is owed be kept, if little by little is to add up?"
-LITTLE = "k numbers and k places of four bytes: zeros need not travel, and which bucket has 2^31 elements?"
+LITTLE = "Numbers, and places of four bytes: zeros need not travel, and which bucket has 2^31 elements?"
 
 adds = expect.unlike("step 0: bucket", {"the bucket has the sum over the ranks": {"sums": True}}, MEAN)
 forgets = expect.unlike("step 1: bucket", {"what was not sent in step 0 is lost": {"forget": True}}, LATER)

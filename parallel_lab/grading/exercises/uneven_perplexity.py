@@ -9,8 +9,8 @@ PADDING = "Targets of -100 are padding: they have no loss, and are no tokens."
 TOKENS = "exp(sum of nats / sum of tokens), both sums over the tokens of all ranks that are no padding."
 TWO = "Of a rank, two numbers matter: how many nats, and how many tokens."
 UNSCALED = "DDP divides the sum of gradients by the ranks once more. By what is the loss of a rank too small then?"
-EQUAL = "DDP gives all ranks the same weight. By what do you multiply the mean of a rank with t of T tokens?"
-SHARE = "n ranks, t of T tokens here: the mean times n t / T. The count has to be summed before the backward."
+EQUAL = "DDP gives all ranks the same weight. By what do you multiply the mean of a rank with t of all tokens?"
+SHARE = "n ranks, t of all tokens here: the mean times n t / tokens. The count has to be summed before the backward."
 NONE = "A rank without tokens takes part with 0 nats, 0 tokens and a loss of 0; 0 / 0 is NaN, and so is NaN times 0."
 
 number = expect.sends(

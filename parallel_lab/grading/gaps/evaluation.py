@@ -9,7 +9,7 @@ from parallel_lab.grading.gaps.forms import function_gap
 
 def eval_counted(samples, rank, ranks):
     """For each place of this rank's padded share, True if it counts and False if it repeats a sample."""
-    return [rank + ranks * k < samples for k in range(-(-samples // ranks))]
+    return [rank + ranks * i < samples for i in range(-(-samples // ranks))]
 
 
 def eval_paired_error(first, second):
@@ -19,10 +19,10 @@ def eval_paired_error(first, second):
     return mean, sqrt(sum((gain - mean) ** 2 for gain in gains) / (n - 1) / n)
 
 
-def eval_predicted_speedup(one_s, n_s, n, m):
-    """The speed-up on m ranks, by Amdahl's law with the serial share that T(1) = one_s and T(n) = n_s imply."""
+def eval_predicted_speedup(one_s, n_s, n, more):
+    """The speed-up on more ranks, by Amdahl's law with the serial share that T(1) = one_s and T(n) = n_s imply."""
     serial = (n_s / one_s - 1 / n) / (1 - 1 / n)
-    return 1 / (serial + (1 - serial) / m)
+    return 1 / (serial + (1 - serial) / more)
 
 
 def _all_count(samples, rank, ranks):
@@ -31,7 +31,7 @@ def _all_count(samples, rank, ranks):
 
 def _last_of_all(samples, rank, ranks):
     each = -(-samples // ranks)
-    return [rank * each + k < samples for k in range(each)]
+    return [rank * each + i < samples for i in range(each)]
 
 
 def _too_few(samples, rank, ranks):
@@ -57,13 +57,13 @@ def _first_less_second(first, second):
     return -mean, error
 
 
-def _same_efficiency(one_s, n_s, n, m):
-    return one_s / n_s / n * m
+def _same_efficiency(one_s, n_s, n, more):
+    return one_s / n_s / n * more
 
 
-def _efficiency_lost(one_s, n_s, n, m):
+def _efficiency_lost(one_s, n_s, n, more):
     serial = 1 - one_s / n_s / n
-    return 1 / (serial + (1 - serial) / m)
+    return 1 / (serial + (1 - serial) / more)
 
 
 def _answers(dice: Random) -> list[tuple]:
@@ -97,7 +97,7 @@ GAPS: tuple[Exercise, ...] = (
         },
         mistakes={
             "That adds the two models' own errors, as if each had answered other questions.": _unpaired,
-            "That is the deviation of one difference: the error of their mean is smaller by root n.": _deviation,
+            "That is the deviation of one difference; the error of the mean is that over sqrt(questions).": _deviation,
             "The second less the first: a better second model has a positive difference.": _first_less_second,
         },
     ),
@@ -109,7 +109,7 @@ GAPS: tuple[Exercise, ...] = (
         },
         mistakes={
             "That keeps the efficiency as it is. By Amdahl's law it falls with the ranks.": _same_efficiency,
-            "One less the efficiency is no serial share. Solve T(n)/T(1) = f + (1 - f)/n for f.": _efficiency_lost,
+            "One less the efficiency is no serial share. Solve T(n)/T(1) = serial + (1 - serial)/n.": _efficiency_lost,
         },
     ),
 )

@@ -21,8 +21,8 @@ def perf_exposed_s(computing, sending):
 
 def perf_critical_batch(one, other):
     """B_crit of the law steps = least (1 + B_crit/B), from two runs to the same loss, each (batch, steps)."""
-    (b, s), (c, t) = one, other
-    return (s - t) / (t / b - s / c)
+    (batch, steps), (other_batch, other_steps) = one, other
+    return (steps - other_steps) / (other_steps / batch - steps / other_batch)
 
 
 def perf_recompute(parts, needed):
@@ -53,13 +53,13 @@ def _all_sending(computing, sending):
 
 
 def _ratio(one, other):
-    (b, s), (_, t) = one, other
-    return b * s / t
+    (batch, steps), (_, other_steps) = one, other
+    return batch * steps / other_steps
 
 
 def _least_steps(one, other):
-    critical, (b, s) = perf_critical_batch(one, other), one
-    return s / (1 + critical / b)
+    critical, (batch, steps) = perf_critical_batch(one, other), one
+    return steps / (1 + critical / batch)
 
 
 def _largest(parts, needed):

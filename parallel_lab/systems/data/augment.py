@@ -138,7 +138,7 @@ class Spread(NamedTuple):
 
     accuracies: list[float]
     mean: float
-    deviation: float  # of one seed from another, with n - 1
+    deviation: float  # of one seed from another, over one less than the seeds
     sixes_and_nines: float  # mean
 
 

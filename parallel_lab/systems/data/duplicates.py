@@ -13,8 +13,8 @@ A document's number is its place in the documents of all ranks in rank order. So
 ranks there are, and the copy that stays is the first one. Lee et al. 2021, "Deduplicating training data makes language
 models better", is the paper on why.
 
-A band key that all documents share, as that of a license text, makes a bucket of m documents and m^2 / 2 pairs. Exact
-duplicates go first, so that the copies of one text are not in it.
+A band key that all documents share, as that of a license text, makes a bucket of many documents and all their pairs.
+Exact duplicates go first, so that the copies of one text are not in it.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """Filters of documents: in which language one is, and rules that tell prose from the rest of the web.
 
 Language: the rank-order statistics of Cavnar and Trenkle 1994, "N-gram-based text categorization". A profile is the
-list of the most frequent character n-grams, n = 1 to 4 here, the most frequent first. The distance of a text from a
+list of the most frequent character n-grams, of one to four here, the most frequent first. The distance of a text from a
 language sums for each n-gram of the text's profile how many places it stands elsewhere in the language's.
 
 Quality: rules of MassiveText (Rae et al. 2021, "Scaling language models: Gopher", appendix A) and of C4 (Raffel et al.

@@ -1,17 +1,21 @@
 """MinHash and LSH: sets that resemble each other, found without comparing every pair.
 
-The resemblance of two texts is the Jaccard index of their sets of shingles, |A and B| / |A or B|; a shingle is a run of
-`width` words. For a random order of all shingles, the first one of A is also the first one of B with just this
-probability (Broder 1997, "On the resemblance and containment of documents"). Hash functions (a x + b) mod p stand for
-the random orders, and do nearly as well. So of k hash functions the share that
-agrees in their minima estimates the index, with a standard deviation of sqrt(s (1 - s) / k).
+The resemblance of two texts is the Jaccard index J of their sets of shingles, what both have as a share of what they
+have together; a shingle is a run of `width` words. For a random order of all shingles, the first one of one set is also
+the first one of the other with just this probability (Broder 1997, "On the resemblance and containment of documents").
+Hash functions (factor * shingle + summand) mod prime stand for the random orders, and do nearly as well. So of
+`count` hash functions the share that agrees in their minima estimates J, with a standard deviation of
+sqrt(J (1 - J) / count).
 
-LSH cuts the k = b * r minima into b bands of r rows. Two texts are candidates if some band agrees in all its rows:
+LSH cuts the count = bands * rows minima into bands of some rows each. Two texts are candidates if some band agrees in
+all its rows:
 
-    one row agrees with probability s, a band with s^r, no band with (1 - s^r)^b, so P(s) = 1 - (1 - s^r)^b
+    one row agrees with probability J, a band with J^rows, no band with (1 - J^rows)^bands
+    Pr[candidates] = 1 - (1 - J^rows)^bands
 
-The curve is steep near (1/b)^(1/r), where s^r = 1/b and P is 1 - (1 - 1/b)^b, which lies between 1 - 1/e = 0.63 and
-0.75 for two bands and more. A candidate is no duplicate yet: see `duplicates`, which compares the sets themselves.
+The curve is steep near (1/bands)^(1/rows), where J^rows = 1/bands and the probability is 1 - (1 - 1/bands)^bands, which
+lies between 1 - exp(-1) = 0.63 and 0.75 for two bands and more. A candidate is no duplicate yet: see `duplicates`,
+which compares the sets themselves.
 """
 
 import re
@@ -41,7 +45,7 @@ def jaccard(one: Shingles, other: Shingles) -> float:
 
 
 def permutations(count: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The factors a and the summands b of `count` hash functions (a x + b) mod PRIME; all ranks need the same."""
+    """The factors and summands of `count` hash functions (factor * shingle + summand) mod PRIME; all need the same."""
     dice = np.random.default_rng(seed)
     return dice.integers(1, PRIME, count), dice.integers(0, PRIME, count)
 
@@ -70,12 +74,12 @@ def band_keys(signed: NDArray[np.int64], bands: int) -> list[int]:
 
 
 def probability(similarity: float, bands: int, rows: int) -> float:
-    """P = 1 - (1 - s^r)^b: two texts of this resemblance are candidates."""
+    """1 - (1 - J^rows)^bands: two texts of this resemblance J are candidates."""
     return 1 - (1 - similarity**rows) ** bands
 
 
 def threshold(bands: int, rows: int) -> float:
-    """(1/b)^(1/r), about where the curve is steepest."""
+    """(1/bands)^(1/rows), about where the curve is steepest."""
     return (1 / bands) ** (1 / rows)
 
 

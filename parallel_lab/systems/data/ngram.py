@@ -1,12 +1,13 @@
 """A small language model that counts: interpolated n-grams of bytes, for experiments that must be quick and exact.
 
-The probability of a byte after a context of k bytes mixes what was counted after this context with the probability
-after the context of k - 1 bytes (Witten and Bell 1991; the form of Chen and Goodman 1996, "An empirical study of
+The probability of a byte after a context mixes what was counted after this context with the probability after the
+context without its first byte (Witten and Bell 1991; the form of Chen and Goodman 1996, "An empirical study of
 smoothing techniques for language modeling"):
 
-    p_k(byte) = (count(context, byte) + types(context) * p_(k-1)(byte)) / (count(context) + types(context))
+    Pr[byte] = (count(context, byte) + types(context) * Pr[byte, shorter]) / (count(context) + types(context))
 
-`types` is how many different bytes followed the context, and p_(-1) is 1/256. There is no seed in it: a difference of
+`types` is how many different bytes followed the context, `shorter` the context without its first byte; what the empty
+context is mixed with is 1/256. There is no seed in it: a difference of
 two losses is one of the data. It remembers runs of `order` bytes and nothing longer, so what it shows is a lower end of
 what a network would remember.
 """

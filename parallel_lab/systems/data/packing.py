@@ -106,7 +106,7 @@ def cost(packing: Packing, lengths: Sequence[int], seq: int) -> Cost:
 
 
 def scores(packing: Packing, seq: int, masked: bool = True) -> int:
-    """How many pairs of query and key are computed: with a mask that is used, l (l + 1) / 2 of each piece."""
+    """How many pairs of query and key are computed: with a mask that is used, length (length + 1) / 2 of a piece."""
     if not masked:
         return len(packing) * seq * (seq + 1) // 2
     return sum(piece.length * (piece.length + 1) // 2 for sequence in packing for piece in sequence)

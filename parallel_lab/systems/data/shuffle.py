@@ -2,7 +2,7 @@
 
 The buffer is full first. Then each sample that comes in takes the place of a random one, which goes out. When the
 shards are at their end, the rest goes out in random order. A sample can leave at most `buffer - 1` places before its
-turn, and stays a random time: after t more samples with probability (1 - 1/buffer)^t.
+turn, and stays a random time: it is there after so many `more` samples with probability (1 - 1/buffer)^more.
 
 So a buffer that is small beside the data forgets only what is near. Data that are sorted stay nearly sorted, unless
 the order of the shards is shuffled as well. Neighbors in a shard then still come close to each other, since a shard is
@@ -105,7 +105,10 @@ def quality(order: Sequence[int], labels: Sequence[int], batch: int) -> Quality:
 
 
 def labels_at_random(labels: Sequence[int], batch: int) -> float:
-    """How many different labels a random batch has on average: each is missing with C(n - m, b) / C(n, b)."""
+    """How many different labels a random batch has on average.
+
+    A label that `own` of `count` samples have is missing with comb(count - own, batch) / comb(count, batch).
+    """
     count, expected = len(labels), 0.0
     for own in torch.tensor(labels).unique(return_counts=True)[1].tolist():
         missing = 1.0

@@ -67,7 +67,8 @@ def _hashes(texts: Iterable[str], run: int) -> NDArray[np.uint64]:
     """A polynomial hash of 64 bits, modulo 2^64, for each run of `run` bytes; equal runs have equal hashes.
 
     All texts stand in one row, and runs that reach from one into the next are left out at the end. The hash of a run of
-    2k bytes is that of its first k, times the base to the power k, and that of its last k: so runs grow by doubling.
+    twice a length is that of its first half, times the base to the power of this length, and that of its last half: so
+    runs grow by doubling.
     """
     raw = [text.encode() for text in texts]
     sizes = [len(text) for text in raw]

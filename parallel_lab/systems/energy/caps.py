@@ -1,18 +1,18 @@
 """Which power cap takes least energy: by a model of frequency and power, and from a table, under a deadline.
 
-Model. A chip draws w(ν) = w_0 + w_1 ν^3 at the relative clock ν (1 is the highest): the static part flows whenever it
+Model. A chip draws P(ν) = P_0 + P_1 ν^3 at the relative clock ν (1 is the highest): the static part flows whenever it
 is on, the dynamic part is capacitance times voltage squared times frequency, and the voltage goes about with the
 frequency. The cube holds only as far as the voltage can still be lowered. A step takes T(ν) = T_C / ν + T_M: computing
 follows the clock of the cores, memory and network do not (what of them is not overlapped).
 
-    energy(ν) = (w_0 + w_1 ν^3) (T_C / ν + T_M)
+    energy(ν) = (P_0 + P_1 ν^3) (T_C / ν + T_M)
 
-With T_M = 0 this is w_0 T_C / ν + w_1 T_C ν^2, least at ν = (w_0 / 2 w_1)^(1/3). So without static power slower is
-always cheaper, and from w_0 = 2 w_1 on full speed is. A part T_M that the clock does not shorten moves the best clock
+With T_M = 0 this is P_0 T_C / ν + P_1 T_C ν^2, least at ν = (P_0 / 2 P_1)^(1/3). So without static power slower is
+always cheaper, and from P_0 = 2 P_1 on full speed is. A part T_M that the clock does not shorten moves the best clock
 down; it is found below by bisection.
 
-Deadline. A cap is a row of time and power per step. If the machine stays on until the deadline and idles at w_idle,
-then its energy is w_idle times the deadline and (w - w_idle) T: what counts is the power *above idle*, and the best cap
+Deadline. A cap is a row of time and power per step. If the machine stays on until the deadline and idles at P_idle,
+then its energy is P_idle times the deadline and (P - P_idle) T: what counts is the power *above idle*, and the best cap
 may be another one than if the machine is given back at the end. Time and energy of a mixture of two caps are linear, so
 a deadline that lies between two rows is met exactly with a share of the steps at each (Ishihara and Yasuura 1998).
 """
@@ -27,8 +27,8 @@ class Chip:
     """Power over the relative clock, from the least one to 1.
 
     Attributes:
-        static_w: w_0, drawn whenever it is on and at work.
-        dynamic_w: w_1, the dynamic power at the highest clock.
+        static_w: P_0, drawn whenever it is on and at work.
+        dynamic_w: P_1, the dynamic power at the highest clock.
         least: the lowest clock.
         exponent: of the dynamic power; 3 as long as the voltage follows the clock, 1 where it can sink no further.
     """
@@ -39,7 +39,7 @@ class Chip:
     exponent: float = 3.0
 
     def power_w(self, clock: float) -> float:
-        """w(ν)."""
+        """P(ν)."""
         return self.static_w + self.dynamic_w * clock**self.exponent
 
     def energy_j(self, clock: float, compute_s: float, other_s: float = 0.0) -> float:
@@ -62,7 +62,7 @@ class Chip:
         return low
 
     def _slope(self, clock: float, compute_s: float, other_s: float) -> float:
-        """Of the energy: w'(ν) T(ν) + w(ν) T'(ν). Times ν² it grows for exponents from 1 on: it is 0 at most once."""
+        """Of the energy: P'(ν) T(ν) + P(ν) T'(ν). Times ν² it grows for exponents from 1 on: it is 0 at most once."""
         rising = self.exponent * self.dynamic_w * clock ** (self.exponent - 1) * time_s(clock, compute_s, other_s)
         return rising - self.power_w(clock) * compute_s / clock**2
 

@@ -2,7 +2,7 @@
 
 Horowitz 2014 ("Computing's energy problem", ISSCC) gives picojoules in a 45 nm process at 0.9 V. Newer processes need
 several times less for arithmetic and save less on wires and memory; so the *order* is worth remembering, and the
-numbers are not those of today's GPU. A number of e bytes that comes from memory costs hundreds of times its addition.
+numbers are not those of today's GPU. A number that comes from memory costs hundreds of times its addition.
 """
 
 from collections.abc import Mapping

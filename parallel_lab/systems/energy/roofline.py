@@ -3,10 +3,10 @@
 Choi, Bedard, Fowler and Vuduc 2013, "A roofline model of energy". In time the slower of arithmetic and memory hides the
 other; in energy nothing hides:
 
-    energy = FLOPs ε_F + bytes ε_B + w_0 T        T = max(FLOPs / F, bytes / W)
+    energy = FLOPs ξ_F + bytes ξ_B + P_0 T        T = max(FLOPs / F, bytes / W)
 
-At ε_B / ε_F FLOPs per byte both cost the same: the balance of energy. It need not be the ridge F / W of time. With
-static power, even a kernel at its peak pays w_0 for every second, so the best joules per FLOP is ε_F + w_0 / F.
+At ξ_B / ξ_F FLOPs per byte both cost the same: the balance of energy. It need not be the ridge F / W of time. With
+static power, even a kernel at its peak pays P_0 for every second, so the best joules per FLOP is ξ_F + P_0 / F.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class EnergyRoofline:
 
     Attributes:
         time: the roofline of time of the same machine.
-        flop_j: ε_F, of a FLOP above static power.
-        byte_j: ε_B, of a byte from memory above static power.
-        static_w: w_0.
+        flop_j: ξ_F, of a FLOP above static power.
+        byte_j: ξ_B, of a byte from memory above static power.
+        static_w: P_0.
     """
 
     time: Roofline
@@ -51,7 +51,7 @@ class EnergyRoofline:
     def of(cls, time: Roofline, peak_w: float, static_w: float, balance: float) -> "EnergyRoofline":
         """The machine that draws `peak_w` at its ridge, with this static power and balance of energy.
 
-        At the ridge a second does F FLOPs and moves W bytes: peak_w = static_w + ε_F (F + balance W).
+        At the ridge a second does F FLOPs and moves W bytes: peak_w = static_w + ξ_F (F + balance W).
 
         Raises:
             ValueError: the peak is not above the static power.

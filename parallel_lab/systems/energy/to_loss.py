@@ -2,7 +2,7 @@
 
 Watts say nothing about what a model costs, joules per epoch say half of it. Energy to a target is
 
-    epochs to the target (batch)  x  seconds per epoch (batch, cap)  x  watts (batch, cap)
+    epochs to the target (batch)  *  seconds per epoch (batch, cap)  *  watts (batch, cap)
 
 A larger batch makes an epoch quicker and, past the critical batch, needs more epochs. The cap changes the last two
 factors and never the first: the same steps are computed. So batch and cap are chosen together, from the same table.

@@ -1,13 +1,15 @@
 r"""Corpus BLEU over ranks, from ten counts (Papineni et al. 2002; the variant of Post 2018, "A call for clarity").
 
-    BLEU = 100 min(1, exp(1 - r / c)) exp(1/4 sum over n = 1..4 of ln p_n)
+    BLEU = 100 min(1, exp(1 - expected / written)) exp(1/4 sum over orders 1 to 4 of ln precision)
 
-p_n is the share of the hypotheses' n-grams that are in a reference, each counted at most as often as there; c is the
-length of the hypotheses, r that of the references, the closest for each sentence. Both are sums over the *corpus*, so
-BLEU is no mean of sentences, and none of ranks. The counts add up: a rank sends ten int64, 160 (n-1)/n bytes.
+`precision` is the share of the hypotheses' n-grams of an order that are in a reference, each counted at most as often
+as there; `written` is the length of the hypotheses, `expected` that of the references, the closest for each sentence.
+Both are sums over the *corpus*, so BLEU is no mean of sentences, and none of ranks. The counts add up: a rank sends ten
+int64, 160 (n-1)/n bytes.
 
-The tokenizer is WMT's `13a`, the smoothing `exp`: the k-th order without a match counts as 1 / 2^k matches. Other
-tokenizers give other numbers, so a BLEU is reported with both. `13a` does not cut Chinese: a sentence is one token.
+The tokenizer is WMT's `13a`, the smoothing `exp`: the first order without a match counts as 1/2 matches, the next as
+1/4, and so on. Other tokenizers give other numbers, so a BLEU is reported with both. `13a` does not cut Chinese: a
+sentence is one token.
 """
 
 import math

@@ -2,14 +2,15 @@
 
 Samples are put into equal bins by their confidence, the largest probability. Expected calibration error (ECE) is
 
-    ECE = sum over bins of  (count_b / count) |accuracy_b - confidence_b|
+    ECE = sum over bins of  (count_i / count) |accuracy_i - confidence_i|
 
 A bin's three sums (count, confidence, right) add up over ranks: 24 bytes a bin, 48 bins (n-1)/n bytes a rank. The mean
 of ranks' ECE, weighted by samples, is never smaller and mostly larger: deviations of two ranks cancel in the sum, and
 not in a mean of their absolute values.
 
-Temperature scaling divides the logits by one number T, which changes no prediction. T is where the loss on held-out
-samples is least. The loss is convex in 1/T, so its slope has one zero; ranks exchange 16 bytes for each look at it.
+Temperature scaling divides the logits by one number, the temperature, which changes no prediction. It is where the loss
+on held-out samples is least. The loss is convex in 1/temperature, so its slope has one zero; ranks exchange 16 bytes
+for each look at it.
 """
 
 from typing import NamedTuple
@@ -36,7 +37,7 @@ class Reliability(NamedTuple):
 def bins(labels: Tensor, probabilities: Tensor, bins: int = BINS) -> Tensor:
     """The sums of this rank's samples, float64 (3, bins): count, confidence, right. A rank without samples has zeros.
 
-    Bin b has the confidences above b / bins, up to and with (b + 1) / bins. Probabilities are (samples, classes).
+    Bin i has the confidences above i / bins, up to and with (i + 1) / bins. Probabilities are (samples, classes).
 
     Raises:
         ValueError: rows do not sum to 1, so they are logits, say; or there are not as many rows as labels.
@@ -73,11 +74,11 @@ def expected_calibration_error(sums: Tensor) -> float:
 
 
 def temperature(labels: Tensor, logits: Tensor, group: dist.ProcessGroup | None = None) -> float:
-    """The T for which logits / T have the least loss on the samples of all ranks; the same on every rank.
+    """The temperature for which logits / temperature have the least loss on the samples of all ranks, the same on each.
 
     Raises:
-        ValueError: no rank has a sample; or there is no such T, as all are right (the loss falls toward T = 0), or as
-            the model is no better than chance (it falls toward an infinite T).
+        ValueError: no rank has a sample; or there is no such temperature, as all are right (the loss falls toward 0),
+            or as the model is no better than chance (it falls toward an infinite one).
     """
     low, high = -SPAN, SPAN
     if not _slope(labels, logits, low, group) < 0 < _slope(labels, logits, high, group):

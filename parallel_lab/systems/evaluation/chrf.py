@@ -1,8 +1,8 @@
-"""chrF over ranks, from 18 counts (Popovic 2015): F of character n-grams, orders 1 to 6, recall counting beta^2 times.
+"""chrF over ranks, from 18 counts (Popovic 2015): the F2 measure of character n-grams of orders 1 to 6.
 
-    chrF = 100 (1 + beta^2) P R / (beta^2 P + R),     beta = 2
+    chrF = 100 (1 + weight) precision recall / (weight precision + recall),     weight = 2^2
 
-P and R are means over the orders of the corpus's precision and recall; an order that either side lacks is left out.
+Precision and recall are means over the orders of those of the corpus; an order that either side lacks is left out.
 Spaces are no characters here. No tokenizer is needed, so it works for Chinese as well. Of each order three counts add
 up over ranks: n-grams of the hypotheses, of the references, matches; 288 (n-1)/n bytes a rank.
 

@@ -1,11 +1,11 @@
 """Accuracy, precision, recall and F1 over ranks, from one matrix of counts.
 
 counts[i, j] is how many samples of class i were called j. The counts of two sets of samples add up to those of both,
-so ranks exchange the matrix, 8 C^2 bytes for C classes, whatever the number of samples:
+so ranks exchange the matrix, 8 classes^2 bytes, whatever the number of samples:
 
-    confusion (local)  ->  merge (one all-reduce, 2 (n-1)/n 8 C^2 bytes a rank)  ->  accuracy, precision, recall, f1
+    confusion (local) -> merge (one all-reduce, 2 (n-1)/n 8 classes^2 bytes a rank) -> accuracy, precision, recall, f1
 
-    precision_c = tp / (tp + fp)      recall_c = tp / (tp + fn)      F1_c = 2 tp / (2 tp + fp + fn)
+    of a class: precision = tp / (tp + fp)    recall = tp / (tp + fn)    F1 = 2 tp / (2 tp + fp + fn)
 
 F1 is no mean over samples: it divides by counts that the other ranks change. The mean of the ranks' F1 is another
 number, also when it is weighted by samples. Accuracy is a mean over samples, so there weights are enough.

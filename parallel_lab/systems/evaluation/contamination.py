@@ -7,8 +7,8 @@ distinct n-gram: 2 (n-1)/n of that is what a rank sends, whatever the length of 
     share(document) = words of it that lie in an n-gram met anywhere / its words
 
 This follows Llama 3 (Dubey et al. 2024, section 5.1.4), which counts tokens in 8-grams, with a threshold on the share
-for each data set. Brown et al. 2020 (GPT-3, appendix C) used the 13-gram for most sets. A short n finds idioms, a long
-one misses what was edited; both ways a paraphrase, a translation or an answer without its question is missed.
+for each data set. Brown et al. 2020 (GPT-3, appendix C) used the 13-gram for most sets. Short n-grams find idioms, long
+ones miss what was edited; both ways a paraphrase, a translation or an answer without its question is missed.
 
 `measured_gap` trains: half of some held-out text is put into the training text a few times, the other half never.
 """

@@ -52,7 +52,7 @@ def _share(samples: int, rank: int, ranks: int, way: Way) -> list[int]:
 def weights(samples: int, rank: int, ranks: int) -> Tensor:
     """How often each sample of a rank's padded share counts, float64: 1, and 0 where it repeats another.
 
-    It holds for `DistributedSampler` with and without `shuffle`: place k of a rank is place rank + k n of the order.
+    It holds for `DistributedSampler` with and without `shuffle`: place i of a rank is place rank + i n of the order.
     """
     places = rank + ranks * torch.arange(-(-samples // ranks))
     return (places < samples).double()

@@ -9,8 +9,9 @@ than it is. A seed decides data, initialization and order, so two treatments wit
 alone: compare them seed by seed.
 
 All losses are cross-entropies in nats (of the GPT bits per byte) against the true labels, in the model's evaluation
-mode. What the optimizer minimizes can be another number. With label smoothing the target has 1 - e + e/K for the true
-class of K and e/K for each other, so the least possible is the entropy of that and not 0: the two are not comparable.
+mode. What the optimizer minimizes can be another number. With label smoothing the target has 1 - smoothing +
+smoothing/classes for the true class and smoothing/classes for each other, so the least possible is the entropy of that
+and not 0: the two are not comparable.
 
 Sources: Muennighoff et al. 2023, "Scaling data-constrained language models"; Szegedy et al. 2016, "Rethinking the
 Inception architecture", section 7 (label smoothing); Loshchilov and Hutter 2019, "Decoupled weight decay".
@@ -56,7 +57,7 @@ class Treatment:
     Attributes:
         weight_decay: AdamW's.
         dropout: the share of hidden values that a step drops.
-        label_smoothing: e above.
+        label_smoothing: `smoothing` above.
         augment: whether each image is turned and shifted a little, anew each time.
         images: how many are trained on; the number of steps does not change.
     """

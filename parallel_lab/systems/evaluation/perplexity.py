@@ -29,7 +29,7 @@ from parallel_lab.systems.evaluation import exchange
 class Likelihood(NamedTuple):
     """How well some text was predicted; the sums of two texts are those of both."""
 
-    nats: float  # the sum of -ln p(token)
+    nats: float  # the sum of -ln Pr[token]
     tokens: int
     bytes: int = 0  # of the text that these tokens stand for, in UTF-8; 0 where nobody counted them
 

@@ -1,23 +1,23 @@
 """ROC and the area under it, AUC, over ranks: exactly by exchanging scores, nearly by exchanging a histogram.
 
 AUC is the chance that a positive sample scores higher than a negative one, a tie counting one half (Hanley and McNeil
-1982). With P positives, N negatives, and A_rq the AUC of rank r's positives against rank q's negatives,
+1982). With `pos` positives, `neg` negatives, and AUC_ij that of rank i's positives against rank j's negatives,
 
-    AUC = sum over r, q of  P_r N_q A_rq  /  (P N)
+    AUC = sum over i, j of  pos_i neg_j AUC_ij  /  (pos neg)
 
-Of these n^2 terms a rank can compute the one with r = q. The others are on no rank, so no weights make the mean of the
+Of these n^2 terms a rank can compute the one with i = j. The others are on no rank, so no weights make the mean of the
 ranks' AUC right. Something of the samples has to travel:
 
-| way              | what travels                                          | bytes that a rank sends, n ranks |
-|------------------|-------------------------------------------------------|----------------------------------|
-| `auc_over_ranks` | the scores of the rarer class, then one whole number  | at most 8 min(P, N) + 8 n + 48   |
-| `roc_over_ranks` | all scores: each is a point of the curve              | at most 8 (P + N) + 16 n         |
-| `histogram_auc`  | two counts a bin, all-reduced                         | 32 bins (n-1)/n                  |
+| way              | what travels                                          | bytes that a rank sends, n ranks   |
+|------------------|-------------------------------------------------------|------------------------------------|
+| `auc_over_ranks` | the scores of the rarer class, then one whole number  | at most 8 min(pos, neg) + 8 n + 48 |
+| `roc_over_ranks` | all scores: each is a point of the curve              | at most 8 (pos + neg) + 16 n       |
+| `histogram_auc`  | two counts a bin, all-reduced                         | 32 bins (n-1)/n                    |
 
 In the first, each rank holds the gathered scores against its own samples of the other class, and counts twice the wins
 plus the ties, a whole number: so the result is exact, and the same on any number of ranks. The histogram takes all
-pairs within a bin as ties. Each of these P_b N_b pairs is wrong by one half at most, so the error is at most
-sum over b of P_b N_b / (2 P N), which the merged counts say too.
+pairs within a bin as ties. Of bin i these pos_i neg_i pairs are wrong by one half at most, so the error is at most
+sum over i of pos_i neg_i / (2 pos neg), which the merged counts say too.
 
 Scores are compared as float64. Labels are 0 and 1, or booleans. Where all ranks together lack a class there is no AUC,
 and every rank says so.

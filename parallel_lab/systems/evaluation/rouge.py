@@ -6,12 +6,13 @@
 | `rougeL`   | a word of the longest common subsequence of the two texts                                  |
 | `rougeLsum`| for each sentence (line) of the reference, the union of those with each line of the summary |
 
-    precision = matches / words of the summary,  recall = matches / words of the reference,  F = 2 P R / (P + R)
+    precision = matches / words of the summary,  recall = matches / words of the reference,
+    F1 = 2 precision recall / (precision + recall)
 
-Each sample has its own F, and the score is their mean. A mean over samples adds up by sums and a count: `statistics`
-has rows of float64, and ranks merge (sum P, sum R, sum F, samples), 32 bytes. The order of these additions is not the
-same on another number of ranks, so the last digits may differ. Lower case; words are runs of a-z and 0-9; no stemming,
-as in rouge_score by default.
+Each sample has its own F1, and the score is their mean. A mean over samples adds up by sums and a count: `statistics`
+has rows of float64, and ranks merge (sum precision, sum recall, sum F1, samples), 32 bytes. The order of these
+additions is not the same on another number of ranks, so the last digits may differ. Lower case; words are runs of a-z
+and 0-9; no stemming, as in rouge_score by default.
 """
 
 import re
@@ -37,7 +38,7 @@ class Rouge(NamedTuple):
 
 
 def statistics(summaries: Sequence[str], references: Sequence[str], kind: str = "rougeL") -> Tensor:
-    """One row (precision, recall, F, 1) of float64 for each sample; their sum is what ranks merge.
+    """One row (precision, recall, F1, 1) of float64 for each sample; their sum is what ranks merge.
 
     Raises:
         ValueError: the kind is unknown, or there are not as many summaries as references.

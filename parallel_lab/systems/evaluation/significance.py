@@ -10,10 +10,11 @@
 Two scores of 71 % and 73 % on 1,000 samples have a standard error of 1.4 points each. If errors were independent, that
 of the difference would be 2.0 points. But the same samples are hard for both models: the difference is taken sample by
 sample, whose error is mostly smaller. A test says whether there is a difference, an interval how large it can be; who
-compares many models, or looks after every epoch, must expect a p below 0.05 once in twenty times without a difference.
+compares many models, or looks after every epoch, must expect a p-value below 0.05 once in twenty times without a
+difference.
 
 Rows of statistics and a score of their sum stand for a corpus: BLEU, chrF, F1 and accuracy all fit. Over ranks, the
-rows are gathered first (`exchange.gather`), 8 k bytes a sample for k statistics; each rank draws with the same seed.
+rows are gathered first (`exchange.gather`), 8 bytes a sample for each statistic; each rank draws with the same seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +67,7 @@ def clustered_error(values: ArrayLike, clusters: Sequence[object]) -> float:
     """The standard error of the mean where values of a cluster depend on each other.
 
     The deviations of a cluster are added before they are squared. With one value in each cluster it is the usual error,
-    but for the factor sqrt((n - 1) / n).
+    but for the factor sqrt(1 - 1 / values).
 
     Raises:
         ValueError: there are less than two clusters, or not a cluster for each value.
@@ -114,7 +115,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, confidence: float = 0
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> float:
-    """The exact two-sided p of McNemar's test (1947): are the samples that only one got right split like coin throws?
+    """The exact two-sided p-value of McNemar's test (1947): do the samples that one alone got right fall like coins?
 
     `first` and `second` say for each sample whether the model was right. Where both agree, nothing is said about a
     difference.
@@ -141,7 +142,8 @@ def paired_bootstrap(
     """The difference of two scores, and the interval that it has over corpora drawn anew from the same samples.
 
     Each draw takes as many samples, with repetition, the *same* for both. Rows are the statistics of samples, of shape
-    (samples,) or (samples, k); `score` gets their sum, (k,), and is the mean over samples if left out.
+    (samples,) or (samples, statistics); `score` gets their sum, (statistics,), and is the mean over samples if left
+    out.
 
     Raises:
         ValueError: the two do not have the same number of samples, or less than two.
@@ -161,10 +163,10 @@ def paired_bootstrap(
 def permutation(
     first: ArrayLike, second: ArrayLike, score: Score | None = None, *, draws: int = 1000, seed: int = 0
 ) -> Chance:
-    """The difference of two scores, and its two-sided p by swapping the models at random, sample by sample.
+    """The difference of two scores, and its two-sided p-value by swapping the models at random, sample by sample.
 
-    If the models do not differ, who said what does not matter. p counts the given order as one of the draws, so it is
-    never 0. Rows and `score` as in `paired_bootstrap`.
+    If the models do not differ, who said what does not matter. The p-value counts the given order as one of the draws,
+    so it is never 0. Rows and `score` as in `paired_bootstrap`.
 
     Raises:
         ValueError: the two do not have the same number of samples, or less than two.

@@ -3,11 +3,11 @@
 Steps are notes of the kind `step` on the lane `mark`, as `with span("step", part=number, lane="mark")` makes them.
 
     tokens/s    tokens of the global batch / time of a step
-    MFU         FLOPs of the *model* per token x tokens/s / (n x peak)          Chowdhery et al. 2022, section 4.1
+    MFU         FLOPs of the *model* per token * tokens/s / (n * peak)          Chowdhery et al. 2022, section 4.1
     HFU         the same with the FLOPs that the hardware does, recomputation included: at most 4/3 of MFU
     strong      T(1) / (n T(n))  one problem over n ranks                       Amdahl 1967
     weak        T(1) / T(n)      n times the problem over n ranks               Gustafson 1988
-    busbw       S / t x 2 (n-1)/n of an all-reduce, to be held against a link   nccl-tests; `network.bandwidth`
+    busbw       S / T * 2 (n-1)/n of an all-reduce, to be held against a link   nccl-tests; `network.bandwidth`
     exposed     a rank communicates, or waits to, and computes nothing
     delay       from the first rank that joins a collective to the last; all but the last wait for it
     straggler   the longest computing of a rank / the median rank's, step by step
@@ -202,12 +202,12 @@ def weak_efficiency(one_s: float, n_s: float) -> float:
 
 
 def amdahl(serial: float, n: int) -> float:
-    """The speed-up of one problem whose share `serial` no rank can share: 1 / (f + (1 - f)/n), never above 1/f."""
+    """The speed-up of one problem whose share `serial` no rank can share: 1 / (serial + (1 - serial)/n)."""
     return 1 / (serial + (1 - serial) / n)
 
 
 def gustafson(serial: float, n: int) -> float:
-    """The scaled speed-up, n - (n - 1) f, with f the share of the time *on n ranks* that is serial."""
+    """The scaled speed-up, n - (n - 1) serial, with `serial` the share of the time *on n ranks* that is serial."""
     return n - (n - 1) * serial
 
 

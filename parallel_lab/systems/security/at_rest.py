@@ -173,5 +173,5 @@ def read_by_reuse(sealed: bytes, other: bytes, known: bytes) -> bytes:
 
 
 def collision_odds(messages: int, nonce_bits: int = 8 * NONCE_BYTES) -> float:
-    """At most how likely two of so many random nonces are equal: q (q - 1) / 2^(bits + 1), the birthday bound."""
+    """At most how likely two of so many random nonces are equal: messages (messages - 1) / 2^(bits + 1)."""
     return min(1.0, messages * (messages - 1) / 2 ** (nonce_bits + 1))

@@ -9,8 +9,8 @@ So the head, which is the number of entries and the last hash, is signed from ti
 writer of the log cannot write. What lies below the newest signed head cannot be changed without notice. What is newer
 can: that is the window, at most the time between two heads.
 
-`verify` reads all n entries. A Merkle tree in place of the chain proves one entry with log2 n hashes (Certificate
-Transparency, RFC 6962).
+`verify` reads all entries. A Merkle tree in place of the chain proves one of them with log2(entries) hashes
+(Certificate Transparency, RFC 6962).
 
 What this does not stop: a log tells of tampering and prevents none. An event that was never written is not missed. Who
 takes over the writer writes lies from then on, and signs them where the key is at hand. And who keeps two logs can show

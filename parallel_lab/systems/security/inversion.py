@@ -2,11 +2,12 @@
 
 Who sees a rank's gradient, as a server or a neighbor in a ring does, may compute the images.
 
-- *By division* (Phong et al. 2017). A linear layer y = W x + b has the gradients dW = sum of d_k x_k^T and db = sum of
-  d_k, over the samples k. Where one sample alone reaches row i, dW[i] / db[i] is its input, exactly. With one sample
-  that is every row that is not zero. With many, a ReLU leaves some rows to one sample only.
-- *By the signs of the last bias* (Zhao et al. 2020, iDLG). Of one sample under cross-entropy, db = softmax - one-hot is
-  negative at the label only.
+- *By division* (Phong et al. 2017). A linear layer y = x w + bias, with w as PyTorch's weight transposed, has the
+  gradients g_w = sum of x_i^T g_i and g_bias = sum of g_i, over the samples i, with g_i the gradient of their output.
+  Where one sample alone reaches output j, column j of g_w (row j of PyTorch's) over element j of g_bias is its input,
+  exactly. With one sample that is every row that is not zero. With many, a ReLU leaves some rows to one sample only.
+- *By the signs of the last bias* (Zhao et al. 2020, iDLG). Of one sample under cross-entropy, g_bias = softmax -
+  one-hot is negative at the label only.
 - *By search* (Zhu et al. 2019, DLG). Look for an image whose gradient is the one that was seen. It needs no such layer,
   and a gradient that is differentiable in the image.
 

@@ -1,20 +1,21 @@
 """Differentially private SGD, and the accountant that says how private it was.
 
-DP-SGD (Abadi et al. 2016), each step: every sample joins the batch with probability q, by itself (Poisson sampling);
-each sample's gradient is clipped to the norm C; to their *sum* comes Gaussian noise of deviation z C; the result is
-divided by the expected batch q N. So no sample moves the sum by more than C, and the noise hides whether it was there.
+DP-SGD (Abadi et al. 2016), each step: every sample joins the batch with probability rate, by itself (Poisson
+sampling); each sample's gradient is clipped to the norm clip; to their *sum* comes Gaussian noise of deviation z clip;
+the result is divided by the expected batch, rate samples. So no sample moves the sum by more than clip, and the noise
+hides whether it was there.
 
 (epsilon, delta)-DP says: whatever is seen, adding or removing one sample changes its probability by a factor of
-e^epsilon at most, but for delta. The accountant adds up Renyi divergences (Mironov 2017). Of one step with sampling
-(Mironov, Talwar and Zhang 2019) the divergence of order a is log(A) / (a - 1) with
+exp(epsilon) at most, but for delta. The accountant adds up Renyi divergences (Mironov 2017). Of one step with sampling
+(Mironov, Talwar and Zhang 2019) the divergence of an order is log(moment) / (order - 1) with
 
-    A = E over x ~ N(0, z^2) of ((1 - q) + q exp((2 x - 1) / (2 z^2)))^a
+    moment = mean of ((1 - rate) + rate exp((2 noise - 1) / (2 z^2)))^order, where noise is normal, of deviation z
 
-(the other direction, with the two distributions exchanged, is no larger, as they show). Here A is integrated
-numerically, for all orders in the same way; opacus sums a series. T steps add up: T times as much.
+(the other direction, with the two distributions exchanged, is no larger, as they show). Here the moment is
+integrated numerically, for all orders in the same way; opacus sums a series. Over steps divergences add up.
 Of all orders the best bound on epsilon counts (Canonne, Kamath and Steinke 2020, proposition 12).
 
-What it does not stop. It hides one *sample*: for who gave k of them epsilon is about k times as large, and delta larger
+What it does not stop. It hides one *sample*: for who gave two of them epsilon is about twice as large, and delta larger
 still. It hides nothing that all samples have in common, and stops no poisoned gradient: clipping
 bounds a sample, not a rank that lies. Runs that were only for tuning count too. The proof asks for Poisson sampling: an
 epoch in shuffled batches is another mechanism. The noise here is of a generator that is not made for secrets.
@@ -40,10 +41,10 @@ NODES, WIDE = 4_000, 14.0  # points of the integral, and how many deviations it 
 
 @cache
 def divergence(rate: float, noise: float, order: float) -> float:
-    """The Renyi divergence of one step, of order a > 1: sampling `rate` q, noise z in units of the clipping norm.
+    """The Renyi divergence of one step, of an `order` above 1: sampling `rate`, `noise` z over the clipping norm.
 
-    The integrand has its peaks between 0 and a, and falls off like a Gaussian: a sum over equal steps is then exact but
-    for rounding.
+    The integrand has its peaks between 0 and `order`, and falls off like a Gaussian: a sum over equal steps is then
+    exact but for rounding.
 
     Raises:
         ValueError: a rate outside (0, 1], noise that is not positive, or an order of 1 or less.
@@ -86,9 +87,9 @@ def noise_for(wanted: float, rate: float, steps: int, delta: float) -> float:
 def advantage(epsilon: float, delta: float) -> float:
     """At most by how much a test for membership is right more often than wrong: hits less false alarms, from 0 to 1.
 
-    Under (epsilon, delta)-DP hits <= e^epsilon alarms + delta, and the same of misses and right refusals.
+    Under (epsilon, delta)-DP hits <= exp(epsilon) alarms + delta, and the same of misses and right refusals.
     """
-    down = math.exp(-epsilon)  # of a large epsilon e^epsilon would be no float
+    down = math.exp(-epsilon)  # of a large epsilon exp(epsilon) would be no float
     return min(1.0, (1 - down + 2 * delta * down) / (1 + down))
 
 
@@ -96,7 +97,7 @@ def clipped_sum(model: nn.Module, images: Tensor, labels: Tensor, clip: float) -
     """The sum of the samples' flat gradients, each scaled down to the norm `clip` where it is longer."""
     if not len(images):
         return torch.zeros_like(parameters_to_vector(model.parameters()).detach())
-    rows = gradients(model, images[:, None], labels[:, None])  # (samples, d)
+    rows = gradients(model, images[:, None], labels[:, None])  # (samples, parameters)
     return ((clip / rows.norm(dim=1).clamp(min=clip))[:, None] * rows).sum(0)
 
 
@@ -105,9 +106,9 @@ class Privacy:
     """The settings of DP-SGD.
 
     Attributes:
-        rate: the probability of a sample to be in a batch, q.
+        rate: the probability of a sample to be in a batch.
         noise: the deviation of the noise in units of `clip`, z; 0 is no privacy.
-        clip: the norm to which each sample's gradient is cut, C.
+        clip: the norm to which each sample's gradient is cut.
     """
 
     rate: float
@@ -144,9 +145,9 @@ def step_over_ranks(
 ) -> None:
     """One step over ranks, each with its part of all `samples` and its own dice: one all-reduce of the model's size.
 
-    Each of n ranks adds noise of deviation z C / sqrt(n), so that the sum has z C. A rank that knows its own share of
-    the noise sees the sum with z C sqrt((n - 1) / n) only. And each rank's own message has too little noise for one who
-    sees it alone, unless it is added under masks (`secure_sum`).
+    Each of n ranks adds noise of deviation z clip / sqrt(n), so that the sum has z clip. A rank that knows its own
+    share of the noise sees the sum with z clip sqrt((n - 1) / n) only. And each rank's own message has too little noise
+    for one who sees it alone, unless it is added under masks (`secure_sum`).
     """
     group = member(group)
     total = clipped_sum(model, *_sampled(images, labels, privacy.rate, dice), privacy.clip)

@@ -1,7 +1,7 @@
 """Poisoned gradients, and aggregates that a few liars cannot move at will; what those cannot do.
 
-The mean has no defense: a rank that knows the sum of the others' gradients moves the mean to any t, by sending n t less
-that sum. Three aggregates of n gradients, f of which may be lies:
+The mean has no defense: a rank that knows the sum of the others' gradients moves the mean to any target, by sending n
+times the target less that sum. Three aggregates of n gradients, f of which may be lies:
 
 - *coordinate-wise median* (Yin et al. 2018): of each coordinate the middle value; f < n / 2;
 - *coordinate-wise trimmed mean* (Yin et al. 2018): of each coordinate the mean without the f largest and the f smallest
@@ -34,7 +34,7 @@ from parallel_lab import compat
 from parallel_lab.runtime.group import member
 
 Rule = Callable[[Tensor, int], Tensor]
-"""A function of the rows (n, d), one gradient a rank, and of f, the lies to bear, that gives one gradient (d,)."""
+"""A function of the rows (n, numbers), one gradient a rank, and of f, the lies to bear, that gives one gradient."""
 
 
 def mean(rows: Tensor, f: int = 0) -> Tensor:
@@ -126,13 +126,13 @@ def reversed_sign(honest: Tensor, liars: int, n: int) -> Tensor:
 
 
 def little(honest: Tensor, liars: int, n: int) -> Tensor:
-    """All liars send the honest mean less z deviations of each coordinate, within what honest ranks send too.
+    """All liars send the honest mean less some deviations of each coordinate, within what honest ranks send too.
 
-    z is as large as Baruch et al. choose it: so that enough honest ranks are expected to be further out.
+    They are as many as Baruch et al. choose: so that enough honest ranks are expected to be further out.
     """
     supporters = n // 2 + 1 - liars  # honest ranks that the liars need on their side for a majority
-    z = float(torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor((n - liars - supporters) / (n - liars))))
-    return (honest.mean(0) - z * honest.std(0)).expand(liars, -1)
+    away = float(torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor((n - liars - supporters) / (n - liars))))
+    return (honest.mean(0) - away * honest.std(0)).expand(liars, -1)
 
 
 def not_numbers(honest: Tensor, liars: int, n: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The flat gradient of each batch's mean loss: (n, d) from images (n, batch, pixels) and labels (n, batch)."""
+    """The flat gradient of each batch's mean loss: (n, numbers) of images (n, batch, pixels), labels (n, batch)."""
     weights = {name: each.detach() for name, each in model.named_parameters()}
 
     def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:

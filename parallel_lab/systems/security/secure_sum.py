@@ -1,24 +1,25 @@
 """Secure aggregation: a server adds up what it cannot read (Bonawitz et al. 2017).
 
-Each pair of parties u < v agrees on a key that the server does not have (X25519). From it both draw the same mask; u
-adds it, v subtracts it. In the sum every mask meets its opposite and is gone. Numbers are whole and addition wraps
+Each pair of parties i < j agrees on a key that the server does not have (X25519). From it both draw the same mask; i
+adds it, j subtracts it. In the sum every mask meets its opposite and is gone. Numbers are whole and addition wraps
 modulo 2^64, so a masked number looks uniformly random, and the sum of the whole numbers is exact.
 
-*Dropouts.* Where v is gone after the masks were agreed on, its opposite masks are missing. Each party has therefore
-given every other a share of its key beforehand (`shamir`), and t survivors let the server build v's key. A server that
-lies could say that v is gone though it has v's row, and read it. So each party adds a second mask, of its own, whose
-seed is shared too. Survivors give shares of the second mask of those who are there, and of the key of those who are
-gone, and never both of one party. The server would need both, from two sets of t parties: with t > n / 2 two such sets
-have a party in common, and each party answers once.
+*Dropouts.* Where j is gone after the masks were agreed on, its opposite masks are missing. Each party has therefore
+given every other a share of its key beforehand (`shamir`), and `threshold` survivors let the server build j's key. A
+server that lies could say that j is gone though it has j's row, and read it. So each party adds a second mask, of its
+own, whose seed is shared too. Survivors give shares of the second mask of those who are there, and of the key of those
+who are gone, and never both of one party. The server would need both, from two sets of `threshold` parties: with
+threshold > n / 2 two such sets have a party in common, and each party answers once.
 
-Sent by a party for d numbers: 8 d bytes for its row (4 d in plain float32), 32 bytes for its key, and two shares of 66
+Sent by a party: 8 bytes for each number of its row (4 in plain float32), 32 bytes for its key, and two shares of 66
 bytes for each party; a share goes to its holder alone, and comes back once.
 
 What it does not stop. A party that lies about its numbers: the sum takes them, nobody can see whose they were, and a
 rule that compares rows (`robust`) is blind here. The sum tells what a sum tells (`inversion`); the sum of all, less the
-sum of all but one, is the one. Parties that help the server: t of them give it everything. Against a server that also
-lies about who is there, 2 t - n are enough, since they answer both ways (the paper takes t > 2 n / 3 against a third of
-the parties). A server that lies about public keys, unless they are signed, which they are not here.
+sum of all but one, is the one. Parties that help the server: `threshold` of them give it everything. Against a server
+that also lies about who is there, 2 threshold - n are enough, since they answer both ways (the paper takes threshold >
+2 n / 3 against a third of the parties). A server that lies about public keys, unless they are signed, which they are
+not here.
 """
 
 import os
@@ -40,7 +41,7 @@ Shares = tuple[int, int]  # of a party's key, and of the seed of its own mask
 
 
 def to_whole(values: Tensor) -> Tensor:
-    """The numbers in units of 2^-24, rounded, int64; of n of them the sum is off by n / 2 units at most.
+    """The numbers in units of 2^-24, rounded, int64; over n parties a sum is off by n / 2 units at most.
 
     The sum must stay below 2^39 in absolute value, or it wraps, and nobody can see it.
 

@@ -1,8 +1,8 @@
-"""A secret in n shares, of which any t give it back and t - 1 say nothing (Shamir 1979).
+"""A secret in shares, of which `threshold` give it back and fewer say nothing (Shamir 1979).
 
-The secret is the value at 0 of a random polynomial of degree t - 1 over the integers modulo a prime; share i is its
-value at i. Through t points goes one such polynomial, which gives the secret; through t - 1 of them and any value at 0
-goes one as well, so t - 1 shares fit every secret.
+The secret is the value at 0 of a random polynomial of degree threshold - 1 over the integers modulo a prime; share i
+is its value at i. Through `threshold` points goes one such polynomial, which gives the secret; through one point less
+and any value at 0 goes one as well, so one share less fits every secret.
 """
 
 import secrets
@@ -19,7 +19,9 @@ def split(secret: bytes, shares: int, threshold: int) -> dict[int, int]:
         ValueError: a secret of another length, or a threshold outside 1 to `shares`.
     """
     if len(secret) != SECRET_BYTES or not 1 <= threshold <= shares:
-        raise ValueError(f"{len(secret)} bytes, {threshold} of {shares} shares: expected 32 bytes and 1 <= t <= n")
+        raise ValueError(
+            f"{len(secret)} bytes, {threshold} of {shares} shares: expected 32 bytes and 1 <= threshold <= shares"
+        )
     polynomial = [int.from_bytes(secret, "big"), *(secrets.randbelow(PRIME) for _ in range(threshold - 1))]
     return {x: sum(c * pow(x, k, PRIME) for k, c in enumerate(polynomial)) % PRIME for x in range(1, shares + 1)}
 

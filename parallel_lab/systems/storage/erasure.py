@@ -1,9 +1,10 @@
-"""An erasure code: data in k pieces and m more, any k of which give the data back.
+"""An erasure code: pieces of data and of parity, of which any give all back, as many as there are of data.
 
-Reed, Solomon, "Polynomial Codes over Certain Finite Fields", 1960. Byte j of the k data pieces are the values of a
-polynomial of degree below k at the points 0 .. k - 1. The m further pieces are its values at k .. k + m - 1. Any k
-values determine the polynomial, so any k pieces give back the others, by Lagrange's formula. Numbers are those of the
-field with 256 elements, so that each is a byte: there a sum is an exclusive or.
+Reed, Solomon, "Polynomial Codes over Certain Finite Fields", 1960. There are `needed` pieces of data. Their bytes j
+are the values of a polynomial of degree below `needed` at the points 0 .. needed - 1. The pieces of parity are its
+values at the points that follow. Any `needed` values determine the polynomial, so any `needed` pieces give back the
+others, by Lagrange's formula. Numbers are those of the field with 256 elements, so that each is a byte: there a sum is
+an exclusive or.
 
 This is the code itself, for reading and for small data. Storage systems run it with tables in the processor's vector
 registers.
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 FIELD = 256
-POLYNOMIAL = 0x11D  # x^8 + x^4 + x^3 + x^2 + 1: modulo it the powers of 2 are all elements but 0
+POLYNOMIAL = 0x11D  # powers 8, 4, 3, 2 and 0 of its variable: modulo it the powers of 2 are all elements but 0
 
 
 def _powers() -> tuple[np.ndarray, np.ndarray]:
@@ -31,34 +32,35 @@ def _powers() -> tuple[np.ndarray, np.ndarray]:
 POWERS, LOGS = _powers()
 
 
-def encode(data: bytes, k: int, m: int) -> list[bytes]:
-    """The k + m pieces; the first k hold the data itself, filled up with zeros.
+def encode(data: bytes, needed: int, parity: int) -> list[bytes]:
+    """The needed + parity pieces; the first `needed` hold the data itself, filled up with zeros.
 
     Raises:
         ValueError: there is no piece of data, or there are more pieces than the field has points.
     """
-    if k < 1 or m < 0 or k + m > FIELD:
-        raise ValueError(f"RS({k}, {m}): expected k of 1 or more, and {FIELD} pieces at most")
-    length = -(-len(data) // k)
-    pieces = {i: np.frombuffer(data[i * length : (i + 1) * length].ljust(length, b"\0"), np.uint8) for i in range(k)}
-    return [_value(pieces, at).tobytes() for at in range(k + m)]
+    if needed < 1 or parity < 0 or needed + parity > FIELD:
+        raise ValueError(f"RS({needed}, {parity}): expected 1 piece of data or more, and {FIELD} pieces at most")
+    length = -(-len(data) // needed)
+    cut = [data[i * length : (i + 1) * length].ljust(length, b"\0") for i in range(needed)]
+    pieces = {i: np.frombuffer(each, np.uint8) for i, each in enumerate(cut)}
+    return [_value(pieces, at).tobytes() for at in range(needed + parity)]
 
 
-def decode(pieces: Mapping[int, bytes], k: int, size: int) -> bytes:
-    """The data from any k of its pieces, by number.
+def decode(pieces: Mapping[int, bytes], needed: int, size: int) -> bytes:
+    """The data from as many of its pieces as are needed, by number.
 
     Args:
         pieces: what is left.
-        k: how many pieces of data there were.
+        needed: how many pieces of data there were.
         size: the bytes of the data.
 
     Raises:
-        ValueError: fewer than k are left.
+        ValueError: fewer than `needed` are left.
     """
-    if len(pieces) < k:
-        raise ValueError(f"{len(pieces)} pieces are left, and {k} are needed")
-    known = {number: np.frombuffer(pieces[number], np.uint8) for number in sorted(pieces)[:k]}
-    return b"".join(_value(known, at).tobytes() for at in range(k))[:size]
+    if len(pieces) < needed:
+        raise ValueError(f"{len(pieces)} pieces are left, and {needed} are needed")
+    known = {number: np.frombuffer(pieces[number], np.uint8) for number in sorted(pieces)[:needed]}
+    return b"".join(_value(known, at).tobytes() for at in range(needed))[:size]
 
 
 def _value(known: Mapping[int, np.ndarray], at: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a request, a checkpoint, a copy and a code cost.
 
 Conventions: sizes in bytes, bandwidth in bytes per second in one direction, latency in seconds from a request to the
-first byte of its answer. A code RS(k, m) has k pieces of data and m of parity.
+first byte of its answer. A code RS(data, parity) has so many pieces of data and of parity.
 """
 
 import math
@@ -34,29 +34,30 @@ def readers_to_fill(size: float, latency_s: float, bytes_per_s: float) -> int:
     return math.ceil(request_s(size, latency_s, bytes_per_s) / (size / bytes_per_s) - 1e-9)
 
 
-def storage_factor(k: int, m: int) -> float:
-    """Bytes stored per byte of data by RS(k, m); r copies are RS(1, r - 1)."""
-    _valid(k, m)
-    return (k + m) / k
+def storage_factor(data: int, parity: int) -> float:
+    """Bytes stored per byte of data by RS(data, parity); copies are RS(1, copies - 1)."""
+    _valid(data, parity)
+    return (data + parity) / data
 
 
-def repair_reads(k: int, m: int) -> int:
-    """Pieces that are read to make one lost piece anew: k of a code, and one where there are copies.
+def repair_reads(data: int, parity: int) -> int:
+    """Pieces that are read to make one lost piece anew: `data` of a code, and one where there are copies.
 
-    A piece of a code has a k-th of the bytes, so that k bytes are read over the network per byte that was lost.
+    Each is as large as the lost one, so that `data` bytes are read over the network per byte that was lost.
     """
-    _valid(k, m)
-    return k
+    _valid(data, parity)
+    return data
 
 
-def loss_probability(k: int, m: int, lost: float) -> float:
-    """The probability that data are gone, if each of the k + m pieces is lost by itself with probability `lost`.
+def loss_probability(data: int, parity: int, lost: float) -> float:
+    """The probability that data are gone, if each of data + parity pieces is lost by itself with probability `lost`.
 
-    They are gone when more than m pieces are. Independence is the weak point: a rack, a switch, a bad release take
-    several at once, which is why the pieces are spread over racks.
+    They are gone when more than `parity` pieces are. Independence is the weak point: a rack, a switch, a bad release
+    take several at once, which is why the pieces are spread over racks.
     """
-    _valid(k, m)
-    return sum(math.comb(k + m, i) * lost**i * (1 - lost) ** (k + m - i) for i in range(m + 1, k + m + 1))
+    _valid(data, parity)
+    pieces = data + parity
+    return sum(math.comb(pieces, i) * lost**i * (1 - lost) ** (pieces - i) for i in range(parity + 1, pieces + 1))
 
 
 def checkpoint_bytes(parameters: float, bytes_per_parameter: float = 12.0) -> float:
@@ -79,6 +80,6 @@ def files_per_s(samples_per_s: float, shard_samples: int = 1) -> float:
     return samples_per_s / shard_samples
 
 
-def _valid(k: int, m: int) -> None:
-    if k < 1 or m < 0:
-        raise ValueError(f"RS({k}, {m}): expected at least one piece of data, and no negative number of parity")
+def _valid(data: int, parity: int) -> None:
+    if data < 1 or parity < 0:
+        raise ValueError(f"RS({data}, {parity}): expected at least one piece of data, and no negative number of parity")

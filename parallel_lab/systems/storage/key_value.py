@@ -179,11 +179,11 @@ def lru_hit_rate(reads: Iterable[object], slots: int) -> float:
 
 
 def che_hit_rate(popularity: Sequence[float], slots: int) -> float:
-    """The same in the long run, for reads drawn independently: object i with the share p_i.
+    """The same in the long run, for reads drawn independently: object i has share_i of them.
 
-    An object that is read with rate p_i is still there if it was read within the characteristic time t_C, with
-    probability 1 - exp(-p_i t_C); t_C is where these sum to the slots. Che, Tung, Wang, "Hierarchical Web Caching
-    Systems", IEEE JSAC 2002.
+    An object that is read with rate share_i is still there if it was read within the characteristic time T_cache, with
+    probability 1 - exp(-share_i T_cache); T_cache is where these sum to the slots. Che, Tung, Wang, "Hierarchical Web
+    Caching Systems", IEEE JSAC 2002.
 
     Raises:
         ValueError: there are no slots.

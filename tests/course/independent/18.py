@@ -20,7 +20,7 @@ def eval_perplexity(text):
 
 
 def eval_error(text):
-    q = read(text, "in {agree}% of the questions both", "B is {points} points better")
+    q = read(text, "in {agree}% of the questions both", "The second is {points} points better")
     better, differ = q.points / 100, 1 - q.agree / 100
     chances = {1: (differ + better) / 2, -1: (differ - better) / 2, 0: 1 - differ}
     mean = sum(value * chance for value, chance in chances.items())

@@ -16,7 +16,7 @@ def test_best_clock_has_a_closed_form():
     """Without a part that the clock leaves alone it is the cube root of static over twice dynamic power."""
     chip = Chip(static_w=100, dynamic_w=300, least=0.1)
     assert chip.best(1.0) == pytest.approx((100 / 600) ** (1 / 3))
-    assert Chip(600, 300).best(1.0) == 1.0  # from w_0 = 2 w_1 on, full speed
+    assert Chip(600, 300).best(1.0) == 1.0  # from P_0 = 2 P_1 on, full speed
     assert Chip(0, 300).best(1.0) == pytest.approx(0.3)  # slower is always cheaper: the lowest clock
     assert Chip(100, 300, exponent=1.0).best(1.0) == 1.0  # the voltage can sink no further: nothing to gain
 

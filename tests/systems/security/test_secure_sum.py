@@ -91,7 +91,7 @@ def test_shares():
             shamir.join(few)
     with pytest.raises(ValueError, match="expected 32 bytes"):
         shamir.split(b"short", 5, 3)
-    with pytest.raises(ValueError, match="1 <= t <= n"):
+    with pytest.raises(ValueError, match="1 <= threshold <= shares"):
         shamir.split(secret, 2, 3)
 
 
