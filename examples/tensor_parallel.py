@@ -27,8 +27,8 @@ class _Pair(torch.autograd.Function):
 
 def logits(x, up, up_bias, down, down_bias):
     """Two layers by columns and by rows: what lies between them is never whole anywhere."""
-    x = nn.functional.linear(_Pair.apply(x, True), up, up_bias).relu()  # f: x's gradient is what all ranks say, summed
-    return _Pair.apply(nn.functional.linear(x, down), False) + down_bias  # g: the sum; the bias once, after it
+    x = nn.functional.linear(_Pair.apply(x, True), up, up_bias).relu()  # x's gradient: what all ranks say, summed
+    return _Pair.apply(nn.functional.linear(x, down), False) + down_bias  # the sum; the bias once, after it
 
 
 def main():

@@ -1,18 +1,20 @@
 """What a rank of a layout holds and sends by axis in one step, in closed form; a test holds it against recorded runs.
 
-p, d, c, t are the sizes of pp, dp, cp and tp, b the sequences of a global batch, s their tokens, h the width, e bytes a
-number. A rank works on b/d sequences and s/c of their tokens, so an activation of all its microbatches together has
-S = b/d s/c h e bytes, and that is what all axes but data send, over and over:
+pp, dp, cp and tp are the ranks along the axes, B the sequences of a global batch, s their tokens, h the width, h_kv
+that of all key-value heads, e bytes a number. A rank works on B/dp sequences and s/cp of their tokens, so an activation
+of all its microbatches together has S = B/dp s/cp h e bytes, and that is what all axes but data send, over and over:
 
-    pp      S to the next stage and S to the one before; a tied weight's gradient, V/t h e, once
-    tp      8 (t-1)/t S a block (4 each way), and what embedding, head and loss add
-    cp      3 (c-1) K a block, K = 2 S kv/h/t bytes of keys and values; 4 (c-1) K where e is 2, for sums are float32
-    data    2 (n-1)/n N e a step, n = d c, N the numbers that the rank holds; with zero=1 or 3 3 (n-1)/n N e
+    pp      S to the next stage and S to the one before; a tied weight's gradient, V/tp h e, once
+    tp      8 (tp-1)/tp S a block (4 each way), and what embedding, head and loss add
+    cp      3 (cp-1) S_KV a block, S_KV = 2 S h_kv/h/tp the bytes of keys and values; 4 (cp-1) S_KV where e is 2, for
+            sums are float32
+    data    2 (n-1)/n N e a step, n = dp cp, N the numbers that the rank holds; with zero=1 or 3 3 (n-1)/n N e
 
 The first three grow with the batch and the last does not. Which goes over the slowest links is decided by these four
 numbers, and by what can be hidden: data's may travel beside the backward pass, tp's stand in the way of every block.
 Beside them a step sends less than 100 bytes a rank: flags, the loss, the norm; the first step also a header of 2 KiB
-with each microbatch from stage to stage. For dense models and the ring; one stage a rank; n d c t divide what they cut.
+with each microbatch from stage to stage. For dense models and the ring; one stage a rank; dp, cp, n and tp divide what
+they cut.
 
 Sources: Narayanan et al. 2021, "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM",
 section 3.2 for pp and tp; the formulas of the techniques for each.

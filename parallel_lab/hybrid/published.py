@@ -277,11 +277,11 @@ def fitted(run: Run) -> float:
 
 
 def between(one: Run, other: Run) -> Callable[[Run], float]:
-    """A share for each run, 1 / share = a + b / width, from two rows that then predict nothing.
+    """A share for each run, 1 / share = least + slope / width, from two rows that then predict nothing.
 
     Products of a layer grow with the square of the width, and what only reads and writes, with the width alone.
     """
     slowness, widths = [1 / fitted(run) for run in (one, other)], [run.shape.width for run in (one, other)]
-    b = (slowness[0] - slowness[1]) / (1 / widths[0] - 1 / widths[1])
-    a = slowness[0] - b / widths[0]
-    return lambda run: 1 / (a + b / run.shape.width)
+    slope = (slowness[0] - slowness[1]) / (1 / widths[0] - 1 / widths[1])
+    least = slowness[0] - slope / widths[0]
+    return lambda run: 1 / (least + slope / run.shape.width)

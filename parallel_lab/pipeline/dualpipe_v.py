@@ -6,15 +6,17 @@ rank r holds stage r and stage 2p - 1 - r, the same ranks play both ends, and no
 
 In the steady state a rank runs a forward of one chunk and a whole backward of the other as a pair; an expert-parallel
 model hides the all-to-all of each behind the computing of the other. The schedule gives the pairs; here the two run one
-after the other. Backwards are split only in warm-up and cool-down, where the gradient of the weights, W, fills time.
+after the other. Backwards are split only in warm-up and cool-down, where the gradient of the weights, the pass W, fills
+time.
 
-Layers are sharded, two chunks per rank; nothing is replicated. At F = I = W, B = I + W, and m at least 2p:
+Layers are sharded, two chunks per rank; nothing is replicated. With equal passes, T_F = T_I = T_W, and m at least 2p:
 
-    idle in one step       (p - 1) / 2 of F with the pairs one after the other: on rank 0, in its own window too
+    idle in one step       (p - 1) / 2 of T_F with the pairs one after the other: on rank 0, in its own window too
     activations held       2p + 1 chunks, each half of a rank's layers, on every rank
     sent per microbatch    4 (p - 1) messages by all ranks; at the turn nothing is sent
 
-The report counts (PP/2 - 1) (F&B + B - 3W): its PP stages are the 2p chunks here, F&B is a pair and B both halves.
+The report counts (stages / 2 - 1) (T_pair + T_B - 3 T_W): its stages are the 2p chunks here, T_pair is the time of a
+forward and a backward as one piece, and T_B that of both halves of a backward.
 """
 
 from parallel_lab.pipeline.needs import numbered, require_positive, with_needs
@@ -22,7 +24,7 @@ from parallel_lab.plan import Op, Plan
 
 
 def dualpipe_v(p: int, m: int) -> Plan:
-    """The schedule of `m` microbatches through `2 * p` stages, stage s on rank s or, after the turn, 2p - 1 - s.
+    """The schedule of `m` microbatches through `2 * p` stages, stage i on rank i or, after the turn, 2p - 1 - i.
 
     Below 2p microbatches, which PyTorch and DeepSeek refuse, it is the schedule of 2p without those that are not there.
     """

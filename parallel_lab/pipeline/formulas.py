@@ -1,12 +1,12 @@
 """What each schedule costs in closed form: idle time, held activations, messages. The tests hold all to the simulator.
 
-p is the number of ranks, m of microbatches, v of chunks on a rank. F, I and W are the seconds of a microbatch's passes
-through all chunks of a rank together, and B = I + W; all ranks are equal. A schedule is named as its function is, and
-the sources stand in its file.
+p is the number of ranks, m of microbatches, v of chunks on a rank. T_F, T_I and T_W are the seconds of a microbatch's
+passes F, I and W through all chunks of a rank together, and T_B = T_I + T_W; all ranks are equal. A schedule is named
+as its function is, and the sources stand in its file.
 
-Conventions differ. `bubble` is idle / (work + idle), a share of the time, with work = m (F + I + W), as in table 5 of
-Zero Bubble. Megatron-LM and the README of zero bubble divide by the work alone, which makes (p-1)/m of 1F1B's
-(p-1)/(m+p-1); and DeepSeek writes B for I + W where Zero Bubble's B is our I.
+Conventions differ. `bubble` is idle / (work + idle), a share of the time, with work = m (T_F + T_I + T_W), as in table
+5 of Zero Bubble. Megatron-LM and the README of zero bubble divide by the work alone, which makes (p-1)/m of 1F1B's
+(p-1)/(m+p-1); and DeepSeek's pass B is both halves, where Zero Bubble's B is our pass I.
 """
 
 SCHEDULES = ("gpipe", "one_f_one_b", "interleaved", "looped_bfs", "zb_h1", "zb_h2", "zb_v", "dualpipe_v")
@@ -16,21 +16,21 @@ _V_SHAPED = ("zb_v", "dualpipe_v")  # two chunks on each rank, whatever v
 def idle_s(
     schedule: str, p: int, m: int, *, v: int = 1, passes: tuple[float, float, float] = (1, 1, 1), own: bool = False
 ) -> float:
-    """Seconds of one step in which a rank computes nothing; the step takes m (F + I + W) and these.
+    """Seconds of one step in which a rank computes nothing; the step takes m (T_F + T_I + T_W) and these.
 
     Args:
         schedule: One of `SCHEDULES`.
         p: Ranks.
         m: Microbatches.
         v: Chunks on a rank, for `interleaved` and `looped_bfs`.
-        passes: The seconds F, I and W.
+        passes: T_F, T_I and T_W.
         own: Within the longest window that a rank has of its own, as `Trace.bubble(own=True)` counts.
 
     Returns:
         Seconds, without messages.
 
     Raises:
-        ValueError: There is no closed form: m is too small, or F, I and W differ in a V. Simulate the plan then.
+        ValueError: There is no closed form: m is too small, or the passes differ in a V. Simulate the plan then.
     """
     _check(schedule, p, m, v)
     f, i, w = passes
@@ -38,7 +38,7 @@ def idle_s(
     if m < least:
         raise ValueError(f"{schedule} with p = {p} has a closed form from m = {least} on, and m is {m}: simulate it")
     if schedule in _V_SHAPED and not f == i == w:
-        raise ValueError(f"{schedule} has a closed form where F = I = W, and they are {f}, {i}, {w}: simulate it")
+        raise ValueError(f"{schedule} has a closed form where T_F = T_I = T_W, and they are {f}, {i}, {w}: simulate it")
     each = {
         "gpipe": f + i + w,
         "one_f_one_b": f + i + w,
@@ -71,7 +71,8 @@ def peak_activations(schedule: str, p: int, m: int, rank: int, *, v: int = 1, we
         m: Microbatches.
         rank: Which rank.
         v: Chunks on a rank, for `interleaved` and `looped_bfs`.
-        weight_share: M_W / M_B, the share that W still needs when I is over, for H1 and H2; 1 if I frees nothing.
+        weight_share: S_W / S_B, the share of a microbatch's bytes that the pass W still needs when I is over, for H1
+            and H2; 1 if I frees nothing.
 
     Raises:
         ValueError: The schedule is not known, or cannot have these numbers.
@@ -107,7 +108,7 @@ def messages(schedule: str, p: int, *, v: int = 1, rank: int | None = None) -> i
 
 
 def message_delays(schedule: str, p: int, m: int, *, v: int = 1) -> float:
-    """How many message times longer a step is than without messages, where F = I = W and a message is short beside F.
+    """How many message times longer a step is than without messages, where T_F = T_I = T_W and T_S is far smaller.
 
     In most schedules the way there and the way back count once. In 1F1B each round of p microbatches is a round trip of
     its own: the first rank has p under way, and the next enters when the first has come back. So it grows with m.

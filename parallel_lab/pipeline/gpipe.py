@@ -18,7 +18,7 @@ from parallel_lab.plan import Op, Plan
 
 
 def gpipe(p: int, m: int) -> Plan:
-    """The schedule of `m` microbatches through `p` stages, stage s on rank s.
+    """The schedule of `m` microbatches through `p` stages, stage i on rank i.
 
     Backwards run in the order of the forwards, as in PyTorch; the paper's figure 2 draws them last first. The bubble
     and the memory are the same.

@@ -2,7 +2,7 @@
 
 Narayanan et al. 2021, "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM", section 2.2.2.
 
-The model is cut into p*v stages (the paper's model chunks), dealt out like cards: stage s lives on rank s mod p, so a
+The model is cut into p*v stages (the paper's model chunks), dealt out like cards: stage i lives on rank i mod p, so a
 microbatch goes v times round the ranks. Filling the pipeline still takes p - 1 steps, but a step is now a chunk, 1/v as
 long, so the bubble shrinks by v. The price is v times as many messages and somewhat more activations.
 
@@ -21,7 +21,7 @@ from parallel_lab.plan import Op, Plan
 
 
 def interleaved(p: int, m: int, v: int) -> Plan:
-    """The schedule of `m` microbatches through `p * v` stages, stage s on rank s mod p.
+    """The schedule of `m` microbatches through `p * v` stages, stage i on rank i mod p.
 
     Microbatches go in rounds of p: a rank takes a round through its first chunk, then through its second, and so on,
     and begins the next round.

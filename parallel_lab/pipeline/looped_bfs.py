@@ -19,7 +19,7 @@ from parallel_lab.plan import Op, Plan
 
 
 def looped_bfs(p: int, m: int, v: int) -> Plan:
-    """The schedule of `m` microbatches through `p * v` stages, stage s on rank s mod p.
+    """The schedule of `m` microbatches through `p * v` stages, stage i on rank i mod p.
 
     Backwards run in the order of the forwards; PyTorch runs the last microbatch first. With fewer microbatches than
     ranks it works, but a chunk then waits until the first microbatch has come round.

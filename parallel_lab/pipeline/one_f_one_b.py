@@ -4,7 +4,7 @@ Narayanan et al. 2021, "Efficient Large-Scale Language Model Training on GPU Clu
 (PipeDream-Flush; Narayanan et al. 2021, "Memory-Efficient Pipeline-Parallel DNN Training"); the alternation is that of
 PipeDream (Narayanan et al. 2019), here with a flush at the end of each batch.
 
-Stage s runs just enough forwards ahead (p - 1 - s) for the last stage to begin; then each stage alternates one forward
+Stage i runs just enough forwards ahead (p - 1 - i) for the last stage to begin; then each stage alternates one forward
 and one backward; then it drains the backwards that are left. A backward frees the activations of its microbatch, so a
 stage holds as many as it ran ahead and one more, however many microbatches there are. The bubble is that of GPipe: what
 1F1B saves is memory, which pays for a larger m, and that makes the bubble smaller.
@@ -12,7 +12,7 @@ stage holds as many as it ran ahead and one more, however many microbatches ther
 Layers are sharded over the stages; nothing is replicated. With equal stages:
 
     bubble                 (p - 1) / (m + p - 1) of the time
-    activations held       min(p - s, m) microbatches on stage s, counted from 0
+    activations held       min(p - i, m) microbatches on stage i, counted from 0
     sent per microbatch    one activation to the next stage, one gradient to the stage before
 """
 
@@ -21,7 +21,7 @@ from parallel_lab.plan import Op, Plan
 
 
 def one_f_one_b(p: int, m: int) -> Plan:
-    """The schedule of `m` microbatches through `p` stages, stage s on rank s."""
+    """The schedule of `m` microbatches through `p` stages, stage i on rank i."""
     require_positive(p=p, m=m)
     return with_needs([_row(stage, p, m) for stage in range(p)])
 

@@ -5,7 +5,7 @@ Harlap et al. 2018 and Narayanan et al. 2019, "PipeDream: Generalized Pipeline P
 
 A pipeline is as fast as its slowest stage, so equal numbers of layers are right only if layers are equal: an output
 layer over a large vocabulary may cost as much as several blocks. Dynamic programming finds the best cut: the best of
-the first k layers in s stages is, over all places of the last cut, the slower of the best before it and of the last
+the first i layers in j stages is, over all places of the last cut, the slower of the best before it and of the last
 stage. That takes (number of layers)^2 times (number of stages) steps, for costs measured once.
 """
 

@@ -1,7 +1,7 @@
 """Which rank holds which stages, read from the plan: the one place that knows is the schedule.
 
-Plain schedules have stage s on rank s; looped ones deal p*v stages out like cards, stage s on rank s mod p; V shapes go
-down the ranks and up again, stage s on rank s for s < p and on rank 2p - 1 - s after the turn.
+Plain schedules have stage i on rank i; looped ones deal p*v stages out like cards, stage i on rank i mod p; V shapes go
+down the ranks and up again, stage i on rank i for i < p and on rank 2p - 1 - i after the turn.
 """
 
 from parallel_lab.plan import COMPUTE, Plan

@@ -8,14 +8,14 @@ last stage lives on the first rank, whose backward begins as soon as its own sec
 holds each microbatch for the same time: early in one chunk, late in the other. Backwards are split, and W fills the
 warm-up and the cool-down.
 
-Layers are sharded, two chunks per rank; nothing is replicated. At F = I = W, which is where it is balanced:
+Layers are sharded, two chunks per rank; nothing is replicated. Where T_F = T_I = T_W it is balanced:
 
-    idle in one step       (p - 1) / 2 of F, for m at least 2p - 1: the last rank begins (p - 1) chunks late
+    idle in one step       (p - 1) / 2 of T_F, for m at least 2p - 1: the last rank begins (p - 1) chunks late
     own window             no idle between a rank's first and last pass
     activations held       2p chunks, each half of a rank's layers, on every rank: what rank 0 holds in 1F1B
     sent per microbatch    4 (p - 1) messages by all ranks, twice those of 1F1B; at the turn nothing is sent
 
-Where F, I and W differ it leaves these values; simulate it then.
+Where these times differ it leaves these values; simulate it then.
 """
 
 from parallel_lab.pipeline.needs import numbered, require_positive, with_needs
@@ -23,7 +23,7 @@ from parallel_lab.plan import Op, Plan
 
 
 def zb_v(p: int, m: int) -> Plan:
-    """The schedule of `m` microbatches through `2 * p` stages, stage s on rank s or, after the turn, 2p - 1 - s.
+    """The schedule of `m` microbatches through `2 * p` stages, stage i on rank i or, after the turn, 2p - 1 - i.
 
     Below 2p - 1 microbatches it is the schedule of 2p - 1, without those that are not there.
     """

@@ -28,7 +28,7 @@ from parallel_lab.model.gpt import GPT
 from parallel_lab.plan import SEND, Op, Plan
 from parallel_lab.runtime.group import member
 from parallel_lab.tensor_parallel.attention import check_heads, cut_attention, cut_feed_forward, feed_forwards
-from parallel_lab.tensor_parallel.linear import CutLinear, Group, divided, f, g
+from parallel_lab.tensor_parallel.linear import CutLinear, Group, all_reduce_identity, divided, identity_all_reduce
 from parallel_lab.tensor_parallel.sequence import ShardedDropout, ShardedEmbedding, gathered, mark_partial, scattered
 from parallel_lab.tensor_parallel.vocab import VocabEmbedding, VocabHead
 
@@ -86,7 +86,7 @@ def tensor_parallel(model: GPT, *, sequence: bool = False, group: Group = None) 
     group = member(group)
     _check(model, group, sequence)
     broadcast_tensors(model.parameters(), group)
-    enter, leave = (gathered, scattered) if sequence else (f, g)
+    enter, leave = (gathered, scattered) if sequence else (identity_all_reduce, all_reduce_identity)
     tied = model.head.linear.weight is model.embedding.tokens.weight
     cut: Any = model  # its modules become others
     if sequence:

@@ -3,16 +3,17 @@
 Shoeybi et al. 2019, "Megatron-LM", section 3, figure 3: a head needs nothing of another head until the output layer, so
 rank r of n has the a/n heads from r a/n on, with their columns of query, key and value and their rows of the output
 layer. The feed-forward part is the same with hidden columns for heads; SwiGLU's gate and up are cut alike.
-In grouped-query attention (Ainslie et al. 2023, "GQA", section 2.2) k < a key-value heads serve the a query heads. Up
-to k ranks share these. With more, n = c k, each key-value head is held by c neighbors, whose query heads are among
-those that it serves. Each of them has a part of its gradient, so the gradients of the copies must be summed.
+In grouped-query attention (Ainslie et al. 2023, "GQA", section 2.2) a_kv < a key-value heads serve the a query heads.
+Up to a_kv ranks share these. With more, n = copies · a_kv, each key-value head is held by several neighbors, whose
+query heads are among those that it serves. Each of them has a part of its gradient, so the gradients of the copies must
+be summed.
 
     sharded                query, key, value, out, gate, up and down, and what these return
-    replicated             the input and the output of each part, b s h numbers; key and value, c times, where n > k
-    sent per rank          2 (n-1)/n S forward and 2 (n-1)/n S backward, for each of the two parts; c copies send once a
-                           step 2 (c-1)/c of the gradients of key and value
+    replicated             the input and the output of each part, b s h numbers; key and value, copied where n > a_kv
+    sent per rank          2 (n-1)/n S forward and 2 (n-1)/n S backward, for each of the two parts; copies send once a
+                           step 2 (copies-1)/copies of the gradients of key and value
 
-f enters a part once, not once for query, key and value each, so that their three gradients travel as one.
+A part is entered once, not once for query, key and value each, so that their three gradients travel as one.
 """
 
 from typing import Any

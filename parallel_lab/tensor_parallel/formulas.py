@@ -1,7 +1,7 @@
 """What tensor and sequence parallelism send and hold, in closed form; the tests hold each against a recorded run.
 
 n is the number of ranks of the group, S = b s h e the bytes of one activation (b sequences of s tokens, width h, e
-bytes a number), T = b s the tokens, L layers, V the vocabulary. Bytes are those that one rank sends, with built-in
+bytes a number), t = b s the tokens, L layers, V the vocabulary. Bytes are those that one rank sends, with built-in
 collectives counted as rings. s is padded to a multiple of n under sequence parallelism.
 
 Sources: Shoeybi et al. 2019, "Megatron-LM", section 3; Korthikanti et al. 2022, "Reducing activation recomputation in
@@ -52,12 +52,12 @@ def head_bytes(activation_bytes: int, n: int, sequence: bool = False) -> Passes:
 
 
 def loss_bytes(tokens: int, n: int, dtype_bytes: int = 4) -> float:
-    """The loss: three all-reduces of a number a token, in two calls: 6 (n-1)/n T e, all forward."""
+    """The loss: three all-reduces of a number a token, in two calls: 6 (n-1)/n t e, all forward."""
     return 6 * _part(tokens * dtype_bytes, n)
 
 
 def gathered_logits_bytes(tokens: int, vocab: int, n: int, dtype_bytes: int = 4) -> float:
-    """What gathering the logits would send instead: (n-1)/n T V e, V/6 times as much."""
+    """What gathering the logits would send instead: (n-1)/n t V e, V/6 times as much."""
     return _part(tokens * vocab * dtype_bytes, n)
 
 
@@ -110,13 +110,14 @@ def block_activation_bytes(
 ) -> float:
     """Bytes that autograd keeps on one rank for one block, where n divides s; the account of `model.formulas`, cut.
 
-    In numbers of b s h, with as many key-value heads as heads, GELU and r = 4: 4 + 12/n, the inputs of both norms and
-    of both parts whole, all else cut; with `sequence` 2 + 14/n, since only the gathered inputs of both parts are whole.
+    In numbers of b s h, with as many key-value heads as heads, GELU and a hidden layer of 4 h: 4 + 12/n, the inputs of
+    both norms and of both parts whole, all else cut; with `sequence` 2 + 14/n, since only the gathered inputs of both
+    parts are whole.
     Beside it what norms note for each token (cut with `sequence`), the log-sum-exp of each token and head (cut), and
     two dropout masks: whole, as the CPU keeps them, or with `sequence` cut and of one byte.
 
-    Korthikanti's 10 + 24/t and 34/t bytes (equations 2 and 4) are the same with two bytes a number and masks of one
-    byte; for 34/t the gathered inputs are not kept but gathered again.
+    Korthikanti's 10 + 24/n and 34/n bytes (equations 2 and 4) are the same with two bytes a number and masks of one
+    byte; for 34/n the gathered inputs are not kept but gathered again.
     """
     tokens = batch * config.seq
     kv = config.kv_width * copies(config, n) / n

@@ -1,17 +1,18 @@
 """Column and row linear: one product cut along its output, and one cut along its input, over the ranks of a group.
 
 Shoeybi et al. 2019, "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism", section 3.
-A linear layer Y = X A is cut into A = [A_1 ... A_n] by columns: every rank reads the whole X and has its own columns of
-Y. Cut by rows, A = [A_1; ...; A_n], every rank reads its own columns of X, and Y is the *sum* of what the ranks have.
-So a column linear, any function of single elements, and a row linear need no communication in between: the first is
-entered through f (identity; the gradients of X are summed), the second is left through g (a sum; identity backward).
+A linear layer y = x w is cut into w = [w_1 ... w_n] by columns: every rank reads the whole x and has its own columns of
+y. Cut by rows, w = [w_1; ...; w_n], every rank reads its own columns of x, and y is the *sum* of what the ranks have.
+So a column linear, any function of single elements, and a row linear need no communication in between. The first is
+entered through `identity_all_reduce`, Megatron's f: the gradients of x are summed. The second is left through
+`all_reduce_identity`, Megatron's g: a sum forward, and nothing backward.
 
     sharded                weights and, of a column linear, the bias; what lies between the two layers
-    replicated             X and Y, which are S bytes each; the bias of a row linear, added once, after the sum
+    replicated             x and y, which are S bytes each; the bias of a row linear, added once, after the sum
     sent per rank          column: 0 forward, 2 (n-1)/n S backward. Row: 2 (n-1)/n S forward, 0 backward
     held per rank          1/n of the weights, their gradients and moments
 
-torch stores a weight as (out, in), so columns of A are rows of `weight` here, and "column" is a cut along dim 0.
+torch stores a weight as (out, in), so columns of w are rows of `weight` here, and "column" is a cut along dim 0.
 """
 
 from collections.abc import Callable
@@ -61,13 +62,13 @@ class Cut(NamedTuple):
         return torch.cat(held[:: self.copies], self.dim).narrow(self.dim, 0, self.size)
 
 
-def f(x: Tensor, group: Group) -> Tensor:
+def identity_all_reduce(x: Tensor, group: Group) -> Tensor:
     """Enters a part that is cut: x as it is; what the ranks say about its gradient is summed."""
     with named(group):
         return autograd.identity_all_reduce(x, group, built_in=True)
 
 
-def g(x: Tensor, group: Group) -> Tensor:
+def all_reduce_identity(x: Tensor, group: Group) -> Tensor:
     """Leaves it: the sum of x over the ranks; the gradient of each is that of the sum."""
     with named(group):
         return autograd.all_reduce_identity(x, group, built_in=True)
@@ -106,7 +107,8 @@ class ColumnLinear(CutLinear):
         gather: return the whole output (..., out) instead, on every rank.
         copies: how many neighboring ranks hold the same part, so that there are n/copies parts. Their gradients are
             to be summed over the copies, `sum_replicated_gradients` does it.
-        enter: what x goes through first, `f` by default; None where a module outside has done it for several layers.
+        enter: what x goes through first, `identity_all_reduce` by default; None where a module outside has done it for
+            several layers.
         group: whose ranks share the layer; by default all.
 
     Raises:
@@ -120,7 +122,7 @@ class ColumnLinear(CutLinear):
         *,
         gather: bool = False,
         copies: int = 1,
-        enter: Crossing | None = f,
+        enter: Crossing | None = identity_all_reduce,
         group: Group = None,
     ) -> None:
         parts = divided("ranks in a group", member(group).size(), copies)
@@ -146,7 +148,7 @@ class RowLinear(CutLinear):
 
     Args:
         linear: the whole layer, the same on every rank; a copy of this rank's part is kept.
-        leave: what makes the sum, `g` by default.
+        leave: what makes the sum, `all_reduce_identity` by default.
         group: whose ranks share the layer; by default all.
 
     Raises:
@@ -154,7 +156,7 @@ class RowLinear(CutLinear):
     """
 
     @keyword_only()
-    def __init__(self, linear: nn.Linear, *, leave: Crossing = g, group: Group = None) -> None:
+    def __init__(self, linear: nn.Linear, *, leave: Crossing = all_reduce_identity, group: Group = None) -> None:
         divided("columns of the input", linear.in_features, member(group).size())
         super().__init__(linear, {"weight": Cut(1, linear.in_features, member(group).size())}, group)
         self.leave = leave

@@ -1,7 +1,8 @@
-"""What a distributed product C = A B sends and holds, and the least that any algorithm has to send. No torch.
+"""What a distributed product y = x w sends and holds, and the least that any algorithm has to send. No torch.
 
-`sizes` are (rows, inner, cols): A has rows x inner elements, B inner x cols, C rows x cols. `grid` is (i, j, k), the
-ranks along the rows of C, along its columns, and along the inner index; P = i j k. A word is one element of a matrix.
+`sizes` are (rows, inner, cols): x has rows · inner elements, w inner · cols, y rows · cols. `grid` is (n_i, n_j, n_k),
+the ranks along the rows of y, along its columns, and along the inner index; n = n_i n_j n_k are all. A word is one
+element of a matrix.
 
 Sources: Agarwal et al. 1995, "A three-dimensional approach to parallel matrix multiplication" (the volume of a grid);
 Ballard et al. 2012, "Strong scaling of matrix multiplication algorithms and memory-independent communication lower
@@ -19,20 +20,22 @@ ALGORITHMS = ("one_d", "summa", "two_five_d", "three_d")
 def padded(sizes: Sequence[int], grid: Sequence[int]) -> tuple[int, int, int]:
     """The sizes that `matmul.cut` pads with zeros to, so that every rank gets blocks of one shape.
 
-    The rows become a multiple of i k (C is cut once more along k), the columns of j, and the inner index of k times
-    the least common multiple of i and j, because SUMMA's panels lie on one column of ranks and on one row.
+    The rows become a multiple of n_i n_k (y is cut once more along `k`), the columns of n_j, and the inner index of n_k
+    times the least common multiple of n_i and n_j, because SUMMA's panels lie on one column of ranks and on one row.
     """
     (rows, inner, cols), (i, j, k) = _sizes(sizes), _grid(grid)
     return _up(rows, i * k), _up(inner, k * lcm(i, j)), _up(cols, j)
 
 
 def matmul_words(sizes: Sequence[int], grid: Sequence[int]) -> int:
-    """Words that each rank sends: ((j-1) |A| + (i-1) |B| + (k-1) |C|) / P, of the padded sizes.
+    """Words that each rank sends: ((n_j-1) |x| + (n_i-1) |w| + (n_k-1) |y|) / n, of the padded sizes.
 
     Each matrix travels along the one axis of the grid that is not among its indices, so the formula is that of all
-    four algorithms: 1-D is the grid (P, 1, 1), SUMMA (i, j, 1), 2.5-D (q, q, c) and 3-D (q, q, q). Of n x n matrices
-    these send (P-1)/P n^2, (i+j-2) n^2/P, (2(q-1) + (c-1)) n^2/P and 3 (q-1) n^2/P. A and B lie spread over all layers
-    from the start; where they lie on the first layer alone, as in Solomonik & Demmel, copying comes on top.
+    four algorithms: 1-D is the grid (n, 1, 1), SUMMA (n_i, n_j, 1), 2.5-D (side, side, layers) and 3-D three equal
+    sides. Of h x h matrices these send (n-1)/n h^2, (n_i+n_j-2) h^2/n, (2 (side-1) + (layers-1)) h^2/n and
+    3 (side-1) h^2/n.
+    x and w lie spread over all layers from the start; where they lie on the first layer alone, as in Solomonik &
+    Demmel, copying comes on top.
     """
     rows, inner, cols = padded(sizes, grid)
     i, j, k = grid
@@ -40,59 +43,61 @@ def matmul_words(sizes: Sequence[int], grid: Sequence[int]) -> int:
 
 
 def message_words(sizes: Sequence[int], grid: Sequence[int], algorithm: str = "three_d") -> dict[str, int]:
-    """Words of one message on each axis of the grid: A's along j, B's along i, sums of C along k.
+    """Words of one message on each axis of the grid: those of x along `j`, of w along `i`, sums of y along `k`.
 
-    SUMMA sends a panel of one of its lcm(i, j) steps, the others a rank's whole share. Times the bytes of a word, it is
-    the `part_bytes` for which the simulator asks.
+    SUMMA sends a panel of one of its lcm(n_i, n_j) steps, the others a rank's whole share. Times the bytes of a word,
+    it is the `part_bytes` for which the simulator asks.
     """
     rows, inner, cols = padded(sizes, grid)
     i, j, k = grid
-    of_a, of_b = (lcm(i, j), lcm(i, j)) if _in_panels(algorithm) else (j, i)
-    a, b = (rows // i) * (inner // (k * of_a)), (inner // (k * of_b)) * (cols // j)
-    return {"j": a, "i": b, "k": (rows // (i * k)) * (cols // j)}
+    of_x, of_w = (lcm(i, j), lcm(i, j)) if _in_panels(algorithm) else (j, i)
+    x, w = (rows // i) * (inner // (k * of_x)), (inner // (k * of_w)) * (cols // j)
+    return {"j": x, "i": w, "k": (rows // (i * k)) * (cols // j)}
 
 
 def held_words(sizes: Sequence[int], grid: Sequence[int], algorithm: str = "three_d") -> int:
-    """Words that a rank holds at most in a product: its shares of A and B, what has come of them, and its block of C.
+    """Words that a rank holds at most in a product: its shares of x and w, what has come of them, and its block of y.
 
     `summa` and `two_five_d` have a panel of each matrix, of the width of a step, `three_d` has the whole blocks, and
-    `one_d` the whole of B. The sum over layers, afterwards, works on a copy of C's block.
+    `one_d` the whole of w. The sum over layers, afterwards, works on a copy of the block of y.
     """
     rows, inner, cols = padded(sizes, grid)
     i, j, k = grid
     width = inner // k // (lcm(i, j) if _in_panels(algorithm) else 1)
     own = (rows * inner + inner * cols) // (i * j * k)
-    of_a = 0 if algorithm == "one_d" else rows // i * width
-    return own + of_a + width * (cols // j) + rows // i * (cols // j)
+    of_x = 0 if algorithm == "one_d" else rows // i * width
+    return own + of_x + width * (cols // j) + rows // i * (cols // j)
 
 
 def lower_bound(sizes: Sequence[int], ranks: int) -> float:
     """Words that some rank sends or receives at least, however much memory it has; any classical algorithm.
 
-    A rank that does 1/P of the rows x inner x cols products touches blocks of A, B and C with a certain least sum
-    (Loomis & Whitney 1949), and owns 1/P of each matrix; the rest must travel. With the sizes sorted m >= n >= k:
+    A rank that does 1/n of the rows · inner · cols products touches blocks of x, w and y with a certain least sum
+    (Loomis & Whitney 1949), and owns 1/n of each matrix; the rest must travel. With the sizes sorted, long >= middle >=
+    short, it touches
 
-        P <= m/n             nk + (mn + mk)/P       one long size: 1-D reaches it
-        m/n <= P <= mn/k^2   2 sqrt(mnk^2/P) + mn/P one short size: 2-D reaches it
-        mn/k^2 <= P          3 (mnk/P)^(2/3)        3-D reaches it, also of square matrices
+        middle · short + long (middle + short)/n             up to n = long/middle: 1-D reaches it
+        2 sqrt(long · middle · short^2/n) + long · middle/n  up to n = long · middle/short^2: 2-D reaches it
+        3 (long · middle · short/n)^(2/3)                    from there on: 3-D reaches it, also of square matrices
 
-    minus (mn + nk + mk)/P. A grid reaches it where its blocks can have the sizes that the bound asks for. It holds if
-    there is one copy of A, B and C each, and ranks share the products or the data evenly.
+    and owns (long · middle + middle · short + long · short)/n of it. A grid reaches the bound where its blocks can have
+    the sizes that it asks for. It holds if there is one copy of x, w and y each, and ranks share the products or the
+    data evenly.
     """
-    m, n, k = sorted(_sizes(sizes), reverse=True)
+    long, middle, short = sorted(_sizes(sizes), reverse=True)
     if ranks < 1:
         raise ValueError(f"ranks={ranks}: expected at least 1")
-    if ranks * n <= m:
-        touched = n * k + (m * n + m * k) / ranks
-    elif ranks * k * k <= m * n:
-        touched = 2 * (m * n * k * k / ranks) ** 0.5 + m * n / ranks
+    if ranks * middle <= long:
+        touched = middle * short + (long * middle + long * short) / ranks
+    elif ranks * short * short <= long * middle:
+        touched = 2 * (long * middle * short * short / ranks) ** 0.5 + long * middle / ranks
     else:
-        touched = 3 * _two_thirds(m * n * k / ranks)
-    return touched - (m * n + n * k + m * k) / ranks
+        touched = 3 * _two_thirds(long * middle * short / ranks)
+    return touched - (long * middle + middle * short + long * short) / ranks
 
 
 def best_grid(sizes: Sequence[int], ranks: int) -> tuple[int, int, int]:
-    """The grid (i, j, k) of `ranks` ranks that sends the fewest words; of equal ones that with fewer layers."""
+    """The grid (n_i, n_j, n_k) of `ranks` ranks that sends the fewest words; of equal ones that with fewer layers."""
     if ranks < 1:
         raise ValueError(f"ranks={ranks}: expected at least 1")
     divisors = [each for each in range(1, ranks + 1) if ranks % each == 0]

@@ -17,9 +17,9 @@ Stage = tuple[str, str, ChunkPlan | None, int]
 
 
 def plan(algorithm: str, i: int = 1, j: int = 1, k: int = 1) -> Plan:
-    """`one_d`, `summa`, `two_five_d` or `three_d` on i x j x k ranks; messages have the phase `A`, `B` or `C`.
+    """`one_d`, `summa`, `two_five_d` or `three_d` on n_i x n_j x n_k ranks; messages have the phase `x`, `w` or `y`.
 
-    In SUMMA's phases the step follows, `A/2`. A product needs what has come of A and B in its step, and the sum of C
+    In SUMMA's phases the step follows, `x/2`. A product needs what has come of x and w in its step, and the sum of y
     over the layers needs every product of the rank that sends.
 
     Raises:
@@ -40,7 +40,7 @@ def plan(algorithm: str, i: int = 1, j: int = 1, k: int = 1) -> Plan:
             arrived = {rank: [] for rank in arrived}
             continue
         for op, before in _lines_of(one_ring, _lines(axis, i, j, k), axis, phase):
-            needs[op] = (*before, *products[op.rank]) if op.kind == "send" and phase == "C" else before
+            needs[op] = (*before, *products[op.rank]) if op.kind == "send" and phase == "y" else before
             if op.kind in RECEIVING:
                 arrived[op.rank].append(op)
     return Plan.of(needs, needs)
@@ -59,18 +59,18 @@ def _stages(algorithm: str, i: int, j: int, k: int) -> Iterator[Stage]:
     if algorithm in ("summa", "two_five_d"):
         steps = lcm(i, j)
         for step in range(steps):
-            yield f"A/{step}", "j", ring.broadcast_plan(j, step * j // steps), step
-            yield f"B/{step}", "i", ring.broadcast_plan(i, step * i // steps), step
+            yield f"x/{step}", "j", ring.broadcast_plan(j, step * j // steps), step
+            yield f"w/{step}", "i", ring.broadcast_plan(i, step * i // steps), step
             yield "", "", None, step
     else:
-        yield "A", "j", ring.all_gather_plan(j), 0
-        yield "B", "i", ring.all_gather_plan(i), 0
+        yield "x", "j", ring.all_gather_plan(j), 0
+        yield "w", "i", ring.all_gather_plan(i), 0
         yield "", "", None, 0
-    yield "C", "k", ring.reduce_scatter_plan(k), 0
+    yield "y", "k", ring.reduce_scatter_plan(k), 0
 
 
 def _lines(axis: str, i: int, j: int, k: int) -> list[range]:
-    """The ranks of each group along `axis`; rank = (layer i + row) j + column."""
+    """The ranks of each group along `axis`; rank = (layer n_i + row) n_j + column."""
     first, stride, size = {
         "j": (range(0, i * j * k, j), 1, j),
         "i": ([layer * i * j + column for layer in range(k) for column in range(j)], j, i),

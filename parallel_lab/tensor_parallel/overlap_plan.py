@@ -55,11 +55,11 @@ def _plain_plan(n: int, stages: list[tuple[str, str]], phase: str, axis: str) ->
 def seconds(n: int, product_s: float, message_s: float, *, overlap: bool = True, loss: float = 0.0) -> float:
     """Seconds of one pass: a product of `product_s` in all, and n - 1 messages of `message_s`, one after another.
 
-    Plain they follow one another: (n-1) c + T. With overlap a part takes p = (1 + loss) T/n, and one part stands alone:
-    p + (n-1) max(c, p). `loss` is what n small products take longer than a large one, and what communication costs
-    computing (cores, memory bandwidth); measure it. If messages are hidden (c <= p), overlap pays while
-    (n-1) c > loss T: what is hidden must be more than what small products lose. If they are not, it pays while
-    1 + loss < n.
+    Plain they follow one another: (n-1) T_S + T_product, T_S the time of a message. With overlap a part takes
+    T_part = (1 + loss) T_product/n, and one part stands alone: T_part + (n-1) max(T_S, T_part). `loss` is what n small
+    products take longer than a large one, and what communication costs computing (cores, memory bandwidth); measure it.
+    If messages are hidden (T_S <= T_part), overlap pays while (n-1) T_S > loss T_product: what is hidden must be more
+    than what small products lose. If they are not, it pays while 1 + loss < n.
     """
     if not overlap:
         return (n - 1) * message_s + product_s

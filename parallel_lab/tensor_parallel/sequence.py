@@ -3,7 +3,7 @@
 Korthikanti et al. 2022, "Reducing activation recomputation in large transformer models", section 4.2. An all-reduce is
 a reduce-scatter and an all-gather. Tensor parallelism does both at once and then has n copies of norms, dropouts and
 residuals; here rank r keeps the r-th part of the sequence in between. So a cut part is entered through an all-gather
-(backward: a reduce-scatter) and left through a reduce-scatter (backward: an all-gather): g and g-bar of the paper.
+(backward: a reduce-scatter) and left through a reduce-scatter (backward: an all-gather), the paper's g and g-bar.
 
     sharded                beside the weights, every activation: 1/n of the tokens between the parts
     replicated             norms, the biases of row linears, positions

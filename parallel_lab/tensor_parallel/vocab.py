@@ -1,21 +1,23 @@
 """The vocabulary cut over the ranks: embedding, output layer and cross-entropy, without ever gathering the logits.
 
 Shoeybi et al. 2019, "Megatron-LM", section 3, cuts the embedding table by tokens and fuses the output layer with the
-loss. Rank r of n has the tokens from r c on, c = ceil(V/n). It looks up its own tokens and gives zeros for all others,
-and the sum over the ranks is the embedding. It computes the logits of its own tokens, and of the loss
+loss. Rank r of n has ceil(V/n) tokens, from r ceil(V/n) on, or what is left of V. It looks up its own tokens and gives
+zeros for all others, and the sum over the ranks is the embedding. It computes the logits of its own tokens, and of the
+loss
 
-    loss(t) = log sum_v exp(z_v - m) - (z_target - m),        m = max_v z_v
+    loss = log sum_j exp(logit_j - max) - (logit_target - max),        max = max_j logit_j, over all tokens j
 
 each rank has a part: a maximum first, which keeps exp from overflowing, then a sum of exponentials and the target's
 logit, which is zero where the target is another rank's token.
 
     sharded                the table and the output layer (tied or not), the logits, and the gradient of the logits
     replicated             tokens, targets, the loss
-    sent per rank          embedding: 2 (n-1)/n S forward, 0 backward. Loss of T tokens: 6 (n-1)/n T numbers forward, 0
-                           backward, where gathering the logits would send (n-1)/n T V
-    held per rank          1/n of the table, T c logits
+    sent per rank          embedding: 2 (n-1)/n S forward, 0 backward. Loss of t tokens: 6 (n-1)/n t numbers forward, 0
+                           backward, where gathering the logits would send (n-1)/n t V
+    held per rank          1/n of the table, t ceil(V/n) logits
 
-Rows that pad the table to n c tokens are zeros. They are never multiplied with, so no loss and no gradient sees them.
+Rows that pad the table to n ceil(V/n) tokens are zeros. They are never multiplied with, so no loss and no gradient sees
+them.
 """
 
 from typing import Any
@@ -28,7 +30,14 @@ from torch import Tensor, nn
 from parallel_lab.agree.arguments import keyword_only
 from parallel_lab.collectives.passes import named
 from parallel_lab.runtime.group import member
-from parallel_lab.tensor_parallel.linear import Crossing, Cut, CutLinear, Group, f, g
+from parallel_lab.tensor_parallel.linear import (
+    Crossing,
+    Cut,
+    CutLinear,
+    Group,
+    all_reduce_identity,
+    identity_all_reduce,
+)
 
 
 def own_tokens(vocab: int, group: dist.ProcessGroup) -> range:
@@ -48,7 +57,7 @@ class VocabEmbedding(nn.Module):
 
     Args:
         embedding: the whole table, the same on every rank; a copy of this rank's part is kept.
-        leave: what makes the sum, `g` by default.
+        leave: what makes the sum, `all_reduce_identity` by default.
         group: whose ranks share the table; by default all.
 
     Raises:
@@ -56,7 +65,7 @@ class VocabEmbedding(nn.Module):
     """
 
     @keyword_only()
-    def __init__(self, embedding: nn.Embedding, *, leave: Crossing = g, group: Group = None) -> None:
+    def __init__(self, embedding: nn.Embedding, *, leave: Crossing = all_reduce_identity, group: Group = None) -> None:
         super().__init__()
         options = ("padding_idx", "max_norm", "scale_grad_by_freq", "sparse")
         values = [(name, getattr(embedding, name)) for name in options]
@@ -93,7 +102,7 @@ class VocabHead(CutLinear):
     bias: Tensor | None
 
     @keyword_only()
-    def __init__(self, linear: nn.Linear, *, enter: Crossing = f, group: Group = None) -> None:
+    def __init__(self, linear: nn.Linear, *, enter: Crossing = identity_all_reduce, group: Group = None) -> None:
         cut = Cut(0, linear.out_features, member(group).size())
         super().__init__(linear, {"weight": cut, "bias": cut}, group)
         self.enter, self.own = enter, own_tokens(linear.out_features, self.group)
@@ -122,7 +131,7 @@ class _Loss(torch.autograd.Function):
         top = logits.amax(-1) if len(own) else logits.new_full(targets.shape, -torch.inf)
         with named(group, "loss"):
             dist.all_reduce(top, dist.ReduceOp.MAX, group)
-        shifted = logits - top.unsqueeze(-1)  # (T, own)
+        shifted = logits - top.unsqueeze(-1)  # (tokens, own)
         wanted = shifted.new_zeros(targets.shape)
         if len(own):
             wanted = shifted.gather(-1, place.unsqueeze(-1)).squeeze(-1).masked_fill(foreign, 0)

@@ -1,4 +1,4 @@
-"""`column_row_pair`: biases that count n times, gradients without f or with two g, and traffic or copies too many."""
+"""`column_row_pair`: biases that count n times, gradients without a sum or with two, and traffic or copies too many."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch.distributed.nn import functional as of_torch
 by_value(__name__)
 NAME = "column_row_pair"
 SPACE = solutions(NAME)
-f, g = SPACE["F_"].apply, SPACE["G"].apply
+enter, leave = SPACE["Enter"].apply, SPACE["Leave"].apply
 
 
 class Parts(nn.Module):
@@ -39,20 +39,20 @@ def hidden(part, x):
 
 
 def right(part, x):
-    return g(F.linear(hidden(part, f(x)), part.d)) + part.db
+    return leave(F.linear(hidden(part, enter(x)), part.d)) + part.db
 
 
 def bias_on_each_rank(part, x):
-    return g(F.linear(hidden(part, f(x)), part.d, part.db))
+    return leave(F.linear(hidden(part, enter(x)), part.d, part.db))
 
 
-def without_f(part, x):
-    return g(F.linear(hidden(part, x), part.d)) + part.db
+def without_enter(part, x):
+    return leave(F.linear(hidden(part, x), part.d)) + part.db
 
 
 def summed_back_too(part, x):
     """The all-reduce of torch.distributed.nn sums in backward as well."""
-    return of_torch.all_reduce(F.linear(hidden(part, f(x)), part.d)) + part.db
+    return of_torch.all_reduce(F.linear(hidden(part, enter(x)), part.d)) + part.db
 
 
 class Gathered(torch.autograd.Function):
@@ -69,14 +69,14 @@ class Gathered(torch.autograd.Function):
 
 def gathers_hidden(part, x):
     """The sum is over what every rank could compute from the whole hidden layer; each takes its columns again."""
-    whole = Gathered.apply(hidden(part, f(x)))
-    return g(F.linear(whole.chunk(dist.get_world_size(), -1)[dist.get_rank()], part.d)) + part.db
+    whole = Gathered.apply(hidden(part, enter(x)))
+    return leave(F.linear(whole.chunk(dist.get_world_size(), -1)[dist.get_rank()], part.d)) + part.db
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (answer(bias_on_each_rank), 0, "at 2 ranks: the bias of down came in once per rank"),
     (
-        answer(without_f),
+        answer(without_enter),
         1,
         r"the gradient of the input: element .*every element is what (its own|rank \d's) data alone give\n"
         ".*the layer below needs the sum of them",
@@ -95,8 +95,8 @@ def test_cheat_fails_with_its_message(cheat, place, said):
 
 
 def in_place(part, x):
-    """Not a cheat: an all-reduce in place is no part of the graph, and so is g."""
-    total = F.linear(hidden(part, f(x)), part.d)
+    """Not a cheat: an all-reduce in place is no part of the graph, and so is `leave`."""
+    total = F.linear(hidden(part, enter(x)), part.d)
     dist.all_reduce(total)
     return total + part.db
 
@@ -106,5 +106,5 @@ def test_another_right_answer_passes():
 
 
 def test_answer_of_a_step_passes_it_and_fails_the_next():
-    assert_ends_a_step(NAME, 1, answer(without_f), "the layer below needs the sum")
+    assert_ends_a_step(NAME, 1, answer(without_enter), "the layer below needs the sum")
     assert_ends_a_step(NAME, 2, answer(gathers_hidden), "two all-reduces send")

@@ -8,7 +8,7 @@ NAME = "schedule_1f1b"
 
 
 def rows_of(p, m, ahead_of, drop=0):
-    """Warm-up, pairs and cool-down, where stage s runs `ahead_of(s)` forwards first."""
+    """Warm-up, pairs and cool-down, where stage i runs `ahead_of(i)` forwards first."""
     rows = []
     for s in range(p):
         ahead = min(ahead_of(s), m)
@@ -57,7 +57,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
         "p = 4, m = 8: stage 0 holds the activations of 8 microbatches at once, 1F1B 4\n(.*\n)*.*GPipe's memory",
     ),
     (last_backward_forgotten, 0, "p = 4, m = 8: stage 0 never runs B7"),
-    (one_forward_too_few, 1, "p = 4, m = 8: the step takes \\d+, 1F1B 33, (.*\n)*.*How many forwards must stage s"),
+    (one_forward_too_few, 1, "p = 4, m = 8: the step takes \\d+, 1F1B 33, (.*\n)*.*How many forwards must stage i"),
     (warm_up_of_the_first_stage_everywhere, 2, "stage 1 holds the activations of 4 microbatches at once, 1F1B 3"),
     (warm_up_from_the_wrong_end, 0, "p = 4, m = 8: this plan can never finish: rank .* waits at"),
     (warm_up_longer_than_the_batch, 4, "p = 4, m = 2: stage 0 runs F2; the passes are F0 to F1, B0 to B1"),

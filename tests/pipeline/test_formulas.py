@@ -80,7 +80,7 @@ def test_the_bubble_of_1f1b_is_gpipes_only_without_messages():
 
 
 def test_h2_gains_over_h1_only_in_a_row_of_steps():
-    """What K steps take above their work, with no barrier between them: p = 4, F = I = W = 1."""
+    """What one to several steps take above their work, with no barrier between them: p = 4, each pass 1."""
     p, m = 4, 12
     above = {
         name: [simulate(repeated(plan_of(name, p, m), k), cost(name)).duration_s - 3 * m * k for k in (1, 2, 3, 4)]
@@ -98,7 +98,7 @@ def test_h2_gains_over_h1_only_in_a_row_of_steps():
         (lambda: formulas.idle_s("zb_h1", 4, 3), "zb_h1 with p = 4 has a closed form from m = 4 on, and m is 3"),
         (lambda: formulas.idle_s("zb_h2", 4, 6), "from m = 7 on"),
         (lambda: formulas.bubble("dualpipe_v", 4, 7), "from m = 8 on"),
-        (lambda: formulas.idle_s("zb_v", 4, 8, passes=(1, 2, 1)), "where F = I = W, and they are 1, 2, 1"),
+        (lambda: formulas.idle_s("zb_v", 4, 8, passes=(1, 2, 1)), "where T_F = T_I = T_W, and they are 1, 2, 1"),
         (lambda: formulas.idle_s("1f1b", 4, 8), "'1f1b' is no schedule: there are gpipe, one_f_one_b"),
         (lambda: formulas.idle_s("gpipe", 0, 8), "p = 0, m = 8, v = 1: each is at least 1"),
         (lambda: formulas.peak_activations("interleaved", 4, 6, 0), "m = 6 is no multiple of p = 4"),

@@ -246,7 +246,7 @@ def test_refusals_of_products():
         assert said[0] == (
             f"rank {rank}: one_d got a grid of 2 x 2 x 1: it is for j=1 and k=1; two_five_d and three_d take any grid"
         )
-        assert said[1].startswith(f"rank {rank}: blocks A of 12 x 11 and B of 12 x 12 do not fit a grid of 2 x 2 x 1")
+        assert said[1].startswith(f"rank {rank}: blocks x of 12 x 11 and w of 12 x 12 do not fit a grid of 2 x 2 x 1")
         assert "torch.float64 on cpu and torch.float32 on cpu" in said[2]
         assert "no backward pass" in said[3] and "but there are 4" in said[4]
 
@@ -255,7 +255,7 @@ def test_another_matrix_on_one_rank_is_named():
     def odd_one():
         matmul.cut(*matrices(*(ODD if dist.get_rank() == 2 else SQUARE)), matmul.grid(i=2, j=2))
 
-    with pytest.raises(RankFailed, match=r"rank 2 has A of 7 x 5 .*most ranks have A of 24 x 24") as error:
+    with pytest.raises(RankFailed, match=r"rank 2 has x of 7 x 5 .*most ranks have x of 24 x 24") as error:
         launch(odd_one, ranks=4, echo=False)
     assert error.value.rank == 2
 
@@ -264,7 +264,7 @@ def test_no_product_of_these():
     def wrong():
         matmul.cut(torch.ones(3, 4), torch.ones(5, 6), matmul.grid(i=1))
 
-    with pytest.raises(RankFailed, match=r"A of 3 x 4 and B of 5 x 6 .*expected \(rows, inner\) and \(inner, cols\)"):
+    with pytest.raises(RankFailed, match=r"x of 3 x 4 and w of 5 x 6 .*expected \(rows, inner\) and \(inner, cols\)"):
         launch(wrong, ranks=1, echo=False)
 
 

@@ -74,7 +74,7 @@ def pipeline_activations(dice: Random) -> Drawn:
         (
             ("GPipe", m, "m: nothing is freed before the last forward"),
             ("1F1B", p - r, "min(p - r, m): p - 1 - r run ahead, and one is in work"),
-            ("ZB-H2", 2 * p - 1, "min(2p - 1, m), as nothing is freed before W"),
+            ("ZB-H2", 2 * p - 1, "min(2p - 1, m), as nothing is freed before the weight half"),
         )
     )
     return Drawn(

@@ -21,7 +21,7 @@ def tensor_bytes(dice: Random) -> Drawn:
         unit="GB",
         steps=(
             f"One activation: S = {tokens:,} · {width:,} · 2 bytes = {activation / 1e6:,.1f} MB.",
-            "A block has 2 all-reduces forward (g) and 2 backward (f); each sends 2 (n - 1)/n S.",
+            "A block has 2 all-reduces forward and 2 backward; each sends 2 (n - 1)/n S.",
             f"Per block 8 (n - 1)/n S = 8 · {n - 1}/{n} · {activation / 1e6:,.1f} MB ="
             f" {sent / layers / 1e9:.4g} GB; times {layers}: {sent / 1e9:,.4g} GB.",
         ),

@@ -50,7 +50,7 @@ EXERCISE = Exercise(
         "In the order of 1F1B neighbors send to each other at once, and nobody waits for ever": on(
             map(alternating, (2, 4))
         ),
-        "Stage s holds p - s microbatches, however many there are": on(holding),
+        "Stage i holds p - i microbatches, however many there are": on(holding),
         "Fewer microbatches than stages": on([short(4)]),
     },
 )

@@ -5,7 +5,7 @@ from parallel_lab.grading.exercise import Exercise, on
 from parallel_lab.pipeline import one_f_one_b
 
 MANY, FEW = ((4, 8), (3, 3), (2, 7), (1, 3), (6, 20)), ((4, 2), (5, 1), (8, 7))
-WARM_UP = "How many forwards must stage s have run when the first backward comes back to it from the last stage?"
+WARM_UP = "How many forwards must stage i have run when the first backward comes back to it from the last stage?"
 ALL_FORWARDS = "That is GPipe's memory: nothing is given back before the first backward. How early could that run?"
 TOO_FAR = "Each forward that a stage runs ahead is held: how many does it need until its own first backward?"
 
@@ -23,7 +23,7 @@ EXERCISE = Exercise(
     tests={
         "Each stage runs each forward and backward once, and the order comes to an end": on(1, ends),
         "The bubble is (p - 1) / (m + p - 1)": on(1, ends, takes),
-        "Stage s holds the activations of p - s microbatches, and not of m": on(1, ends, holds),
+        "Stage i holds the activations of p - i microbatches, and not of m": on(1, ends, holds),
         "The grid is that of 1F1B": on(1, ends, follows),
         "All that with fewer microbatches than stages": on(1, ends, takes, holds, follows, calls=(FEW,)),
     },

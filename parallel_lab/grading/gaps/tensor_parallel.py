@@ -87,7 +87,7 @@ GAPS: tuple[Exercise, ...] = (
             "A share of one is no bound": [(8192, 400e12, 450e9, 1)],
         },
         mistakes={
-            "That is sending over computing. The share is sending over the whole step: x / (1 + x).": (
+            "That is sending over computing. The share is sending over the whole step: ratio / (1 + ratio).": (
                 lambda width, flops, bytes_per_s, share: (
                     None if share >= 1 else 1 + math.floor(share * 9 * width * bytes_per_s / (2 * flops) + 1e-9)
                 )
