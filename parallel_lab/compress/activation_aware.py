@@ -1,12 +1,14 @@
 """Activation-aware quantization: what large inputs are multiplied with gets finer steps, and nothing else changes.
 
 Lin et al. 2024, "AWQ: activation-aware weight quantization for LLM compression and acceleration" (arXiv 2306.00978),
-section 3.2. (W diag(s)) (x / s) is the same for each s > 0, but not once W diag(s) is rounded: the error of column j is
-then divided by s_j. s_j = m_j^a, with m_j the mean of |x_j|, and the exponent a between 0 (round to nearest) and 1 is
-the one whose outputs are best on the calibration inputs. Nothing is trained, and no column makes up for another.
+section 3.2. (x / factors) (diag(factors) w) is the same for all factors above 0, but not once the right half is
+rounded: the error of input i is then divided by factors_i. factors_i is the mean of |x_i| to an exponent between 0
+(round to nearest) and 1, the one whose outputs are best on the calibration inputs. Nothing is trained, and no input's
+weights make up for another's. `weight` is (out, in), the transpose of w.
 
-    stored     as `quantization`, and s: 4 bytes an input. Where a norm or a linear stands before, s can go into its
-               weight, as in the paper, and is free. The paper also searches a clipping range, which is left out here.
+    stored     as `quantization`, and the factors: 4 bytes an input. Where a norm or a linear stands before, they can go
+               into its weight, as in the paper, and are free. The paper also searches a clipping range, which is left
+               out here.
 """
 
 from collections.abc import Iterable
@@ -24,7 +26,7 @@ TRIED = 20  # exponents
 
 
 class ActivationAware(NamedTuple):
-    """The codes of W diag(s), and s (in,)."""
+    """The codes of the weight times the factors, and the factors (in,)."""
 
     quantized: Quantized
     factors: Tensor
@@ -42,14 +44,14 @@ def activation_aware(weight: Tensor, inputs: Inputs, bits: int = 4, **how: Any) 
 
 
 def scaled(weight: Tensor, inputs: Inputs, exponent: float, bits: int, **how: Any) -> ActivationAware:
-    """The same for one exponent; s is divided by the root of its least times its greatest, as in the authors' code."""
+    """The same for one exponent; factors are divided by the root of their least times their greatest, as in AWQ."""
     factors = (inputs.size / inputs.rows).pow(exponent).clamp(min=1e-4)
     factors = (factors / (factors.min() * factors.max()).sqrt()).to(weight.dtype)
     return ActivationAware(quantize(weight * factors, bits, **how), factors)
 
 
 def output_error(weight: Tensor, other: Tensor, moment: Tensor) -> float:
-    """||(W - Ŵ) X||^2 = tr((W - Ŵ) X X^T (W - Ŵ)^T): the squared error of the outputs, from `moment` (in, in) alone."""
+    """|x (w - ŵ)|^2 = tr((w - ŵ)^T x^T x (w - ŵ)): the squared error of the outputs, from `moment` (in, in) alone."""
     apart = (weight - other).double()
     return float((apart @ moment * apart).sum())
 

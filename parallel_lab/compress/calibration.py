@@ -89,7 +89,7 @@ class Observer:
 class Inputs:
     """What calibration keeps of the inputs x of a linear: sums over all its rows, (in, in) and (in,), in float64."""
 
-    moment: Tensor  # the sum of x x^T
+    moment: Tensor  # x^T x
     size: Tensor  # the sum of |x|
     rows: int = 0
 

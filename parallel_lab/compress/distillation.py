@@ -3,8 +3,9 @@
 Hinton et al. 2015, "Distilling the knowledge in a neural network", section 2. Three ideas:
 
 - The teacher's probabilities say more than the label: which wrong answers are nearly right.
-- Logits are divided by a temperature T first, so that small probabilities count.
-- Gradients of the softened loss shrink as 1/T^2, so it is multiplied by T^2; and the loss on labels stays beside it.
+- Logits are divided by a temperature first, so that small probabilities count.
+- Gradients of the softened loss shrink as 1/temperature^2, so it is multiplied by temperature^2; and the loss on labels
+  stays beside it.
 
 The student has the size that one chooses: what it stores, sends and computes is its own. The teacher only runs forward.
 """
@@ -18,13 +19,13 @@ from parallel_lab.model import loss as cross_entropy
 def distillation_loss(
     student: Tensor, teacher: Tensor, targets: Tensor, *, temperature: float = 2.0, weight: float = 0.5
 ) -> Tensor:
-    """`weight` T^2 KL(teacher || student) at temperature T, and `1 - weight` times the cross-entropy with the labels.
+    """`weight` temperature^2 KL(teacher || student), both softened, and `1 - weight` times the loss on the labels.
 
     Args:
         student: logits (..., classes).
         teacher: logits of the same shape; no gradient goes there.
         targets: (...), int64.
-        temperature: T, more than 0.
+        temperature: more than 0.
         weight: between 0, labels alone, and 1, the teacher alone.
 
     Returns:

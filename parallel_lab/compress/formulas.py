@@ -1,11 +1,11 @@
 """What compression stores and sends, in closed form; the tests hold each against a model or a recorded run.
 
-Letters: b bits of a code, g numbers that share a scale, n ranks, N numbers, e bytes a number.
+Letters: n ranks, N numbers, e bytes a number.
 """
 
 
 def bits_a_number(bits: int, group: int, scale_bits: int = 32, zero_bits: int = 0) -> float:
-    """b + (scale + zero point) / g: 4.125 of 4 bits, groups of 128 and 16-bit scales; 4.25 with as wide zero points."""
+    """bits + (scale + zero) / group: 4.125 of 4 bits, groups of 128 and 16-bit scales; 4.25 with zeros as wide."""
     return bits + (scale_bits + zero_bits) / group
 
 

@@ -1,14 +1,15 @@
 """GPTQ: quantize a weight column by column, and let the columns that are still free make up for each error.
 
 Frantar et al. 2023, "GPTQ: accurate post-training quantization for generative pre-trained transformers" (arXiv
-2210.17323), sections 3 and 4. What counts is the error of the outputs, ||(W - Ŵ) X||^2 = tr((W - Ŵ) H (W - Ŵ)^T) with
-H = X X^T, not that of the weight. When column j is rounded and off by d, the best change of the columns behind it is
--d [H^-1]_{j,j:} / [H^-1]_jj, with the inverse of the H that is left. U, the upper Cholesky factor of H^-1, has all
-these rows at once, and U_jj^2 = [H^-1]_jj. Where inputs are not correlated, H is diagonal and GPTQ rounds to nearest.
+2210.17323), sections 3 and 4. What counts is the error of the outputs, |x (w - ŵ)|^2 = tr((w - ŵ)^T curvature (w - ŵ))
+with the curvature x^T x, not that of the weight. `weight` is the transpose of w, a column an input. When column i is
+rounded and off by some error, the best change of the columns behind it is -error inverse_{i,i:} / inverse_ii, with the
+inverse of the curvature that is left. The upper Cholesky factor of the inverse of all of it has all these rows at once,
+and upper_ii^2 = inverse_ii. Where inputs are not correlated, the curvature is diagonal and GPTQ rounds to nearest.
 
     stored     as `quantization`: only the codes differ
-    computed   O(in^3) for U, and O(out in^2) for the changes. The paper makes them in blocks of 128 columns, for speed
-               alone; sorting the columns by their H_jj ("act-order") came later and is left out here.
+    computed   O(in^3) for the factor, and O(out in^2) for the changes. The paper makes them in blocks of 128 columns,
+               for speed alone; sorting the columns by the diagonal ("act-order") came later and is left out here.
 """
 
 from collections.abc import Iterable
@@ -35,15 +36,15 @@ def gptq(
     symmetric: bool = True,
     damp: float = 0.01,
 ) -> Quantized:
-    """The codes of `weight` (out, in) for inputs whose sum of x x^T is `moment` (in, in).
+    """The codes of `weight` (out, in) for inputs whose x^T x is `moment` (in, in).
 
-    `damp` times the mean of H's diagonal is added to it, so that it has an inverse. A group's range is found when its
-    first column is reached, from what the columns before it have made of it.
+    `damp` times the mean of the diagonal of `moment` is added to it, so that it has an inverse. A group's range is
+    found when its first column is reached, from what the columns before it have made of it.
 
     Raises:
         ValueError: `bits` is not in 2 to 8, `per` is unknown, or a group does not divide the inputs.
     """
-    left = weight.detach().double().clone()  # W, as the errors so far have changed it
+    left = weight.detach().double().clone()  # the weight, as the errors so far have changed it
     upper = inverse_factor(moment.double(), damp)
     wide = blocks(weight, per, group).shape[1] if per == "group" else weight.shape[1]  # columns with ranges in common
     codes, grids = [], []
@@ -61,9 +62,10 @@ def gptq(
 
 
 def inverse_factor(moment: Tensor, damp: float) -> Tensor:
-    """U with U^T U = H^-1, (in, in), upper; an input that is always 0 has an error that costs nothing.
+    """The upper factor, upper^T upper = moment^-1, (in, in); an input that is always 0 has an error that costs nothing.
 
-    Row j of U over its diagonal is column j of the inverse of H without what stands before j, over its first element.
+    Row i of it over its diagonal is column i of the inverse of `moment` without what stands before i, over its first
+    element.
     """
     diagonal = moment.diagonal()
     hessian = moment + torch.diag(damp * diagonal.mean() + (diagonal == 0).to(moment.dtype))

@@ -5,7 +5,7 @@ hypothesis"; Frankle et al. 2020, "Linear mode connectivity and the lottery tick
 Gupta 2017, "To prune, or not to prune", section 3 (cubic). Three ideas:
 
 - Weights that are cut at once leave an error that the others had no chance to make up for. In rounds they have it.
-- Each round removes the same share of what is left: after r of R rounds at a final sparsity S, 1 - (1 - S)^(r/R).
+- Each round removes the same share of what is left: after a round 1 - (1 - goal)^(round/rounds), the goal at the end.
 - Rewinding sets the weights that stay back to what they were early in training, and trains again. If that ends where
   the dense model ends, the mask alone has found a network that could have been trained from there.
 """
@@ -28,7 +28,7 @@ def geometric(sparsity: float, rounds: int) -> list[float]:
 
 
 def cubic(sparsity: float, rounds: int) -> list[float]:
-    """The sparsity after each round by S (1 - (1 - r/R)^3): much at first, little at the end."""
+    """The sparsity after each round by goal (1 - (1 - round/rounds)^3): much at first, little at the end."""
     return [sparsity * (1 - (1 - number / rounds) ** 3) for number in range(1, rounds + 1)]
 
 

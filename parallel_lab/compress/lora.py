@@ -2,13 +2,15 @@
 
 Hu et al. 2021, "LoRA: low-rank adaptation of large language models", section 4.1. Three ideas:
 
-- W' = W + (alpha / r) B A, with A (r, columns) drawn at random and B (rows, r) zero: training starts at W exactly.
-- Gradients and optimizer state belong to A and B alone: r (m + n) numbers of m n. W is read, and never sent.
-- Once trained, B A is added to W: the merged model has the shapes and the speed of the one before.
+- w becomes w + (alpha / R) down up: down, from the columns to R numbers, is drawn at random, and up, from these to the
+  rows, is zero: training starts at w exactly. (The paper calls them `A` and `B`.)
+- Gradients and optimizer state belong to down and up alone: R (rows + columns) numbers of rows columns. w is read, and
+  never sent.
+- Once trained, their product is added to w: the merged model has the shapes and the speed of the one before.
 
     replicated             all weights, at the bytes of their type; they may be quantized, as nothing changes them
-    sent per rank and step 2 (n-1)/n times the bytes of A and B, since DDP leaves frozen parameters alone
-    held per rank          W; of A and B the 16 bytes a parameter of Adam
+    sent per rank and step 2 (n-1)/n times the bytes of down and up, since DDP leaves frozen parameters alone
+    held per rank          w; of down and up the 16 bytes a parameter of Adam
 """
 
 from collections.abc import Collection
@@ -29,8 +31,8 @@ class LoRA(nn.Module):
 
     Attributes:
         linear: frozen.
-        a: (rank, columns).
-        b: (rows, rank), zero at first.
+        a: down, (rank, columns).
+        b: up, (rows, rank), zero at first.
         scale: alpha / rank.
     """
 
@@ -56,8 +58,8 @@ class LoRA(nn.Module):
 def lora(model: M, rank: int, alpha: float, *, layers: Collection[str] | None = None) -> M:
     """A copy of `model`, all of it frozen, with an adapter beside each linear, or beside those named in `layers`.
 
-    A is drawn by torch's generator, which has to be seeded alike on ranks that do not get it from rank 0. `layers` has
-    the last parts of names: `("query", "value")`.
+    What leads down is drawn by torch's generator, which has to be seeded alike on ranks that do not get it from rank 0.
+    `layers` has the last parts of names: `("query", "value")`.
 
     Raises:
         ValueError: `rank` is below 1, or no linear has such a name.

@@ -3,13 +3,13 @@
 Eckart and Young 1936, "The approximation of one matrix by another of lower rank"; for networks Denton et al. 2014,
 "Exploiting linear structure within convolutional networks". Three ideas:
 
-- W = U S V^T. Of all matrices of rank r, the one from the r largest singular values is nearest, and what it is off,
-  squared and summed, is the sum of the squares of the singular values that were dropped.
+- Of all matrices of rank R, the one from the R largest singular values is nearest, and what it is off, squared and
+  summed, is the sum of the squares of the singular values that were dropped.
 - The chosen *energy* is the share of the sum of squares that stays; the rank follows from it, layer by layer.
-- (rows, columns) = (m, n) becomes m r + r n numbers, which is less only where r < m n / (m + n): half of n where m = n.
-  A trained matrix is often not that flat, and the layer then stays as it is.
+- rows columns numbers become R (rows + columns), which is less only where R < rows columns / (rows + columns): half of
+  the side of a square matrix. A trained matrix is often not that flat, and the layer then stays as it is.
 
-    stored, sent per step, computed    r (m + n) in place of m n, where it is less
+    stored, sent per step, computed    R (rows + columns) in place of rows columns, where it is less
 """
 
 from copy import deepcopy
@@ -23,23 +23,23 @@ from parallel_lab.compress.pruning import prunable
 M = TypeVar("M", bound=nn.Module)
 
 
-def rank_for(sigma: Tensor, energy: float) -> int:
-    """The least rank that keeps the share `energy` of the sum of squares of `sigma`, which falls.
+def rank_for(singular: Tensor, energy: float) -> int:
+    """The least rank that keeps the share `energy` of the sum of squares of the `singular` values, which fall.
 
     Raises:
         ValueError: `energy` is not in (0, 1].
     """
     if not 0 < energy <= 1:
         raise ValueError(f"an energy of {energy}: expected the share that stays, more than 0 and at most 1")
-    kept = sigma.double().square().cumsum(0)
-    return int((kept < energy * kept[-1]).sum()) + 1 if energy < 1 else len(sigma)
+    kept = singular.double().square().cumsum(0)
+    return int((kept < energy * kept[-1]).sum()) + 1 if energy < 1 else len(singular)
 
 
 def factor(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """`left` (rows, rank) and `right` (rank, columns), whose product is the nearest of that rank to `weight`."""
-    u, sigma, vt = torch.linalg.svd(weight.detach(), full_matrices=False)
-    root = sigma[:rank].sqrt()
-    return u[:, :rank] * root, root.unsqueeze(1) * vt[:rank]
+    left, singular, right = torch.linalg.svd(weight.detach(), full_matrices=False)
+    root = singular[:rank].sqrt()
+    return left[:, :rank] * root, root.unsqueeze(1) * right[:rank]
 
 
 def pays(rows: int, columns: int, rank: int) -> bool:

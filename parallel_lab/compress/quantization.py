@@ -1,12 +1,13 @@
 """Quantization: a weight as small integers, and a scale for each tensor, channel or group of them.
 
 Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
-section 2.1: w = S (q - Z), with an integer q of b bits, a scale S, and a zero point Z, the code of the number 0.
-Numbers that share a scale share its error, so one outlier costs all of them: a scale for each output channel, or for
-each group of g inputs, keeps that error local (Nagel et al. 2021, "A white paper on neural network quantization").
+section 2.1: w = Δ (code - zero), with an integer code of a few bits, a scale Δ, and a zero point, the code of the
+number 0. Numbers that share a scale share its error, so one outlier costs all of them: a scale for each output channel,
+or for each group of inputs, keeps that error local (Nagel et al. 2021, "A white paper on neural network quantization").
 
-    stored     b bits a number, packed; 4 bytes for each scale; where not symmetric, b bits for each zero point
-    error      a number within the range is off by S/2 at most, and S^2/12 in the mean square if its place between two
+    stored     the bits of a code a number, packed; 4 bytes for each scale; where not symmetric, the bits of a code for
+               each zero point
+    error      a number within the range is off by Δ/2 at most, and Δ^2/12 in the mean square if its place between two
                codes is uniform. Outside the range it is clipped, and the error has no such bound.
 """
 
@@ -53,10 +54,10 @@ def blocks(weight: Tensor, per: Per, group: int) -> Tensor:
 
 
 def scale_and_zero(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
-    """S and Z for numbers from `low` to `high`, each (scales,). The range always reaches to 0, which is exact.
+    """Δ and zero for numbers from `low` to `high`, each (scales,). The range always reaches to 0, which is exact.
 
-    Symmetric: Z = 0 and S = max(|low|, |high|) / ((2^b - 1) / 2). Otherwise S = (high - low) / (2^b - 1), and Z is the
-    code where 0 comes to lie. Both as `torch.ao.quantization` has them.
+    Symmetric: zero = 0 and Δ = max(|low|, |high|) / ((2^bits - 1) / 2). Otherwise Δ = (high - low) / (2^bits - 1), and
+    zero is the code where 0 comes to lie. Both as `torch.ao.quantization` has them.
     """
     least, most = code_range(bits, symmetric)
     low, high = low.clamp(max=0), high.clamp(min=0)
@@ -87,7 +88,7 @@ class Quantized:
     symmetric: bool = True
 
     def dequantize(self) -> Tensor:
-        """S (q - Z), of the weight's shape and the scale's dtype."""
+        """Δ (code - zero), of the weight's shape and the scale's dtype."""
         rows = self.codes.reshape(len(self.scale), -1)
         return ((rows - self.zero[:, None]) * self.scale[:, None]).view(self.codes.shape)
 
@@ -119,7 +120,7 @@ def quantize(
 
 @torch.no_grad()
 def encode(weight: Tensor, scale: Tensor, zero: Tensor, bits: int = 8, symmetric: bool = True) -> Quantized:
-    """The codes of `weight` on a grid that is there already: round(w / S) + Z, clipped to those of `bits`."""
+    """The codes of `weight` on a grid that is there already: round(w / Δ) + zero, clipped to those of `bits`."""
     rows = weight.reshape(len(scale), -1)
     codes = torch.round(rows * (1 / scale[:, None])) + zero[:, None]
     codes = codes.clamp(*code_range(bits, symmetric)).to(torch.int8 if symmetric else torch.uint8)

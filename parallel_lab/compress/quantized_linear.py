@@ -1,9 +1,10 @@
 """A linear whose weight is stored in codes, and a model whose linears are such.
 
-The codes are packed, and each call computes with S (q - Z): bytes are saved where the weight lies and where it is read
-from, and the product is one of floating-point numbers. A fused kernel decodes while it multiplies; here the decoded
-weight is written out first, which costs time. With `rounds`, inputs are put on a grid of codes too (its range comes
-from calibration). Then S_x S_w (q_x - Z_x)(q_w - Z_w) could be summed in integers; the value is the same.
+The codes are packed, and each call computes with Δ (code - zero): bytes are saved where the weight lies and where it is
+read from, and the product is one of floating-point numbers. A fused kernel decodes while it multiplies; here the
+decoded weight is written out first, which costs time. With `rounds`, inputs are put on a grid of codes too (its range
+comes from calibration). Then Δ_x Δ_w (code_x - zero_x)(code_w - zero_w) could be summed in integers; the value is the
+same.
 """
 
 from collections import Counter
@@ -46,7 +47,7 @@ class QuantizedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """S (q - Z), (out, in)."""
+        """Δ (code - zero), (out, in)."""
         return self.quantized().dequantize()
 
     def quantized(self) -> Quantized:

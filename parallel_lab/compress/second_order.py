@@ -4,12 +4,14 @@ Frantar and Alistarh 2023, "SparseGPT", section 3 and algorithm 1; Sun et al. 20
 approach for large language models" (Wanda), equation 1; both rest on Hassibi and Stork 1993, "Optimal brain surgeon".
 Three ideas:
 
-- What counts is what a layer puts out: |(W - W') X|^2 over the inputs X of some calibration batches. Its curvature is
-  H = X X^T, the same for all rows: `moment`, (columns, columns), however many tokens there were.
-- To set w_q to zero costs w_q^2 / [H^-1]_qq if the others make up for it in the best way, which changes them by
-  -w_q / [H^-1]_qq times column q of H^-1. SparseGPT goes through the columns from left to right and changes those to
-  the right alone; then one Cholesky factor of H^-1 has all inverses that it needs.
-- Wanda takes |w| times the norm of the input that it meets, compares within a row, and changes no weight.
+- What counts is what a layer puts out: |x (w - ŵ)|^2 over the inputs x of some calibration batches. Its curvature is
+  x^T x, the same for all outputs: `moment`, (columns, columns), however many tokens there were. `weight` is (rows,
+  columns), the transpose of w: a row is an output, a column an input.
+- To set the weight w_i of a row to zero costs w_i^2 / inverse_ii, with the inverse of the curvature, if the others make
+  up for it in the best way, which changes them by -w_i / inverse_ii times column i of the inverse. SparseGPT goes
+  through the columns from left to right and changes those to the right alone; then one Cholesky factor of the inverse
+  has all inverses that it needs.
+- Wanda takes |w_i| times the norm of the input that it meets, compares within a row, and changes no weight.
 
     stored    as other masks; nothing is trained
     computed  SparseGPT O(columns^3 + rows columns^2) a layer, Wanda O(rows columns)
@@ -42,11 +44,11 @@ def sparse_gpt(
 
     Args:
         weight: stays as it is.
-        moment: the sum of x x^T over the layer's inputs, (columns, columns), in the dtype to compute in.
+        moment: x^T x of the layer's inputs, (columns, columns), in the dtype to compute in.
         sparsity: of each block of columns.
-        pattern: (n, m) to keep n of m neighbors instead, as (2, 4).
+        pattern: (2, 4) keeps 2 of 4 neighbors instead.
         block: so many columns choose together what goes. Sums to the right of them wait for the end of a block.
-        damping: this share of the mean diagonal is added to the diagonal, so that H can be inverted.
+        damping: this share of the mean diagonal is added to the diagonal, so that it can be inverted.
 
     Raises:
         ValueError: `moment` does not fit, `pattern` does not divide a block, or `sparsity` is not in [0, 1).
@@ -67,7 +69,7 @@ def sparse_gpt(
 
 
 def _made_up(part: Tensor, corner: Tensor, mask: Tensor, pattern: tuple[int, int] | None) -> Tensor:
-    """Prunes the columns of `part` one after another, in place; w_q / U_qq of each weight that went, 0 elsewhere."""
+    """Prunes the columns of `part` one after another, in place; w_i / corner_ii of each that went, 0 elsewhere."""
     errors = torch.zeros_like(part)
     for c in range(part.shape[1]):
         if pattern and c % pattern[1] == 0:
@@ -79,7 +81,7 @@ def _made_up(part: Tensor, corner: Tensor, mask: Tensor, pattern: tuple[int, int
 
 
 def wanda(weight: Tensor, moment: Tensor, sparsity: float = 0.5, *, pattern: tuple[int, int] | None = None) -> Pruned:
-    """The weight without the least |w_ij| |x_j| of each row, or but `pattern` = (n, m), and its mask.
+    """The weight without the least |w_i| |x_i| of each row, or with what `pattern` keeps, and its mask.
 
     Raises:
         ValueError: `moment` does not fit, `pattern` does not divide a row, or `sparsity` is not in [0, 1).

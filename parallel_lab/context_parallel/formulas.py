@@ -58,8 +58,8 @@ def ulysses_bytes(
 def visible_pairs(seq: int, rank: int, n: int, *, causal: bool = True, zigzag: bool = True) -> int:
     """The work of a rank in one attention: how many pairs of a query of its own and a key it computes.
 
-    Causal, the r-th rank of neighbors has r B^2 + B (B+1)/2 with B = s/n, the last one 2 - 1/n times the mean where s
-    is large; a zig-zag gives each s (s+1) / 2n. A block on the diagonal counts its lower triangle.
+    Causal, the r-th rank of neighbors has r (s/n)^2 + s/n (s/n + 1)/2, the last one 2 - 1/n times the mean where s is
+    large; a zig-zag gives each s (s+1) / 2n. A block on the diagonal counts its lower triangle.
     """
     halves = 2 if zigzag and n > 1 else 1
     length = _divided(seq, halves * n) * halves

@@ -1,10 +1,10 @@
 """Softmax in parts: attention to one block of keys, and the merge of what several blocks gave, in any order.
 
 Milakov and Gimelshein 2018, "Online normalizer calculation for softmax", section 3; Dao et al. 2022, "FlashAttention",
-section 3.1. A query's attention is a mean of values with weights exp(s_j), s_j its scores. Of each block of keys it is
-enough to know two things: the mean over the block, and the logarithm of the sum of its weights (log-sum-exp, lse). Two
-blocks merge into one: the new lse is log(exp(lse_a) + exp(lse_b)), and the new mean is the mean of both means, the
-second with weight exp(lse_b - lse) = sigmoid(lse_b - lse_a).
+section 3.1. A query's attention is a mean of values with weights exp(score). Of each block of keys it is enough to know
+two things: the mean over the block, and the logarithm of the sum of its weights (log-sum-exp, lse). Two blocks merge
+into one: the new lse is log(exp(lse_1) + exp(lse_2)), and the new mean is the mean of both means, the second with
+weight exp(lse_2 - lse) = sigmoid(lse_2 - lse_1).
 
 Three things go wrong where this is written down carelessly. exp of a score above 88.8 is infinite in float32: so scores
 meet exp only less their lse, and the merge uses sigmoid. A row of a block that sees no key has lse = -inf, and

@@ -5,14 +5,14 @@ models" (arXiv 2309.14509), section 3. Heads do not look at each other. So a ran
 trades them for all tokens of its heads, and any attention kernel serves unchanged.
 
     sharded                outside of attention the sequence, inside it the heads
-    replicated             nothing; key-value heads, c times, where there are fewer of them than ranks
+    replicated             nothing; key-value heads, in copies, where there are fewer of them than ranks
     sent per rank          (n-1)/n of query, key, value and output, forward and again backward
     held per rank          for the backward pass all tokens of a/n query heads, with their key-value heads and output
 
-With a query and a_kv key-value heads of width d, b sequences of s tokens and e bytes a number, that is
-(n-1)/n (2a + 2a_kv) b (s/n) d e each way; the ring sends n a_kv / (a + a_kv) times as much forward. n must divide a.
-Where n = c a_kv is a multiple of a_kv, each key-value head goes to the c ranks that have its query heads, as if there
-were n of them, and the copies' gradients are summed where they came from.
+With a query and a_kv key-value heads of width d, b sequences of s tokens and e bytes a number, that is (n-1)/n (2a +
+2a_kv) b (s/n) d e each way; the ring sends n a_kv / (a + a_kv) times as much forward. n must divide a. Where n is a
+multiple of a_kv, each key-value head goes to the n/a_kv ranks that have its query heads, as if there were n of them,
+and the copies' gradients are summed where they came from.
 """
 
 from typing import Any

@@ -14,9 +14,9 @@ anything is cut, what cannot be cut.
 it: nothing but its copies is left to add up, while all other gradients are of this rank's tokens alone. So where every
 rank's loss is the mean over its own tokens, and the mean over ranks is meant, replicated gradients are added up and
 divided by n, and those of experts are added up over the copies only, and divided by the same n. Averaging them over the
-m ranks that hold the same experts instead leaves them n/m times too large, and Adam hides it. Where the loss is already
-a part of the global one (a sum over this rank's targets, divided by the number of targets in the whole batch), nothing
-is divided: replicated gradients are added up over all ranks, experts' over those that hold the same ones.
+edp ranks that hold the same experts instead leaves them n/edp times too large, and Adam hides it. Where the loss is
+already a part of the global one (a sum over this rank's targets, divided by the number of targets in the whole batch),
+nothing is divided: replicated gradients are added up over all ranks, experts' over those that hold the same ones.
 `reduce_gradients` does either. n counts every rank that has tokens of its own, dp x cp of them, however many share one
 set of experts.
 """

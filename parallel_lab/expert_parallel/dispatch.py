@@ -8,12 +8,12 @@ Every rank is a data-parallel rank as well, with its own tokens: it sends (dispa
     sharded                experts, their gradients and moments: E/n a rank; tokens, as in data parallelism
     replicated             router, attention, norms, embedding, head
     sent per rank          dispatch: its choices of foreign experts, h e bytes each; combine: as many rows as it took.
-                           Both backward once more: 4 (n-1)/n K T h e a layer where the load is equal. And 8 (n-1)/n E
-                           bytes of counts forward. With capacity E C rows each way instead of K T, and 16 (n-1)/n bytes
+                           Both backward once more: 4 (n-1)/n K t h e a layer where the load is equal. And 8 (n-1)/n E
+                           bytes of counts forward. With capacity E C rows each way instead of K t, and 16 (n-1)/n bytes
     held per rank          1/n of the experts; rows of all its experts' tokens, n C an expert with capacity
 
 How many rows come is known to their senders alone. So counts are exchanged first, an all-to-all of E numbers, and the
-rows then travel in splits of just that size. With capacity all splits are equal, and ranks agree only on the largest T.
+rows then travel in splits of just that size. With capacity all splits are equal, and ranks agree only on the largest t.
 Each kind of exchange has its name in the trace: `counts`, `dispatch`, `combine`.
 """
 
@@ -31,7 +31,7 @@ from parallel_lab.trace import tag
 
 
 class RemoteExperts:
-    """Stands in the place of `MixtureOfExperts.mix`: sends tokens (T, h) through experts of all ranks of `group`.
+    """Stands in the place of `MixtureOfExperts.mix`: sends tokens (t, h) through experts of all ranks of `group`.
 
     Args:
         experts: this rank's, by their numbers in the whole model.
@@ -56,7 +56,7 @@ class RemoteExperts:
         self.place = [order.index(number) for number in range(len(order))]
 
     def __call__(self, tokens: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        """Tokens (T, h), choices (T, K) and weights (T, K) to (T, h); T may differ over the ranks, and be 0."""
+        """Tokens (t, h), choices (t, K) and weights (t, K) to (t, h); t may differ over the ranks, and be 0."""
         place = torch.tensor(self.place, device=chosen.device)
         way = route(place[chosen], weights, len(place), self.limit(tokens, chosen), self.drop)
         arriving = self.arriving(way)

@@ -1,7 +1,7 @@
 """What expert parallelism sends and holds, in closed form; the tests hold each against a recorded run.
 
-n ranks share E experts, T tokens a rank, K choices a token, h width, e bytes a number, f the capacity factor. Bytes are
-those that one rank sends. Where the load matters it is a matrix: `load[r][e]` is how many tokens of rank r chose e.
+n ranks share E experts, t tokens a rank, K choices a token, h width, e bytes a number, C the capacity. Bytes are those
+that one rank sends. Where the load matters it is a matrix: `load[r][i]` is how many tokens of rank r chose expert i.
 
 Source: Lepikhin et al. 2020, "GShard", sections 2.2 and 3.
 """
@@ -44,19 +44,19 @@ def layer_bytes(load: Load, row_bytes: int, rank: int) -> Passes:
 
 
 def balanced_layer_bytes(tokens: int, active: int, experts: int, row_bytes: int, n: int) -> Passes:
-    """The same where every expert gets as much of each rank: 2 (n-1)/n K T h e each way, and the counts forward."""
+    """The same where every expert gets as much of each rank: 2 (n-1)/n K t h e each way, and the counts forward."""
     both = 2 * (n - 1) / n * active * tokens * row_bytes
     return Passes(both + counts_bytes(experts, n), both)
 
 
 def capacity_layer_bytes(tokens: int, active: int, experts: int, row_bytes: int, n: int, factor: float) -> Passes:
-    """With capacity, whatever the load: 2 (n-1)/n E C h e each way, and 16 (n-1)/n forward, the agreement on T."""
+    """With capacity, whatever the load: 2 (n-1)/n E C h e each way, and 16 (n-1)/n forward, the agreement on t."""
     both = 2 * (n - 1) / n * experts * capacity(tokens, experts, active, factor) * row_bytes
     return Passes(both + 2 * COUNT_BYTES * (n - 1) / n, both)
 
 
 def gathered_layer_bytes(tokens: int, row_bytes: int, n: int) -> Passes:
-    """What it would send to gather all tokens on all ranks and reduce-scatter the outputs: 2 (n-1) T h e each way.
+    """What it would send to gather all tokens on all ranks and reduce-scatter the outputs: 2 (n-1) t h e each way.
 
     That is n/K times a balanced exchange: less where a token goes to as many experts as there are ranks.
     """

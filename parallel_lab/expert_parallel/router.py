@@ -1,9 +1,9 @@
 """From choices to rows: where in what a rank sends each choice of each token stands, and which choices are dropped.
 
 Lepikhin et al. 2020, "GShard", section 2.2 and algorithm 1; Fedus et al. 2021, "Switch Transformers", section 2.2, for
-capacity; Gale et al. 2022, "MegaBlocks", section 1, for what is dropless. T tokens with K choices each are A = T K
-choices. Rows stand expert after expert, and an expert's rows in the order of its tokens. So the rows for one rank lie
-side by side, and nothing depends on which thread came first.
+capacity; Gale et al. 2022, "MegaBlocks", section 1, for what is dropless. t tokens with K choices each are t K choices.
+Rows stand expert after expert, and an expert's rows in the order of its tokens. So the rows for one rank lie side by
+side, and nothing depends on which thread came first.
 
 Dropless, an expert has as many rows as choose it. With capacity it has C rows, whatever the load: rows that nobody
 fills are zeros, and choices beyond C are dropped. C counts per expert and per *source*: each rank decides for its own
@@ -26,7 +26,7 @@ class Route(NamedTuple):
     """What a rank sends, row after row.
 
     Attributes:
-        source: for each row the choice that it is for, t K + j for the j-th of token t; A for a row of zeros. int64.
+        source: for each row the choice that it is for, i K + j for the j-th of token i; t K for a row of zeros. int64.
         counts: the rows of each expert, int64 (E,).
     """
 
@@ -35,7 +35,7 @@ class Route(NamedTuple):
 
 
 def route(chosen: Tensor, weights: Tensor, experts: int, capacity: int | None = None, drop: Drop = "position") -> Route:
-    """The route of choices (T, K) among `experts`, and of their weights (T, K).
+    """The route of choices (t, K) among `experts`, and of their weights (t, K).
 
     With a capacity an expert's rows go to those choices that come first: by position in the batch, or by score, where
     of equal scores the first counts. The same choices are kept on every device.

@@ -80,7 +80,7 @@ def _returned(outcome: Outcome) -> Iterator[tuple[str, Tensor]]:
 
 @grader
 def near(outcome: Outcome, advice: dict[str, str]) -> None:
-    """Each sum is as near to the exact one as any order of additions in float32 is bound to be: rows u Σ |value|.
+    """Each sum is as near to the exact one as any order of additions in float32 is bound to be: rows u Σ |term|.
 
     `advice` is for what is not finite, for what is `lost` in small columns, and for other errors.
     """

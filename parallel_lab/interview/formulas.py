@@ -12,7 +12,7 @@ _CODE = re.compile(
     r"[\"':\[\]{}\\@$%#]|--|\.\.|\w\(\)|[-+=]=|[A-Za-z_]\.[A-Za-z]|(?<![\w.])\.[a-z]|[A-Za-z]\d+[A-Za-z]"
 )
 SPAN = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")  # where HTML may have a formula
-_LETTER = "A-Za-zŴℓͰ-Ͽ一-鿿"
+_LETTER = "A-Za-zŵℓͰ-Ͽ一-鿿"
 _CHANCE = re.compile(r"\bPr\[([^\[\]]*)\]")
 _INDEX = re.compile(r"\w?|[ijr]{2}")  # of a word
 _BETWEEN = re.compile("over|of|all|and|to|per|share|product|the|one|two|is|for|Bits")
@@ -31,7 +31,7 @@ _LETTERS = {name: f"\\{name} " for name in _NAMES}
 _LETTERS |= dict(zip("αβγδεηθκλμνξπρστφψω", _LETTERS.values(), strict=True))
 _SIGNS = {"<=": r"\le ", ">=": r"\ge ", "≤": r"\le ", "≥": r"\ge ", "<-": r"\leftarrow ", "<": r"\lt ", ">": r"\gt "}
 _SIGNS |= {"*": r"\cdot ", "·": r"\cdot ", "×": r"\times ", "−": "-", "∇": r"\nabla ", "Σ": r"\textstyle\sum "}
-_SIGNS |= {"≈": r"\approx ", "‖": r"\Vert ", "|": r"\vert ", "&": r"\& ", "~": r"\sim ", "Ŵ": r"\hat{W}"}
+_SIGNS |= {"≈": r"\approx ", "‖": r"\Vert ", "|": r"\vert ", "&": r"\& ", "~": r"\sim ", "ŵ": r"\hat{w}"}
 _SIGNS |= {"Δ": r"\Delta ", "Λ": r"\Lambda ", "ℓ": r"\ell "}
 _TEXT = r"\\text\{([^{}]*)\}"
 _TEXTS = re.compile(rf"{_TEXT}(?:\s*{_TEXT})+")

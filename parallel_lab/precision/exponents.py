@@ -2,7 +2,7 @@
 
 Micikevicius et al. 2018, "Mixed Precision Training", figure 3 and section 3.2: of the activation gradients of a
 detector two thirds are 0, and many of the others lie below float16's least number, while much of its range is empty.
-Loss scaling by 2^k moves the histogram k places to the right.
+Loss scaling by a power of two moves the histogram as many places to the right.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from parallel_lab.precision.formats import Format, exponent_of, format_of
 
 
 class Exponents(NamedTuple):
-    """A histogram of floor(log2 |x|).
+    """A histogram of floor(log2 |number|).
 
     Attributes:
         counts: How many numbers have an exponent, from the lowest to the highest; between these also where it is 0.

@@ -2,10 +2,10 @@
 
 Micikevicius et al. 2022, "FP8 formats for deep learning", section 3; DeepSeek-AI 2024, "DeepSeek-V3", section 3.3, for
 blocks: 1 x 128 of activations, 128 x 128 of weights. E4M3 has the range 2^-9 to 448 and three bits of mantissa, E5M2
-2^-16 to 57,344 and two: weights and activations take the one, gradients the other. The scale s = amax / largest puts
-the largest |x| on the format's largest number; x / s is rounded, and s travels along in float32. *Current* scaling
-takes amax from the tensor itself, which must be read once more. *Delayed* scaling takes it from the steps before: x is
-read once, and what has grown meanwhile saturates.
+2^-16 to 57,344 and two: weights and activations take the one, gradients the other. The scale amax / largest puts amax,
+the largest number without its sign, on the format's largest number; what is divided by the scale is rounded, and the
+scale travels along in float32. *Current* scaling takes amax from the tensor itself, which must be read once more.
+*Delayed* scaling takes it from the steps before: the tensor is read once, and what has grown meanwhile saturates.
 
     stored                 1 byte a number, 4 bytes a scale: 1.0313 bytes a number with blocks of 128
 """

@@ -2,9 +2,10 @@
 
 IEEE 754-2019, section 3.4, for float16 and the layout of a code: sign, exponent, mantissa. Micikevicius et al. 2022,
 "FP8 formats for deep learning", section 3, for E4M3 and E5M2; the OCP Microscaling Formats specification 1.0, section
-5.3, for those of 6 and 4 bits. In the interval from 2^e to 2^(e+1) neighbors are 2^(e-M) apart, with M bits of
-mantissa; below the least normal number 2^emin the distance stays what it was. So |x|, once it is rounded, is a whole
-number k of such steps, and its code without the sign is (e - emin) 2^M + k: codes stand in the order of their numbers.
+5.3, for those of 6 and 4 bits. In the interval from 2^exponent to twice that, neighbors are 2^(exponent -
+mantissa_bits) apart; below the least normal number, 2^least_exponent, the distance stays what it was. So a number, once
+it is rounded, is a whole number of such steps, and its code without the sign is (exponent - least_exponent)
+2^mantissa_bits + steps: codes stand in the order of their numbers.
 
 All is computed in float64, where every step is exact; so codes are the same on every device.
 """
@@ -32,8 +33,8 @@ class Format:
 
     Attributes:
         name: As the trade calls it.
-        exponent_bits: E, at least 2.
-        mantissa_bits: M, without the leading one that is not stored.
+        exponent_bits: at least 2.
+        mantissa_bits: without the leading one that is not stored.
         top: What the highest codes mean. `ieee`: those of the highest exponent are infinity and NaN. `nan`: the very
             highest is NaN, and there is no infinity. `numbers`: all are numbers.
         dtype: torch's type of this format, where it has one.
@@ -52,7 +53,7 @@ class Format:
 
     @property
     def least_exponent(self) -> int:
-        """emin, that of the least normal number: 2 - 2^(E-1)."""
+        """That of the least normal number: 2 - 2^(exponent_bits - 1)."""
         return 2 - 2 ** (self.exponent_bits - 1)
 
     @property
@@ -68,7 +69,7 @@ class Format:
 
     @property
     def least_normal(self) -> float:
-        """2^emin: below it mantissas get shorter."""
+        """2^least_exponent: below it mantissas get shorter."""
         return 2.0**self.least_exponent
 
     @property
@@ -78,7 +79,7 @@ class Format:
 
     @property
     def unit_roundoff(self) -> float:
-        """u: what rounding to nearest is off by at the most, relative, where nothing over- or underflows: 2^-(M+1)."""
+        """u, the largest relative error of rounding to nearest, without over- or underflow: 2^-(mantissa_bits + 1)."""
         return 2.0 ** -(self.mantissa_bits + 1)
 
     def encode(self, x: Tensor, *, saturate: bool | None = None) -> Tensor:
@@ -93,7 +94,7 @@ class Format:
         return self.codes(steps.round(), exponent, x, saturate=saturate)
 
     def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """|x| in distances of neighbors, float64 and not yet whole, and the exponent e of its interval, int64."""
+        """|x| in distances of neighbors, float64 and not yet whole, and the exponent of its interval, int64."""
         size = x.detach().double().abs().nan_to_num(0.0, 0.0)
         exponent = exponent_of(size).clamp(min=self.least_exponent).masked_fill(size == 0, self.least_exponent)
         return size * power_of_two(self.mantissa_bits - exponent), exponent

@@ -1,7 +1,7 @@
 """Mixed precision in closed form: bytes, errors of sums, how often a scale is too large, and the roofline's prediction.
 
-u is the unit roundoff of a format, n the numbers that are added, h the height of their order, N parameters, S the
-scale. The tests hold bytes against what is held and sent, and bounds against sums.
+u is the unit roundoff of a format, n the ranks whose numbers are added, N parameters; the height of an order is the
+most additions in a row. The tests hold bytes against what is held and sent, and bounds against sums.
 
 Sources: Higham 2002, "Accuracy and stability of numerical algorithms", lemma 3.1 and sections 4.2 and 4.3; Rajbhandari
 et al. 2020, "ZeRO", section 3.1; Williams et al. 2009, "Roofline".
@@ -61,13 +61,16 @@ def unit_roundoff(dtype: torch.dtype | Format) -> float:
     return format_of(dtype).unit_roundoff
 
 
-def gamma(k: int, u: float) -> float:
-    """gamma_k = k u / (1 - k u): what k roundings in a row are off by at the most, relative; infinite from k u = 1."""
-    return k * u / (1 - k * u) if k * u < 1 else inf
+def gamma(roundings: int, u: float) -> float:
+    """What so many roundings in a row are off by at the most, relative: roundings u / (1 - roundings u).
+
+    It is infinite from roundings u = 1 on.
+    """
+    return roundings * u / (1 - roundings * u) if roundings * u < 1 else inf
 
 
 def height(order: Order, n: int) -> int:
-    """The most additions that one of n numbers goes through.
+    """The most additions that a number goes through, of one from each of n ranks.
 
     Raises:
         ValueError: of Kahan's sum, which is none of additions alone.
@@ -78,9 +81,9 @@ def height(order: Order, n: int) -> int:
 
 
 def sum_bound(order: Order, n: int, dtype: torch.dtype | Format) -> float:
-    """|computed - sum| / sum |x| is at most this: gamma of the height, and 2u of Kahan's, to first order in u.
+    """|computed - sum| / sum |term| is at most this: gamma of the height, and 2u of Kahan's, to first order in u.
 
-    Divided by |sum x| / sum |x| it bounds the relative error: where numbers cancel, no order helps. No bound holds
+    Divided by |sum| / sum |term| it bounds the relative error: where numbers cancel, no order helps. No bound holds
     where a partial sum overflows.
     """
     u = unit_roundoff(dtype)
@@ -110,7 +113,7 @@ def skipped_share(interval: int = 2000) -> float:
 
 
 def product_s(gpu: Roofline, rows: int, inner: int, columns: int, number_bytes: int) -> float:
-    """Seconds of a matrix product: 2 m k n FLOPs, and (m k + k n + m n) numbers read or written once."""
+    """Seconds of a matrix product: 2 rows inner columns FLOPs, and the numbers of three matrices, each moved once."""
     moved_bytes = (rows * inner + inner * columns + rows * columns) * number_bytes
     return gpu.time_s(2 * rows * inner * columns, moved_bytes)
 
@@ -121,9 +124,9 @@ def product_speedup(wide: Roofline, narrow: Roofline, rows: int, inner: int, col
     Args:
         wide: the unit that multiplies float32.
         narrow: the unit that multiplies 16 bits, on the same memory.
-        rows: m.
-        inner: k.
-        columns: n.
+        rows: of the first factor.
+        inner: its columns, and the rows of the second.
+        columns: of the second factor.
     """
     return product_s(wide, rows, inner, columns, 4) / product_s(narrow, rows, inner, columns, 2)
 

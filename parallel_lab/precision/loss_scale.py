@@ -1,18 +1,19 @@
 """Loss scaling: gradients too small for float16 are moved into its range, and steps in which they overflow are skipped.
 
 Micikevicius et al. 2018, "Mixed Precision Training", section 3.2; the rule that changes the scale is that of
-`torch.amp.GradScaler`. The loss times S gives gradients times S, for the chain rule is linear. Before anything looks at
-them they are divided by S. If S was too large, some are infinite or NaN: then this step is left out, on *all* ranks,
-and S is halved; after 2,000 clean steps it is doubled. So S stays just below what overflows.
+`torch.amp.GradScaler`. The loss times the scale gives gradients times the scale, for the chain rule is linear. Before
+anything looks at them they are divided by it. If it was too large, some are infinite or NaN: then this step is left
+out, on *all* ranks, and the scale is halved; after 2,000 clean steps it is doubled. So it stays just below what
+overflows.
 
     sent per step          one flag of 4 bytes, all-reduced over all ranks of the layout, whatever they hold: a rank
                            that skips alone has other weights from then on, and no error tells
-    held per rank          S and a count
+    held per rank          the scale and a count
 
 bfloat16 needs none of it: it has the exponents of float32. The order in a step is fixed:
 
-    scaler.scale(loss).backward()      gradients times S; averaged over the data ranks as they are
-    scaler.unscale(optimizer)          once: divided by S, in float32; the ranks agree whether all are finite
+    scaler.scale(loss).backward()      gradients times the scale; averaged over the data ranks as they are
+    scaler.unscale(optimizer)          once: divided by the scale, in float32; the ranks agree whether all are finite
     clip(...)                          now gradients have their true size
     scaler.step(optimizer)             or not; False where it was skipped
     scaler.update()
@@ -42,7 +43,7 @@ class StaticScale:
     """Loss scaling by one factor. A step whose gradients are not all finite is skipped all the same.
 
     Args:
-        scale: S; a power of two loses no bit.
+        scale: a power of two loses no bit.
         group: the ranks that skip together, which are all that train one model: the default group, unless it trains
             several. Without a process group a single process decides.
 
@@ -60,19 +61,19 @@ class StaticScale:
         self._flags = 0  # all-reduced so far; they number the messages in a trace
 
     def scale(self, loss: Tensor) -> Tensor:
-        """The loss times S, in float32: in float16 S itself would be infinite. Log the loss, not this."""
+        """The loss times the scale, in float32: in float16 that scale would be infinite. Log the loss, not this."""
         return loss.to(torch.promote_types(loss.dtype, torch.float32)) * self.value
 
     @torch.no_grad()
     def unscale(self, optimizer: Any) -> bool:
-        """Divides the gradients by S, once a step; whether they are finite on all ranks.
+        """Divides the gradients by the scale, once a step; whether they are finite on all ranks.
 
         Args:
             optimizer: what has `param_groups`, or the parameters themselves.
 
         Raises:
             ValueError: it was done already since the last update; or gradients are in float16, in which they would be
-                lost again when S is taken out. Nothing was divided or sent.
+                lost again when the scale is taken out. Nothing was divided or sent.
         """
         parameters = _parameters(optimizer)
         if any(p in self._finite for p in parameters):
@@ -121,7 +122,7 @@ class StaticScale:
         self._stepped.clear()
 
     def _adapt(self, clean: bool) -> None:
-        """Changes S after a step."""
+        """Changes the scale after a step."""
 
     def _agreed(self, grads: list[Tensor]) -> bool:
         """Whether all are finite on every rank: one all-reduce, which ranks without a gradient join as well."""
@@ -147,9 +148,9 @@ class DynamicScale(StaticScale):
     """Loss scaling whose factor finds its place: it grows after `interval` clean steps and backs off after a skipped.
 
     Args:
-        initial: the first S.
-        growth: what S is multiplied by after `interval` clean steps in a row.
-        backoff: what S is multiplied by after a step that was skipped.
+        initial: the first scale.
+        growth: what the scale is multiplied by after `interval` clean steps in a row.
+        backoff: what the scale is multiplied by after a step that was skipped.
         interval: how many steps.
         group: as of `StaticScale`.
 
@@ -171,7 +172,7 @@ class DynamicScale(StaticScale):
         if not (number("growth", growth) > 1 > number("backoff", backoff) > 0):
             raise ValueError(f"growth={growth}, backoff={backoff}: expected growth above 1, and backoff from 0 to 1")
         self.growth, self.backoff, self.interval = growth, backoff, whole("interval", interval)
-        self.clean = 0  # steps since the last change of S
+        self.clean = 0  # steps since the last change of the scale
 
     def _adapt(self, clean: bool) -> None:
         self.clean = self.clean + 1 if clean else 0

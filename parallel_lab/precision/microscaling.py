@@ -1,7 +1,7 @@
 """Microscaling (MX): blocks of 32 numbers share a scale that is a power of two, and have 8, 6 or 4 bits each.
 
 OCP Microscaling Formats specification 1.0, sections 5 and 6.3; Rouhani et al. 2023, "Microscaling data formats for deep
-learning", algorithm 1. The scale is X = 2^(floor(log2 amax) - emax), with emax the exponent of the element's largest
+learning", algorithm 1. The scale is 2^(floor(log2 amax) - emax), with emax the exponent of the element's largest
 number, and is stored as E8M0: 8 bits of exponent, no sign, no mantissa. Division by it loses nothing, and hardware does
 it by adding exponents. It rounds down: of a block whose amax has a larger mantissa than the largest number, the top
 saturates.

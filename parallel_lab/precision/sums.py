@@ -1,9 +1,9 @@
 """A sum of many numbers is rounded after each addition, so its last digits depend on the order: that of ring, of tree.
 
 Higham 2002, "Accuracy and stability of numerical algorithms", section 4.2: every order of additions is a tree, and the
-error is at most gamma_h sum |x|, where h is its height, the most additions that a number goes through. A ring adds one
-rank after another, h = n - 1; a tree adds neighbors, h = log2 n. Here the additions of a collective are done in one
-process, as its plan has them: to the last bit what real ranks come to.
+error is at most gamma(height) sum |term|, where the height is the most additions that a term goes through. A ring adds
+one rank after another, height n - 1; a tree adds neighbors, height log2 n. Here the additions of a collective are done
+in one process, as its plan has them: to the last bit what real ranks come to.
 
 A sum that is the same in every order, `reproducible_sum`, adds whole numbers, whose sum is exact. As in Demmel and
 Nguyen 2013, "Fast reproducible floating-point summation", all are cut at the same absolute place, which the largest of
@@ -63,7 +63,7 @@ def over_ranks(xs: Tensor, plan: ChunkPlan) -> Tensor:
 
 
 def ring(xs: Tensor) -> Tensor:
-    """As a ring all-reduce: the c-th of n chunks is added up from rank c + 1 round to rank c."""
+    """As a ring all-reduce: the i-th of n chunks is added up from rank i + 1 round to rank i."""
     chunks = xs.tensor_split(len(xs), 1)
     return torch.cat([left_to_right(chunk.roll(-last - 1, 0)) for last, chunk in enumerate(chunks)])
 
@@ -88,7 +88,7 @@ ORDERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def relative_error(total: Tensor, xs: Tensor) -> Tensor:
-    """|total - sum| / sum |x| for each element, against the sum in float64: what the bounds of `formulas` bound."""
+    """|total - sum| / sum |term| for each element, against the sum in float64: what the bounds of `formulas` bound."""
     exact = xs.double()
     return (total.double() - exact.sum(0)).abs() / exact.abs().sum(0)
 
@@ -101,8 +101,8 @@ def row_split(x: Tensor, weight: Tensor, ways: int, *, compute: torch.dtype, red
     no such sum, and is that of one process to the last bit where the product's kernel adds in the same order.
 
     Args:
-        x: (rows, k).
-        weight: (k, columns); x's columns and its rows are cut over the ranks.
+        x: (rows, inner).
+        weight: (inner, columns); x's columns and its rows are cut over the ranks.
         ways: how many ranks.
         compute: the dtype of the products.
         reduction: the dtype of their sum.

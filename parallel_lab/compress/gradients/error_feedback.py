@@ -2,16 +2,16 @@
 
 Seide et al. 2014, "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed Training of
 Speech DNNs"; Karimireddy et al. 2019, "Error Feedback Fixes SignSGD and other Gradient Compression Schemes", algorithm
-2 (EF-SGD). With g the gradient of a rank, e its residual and C the compressor:
+2 (EF-SGD). With g the gradient of a rank:
 
-    p = g + e         what should be sent
-    C(p)              what is sent; the mean of it over the ranks is the step
-    e = p - C(p)      what is still owed, and stays on this rank
+    due = g + residual         what should be sent
+    sent = compressed(due)     what is sent; the mean of it over the ranks is the step
+    residual = due - sent      what is still owed, and stays on this rank
 
 Nothing is lost, it is only late: the sum of all steps sent differs from that of all gradients by the residual alone. A
 compressor that throws away the same direction again and again, as signs and the largest elements do, then converges.
-(The paper multiplies g by the learning rate first. A hook does not see it, so here e is in units of a gradient: a
-changed learning rate also counts for what is still owed.)
+(The paper multiplies g by the learning rate first. A hook does not see it, so here the residual is in units of a
+gradient: a changed learning rate also counts for what is still owed.)
 
     replicated             nothing more than DDP has
     held per rank          a residual per element, in float32 at least; nobody else has it, so a checkpoint needs all
@@ -121,7 +121,7 @@ class Compressed:
         return Exchanging(self._steps(group, bucket), self._under_way)
 
     def _steps(self, group: dist.ProcessGroup, bucket: Bucket) -> Generator[Any, None, None]:
-        """Error feedback: p = g + e, then C(p) over the ranks, then e = p - C(p)."""
+        """Error feedback: due = g + residual, sent = compressed(due) over the ranks, then residual = due - sent."""
         wide = torch.promote_types(bucket.flat.dtype, torch.float32)
         vector = bucket.flat.to(wide)
         if self.error_feedback:

@@ -1,12 +1,13 @@
 """QSGD: each element is rounded up or down by chance, so that it is right on average.
 
-Alistarh et al. 2017, "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", section 3.1. With s
-levels, |x| / ||x|| lies between two of 0, 1/s, ..., 1; it becomes the upper one with the probability that makes the
-expectation right (lemma 3.1: unbiased, with a variance of at most min(B/s^2, sqrt(B)/s) ||x||^2 for a block of B). So
-no memory is needed; the price is noise, which more levels or smaller blocks lower. The paper codes levels in Elias'
-code, which is short where most are zero; here each takes the same few bits.
+Alistarh et al. 2017, "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", section 3.1. An
+element over the norm of its block lies, without its sign, between two of 0, 1/levels, ..., 1; it becomes the upper one
+with the probability that makes the expectation right (lemma 3.1: unbiased, with a variance of at most
+min(block/levels^2, sqrt(block)/levels) norm^2 for a block of so many). So no memory is needed; the price is noise,
+which more levels or smaller blocks lower. The paper codes levels in Elias' code, which is short where most are zero;
+here each takes the same few bits.
 
-    sent per rank and step (n-1) (w N/8 + 4 N/B) bytes, with w bits for one of 2 s + 1 codes: all go to all
+    sent per rank and step (n-1) (bits N/8 + 4 N/block) bytes, with bits for one of 2 levels + 1 codes: all go to all
 """
 
 from typing import ClassVar
@@ -36,7 +37,7 @@ class QSGD(Compressed):
     """A hook of DDP: `DDP(model, hook=QSGD(levels=7))`.
 
     Args:
-        levels: s, 1 to 127. 1, 7 and 127 make the most of 2, 4 and 8 bits an element.
+        levels: 1 to 127. 1, 7 and 127 make the most of 2, 4 and 8 bits an element.
         block: how many elements share a norm (the paper's bucket).
         seed: of the chance; each rank draws its own.
 
@@ -64,10 +65,10 @@ class QSGD(Compressed):
         return Result(mean)
 
     def quantize(self, vector: Tensor, chance: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The norm of each block, float32 (blocks,), and codes from 0 to 2 s, uint8 (elements,)."""
+        """The norm of each block, float32 (blocks,), and codes from 0 to 2 levels, uint8 (elements,)."""
         blocks = pad(vector, (0, -len(vector) % self.block)).view(-1, self.block)
         norms = blocks.norm(dim=1).float()
-        exact = blocks / norms.to(blocks).clamp(min=self.smallest).unsqueeze(1) * self.levels  # from -s to s
+        exact = blocks / norms.to(blocks).clamp(min=self.smallest).unsqueeze(1) * self.levels  # from -levels to levels
         drawn = torch.rand(exact.shape, generator=chance, dtype=exact.dtype, device=exact.device)
         codes = (exact + drawn).floor() + self.levels  # up with the probability that is left over
         return norms, codes.clamp(0, 2 * self.levels).to(torch.uint8).view(-1)[: len(vector)]
@@ -78,6 +79,6 @@ class QSGD(Compressed):
         return ((blocks - self.levels) * (norms / self.levels).unsqueeze(1)).view(-1)[: len(codes)]
 
     def sent_bytes(self, elements: Sizes, n: int, item_bytes: int = 4) -> float:
-        """(n-1) (w N/8 + 4 N/B), for one bucket, whatever a gradient's `item_bytes` are."""
+        """(n-1) (bits N/8 + 4 N/block), for one bucket, whatever a gradient's `item_bytes` are."""
         elements = elements_of(elements)
         return (n - 1) * (packed_bytes(elements, self.bits) + SCALE_BYTES * -(-elements // self.block))

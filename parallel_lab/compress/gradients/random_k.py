@@ -4,10 +4,10 @@ Stich et al. 2018, "Sparsified SGD with Memory", section 2 (rand-k); Wangni et a
 for Communication-Efficient Distributed Optimization" (unbiased without memory). Ranks draw from the same generator, so
 the places are known to all and do not travel; and as they are the same, an all-reduce adds the numbers up on the way.
 
-With the memory of `error_feedback.py` the numbers are sent as they are. Without it each is multiplied by N/k, so that
-what is sent is the gradient on average; its mean square is N/k times as large.
+With the memory of `error_feedback.py` the numbers are sent as they are. Without it each is multiplied by 1/ρ, ρ the
+share that is sent, so that what is sent is the gradient on average; its mean square is 1/ρ times as large.
 
-    sent per rank and step 2 (n-1)/n k b bytes, with b bytes a number: k/N of what DDP sends, at any n
+    sent per rank and step 2 (n-1)/n ρ N e bytes, with e bytes a number: ρ of what DDP sends, at any n
 """
 
 import torch
@@ -30,7 +30,7 @@ class RandomK(Compressed):
         self.fraction = share(fraction)
 
     def exchange(self, group: dist.ProcessGroup, vector: Tensor, bucket: Bucket) -> Exchange:
-        """One all-reduce of k numbers."""
+        """One all-reduce of the numbers that were drawn."""
         elements, n = len(vector), group.size()
         k, dtype = kept(self.fraction, elements), bucket.flat.dtype
         chance = self.generator(bucket)
@@ -44,5 +44,5 @@ class RandomK(Compressed):
         return Result(mean, rest)
 
     def sent_bytes(self, elements: Sizes, n: int, item_bytes: int = 4) -> float:
-        """2 (n-1)/n k b, for one bucket."""
+        """2 (n-1)/n ρ N e, for one bucket."""
         return 2 * (n - 1) / n * kept(self.fraction, elements_of(elements)) * item_bytes

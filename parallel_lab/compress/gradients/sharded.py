@@ -9,14 +9,15 @@ gathers weights twice in a step and reduce-scatters gradients once. Here
           others have for it, in 4 bits; it dequantizes that and adds it up in full precision: rounded once
 
 A scale is the largest absolute value of its block, and codes lie evenly and symmetrically below it. `TwoHops` does qgZ
-in two hops, as the paper does between nodes: inside its node of k ranks, each adds up what is for its own place in all
-nodes, and these sums, rounded once more, go between nodes. The third part, hpZ, is `Zero3(reshard_after_forward=k)`;
-what that gathers again among k ranks is then rounded again.
+in two hops, as the paper does between nodes: inside its node each rank adds up what is for its own place in all nodes,
+and these sums, rounded once more, go between nodes. The third part, hpZ, is `Zero3(reshard_after_forward=...)` with the
+ranks of a node; what that gathers again among these is then rounded again.
 
-    sent per rank and step, N elements, blocks of B
-    a gather of weights    (n-1)/n (w N/8 + 4 N/B) bytes: with w = 8 half of bfloat16's
-    gradients              (n-1)/n (w N/8 + 4 N/B) bytes: with w = 4 a quarter of bfloat16's
-    of which leave a node  (n-k)/n (w N/8 + 4 N/B) bytes; in two hops (n/k - 1)/n of that bracket, k times less
+    sent per rank and step, N elements, some bits each, blocks of so many, `local` ranks in a node
+    a gather of weights    (n-1)/n (bits N/8 + 4 N/block) bytes: with 8 bits half of bfloat16's
+    gradients              (n-1)/n (bits N/8 + 4 N/block) bytes: with 4 bits a quarter of bfloat16's
+    of which leave a node  (n - local)/n (bits N/8 + 4 N/block) bytes; in two hops (n/local - 1)/n of that bracket,
+                           `local` times less
 """
 
 from collections.abc import Callable
@@ -111,14 +112,14 @@ class TwoHops(Quantized):
 
     def reduce_scatter(self, shard: Tensor, flat: Tensor, group: dist.ProcessGroup) -> Any:
         """As in `Quantized`; the second hop begins where somebody waits for the first."""
-        bits, k, nodes, n = self.gradient_bits, self.inside.size(), self.between.size(), group.size()
+        bits, local, nodes, n = self.gradient_bits, self.inside.size(), self.between.size(), group.size()
         if bits is None or not flat.is_floating_point():
             return super().reduce_scatter(shard, flat, group)
-        if k * nodes != n:
-            text = f"hops among {k} ranks and {nodes} nodes, and {n} ranks share the model"
+        if local * nodes != n:
+            text = f"hops among {local} ranks and {nodes} nodes, and {n} ranks share the model"
             raise ValueError(f"rank {group.rank()}: {text}: make both groups of these ranks")
         # What is for one place, in all nodes, goes to the rank of that place in this node.
-        rows = self.encode(flat.view(nodes, k, -1).transpose(0, 1), bits).contiguous()  # (k, nodes, bytes)
+        rows = self.encode(flat.view(nodes, local, -1).transpose(0, 1), bits).contiguous()  # (local, nodes, bytes)
         arrived = torch.empty_like(rows)
         work = dist.all_to_all_single(arrived, rows, group=self.inside, async_op=True)
 
@@ -131,12 +132,12 @@ class TwoHops(Quantized):
         return Then(work, second_hop)
 
     def sent_bytes(self, elements: int, n: int, item_bytes: int = 4, *, gradients: bool = False) -> float:
-        """As in `Quantized`; of gradients k - 1 times n/k rows inside the node, and n/k - 1 between nodes."""
+        """As in `Quantized`; of gradients (local - 1) n/local rows inside the node, and n/local - 1 between nodes."""
         sent = super().sent_bytes(elements, n, item_bytes, gradients=gradients)
         if not gradients or self.gradient_bits is None:
             return sent
-        k, nodes = self.inside.size(), self.between.size()
-        return sent / (n - 1) * ((k - 1) * nodes + nodes - 1) if n > 1 else 0
+        local, nodes = self.inside.size(), self.between.size()
+        return sent / (n - 1) * ((local - 1) * nodes + nodes - 1) if n > 1 else 0
 
 
 class Then:

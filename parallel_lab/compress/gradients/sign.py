@@ -1,15 +1,15 @@
 """Signs: one bit an element, and one or two numbers that say how large they were.
 
-`Sign` is Karimireddy et al. 2019, "Error Feedback Fixes SignSGD", algorithm 1: sign(p) times the mean of |p|, from each
-rank to all. With `vote` it is Bernstein et al. 2018, "signSGD", algorithm 3 (majority vote): the sign that most ranks
-have, without a size, so that the learning rate is a step's length; it has no memory and needs none of the sizes.
-`OneBit` is Seide et al. 2014, "1-Bit Stochastic Gradient Descent", with blocks for its columns: in each the elements
-above zero become their mean, and so do those below. Each rank owns an n-th of the elements, adds up what the others
-send of it, and sends the mean on in one bit again. Both times error feedback keeps what is lost.
+`Sign` is Karimireddy et al. 2019, "Error Feedback Fixes SignSGD", algorithm 1: the sign of each element times the mean
+size of all, from each rank to all. With `vote` it is Bernstein et al. 2018, "signSGD", algorithm 3 (majority vote): the
+sign that most ranks have, without a size, so that the learning rate is a step's length; it has no memory and needs none
+of the sizes. `OneBit` is Seide et al. 2014, "1-Bit Stochastic Gradient Descent", with blocks for its columns: in each
+the elements above zero become their mean, and so do those below. Each rank owns an n-th of the elements, adds up what
+the others send of it, and sends the mean on in one bit again. Both times error feedback keeps what is lost.
 
-    sent per rank and step, N elements, blocks of B
+    sent per rank and step, N elements, blocks of so many
     Sign                   (n-1) (N/8 + 4) bytes: every rank's bits go to all
-    OneBit                 2 (n-1)/n (N/8 + 8 N/B) bytes: as an all-reduce, it does not grow with n
+    OneBit                 2 (n-1)/n (N/8 + 8 N/block) bytes: as an all-reduce, it does not grow with n
 """
 
 import torch

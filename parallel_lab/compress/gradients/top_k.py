@@ -4,12 +4,12 @@ Aji and Heafield 2017, "Sparse Communication for Distributed Gradient Descent"; 
 Compression" (with momentum correction, which a hook cannot do: it does not see the optimizer). Stich et al. 2018,
 "Sparsified SGD with Memory", prove for convex problems that with the memory of `error_feedback.py` it converges as SGD.
 
-A bucket of N elements sends k = ceil(fraction N) numbers and k places of four bytes, in one message. Ranks choose
+A bucket of N elements sends ρ N numbers, rounded up, and as many places of four bytes, in one message. Ranks choose
 different places, so these messages cannot be added up on the way: all go to all, and each rank adds them up itself.
 
-    sent per rank and step (n-1) k (b + 4) bytes, with b bytes a number: this grows with n, as an all-reduce does not
+    sent per rank and step (n-1) ρ N (e + 4) bytes, with e bytes a number: this grows with n, as an all-reduce does not
 
-A ring all-reduce of float32 sends 2 (n-1)/n 4 N bytes. So top-k sends less only where k/N < 1/n (`break_even`).
+A ring all-reduce of float32 sends 2 (n-1)/n 4 N bytes. So top-k sends less only where ρ < 1/n (`break_even`).
 """
 
 from math import ceil
@@ -28,7 +28,7 @@ class TopK(Compressed):
     """A hook of DDP: `DDP(model, hook=TopK(0.01))`.
 
     Args:
-        fraction: of the elements of a bucket that are sent, above 0 and at most 1; one at least.
+        fraction: ρ, of the elements of a bucket that are sent, above 0 and at most 1; one at least.
         error_feedback: False forgets what is not sent.
 
     Raises:
@@ -53,7 +53,7 @@ class TopK(Compressed):
         return Result(mean, rest)
 
     def sent_bytes(self, elements: Sizes, n: int, item_bytes: int = 4) -> float:
-        """(n-1) k (b + 4), for one bucket."""
+        """(n-1) ρ N (e + 4), for one bucket."""
         return (n - 1) * kept(self.fraction, elements_of(elements)) * (item_bytes + PLACE.itemsize)
 
 

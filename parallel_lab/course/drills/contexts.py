@@ -12,20 +12,21 @@ def cp_bytes(dice: Random) -> Drawn:
     heads, kv_heads, width = dice.choice(((32, 32, 4096), (32, 8, 4096), (64, 8, 8192)))
     tokens, n = dice.choice((32_768, 65_536, 131_072)), dice.choice((2, 4, 8))
     own = tokens // n
-    query, keys = 2 * own * width, 2 * own * width * kv_heads // heads  # bytes of q (or o), and of k (or v)
+    query, keys = 2 * own * width, 2 * own * width * kv_heads // heads  # bytes; outputs as queries, values as keys
     ring = dice.choice((True, False))
     sent = 4 * (n - 1) * 2 * keys if ring else 2 * (n - 1) / n * 2 * (query + keys)
     way = "by a ring (sums of gradients travel in float32)" if ring else "by Ulysses"
-    shard = f"A rank has {tokens:,}/{n} = {own:,} tokens: q is {query / 1e6:,.1f} MB, k is {keys / 1e6:,.1f} MB."
+    shard = f"A rank has {tokens:,}/{n} = {own:,} tokens: queries are {query / 1e6:,.1f} MB, keys {keys / 1e6:,.1f} MB."
     steps = (
         (
-            f"K and V of a rank: S_KV = 2 · {keys / 1e6:,.1f} = {2 * keys / 1e6:,.1f} MB.",
+            f"Keys and values of a rank: S_KV = 2 · {keys / 1e6:,.1f} = {2 * keys / 1e6:,.1f} MB.",
             "Forward n - 1 messages of S_KV; backward as many, and n - 1 of gradients, twice as large: 4 (n - 1) S_KV.",
             f"4 · {n - 1} · {2 * keys / 1e6:,.1f} MB = {sent / 1e9:,.4g} GB.",
         )
         if ring
         else (
-            f"q, k, v and o each cross by an all-to-all, which sends (n - 1)/n = {n - 1}/{n} of a rank's tensor.",
+            "Queries, keys, values and outputs each cross by an all-to-all, which sends"
+            f" (n - 1)/n = {n - 1}/{n} of a rank's tensor.",
             f"Forward: {n - 1}/{n} · 2 ({query / 1e6:,.1f} + {keys / 1e6:,.1f}) MB; backward as much.",
             f"Together {sent / 1e9:,.4g} GB.",
         )
@@ -65,7 +66,7 @@ def cp_slowest(dice: Random) -> Drawn:
         answer=pairs / mean,
         steps=(
             f"The last rank's queries see all {n - 1} blocks before them and half of their own:"
-            f" {n - 1} B² + B (B + 1)/2, B = {block:,}.",
+            f" {n - 1} (s/n)² + s/n (s/n + 1)/2, s/n = {block:,}.",
             f"All pairs: s (s + 1)/2 with s = {n} · {block:,}; the mean is 1/{n} of that.",
             f"{pairs:,} / {mean:,.0f} = {pairs / mean:.3f}, nearly 2 - 1/n = {2 - 1 / n:.3f}.",
         ),

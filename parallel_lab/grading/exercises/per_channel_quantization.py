@@ -12,7 +12,7 @@ TESTED = "That range has the test inputs in it. Calibration is training: the tra
 BARE = "That grid has no zero point: without one it begins at 0, and what is below is lost. Which code is the number 0?"
 REACH = "That range does not reach to 0, which needs a code of its own: padding and what a ReLU gives are exact zeros."
 WRAPS = "Codes outside 0 to 255 were cut to their low 8 bits: a number just above the range becomes the smallest. Clip."
-SHIFTED = "Those are sums of codes. A code is off by the zero point: subtract it, or Z times the row's sum of codes."
+SHIFTED = "Those are sums of codes. A code is off by the zero point: subtract it, or its product with the row's sum."
 
 
 def _seen(given: quantized.Given) -> torch.Tensor:
