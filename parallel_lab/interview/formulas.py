@@ -35,7 +35,7 @@ _SIGNS |= {"≈": r"\approx ", "‖": r"\Vert ", "|": r"\vert ", "&": r"\& ", "~
 _SIGNS |= {"Δ": r"\Delta ", "Λ": r"\Lambda ", "ℓ": r"\ell "}
 _TEXT = r"\\text\{([^{}]*)\}"
 _TEXTS = re.compile(rf"{_TEXT}(?:\s*{_TEXT})+")
-_SIGN = re.compile(r"[·×/+^≤≥<>*≈]| = ")
+_SIGN = re.compile(r"[·×/+^≤≥<>*≈]| = |\bPr\[")
 _RAISED = str.maketrans("²³⁻¹⁰", "23-10")
 _NAME = rf"[{_LETTER}]+\d*(?:_[{_LETTER}\d]+)?"
 _TOKEN = re.compile(rf"<=|>=|<-|\d+(?:,\d{{3}})*(?:\.\d+)?|{_NAME}|\s+|[²³¹⁻⁰]+|.", re.DOTALL)

@@ -1,10 +1,9 @@
 """The two bandwidths that nccl-tests prints of a collective, and what the second is good for.
 
 The algorithm bandwidth is S/T, with T the time of the collective. It falls with n, and says nothing about the hardware.
-The bus bandwidth is S/T times
-the factor below: the bytes that each rank has to send at least, per second. It can be held against the bandwidth W of
-a rank's link, for any n and any algorithm of messages between ranks. A switch that adds breaks the rule: a rank then
-sends S instead of 2 (n-1)/n S, so the bus bandwidth can be larger than W.
+The bus bandwidth is S/T times the factor below: the bytes that each rank has to send at least, per second. It can be
+held against the bandwidth W of a rank's link, for any n and any algorithm of messages between ranks. A switch that adds
+breaks the rule: a rank then sends S instead of 2 (n-1)/n S, so the bus bandwidth can be larger than W.
 
     all_reduce                                              2 (n-1)/n
     reduce_scatter, all_gather, all_to_all                  (n-1)/n

@@ -1,6 +1,6 @@
 """The price of a collective: bytes, messages and rounds, for each kind and algorithm, as closed forms.
 
-With S the bytes of the whole tensor and n ranks (pow the largest power of two up to n, lg n = ceil(log2 n)):
+With S the bytes of the whole tensor and n ranks (n_2 the largest power of two up to n, lg n = ceil(log2 n)):
 
     algorithm          kinds                                     rounds          bytes on the longest path
     ring               all_reduce                                2 (n-1)         2 S (n-1)/n
@@ -12,11 +12,11 @@ With S the bytes of the whole tensor and n ranks (pow the largest power of two u
     relay              all_to_all, round a ring, one way         n-1             S (n-1)/2
     relay_both_ways    the same both ways, through one port      n, or n-1       S n/4, or S (n^2-1)/(4 n) (odd n)
     tree               all_reduce; broadcast, reduce             2 lg n; lg n    2 S lg n; S lg n
-    recursive_doubling all_reduce                                log2 pow        S log2 pow
-                       the same if n is no power of two          log2 pow + 2    S (log2 pow + 2)
-    halving_doubling   all_reduce                                2 log2 pow      2 S (pow-1)/pow
-                       the same if n is no power of two          2 log2 pow + 3  2 S (pow-1)/pow + 2 S
-                       reduce_scatter, all_gather (n = pow)      log2 pow        S (pow-1)/pow
+    recursive_doubling all_reduce                                log2 n_2        S log2 n_2
+                       the same if n is no power of two          log2 n_2 + 2    S (log2 n_2 + 2)
+    halving_doubling   all_reduce                                2 log2 n_2      2 S (n_2-1)/n_2
+                       the same if n is no power of two          2 log2 n_2 + 3  2 S (n_2-1)/n_2 + 2 S
+                       reduce_scatter, all_gather (n = n_2)      log2 n_2        S (n_2-1)/n_2
     star               all_reduce; broadcast, reduce             2 (n-1); n-1    2 (n-1) S; (n-1) S
 
 Patarasuk & Yuan 2009 (ring); Thakur, Rabenseifner & Gropp 2005 (the others, without star and relay). `collectives` has

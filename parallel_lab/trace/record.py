@@ -76,8 +76,8 @@ class Recorder:
         """Reserves the slot of a span that starts now and returns its index; `complete` fills in the end.
 
         Tags name messages and collectives, which are known by their `peer` or `group`. One whose `part` no tag names
-        gets a number as its part: it is the k-th of its kind, peer and axis with the same other names. Messages between
-        two ranks arrive in order, so the k-th send pairs with the k-th receive.
+        gets a number as its part: it is the i-th of its kind, peer and axis with the same other names. Messages between
+        two ranks arrive in order, so the i-th send pairs with the i-th receive.
         """
         with self._lock:  # the index belongs to this span, whatever other threads issue
             if sent := fields.get("sent_bytes", 0):

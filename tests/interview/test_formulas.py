@@ -30,6 +30,7 @@ def spans():
         ("T_work* = sqrt(2 T_save M)", r"T_{\text{work}}^{*} = \sqrt{2 T_{\text{save}} M}"),
         ("b_i / speed_i", r"\frac{b_{i}}{\text{speed}_{i}}"),
         ("Pr[finish] = (1-ψ)^(n steps)", r"\Pr [\text{finish}] = (1-\psi )^{n \text{steps}}"),
+        ("-ln Pr[token_i | the tokens before]", r"-\ln \Pr [\text{token}_{i} \vert \text{ the tokens before}]"),
         ("34 s b h + 5 a s² b", "34 s b h + 5 a s^{2} b"),
         ("B_crit", r"B_{\text{crit}}"),
         ("pos_i neg_j AUC_ij / (pos neg)", r"\text{pos}_{i} \text{neg}_{j} \text{AUC}_{ij} / (\text{pos neg})"),
