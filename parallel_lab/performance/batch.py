@@ -2,12 +2,13 @@
 
 McCandlish, Kaplan, Amodei et al. 2018, "An empirical model of large-batch training", sections 2.2, 2.3, appendix A.1.
 
-The gradient of B examples is the true one, g, and noise of covariance Sigma / B. While the noise is larger than g,
-twice the batch saves nearly half the steps; once it is smaller, twice the batch costs nearly twice the examples.
-The border is the noise scale B_simple = tr(Sigma) / |g|^2. It is measured from |gradient|^2 at two batch sizes, which
-data-parallel ranks have at hand: their own gradient, and the mean of all.
+The gradient of B examples is the true one, g, and noise of variance / B, with `variance` the trace of the covariance of
+one example's gradient. While the noise is larger than g, twice the batch saves nearly half the steps; once it is
+smaller, twice the batch costs nearly twice the examples. The border is the noise scale B_simple = variance / |g|^2. It
+is measured from |gradient|^2 at two batch sizes, which data-parallel ranks have at hand: their own gradient, and the
+mean of all.
 
-    mean of |gradient|^2   |g|^2 + tr(Sigma) / B      for every batch size B, whence two unbiased estimates
+    mean of |gradient|^2   |g|^2 + variance / B       for every batch size B, whence two unbiased estimates
     steps to a loss        steps = steps_min (1 + B_crit / B)
     examples to it         steps B = examples_min (1 + B / B_crit),  examples_min = steps_min B_crit
 
@@ -32,7 +33,7 @@ class Noise(NamedTuple):
     """Sums of unbiased estimates; add those of several steps before you divide."""
 
     square: float  # of |g|^2
-    trace: float  # of tr(Sigma)
+    trace: float  # of the variance: the trace of that covariance
 
     @property
     def scale(self) -> float:

@@ -3,8 +3,8 @@
 import math
 
 
-def partial_seconds(times, k):
-    return sum(sorted(step)[k - 1] for step in times)
+def partial_seconds(times, needed):
+    return sum(sorted(step)[needed - 1] for step in times)
 
 
 def staleness(order):

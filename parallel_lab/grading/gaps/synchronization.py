@@ -1,11 +1,11 @@
-"""The gaps of chapter 04: waiting for the first k, staleness from the order of updates, and how often ranks meet."""
+"""The gaps of chapter 04: backup workers, staleness from the order of updates, and how often ranks meet."""
 
 from parallel_lab.grading.gaps.forms import function_gap
 
 
-def partial_seconds(times, k):
-    """How long steps take in which the first `k` gradients make the update; `times` has one list per step."""
-    return sum(sorted(step)[k - 1] for step in times)
+def partial_seconds(times, needed):
+    """How long steps take in which the first `needed` gradients make the update; `times` has one list per step."""
+    return sum(sorted(step)[needed - 1] for step in times)
 
 
 def staleness(order):
@@ -34,16 +34,16 @@ GAPS = (
     function_gap(
         partial_seconds,
         tests={
-            "With k = n, all wait for the slowest": lambda dice: [(_times(dice), 4), ([[1, 1, 3]] * 2, 3)],
-            "With fewer": lambda dice: [(_times(dice), k) for k in (1, 2, 3)],
+            "Where all are needed, all wait for the slowest": lambda dice: [(_times(dice), 4), ([[1, 1, 3]] * 2, 3)],
+            "With fewer": lambda dice: [(_times(dice), needed) for needed in (1, 2, 3)],
         },
         mistakes={
-            "That waits for all. The update is made when the k-th gradient has come.": (
-                lambda times, k: sum(map(max, times))
+            "That waits for all. The update is made when so many as are needed have come.": (
+                lambda times, needed: sum(map(max, times))
             ),
-            "That waits for the first alone.": lambda times, k: sum(map(min, times)),
+            "That waits for the first alone.": lambda times, needed: sum(map(min, times)),
             "Workers compute side by side: their seconds do not add up within a step.": (
-                lambda times, k: sum(sum(sorted(step)[:k]) for step in times)
+                lambda times, needed: sum(sum(sorted(step)[:needed]) for step in times)
             ),
         },
     ),
