@@ -11,20 +11,20 @@ BATCH, ROWS, EPOCHS, WIDTH = 50, 1797, 5, 96  # the last batch of an epoch is sm
 
 
 def first_half(part, x, _):
-    h = part(x)
-    dist.send(h.detach(), 1)  # a message has no history: autograd ends here
-    gradient = torch.empty_like(h)
+    hidden = part(x)
+    dist.send(hidden.detach(), 1)  # a message has no history: autograd ends here
+    gradient = torch.empty_like(hidden)
     dist.recv(gradient, 1)
-    h.backward(gradient)  # goes on where rank 1 stopped
+    hidden.backward(gradient)  # goes on where rank 1 stopped
 
 
 def second_half(part, x, y):
-    h = x.new_empty(len(x), WIDTH)  # the shape is known on both sides
-    dist.recv(h, 0)
-    h.requires_grad_()  # autograd begins here, and backward leaves the gradient in h.grad
-    loss = nn.functional.cross_entropy(part(h), y)
+    hidden = x.new_empty(len(x), WIDTH)  # the shape is known on both sides
+    dist.recv(hidden, 0)
+    hidden.requires_grad_()  # autograd begins here, and backward leaves the gradient in hidden.grad
+    loss = nn.functional.cross_entropy(part(hidden), y)
     loss.backward()
-    dist.send(h.grad, 0)
+    dist.send(hidden.grad, 0)
     return loss.item()
 
 

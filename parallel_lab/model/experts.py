@@ -34,8 +34,8 @@ class MixtureOfExperts(nn.Module):
         router: the linear that gives the scores, width to E, without bias.
         experts: E feed-forward parts.
         bias: (E,), added to the scores for the choice; a buffer, so that checkpoints have it.
-        mix: what sends tokens through experts, a function of tokens (tokens, width), choices (tokens, K) and weights
-            (tokens, K) that returns (tokens, width). Expert parallelism puts its own in its place.
+        mix: what sends tokens through experts, a function of tokens (t, h), choices (t, K) and weights (t, K)
+            that returns (t, h). Expert parallelism puts its own in its place.
         counts: how many tokens chose each expert in the last forward pass, int64 (E,).
         load: the same, summed over the forward passes in training mode since somebody last set it to zero.
         auxiliary: the balance loss of the last forward pass, a scalar without a graph.
