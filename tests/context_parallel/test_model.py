@@ -25,7 +25,7 @@ LLAMA = dataclasses.replace(
 )
 CONFIGS = {"gpt": GPT2, "llama": LLAMA}
 ADAMW = {"lr": 1e-2, "weight_decay": 0.1}
-TOLERANCE = 1e-12
+TOLERANCE = 1e-11
 
 
 def batches(config, ignored=0):
