@@ -310,7 +310,7 @@ def scattered_for_show(weights, gradient, lr):
 
 
 ON_RANKS = [  # (gap, wrong answer, what its report says)
-    ("ring_all_gather", own_first, "at 2 ranks: rank 1: element .* Row i is the tensor of rank i"),
+    ("ring_all_gather", own_first, "at 2 ranks: rank 1: element .* Row r is the tensor of rank r"),
     ("ring_all_gather", by_a_collective, "rank 0 called all_gather"),
     ("ring_all_gather", all_at_once, r"at 4 ranks: rank 0 sent to ranks 1, 2, 3; expected 1 .* right neighbor only"),
     ("global_mean", mean_of_means, "at 2 ranks, counts .3, 7.: every rank returned the mean of the ranks' means"),
