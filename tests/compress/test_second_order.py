@@ -132,7 +132,7 @@ def test_a_model_layer_after_layer():
         losses[method] = quality(pruned)
     plain = copy.deepcopy(model)
     magnitude(plain, 0.75).apply(plain)
-    assert max(quality(model), losses[sparse_gpt]) < quality(plain)
+    assert quality(model) < losses[sparse_gpt] < quality(plain)
 
     first, second = (model.blocks[0].feed_forward, pruned.blocks[0].feed_forward)
     assert not torch.equal(first.up.weight, second.up.weight)
