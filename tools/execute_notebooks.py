@@ -23,7 +23,7 @@ from nbformat import NotebookNode
 
 from parallel_lab.course.generate import text_of
 from parallel_lab.course.progress import VARIABLE
-from parallel_lab.runtime.kernel.output import QUIET
+from parallel_lab.course.under_way import QUIET
 
 CELL_TIMEOUT_S = 120
 PROGRESS = "progress.json"

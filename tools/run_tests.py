@@ -23,7 +23,7 @@ from typing import NamedTuple
 from coverage import Coverage
 
 from parallel_lab.course.progress import VARIABLE
-from parallel_lab.runtime.kernel.output import QUIET
+from parallel_lab.course.under_way import QUIET
 from tools.budgets import COVERED_PERCENT, TECHNIQUES, exercises, notebooks, over, slowness, table
 from tools.in_ranks.sitecustomize import FOLDER, ROOMS
 

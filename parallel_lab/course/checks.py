@@ -14,6 +14,7 @@ from typing import Any
 from parallel_lab.course import cells, chapters, page, progress, tasks
 from parallel_lab.course.solutions import solution_of
 from parallel_lab.course.typed import named
+from parallel_lab.course.under_way import said_while_it_lasts
 from parallel_lab.grading.exercise import Check, Exercise
 from parallel_lab.grading.exercises import EXERCISES
 from parallel_lab.grading.gaps.forms import FunctionGap
@@ -22,7 +23,7 @@ from parallel_lab.grading.rank_side import PROCESSOR_S, Case
 from parallel_lab.grading.references import reference_in
 from parallel_lab.grading.trial import Trial, case_of
 from parallel_lab.plan import COMPUTE
-from parallel_lab.runtime.kernel.output import on_a_terminal, said_while_it_lasts
+from parallel_lab.runtime.kernel.output import on_a_terminal
 from parallel_lab.trace import Trace
 from parallel_lab.view import Timeline, draw
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from parallel_lab.course import page, workspace
 from parallel_lab.course.anchors import anchor, heading_above
 from parallel_lab.course.questions import ask
+from parallel_lab.course.under_way import Line
 from parallel_lab.interview.captured import CellFailed, Shown, new_space, run_cell
 from parallel_lab.interview.needed import Cell, code_of, needed
 from parallel_lab.interview.words import lang, language_of, say
-from parallel_lab.runtime.kernel.output import Line
 from parallel_lab.trace.units import format_seconds
 
 Told = Callable[[str], None]

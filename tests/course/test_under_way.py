@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import IPython
 import pytest
 
-from parallel_lab.runtime.kernel.output import Line, said_while_it_lasts
+from parallel_lab.course.under_way import Line, said_while_it_lasts
 
 
 @pytest.fixture
