@@ -31,6 +31,7 @@ PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 PRINTED = 20  # lines that a rank printed last
 FOR_TWO = "At 2 ranks this test passes: what in your answer holds for two ranks alone?"
 ONLY_LAST = "Only the last step has a reference to draw"
+AFTER_YOURS = "A reference is drawn beside an answer of your own"
 _SHOWN = Counter()  # hints of each exercise that this process has shown
 _SKIPPED = Counter()  # hints of each exercise that it has left out, as their step was solved
 ENDLESS = f"A rank that computes without an end is stopped after {PROCESSOR_S} s of its processor."
@@ -66,6 +67,7 @@ class Report(page.Shown):
     said: str = ""  # what else the learner must know: not started, not a function, progress not saved
     graded: str = ""  # the cell that was graded, and when it ran
     step: int | None = None  # up to which step of the exercise it was checked; None for all of it
+    untouched: bool = False  # whether what failed is what the course gave
 
     @property
     def passed(self) -> bool:
@@ -103,7 +105,8 @@ class Report(page.Shown):
     def draw(self, reference: bool = False) -> Timeline:
         """The first run that failed, over time; with `reference`, the reference solution's run of the same case below.
 
-        The check of a step before the last one has no reference: the solution would show the steps that follow.
+        What the course gave has none until it is changed, for a right run shows the answer; and the check of a step
+        before the last one has none, for the solution would show the steps that follow.
 
         Raises:
             ValueError: there is none: no test failed, or nothing was recorded.
@@ -114,11 +117,11 @@ class Report(page.Shown):
             raise ValueError("there is no failed run to draw")
         yours = failed.trace
         title = f"{self.exercise.name} {failed.trial.case.at}"
-        if not reference or self._before_last_step:
+        if not reference or self._no_reference:
             if yours is None:
-                more = ONLY_LAST if self._before_last_step else "draw(reference=True) draws a right one"
+                more = self._no_reference or "draw(reference=True) draws a right one"
                 raise ValueError(f"nothing was recorded of this run. {more}")
-            return draw(yours, title=f"{title}: yours. {ONLY_LAST}" if reference else title)
+            return draw(yours, title=f"{title}: yours. {self._no_reference}" if reference else title)
         right = failed.trial.run(solution_of(self.exercise), echo=False).trace
         if yours is None:
             return draw(right, title=f"{title}: the reference (nothing was recorded of yours)")
@@ -126,9 +129,11 @@ class Report(page.Shown):
         return draw(_one_above_the_other(yours, right), title=f"{title}: yours, and the reference below", names=names)
 
     @property
-    def _before_last_step(self) -> bool:
-        """Whether it was checked no further than to a step that others follow."""
-        return self.step is not None and self.step < len(self.exercise.steps)
+    def _no_reference(self) -> str:
+        """Why no reference is drawn beside this run; empty if one is."""
+        if self.untouched:
+            return AFTER_YOURS
+        return ONLY_LAST if self.step is not None and self.step < len(self.exercise.steps) else ""
 
     def hint(self) -> page.Page:
         """The next hint; hints ask rather than tell, and come one at a time."""
@@ -182,7 +187,9 @@ class Report(page.Shown):
         if not trace or all(s.lane == COMPUTE for s in trace.spans):
             return []
         call = f'check("{name}", {name}{f", step={self.step}" if self.step else ""})'
-        right = f". {ONLY_LAST}." if self._before_last_step else "; `.draw(reference=True)` has a right run below it."
+        right = (
+            f". {self._no_reference}." if self._no_reference else "; `.draw(reference=True)` has a right run below it."
+        )
         return [f"To see what the ranks did: `{call}.draw()`{right}"]
 
     def _next_step(self) -> list[str]:
@@ -291,7 +298,8 @@ def grade(
             said = f"{exercise.name} still raises NotImplementedError: replace it by your answer."
             return Report(exercise, said=f"{said} {older}".strip())
     report = Report(exercise, verdicts, older, cells.defined_in(fn), step)
-    if not save or NBGRADER in os.environ or (not report.passed and tasks.as_given(exercise.chapter, fn)):
+    report = replace(report, untouched=not report.passed and tasks.as_given(exercise.chapter, fn))
+    if not save or NBGRADER in os.environ or report.untouched:
         return report  # looking at what the course gives books nothing
     steps = sum(all(v.state == PASSED for v in verdicts[: s.tests]) for s in exercise.steps if s.tests <= len(verdicts))
     warning = progress.record_exercise(exercise.name, report.score, failed=not report.passed, steps=steps)

@@ -174,7 +174,7 @@ def too_few(sent_bytes: float, wanted_bytes: float) -> str:
     if not sent_bytes:
         return "No bytes were sent: how does a rank get what others have?"
     if 0.45 < sent_bytes / wanted_bytes < 0.55:
-        return "That is half of the bytes: was the second half, as the gather, left out, or was it sent as float32?"
+        return "That is half of the bytes: do all ranks send, in all rounds, and numbers as wide as they were given?"
     return "What does a rank need from the others that was not sent to it?"
 
 
@@ -205,6 +205,15 @@ def peers(outcome: Outcome, rank: int, where: str, count: Formula, advice: str =
     if len(to) != count(outcome.ranks):
         listed = ", ".join(map(str, to)) or "none"
         raise Wrong(f"{where} sent to ranks {listed}; expected {count(outcome.ranks)}", advice)
+
+
+@each_rank
+def sends_to_the_right(outcome: Outcome, rank: int, where: str, advice: str = "") -> None:
+    """Each rank sends to its right neighbor in the ring, and to nobody else."""
+    to, right = {s.peer for s in outcome.trace.of(rank) if s.kind == "send"}, (rank + 1) % outcome.ranks
+    if to != {right}:
+        listed = f"rank{'s' * (len(to) > 1)} {', '.join(map(str, sorted(to)))}" if to else "nobody"
+        raise Wrong(f"{where} sent to {listed}; expected rank {right} alone", advice)
 
 
 @grader

@@ -9,14 +9,14 @@ computed or called anything for `STILL_S`.
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from parallel_lab.grading.rank_side import Case
 from parallel_lab.grading.stuck import why_stuck
 from parallel_lab.grading.trial import Outcome, Trial
-from parallel_lab.runtime import Deadlock, LaunchError, RankFailed
+from parallel_lab.runtime import Deadlock, LaunchError, RankFailed, Run
 from parallel_lab.runtime.kernel.report import places
 from parallel_lab.trace import Trace
 
@@ -27,6 +27,13 @@ _DRIVERS = "rank_side|contexts|cutting|drivers|experts|halves|layouts|pruned|qua
 _DRIVERS += "|backfilling|crash_points|crashes|metrics|orders|poisoned|resembling|sealed|stages|streamed|sums|workers"
 _DRIVERS += "|clinical|instruments|ranked"
 _OURS = re.compile(rf"^ +(?:{_DRIVERS})\.py, line \d+, in .*\n.*\n(?: +and the same .*\n)?", re.MULTILINE)
+BUFFER = "isend and irecv return at once; the buffer is yours again when wait() has returned."
+HANDLE = "It returns at once: keep what it returns, and wait() for it. Until then the result may not be there."
+OVERLAID = {
+    "recv": "receives into a tensor that it is still sending",
+    "send": "sends a tensor that it is still receiving into",
+}
+OWN_TENSOR = "What comes in overwrites what goes out: receive into a tensor of its own, or wait for the first one."
 RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run it by yourself."}
 
 
@@ -101,12 +108,12 @@ class Lab:
             raise _failed(trial, error) from None
         except TypeError as error:  # the function, or something that it holds, cannot be sent to a rank
             raise Wrong(str(error)) from None
-        for rank, (_, _, techniques, _) in enumerate(run.results):
+        for rank, (_, _, techniques, *_) in enumerate(run.results):
             if techniques:
                 reason = f"the answer used {techniques[0]}"
                 raise Wrong(f"{at}: rank {rank} used {techniques[0]}, the answer itself", "Build it yourself.", reason)
-        _all_waited(run.trace, at, run.output)
-        _none_overlaid([shared for *_, shared in run.results], at, run.trace, run.output)
+        for rank, seen, advice in _misused(run):
+            raise Wrong(f"{at}: rank {rank} {seen}", advice, reason=seen, printed=run.output, trace=run.trace)
         return trial.outcome(run), run.output
 
 
@@ -129,23 +136,15 @@ def _cause(error: LaunchError) -> str:
     return error.cause if isinstance(error, RankFailed) else type(error).__name__
 
 
-def _all_waited(trace: Trace, at: str, printed: Sequence[str]) -> None:
-    """Until a message has been waited for, its buffer belongs to the process group; `wait` is what ends its span."""
-    for s in trace.spans:
+def _misused(run: Run) -> Iterator[tuple[int, str, str]]:
+    """Who misused a call that returns at once, how, and what to do; such an answer is right only by luck."""
+    for s in run.trace.spans:  # a message's span ends when it is waited for
         if s.kind in ("send", "recv") and not s.ended:
             way = "to" if s.kind == "send" else "from"
-            seen = f"{at}: rank {s.rank} never waited for the i{s.kind} {way} rank {s.peer} ({places(s.line)})"
-            advice = "isend and irecv return at once; the buffer is yours again when wait() has returned."
-            raise Wrong(seen, advice, printed=printed, trace=trace)
-
-
-def _none_overlaid(shared: Sequence[list], at: str, trace: Trace, printed: Sequence[str]) -> None:
-    """No rank received into a tensor while it was being sent, which gives what neither rank meant, and not always."""
-    does = {
-        "recv": "receives into a tensor that it is still sending",
-        "send": "sends a tensor that it is still receiving into",
-    }
-    for rank, (kind, line) in ((rank, messages[0]) for rank, messages in enumerate(shared) if messages):
-        seen = f"{at}: rank {rank} {does[kind]} ({places(line)})"
-        advice = "What comes in overwrites what goes out: receive into a tensor of its own, or wait for the first one."
-        raise Wrong(seen, advice, reason=does[kind], printed=printed, trace=trace)
+            yield s.rank, f"never waited for the i{s.kind} {way} rank {s.peer} ({places(s.line)})", BUFFER
+    for rank, (*_, left) in enumerate(run.results):
+        for kind, line in left:
+            yield rank, f"never waited for the {kind} with async_op=True ({places(line)})", HANDLE
+    for rank, (*_, shared, _) in enumerate(run.results):
+        for kind, line in shared:
+            yield rank, f"{OVERLAID[kind]} ({places(line)})", OWN_TENSOR

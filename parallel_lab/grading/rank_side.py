@@ -19,7 +19,7 @@ import torch.distributed as dist
 from parallel_lab.grading import references
 from parallel_lab.runtime.device import rank_device
 from parallel_lab.runtime.rank.backend import LabGroup
-from parallel_lab.runtime.rank.overlaid import watch_messages
+from parallel_lab.runtime.rank.misused import watch_collectives, watch_messages
 from parallel_lab.runtime.rank.processor_time import limit_processor_time
 from parallel_lab.runtime.rank.stage import flatten
 
@@ -99,19 +99,19 @@ def graded(fn: Callable, case: Case, given: Callable, drive: Callable | None, se
     """Calls `fn` once on this rank with its own input.
 
     When `fn` has returned, its arguments are overwritten: a send that nobody waited for then sends the wrong bytes.
-    Returned are the result, the arguments as they were after the call, the techniques that it loaded, and the messages
-    that shared memory (see `watch_messages`).
+    Returned are the result, the arguments as they were after the call, the techniques that it loaded, the messages that
+    shared memory (see `watch_messages`), and the collectives that nobody waited for.
     """
     limit_processor_time(PROCESSOR_S)
-    shared = watch_messages()
+    shared, never_waited_for = watch_messages(), watch_collectives()
     arguments = _to_device(drawn(given, case, dist.get_rank(), seed))
     if drive is None:
         change_first_arrival(case)
     result = plain(drive(fn, case, *arguments) if drive else fn(*arguments))
-    after = plain(arguments)
+    after, left = plain(arguments), never_waited_for()
     for tensor in flatten(arguments):
         tensor.detach().fill_(float("nan") if tensor.is_floating_point() else -1)
-    return result, after, references.loaded(), shared
+    return result, after, references.loaded(), shared, left
 
 
 def _to_device(value: Any) -> Any:

@@ -9,9 +9,10 @@ GROUPS = (
     "new_group is a collective call as well: every rank makes every group, in the same order, also those of others."
 )
 NEVER_WAITED = "isend and irecv return at once: keep what they return, and wait() for it."
-WAY_OUT = "start the send with isend, then receive, then wait(); or let even ranks send first and odd ranks receive."
-ALL_SEND = f"Every rank of the circle waits in its send until the next one receives: {WAY_OUT}"
-ALL_RECEIVE = f"Every rank of the circle waits for a message that the next one sends after its own receive: {WAY_OUT}"
+ALL_SEND = "Every rank of the circle waits in its send until the next one receives: who is left to receive?"
+ALL_RECEIVE = (
+    "Every rank of the circle waits for a message that the next one sends after its own receive: who is left to send?"
+)
 NEVER_SENT = "For each receive one rank must send: count the messages of each rank, round by round."
 WRONG_SOURCE = "Receive from the rank that sends to you; in a ring that is the neighbor to which you do not send."
 

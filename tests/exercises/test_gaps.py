@@ -212,7 +212,7 @@ def in_equal_chunks(sent_bytes, n, item_bytes):
 def without_the_largest_and_least(waits_s):
     typical = [fmean(sorted(own)[1:-1]) for own in waits_s]
     others = [typical[:rank] + typical[rank + 1 :] for rank in range(len(typical))]
-    return next((rank for rank, own in enumerate(typical) if own < min(others[rank]) / 2), None)
+    return next((rank for rank, own in enumerate(typical) if own <= min(others[rank]) / 2), None)
 
 
 OTHERS_RIGHT = [
@@ -264,6 +264,17 @@ def all_at_once(own):
     return torch.stack(held)
 
 
+def to_the_left(own):
+    rank, n = dist.get_rank(), dist.get_world_size()
+    held, going = [own.clone() for _ in range(n)], own
+    for k in range(1, n):
+        sent = dist.isend(going, (rank - 1) % n)
+        dist.recv(held[(rank + k) % n], (rank + 1) % n)
+        sent.wait()
+        going = held[(rank + k) % n]
+    return torch.stack(held)
+
+
 def mean_of_means(losses):
     mean = losses.mean()
     dist.all_reduce(mean)
@@ -312,7 +323,16 @@ def scattered_for_show(weights, gradient, lr):
 ON_RANKS = [  # (gap, wrong answer, what its report says)
     ("ring_all_gather", own_first, "at 2 ranks: rank 1: element .* Row r is the tensor of rank r"),
     ("ring_all_gather", by_a_collective, "rank 0 called all_gather"),
-    ("ring_all_gather", all_at_once, r"at 4 ranks: rank 0 sent to ranks 1, 2, 3; expected 1 .* right neighbor only"),
+    (
+        "ring_all_gather",
+        all_at_once,
+        r"at 4 ranks: rank 0 sent to ranks 1, 2, 3; expected rank 1 alone .* right neighbor only",
+    ),
+    (
+        "ring_all_gather",
+        to_the_left,
+        r"at 4 ranks: rank 0 sent to rank 3; expected rank 1 alone .* right neighbor only",
+    ),
     ("global_mean", mean_of_means, "at 2 ranks, counts .3, 7.: every rank returned the mean of the ranks' means"),
     ("global_mean", summed, "returned the sum all_reduce sums; how many samples"),
     ("global_mean", in_two_messages, "called all_reduce, all_reduce; expected all_reduce Two numbers fit"),

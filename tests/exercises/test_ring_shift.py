@@ -71,8 +71,8 @@ def by_all_gather(tensor):
 CHEATS = [  # (answer, the test that sees through it, what it says)
     (kept_and_never_waited, 0, "never waited for the isend to rank 1"),
     (asleep, 0, "a circle: rank 0 waits for"),
-    (asleep, 0, "waits in its send until the next one receives: start the send with isend, then receive, then wait"),
-    (receives_first, 0, "waits for a message that the next one sends after its own receive: start the send with isend"),
+    (asleep, 0, "waits in its send until the next one receives: who is left to receive\\?"),
+    (receives_first, 0, "waits for a message that the next one sends after its own receive: who is left to send\\?"),
     (nothing_sent, 0, "at 2 ranks: rank 0: element"),
     (one_rank_skips, 0, "at 2 ranks: rank 0: element"),
     (by_all_gather, 2, "rank 0 called all_gather"),

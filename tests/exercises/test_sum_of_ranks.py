@@ -50,6 +50,12 @@ def what_all_reduce_returns(number):
     return dist.all_reduce(total)
 
 
+def never_waited_for(number):
+    total = number.clone()
+    dist.all_reduce(total, async_op=True)
+    return total
+
+
 def never_returned(number):
     pass
 
@@ -85,6 +91,11 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (averaged, 0, "at 2 ranks: rank 0: element 0 is .*\n.*That is the mean of .* divided by the number of ranks"),
     (largest, 0, "That is the largest that a rank gave. all_reduce sums unless its `op` says otherwise. Each"),
     (what_all_reduce_returns, 0, "got None.*\n.*all_reduce works in place and returns None: return the tensor"),
+    (
+        never_waited_for,
+        0,
+        "at 1 rank: rank 0 never waited for the all_reduce with async_op=True .*\n.*and wait.. for it",
+    ),
     (never_returned, 0, "got None.*\n.*You return None: return the tensor that holds the result"),
     (copy_from_before, 0, "your own input. The result of all_reduce stands in .* your argument, which is changed now"),
     (argument_in_place_of_the_sum, 0, "your own input. The result of all_reduce stands in .*: return that. Each"),
@@ -101,3 +112,7 @@ def test_cheat_fails_with_its_message(cheat, place, said):
 def test_stub_is_not_told_what_is_asked():
     report = check(NAME, stubs(NAME)[NAME], save=False)
     assert report.score == 0 and report.verdicts and "all_reduce" not in repr(report), repr(report)
+    assert ".draw()`. A reference is drawn beside an answer of your own." in repr(report), repr(report)
+    drawing = report.draw(reference=True)
+    assert {s.kind for s in drawing.trace.spans} == {"reduce"}
+    assert drawing.title.endswith("yours. A reference is drawn beside an answer of your own")

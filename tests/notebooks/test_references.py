@@ -35,7 +35,7 @@ def texts() -> dict[str, str]:
     found = {}
     for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "solutions").glob("*.ipynb")]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        found[path.name] = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        found[f"{path.parent.name}/{path.name}"] = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     for path in [*(ROOT / "parallel_lab").rglob("*.md"), *(ROOT / "parallel_lab/course").rglob("*.yaml")]:
         found[str(path.relative_to(ROOT / "parallel_lab"))] = path.read_text(encoding="utf-8")
     return found
@@ -73,3 +73,10 @@ def test_a_card_that_a_chapter_announces_for_another_belongs_there():
     said = re.compile(r"\b[Qq]uestion ([A-F]C?\d+)\b[^.]{0,80}?\bchapter (\d\d)")
     pairs = {pair for text in texts().values() for pair in said.findall(text)}
     assert {name: number for name, number in pairs if index()[name].chapter != number} == {}
+
+
+@pytest.mark.parametrize("this", sorted(TITLES)[:-1])
+def test_a_chapter_ends_with_the_next_one(this):
+    own, after = (next((ROOT / "notebooks").glob(f"{number:02}_*.ipynb")) for number in (int(this), int(this) + 1))
+    *_, exercises, sources = texts()[f"notebooks/{own.name}"].split("\n## ")  # some have the sources first
+    assert re.search(rf"Next: \[[^]]+\]\({after.name}\)\.", exercises + sources), sources[-300:]

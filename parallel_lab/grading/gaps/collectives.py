@@ -64,12 +64,12 @@ GAPS = (
             "Every rank returns the tensors of all ranks in their order, at 1 to 4 ranks": on(
                 (1, 2, 3, 4), expect.equals(IN_ORDER), expect.keeps_input()
             ),
-            "They come by messages: each rank sends n-1 tensors, to its neighbor": [
+            "They come by messages: each rank sends n-1 tensors, to its right neighbor": [
                 *on(
                     (2, 4),
                     expect.forbids(),
                     expect.sends("a ring sends", lambda n: (n - 1) * LENGTH * 8, advice=ONCE),
-                    expect.peers(lambda n: 1, ONE_HOP),
+                    expect.sends_to_the_right(ONE_HOP),
                 ),
                 *changed_on(3),
             ],

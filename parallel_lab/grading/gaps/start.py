@@ -110,6 +110,7 @@ GAPS = (
         tests={
             "One rank is slow": lambda dice: [
                 ([[0.25, 0.31, 0.28], [0.05, 0.06, 0.05], [0.27, 0.25, 0.3]],),
+                ([[0.25] * 3, [0.125] * 3],),  # half as long is short enough
                 (_waits(dice, 2, slow=[0]),),
                 *((_waits(dice, 4, slow=[rank]),) for rank in (0, 3)),
             ],

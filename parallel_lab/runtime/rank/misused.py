@@ -1,5 +1,10 @@
-"""Notices a message that is received into memory from which another one is still being sent, or the other way round."""
+"""Notices misuse of calls that return at once, which does not show in every result.
 
+A message is received into memory from which another one is still being sent, or the other way round; or nobody waits
+for a collective.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 from parallel_lab.runtime.rank.backend import LabGroup
@@ -29,3 +34,23 @@ def watch_messages() -> list[tuple[str, str]]:
 
     setattr(LabGroup, own_way.__name__, watching)
     return found
+
+
+def watch_collectives() -> Callable[[], list[tuple[str, str]]]:
+    """Looks from now on at each collective of this rank.
+
+    Returns:
+        What tells, at any time, the collectives for which nobody has waited or asked: kind and the learner's line.
+    """
+    held: list[Any] = []
+    own_way = LabGroup._collective
+
+    def watching(group: LabGroup, *arguments: Any) -> Any:
+        held[:] = [work for work in held if not work.asked]  # a handle keeps its tensors
+        work: Any = own_way(group, *arguments)
+        if hasattr(work, "call"):
+            held.append(work)
+        return work
+
+    setattr(LabGroup, own_way.__name__, watching)
+    return lambda: [(work.call.kind, work.call.line) for work in held if not work.asked]
