@@ -12,17 +12,24 @@ from parallel_lab.course.questions import index
 
 ROOT = Path(__file__).resolve().parents[2]
 TOPICS = {  # what a sentence speaks of, and the chapters that teach it
-    r"expert|MoE|long context|ring attention|Ulysses|context parallel": "10",
+    r"expert|MoE|long context|ring attention|Ulysses|(?<!pipeline or )context parallel": "10",
     r"pipeline|1F1B": "09 11",
     r"tensor parallel": "07 08 11",
     r"ZeRO|FSDP|sharded data parallel": "06",
     r"parameter server|bounded staleness|consistency|asynchronous|stale gradient|local SGD|DiLoCo": "04 05",
+    r"interleaved|zero-bubble": "09",
+    r"(?<=tensor, pipeline or )context parallel": "07 11",
     r"mixed precision|bfloat16|float8|loss scal": "12",
     r"pruning|quantization": "13",
-    r"recomputation|activation checkpoint|fusion|profil": "06 14",
-    r"fault toleran|watchdog|flight recorder|restart|silent": "00 16",
-    r"data.?parallel|\bDDP\b|bucket": "03",
-    r"all-reduce|collective|ring's|binomial tree|hierarch": "02",
+    r"recomputation|activation checkpoint": "01 06 14",
+    r"fusion|profil": "14",
+    r"fault toleran|watchdog|restart|silent": "00 16",
+    r"flight recorder": "00 02 16",
+    r"(?<!sharded )data.?parallel|\bDDP\b|bucket": "03",
+    r"tokens per GPU": "01 03",
+    r"(?<!instead of the )all-reduce|collective|ring's|binomial tree|hierarch|PXN": "02",
+    r"reduce-scatter": "02 06",
+    r"\bhid(?:e|es|den)\b": "03 06 08 14",
     r"security|encrypt": "19",
     r"energy|power cap": "20",
 }
@@ -35,7 +42,9 @@ def texts() -> dict[str, str]:
     found = {}
     for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "solutions").glob("*.ipynb")]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        found[f"{path.parent.name}/{path.name}"] = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        found[f"{path.parent.name}/{path.name}"] = "\n\n".join(
+            "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
+        )
     for path in [*(ROOT / "parallel_lab").rglob("*.md"), *(ROOT / "parallel_lab/course").rglob("*.yaml")]:
         found[str(path.relative_to(ROOT / "parallel_lab"))] = path.read_text(encoding="utf-8")
     return found
@@ -45,7 +54,7 @@ def wrong(text: str) -> list[str]:
     """The references that name no chapter, or another than the one that teaches the topic named last before them."""
     found = []
     for match in SENTENCE.finditer(text):
-        said, number = match[0], match[1]
+        said, number = re.sub(r"^ \([^)]*\)", "", match[0]), match[1]  # what is in brackets is said of the one before
         spoken = [
             (place.start(), chapters)
             for topic, chapters in TOPICS.items()
