@@ -69,7 +69,8 @@ def equals(outcome: Outcome, rank: int, where: str, advice: Advice = "") -> None
     except Wrong as wrong:
         if not (said := pattern(outcome, rank)):
             raise
-        raise Wrong(wrong.seen, f"{said} {wrong.advice}".strip()) from None
+        about_values = "" if outcome.results[rank] is None else wrong.advice
+        raise Wrong(wrong.seen, f"{said} {about_values}".strip()) from None
 
 
 def _families(outcome: Outcome) -> list[Family]:

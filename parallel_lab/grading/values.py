@@ -11,6 +11,7 @@ from parallel_lab.grading.rank_side import are_words, name
 # Both absolute, and relative to the largest expected value. Gradients, and weights after some steps, summed in another
 # order, are sums of some hundred float64 products: errors of 1e-14. A wrong factor of 1.0001 is far outside.
 TOLERANCE = 1e-10
+ONE_TENSOR = "You return a list of tensors: torch.stack and torch.cat make one tensor of it."
 Advice = str | Mapping[str, str]  # or by the end of an item's name
 Locate = Callable[[torch.Tensor, torch.Tensor], str]  # of (got, expected): which elements are what
 
@@ -57,6 +58,8 @@ def differ(got: Any, expected: Any) -> bool:
 
 def _same_tensor(got: Any, expected: torch.Tensor, where: str, advice: str, locate: Locate) -> None:
     # torch.Tensor and nothing derived from it: a subclass can answer comparisons as it likes.
+    if isinstance(got, list) and got and all(type(one) is torch.Tensor for one in got):
+        raise Wrong(f"{where}: got {name(got)}, expected {name(expected)}", ONE_TENSOR)
     if type(got) is not torch.Tensor or got.shape != expected.shape or got.dtype != expected.dtype:
         raise Wrong(f"{where}: got {name(got)}, expected {name(expected)}", advice)
     if expected.numel() == 0:

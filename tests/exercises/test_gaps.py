@@ -27,7 +27,9 @@ from parallel_lab.trace import Trace
 
 by_value(__name__)
 FUNCTIONS = [gap for gap in GAPS if isinstance(gap, FunctionGap)]
-MISTAKES = [pytest.param(gap, said, id=f"{gap.name}-{i}") for gap in FUNCTIONS for i, said in enumerate(gap.mistakes)]
+MISTAKES = [
+    pytest.param(gap, *known, id=f"{gap.name}-{i}") for gap in FUNCTIONS for i, known in enumerate(gap.mistakes)
+]
 each_gap = pytest.mark.parametrize("gap", GAPS, ids=lambda gap: gap.name)
 
 
@@ -89,9 +91,9 @@ def test_stub_is_not_started(gap):
     )
 
 
-@pytest.mark.parametrize(("gap", "said"), MISTAKES)
-def test_mistake_gets_its_advice_and_names_a_call(gap, said):
-    found = called_here(gap, gap.mistakes[said])
+@pytest.mark.parametrize(("gap", "said", "wrong"), MISTAKES)
+def test_mistake_gets_its_advice_and_names_a_call(gap, said, wrong):
+    found = called_here(gap, wrong)
     assert said in [wrong.advice for wrong in found]
     first = next(iter(inspect.signature(stub(gap)).parameters))
     assert all(wrong.seen.startswith(f"{gap.name}({first}=") for wrong in found)

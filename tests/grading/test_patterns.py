@@ -97,7 +97,11 @@ def test_the_tensor_of_another_rank_than_the_root_is_named():
 def test_the_mistake_stands_before_the_advice_of_the_exercise():
     with pytest.raises(Wrong, match="at 2 ranks: rank 0: got None") as caught:
         expect.equals("Sum up.")(outcome([None, None], "all_reduce"))
-    assert caught.value.advice.startswith("You return None. ") and caught.value.advice.endswith(" Sum up.")
+    filled = "You return None. all_reduce works in place and returns None: return the tensor that it has filled."
+    assert caught.value.advice == filled, "nothing was returned, so nothing is said of values"
+    with pytest.raises(Wrong) as caught:
+        expect.equals("Sum up.")(outcome([(A + B) / 2] * 2, "all_reduce"))
+    assert caught.value.advice.startswith("That is the mean ") and caught.value.advice.endswith(" Sum up.")
     with pytest.raises(Wrong) as caught:
         expect.equals("Sum up.")(outcome([B, A], "recv"))
     assert caught.value.advice == "Sum up."

@@ -24,6 +24,21 @@ def ring_elements(elements, n, rank):
     return sum(sizes[chunk] for chunk in ring_chunks(rank, n))
 
 
+def _without(first, second):
+    """Twice the tensor less the chunks `rank + first` and `rank + second`."""
+
+    def elements_of(elements, n, rank):
+        sizes = [elements // n + (chunk < elements % n) for chunk in range(n)]
+        return 2 * elements - sizes[(rank + first) % n] - sizes[(rank + second) % n]
+
+    return elements_of
+
+
+def _cut(size_of):
+    """The elements where chunk i has `size_of(elements, n, i)`."""
+    return lambda elements, n, rank: sum(size_of(elements, n, chunk) for chunk in ring_chunks(rank, n))
+
+
 def _half(elements, n, rank):
     sizes = [elements // n + (chunk < elements % n) for chunk in range(n)]
     return sum(sizes[chunk] for chunk in ring_chunks(rank, n)[: n - 1])
@@ -40,15 +55,23 @@ GAPS = (
             "So begins the ring of the text above. Here rank r begins with chunk r, its own number.": (
                 lambda rank, n: [(rank - 1 - k) % n for k in range(2 * (n - 1))]
             ),
-            "Below chunk 0 comes the last one, n - 1: the numbers go round.": (
-                lambda rank, n: [rank - k for k in range(2 * (n - 1))]
-            ),
+            "Chunks have numbers from 0 to n - 1: below chunk 0 comes the last one, and after the last one chunk 0.": [
+                lambda rank, n: [rank - k for k in range(2 * (n - 1))],
+                lambda rank, n: [rank + k for k in range(2 * (n - 1))],
+            ],
             "These are the rounds of one half. How many rounds has the other?": (
                 lambda rank, n: ring_chunks(rank, n)[: n - 1]
             ),
-            "Chunks come from the left neighbor, so the numbers go down: what did rank r - 1 send in round 0?": (
-                lambda rank, n: [(rank + k) % n for k in range(2 * (n - 1))]
-            ),
+            "Chunks come from the left neighbor: what did rank r - 1 send in the round before?": [
+                lambda rank, n: [(rank + k) % n for k in range(2 * (n - 1))],
+                lambda rank, n: ring_chunks(rank, n)[: n - 1] + [(rank + 1 + k) % n for k in range(n - 1)],
+            ],
+            "The ring of the task has 2 (n - 1) rounds. After how many has a chunk been at every rank?": [
+                lambda rank, n: [(rank - k) % n for k in range(2 * n)],
+                lambda rank, n: [(rank - k) % n for k in range(2 * n - 1)],
+                lambda rank, n: [(rank - k) % n for k in range(n)],
+                lambda rank, n: [(rank - k) % n for k in range(2 * n - 3)],
+            ],
             "In the second half a rank does not begin with its own number again: which chunk is finished on it?": (
                 lambda rank, n: ring_chunks(rank, n)[: n - 1] * 2
             ),
@@ -82,6 +105,26 @@ GAPS = (
             "Where it does not": [(1003, 3, 0), (1003, 3, 1), (1003, 3, 2), (5, 4, 0), (5, 4, 3), (2, 3, 1)],
         },
         mistakes={
+            "So goes the ring of the text above. In this one rank r begins with chunk r, its own number.": _without(
+                0, 1
+            ),
+            "Each half leaves one chunk out. Which one does this rank only receive, and never send on?": [
+                _without(0, 0),
+                _without(-1, -1),
+                _without(-1, 0),
+                _without(-1, -2),
+            ],
+            "The first chunks have one element more where n does not divide: how large is chunk i?": [
+                _cut(lambda elements, n, chunk: elements // n + (chunk >= n - elements % n)),
+                _cut(lambda elements, n, chunk: elements // n + elements % n * (chunk == n - 1)),
+                _cut(lambda elements, n, chunk: elements // n + elements % n * (chunk == 0)),
+                _cut(lambda elements, n, chunk: max(0, min(-(-elements // n), elements - chunk * -(-elements // n)))),
+                _cut(lambda elements, n, chunk: elements // n),
+            ],
+            "Each half sends all chunks but one. Which does it leave out?": [
+                lambda elements, n, rank: 2 * elements,
+                lambda elements, n, rank: elements,
+            ],
             "You count the first half twice. The second half begins with another chunk: which one does it leave out?": (
                 lambda elements, n, rank: 2 * _half(elements, n, rank)
             ),

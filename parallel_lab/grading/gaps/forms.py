@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -20,31 +20,39 @@ Calls = Sequence[tuple] | Callable[[Random], Sequence[tuple]]  # the arguments o
 
 @dataclass
 class FunctionGap(Exercise):
-    """A gap whose usual wrong answers are known, each under the advice for who has it."""
+    """A gap whose usual wrong answers are known, each with the advice for who has it."""
 
-    mistakes: Mapping[str, Callable] = field(default_factory=dict)
+    mistakes: Sequence[tuple[str, Callable]] = ()
 
 
-def function_gap(answer: Callable, tests: Mapping[str, Calls], mistakes: Mapping[str, Callable]) -> FunctionGap:
+def function_gap(
+    answer: Callable, tests: Mapping[str, Calls], mistakes: Mapping[str, Callable | Sequence[Callable]]
+) -> FunctionGap:
     """The gap with name and parameters of `answer`, which is right. One rank makes the calls of all `tests`, by title.
 
-    An answer that is one of the `mistakes` in all calls of a test gets its advice; one that fits all tests goes first.
+    An answer that is one of the `mistakes` in all calls of a test gets the advice under which this stands, alone or
+    with others; one that fits all tests goes first.
     """
+    known = [
+        (said, wrong)
+        for said, those in mistakes.items()
+        for wrong in (those if isinstance(those, Sequence) else [those])
+    ]
     return FunctionGap(
         name=answer.__name__,
         gap=True,
-        mistakes=mistakes,
+        mistakes=known,
         device="cpu",
         given=drivers.calls,
         drive=drivers.call_each,
         settings={"calls": tuple(tests.values())},
         expected=lambda outcome: [[[answer(*call) for call in calls] for calls in outcome.inputs[0]]],
-        tests={title: on(1, returns(place, answer, mistakes)) for place, title in enumerate(tests)},
+        tests={title: on(1, returns(place, answer, known)) for place, title in enumerate(tests)},
     )
 
 
 @grader
-def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Mapping[str, Callable]) -> None:
+def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Sequence[tuple[str, Callable]]) -> None:
     """Each call of test number `place` returns what `answer` does."""
     calls, got, expected = outcome.inputs[0][place], outcome.results[0][place], outcome.expected[0][place]
     wrong = [i for i in range(len(calls)) if not alike(got[i], expected[i])]
@@ -62,16 +70,17 @@ def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Mapping[st
     raise Wrong(seen, _known(outcome, place, mistakes) or (NO_RETURN if got[first] is None else ""))
 
 
-def _known(outcome: Outcome, place: int, mistakes: Mapping[str, Callable]) -> str:
+def _known(outcome: Outcome, place: int, mistakes: Sequence[tuple[str, Callable]]) -> str:
     """The advice of the mistake that explains test number `place`, best with the other tests; empty if none does."""
 
     def explains(other: Callable, test: int) -> bool:
         calls, got = outcome.inputs[0][test], outcome.results[0][test]
         return all(map(alike, got, [other(*call) for call in calls]))
 
-    found = [said for said, other in mistakes.items() if explains(other, place)]
+    found = [(said, other) for said, other in mistakes if explains(other, place)]
     tests = range(len(outcome.inputs[0]))
-    return max(found, key=lambda said: sum(explains(mistakes[said], test) for test in tests), default="")
+    said, _ = max(found, key=lambda known: sum(explains(known[1], test) for test in tests), default=("", None))
+    return said
 
 
 @grader

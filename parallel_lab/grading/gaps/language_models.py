@@ -30,6 +30,10 @@ def _one_product(parameters, tokens, days, flops_per_s, memory_bytes):
     return gpus_needed(parameters, tokens / 3, days, flops_per_s, memory_bytes)
 
 
+def _with_day_of(seconds, parameters, tokens, days, *rest):
+    return gpus_needed(parameters, tokens, days * seconds / 86_400, *rest)
+
+
 def _both(parameters, tokens, days, flops_per_s, memory_bytes):
     """The GPUs for the time and those for the room, not rounded."""
     return 6 * parameters * tokens / (days * 86_400 * flops_per_s), 16 * parameters / memory_bytes
@@ -45,6 +49,8 @@ GAPS = (
             ],
         },
         mistakes={
+            "That is the same with any optimizer. What does it keep for each parameter?": lambda mixed, moments: 8,
+            "A moment is one number. Adam's 8 bytes are of how many moments?": lambda mixed, moments: 8 + 8 * moments,
             "Sixteen is Adam's. What does an optimizer with fewer moments leave away?": lambda mixed, moments: 16,
             "Where is the float32 copy of the weights, without which small updates are lost?": (
                 lambda mixed, moments: (4 if mixed else 8) + 4 * moments
@@ -61,6 +67,12 @@ GAPS = (
             "A moment is a float32 number: how many bytes has each?": lambda mixed, moments: 8 + 2 * moments,
             "Where is the gradient? It has the dtype of the weight.": (
                 lambda mixed, moments: (6 if mixed else 4) + 4 * moments
+            ),
+            "Which numbers does a parameter have beside its weight and moments, and in mixed precision which more?": (
+                lambda mixed, moments: (2 if mixed else 4) + 4 * moments
+            ),
+            "Beside a float32 copy, weight and gradient of mixed precision have 16 bits.": (
+                lambda mixed, moments: (12 if mixed else 8) + 4 * moments
             ),
             "In mixed precision the gradient has 16 bits here, as the weight has.": (
                 lambda mixed, moments: (10 if mixed else 8) + 4 * moments
@@ -84,9 +96,20 @@ GAPS = (
         },
         mistakes={
             "They are fast enough, but do they hold the state, 16 bytes per parameter?": _time_only,
+            "They hold the state, but are they done in time?": (
+                lambda parameters, tokens, days, flops_per_s, memory_bytes: math.ceil(16 * parameters / memory_bytes)
+            ),
+            "They hold the weights. What else belongs to the state, of 16 bytes per parameter?": (
+                lambda parameters, tokens, days, flops_per_s, memory_bytes: gpus_needed(
+                    parameters, tokens, days, flops_per_s, 4 * memory_bytes
+                )
+            ),
             "2 FLOPs a weight and token are the forward pass alone. What does the backward pass cost?": _one_product,
             "A tenth of a GPU missing is one GPU missing: round up.": lambda *given: math.floor(max(_both(*given))),
             "There are whole GPUs only: round up.": lambda *given: max(_both(*given)),
+            "Where the number is whole already, no further GPU is needed: rounding up adds nothing there.": (
+                lambda *given: math.floor(max(_both(*given))) + 1
+            ),
             "Rounded to the nearest, a part of a GPU may be missing: round up.": (
                 lambda *given: round(max(_both(*given)))
             ),
@@ -94,9 +117,12 @@ GAPS = (
                 lambda *given: math.ceil(sum(_both(*given)))
             ),
             "Both have to be met, so the larger number decides.": lambda *given: math.ceil(min(_both(*given))),
-            "A GPU computes so many FLOPs in a second. How many seconds has a day?": (
-                lambda parameters, tokens, days, *rest: gpus_needed(parameters, tokens, days / 3600, *rest)
-            ),
+            "A GPU computes so many FLOPs in a second. How many seconds has a day?": [
+                lambda *given: _with_day_of(24, *given),
+                lambda *given: _with_day_of(1, *given),
+                lambda *given: _with_day_of(24 * 60, *given),
+                lambda *given: _with_day_of(3600, *given),
+            ],
         },
     ),
     function_gap(
@@ -121,8 +147,14 @@ GAPS = (
             "The number of machines divides the MTBF, which stands under the root, and not the interval.": (
                 lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h, 1) / machines
             ),
-            "The MTBF is in hours, the interval in seconds.": (
-                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h / 3600, machines)
+            "The MTBF is in hours, the interval in seconds.": [
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h / 3600, machines),
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h / 60, machines),
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h, machines) / 3600,
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h, machines) / 60,
+            ],
+            "In which unit is that? What does Young's formula do with the product of two times?": (
+                lambda save_s, mtbf_h, machines: save_interval_s(save_s, mtbf_h, machines) ** 2
             ),
             "On average half an interval is lost: where has the 2 gone?": (
                 lambda save_s, mtbf_h, machines: save_interval_s(save_s / 2, mtbf_h, machines)
