@@ -10,6 +10,7 @@ from functools import cache
 
 _CODE = re.compile(
     r"[\"':\[\]{}\\@$%#]|--|\.\.|\w\(\)|[-+=]=|[A-Za-z_]\.[A-Za-z]|(?<![\w.])\.[a-z]|[A-Za-z]\d+[A-Za-z]"
+    r"|\d[eE]-?\d|\*\*"  # numbers and powers as a program writes them
 )
 SPAN = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")  # where HTML may have a formula
 _LETTER = "A-Za-zŵℓͰ-Ͽ一-鿿"
@@ -43,7 +44,10 @@ _GROUP = r"\((?:[^()]|\([^()]*\))*\)"
 _ATOM = rf"(?:{_NAME}|\d[\d,.]*)"
 _ROOT = re.compile(rf"sqrt({_GROUP})")
 _POWER = re.compile(rf"\^({_GROUP}|\w+|\*)")
-_ABOVE = rf"(?:(?<![A-Za-z_])(?<!log2)(?P<group>{_GROUP})|(?:(?<=[-+=*·(,<>−])|(?<=[-+=*·,<>−] )|^)(?P<alone>{_ATOM}))"
+_ABOVE = (
+    rf"(?:(?<![A-Za-z_/])(?<!log2)(?<!/ )(?P<group>{_GROUP})"  # in a / (b c) / d it is not (b c) that d divides
+    rf"|(?:(?<=[-+=*·(,<>−])|(?<=[-+=*·,<>−] )|^)(?P<alone>{_ATOM}))"
+)
 _END = r"(?=\s*(?:$|[-+=*·,)<>≈≤≥−]))"
 # Written closely, `(n-1)/n S`, a fraction ends with the letter below; written wide, only before a sign.
 _FRACTION = re.compile(

@@ -34,6 +34,7 @@ def spans():
         ("34 s b h + 5 a s² b", "34 s b h + 5 a s^{2} b"),
         ("B_crit", r"B_{\text{crit}}"),
         ("pos_i neg_j AUC_ij / (pos neg)", r"\text{pos}_{i} \text{neg}_{j} \text{AUC}_{ij} / (\text{pos neg})"),
+        ("6 N D / (n F) / 2", "6 N D / (n F) / 2"),  # no fraction of (n F) / 2
         ("n <= batch tokens / t", r"n \le \text{batch tokens} / t"),
         ("T = 延迟 + S / 带宽", r"T = \text{延迟} + \frac{S}{\text{带宽}}"),
         ("4 + 4 + 4 + 4 = 16", "4 + 4 + 4 + 4 = 16"),
@@ -47,7 +48,8 @@ def test_a_formula_is_set(code, expected):
 @pytest.mark.parametrize(
     "code",
     ["all_reduce", "no_sync", ".grad", "optimizer.step()", "torch.compile", "NCCL_DEBUG=INFO", "--requeue", "wait",
-     "find_unused_parameters=True", "pending == 0", "w -= step", "a2a+p2p", "if rank == 0:", "nccl-tests", "Shard(0)"],
+     "find_unused_parameters=True", "pending == 0", "w -= step", "a2a+p2p", "if rank == 0:", "nccl-tests", "Shard(0)",
+     "400e12 / 50e9", "2 ** -8"],
 )  # fmt: skip
 def test_code_of_a_program_stays_code(code):
     assert tex(code) is None
