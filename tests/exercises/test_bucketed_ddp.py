@@ -111,7 +111,7 @@ def after_backward(model, bucket_bytes):
     return model
 
 
-def never_waits(model, bucket_bytes):
+def never_waits(model, bucket_bytes, keep=lambda work: work):
     start_equal(model)
     kept = []
 
@@ -119,10 +119,14 @@ def never_waits(model, bucket_bytes):
         flat = flat_of(bucket) / dist.get_world_size()
         for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
             p.grad = part.view_as(p)
-        kept.append(dist.all_reduce(flat, async_op=True))
+        kept.append(keep(dist.all_reduce(flat, async_op=True)))
 
     when_ready(SOLUTION["buckets_of"](last_first(model), bucket_bytes), send, nothing)
     return model
+
+
+def keeps_futures(model, bucket_bytes):
+    return never_waits(model, bucket_bytes, lambda work: work.get_future())
 
 
 CHEATS = [  # (answer, the test that sees through it, what it says)
@@ -131,7 +135,8 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (torch_ddp_model, 0, "torch_ddp_model uses DistributedDataParallel"),
     (after_backward, 4, "every all_reduce was issued after the last layer's backward: nothing overlaps"),
     (blocking_in_hook, 4, "stood still for 3 of 3 all_reduce that it issued during backward"),
-    (never_waits, 4, "all_reduce were still under way"),
+    (never_waits, 4, "at 2 ranks: rank . never waited for the all_reduce with async_op=True"),
+    (keeps_futures, 4, "all_reduce were still under way"),
 ]
 
 

@@ -45,6 +45,7 @@ class Call:
     tag: int = 0  # of a message
     dtype: str = ""  # of what it carries; empty where there is nothing
     state: str = ISSUED  # or waiting (the rank stands still for it), done, or dropped by a fault
+    asked: bool = False  # of a collective: whether anybody has waited for it, or looked whether it is over
 
     @property
     def collective(self) -> bool:

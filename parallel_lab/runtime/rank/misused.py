@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from parallel_lab.runtime.rank.backend import LabGroup
+from parallel_lab.runtime.rank.calls import Call
 
 
 def watch_messages() -> list[tuple[str, str]]:
@@ -42,15 +43,15 @@ def watch_collectives() -> Callable[[], list[tuple[str, str]]]:
     Returns:
         What tells, at any time, the collectives for which nobody has waited or asked: kind and the learner's line.
     """
-    held: list[Any] = []
+    calls: list[Call] = []  # and not the handles: these keep tensors
     own_way = LabGroup._collective
 
     def watching(group: LabGroup, *arguments: Any) -> Any:
-        held[:] = [work for work in held if not work.asked]  # a handle keeps its tensors
+        calls[:] = [call for call in calls if not call.asked]
         work: Any = own_way(group, *arguments)
         if hasattr(work, "call"):
-            held.append(work)
+            calls.append(work.call)
         return work
 
     setattr(LabGroup, own_way.__name__, watching)
-    return lambda: [(work.call.kind, work.call.line) for work in held if not work.asked]
+    return lambda: [(call.kind, call.line) for call in calls if not call.asked]

@@ -86,13 +86,12 @@ class CollectiveWork(_LabWork):
     ) -> None:
         super().__init__(inner, call, recorder, index, after)
         self.over, self.outputs = over, outputs
-        self.asked = False  # whether anybody has waited for it, or looked whether it is over
         self.waited = isinstance(getattr(over, "payload", over), Waited)
         self.future = over.then(self._arrived)
 
     def wait(self, timeout=None) -> bool:
         """Blocks until the collective is over; raises what went wrong."""
-        self.asked = True
+        self.call.asked = True
         with self._waiting():
             if isinstance(self.over, OwnFuture):
                 self.over.wait()
@@ -105,7 +104,7 @@ class CollectiveWork(_LabWork):
 
     def is_completed(self) -> bool:
         """Whether the collective is over, on the emulated link too."""
-        self.asked = True
+        self.call.asked = True
         return self.future.done()
 
     def result(self) -> list[torch.Tensor]:
@@ -114,7 +113,7 @@ class CollectiveWork(_LabWork):
 
     def get_future(self) -> Future:
         """The future that completes with the collective, once what arrived is in its place."""
-        self.asked = True
+        self.call.asked = True
         return self.future
 
     def _arrived(self, over: Future) -> list[torch.Tensor] | None:
