@@ -112,15 +112,15 @@ class Zero1(ShardedOptimizer):
         """
         with torch.enable_grad():
             loss = closure() if closure else None
-        k = next(self._steps)
-        self._guard.before_step(k)
+        step_index = next(self._steps)
+        self._guard.before_step(step_index)
         for piece in self.pieces:
             piece.view.grad = piece.gradient()
         copy_settings(self.param_groups, self.optimizer.param_groups)  # a scheduler writes into ours
-        with span("update", mb=k, phase="step"):
+        with span("update", mb=step_index, phase="step"):
             step_shards(self.optimizer, self.pieces)
         copy_settings(self.optimizer.param_groups, self.param_groups)  # some optimizers count their steps there
-        self.gather(k)
+        self.gather(step_index)
         for piece in self.pieces:
             piece.view.grad = None
         self._guard.after_step()

@@ -8,6 +8,12 @@ def owner(index, total, servers):
     return next(s for s in range(servers) if index < (s + 1) * (total // servers) + min(s + 1, total % servers))
 
 
+def _from_zero(index, total, servers):
+    size, more = divmod(total, servers)
+    larger = more * (size + 1)
+    return index // (size + 1) if index < larger else (index - larger) // size
+
+
 def waiting(clocks, bound):
     """The workers that may not pull: more than `bound` steps ahead of the slowest."""
     return [worker for worker, clock in enumerate(clocks) if clock - min(clocks) > bound]
@@ -51,6 +57,7 @@ GAPS = (
             "Not every shard has the size of the largest: how many have one element more?": (
                 lambda index, total, servers: index // -(-total // servers)
             ),
+            "Behind the larger shards, servers count on from `more`, not from 0.": _from_zero,
         },
     ),
     function_gap(
