@@ -3,7 +3,7 @@
 Letters of the course: n ranks, H steps between exchanges, tau staleness, T seconds of a step.
 
     the i-th of n exponential times      1/n + 1/(n-1) + ... + 1/(n-i+1)      of mean 1 (order statistics)
-    throughput of ASP over BSP           factor (n - 1) / n + 1 / n   one worker takes `factor` times as long
+    throughput of ASP over BSP           factor · (n - 1) / n + 1 / n   one worker takes `factor` times as long
     largest stable rate on a parabola    2 sin(pi / (2 (2 tau + 1)))   in units of 1 / curvature; 2 without staleness
     share of time that computes          H T / (H T + what of the exchange is not hidden)
 

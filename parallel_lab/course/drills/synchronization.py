@@ -20,7 +20,7 @@ def asynchronous_gain(dice: Random) -> Drawn:
         steps=(
             f"BSP waits for the slowest: n / max(T_i) = {n} / {factor:g} = {n / factor:.4g} gradients per second.",
             f"ASP waits for nobody: the sum of 1/T_i is {n - 1} + 1/{factor:g} = {n - 1 + 1 / factor:.4g}.",
-            f"The ratio is factor (n - 1)/n + 1/n = {factor:g} · {n - 1}/{n} + 1/{n} = {gain:.4g}.",
+            f"The ratio is factor · (n - 1)/n + 1/n = {factor:g} · {n - 1}/{n} + 1/{n} = {gain:.4g}.",
         ),
         wrong=(
             (factor, "You made all workers as fast as the fast ones. The slow one still takes its time."),
@@ -44,7 +44,7 @@ def slowest_of_many(dice: Random) -> Drawn:
         steps=(
             f"One GPU is in time with chance 1 - 1/{per:,}; all are with chance (1 - 1/{per:,})^{n}.",
             f"That is about exp(-{n}/{per}) = {1 - share / 100:.4g}.",
-            f"So 1 - (1 - ψ)^n = {share:.4g} %.",
+            f"So with ψ = 1/{per:,}: 1 - (1 - ψ)^n = {share:.4g} %.",
         ),
         tolerance=0.03,
         wrong=(
