@@ -21,7 +21,7 @@ With S the bytes of the tensor, and n_2 = n where n is a power of two:
 |                     | the others: S log2 n_2               | log2 n_2          |              |
 
 An element is summed on every rank, not in one place. All ranks get the same bits all the same: the tree of additions
-is the same everywhere but for the order of the two operands, in which a sum does not differ.
+is the same everywhere but for the order of the two operands, on which their sum does not depend.
 """
 
 from collections.abc import Iterator

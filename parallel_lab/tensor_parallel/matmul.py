@@ -1,12 +1,12 @@
 """Distributed matrix products y = x w: in one dimension, in two (SUMMA), in two and a half, and in three.
 
-Ranks form a grid with axes `i`, `j` and `k`, of n_i, n_j and n_k ranks. x has the indices (i, k), w has (k, j) and y
-has (i, j), and rank (i, j, k) multiplies the blocks of x and w that its place names. Each matrix travels along the one
-axis that is not among its indices: the blocks of x along `j`, those of w along `i`, and the partial sums of y along
-`k`. The algorithms differ in the shape of the grid, and in whether a block travels whole or panel by panel.
+Ranks form a grid with axes `i`, `j` and `k`, of n_rows, n_cols and n_layers ranks. x has the indices (i, k), w has
+(k, j) and y has (i, j), and rank (i, j, k) multiplies the blocks of x and w that its place names. Each matrix travels
+along the one axis that is not among its indices: the blocks of x along `j`, those of w along `i`, and the partial sums
+of y along `k`. The algorithms differ in the shape of the grid, and in whether a block travels whole or panel by panel.
 
     one_d       n x 1 x 1               w is gathered; x and y never move
-    summa       n_i x n_j x 1           van de Geijn & Watts 1997, "SUMMA: scalable universal matrix multiplication
+    summa       n_rows x n_cols x 1     van de Geijn & Watts 1997, "SUMMA: scalable universal matrix multiplication
                                         algorithm", Concurrency: Practice and Experience 9(4); the basic algorithm and
                                         its ring broadcasts
     two_five_d  side x side x layers    Solomonik & Demmel 2011, "Communication-optimal parallel 2.5D matrix
@@ -17,10 +17,11 @@ axis that is not among its indices: the blocks of x along `j`, those of w along 
 
     sharded            x, w and y; every element lies on one rank
     replicated         nothing, but for the panels or blocks under way
-    sent per rank      ((n_j-1) |x| + (n_i-1) |w| + (n_k-1) |y|) / n, n = n_i n_j n_k: `matmul_formulas.matmul_words`
+    sent per rank      ((n_cols-1) |x| + (n_rows-1) |w| + (n_layers-1) |y|) / n, n = n_rows n_cols n_layers:
+                       `matmul_formulas.matmul_words`
     held per rank      its shares, what has come of x and w, and a block of y: `matmul_formulas.held_words`
 
-More layers n_k mean blocks of x and w that fewer ranks share, so less of them travels; but each layer holds a y of its
+More layers mean blocks of x and w that fewer ranks share, so less of them travels; but each layer holds a y of its
 own, and that is summed in the end. `cut` makes the blocks of whole matrices, padded with zeros, and `join` puts y
 together; `matmul_plan.py` has the plans.
 """
@@ -45,10 +46,10 @@ from parallel_lab.trace import span, tag
 def grid(i: int = 1, j: int = 1, k: int = 1) -> DeviceMesh:
     """All ranks as a grid: `i` along the rows of y, `j` along its columns, `k` layers.
 
-    The rank in a row, column and layer is number (layer n_i + row) n_j + column.
+    The rank in a row, column and layer is number (layer n_rows + row) n_cols + column.
 
     Raises:
-        ValueError: a size is no whole number from 1, or n_i n_j n_k is not the number of ranks.
+        ValueError: a size is no whole number from 1, or n_rows n_cols n_layers is not the number of ranks.
     """
     return make_mesh(k=k, i=i, j=j)
 
@@ -67,10 +68,11 @@ def one_d(x: Tensor, w: Tensor, mesh: DeviceMesh) -> Tensor:
 
 
 def summa(x: Tensor, w: Tensor, mesh: DeviceMesh) -> Tensor:
-    """This rank's block of y, from its blocks of x (rows/n_i, inner/n_j) and w (inner/n_i, cols/n_j), panel by panel.
+    """This rank's block of y, panel by panel.
 
-    In each step one column of ranks has a panel of x and broadcasts it along its rows of ranks, one row of ranks has
-    the same panel of w and broadcasts it along its columns, and every rank adds the product of the two.
+    Its block of x is (rows/n_rows, inner/n_cols), that of w (inner/n_rows, cols/n_cols). In each step one column of
+    ranks has a panel of x and broadcasts it along its rows of ranks, one row of ranks has the same panel of w and
+    broadcasts it along its columns, and every rank adds the product of the two.
 
     Raises:
         ValueError: the blocks do not fit each other, or the grid has several layers.
@@ -107,9 +109,9 @@ def _panel(block: Tensor, step: int, steps: int, group: dist.ProcessGroup, matri
 def two_five_d(x: Tensor, w: Tensor, mesh: DeviceMesh) -> Tensor:
     """This rank's rows of its block of y: every layer runs SUMMA on its share of the inner index; y is summed.
 
-    The block of x is (rows/n_i, inner/(n_k n_j)), that of w (inner/(n_k n_i), cols/n_j), that of y
-    (rows/(n_i n_k), cols/n_j). A layer has its share from the start. The paper starts with x and w on one layer, and
-    pays for copying them to the others.
+    The block of x is (rows/n_rows, inner/(n_layers n_cols)), that of w (inner/(n_layers n_rows), cols/n_cols), that of
+    y (rows/(n_rows n_layers), cols/n_cols). A layer has its share from the start. The paper starts with x and w on one
+    layer, and pays for copying them to the others.
 
     Raises:
         ValueError: the blocks do not fit each other.
@@ -143,8 +145,8 @@ def _sum_layers(y: Tensor, mesh: DeviceMesh) -> Tensor:
 def cut(x: Tensor, w: Tensor, mesh: DeviceMesh) -> tuple[Tensor, Tensor]:
     """This rank's blocks of x (rows, inner) and w (inner, cols), which all ranks hold whole; padded with zeros.
 
-    x is cut n_i times along its rows and n_k n_j times along its columns, w n_k n_i times along its rows and n_j times
-    along its columns. The sizes are first compared over all ranks.
+    x is cut n_rows times along its rows and n_layers n_cols times along its columns, w n_layers n_rows times along its
+    rows and n_cols times along its columns. The sizes are first compared over all ranks.
 
     Raises:
         ValueError: on the rank at fault: x and w are no matrices that can be multiplied, or not those of other ranks.

@@ -1,8 +1,8 @@
 """What a distributed product y = x w sends and holds, and the least that any algorithm has to send. No torch.
 
-`sizes` are (rows, inner, cols): x has rows · inner elements, w inner · cols, y rows · cols. `grid` is (n_i, n_j, n_k),
-the ranks along the rows of y, along its columns, and along the inner index; n = n_i n_j n_k are all. A word is one
-element of a matrix.
+`sizes` are (rows, inner, cols): x has rows · inner elements, w inner · cols, y rows · cols. `grid` is (n_rows, n_cols,
+n_layers), the ranks along the rows of y, along its columns, and along the inner index; n = n_rows n_cols n_layers are
+all. A word is one element of a matrix.
 
 Sources: Agarwal et al. 1995, "A three-dimensional approach to parallel matrix multiplication" (the volume of a grid);
 Ballard et al. 2012, "Strong scaling of matrix multiplication algorithms and memory-independent communication lower
@@ -20,20 +20,21 @@ ALGORITHMS = ("one_d", "summa", "two_five_d", "three_d")
 def padded(sizes: Sequence[int], grid: Sequence[int]) -> tuple[int, int, int]:
     """The sizes that `matmul.cut` pads with zeros to, so that every rank gets blocks of one shape.
 
-    The rows become a multiple of n_i n_k (y is cut once more along `k`), the columns of n_j, and the inner index of n_k
-    times the least common multiple of n_i and n_j, because SUMMA's panels lie on one column of ranks and on one row.
+    The rows become a multiple of n_rows n_layers (y is cut once more along `k`), the columns of n_cols, and the inner
+    index of n_layers times the least common multiple of n_rows and n_cols, because SUMMA's panels lie on one column of
+    ranks and on one row.
     """
     (rows, inner, cols), (i, j, k) = _sizes(sizes), _grid(grid)
     return _up(rows, i * k), _up(inner, k * lcm(i, j)), _up(cols, j)
 
 
 def matmul_words(sizes: Sequence[int], grid: Sequence[int]) -> int:
-    """Words that each rank sends: ((n_j-1) |x| + (n_i-1) |w| + (n_k-1) |y|) / n, of the padded sizes.
+    """Words that each rank sends: ((n_cols-1) |x| + (n_rows-1) |w| + (n_layers-1) |y|) / n, of the padded sizes.
 
     Each matrix travels along the one axis of the grid that is not among its indices, so the formula is that of all
-    four algorithms: 1-D is the grid (n, 1, 1), SUMMA (n_i, n_j, 1), 2.5-D (side, side, layers) and 3-D three equal
-    sides. Of h x h matrices these send (n-1)/n h^2, (n_i+n_j-2) h^2/n, (2 (side-1) + (layers-1)) h^2/n and
-    3 (side-1) h^2/n.
+    four algorithms: 1-D is the grid (n, 1, 1), SUMMA (n_rows, n_cols, 1), 2.5-D (side, side, layers) and 3-D three
+    equal sides. Of h x h matrices these send (n-1)/n h^2, (n_rows+n_cols-2) h^2/n, (2 (side-1) + (layers-1)) h^2/n
+    and 3 (side-1) h^2/n.
     x and w lie spread over all layers from the start; where they lie on the first layer alone, as in Solomonik &
     Demmel, copying comes on top.
     """
@@ -45,8 +46,8 @@ def matmul_words(sizes: Sequence[int], grid: Sequence[int]) -> int:
 def message_words(sizes: Sequence[int], grid: Sequence[int], algorithm: str = "three_d") -> dict[str, int]:
     """Words of one message on each axis of the grid: those of x along `j`, of w along `i`, sums of y along `k`.
 
-    SUMMA sends a panel of one of its lcm(n_i, n_j) steps, the others a rank's whole share. Times the bytes of a word,
-    it is the `part_bytes` for which the simulator asks.
+    SUMMA sends a panel of one of its lcm(n_rows, n_cols) steps, the others a rank's whole share. Times the bytes of a
+    word, it is the `part_bytes` for which the simulator asks.
     """
     rows, inner, cols = padded(sizes, grid)
     i, j, k = grid
@@ -97,7 +98,7 @@ def lower_bound(sizes: Sequence[int], ranks: int) -> float:
 
 
 def best_grid(sizes: Sequence[int], ranks: int) -> tuple[int, int, int]:
-    """The grid (n_i, n_j, n_k) of `ranks` ranks that sends the fewest words; of equal ones that with fewer layers."""
+    """The grid (n_rows, n_cols, n_layers) of `ranks` ranks that sends fewest words; of equals, with fewest layers."""
     if ranks < 1:
         raise ValueError(f"ranks={ranks}: expected at least 1")
     divisors = [each for each in range(1, ranks + 1) if ranks % each == 0]

@@ -17,10 +17,10 @@ Stage = tuple[str, str, ChunkPlan | None, int]
 
 
 def plan(algorithm: str, i: int = 1, j: int = 1, k: int = 1) -> Plan:
-    """`one_d`, `summa`, `two_five_d` or `three_d` on n_i x n_j x n_k ranks; messages have the phase `x`, `w` or `y`.
+    """`one_d`, `summa`, `two_five_d` or `three_d` on n_rows x n_cols x n_layers ranks.
 
-    In SUMMA's phases the step follows, `x/2`. A product needs what has come of x and w in its step, and the sum of y
-    over the layers needs every product of the rank that sends.
+    Messages have the phase `x`, `w` or `y`; in SUMMA's phases the step follows, `x/2`. A product needs what has come of
+    x and w in its step, and the sum of y over the layers needs every product of the rank that sends.
 
     Raises:
         ValueError: an unknown algorithm, a size below 1, or a grid that the algorithm is not for.
@@ -70,7 +70,7 @@ def _stages(algorithm: str, i: int, j: int, k: int) -> Iterator[Stage]:
 
 
 def _lines(axis: str, i: int, j: int, k: int) -> list[range]:
-    """The ranks of each group along `axis`; rank = (layer n_i + row) n_j + column."""
+    """The ranks of each group along `axis`; rank = (layer n_rows + row) n_cols + column."""
     first, stride, size = {
         "j": (range(0, i * j * k, j), 1, j),
         "i": ([layer * i * j + column for layer in range(k) for column in range(j)], j, i),

@@ -5,16 +5,16 @@ import torch.distributed as dist
 
 
 def ring_chunks(rank, n):
-    return [(rank - k) % n for k in range(2 * (n - 1))]
+    return [(rank - i) % n for i in range(2 * (n - 1))]
 
 
 def ring_all_gather(own):
     rank, n = dist.get_rank(), dist.get_world_size()
     held = [torch.empty_like(own) for _ in range(n)]
     held[rank] = own
-    for k in range(n - 1):
-        sending = dist.isend(held[(rank - k) % n], (rank + 1) % n)
-        dist.recv(held[(rank - k - 1) % n], (rank - 1) % n)
+    for i in range(n - 1):
+        sending = dist.isend(held[(rank - i) % n], (rank + 1) % n)
+        dist.recv(held[(rank - i - 1) % n], (rank - 1) % n)
         sending.wait()
     return torch.stack(held)
 

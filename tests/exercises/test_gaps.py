@@ -323,7 +323,7 @@ def scattered_for_show(weights, gradient, lr):
 
 
 ON_RANKS = [  # (gap, wrong answer, what its report says)
-    ("ring_all_gather", own_first, "at 2 ranks: rank 1: element .* Row r is the tensor of rank r"),
+    ("ring_all_gather", own_first, "at 2 ranks: rank 1: element .* Row r has to be the tensor of rank r"),
     ("ring_all_gather", by_a_collective, "rank 0 called all_gather"),
     (
         "ring_all_gather",

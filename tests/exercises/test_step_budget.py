@@ -131,8 +131,8 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (no_output_layer, 4, "flops is .*\n.*That leaves the output layer out"),
     (causal_over_the_square, 3, "causal_flops is .*\n.*That is attention over the full square"),
     (causal_attention_forward_alone, 3, "causal_flops is .*\n.*That counts attention in forward only"),
-    (half_the_square, 3, "causal_flops is .*\n.*Token t sees t \\+ 1 tokens"),
-    (half_the_square_rounded_down, 3, "causal_flops is .*\n.*(Half of the square|Token t sees)"),
+    (half_the_square, 3, "causal_flops is .*\n.*Token i sees i \\+ 1 tokens"),
+    (half_the_square_rounded_down, 3, "causal_flops is .*\n.*(Half of the square|Token i sees)"),
     (the_formulas, 0, "the_formulas uses parallel_lab.model.formulas"),
     (builds_the_model, 1, "memory"),
 ]

@@ -8,14 +8,14 @@ from parallel_lab.grading.gaps.forms import function_gap
 
 LENGTH = 1000
 EVERY_RANK = [(rank, n) for n in (2, 3, 5, 8) for rank in range(n)]
-IN_ORDER = "Row r is the tensor of rank r. Which rank's tensor comes in in round i?"
+IN_ORDER = "Row r has to be the tensor of rank r. Which rank's tensor comes in in round i?"
 ONCE = "No tensor passes a link twice: n - 1 rounds bring all of them, and only what came in is sent on."
 ONE_HOP = "In a ring a rank sends to its right neighbor only."
 
 
 def ring_chunks(rank, n):
     """The chunks that `rank` of `n` sends in a ring all-reduce, round by round, beginning with its own number."""
-    return [(rank - k) % n for k in range(2 * (n - 1))]
+    return [(rank - i) % n for i in range(2 * (n - 1))]
 
 
 def ring_elements(elements, n, rank):
@@ -53,24 +53,24 @@ GAPS = (
         },
         mistakes={
             "So begins the ring of the text above. Here rank r begins with chunk r, its own number.": (
-                lambda rank, n: [(rank - 1 - k) % n for k in range(2 * (n - 1))]
+                lambda rank, n: [(rank - 1 - i) % n for i in range(2 * (n - 1))]
             ),
             "Chunks have numbers from 0 to n - 1: below chunk 0 comes the last one, and after the last one chunk 0.": [
-                lambda rank, n: [rank - k for k in range(2 * (n - 1))],
-                lambda rank, n: [rank + k for k in range(2 * (n - 1))],
+                lambda rank, n: [rank - i for i in range(2 * (n - 1))],
+                lambda rank, n: [rank + i for i in range(2 * (n - 1))],
             ],
             "These are the rounds of one half. How many rounds has the other?": (
                 lambda rank, n: ring_chunks(rank, n)[: n - 1]
             ),
             "Chunks come from the left neighbor: what did rank r - 1 send in the round before?": [
-                lambda rank, n: [(rank + k) % n for k in range(2 * (n - 1))],
-                lambda rank, n: ring_chunks(rank, n)[: n - 1] + [(rank + 1 + k) % n for k in range(n - 1)],
+                lambda rank, n: [(rank + i) % n for i in range(2 * (n - 1))],
+                lambda rank, n: ring_chunks(rank, n)[: n - 1] + [(rank + 1 + i) % n for i in range(n - 1)],
             ],
             "The ring of the task has 2 (n - 1) rounds. After how many has a chunk been at every rank?": [
-                lambda rank, n: [(rank - k) % n for k in range(2 * n)],
-                lambda rank, n: [(rank - k) % n for k in range(2 * n - 1)],
-                lambda rank, n: [(rank - k) % n for k in range(n)],
-                lambda rank, n: [(rank - k) % n for k in range(2 * n - 3)],
+                lambda rank, n: [(rank - i) % n for i in range(2 * n)],
+                lambda rank, n: [(rank - i) % n for i in range(2 * n - 1)],
+                lambda rank, n: [(rank - i) % n for i in range(n)],
+                lambda rank, n: [(rank - i) % n for i in range(2 * n - 3)],
             ],
             "In the second half a rank does not begin with its own number again: which chunk is finished on it?": (
                 lambda rank, n: ring_chunks(rank, n)[: n - 1] * 2
