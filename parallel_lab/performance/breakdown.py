@@ -185,8 +185,8 @@ def communicates(s: Span) -> bool:
 def keyed(spans: Iterable[Span], simulated: bool = False) -> Iterator[tuple[Hashable, Span]]:
     """Each span of a rank that communicates, with a name that its other ends have as well.
 
-    All ranks of a group call its collectives in the same order, so the k-th is the same on all. Simulated ones are not
-    told apart by groups; they have the same names, and begin at the same moment.
+    All ranks of a group call its collectives in the same order, so the place in this order names one on all of them.
+    Simulated ones are not told apart by groups; they have the same names, and begin at the same moment.
     """
     seen: Counter[Hashable] = Counter()
     for s in spans:

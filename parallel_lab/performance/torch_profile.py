@@ -14,10 +14,11 @@ longer pause is something else that the host did (`other`), and so is one before
 already. A launch takes some microseconds, the Python and the dispatcher around it several times that; `launch_s` is a
 choice, not a law.
 
-Of one file the wait for a late rank is not seen: an NCCL kernel runs while it waits. Of several files, the k-th
-communication of all ranks is one if the names are the same throughout: it takes what it takes on the rank that came
-last, and the rest of the others' is waiting. The clocks of the ranks are not compared. If files are missing, the rank
-that came last may be among them, and what is called exposed is a bound from above.
+Of one file the wait for a late rank is not seen: an NCCL kernel runs while it waits. Of several files, what
+stands at the same place in all ranks' order of communications is one, if the names are the same throughout: it takes
+what it takes on the rank that came last, and the rest of the others' is waiting. The clocks of the ranks are not
+compared. If files are missing, the rank that came last may be among them, and what is called exposed is a bound from
+above.
 """
 
 import gzip

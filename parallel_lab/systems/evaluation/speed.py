@@ -161,7 +161,7 @@ def _computing_s(trace: Trace, rank: int, marks: Sequence[Span]) -> list[float]:
 
 
 def joined(trace: Trace) -> list[Joined]:
-    """The collectives of the default group, the k-th of each rank together.
+    """The collectives of the default group, each with its parts on all ranks, which call them in one order.
 
     Raises:
         ValueError: the ranks did not call the same ones.
