@@ -33,7 +33,9 @@ OVERLAID = {
     "recv": "receives into a tensor that it is still sending",
     "send": "sends a tensor that it is still receiving into",
 }
-OWN_TENSOR = "What comes in overwrites what goes out: receive into a tensor of its own, or wait for the first one."
+OWN_TENSOR = (
+    "What comes in overwrites what goes out: is it the tensor, or the row, that you mean? Receive into another."
+)
 RAISED = {"BdbQuit": "A rank has no keyboard: print what you want to see, or run it by yourself."}
 
 

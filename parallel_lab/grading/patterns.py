@@ -36,6 +36,8 @@ def pattern(outcome: Outcome, rank: int) -> str:
     brought = [s for s in called if s.kind in ARRIVING]
     if outcome.results[rank] is None:
         return _nothing(called)
+    if brought and brought[-1].kind == "broadcast" and _given_to_sum(outcome) is not None:
+        return f"A broadcast hands out what one rank has, here rank {brought[-1].peer}: nothing was added up."
     if other := _other(outcome):
         by = next((f" {s.kind} sums unless its `op` says otherwise." for s in brought if s.kind in SUMMING), "")
         return f"That is {other}.{by}"

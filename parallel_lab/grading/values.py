@@ -12,6 +12,7 @@ from parallel_lab.grading.rank_side import are_words, name
 # order, are sums of some hundred float64 products: errors of 1e-14. A wrong factor of 1.0001 is far outside.
 TOLERANCE = 1e-10
 ONE_TENSOR = "You return a list of tensors: torch.stack and torch.cat make one tensor of it."
+A_DICT = "Return a dict that has these keys."
 Advice = str | Mapping[str, str]  # or by the end of an item's name
 Locate = Callable[[torch.Tensor, torch.Tensor], str]  # of (got, expected): which elements are what
 
@@ -28,7 +29,8 @@ def same(got: Any, expected: Any, where: str, advice: Advice = "", locate: Locat
     if isinstance(expected, dict):
         for what, value in expected.items():
             if not isinstance(got, dict) or what not in got:
-                raise Wrong(f"{where}: got {name(got)}, expected a dict with {', '.join(map(repr, expected))}")
+                keys = ", ".join(map(repr, expected))
+                raise Wrong(f"{where}: got {name(got)}, expected a dict with {keys}", A_DICT)
             ends = {"": advice} if isinstance(advice, str) else advice
             about = next((text for end, text in ends.items() if what.endswith(end)), "")
             same(got[what], value, f"{where}, {what}", about, locate)

@@ -34,6 +34,7 @@ def outcome(results, *kinds, given=None, right=(SUM, SUM), driven=False, root=-1
         (outcome([SUM / 2] * 2, "all_reduce"), "That is the mean of what the ranks gave"),
         (outcome([torch.maximum(A, B)] * 2, "all_reduce"), "That is the largest"),
         (outcome([torch.minimum(A, B)] * 2, "all_reduce"), "That is the smallest"),
+        (outcome([A] * 2, "broadcast", root=0), "A broadcast hands out what one rank has, here rank 0"),
         (outcome([A * B] * 2, "all_reduce"), "That is the product"),
         (outcome([SUM, B], "reduce", root=0), "On which ranks does reduce leave its result?"),
     ],

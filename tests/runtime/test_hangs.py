@@ -132,7 +132,9 @@ def test_a_rank_and_itself(fails):
         getattr(dist, kind)(torch.ones(1), dist.get_rank())
 
     for kind, words in (("send", "sends to"), ("isend", "sends to"), ("recv", "receives from")):
-        fails(functools.partial(fn, kind), RankFailed, f"ValueError: rank 0 {words} itself", ranks=1)
+        alone, two = f"ValueError: rank 0 {words} itself, for it is the only", f"ValueError: rank 0 {words} itself: a"
+        fails(functools.partial(fn, kind), RankFailed, alone, ranks=1)
+        fails(functools.partial(fn, kind), RankFailed, two, ranks=2)
 
 
 def test_tags_that_never_meet(fails):

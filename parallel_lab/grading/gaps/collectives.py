@@ -58,18 +58,24 @@ GAPS = (
             "Chunks have numbers from 0 to n - 1: below chunk 0 comes the last one, and after the last one chunk 0.": [
                 lambda rank, n: [rank - i for i in range(2 * (n - 1))],
                 lambda rank, n: [rank + i for i in range(2 * (n - 1))],
+                lambda rank, n: [rank - i for i in range(n - 1)] + [rank + 1 - i for i in range(n - 1)],
             ],
+            "Return one list, the rounds of both halves in a row.": (
+                lambda rank, n: [ring_chunks(rank, n)[: n - 1], ring_chunks(rank, n)[n - 1 :]]
+            ),
             "These are the rounds of one half. How many rounds has the other?": (
                 lambda rank, n: ring_chunks(rank, n)[: n - 1]
             ),
             "Chunks come from the left neighbor: what did rank r - 1 send in the round before?": [
                 lambda rank, n: [(rank + i) % n for i in range(2 * (n - 1))],
                 lambda rank, n: ring_chunks(rank, n)[: n - 1] + [(rank + 1 + i) % n for i in range(n - 1)],
+                lambda rank, n: [(rank + i) % n for i in range(n - 1)] + [(rank + 1 + i) % n for i in range(n - 1)],
             ],
             "The ring of the task has 2 (n - 1) rounds. After how many has a chunk been at every rank?": [
                 lambda rank, n: [(rank - i) % n for i in range(2 * n)],
                 lambda rank, n: [(rank - i) % n for i in range(2 * n - 1)],
                 lambda rank, n: [(rank - i) % n for i in range(n)],
+                lambda rank, n: [(rank - i) % n for i in range(n)] + [(rank + 1 - i) % n for i in range(n)],
                 lambda rank, n: [(rank - i) % n for i in range(2 * n - 3)],
             ],
             "In the second half a rank does not begin with its own number again: which chunk is finished on it?": (

@@ -14,7 +14,13 @@ from parallel_lab.grading.lab import Outcome, Wrong
 from parallel_lab.grading.rank_side import Opaque, name, plain
 from parallel_lab.grading.values import differ
 
+NEVER_RETURNS = "Your function returns None: is there a `return`?"
 NO_RETURN = "In this call your function returns None: does each of its branches end in a `return`?"
+# Where None is the right answer of some calls:
+ALWAYS_NONE = "Your function returns None in each call: is a `return` missing, or a condition never met?"
+HERE_NONE = (
+    "In this call your function returns None: is a condition not met here that should be, or is a `return` missing?"
+)
 Calls = Sequence[tuple] | Callable[[Random], Sequence[tuple]]  # the arguments of each call, or what draws them
 
 
@@ -62,12 +68,29 @@ def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Sequence[t
     named = zip(inspect.signature(answer).parameters, calls[first], strict=True)
     call = f"{answer.__name__}({', '.join(f'{parameter}={written(value)}' for parameter, value in named)})"
     others = f"; wrong in {len(wrong)} of {len(calls)} calls" if len(calls) > 1 else ""
-    values = written(got[first]), written(plain(expected[first]))  # got is plain: both with the same brackets
-    returned, right = values if values[0] != values[1] else (repr(got[first]), repr(expected[first]))
-    seen = f"{call} returned {returned}, expected {right}{others}"
+    seen = f"{call} returned {_compared(got[first], plain(expected[first]))}{others}"  # got is plain as well
+    of_none = any(one is None for of_test in outcome.expected[0] for one in of_test)
     if all(one is None for of_test in outcome.results[0] for one in of_test):
-        raise Wrong(seen, "Your function returns None: is there a `return`?")
-    raise Wrong(seen, _known(outcome, place, mistakes) or (NO_RETURN if got[first] is None else ""))
+        raise Wrong(seen, ALWAYS_NONE if of_none else NEVER_RETURNS)
+    if said := _known(outcome, place, mistakes):
+        raise Wrong(seen, said)
+    raise Wrong(seen, "" if got[first] is not None else HERE_NONE if of_none else NO_RETURN)
+
+
+def _compared(got: Any, expected: Any) -> str:
+    """What was returned and what was expected; of a list only where it first differs, for all of it is the answer."""
+    if isinstance(got, list) and isinstance(expected, list) and len(expected) > 1:
+        if len(got) != len(expected):
+            return f"{written(got)}, which has {len(got)} item{'s' * (len(got) != 1)}; expected {len(expected)}"
+        place = next(place for place, pair in enumerate(zip(got, expected, strict=True)) if not alike(*pair))
+        return f"{written(got)}; item {place} is {_unlike(got[place], expected[place])}"
+    return _unlike(got, expected)
+
+
+def _unlike(got: Any, expected: Any) -> str:
+    """Both values, in as many digits as tell them apart."""
+    returned, right = written(got), written(expected)
+    return f"{got!r}, expected {expected!r}" if returned == right else f"{returned}, expected {right}"
 
 
 def _known(outcome: Outcome, place: int, mistakes: Sequence[tuple[str, Callable]]) -> str:
@@ -101,7 +124,9 @@ def alike(got: Any, expected: Any) -> bool:
 
 
 def written(value: Any) -> str:
-    """`value` as a learner would type it, numbers in six digits."""
+    """`value` as a learner would type it, numbers in six digits, or in so many that a part of one is seen."""
+    if isinstance(value, float) and value % 1 and 1e4 <= abs(value) < 1e12:
+        return f"{value:.2f}"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple) and not isinstance(value, Opaque):

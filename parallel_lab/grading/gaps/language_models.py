@@ -65,6 +65,9 @@ GAPS = (
                 lambda mixed, moments: 4 + 2 * moments
             ),
             "A moment is a float32 number: how many bytes has each?": lambda mixed, moments: 8 + 2 * moments,
+            "Without mixed precision the weight and its gradient are float32, with it they have 16 bits.": (
+                lambda mixed, moments: (8 if mixed else 4) + 4 * moments
+            ),
             "Where is the gradient? It has the dtype of the weight.": (
                 lambda mixed, moments: (6 if mixed else 4) + 4 * moments
             ),
@@ -105,6 +108,9 @@ GAPS = (
                 )
             ),
             "2 FLOPs a weight and token are the forward pass alone. What does the backward pass cost?": _one_product,
+            "8 N D counts a forward pass that is done once more. The fewest GPUs recompute nothing.": (
+                lambda parameters, tokens, *rest: gpus_needed(parameters, tokens * 8 / 6, *rest)
+            ),
             "A tenth of a GPU missing is one GPU missing: round up.": lambda *given: math.floor(max(_both(*given))),
             "There are whole GPUs only: round up.": lambda *given: max(_both(*given)),
             "Where the number is whole already, no further GPU is needed: rounding up adds nothing there.": (

@@ -20,6 +20,12 @@ def _clearly_least(waited_s):
     return waited_s.index(least) if 2 * least <= second else None
 
 
+def _less_than_half(waits_s):
+    typical = [median(own) for own in waits_s]
+    least, second = sorted(typical)[:2]
+    return typical.index(least) if 2 * least < second else None
+
+
 def _clearly_most(waited_s):
     second, most = sorted(waited_s)[-2:]
     return waited_s.index(most) if most >= 2 * second else None
@@ -58,7 +64,7 @@ def _waits(dice, ranks, slow=(), paused=()):
 
 
 _SIZES = {  # wrong answers before they are rounded, as functions of bytes, ranks and bytes per number
-    "A ring goes round twice: it adds up, and then hands round what was added up. That is one half.": (
+    "You counted one half. A ring goes round twice: it adds up, and then hands round what was added up.": (
         lambda sent, n, item: sent * n / ((n - 1) * item)
     ),
     "You let a rank send the gradient just once. On more than two ranks a ring sends more.": (
@@ -128,6 +134,11 @@ GAPS = (
             ],
         },
         mistakes={
+            "At most half: that includes just half.": _less_than_half,
+            "Ranks are counted from 0.": (lambda waits_s: None if (rank := held_up_by(waits_s)) is None else rank + 1),
+            "That is how long the rank waits. Which rank is it?": (
+                lambda waits_s: None if held_up_by(waits_s) is None else min(median(own) for own in waits_s)
+            ),
             "Who waits long came early. For whom did it wait?": (
                 lambda waits_s: (typical := [median(own) for own in waits_s]).index(max(typical))
             ),

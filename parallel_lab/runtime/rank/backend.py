@@ -67,9 +67,11 @@ def _nothing() -> None:
     return None
 
 
-def _to_itself(kind: str, rank: int) -> str:
+def _to_itself(kind: str, rank: int, ranks: int) -> str:
     """What is wrong when a rank is the other side of its own message."""
     does, way, side = ("sends", "to", "dst") if kind == "send" else ("receives", "from", "src")
+    if ranks == 1:
+        return f"rank {rank} {does} {way} itself, for it is the only rank: how many messages are due, if n is 1?"
     why = f"a message needs two ranks, and {side} is this rank's own number"
     return f"rank {rank} {does} {way} itself: {why}. Copy the tensor, or look at how {side} is computed"
 
@@ -127,7 +129,7 @@ class LabGroup(dist.ProcessGroup):
 
     def _message(self, kind: str, tensors, other: int | None, tag: int) -> dist.Work:
         if other is not None and other == self.rank():
-            raise ValueError(_to_itself(kind, self.ranks[other]))
+            raise ValueError(_to_itself(kind, self.ranks[other], self.size()))
         if other is not None and not 0 <= other < self.size():
             raise ValueError(_to_nobody(kind, other, self.size()))
         size, peer = tensors[0].nbytes, -1 if other is None else self.ranks[other]
