@@ -26,6 +26,8 @@ SETTINGS = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "defer"},
 }
 
+KERNELS = {"InteractiveShellApp": {"extensions": ["parallel_lab.course.after_restart"]}}
+
 
 def trouble_with(port: str) -> str | None:
     """Why JupyterLab could not listen on `port`, in a line; None if it can."""
@@ -45,11 +47,13 @@ def trouble_with(port: str) -> str | None:
 
 
 def settle() -> None:
-    """Puts the settings above where JupyterLab of this environment reads them."""
-    folder = Path(sys.prefix) / "share" / "jupyter" / "lab" / "settings"
+    """Puts the settings above where JupyterLab and the kernels of this environment read them."""
+    where = {"share/jupyter/lab/settings/overrides.json": SETTINGS, "etc/ipython/ipython_kernel_config.json": KERNELS}
     with contextlib.suppress(PermissionError):  # of an environment that others share; JupyterLab then asks
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "overrides.json").write_text(json.dumps(SETTINGS, indent=2) + "\n")
+        for name, settings in where.items():
+            file = Path(sys.prefix) / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def command(port: str, folder: Path, ip: str = LOOPBACK) -> list[str]:

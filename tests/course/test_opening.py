@@ -1,5 +1,6 @@
 """Starting JupyterLab: what cannot work gives one line, and nothing in the terminal alarms."""
 
+import importlib
 import json
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from IPython.core.application import ENV_CONFIG_DIRS
 from jupyter_server.serverapp import ServerApp
 
 from parallel_lab.course.opening import command, settle, trouble_with
@@ -62,6 +64,16 @@ def test_a_link_finds_its_cell_and_nothing_asks_the_network(tmp_path, monkeypatc
         known = json.loads((schemas / f"{name.replace(':', '/')}.json").read_text())["properties"]
         for key, value in chosen.items():
             assert value in [one["const"] for one in known[key].get("oneOf", ())] or known[key]["type"] == "boolean"
+
+
+def test_kernels_say_what_brings_a_name_back(tmp_path, monkeypatch):
+    """They read the file in this folder, and the extension that it names is one."""
+    assert f"{sys.prefix}/etc/ipython" in ENV_CONFIG_DIRS
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    settle()
+    settings = json.loads((tmp_path / "etc/ipython/ipython_kernel_config.json").read_text())
+    [name] = settings["InteractiveShellApp"]["extensions"]
+    assert callable(importlib.import_module(name).load_ipython_extension)
 
 
 @pytest.mark.parametrize("folder, ipc", [("/short", True), (f"/{'l' * 60}", False)])
