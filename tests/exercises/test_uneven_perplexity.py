@@ -67,7 +67,7 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
     (mean_of_perplexities, 0, r"counts \(40, 9\): it is the mean of the ranks' perplexities"),
     (with_padding, 0, r"the perplexity counts padding as tokens\n.*are no tokens"),
     (by_token, 1, r"sent .*two numbers of 8 bytes, gathered, send 48 B\n.*two numbers matter"),
-    (own_mean, 2, r"the gradient is that of the mean of the ranks' losses\n.*t of T tokens"),
+    (own_mean, 2, r"the gradient is that of the mean of the ranks' losses\n.*t of all tokens"),
     (nothing_by_nothing, 3, r"the loss after the same average is nan, expected .*\n.*0 / 0 is NaN"),
 ]
 
