@@ -67,7 +67,11 @@ CHEATS = [  # (answer, the test that sees through it, what it says)
         "at 2 ranks: rank 0: item 1 is the block that rank 1 had for itself, .*\n +Do you send your own",
     ),
     (in_another_order, 0, "rank 0, item 0: element .*\n +Which of your blocks does rank i want"),
-    (own_block_forgotten, 0, "at 1 rank: rank 0, item 0: element"),
+    (
+        own_block_forgotten,
+        0,
+        "at 1 rank: rank 0: item 0 is not the block that this rank has for itself\n +A rank's block",
+    ),
 ]
 
 

@@ -44,7 +44,8 @@ def latency_or_bytes(dice: Random) -> Drawn:
     bytes_ms = 2 * (ranks - 1) / ranks * size_mb / (gbit / 8)
     return Drawn(
         question=f"{ranks} ranks all-reduce {size_mb} MB of gradients by a ring, in {tensors} equal tensors one after "
-        f"another. A message takes {micros} µs and its bytes over {gbit} Gbit/s. How many ms does that take per step?",
+        f"another. A message has a latency of {micros} µs, and its bytes go over {gbit} Gbit/s. How many ms does that "
+        "take per step?",
         answer=answer,
         unit="ms",
         steps=(

@@ -9,6 +9,7 @@ BLOCK_BYTES = 40 * 3 * 8
 SHAPES = cases("ranks shape", (3, (1,)), (4, (2, 1, 5)), (5, (7,)))
 ITEM = "Which of your blocks does rank i want, and at which place do you put what comes from rank i?"
 TO_ALL = "Do you send your own block to everybody? Block i of what you hold is the one for rank i."
+OWN = "A rank's block for itself is not sent: who puts it into the list?"
 WANTED = "Of all the blocks that you hold, which does rank i want?"
 
 
@@ -23,12 +24,22 @@ def not_own_to_all(outcome: Outcome, rank: int, where: str) -> None:
         raise Wrong(f"{where}: {came}, expected the one that it had for rank {rank}", TO_ALL)
 
 
+@expect.each_rank
+def own_is_kept(outcome: Outcome, rank: int, where: str) -> None:
+    """Where all that came is right, so is the block that a rank has for itself."""
+    got, right = outcome.results[rank], outcome.expected[rank]
+    if not isinstance(got, list) or len(got) != outcome.ranks or not differ(got[rank], right[rank]):
+        return
+    if not any(differ(got[i], right[i]) for i in range(outcome.ranks) if i != rank):
+        raise Wrong(f"{where}: item {rank} is not the block that this rank has for itself", OWN)
+
+
 EXERCISE = Exercise(
     name="all_to_all",
     given=drivers.blocks,
     expected=lambda outcome: [[given[0][rank] for given in outcome.inputs] for rank in range(outcome.ranks)],
     settings={"shape": (40, 3)},
-    always=(not_own_to_all(), expect.equals(ITEM), expect.keeps_input(), expect.forbids()),
+    always=(not_own_to_all(), own_is_kept(), expect.equals(ITEM), expect.keeps_input(), expect.forbids()),
     tests={
         "Item i of each rank's result is the block that rank i had for it, at 1 to 4 ranks": on((1, 2, 3, 4)),
         "Blocks of any shape are carried, and more ranks too": on(SHAPES),

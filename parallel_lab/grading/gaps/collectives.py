@@ -78,9 +78,10 @@ GAPS = (
                 lambda rank, n: [(rank - i) % n for i in range(n)] + [(rank + 1 - i) % n for i in range(n)],
                 lambda rank, n: [(rank - i) % n for i in range(2 * n - 3)],
             ],
-            "In the second half a rank does not begin with its own number again: which chunk is finished on it?": (
-                lambda rank, n: ring_chunks(rank, n)[: n - 1] * 2
-            ),
+            "With which chunk does the second half begin? Which is finished on this rank when the first is over?": [
+                lambda rank, n: ring_chunks(rank, n)[: n - 1] * 2,
+                lambda rank, n: ring_chunks(rank, n)[: n - 1] + [(rank - 1 - i) % n for i in range(n - 1)],
+            ],
         },
     ),
     Exercise(
@@ -126,6 +127,8 @@ GAPS = (
                 _cut(lambda elements, n, chunk: elements // n + elements % n * (chunk == 0)),
                 _cut(lambda elements, n, chunk: max(0, min(-(-elements // n), elements - chunk * -(-elements // n)))),
                 _cut(lambda elements, n, chunk: elements // n),
+                lambda elements, n, rank: 2 * elements - 2 * -(-elements // n),
+                lambda elements, n, rank: 2 * (n - 1) * (elements // n + (rank < elements % n)),
             ],
             "Each half sends all chunks but one. Which does it leave out?": [
                 lambda elements, n, rank: 2 * elements,

@@ -79,7 +79,9 @@ def returns(outcome: Outcome, place: int, answer: Callable, mistakes: Sequence[t
 
 def _compared(got: Any, expected: Any) -> str:
     """What was returned and what was expected; of a list only where it first differs, for all of it is the answer."""
-    if isinstance(got, list) and isinstance(expected, list) and len(expected) > 1:
+    if isinstance(expected, list) and len(expected) > 1:
+        if not isinstance(got, list):
+            return f"{written(got)}, expected a list of {len(expected)}"
         if len(got) != len(expected):
             return f"{written(got)}, which has {len(got)} item{'s' * (len(got) != 1)}; expected {len(expected)}"
         place = next(place for place, pair in enumerate(zip(got, expected, strict=True)) if not alike(*pair))

@@ -77,6 +77,9 @@ GAPS = (
             "Beside a float32 copy, weight and gradient of mixed precision have 16 bits.": (
                 lambda mixed, moments: (12 if mixed else 8) + 4 * moments
             ),
+            "Where is the gradient of mixed precision? It has 16 bits, as the weight has.": (
+                lambda mixed, moments: (6 if mixed else 8) + 4 * moments
+            ),
             "In mixed precision the gradient has 16 bits here, as the weight has.": (
                 lambda mixed, moments: (10 if mixed else 8) + 4 * moments
             ),

@@ -8,7 +8,9 @@ def step_bytes(text):
 
 
 def latency_or_bytes(text):
-    q = read(text, "{n} ranks all-reduce {mb} MB", "in {tensors} equal tensors", "takes {micros} µs", "{gbit} Gbit/s")
+    q = read(
+        text, "{n} ranks all-reduce {mb} MB", "in {tensors} equal tensors", "latency of {micros} µs", "{gbit} Gbit/s"
+    )
     seconds, piece_bits = 0.0, 8 * q.mb * 1e6 / q.tensors / q.n
     for _ in range(q.tensors):
         for _ in range(ring_rounds(q.n)):
