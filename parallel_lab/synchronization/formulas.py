@@ -20,7 +20,7 @@ def expected_place(ranks: int, place: int | None = None) -> float:
 
 
 def asynchronous_gain(ranks: int, factor: float) -> float:
-    """How many times more gradients per second without waiting, where one rank takes `factor` times as long."""
+    """How many times as many gradients per second without waiting, where one rank takes `factor` times as long."""
     return factor * (ranks - 1) / ranks + 1 / ranks
 
 

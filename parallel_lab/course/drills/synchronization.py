@@ -10,12 +10,12 @@ from parallel_lab.synchronization import Stale, formulas
 
 @problem("asynchronous-gain", chapter="04")
 def asynchronous_gain(dice: Random) -> Drawn:
-    """How many times more gradients per second without waiting."""
+    """How many times as many gradients per second without waiting."""
     n, factor = dice.choice((4, 8, 16, 32)), dice.choice((1.5, 2.0, 3.0, 4.0, 5.0))
     gain = formulas.asynchronous_gain(n, factor)
     return Drawn(
-        question=f"{n} workers; {n - 1} take 1 s per gradient, one takes {factor:g} s. How many times more gradients "
-        "per second does asynchronous training (ASP) compute than synchronous training (BSP)?",
+        question=f"{n} workers; {n - 1} take 1 s per gradient, one takes {factor:g} s. How many times as many "
+        "gradients per second does asynchronous training (ASP) compute as synchronous training (BSP)?",
         answer=gain,
         steps=(
             f"BSP waits for the slowest: n / max(T_i) = {n} / {factor:g} = {n / factor:.4g} gradients per second.",

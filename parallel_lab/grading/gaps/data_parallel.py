@@ -95,7 +95,7 @@ GAPS = (
             "Then it stays: after the warm-up the rate is `factor * base`.": (
                 lambda step, base, factor, warm_up: base * (1 + (factor - 1) * step / warm_up)
             ),
-            "The rule makes it `factor` times as large, not `factor` times larger.": (
+            "You added `factor * base` to `base`. At the end of the warm-up the rate is `factor * base`.": (
                 lambda step, base, factor, warm_up: base * (1 + factor * min(1, step / warm_up))
             ),
         },
