@@ -89,7 +89,7 @@ GAPS = (
             "How many updates has the server made since this worker read? The rate is divided by that.": (
                 lambda weight, pushes, lr: _steps(weight, pushes, lr, lambda rate, stale: rate)
             ),
-            "A staleness of 1 has the whole rate still, as 0 has. If yours has: which version does the first push meet?": (
+            "A staleness of 1 still has the whole rate, as 0 has. Which version does the first push meet?": (
                 lambda weight, pushes, lr: _steps(weight, pushes, lr, lambda rate, stale: rate / (1 + stale))
             ),
         },
