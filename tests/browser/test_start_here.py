@@ -70,7 +70,7 @@ def view(timeline: Locator) -> dict[str, float]:
 
 
 def predict_and_compare(notebook: Notebook) -> None:
-    """Nothing was guessed at first; a guess is kept by keyboard, and the comparing cell then takes it up."""
+    """Nothing was guessed at first; a guess is kept by keyboard, and the cell that had shown the answer takes it up."""
     seen = notebook.outputs("seen-slow-rank")
     expect(seen).to_contain_text("You wrote down no guess; the cell shows “about 10 ms less”")
     form = notebook.outputs("predict-slow-rank").locator(".widget-vbox").first
@@ -79,7 +79,8 @@ def predict_and_compare(notebook: Notebook) -> None:
     form.get_by_role("button", name="Keep my guess").press("Enter")
     expect(form.get_by_role("status")).to_contain_text("You say “as long as rank 0”.")
     notebook.run("seen-slow-rank")
-    expect(seen).to_contain_text("✗ Not as you predicted")
+    expect(seen).to_contain_text("You said “as long as rank 0”, the cell shows “about 10 ms less”")
+    expect(seen).to_contain_text("A cell had shown the answer before, so it is no prediction.")
 
 
 def answer_the_self_check(notebook: Notebook) -> None:
