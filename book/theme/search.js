@@ -30,7 +30,8 @@ const shelf = (word) => word.charCodeAt(0) < 128 ? `w-${word.slice(0, 2)}` : `z-
 
 // Documents with a word, or with one that begins with it, and what they count.
 async function having(word, files) {
-  const names = word.length > 1 || word.charCodeAt(0) > 127 ? [shelf(word)] : files.filter((name) => name.startsWith(`w-${word}`));
+  const named = (name) => (word.length > 1 || word.charCodeAt(0) > 127 ? name === shelf(word) : name.startsWith(`w-${word}`));
+  const names = files.filter(named); // a file that is not there would be an error in the console
   const counts = new Map();
   for (const name of names)
     for (const [other, found] of Object.entries((await book.load(name)) ?? {}))
